@@ -1,0 +1,143 @@
+"""Where things are on disk, which device to use, seeds, and the provenance record of a run."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import random
+import subprocess
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from viptt_core.errors import SettingError
+
+RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "nibabel", "av",
+                     "opencv-python-headless")  # fmt: skip
+
+
+def artifact_root() -> Path:
+    """Folder that holds `data/`, `runs/` and `results/`.
+
+    The environment variable `VIPTT_ROOT` if set; else the checkout this package is imported from;
+    else (installed without a checkout, as on Colab) the current folder.
+    """
+    if os.environ.get("VIPTT_ROOT"):
+        return Path(os.environ["VIPTT_ROOT"]).resolve()
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+def cache_root() -> Path:
+    """Folder of decoded clip sets and pretrained weights; `VIPTT_CACHE` overrides it."""
+    override = os.environ.get("VIPTT_CACHE")
+    return Path(override).resolve() if override else artifact_root() / "data" / "cache"
+
+
+def available_cores() -> int:
+    """CPU cores this process may use (a container or job scheduler may grant fewer than exist)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def pick_device(name: str = "auto"):
+    """Turn a device name into a `torch.device`; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        SettingError: the name is unknown to PyTorch, or the device is not on this machine.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    remedy = "Use 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'."
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise SettingError(f"device '{name}' is not one PyTorch knows.", remedy=remedy) from error
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not present.get(device.type, False):
+        raise SettingError(f"device '{name}' is not on this machine.", remedy=remedy)
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's global generators.
+
+    Our own code draws from generators passed in; this catches libraries that do not.
+    """
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def provenance() -> dict:
+    """What a result was made with: commit, versions, machine, time (UTC). JSON-ready."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "commit": git_commit(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+    }
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB (10^6 bytes); 0 where unknown."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if platform.system() == "Darwin" else peak * 1024 / 1e6
+
+
+@functools.cache
+def git_commit() -> str:
+    """Commit of the checkout, "+" appended when files differ from it; "unknown" outside one."""
+
+    def git(*arguments: str) -> str:
+        answer = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+        return answer.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or "unknown"
+    return f"{name}, {available_cores()} cores"

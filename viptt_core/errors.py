@@ -1,0 +1,44 @@
+"""The errors a user can mend: each names the file (or setting) and the remedy."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+
+class ViPTTError(Exception):
+    """Base of every error this package raises on purpose.
+
+    Args:
+        what: What is wrong, in one sentence without the path.
+        path: The file or folder in question, if there is one.
+        remedy: What the reader can do about it.
+    """
+
+    def __init__(self, what: str, *, path: str | PathLike | None = None, remedy: str = "") -> None:
+        self.what, self.path, self.remedy = what, path, remedy
+        message = f"{path}: {what}" if path is not None else what
+        super().__init__(f"{message} {remedy}".strip())
+
+    def __reduce__(self):
+        # Keyword-only arguments do not survive the default pickling between worker processes.
+        return _rebuild, (type(self), self.what, self.path, self.remedy)
+
+
+class DataError(ViPTTError, ValueError):
+    """A file, label or data set that cannot be used as it is."""
+
+
+class ClipTooShortError(DataError):
+    """A readable video with fewer frames than were asked for."""
+
+
+class SettingError(ViPTTError, ValueError):
+    """A parameter, preset field or argument that does not exist or makes no sense."""
+
+
+def _rebuild(kind: type[ViPTTError], what: str, path, remedy: str) -> ViPTTError:
+    return kind(what, path=path, remedy=remedy)
+
+
+class DataWarning(UserWarning):
+    """Something unusual in the input that was handled, and how."""

@@ -1,0 +1,163 @@
+"""Presets: every setting of an experiment as frozen dataclasses that reject unknown fields.
+
+The values stand in `presets.toml` beside this file; a preset may build on another one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from importlib import resources
+from typing import Any, get_type_hints
+
+from viptt_core.errors import SettingError
+
+STARTS = ("random", "image", "video")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How one stage (pretraining or fine-tuning) is trained."""
+
+    epochs: int  # at most; early stopping may end sooner
+    batch_size: int
+    optimiser: str  # "sgd" (no momentum, as the authors) or "adamw"
+    learning_rate: float
+    freeze_backbone: bool
+    class_weights: bool  # n / (classes * n_c), on the training part
+    rotate: bool  # the authors' axial rotation augmentation
+    pixel_range: str  # "0..1" or "0..255": the scale in which pixels enter the stem
+    shuffle: str  # "samples": new batches each epoch; "batches": fixed batches in a new order
+    stop_patience: int  # Keras EarlyStopping on the validation loss
+    plateau_patience: int  # Keras ReduceLROnPlateau on the validation loss
+    plateau_factor: float
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Every setting of an experiment: input grid, model, splits, both stages."""
+
+    name: str
+    about: str
+    frames: int  # T: frames of a clip, slices of a volume
+    size: int  # H = W, pixels
+    stride: int  # every stride-th frame of a video, from the first
+    fit: str  # "stretch" a frame to a square as the authors, or "crop" its centre
+    backbone: str  # "vgg16" or "small"
+    backbone_weights: str  # torchvision's name of the ImageNet weights, "" for none
+    stem: str  # start of the 1x1x1 stem: "glorot" as Keras, or "imagenet" (see model.py)
+    hidden_size: int  # of the LSTM
+    feature_size: int  # of the dense layer before the logits
+    splits: str  # "authors": by clip, test = validation for scans; "group": three parts by group
+    starts: tuple[str, ...]  # the arms 02_finetune compares by default
+    n_videos: int  # size of the synthetic video set
+    n_scans: int  # size of the synthetic CT set
+    pretrain: Stage
+    finetune: Stage
+    scratch: dict[str, Any]  # fields of `finetune` that differ for arms that are not video-pretrained
+
+    def stage(self, start: str) -> Stage:
+        """Fine-tuning stage of the arm with this start.
+
+        A frozen backbone never starts from random weights: that would only measure noise.
+
+        Raises:
+            SettingError: `start` is none of "random", "image", "video".
+        """
+        check_choice("start", start, STARTS)
+        stage = self.finetune if start == "video" else replace(self.finetune, **self.scratch)
+        return replace(stage, freeze_backbone=False) if start == "random" else stage
+
+    def with_epochs(self, *, epochs: int | None = None, pretrain_epochs: int | None = None) -> Preset:
+        """Copy of the preset with other epoch limits; None keeps the preset's own.
+
+        Raises:
+            SettingError: a limit is below 1.
+        """
+        changed = self
+        for name, value, stage_name in (
+            ("epochs", epochs, "finetune"), ("pretrain_epochs", pretrain_epochs, "pretrain"),
+        ):  # fmt: skip
+            if value is None:
+                continue
+            if value < 1:
+                raise SettingError(f"{name} is {value}.", remedy="Give a whole number of at least 1.")
+            stage = replace(getattr(changed, stage_name), epochs=value)
+            changed = replace(changed, **{stage_name: stage})
+        return changed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionary, for JSON."""
+        return asdict(self)
+
+
+def check_choice(what: str, value: str, known) -> None:
+    """Raise a SettingError that lists `known` and the near match unless `value` is one of them."""
+    if value in known:
+        return
+    near = difflib.get_close_matches(str(value), [str(k) for k in known], n=1)
+    hint = f"Did you mean '{near[0]}'? " if near else ""
+    raise SettingError(
+        f"{what} '{value}' does not exist.", remedy=f"{hint}Known: {', '.join(map(str, known))}."
+    )
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the presets, in the file's order."""
+    return tuple(_read_file())
+
+
+def load_preset(name: str) -> Preset:
+    """Read a preset by name.
+
+    Raises:
+        SettingError: no preset has this name, or the file holds an unknown or mistyped field.
+    """
+    known = _read_file()
+    check_choice("preset", name, tuple(known))
+    return parse_preset(name, known)
+
+
+def parse_preset(name: str, known: dict[str, dict]) -> Preset:
+    """Build one preset out of the parsed TOML tables `known`."""
+    table = _resolve(name, known)
+    stages = {stage: _build(Stage, table.pop(stage), f"{name}.{stage}") for stage in ("pretrain", "finetune")}
+    for field in table["scratch"]:
+        check_choice(f"field of [{name}.scratch]", field, [f.name for f in fields(Stage)])
+    for start in table["starts"]:
+        check_choice(f"start in [{name}]", start, STARTS)
+    return _build(Preset, table | stages | {"name": name, "starts": tuple(table["starts"])}, name)
+
+
+def _read_file() -> dict[str, dict]:
+    text = resources.files("viptt_core").joinpath("presets.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def _resolve(name: str, known: dict[str, dict]) -> dict[str, Any]:
+    """Merge a table over the one it is based on, the stages field by field."""
+    table = dict(known[name])
+    if "based_on" not in table:
+        return table
+    merged = _resolve(table.pop("based_on"), known)
+    for key, value in table.items():
+        merged[key] = merged.get(key, {}) | value if isinstance(value, dict) else value
+    return merged
+
+
+def _build(kind: type, values: dict[str, Any], where: str):
+    """Make the dataclass `kind`, refusing unknown, missing and mistyped fields."""
+    types = get_type_hints(kind)
+    for field in values:
+        check_choice(f"field of [{where}]", field, tuple(types))
+    missing = [field for field in types if field not in values]
+    if missing:
+        raise SettingError(f"[{where}] lacks {', '.join(missing)}.", remedy="Add it to presets.toml.")
+    for field, value in values.items():
+        wanted = types[field]
+        if wanted in (int, float, bool, str) and type(value) is not wanted:
+            raise SettingError(
+                f"{field} of [{where}] is {value!r}.", remedy=f"Write a {wanted.__name__}."
+            )
+    return kind(**values)
