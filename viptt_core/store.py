@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from viptt_core.env import available_cores, cache_root
-from viptt_core.errors import ClipTooShortError, DataError, DataWarning
+from viptt_core.errors import ClipTooShortError, DataError, DataWarning, SettingError
 
 FORMAT = 1  # of the folder; a new number makes older folders be built again
 LISTED = 20  # bad files an error message names before it only counts
@@ -156,6 +156,8 @@ def build_clip_set(
     folder = cache_root() / f"clips-{digest(source)}"
     if (folder / "clipset.json").is_file():
         return open_clip_set(folder)
+    if on_error not in ("raise", "skip"):
+        raise SettingError(f"on_error is '{on_error}'.", remedy="Give 'raise' or 'skip'.")
     if not items:
         raise DataError("no clip to decode.", remedy="Check the folder and the classes asked for.")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -230,12 +232,13 @@ def _decode_into(folder, items, decode, class_names, source, synthetic, excluded
         raise DataError(
             f"{len(broken)} of {len(items)} files cannot be used:\n"
             + "\n".join(f"  {error}" for _, error in broken[:LISTED])
-            + (f"\n  ... and {len(broken) - LISTED} more" if len(broken) > LISTED else ""),
-            remedy="\nMend them, or leave them out with on_error='skip' (they are then listed).",
+            + (f"\n  ... and {len(broken) - LISTED} more" if len(broken) > LISTED else "")
+            + "\n",
+            remedy="Mend them, or leave them out with on_error='skip' (they are then listed).",
         )
     if not kept:
         reasons = "\n".join(f"  {name}: {reason}" for name, reason in excluded[:LISTED])
-        raise DataError(f"none of the {len(items)} files is left:\n{reasons}", remedy="\nAsk for fewer frames.")
+        raise DataError(f"none of the {len(items)} files is left:\n{reasons}\n", remedy="Ask for fewer frames.")
     meta = {
         "format": FORMAT, "shape": [len(kept), *shape], "labels": [int(item.label) for item in kept],
         "groups": [item.group for item in kept], "names": [item.name for item in kept],

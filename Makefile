@@ -1,0 +1,51 @@
+# Every target sets up .venv itself the first time; later calls reuse it.
+# GNU make 3.81 or newer, bash, Linux or macOS.
+
+SHELL := bash
+PYTHON ?= python3
+WORKERS ?= 2
+STAMP := .venv/.installed
+IN_VENV := export PATH="$$PWD/.venv/bin:$$PATH" PYTHONUTF8=1;
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow book notebooks clean
+
+help:  ## this list
+	@echo "usage: make TARGET [PYTHON=python3.12] [WORKERS=2]"; echo
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/\1@\2/' | awk -F@ '{printf "  %-11s %s\n", $$1, $$2}'
+
+demo: $(STAMP)  ## the main job on synthetic data: trains both arms, prints their kappa (minutes)
+	@echo "papermill notebooks/02_finetune.py out.ipynb -p epochs 50"
+	@$(IN_VENV) papermill notebooks/02_finetune.py out.ipynb -p epochs 50
+	@$(IN_VENV) viptt summary out.ipynb
+
+test: $(STAMP)  ## ruff and the tests (minutes)
+	@$(IN_VENV) ruff check .
+	@$(IN_VENV) OMP_NUM_THREADS=1 pytest -q -n $(WORKERS)
+
+test-slow: $(STAMP)  ## the tests that take longer
+	@$(IN_VENV) pytest -q -m slow
+
+book: $(STAMP)  ## build the book into _build/html; a warning is an error
+	@$(IN_VENV) jupyter-book build --all -W --keep-going book/
+
+notebooks: $(STAMP)  ## execute the notebooks again and put them into book/notebooks
+	@$(IN_VENV) viptt publish
+
+clean:  ## remove the built book, caches and out.ipynb; keeps .venv, data, runs and results
+	rm -rf _build build viptt_core.egg-info .pytest_cache .ruff_cache out.ipynb
+	find viptt_core tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip is followed line by line, because several GB without a sign of life look like a hang.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
+	  { echo "'$(PYTHON)' is not Python 3.11, 3.12 or 3.13. Name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "Setting up .venv: some minutes, 6 GB on Linux. Happens once."
+	@$(PYTHON) -m venv .venv || \
+	  { echo "Python's venv module does not work here; on Debian or Ubuntu install python3-venv." >&2; exit 1; }
+	@set -o pipefail; \
+	  .venv/bin/python -m pip install --disable-pip-version-check --no-input --progress-bar off \
+	    -c constraints.txt -e '.[all]' | \
+	  awk '/^ *(Downloading|Using cached) / && !/[.]metadata/ {n++; if (n % 20 == 0) {print "  " n " packages fetched"; fflush()}} \
+	       /^Installing collected/ {print "  installing " n " packages"; fflush()}'
+	@touch $(STAMP)

@@ -1,0 +1,84 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Pretraining on human activities
+#
+# **Aim.** Train the CNN-RNN to tell human activities apart, before it has seen a scan.
+#
+# **Runtime.** About two minutes on two CPU cores with the `demo` preset. With real UCF50 and the
+# `paper` preset a GPU is needed: the authors' runs took 1.7 to 5.4 hours on 16 GB GPUs.
+
+# %%
+from viptt_core.baselines import baseline_accuracies
+from viptt_core.datasets import load_for
+from viptt_core.experiment import plan_experiment, pretrain
+from viptt_core.figures import confusion, show_clips, training_curves
+from viptt_core.papermill_io import check_parameters
+from viptt_core.results import Summary
+from viptt_core.splits import make_split
+
+# %% tags=["parameters"]
+dataset: str = "actions"  # "actions" (synthetic) or "ucf50" (any folder with one folder of videos a class)
+data_root: str = ""  # the folder; empty for "actions"
+group_pattern: str = ""  # which part of a video's name is its group; empty: UCF's v_Class_gNN
+preset: str = "demo"  # "paper", "corrected", "demo" or "study"
+start: str = "video"  # "video", or "image": the same training on single still frames
+epochs: int = 0  # at most so many; 0: as the preset says
+n_videos: int = 0  # number of synthetic videos; 0: as the preset says
+seed: int = 0  # of split, start weights and batches
+device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
+on_error: str = ""  # "skip" leaves unreadable videos out and lists them; empty: stop and name them
+
+# %%
+check_parameters(globals())
+plan = plan_experiment(preset, pretrain_epochs=epochs, seed=seed, device=device)
+
+# %% [markdown]
+# ## The videos
+
+# %%
+videos = load_for(
+    plan.preset, dataset, data_root, n=n_videos or None, group_pattern=group_pattern, on_error=on_error
+)
+print(videos.report())
+
+# %%
+show_clips(videos)
+
+# %% [markdown]
+# ## Training
+# A finished run is used again when data, settings, seed and code are the same.
+
+# %%
+run = pretrain(plan, videos, start=start)
+print(run.folder.name, "|", run.config["split"], "|", run.provenance["seconds"], "s on", run.provenance["device"])
+
+# %%
+training_curves(run.history.assign(arm=start), synthetic=videos.synthetic)
+
+# %% [markdown]
+# ## How well it tells activities apart
+# On clips of groups it has never seen, beside two baselines: the most frequent class, and the file's
+# frame size and length alone (a model that does not beat the latter may have learnt the file format).
+
+# %%
+summary = Summary(run.predictions, caveat="Synthetic data." if videos.synthetic else "")
+split = make_split(plan.preset.splits, videos, stage="pretrain", seed=seed)
+summary.add_baselines(baseline_accuracies(videos, split, data_root))
+
+# %%
+confusion(run.predictions, synthetic=videos.synthetic)
+
+# %% [markdown]
+# ## Recap
+# The weights lie in the run's folder and go on to [fine-tuning](02_finetune), all but the last layer.

@@ -1,0 +1,45 @@
+"""Shared fixtures: a private root and cache for every test, and small clip sets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from viptt_core.store import ClipSet
+
+
+@pytest.fixture(autouse=True)
+def private_root(tmp_path, monkeypatch):
+    """Runs and caches of a test never meet the reader's."""
+    monkeypatch.setenv("VIPTT_ROOT", str(tmp_path / "root"))
+    monkeypatch.setenv("VIPTT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "root"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real files for development; tests that need them skip where the folder is absent."""
+    folder = Path(os.environ.get("VIPTT_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("the folder of real files is not here")
+    return folder
+
+
+@pytest.fixture
+def make_clip_set():
+    """Factory of small sets whose classes differ in brightness, so that they can be learnt."""
+
+    def make(n=20, frames=3, size=16, classes=2, seed=0, **fields) -> ClipSet:
+        rng = np.random.default_rng(seed)
+        labels = np.arange(n) % classes
+        clips = rng.integers(0, 60, (n, frames, size, size)) + (labels * 150 // max(classes - 1, 1))[:, None, None, None]
+        settings = {
+            "labels": labels, "groups": np.array([f"g{i}" for i in range(n)]), "names": np.array([f"c{i}" for i in range(n)]),
+            "class_names": tuple(f"class{k}" for k in range(classes)), "source": {"test": seed},
+        }  # fmt: skip
+        return ClipSet(clips.astype(np.uint8), **(settings | fields))
+
+    return make

@@ -1,0 +1,85 @@
+"""Metrics against scikit-learn and hand-worked values."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from viptt_core.errors import SettingError
+from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, confusion_matrix, per_class
+
+
+def random_pair(seed, n=200, k=5):
+    rng = np.random.default_rng(seed)
+    y_true = rng.integers(k, size=n)
+    return y_true, np.where(rng.random(n) < 0.5, y_true, rng.integers(k, size=n))
+
+
+def test_kappa_of_a_hand_worked_table():
+    # 20 yes/yes, 5 yes/no, 10 no/yes, 15 no/no: observed 0.7, expected 0.5, kappa 0.4
+    y_true = [1] * 25 + [0] * 25
+    y_pred = [1] * 20 + [0] * 5 + [1] * 10 + [0] * 15
+    assert cohen_kappa(y_true, y_pred) == pytest.approx(0.4, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_equal_scikit_learn(seed):
+    y_true, y_pred = random_pair(seed)
+    assert cohen_kappa(y_true, y_pred) == pytest.approx(sk.cohen_kappa_score(y_true, y_pred), abs=1e-12)
+    assert accuracy(y_true, y_pred) == pytest.approx(sk.accuracy_score(y_true, y_pred), abs=1e-12)
+    assert (confusion_matrix(y_true, y_pred, 5) == sk.confusion_matrix(y_true, y_pred)).all()
+    precision, recall, f1, support = sk.precision_recall_fscore_support(y_true, y_pred)
+    ours = per_class(y_true, y_pred, 5)
+    for name, theirs in (("precision", precision), ("recall", recall), ("f1", f1), ("support", support)):
+        np.testing.assert_allclose(ours[name], theirs, atol=1e-12)
+
+
+def test_a_class_never_predicted_scores_zero_without_warning():
+    ours = per_class([0, 1, 2], [0, 1, 1], 3)
+    assert ours["precision"][2] == 0 and ours["recall"][2] == 0 and ours["f1"][2] == 0
+
+
+def test_kappa_of_a_constant_guess_is_zero_and_of_one_class_undefined():
+    assert cohen_kappa([0, 1, 2, 0], [0, 0, 0, 0]) == 0
+    assert np.isnan(cohen_kappa([1, 1], [1, 1]))
+
+
+@pytest.mark.parametrize("y_true, y_pred", [([0, 1], [0]), ([], []), ([[0]], [[0]]), ([0, -1], [0, 0])])
+def test_arrays_that_do_not_pair_are_refused(y_true, y_pred):
+    with pytest.raises(SettingError):
+        cohen_kappa(np.array(y_true, dtype=int), np.array(y_pred, dtype=int))
+
+
+def test_bootstrap_interval_of_a_mean_agrees_with_scipy():
+    from scipy.stats import bootstrap
+
+    y_true, y_pred = random_pair(0)
+    right = (y_true == y_pred).astype(float)
+    theirs = bootstrap((right,), np.mean, n_resamples=5000, method="percentile", rng=1).confidence_interval
+    assert bootstrap_ci(accuracy, y_true, y_pred, n_resamples=5000) == pytest.approx(tuple(theirs), abs=0.01)
+
+
+def test_bootstrap_is_repeatable_by_seed():
+    y_true, y_pred = random_pair(1)
+    assert bootstrap_ci(cohen_kappa, y_true, y_pred) == bootstrap_ci(cohen_kappa, y_true, y_pred)
+    assert bootstrap_ci(cohen_kappa, y_true, y_pred) != bootstrap_ci(cohen_kappa, y_true, y_pred, seed=1)
+
+
+def test_drawing_groups_widens_the_interval_of_copies():
+    y_true, y_pred = random_pair(2, n=40)
+    ten_copies = np.repeat(y_true, 10), np.repeat(y_pred, 10)
+    low, high = bootstrap_ci(accuracy, *ten_copies)
+    low_grouped, high_grouped = bootstrap_ci(accuracy, *ten_copies, groups=np.repeat(np.arange(40), 10))
+    assert high_grouped - low_grouped > 2.5 * (high - low)
+    assert (low_grouped, high_grouped) == pytest.approx(bootstrap_ci(accuracy, y_true, y_pred), abs=0.04)
+
+
+def test_groups_of_one_case_give_the_plain_interval():
+    y_true, y_pred = random_pair(3)
+    grouped = bootstrap_ci(cohen_kappa, y_true, y_pred, groups=np.arange(len(y_true)))
+    assert grouped == pytest.approx(bootstrap_ci(cohen_kappa, y_true, y_pred), abs=1e-12)
+
+
+@pytest.mark.parametrize("bad", [{"level": 95}, {"level": 0}, {"n_resamples": 0}, {"groups": [1, 2]}])
+def test_impossible_bootstrap_settings_are_refused(bad):
+    with pytest.raises(SettingError):
+        bootstrap_ci(accuracy, [0, 1, 1], [0, 1, 0], **bad)

@@ -1,0 +1,170 @@
+"""The model: sizes the authors' Keras model has, start values, transfer."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit
+
+from viptt_core.errors import DataError, SettingError
+from viptt_core.model import IMAGENET_MEANS, KerasLSTM, ViPTTNet, count_parameters
+
+
+def small(num_classes=5, **settings):
+    return ViPTTNet(num_classes, backbone="small", hidden_size=8, feature_size=6, **settings)
+
+
+@pytest.fixture(scope="module")
+def paper_model():
+    return ViPTTNet(10)
+
+
+@pytest.mark.parametrize(
+    "part, parameters",
+    [("stem", 6), ("backbone", 14_714_688), ("temporal", 787_456), ("feature", 263_168), ("classifier", 10_250)],
+)
+def test_each_layer_has_as_many_weights_as_in_keras(paper_model, part, parameters):
+    assert count_parameters(getattr(paper_model, part)) == parameters
+
+
+def test_totals_are_those_of_the_authors(paper_model):
+    assert count_parameters(paper_model) == 15_775_568
+    paper_model.freeze_backbone()
+    assert count_parameters(paper_model, trainable=True) == 1_060_880
+    paper_model.freeze_backbone(False)
+    tb_model = ViPTTNet(5)
+    assert count_parameters(tb_model, trainable=True) == 15_770_443
+    tb_model.freeze_backbone()
+    assert count_parameters(tb_model, trainable=True) == 1_055_755
+
+
+def test_start_values_are_keras(paper_model):
+    stem_bound = (6 / (1 + 3)) ** 0.5
+    assert paper_model.stem.weight.abs().max() <= stem_bound
+    dense = paper_model.feature.weight.detach()
+    bound = (6 / (256 + 1024)) ** 0.5
+    assert 0.99 * bound < dense.abs().max() <= bound and abs(float(dense.std()) - bound / 3**0.5) < 1e-3
+    kernel = paper_model.temporal.weight_ih_l0.detach()
+    bound = (6 / (512 + 1024)) ** 0.5
+    assert 0.99 * bound < kernel.abs().max() <= bound
+    recurrent = paper_model.temporal.weight_hh_l0.detach()  # [4 x hidden, hidden]: orthonormal columns
+    torch.testing.assert_close(recurrent.T @ recurrent, torch.eye(256), atol=1e-5, rtol=0)
+    bias = paper_model.temporal.bias_ih_l0.detach().reshape(4, 256)  # gates i, f, c, o
+    assert (bias[1] == 1).all() and (bias[[0, 2, 3]] == 0).all()
+    assert (paper_model.classifier.bias == 0).all()
+
+
+def test_lstm_equals_the_keras_equations():
+    generator = torch.Generator().manual_seed(0)
+    lstm = KerasLSTM(5, 3, batch_first=True)
+    for weight in lstm.parameters():
+        torch.nn.init.normal_(weight, generator=generator)
+    steps = torch.randn(1, 7, 5, generator=generator)
+    kernel, recurrent, bias = (w.detach().double().numpy() for w in lstm.parameters())
+    state, cell = np.zeros(3), np.zeros(3)
+    for step in steps[0].double().numpy():
+        i, f, c, o = (kernel @ step + recurrent @ state + bias).reshape(4, 3)
+        cell = expit(f) * cell + expit(i) * np.tanh(c)
+        state = expit(o) * np.tanh(cell)
+    np.testing.assert_allclose(lstm(steps)[0][0, -1].detach(), state, atol=1e-6)
+
+
+def test_lstm_has_one_bias_that_is_saved():
+    assert [name for name, _ in KerasLSTM(4, 3).named_parameters()] == ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0"]
+    assert "bias_hh_l0" not in KerasLSTM(4, 3).state_dict()
+
+
+def test_logits_do_not_depend_on_the_rest_of_the_batch():
+    model, clips = small(), torch.rand(3, 4, 32, 32)
+    torch.testing.assert_close(model(clips)[1], model(clips[1:2])[0], atol=1e-5, rtol=1e-5)
+
+
+def test_order_of_frames_matters():
+    model, clips = small(), torch.rand(1, 4, 32, 32)
+    assert (model(clips) - model(clips.flip(1))).abs().max() > 1e-6
+
+
+def test_the_same_generator_seed_gives_the_same_model():
+    one, two = (small(generator=torch.Generator().manual_seed(3)).state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_imagenet_stem_feeds_the_backbone_mean_subtracted_grey():
+    pixels = ViPTTNet(2, backbone="small", stem="imagenet").stem(torch.full((1, 1, 2, 2), 200.0))
+    torch.testing.assert_close(pixels[0, :, 0, 0], 200.0 - torch.tensor(IMAGENET_MEANS))
+
+
+def test_imagenet_means_are_those_of_the_keras_weights():
+    from torchvision.models import VGG16_Weights
+
+    means = [255 * m for m in VGG16_Weights.IMAGENET1K_FEATURES.transforms().mean]
+    assert pytest.approx(means, abs=0.01) == IMAGENET_MEANS
+
+
+def test_transfer_takes_everything_but_the_last_layer():
+    pretrained, model = small(10), small(5)
+    last = model.classifier.weight.clone()
+    model.load_pretrained(pretrained.state_dict())
+    for name, tensor in model.state_dict().items():
+        if name.startswith("classifier"):
+            assert tensor.shape != pretrained.state_dict()[name].shape
+        else:
+            assert torch.equal(tensor, pretrained.state_dict()[name])
+    assert torch.equal(model.classifier.weight, last)
+
+
+def test_weights_of_another_shape_are_refused_by_name():
+    other = ViPTTNet(5, backbone="small", hidden_size=9, feature_size=6)
+    with pytest.raises(DataError, match="feature.weight.*hidden_size"):
+        small().load_pretrained(other.state_dict())
+
+
+@pytest.mark.parametrize(
+    "bad, hint",
+    [({"backbone": "vgg61"}, "vgg16"), ({"temporal": "lstn"}, "lstm"), ({"stem": "x"}, "glorot"),
+     ({"hidden_size": 0}, "hidden_size"), ({"backbone": "small", "backbone_weights": "IMAGENET1K_FEATURES"}, "small")],
+)  # fmt: skip
+def test_settings_that_do_not_exist_are_refused(bad, hint):
+    with pytest.raises(SettingError, match=hint):
+        ViPTTNet(2, **bad)
+
+
+def test_imagenet_weights_out_of_reach_say_where_to_put_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", _no_network)
+    with pytest.raises(DataError, match=r"put this file into .*checkpoints"):
+        ViPTTNet(2, backbone_weights="IMAGENET1K_FEATURES")
+
+
+def test_imagenet_weights_of_another_checksum_are_not_opened(tmp_path, monkeypatch):
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("opened before its checksum was compared"))
+    (folder / "vgg16_features-amdegroot-88682ab5.pth").write_bytes(b"not the weights")
+    with pytest.raises(DataError, match="vgg16_features.*checksum.*Delete"):
+        ViPTTNet(2, backbone_weights="IMAGENET1K_FEATURES")
+
+
+def test_imagenet_weights_fill_the_backbone(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    state = {f"features.{k}": v for k, v in ViPTTNet(2).backbone.state_dict().items()}
+    state["classifier.0.weight"] = torch.zeros(1)
+
+    def download(_, path, hash_prefix):
+        torch.save(state, path)
+        assert hash_prefix == "88682ab5"
+
+    class Digest:
+        def hexdigest(self):
+            return "88682ab5" + "0" * 56
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", download)
+    monkeypatch.setattr("hashlib.file_digest", lambda *_: Digest())
+    model = ViPTTNet(2, backbone_weights="IMAGENET1K_FEATURES")
+    assert all(torch.equal(v, state[f"features.{k}"]) for k, v in model.backbone.state_dict().items())
+
+
+def _no_network(*_, **__):
+    from urllib.error import URLError
+
+    raise URLError("no network in tests")

@@ -1,0 +1,288 @@
+"""papermill on our .py notebooks: every spelling, checked parameters, errors that stay visible."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+from click.testing import CliRunner
+from papermill.cli import papermill as papermill_command
+
+from viptt_core import papermill_io
+from viptt_core.errors import DataError, SettingError
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK = '''\
+# %% [markdown]
+# # A tiny notebook
+
+# %%
+from typing import Optional
+
+from viptt_core.papermill_io import check_parameters
+
+# %% tags=["parameters"]
+epochs: int = 2  # passes over the training part
+rate: float = 1e-3  # learning rate
+data_root: str = ""  # folder of the data
+limit: Optional[int] = None  # at most so many
+
+# %%
+check_parameters(globals())
+
+# %%
+print("epochs", epochs)
+'''
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder laid out like ours: notebooks/x.py and a pyproject.toml, made the working folder."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "x.py").write_text(NOTEBOOK, encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text("", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments, **settings):
+    """The `papermill` command in a process of its own."""
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **settings)
+
+
+def outputs(path):
+    """All output text of an executed notebook."""
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(json.dumps(cell.get("outputs", "")) for cell in cells)
+
+
+# --- The command, as typed ------------------------------------------------------------------
+
+
+def test_command_runs_a_py_notebook_with_parameters(project):
+    done = run("notebooks/x.py", "out.ipynb", "-p", "epochs", 50, "-p", "rate", 1)
+    assert done.returncode == 0, done.stderr
+    assert "does not end in" not in done.stderr
+    assert "epochs 50" in outputs("out.ipynb")
+
+
+def test_misspelt_parameter_fails_and_names_the_near_match(project):
+    done = run("notebooks/x.py", "out.ipynb", "-p", "epoch", 50)
+    assert done.returncode == 1
+    for text in (done.stderr, outputs("out.ipynb")):
+        assert "there is no parameter 'epoch'; did you mean 'epochs'?" in text
+        assert "epochs, rate, data_root, limit" in text
+
+
+def test_failing_notebook_exits_1_and_leaves_the_error(project):
+    failing = NOTEBOOK + '\n# %%\nraise RuntimeError("broken on purpose")\n'
+    (project / "notebooks" / "x.py").write_text(failing, encoding="utf-8")
+    done = run("notebooks/x.py", "out.ipynb")
+    assert done.returncode == 1
+    assert "broken on purpose" in done.stderr
+    last = nbformat.read("out.ipynb", as_version=4).cells[-1]
+    errors = [(out.ename, out.evalue) for out in last.outputs if out.output_type == "error"]
+    assert errors == [("RuntimeError", "broken on purpose")]
+
+
+@pytest.mark.parametrize(
+    ("spelling", "folder", "options"),
+    [
+        ("notebooks/x.py", ".", []),
+        ("./notebooks/x.py", ".", []),
+        ("{root}/notebooks/x.py", ".", []),
+        ("x.py", "notebooks", []),
+        ("../notebooks/x.py", "notebooks", []),
+        ("notebooks/x.py", ".", ["--cwd", "notebooks"]),
+        ("jupytext://notebooks/x.py", ".", []),
+    ],
+)
+def test_every_spelling_reads_the_same_notebook(project, monkeypatch, spelling, folder, options):
+    monkeypatch.chdir(folder)
+    arguments = [spelling.format(root=project), str(project / "out.ipynb"), "--prepare-only", *options]
+    done = CliRunner().invoke(papermill_command, [*arguments, "-p", "epochs", "7"])
+    assert done.exit_code == 0, done.output
+    notebook = nbformat.read(project / "out.ipynb", as_version=4)
+    assert notebook.metadata.viptt.source.path == "notebooks/x.py"
+    assert notebook.metadata.kernelspec.name == "python3"
+    injected = [cell.source for cell in notebook.cells if "injected-parameters" in cell.metadata.tags]
+    assert injected == ["# Parameters\nepochs = 7\n"]
+
+
+def test_help_lists_typed_and_explained_parameters(project):
+    done = CliRunner().invoke(papermill_command, ["notebooks/x.py", "--help-notebook"])
+    assert re.search(r"epochs: int \(default 2\)\s+passes over the training part", done.output)
+    assert re.search(r"rate: float \(default 1e-3\)\s+learning rate", done.output)
+    assert "Unknown type" not in done.output
+
+
+@pytest.mark.parametrize("name", ["02_finetune", "01_pretrain", "00_data"])
+def test_published_notebooks_have_typed_explained_parameters(monkeypatch, name):
+    monkeypatch.chdir(ROOT)
+    parameters = papermill.inspect_notebook(f"notebooks/{name}.py")
+    assert {"dataset", "data_root", "preset", "seed"} <= set(parameters)
+    # papermill overlooks what it cannot parse, `int | None` for one: it must have found every name.
+    notebook = jupytext.read(f"notebooks/{name}.py")
+    cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    assert list(parameters) == [statement.target.id for statement in ast.parse(cell.source).body]
+    for parameter in parameters.values():
+        assert parameter["inferred_type_name"] != "None", parameter
+        assert parameter["help"], parameter
+
+
+def test_finetune_notebook_is_prepared_as_the_readme_says(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    output = tmp_path / "out.ipynb"
+    arguments = ["notebooks/02_finetune.py", str(output), "-p", "epochs", "50", "--prepare-only"]
+    done = CliRunner().invoke(papermill_command, arguments)
+    assert done.exit_code == 0, done.output
+    assert nbformat.read(output, as_version=4).metadata.papermill.parameters == {"epochs": 50}
+
+
+# --- What is refused --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("output", ["notebooks/x.py", "./README.md", "jupytext://notebooks/y.py"])
+def test_a_source_file_is_never_overwritten(project, output):
+    with pytest.raises(SettingError, match="not written over a source file"):
+        papermill.execute_notebook("notebooks/x.py", output, progress_bar=False)
+    assert (project / "notebooks" / "x.py").read_text(encoding="utf-8") == NOTEBOOK
+    assert not (project / "README.md").exists()
+    assert not (project / "notebooks" / "y.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("print('a plain script')\n", "no jupytext percent notebook"),
+        ("# %%\nepochs = 2\n", "no cell for parameters"),
+    ],
+)
+def test_other_python_files_give_a_clear_error(project, text, message):
+    (project / "notebooks" / "x.py").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=f"x.py: .*{message}"):
+        papermill.execute_notebook("notebooks/x.py", "out.ipynb", prepare_only=True)
+
+
+def test_ipynb_files_are_read_as_ever(project):
+    papermill.execute_notebook("notebooks/x.py", "a.ipynb", prepare_only=True)
+    again = papermill.execute_notebook("a.ipynb", "b.ipynb", prepare_only=True)
+    assert again.metadata.viptt.source.path == "notebooks/x.py"
+    with pytest.raises(FileNotFoundError):
+        papermill.execute_notebook("notebooks/missing.py", "b.ipynb", prepare_only=True)
+
+
+# --- Conversion -------------------------------------------------------------------------------
+
+
+def test_conversion_is_the_same_on_every_call_and_records_its_source(project):
+    first = papermill_io.to_notebook_json(NOTEBOOK, "notebooks/x.py")
+    assert papermill_io.to_notebook_json(NOTEBOOK, str(project / "notebooks/x.py")) == first
+    notebook = nbformat.reads(first, as_version=4)
+    nbformat.validate(notebook)
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    recorded = notebook.metadata.viptt.source
+    assert recorded == {"path": "notebooks/x.py", "sha256": papermill_io.source_sha256(NOTEBOOK)}
+    changed = nbformat.reads(papermill_io.to_notebook_json(NOTEBOOK + "\nepochs\n", "x.py"), as_version=4)
+    assert changed.metadata.viptt.source.sha256 != recorded.sha256
+    assert [cell.id for cell in changed.cells][:-1] == ids[:-1]
+
+
+def test_line_ends_do_not_change_the_hash():
+    assert papermill_io.source_sha256("a\r\nb\r\n") == papermill_io.source_sha256("a\nb\n")
+
+
+def test_importing_the_plug_in_is_cheap():
+    heavy = ["torch", "matplotlib", "numpy", "jupytext", "papermill"]
+    code = f"import sys, viptt_core.papermill_io; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_plug_in_never_raises_on_another_papermill(monkeypatch):
+    monkeypatch.setitem(sys.modules, "papermill.iorw", None)  # importing it now fails
+    with pytest.warns(UserWarning, match="cannot read .py notebooks"):
+        assert papermill_io.handler is not None
+    with pytest.raises(AttributeError):
+        _ = papermill_io.no_such_name
+
+
+# --- Parameters, without a kernel ---------------------------------------------------------------
+
+DECLARED = """\
+epochs: int = 2  # passes
+rate: float = 1e-3
+name: str = "a"
+fast = False
+limit: Optional[int] = None
+other: int | None = None
+starts: list[str] = []
+anything = None
+computed = len("abc")
+"""
+
+
+def check(injected, declared=DECLARED):
+    """check_parameters after the two cells ran, as IPython leaves its namespace."""
+    namespace = {"Optional": __import__("typing").Optional}
+    exec(declared, namespace)
+    exec(injected, namespace)
+    namespace["In"] = ["", "import os", declared, injected, "check_parameters(globals())"]
+    papermill_io.check_parameters(namespace)
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["epochs = 50", "rate = 1", 'rate = float("nan")', 'name = ""', "fast = True", "limit = None",
+     "limit = 3", "other = None", "other = 3", 'starts = ["a", "b"]', "anything = {}", 'computed = "x"'],
+)  # fmt: skip
+def test_values_that_fit_pass(assignment):
+    check(f"# Parameters\n{assignment}\n")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ('epochs = "many"', "parameter 'epochs' must be int, not 'many'"),
+        ("epochs = 1.5", "must be int, not 1.5"),
+        ("epochs = True", "must be int, not True"),
+        ("epochs = None", "must be int, not None"),
+        ("rate = False", "must be float"),
+        ("fast = 1", "'fast' must be bool"),
+        ("limit = 2.5", r"must be int \| None, not 2.5"),
+        ('other = "3"', r"must be int \| None"),
+        ('starts = "random"', r"must be list\[str\]"),
+        ("name = 2021", "must be str, not 2021 .*-r name 2021"),
+        ("epoch = 50", "did you mean 'epochs'"),
+        ("zzz = 50", r"no parameter 'zzz'\. Parameters of this notebook: epochs, rate"),
+        ('epoch = 50\nrate = "x"', "'epoch'.*'rate' must be float"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(assignment, message):
+    with pytest.raises(SettingError, match=message):
+        check(f"# Parameters\n{assignment}\n")
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        None,  # a plain script
+        ["epochs: int = 2"],  # Jupyter, nbclient
+        ["# Parameters\nepochs: int = 2"],  # the notebook's own cell, by chance with this comment
+        ["import os", "# Parameters\nepochs: int = 2"],
+        ["not python (", "# Parameters\nepochs = 2"],
+    ],
+)
+def test_nothing_is_checked_where_nothing_was_injected(history):
+    namespace = {"epochs": "never looked at"}
+    if history is not None:
+        namespace["In"] = ["", *history, "check_parameters(globals())"]
+    papermill_io.check_parameters(namespace)

@@ -1,0 +1,210 @@
+"""The training loop: Keras's rules by hand-worked values, and that it learns, repeats and freezes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from viptt_core.constants import TB_TRAIN_COUNTS
+from viptt_core.errors import SettingError
+from viptt_core.model import ViPTTNet
+from viptt_core.presets import load_preset
+from viptt_core.splits import Split
+from viptt_core.train import (
+    EarlyStopping, ReduceOnPlateau, TrainingError, balanced_class_weights, epoch_batches, fit, predict_logits, to_input,
+    weighted_loss,
+)  # fmt: skip
+
+CPU = torch.device("cpu")
+STAGE = dataclasses.replace(
+    load_preset("demo").finetune, epochs=4, batch_size=5, learning_rate=0.01, rotate=False
+)  # fmt: skip
+SPLIT = Split(np.arange(10), np.arange(10, 15), np.arange(15, 20))
+
+
+def small_model(seed=0):
+    return ViPTTNet(2, backbone="small", hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(seed))
+
+
+# --- Keras's loss weighting -----------------------------------------------------------------
+
+
+def test_weighted_loss_of_uniform_outputs_is_the_value_keras_gives():
+    weights = torch.tensor([1.0, 2.0, 6.0])
+    loss = weighted_loss(torch.zeros(3, 3), torch.tensor([0, 1, 2]), weights)
+    assert float(loss) == pytest.approx(3.2958, abs=1e-4)  # 9 ln 3 / 3
+    theirs = torch.nn.functional.cross_entropy(torch.zeros(3, 3), torch.tensor([0, 1, 2]), weights)
+    assert float(theirs) == pytest.approx(1.0986, abs=1e-4)  # what PyTorch's own weighting would give
+
+
+def test_at_batch_size_one_the_weight_does_not_vanish():
+    logits, weights = torch.tensor([[0.3, -0.2]]), torch.tensor([1.0, 5.0])
+    weighted, plain = (weighted_loss(logits, torch.tensor([1]), w) for w in (weights, None))
+    assert float(weighted) == pytest.approx(5 * float(plain))
+
+
+def test_class_weights_of_the_authors_training_part():
+    counts = (335, 180, 81, 80, 56)
+    labels = np.repeat(np.arange(5), counts)
+    np.testing.assert_allclose(
+        balanced_class_weights(labels, 5), [0.43701, 0.81333, 1.80741, 1.83, 2.61429], atol=5e-6
+    )
+    assert sum(counts) == 732 and sum(TB_TRAIN_COUNTS) == 917
+
+
+# --- Keras's early stopping and plateau rules -------------------------------------------------
+
+
+def test_early_stopping_stops_when_the_wait_reaches_the_patience():
+    stopping = EarlyStopping(patience=3)
+    losses = [1.0, 0.9, 0.9, 0.95, 0.91, 0.5]  # equal is no improvement
+    assert [stopping.update(epoch, loss) for epoch, loss in enumerate(losses[:5])] == [False] * 4 + [True]
+    assert stopping.best == 0.9
+
+
+def test_early_stopping_never_stops_after_the_first_epoch():
+    stopping = EarlyStopping(patience=0)
+    assert not stopping.update(0, 1.0)
+    assert stopping.update(1, 2.0)
+
+
+def test_plateau_acts_at_the_patience_and_counts_anew():
+    plateau = ReduceOnPlateau(1.0, patience=2, factor=0.1)
+    rates = [plateau.update(loss) for loss in [1.0, 1.0, 1.0, 1.0, 1.0, 0.5]]
+    assert rates == pytest.approx([1.0, 1.0, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_plateau_margin_is_absolute():
+    plateau = ReduceOnPlateau(1.0, patience=1, factor=0.1)
+    assert plateau.update(0.01) == 1.0
+    assert plateau.update(0.00991) == pytest.approx(0.1)  # 9e-5 better: less than the margin of 1e-4
+    assert plateau.update(0.0098) == pytest.approx(0.1)  # 2e-4 better
+
+
+# --- Batches ------------------------------------------------------------------------------------
+
+
+def test_samples_are_shuffled_into_new_batches_and_all_seen():
+    rng = np.random.default_rng(0)
+    first, second = (epoch_batches(np.arange(7), 2, "samples", rng) for _ in range(2))
+    assert [len(batch) for batch in first] == [2, 2, 2, 1]
+    assert sorted(np.concatenate(first)) == list(range(7))
+    assert not np.array_equal(np.concatenate(first), np.concatenate(second))
+
+
+def test_fixed_batches_keep_their_members():
+    rng = np.random.default_rng(0)
+    orders = [[tuple(batch) for batch in epoch_batches(np.arange(6), 2, "batches", rng)] for _ in range(4)]
+    assert all(set(order) == {(0, 1), (2, 3), (4, 5)} for order in orders)
+    assert len(set(map(tuple, orders))) > 1
+
+
+def test_pixels_enter_in_the_range_asked_for():
+    clips = np.array([0, 51, 255], dtype=np.uint8).reshape(1, 1, 1, 3)
+    assert to_input(clips, CPU, "0..1").flatten().tolist() == pytest.approx([0, 0.2, 1])
+    assert to_input(clips, CPU, "0..255").flatten().tolist() == [0, 51, 255]
+
+
+# --- The loop -------------------------------------------------------------------------------------
+
+
+def test_fit_learns_a_difference_in_brightness(make_clip_set):
+    clips, model = make_clip_set(), small_model()
+    history = fit(model, clips, SPLIT, dataclasses.replace(STAGE, epochs=15), seed=0, device=CPU)
+    predicted = predict_logits(model, clips.clips, SPLIT.test, batch_size=2, pixel_range="0..1").argmax(axis=1)
+    assert (predicted == clips.labels[SPLIT.test]).all()
+    assert history.epochs[-1]["loss"] < history.epochs[0]["loss"]
+
+
+def test_the_same_seed_gives_the_same_numbers_bit_for_bit(make_clip_set):
+    stage = dataclasses.replace(STAGE, rotate=True)
+    runs = []
+    for seed in (0, 0, 1):
+        model = small_model()
+        history = fit(model, make_clip_set(), SPLIT, stage, seed=seed, device=CPU)
+        losses = [(e["loss"], e["val_loss"], e["val_kappa"]) for e in history.epochs]
+        runs.append((losses, {k: v.clone() for k, v in model.state_dict().items()}))
+    assert runs[0][0] == runs[1][0]
+    assert all(torch.equal(runs[0][1][name], runs[1][1][name]) for name in runs[0][1])
+    assert runs[0][0] != runs[2][0]
+
+
+def test_the_weights_of_the_lowest_validation_loss_are_kept(make_clip_set):
+    clips, model = make_clip_set(), small_model()
+    stage = dataclasses.replace(STAGE, epochs=8, learning_rate=0.3, plateau_patience=99)
+    history = fit(model, clips, SPLIT, stage, seed=0, device=CPU)
+    losses = [e["val_loss"] for e in history.epochs]
+    assert history.best_epoch == 1 + int(np.argmin(losses))
+    logits = torch.from_numpy(predict_logits(model, clips.clips, SPLIT.validation, batch_size=5, pixel_range="0..1"))
+    kept = torch.nn.functional.cross_entropy(logits, torch.from_numpy(clips.labels[SPLIT.validation]))
+    assert float(kept) == pytest.approx(min(losses), abs=1e-6)
+
+
+def test_training_ends_early_on_a_plateau(make_clip_set):
+    stage = dataclasses.replace(STAGE, epochs=50, learning_rate=1e-12, stop_patience=2, plateau_patience=1)
+    history = fit(small_model(), make_clip_set(), SPLIT, stage, seed=0, device=CPU)
+    assert history.stopped_early and len(history.epochs) < 50
+    assert history.epochs[-1]["learning_rate"] < 1e-12
+
+
+def test_a_frozen_backbone_stays_and_the_stem_before_it_learns(make_clip_set):
+    model = small_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fit(model, make_clip_set(), SPLIT, dataclasses.replace(STAGE, freeze_backbone=True), seed=0, device=CPU)
+    after = model.state_dict()
+    assert all(torch.equal(before[n], after[n]) for n in after if n.startswith("backbone"))
+    assert not torch.equal(before["stem.weight"], after["stem.weight"])
+
+
+def test_the_test_part_is_not_touched(make_clip_set):
+    clips = make_clip_set()
+    spoiled = clips.clips.copy()
+    spoiled[SPLIT.test] = 0
+    logs = [
+        fit(small_model(), dataclasses.replace(clips, clips=array), SPLIT, STAGE, seed=0, device=CPU).epochs
+        for array in (clips.clips, spoiled)
+    ]
+    assert [e["val_loss"] for e in logs[0]] == [e["val_loss"] for e in logs[1]]
+
+
+def test_class_weights_change_training_and_leave_the_validation_loss_unweighted(make_clip_set):
+    clips = make_clip_set()
+    split = Split(np.array([0, 1, 2, 4, 6, 8]), SPLIT.validation, SPLIT.test)  # five of class 0, one of class 1
+    logs = {}
+    for weighted in (False, True):
+        stage = dataclasses.replace(STAGE, class_weights=weighted, epochs=1, learning_rate=1e-12, batch_size=6)
+        logs[weighted] = fit(small_model(), clips, split, stage, seed=0, device=CPU).epochs[0]
+    assert logs[True]["val_loss"] == pytest.approx(logs[False]["val_loss"], abs=1e-6)
+    assert abs(logs[True]["loss"] - logs[False]["loss"]) > 1e-4
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_remedy(make_clip_set):
+    stage = dataclasses.replace(STAGE, optimiser="sgd", learning_rate=1e30)
+    with pytest.raises(TrainingError, match="not finite.*learning rate"):
+        fit(small_model(), make_clip_set(), SPLIT, stage, seed=0, device=CPU)
+
+
+@pytest.mark.parametrize("field", ["optimiser", "pixel_range", "shuffle"])
+def test_unknown_settings_are_refused(make_clip_set, field):
+    with pytest.raises(SettingError, match=field):
+        fit(small_model(), make_clip_set(), SPLIT, dataclasses.replace(STAGE, **{field: "x"}), seed=0, device=CPU)
+
+
+# --- The paper's own size ------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage_name, batch", [("pretrain", 1), ("finetune", 2)])
+def test_one_full_size_step_of_the_paper_preset(make_clip_set, stage_name, batch):
+    preset = load_preset("paper")
+    stage = dataclasses.replace(getattr(preset, stage_name), epochs=1, batch_size=batch)
+    clips = make_clip_set(n=batch + 1, frames=preset.frames, size=preset.size)
+    model = ViPTTNet(2, generator=torch.Generator().manual_seed(0))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    split = Split(np.arange(batch), np.array([batch]), np.array([batch]))
+    history = fit(model, clips, split, stage, seed=0, device=CPU)
+    assert np.isfinite(history.epochs[0]["loss"])
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert ("backbone.0.weight" in moved) == (stage_name == "finetune")
+    assert "stem.weight" in moved and "temporal.weight_hh_l0" in moved

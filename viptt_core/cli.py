@@ -1,0 +1,151 @@
+"""The `viptt` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from viptt_core import __version__
+from viptt_core.errors import ViPTTError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code. Errors a user can mend are one message, not a traceback."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except ViPTTError as error:
+        print(f"viptt: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("viptt: interrupted; what was complete is kept.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="viptt",
+        description="ViPTT-Net: video pretraining for tuberculosis typing on chest CT. Research use only.",
+        epilog="Experiments run as notebooks: papermill notebooks/02_finetune.py out.ipynb -p epochs 50",
+    )
+    parser.add_argument("--version", action="version", version=f"viptt {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    phantom = _command(commands, "phantom", _phantom, "write synthetic CT scans as an ImageCLEF folder")
+    phantom.add_argument("folder", type=Path, help="folder to write; an interrupted call is taken up again")
+    phantom.add_argument("-n", type=_positive, default=20, help="number of scans (default: %(default)s)")
+    phantom.add_argument("--size", type=_positive, default=512, help="voxels in-plane (default: %(default)s)")
+    phantom.add_argument("--slices", type=_positive, help="slices a scan (default: by the patient's slice thickness)")
+
+    actions = _command(commands, "actions", _actions, "write synthetic activity videos as a UCF50 folder")
+    actions.add_argument("folder", type=Path, help="folder to write; an interrupted call is taken up again")
+    actions.add_argument("--groups", type=_positive, default=25, help="groups a class (default: %(default)s)")
+    actions.add_argument("--clips", type=_positive, default=4, help="clips a group (default: %(default)s)")
+
+    for command in (phantom, actions):
+        command.add_argument("--seed", type=int, default=0, help="of the generator (default: %(default)s)")
+        command.add_argument("--jobs", type=_positive, help="worker processes (default: the available cores)")
+
+    presets = _command(commands, "presets", _presets, "list the presets, or show all settings of one")
+    presets.add_argument("name", nargs="?", help="preset to show")
+
+    summary = _command(commands, "summary", _summary, "print the result table of an executed notebook")
+    summary.add_argument("notebook", type=Path, help="for example out.ipynb")
+
+    publish = _command(commands, "publish", _publish, "execute notebooks and write them into the book")
+    publish.add_argument("names", nargs="*", metavar="NAME", help="such as 02_finetune (default: all)")
+
+    fresh = _command(commands, "fresh", _fresh, "say which published notebooks no longer fit their source or code")
+    fresh.add_argument("--strict", action="store_true", help="fail when only package code changed, too")
+
+    _command(commands, "env", _env, "print versions, machine and commit, for a bug report")
+    return parser
+
+
+def _command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return value
+
+
+def _phantom(options) -> None:
+    from viptt_core.env import available_cores
+    from viptt_core.phantom import write_imageclef
+
+    folder = write_imageclef(options.folder, options.n, seed=options.seed, size=options.size,
+                             slices=options.slices, n_jobs=options.jobs or available_cores())  # fmt: skip
+    print(f"{options.n} synthetic scans in {folder}. Read them with: -p dataset imageclef -p data_root {folder}")
+
+
+def _actions(options) -> None:
+    from viptt_core.actions import write_ucf50
+    from viptt_core.env import available_cores
+
+    folder = write_ucf50(options.folder, seed=options.seed, groups=options.groups,
+                         clips_per_group=options.clips, n_jobs=options.jobs or available_cores())  # fmt: skip
+    print(f"Synthetic videos in {folder}. Read them with: -p pretrain_dataset ucf50 -p pretrain_root {folder}")
+
+
+def _presets(options) -> None:
+    from viptt_core.presets import load_preset, preset_names
+
+    if options.name:
+        print(json.dumps(load_preset(options.name).to_dict(), indent=1))
+    else:
+        for name in preset_names():
+            print(f"{name:10} {load_preset(name).about}")
+
+
+def _summary(options) -> None:
+    from viptt_core.publish import read_summary
+
+    print(read_summary(options.notebook))
+
+
+def _publish(options) -> None:
+    from viptt_core.presets import check_choice
+    from viptt_core.publish import PUBLISHED, publish
+
+    for name in options.names:
+        check_choice("notebook", name, PUBLISHED)
+    for name in options.names or PUBLISHED:
+        print(publish(name), flush=True)
+
+
+def _fresh(options) -> None:
+    from viptt_core.errors import DataError
+    from viptt_core.publish import PUBLISHED, check_freshness
+
+    stale = []
+    for name in PUBLISHED:
+        state = check_freshness(name)
+        changed = [what for what, is_so in (("its source", state.source_changed),
+                                            ("the package", state.code_changed)) if is_so]  # fmt: skip
+        print(f"{name:12} " + (f"stale: {' and '.join(changed)} changed" if changed else "fresh"))
+        if state.source_changed or (options.strict and changed):
+            stale.append(name)
+    if stale:
+        raise DataError(f"{', '.join(stale)} must be executed again.", remedy=f"Run: viptt publish {' '.join(stale)}")
+
+
+def _env(options) -> None:
+    from viptt_core.env import provenance
+
+    print(json.dumps(provenance(), indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

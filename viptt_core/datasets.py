@@ -1,0 +1,386 @@
+"""Data sets by name, each returned as one ClipSet: video folders, CT folders, synthetic twins of both."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from viptt_core import actions as actions_generator
+from viptt_core import ct, phantom as phantom_generator, video
+from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE, TB_CLASSES, UCF_CLASSES, UCF_GROUP_PATTERN
+from viptt_core.errors import DataError, SettingError
+from viptt_core.presets import Preset, check_choice
+from viptt_core.store import ClipSet, Item, build_clip_set, fingerprint
+
+VIDEO_ENDINGS = (".avi", ".mp4", ".mkv", ".webm")
+SCAN_ENDINGS = (".nii.gz", ".nii")
+MASK_FOLDERS = ("masks1", "masks2", "findings")  # same file names as the scans, but no scans
+LABEL_COLUMNS = ("FileName", "TypeOfTB")
+# Synthetic scans are simulated on a grid this much finer than asked for, then prepared as real ones.
+PHANTOM_OVERSAMPLING = 1.5
+
+
+def ucf50(
+    root: str | Path,
+    *,
+    frames: int = PAPER_FRAMES,
+    size: int = PAPER_SIZE,
+    stride: int = 1,
+    fit: str = "stretch",
+    classes: Sequence[str] | None = None,
+    group_pattern: str = UCF_GROUP_PATTERN,
+    on_error: str = "raise",
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> ClipSet:
+    """Videos in one folder a class, as UCF50 comes: `root/Class/*.avi` (or .mp4, .mkv, .webm).
+
+    Args:
+        root: The folder of class folders.
+        frames, size, stride, fit: The grid of a clip, see `video.load_clip`. Videos with fewer
+            frames are left out and listed.
+        classes: Names of the class folders, in label order; None takes the paper's ten when all of
+            them are there, else every folder with videos, sorted.
+        group_pattern: Regular expression searched in the file's stem; its first capture group names
+            the group. The default is UCF's `v_Class_gNN`.
+        on_error, n_jobs, progress: See `store.build_clip_set`.
+
+    Raises:
+        DataError: no such folder, no videos, a class without a folder, a name the group pattern does
+            not match, or unreadable videos.
+        SettingError: the group pattern is no regular expression with a capture group.
+    """
+    root = _existing_folder(root, "videos, one folder a class")
+    pattern = _compile_group_pattern(group_pattern)
+    by_class: dict[str, list[Path]] = {}
+    for path in sorted(root.glob("*/*")):
+        if path.suffix.lower() in VIDEO_ENDINGS and not path.name.startswith("."):
+            by_class.setdefault(path.parent.name, []).append(path)
+    if classes is None:
+        classes = UCF_CLASSES if set(UCF_CLASSES) <= set(by_class) else tuple(by_class)
+    for name in classes:
+        if name not in by_class:
+            raise DataError(
+                f"has no videos of class '{name}'.", path=root,
+                remedy=f"Folders with videos: {', '.join(by_class) or 'none'} (endings {', '.join(VIDEO_ENDINGS)}).",
+            )  # fmt: skip
+    if len(classes) < 2:
+        raise DataError("fewer than two classes of videos.", path=root,
+                        remedy="Give the folder that holds one folder a class.")  # fmt: skip
+    items = [
+        Item(f"{name}/{path.name}", label, _group_of(path, pattern), path)
+        for label, name in enumerate(classes)
+        for path in by_class[name]
+    ]
+    return build_clip_set(
+        items,
+        partial(video.load_clip, frames=frames, size=size, stride=stride, fit=fit),
+        class_names=tuple(classes),
+        source={
+            "set": "ucf50", "frames": frames, "size": size, "stride": stride, "fit": fit,
+            "on_error": on_error, "items": [[i.name, i.label, i.group, *fingerprint(i.source)] for i in items],
+        },
+        on_error=on_error, n_jobs=n_jobs, progress=progress,
+    )  # fmt: skip
+
+
+def imageclef(
+    root: str | Path,
+    *,
+    frames: int = PAPER_FRAMES,
+    size: int = PAPER_SIZE,
+    hu_window: tuple[float, float] = HU_WINDOW,
+    labels: str | Path | None = None,
+    on_error: str = "raise",
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> ClipSet:
+    """CT scans (NIfTI) and a label CSV, as ImageCLEF 2021 Tuberculosis comes.
+
+    Labels are joined to scans on the file name, never on their order. Each scan is its own group.
+
+    Args:
+        root: Folder with the scans, in it or below it (mask folders are passed over).
+        frames, size, hu_window: The grid and HU window of a volume, see `ct.load_volume`.
+        labels: The CSV with columns FileName, TypeOfTB (1..5); None looks for it in `root`.
+        on_error, n_jobs, progress: See `store.build_clip_set`.
+
+    Raises:
+        DataError: folder, CSV or scans are missing, a label is unknown, a row is there twice, two
+            scans share a name, or scans are unreadable.
+    """
+    root = _existing_folder(root, "scans (.nii.gz) and the label CSV")
+    table = _find_labels(root) if labels is None else Path(labels)
+    label_of = _read_labels(table)
+    paths = [
+        path
+        for path in sorted(root.rglob("*.nii*"))
+        if path.name.endswith(SCAN_ENDINGS)
+        and not path.name.startswith(".")
+        and not set(MASK_FOLDERS) & set(path.relative_to(root).parts[:-1])
+    ]
+    twice = [name for name, count in Counter(path.name for path in paths).items() if count > 1]
+    if twice:
+        raise DataError(f"two scans are named {twice[0]}.", path=root, remedy="Keep one of them.")
+    missing = sorted(set(label_of) - {path.name for path in paths})
+    if missing and on_error == "raise":
+        raise DataError(
+            f"names {len(missing)} scans that are not below {root}: {', '.join(missing[:10])}"
+            + (" ..." if len(missing) > 10 else "") + ".", path=table,
+            remedy="Add the scans, or leave them out with on_error='skip' (they are then listed).",
+        )  # fmt: skip
+    excluded = [(name, "the label CSV names it, but there is no such scan") for name in missing]
+    excluded += [(path.name, f"no label in {table.name}") for path in paths if path.name not in label_of]
+    items = [Item(path.name, label_of[path.name], path.name, path) for path in paths if path.name in label_of]
+    return build_clip_set(
+        items,
+        partial(_decode_scan, frames=frames, size=size, hu_window=tuple(hu_window)),
+        class_names=TB_CLASSES,
+        source={
+            "set": "imageclef", "frames": frames, "size": size, "hu_window": list(hu_window),
+            "on_error": on_error, "excluded": excluded,
+            "items": [[i.name, i.label, *fingerprint(i.source)] for i in items],
+        },
+        excluded=excluded, on_error=on_error, n_jobs=n_jobs, progress=progress,
+    )  # fmt: skip
+
+
+def phantom(
+    root: None = None,
+    *,
+    frames: int = PAPER_FRAMES,
+    size: int = PAPER_SIZE,
+    hu_window: tuple[float, float] = HU_WINDOW,
+    n: int = 300,
+    seed: int = 0,
+    finding: bool = True,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> ClipSet:
+    """Synthetic chest CT with the five TB types, in ImageCLEF's class frequencies.
+
+    Args:
+        root: Must be empty: nothing is read.
+        frames, size, hu_window: As for `imageclef`; each phantom goes the way of a real scan.
+        n: Number of phantoms, each a patient (group) of its own.
+        seed: Of the whole cohort.
+        finding: False leaves the disease out of the same patients (a control: nothing to learn).
+        n_jobs, progress: See `store.build_clip_set`.
+    """
+    _no_root("phantom", root)
+    labels = phantom_generator.cohort_labels(n, seed)
+    items = [Item(f"PHA_{i + 1:04d}", int(label), f"PHA_{i + 1:04d}", (i, int(label))) for i, label in enumerate(labels)]
+    return build_clip_set(
+        items,
+        partial(_simulate_scan, seed=seed, frames=frames, size=size, hu_window=tuple(hu_window), finding=finding),
+        class_names=TB_CLASSES,
+        source={
+            "set": "phantom", "version": phantom_generator.VERSION, "n": n, "seed": seed, "finding": finding,
+            "frames": frames, "size": size, "hu_window": list(hu_window),
+        },
+        synthetic=True, n_jobs=n_jobs, progress=progress,
+    )  # fmt: skip
+
+
+def actions(
+    root: None = None,
+    *,
+    frames: int = PAPER_FRAMES,
+    size: int = PAPER_SIZE,
+    stride: int = 1,
+    fit: str = "stretch",
+    n: int = 500,
+    seed: int = 0,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> ClipSet:
+    """Synthetic videos of ten human activities, in 25 groups a class, as UCF50 has them.
+
+    Args:
+        root: Must be empty: nothing is read.
+        frames, size, stride, fit: As for `ucf50`.
+        n: Number of clips, spread evenly over classes and groups.
+        seed: Of the whole set.
+        n_jobs, progress: See `store.build_clip_set`.
+    """
+    _no_root("actions", root)
+    if n < len(UCF_CLASSES):
+        raise SettingError(f"n is {n}.", remedy=f"Give at least one clip for each of {len(UCF_CLASSES)} classes.")
+    scenes = [_scene(i) for i in range(n)]
+    items = [
+        Item(
+            actions_generator.clip_name(*scene), scene[0], actions_generator.clip_name(*scene).rsplit("_", 1)[0], scene
+        )
+        for scene in sorted(scenes)
+    ]
+    return build_clip_set(
+        items,
+        partial(_simulate_clip, seed=seed, frames=frames, size=size, stride=stride, fit=fit),
+        class_names=UCF_CLASSES,
+        source={
+            "set": "actions", "version": actions_generator.VERSION, "n": n, "seed": seed,
+            "frames": frames, "size": size, "stride": stride, "fit": fit,
+        },
+        synthetic=True, n_jobs=n_jobs, progress=progress,
+    )  # fmt: skip
+
+
+ADAPTERS: dict[str, Callable[..., ClipSet]] = {
+    "ucf50": ucf50, "imageclef": imageclef, "phantom": phantom, "actions": actions,
+}  # fmt: skip
+VIDEO_SETS = ("ucf50", "actions")
+SYNTHETIC_SETS = ("phantom", "actions")
+
+
+def load_dataset(name: str, root: str | Path | None = None, **settings) -> ClipSet:
+    """Decode a data set, or open it if it was decoded before with the same files and settings.
+
+    Args:
+        name: "ucf50", "imageclef", "phantom" or "actions".
+        root: Folder of a real set; None or "" for a synthetic one.
+        settings: Keyword arguments of the adapter of that name.
+
+    Returns:
+        The set; `report()` says what is in it and what was left out.
+
+    Raises:
+        SettingError: unknown name or setting, or a root missing or not wanted.
+        DataError: the files cannot be used, see the adapters.
+    """
+    check_choice("dataset", name, tuple(ADAPTERS))
+    adapter = ADAPTERS[name]
+    known = [p for p in inspect.signature(adapter).parameters if p != "root"]
+    for setting in settings:
+        check_choice(f"setting of '{name}'", setting, known)
+    return adapter(root or None, **settings)
+
+
+def load_for(preset: Preset, name: str, root: str | Path | None = None, **settings) -> ClipSet:
+    """Load a data set on the grid a preset asks for.
+
+    Args:
+        preset: Gives frames, size, and for videos stride and fit; the size n of a synthetic set.
+        name, root: See `load_dataset`.
+        settings: Further settings, which win over the preset's. Those that are None or "" are dropped.
+    """
+    check_choice("dataset", name, tuple(ADAPTERS))
+    grid = {"frames": preset.frames, "size": preset.size}
+    if name in VIDEO_SETS:
+        grid |= {"stride": preset.stride, "fit": preset.fit}
+    if name in SYNTHETIC_SETS:
+        grid["n"] = preset.n_videos if name in VIDEO_SETS else preset.n_scans
+    given = {setting: value for setting, value in settings.items() if value not in (None, "")}
+    return load_dataset(name, root, **(grid | given))
+
+
+def _decode_scan(path: Path, *, frames: int, size: int, hu_window) -> np.ndarray:
+    return _to_grey_levels(ct.load_volume(path, depth=frames, size=size, hu_window=hu_window))
+
+
+def _simulate_scan(source: tuple[int, int], *, seed: int, frames: int, size: int, hu_window, finding: bool):
+    index, label = source
+    scan = phantom_generator.make_phantom(
+        (seed, index), label, size=round(PHANTOM_OVERSAMPLING * size),
+        slices=round(PHANTOM_OVERSAMPLING * frames), finding=finding,
+    )  # fmt: skip
+    return _to_grey_levels(ct.prepare_volume(scan.hu, depth=frames, size=size, hu_window=hu_window))
+
+
+def _simulate_clip(scene: tuple[int, int, int], *, seed: int, frames: int, size: int, stride: int, fit: str):
+    rgb = actions_generator.make_clip(*scene, seed=seed, frames=frames, stride=stride)
+    return video.fit_frames(video.grey_frames(rgb), size=size, fit=fit)
+
+
+def _scene(i: int) -> tuple[int, int, int]:
+    """Label, group and clip number of the i-th synthetic video: classes first, then groups, then clips."""
+    rest, label = divmod(i, len(UCF_CLASSES))
+    clip, group = divmod(rest, actions_generator.UCF_GROUPS)
+    return label, group + 1, clip + 1
+
+
+def _to_grey_levels(volume: np.ndarray) -> np.ndarray:
+    return np.rint(volume * 255).astype(np.uint8)
+
+
+def _existing_folder(root: str | Path | None, content: str) -> Path:
+    if not root:
+        raise SettingError("this data set needs a folder.", remedy=f"Give data_root, the folder with {content}.")
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise DataError("no such folder.", path=root, remedy=f"Give the folder with {content}.")
+    return root
+
+
+def _no_root(name: str, root) -> None:
+    if root:
+        raise SettingError(f"'{name}' is simulated and reads no folder.", remedy="Leave data_root empty, or give "
+                           "dataset 'imageclef' or 'ucf50' for files on disk.")  # fmt: skip
+
+
+def _compile_group_pattern(text: str) -> re.Pattern:
+    remedy = r"Give a regular expression with one capture group, such as '(seq\d+)'."
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise SettingError(f"group_pattern '{text}' is no regular expression ({error}).", remedy=remedy) from error
+    if pattern.groups < 1:
+        raise SettingError(f"group_pattern '{text}' has no capture group.", remedy=remedy)
+    return pattern
+
+
+def _group_of(path: Path, pattern: re.Pattern) -> str:
+    match = pattern.search(path.stem)
+    if match is None:
+        raise DataError(
+            f"the group pattern '{pattern.pattern}' does not match its name.", path=path,
+            remedy=r"Give group_pattern: a regular expression whose first group names what must stay "
+            r"together, such as '(seq\d+)'; '(.*)' makes each file its own group.",
+        )  # fmt: skip
+    return match[1]
+
+
+def _find_labels(root: Path) -> Path:
+    """The one CSV in `root` whose header names the label columns."""
+    tables = [path for path in sorted(root.glob("*.csv")) if set(LABEL_COLUMNS) <= set(_header(path))]
+    if len(tables) == 1:
+        return tables[0]
+    found = ", ".join(path.name for path in tables) or "none"
+    raise DataError(
+        f"one CSV with the columns {', '.join(LABEL_COLUMNS)} is needed, found: {found}.", path=root,
+        remedy="Put the label file there, or name it with the setting labels=PATH.",
+    )  # fmt: skip
+
+
+def _header(path: Path) -> list[str]:
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        return [column.strip() for column in next(csv.reader(file), [])]
+
+
+def _read_labels(path: Path) -> dict[str, int]:
+    """Label index 0..4 of each file name in the CSV."""
+    if not path.is_file():
+        raise DataError("no such file.", path=path, remedy="Give the label CSV.")
+    if not set(LABEL_COLUMNS) <= set(_header(path)):
+        raise DataError(f"lacks the columns {', '.join(LABEL_COLUMNS)}.", path=path,
+                        remedy=f"Its first line must be '{','.join(LABEL_COLUMNS)}'.")  # fmt: skip
+    labels: dict[str, int] = {}
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        for row in csv.DictReader(file, skipinitialspace=True):
+            row = {(key or "").strip(): (value or "").strip() for key, value in row.items() if isinstance(value, str)}
+            name, number = row.get("FileName", ""), row.get("TypeOfTB", "")
+            if number not in {str(k + 1) for k in range(len(TB_CLASSES))}:
+                raise DataError(f"'{name}' has the unknown label '{number}'.", path=path,
+                                remedy=f"TypeOfTB is a number from 1 to {len(TB_CLASSES)}.")  # fmt: skip
+            if name in labels:
+                raise DataError(f"'{name}' is there twice.", path=path, remedy="Keep one row a scan.")
+            labels[name] = int(number) - 1
+    if not labels:
+        raise DataError("holds no label.", path=path, remedy="Add one row a scan: FileName,TypeOfTB.")
+    return labels

@@ -1,0 +1,182 @@
+"""Figures, one function each. All read clips, predictions or histories; none trains or predicts.
+
+Colours are Okabe and Ito's, safe for colour-blind readers; arms keep theirs throughout.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from viptt_core.metrics import confusion_matrix, per_class
+from viptt_core.results import Summary, class_names_of, predicted_classes
+from viptt_core.store import ClipSet
+
+ARM_COLOURS = {"random": "#999999", "image": "#E69F00", "video": "#0072B2"}
+OTHER_COLOUR = "#009E73"
+STYLE = {
+    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11,
+    "axes.titleweight": "bold", "axes.titlelocation": "left", "svg.fonttype": "path", "svg.hashsalt": "viptt",
+    "figure.facecolor": "white", "savefig.facecolor": "white", "legend.frameon": False,
+}  # fmt: skip
+
+
+class Picture:
+    """A finished figure with its text alternative, shown by notebooks and the book.
+
+    Args:
+        figure: The matplotlib figure.
+        alt: What the picture shows, for readers who do not see it.
+        vector: Whether to show it as SVG (charts) or PNG (photographs, volumes).
+        synthetic: Write "synthetic data" on it.
+    """
+
+    def __init__(self, figure: Figure, alt: str, *, vector: bool = True, synthetic: bool = False) -> None:
+        if not alt.strip():
+            raise ValueError("a picture needs a text alternative")
+        self.figure, self.vector = figure, vector
+        self.alt = alt + (" Synthetic data." if synthetic else "")
+        if synthetic:
+            figure.text(0.995, 0.005, "synthetic data", ha="right", va="bottom", fontsize=8, color="#B00020")
+
+    def encode(self, kind: str, **settings) -> bytes:
+        """The picture as "svg" or "png", the same bytes for the same picture."""
+        file = io.BytesIO()
+        metadata = {"Date": None} if kind == "svg" else None
+        with matplotlib.rc_context(STYLE):
+            self.figure.savefig(file, format=kind, metadata=metadata, bbox_inches="tight", **settings)
+        return file.getvalue()
+
+    def save(self, path) -> None:
+        """Write the picture; the ending decides the format."""
+        with matplotlib.rc_context(STYLE):
+            self.figure.savefig(path, bbox_inches="tight", dpi=160)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        kind, mime = ("svg", "image/svg+xml") if self.vector else ("png", "image/png")
+        data = base64.b64encode(self.encode(kind, dpi=110)).decode()
+        alt = html.escape(self.alt, quote=True)
+        return {
+            "text/html": f'<img src="data:{mime};base64,{data}" alt="{alt}" style="max-width:100%;height:auto">',
+            "text/plain": self.alt,
+        }
+
+
+def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Picture:
+    """Filmstrips: one row a clip, `columns` of its frames or slices from first to last, each class in turn."""
+    rows = [i for k in range(len(clips.class_names)) for i in np.flatnonzero(clips.labels == k)[:per_class]]
+    steps = np.linspace(0, clips.clips.shape[1] - 1, min(columns, clips.clips.shape[1])).round().astype(int)
+    figure, axes = _axes(len(rows), len(steps), size=(1.05 * len(steps) + 1.3, 1.05 * len(rows)))
+    for row, i in zip(axes, rows, strict=True):
+        for axis, step in zip(row, steps, strict=True):
+            axis.imshow(clips.clips[i, step], cmap="gray", vmin=0, vmax=255)
+            axis.set_axis_off()
+        row[0].text(-0.08, 0.5, clips.class_names[clips.labels[i]], transform=row[0].transAxes,
+                    ha="right", va="center", fontsize=9)  # fmt: skip
+    for axis, step in zip(axes[0], steps, strict=True):
+        axis.set_title(f"{step + 1}", fontsize=8, fontweight="normal", loc="center", pad=3)
+    figure.subplots_adjust(wspace=0.04, hspace=0.04)
+    return Picture(
+        figure,
+        f"{len(rows)} rows of {len(steps)} frames or slices each, numbered along the top, one row for each of "
+        f"{', '.join(clips.class_names)}.",
+        vector=False, synthetic=clips.synthetic,
+    )  # fmt: skip
+
+
+def class_balance(clips: ClipSet) -> Picture:
+    """Number of clips of each class, as labelled bars."""
+    counts = clips.counts()
+    figure, axes = _axes(1, 1, size=(6.4, 0.34 * len(counts) + 0.8))
+    axis = axes[0, 0]
+    bars = axis.barh(list(counts), list(counts.values()), color=OTHER_COLOUR)
+    axis.bar_label(bars, padding=3)
+    axis.invert_yaxis()
+    axis.set(xlabel="clips", title="Class balance")
+    axis.margins(x=0.1)
+    listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return Picture(figure, f"Bars of the number of clips of each class: {listed}.", synthetic=clips.synthetic)
+
+
+def training_curves(history: pd.DataFrame, *, synthetic: bool = False) -> Picture:
+    """Loss and validation kappa over epochs; a dot marks the epoch whose weights were kept.
+
+    Args:
+        history: See `train.History`; a column `arm` is optional.
+        synthetic: Mark the figure.
+    """
+    history = history if "arm" in history else history.assign(arm="video")
+    figure, axes = _axes(1, 2, size=(9, 3.2))
+    kept = []
+    for arm, rows in history.groupby("arm", sort=False):
+        colour, best = ARM_COLOURS.get(arm, OTHER_COLOUR), rows.loc[rows["val_loss"].idxmin()]
+        axes[0, 0].plot(rows["epoch"], rows["loss"], color=colour, ls=":", lw=1.3)
+        for axis, column in ((axes[0, 0], "val_loss"), (axes[0, 1], "val_kappa")):
+            axis.plot(rows["epoch"], rows[column], color=colour, label=arm)
+            axis.plot(best["epoch"], best[column], "o", color=colour)
+        kept.append(f"{arm}: epoch {best['epoch']:.0f} of {len(rows)} kept, validation kappa {best['val_kappa']:.2f}")
+    axes[0, 0].set(xlabel="epoch", ylabel="cross-entropy", title="Loss: training dotted, validation solid")
+    axes[0, 1].set(xlabel="epoch", ylabel="kappa", title="Validation kappa")
+    axes[0, 1].legend(title="start")
+    figure.tight_layout()
+    return Picture(figure, "Loss and validation kappa over the epochs. " + "; ".join(kept) + ".", synthetic=synthetic)
+
+
+def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool = False) -> Picture:
+    """Confusion matrix of each arm: counts written, colour the share of the true class (seaborn)."""
+    import seaborn
+
+    names = class_names_of(predictions)
+    arms = list(predictions[predictions["part"] == part].groupby("arm", sort=False))
+    side = 0.55 * len(names) + 0.8
+    figure, axes = _axes(1, len(arms), size=(side * len(arms) + 2.2, side))
+    told = []
+    for axis, (arm, rows) in zip(axes[0], arms, strict=True):
+        predicted = predicted_classes(rows)
+        table = confusion_matrix(rows["label"].to_numpy(), predicted, len(names))
+        share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+        seaborn.heatmap(share, annot=table, fmt="d", cmap="cividis", vmin=0, vmax=1, cbar=False, square=True,
+                        ax=axis, xticklabels=names, yticklabels=names if axis is axes[0, 0] else False)  # fmt: skip
+        axis.set(xlabel="predicted", title=f"start: {arm}")
+        axis.tick_params(axis="x", rotation=90)
+        recall = per_class(rows["label"].to_numpy(), predicted, len(names))["recall"]
+        told.append(f"{arm}: " + ", ".join(f"{n} {r:.2f}" for n, r in zip(names, recall, strict=True)))
+    axes[0, 0].set_ylabel("true")
+    figure.tight_layout()
+    return Picture(
+        figure, f"Confusion matrices of the {part} part. Recall by class, " + "; ".join(told) + ".", synthetic=synthetic
+    )
+
+
+def kappa_by_arm(summary: Summary, *, references: dict[str, float] | None = None, synthetic: bool = False) -> Picture:
+    """Kappa of each arm as a dot with its interval; published numbers, if given, as dashed lines."""
+    table = summary.table.dropna(subset=["kappa"])
+    figure, axes = _axes(1, 1, size=(6.4, 0.5 * len(table) + 1.1))
+    axis = axes[0, 0]
+    for y, row in enumerate(table.itertuples()):
+        colour = ARM_COLOURS.get(row.arm, OTHER_COLOUR)
+        axis.plot([row.kappa_low, row.kappa_high], [y, y], color=colour, lw=3, solid_capstyle="round")
+        axis.plot(row.kappa, y, "o", color=colour, ms=9)
+        axis.annotate(f"{row.kappa:.2f}", (row.kappa, y), textcoords="offset points", xytext=(0, 9), ha="center")
+    for name, value in (references or {}).items():
+        axis.axvline(value, color="#555555", ls="--", lw=1)
+        axis.text(value, -0.75, name, rotation=0, fontsize=8, ha="center", color="#555555")
+    axis.axvline(0, color="black", lw=0.8)
+    axis.set(yticks=range(len(table)), yticklabels=list(table["arm"]), xlabel=f"kappa, {summary.part} part",
+             ylim=(len(table) - 0.4, -0.9))  # fmt: skip
+    told = "; ".join(f"{r.arm} {r.kappa:.2f}, {r.kappa_low:.2f} to {r.kappa_high:.2f}" for r in table.itertuples())
+    return Picture(figure, f"Kappa of each start with its interval: {told}.", synthetic=synthetic)
+
+
+def _axes(rows: int, columns: int, *, size: Sequence[float]):
+    """A figure outside pyplot (nothing is shown twice, nothing stays in memory) and its axes [rows, columns]."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=tuple(size))
+        return figure, figure.subplots(rows, columns, squeeze=False)

@@ -1,0 +1,195 @@
+"""Lets papermill read our `.py` notebooks, and checks the parameters it was given.
+
+papermill reads `.ipynb` only and picks its readers by path *prefix*. The entry point
+`"jupytext://" = "viptt_core.papermill_io:handler"` (group `papermill.io`) makes it load this module
+on every call; `handler` then wraps papermill's local reader, so that `notebooks/x.py`, `./notebooks/x.py`,
+an absolute path, a bare name and `jupytext://notebooks/x.py` all work. Nothing heavy is imported before
+a `.py` notebook is read, and importing never raises: a plug-in that does would break every call.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from viptt_core.errors import DataError, SettingError
+
+PREFIX = "jupytext://"
+INJECTED_FIRST_LINE = "# Parameters"  # papermill's default comment at the top of the cell it injects
+SOURCE_SUFFIXES = (".py", ".md")  # never written to: they are what notebooks are made from
+ACCEPTED = {  # type of a parameter: types of value that fit (YAML and the command line know no tuples)
+    "bool": (bool,),
+    "int": (int,),
+    "float": (float, int),
+    "str": (str,),
+    "list": (list, tuple),
+    "tuple": (list, tuple),
+    "dict": (dict,),
+    "None": (type(None),),
+}
+
+
+# --- Reading and writing -------------------------------------------------------------------
+
+
+def to_notebook_json(text: str, path: str) -> str:
+    """Convert the text of a percent notebook to `.ipynb` JSON that is the same on every call.
+
+    Cell ids come from position and content, and `metadata.viptt.source` records what the notebook
+    was made from: its name inside the project and the SHA-256 of its text (see `source_sha256`).
+
+    Raises:
+        DataError: the text is no percent notebook or has no cell tagged `parameters`.
+    """
+    if not re.search(r"^# ?%%", text, flags=re.MULTILINE):
+        what = "is a Python file, but no jupytext percent notebook."
+        raise DataError(what, path=path, remedy="Its cells must start with '# %%' lines.")
+    import jupytext
+    import nbformat
+
+    notebook = jupytext.reads(text, {"extension": ".py", "format_name": "percent"})
+    if not any("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells):
+        remedy = """Start one cell with the line '# %% tags=["parameters"]'."""
+        raise DataError("has no cell for parameters.", path=path, remedy=remedy)
+    notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata.viptt = {"source": {"path": _project_name(path), "sha256": source_sha256(text)}}
+    notebook.nbformat, notebook.nbformat_minor = 4, 5  # cell ids exist since 4.5
+    for position, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{position:02d}-{source_sha256(cell.source)[:8]}"
+    return nbformat.writes(notebook)
+
+
+def source_sha256(text: str) -> str:
+    """SHA-256 of a source text, line ends counted as one newline (a checkout may change them)."""
+    return hashlib.sha256("\n".join(text.splitlines()).encode()).hexdigest()
+
+
+def _project_name(path: str) -> str:
+    """`notebooks/x.py` however the file was spelled; the bare name outside a project."""
+    file = Path(path).resolve()
+    root = next((parent for parent in file.parents if (parent / "pyproject.toml").is_file()), file.parent)
+    return file.relative_to(root).as_posix()
+
+
+def _wrap_local_handler() -> Any:
+    """Teach papermill's local handler our two rules, once, and return it.
+
+    Changed in place, because papermill sets the working folder on this very object.
+    """
+    from papermill.iorw import papermill_io
+
+    local = papermill_io.get_handler("local")
+    if hasattr(local, "viptt_wrapped"):
+        return local
+    plain_read, plain_write = local.read, local.write
+
+    def read(path: str) -> str:
+        path = path.removeprefix(PREFIX)
+        text = plain_read(path)
+        return to_notebook_json(text, path) if path.lower().endswith(".py") else text
+
+    def write(buf: str, path: str) -> None:
+        path = path.removeprefix(PREFIX)
+        if path.lower().endswith(SOURCE_SUFFIXES):
+            what = "an executed notebook is not written over a source file."
+            raise SettingError(what, path=path, remedy="Give an output name that ends in .ipynb.")
+        plain_write(buf, path)
+
+    local.read, local.write, local.viptt_wrapped = read, write, True
+    # papermill says so on each call although the file is read well.
+    warnings.filterwarnings("ignore", message=r"The specified file \(.*\.py\) does not end in")
+    return local
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, because notebooks import this module too, only for `check_parameters`.
+    if name != "handler":
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    try:
+        return _wrap_local_handler()
+    except (ImportError, AttributeError) as error:  # another papermill than we know
+        warnings.warn(f"papermill cannot read .py notebooks here: {error}", stacklevel=2)
+        return object()
+
+
+# --- Checking parameters -------------------------------------------------------------------
+
+
+def check_parameters(namespace: dict[str, Any]) -> None:
+    """Fail if papermill was given a parameter the notebook does not have, or a value of a wrong type.
+
+    papermill itself only warns, and an hour later the default was used. Call it as
+    `check_parameters(globals())` right after the cell tagged `parameters`. Does nothing where
+    nothing was injected: in Jupyter, under nbclient, as a plain script.
+
+    Args:
+        namespace: The notebook's globals; IPython keeps the source of executed cells in its `In`.
+
+    Raises:
+        SettingError: names each wrong parameter, its near match, and all parameters there are.
+    """
+    history = namespace.get("In")
+    if not isinstance(history, list):
+        return
+    injected_at = [i for i, cell in enumerate(history) if cell.strip().startswith(INJECTED_FIRST_LINE + "\n")]
+    if not injected_at or injected_at[-1] == 0:
+        return
+    position = injected_at[-1]
+    declared = _assignments(history[position - 1])  # papermill injects right after the parameters cell
+    if not declared:
+        return  # the notebook's own cell happens to start with the same comment
+    problems = []
+    for name in _assignments(history[position]):
+        if name not in declared:
+            near = difflib.get_close_matches(name, declared, n=1, cutoff=0.5)
+            hint = f"; did you mean '{near[0]}'?" if near else "."
+            problems.append(f"there is no parameter '{name}'{hint}")
+        elif not _fits(value := namespace.get(name), expected := _expected_type(declared[name])):
+            advice = f" (to pass it as text: -r {name} {value})" if expected == "str" else ""
+            problems.append(f"parameter '{name}' must be {expected}, not {value!r}{advice}.")
+    if problems:
+        raise SettingError(" ".join(problems), remedy=f"Parameters of this notebook: {', '.join(declared)}.")
+
+
+def _assignments(source: str) -> dict[str, ast.Assign | ast.AnnAssign]:
+    """Plain top-level assignments `name = value` and `name: type = value` of a cell, by name."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:
+        return {}
+    found: dict[str, ast.Assign | ast.AnnAssign] = {}
+    for statement in statements:
+        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+            target = statement.targets[0]
+        elif isinstance(statement, ast.AnnAssign):
+            target = statement.target
+        else:
+            continue
+        if isinstance(target, ast.Name):
+            found[target.id] = statement
+    return found
+
+
+def _expected_type(statement: ast.Assign | ast.AnnAssign) -> str:
+    """What a parameter must be, as text such as "int" or "int | None"; "" if anything goes."""
+    if isinstance(statement, ast.AnnAssign):
+        text = ast.unparse(statement.annotation).strip("'\"")
+        return re.sub(r"^(?:typing\.)?Optional\[(.+)\]$", r"\1 | None", text)
+    try:
+        default = ast.literal_eval(statement.value)
+    except ValueError:
+        return ""  # computed: nothing to compare with
+    return "" if default is None else type(default).__name__
+
+
+def _fits(value: Any, expected: str) -> bool:
+    """Whether a value fits one of the alternatives of `expected`; types we do not know always fit."""
+    names = [alternative.split("[")[0].strip() for alternative in expected.split("|")]
+    if isinstance(value, bool):  # Python counts True as an int
+        return "bool" in names or not ACCEPTED.keys() >= set(names)
+    return any(isinstance(value, ACCEPTED.get(name, object)) for name in names)

@@ -1,0 +1,163 @@
+"""The published notebooks: executed by papermill, scrubbed, stamped with what they were made from."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from viptt_core.env import artifact_root, provenance
+from viptt_core.errors import DataError
+from viptt_core.papermill_io import PREFIX, source_sha256
+from viptt_core.results import SUMMARY_MIME, code_version
+
+PUBLISHED = ("00_data", "01_pretrain", "02_finetune")
+# Progress bars and warnings about the machine say nothing to a reader; real warnings are printed by us.
+WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """Whether an executed notebook still is what its source says.
+
+    Attributes:
+        source_changed: Source or parameters differ: the page shows the result of other code.
+        code_changed: The package modules it imports mean something else now: it may be stale.
+    """
+
+    source_changed: bool
+    code_changed: bool
+
+
+def publish(name: str, parameters: dict | None = None, *, progress: bool = True) -> Path:
+    """Execute one notebook and write it, scrubbed and stamped, into the book.
+
+    Args:
+        name: Such as "02_finetune".
+        parameters: For papermill; None takes the notebook's own.
+        progress: Show papermill's progress bar.
+
+    Returns:
+        The executed notebook. An older one stays until the new one is complete.
+
+    Raises:
+        papermill.PapermillExecutionError: a cell failed.
+    """
+    import nbformat
+    import papermill
+
+    root = artifact_root()
+    source, target = root / "notebooks" / f"{name}.py", root / "book" / "notebooks" / f"{name}.ipynb"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = root / "runs" / f"{name}.unfinished.ipynb"
+    unfinished.parent.mkdir(exist_ok=True)
+    began = time.perf_counter()
+    notebook = papermill.execute_notebook(
+        f"{PREFIX}{source}", str(unfinished), parameters=parameters or {}, cwd=str(root), progress_bar=progress
+    )
+    record = provenance() | {"seconds": round(time.perf_counter() - began)}
+    scrub(notebook, root)
+    notebook.metadata.viptt = dict(notebook.metadata.viptt) | {
+        "parameters": parameters or {}, "modules": code_version(imported_modules(source.read_text("utf-8"))),
+        "provenance": record,
+    }  # fmt: skip
+    temporary = target.with_suffix(".tmp")
+    nbformat.write(notebook, temporary)
+    os.replace(temporary, target)
+    unfinished.unlink()
+    return target
+
+
+def scrub(notebook, root: Path) -> None:
+    """Take out what belongs to this machine or this minute: progress bars, times, paths, widgets."""
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [output for output in cell.outputs if not _is_noise(output)]
+        for output in cell.outputs:
+            if "text" in output:
+                output["text"] = _without_paths(output["text"], root)
+            for mime, value in output.get("data", {}).items():
+                if isinstance(value, str) and mime.startswith("text/"):
+                    output["data"][mime] = _without_paths(value, root)
+
+
+def imported_modules(source: str) -> list[str]:
+    """Modules of this package a notebook imports, and those they import in turn, sorted."""
+    pattern = re.compile(r"^\s*from viptt_core\.(\w+) import|^\s*from viptt_core import ([\w, ]+)", re.MULTILINE)
+    package = Path(__file__).parent
+
+    def direct(text: str) -> set[str]:
+        found = set()
+        for one, several in pattern.findall(text):
+            found |= {one} if one else {part.split(" as ")[0].strip() for part in several.split(",")}
+        return {name for name in found if (package / f"{name}.py").is_file()}
+
+    seen: set[str] = set()
+    todo = direct(source)
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        todo |= direct((package / f"{name}.py").read_text("utf-8")) - seen
+    return sorted(seen)
+
+
+def check_freshness(name: str) -> Freshness:
+    """Compare an executed notebook with its source and with the package as it is now.
+
+    Raises:
+        DataError: the notebook was never executed.
+    """
+    root = artifact_root()
+    source = (root / "notebooks" / f"{name}.py").read_text("utf-8")
+    stamp = read_notebook(root / "book" / "notebooks" / f"{name}.ipynb")["metadata"].get("viptt", {})
+    return Freshness(
+        source_changed=stamp.get("source", {}).get("sha256") != source_sha256(source),
+        code_changed=stamp.get("modules") != code_version(imported_modules(source)),
+    )
+
+
+def read_summary(path: Path) -> str:
+    """Result table recorded in an executed notebook, as text.
+
+    Raises:
+        DataError: no notebook, or none that got as far as its result.
+    """
+    texts = [
+        output["data"][SUMMARY_MIME]["text"]
+        for cell in read_notebook(path)["cells"]
+        for output in cell.get("outputs", [])
+        if SUMMARY_MIME in output.get("data", {})
+    ]
+    if not texts:
+        raise DataError("holds no result table.", path=path, remedy="Execute 01_pretrain or 02_finetune to its end.")
+    return "\n\n".join(texts)
+
+
+def read_notebook(path: Path) -> dict:
+    """Parsed .ipynb.
+
+    Raises:
+        DataError: it is missing or no notebook.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"is no executed notebook ({error}).", path=path,
+                        remedy="Execute it with papermill or `viptt publish`.") from error  # fmt: skip
+
+
+def _is_noise(output) -> bool:
+    """Progress bars and other words on stderr; widgets, which need a kernel to be seen."""
+    return output.get("name") == "stderr" or WIDGET_MIME in output.get("data", {})
+
+
+def _without_paths(text: str, root: Path) -> str:
+    return text.replace(f"{root}{os.sep}", "").replace(str(Path.home()), "~")

@@ -1,0 +1,186 @@
+"""Runs and tables on disk: what training wrote is all that metrics and figures read."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from viptt_core.env import artifact_root
+from viptt_core.errors import DataError
+from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa
+
+SUMMARY_MIME = "application/vnd.viptt.summary+json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: Where it lies; `weights.safetensors` is in it.
+        config: Everything that decided its outcome.
+        history: One row an epoch, see `train.History`.
+        predictions: One row a clip of the validation and test parts: arm, part, name, group, label,
+            then one probability column a class, named after it.
+        provenance: Commit, versions, machine, duration, memory.
+    """
+
+    folder: Path
+    config: dict
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+    provenance: dict
+
+
+def runs_root() -> Path:
+    """Folder of all runs."""
+    return artifact_root() / "runs"
+
+
+def write_run(folder: Path, *, config: dict, history: list[dict], predictions: pd.DataFrame,
+              provenance: dict, state: dict) -> Run:  # fmt: skip
+    """Write a finished run; the folder appears complete or not at all. An older one is replaced."""
+    from safetensors.torch import save_file
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        (unfinished / "config.json").write_text(json.dumps(config, indent=1, default=str), encoding="utf-8")
+        (unfinished / "provenance.json").write_text(json.dumps(provenance, indent=1), encoding="utf-8")
+        pd.DataFrame(history).to_csv(unfinished / "history.csv", index=False)
+        predictions.to_csv(unfinished / "predictions.csv", index=False)
+        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, unfinished / "weights.safetensors")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.rename(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return read_run(folder)
+
+
+def read_run(folder: Path) -> Run:
+    """Read a finished run.
+
+    Raises:
+        DataError: a part of it is missing or damaged.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        history = pd.read_csv(folder / "history.csv")
+        predictions = pd.read_csv(folder / "predictions.csv", dtype={"name": str, "group": str})
+    except (OSError, ValueError) as error:
+        raise DataError(f"not a finished run ({error}).", path=folder, remedy="Delete it and run again.") from error
+    return Run(folder, config, history, predictions, provenance)
+
+
+def predictions_table(*, arm: str, part: str, names, groups, labels, probabilities: np.ndarray,
+                      class_names: Sequence[str]) -> pd.DataFrame:  # fmt: skip
+    """Predictions of one part of one arm, one row a clip, see `Run.predictions`."""
+    table = pd.DataFrame({"arm": arm, "part": part, "name": names, "group": groups, "label": labels})
+    return pd.concat([table, pd.DataFrame(probabilities, columns=list(class_names)).round(6)], axis=1)
+
+
+def predicted_classes(predictions: pd.DataFrame) -> np.ndarray:
+    """Most probable class of each row: int64 [N]."""
+    return predictions.iloc[:, 5:].to_numpy().argmax(axis=1)
+
+
+def class_names_of(predictions: pd.DataFrame) -> list[str]:
+    """Names of the probability columns."""
+    return list(predictions.columns[5:])
+
+
+class Summary:
+    """Test scores of each arm with bootstrap intervals, as a table a notebook shows.
+
+    Beside the HTML a machine-readable copy goes into the notebook, which `viptt summary` prints.
+
+    Args:
+        predictions: See `Run.predictions`, any number of arms.
+        part: "test", or "validation" for the paper's own, selection-biased reading.
+        level: Coverage of the intervals.
+        caveat: A sentence shown under the table ("synthetic data", ...).
+    """
+
+    def __init__(self, predictions: pd.DataFrame, *, part: str = "test", level: float = 0.95, caveat: str = "") -> None:
+        rows = []
+        for arm, rows_of_arm in predictions[predictions["part"] == part].groupby("arm", sort=False):
+            y_true, y_pred = rows_of_arm["label"].to_numpy(), predicted_classes(rows_of_arm)
+            interval = partial(bootstrap_ci, y_true=y_true, y_pred=y_pred, level=level,
+                               groups=rows_of_arm["group"].to_numpy())  # fmt: skip
+            rows.append({
+                "arm": arm, "n": len(y_true),
+                "kappa": cohen_kappa(y_true, y_pred), **_bounds("kappa", interval(cohen_kappa)),
+                "accuracy": accuracy(y_true, y_pred), **_bounds("accuracy", interval(accuracy)),
+            })  # fmt: skip
+        self.table, self.part, self.level, self.caveat = pd.DataFrame(rows), part, level, caveat
+
+    def add_baselines(self, accuracies: dict[str, float]) -> Summary:
+        """Add rows that have an accuracy only, see `baselines.baseline_accuracies`."""
+        n = self.table["n"].iloc[0]
+        rows = pd.DataFrame([{"arm": name, "n": n, "accuracy": value} for name, value in accuracies.items()])
+        self.table = pd.concat([self.table, rows], ignore_index=True)
+        return self
+
+    def __str__(self) -> str:
+        return f"{self._shown().to_string(index=False)}\n{self._footer()}"
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        html = self._shown().to_html(index=False, border=0)
+        return {
+            "text/plain": str(self),
+            "text/html": f"{html}<p>{self._footer()}</p>",
+            SUMMARY_MIME: {"text": str(self), "rows": json.loads(self.table.to_json(orient="records"))},
+        }
+
+    def _shown(self) -> pd.DataFrame:
+        percent = f"{self.level * 100:g} %"
+        shown = self.table[["arm", "n"]].copy()
+        for name in ("kappa", "accuracy"):
+            shown[name] = self.table[name].map(_three_digits)
+            shown[f"{name}, {percent} interval"] = [
+                "" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
+                for low, high in zip(self.table[f"{name}_low"], self.table[f"{name}_high"], strict=True)
+            ]
+        return shown
+
+    def _footer(self) -> str:
+        return f"{self.part} part, bootstrap over groups. {self.caveat}".strip()
+
+
+def _bounds(name: str, interval: tuple[float, float]) -> dict[str, float]:
+    return {f"{name}_low": interval[0], f"{name}_high": interval[1]}
+
+
+def _three_digits(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.3f}"
+
+
+def code_version(modules: Sequence[str]) -> str:
+    """Hash of the syntax trees of modules of this package, docstrings and comments left out.
+
+    It changes when what the code does may have changed, and not when its words did.
+    """
+    trees = []
+    for module in modules:
+        spec = importlib.util.find_spec(f"viptt_core.{module}")
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+                node.body = body[1:]
+        trees.append(ast.dump(tree))
+    return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
