@@ -10,6 +10,7 @@ What is learnt from phantoms says nothing about patients: they show that the cod
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from dataclasses import dataclass
@@ -28,7 +29,9 @@ VERSION = "1"  # of the generator, recorded with every result: raise it when the
 # --- Difficulty: what makes the five types easier or harder to tell apart ----------------------------------
 FINDING_CONTRAST = 1.0  # opacity of every soft finding; below 1 all disease is fainter
 MIMIC_PROBABILITY = 0.35  # chance of each feature that a finding borrows from another type
-FAINT_PROBABILITY = 0.25  # chance that a finding is drawn with about half its opacity
+FAINT_PROBABILITY = 0.25  # chance that a finding is drawn with FAINT_GAIN times its opacity
+FAINT_GAIN = 0.65
+MILIARY_COUNT = ((500, 1500), (1500, 7000))  # nodules, log-uniform: sparse (a mimic) and usual
 INCIDENTAL_PROBABILITY = 0.30  # chance of each benign background finding, in every patient
 NOISE_SD = (10.0, 40.0)  # HU at 1.5 mm voxels, drawn per scanner
 
@@ -38,32 +41,38 @@ HU_CORTEX, HU_MARROW, HU_CARTILAGE, HU_DISC, HU_FLUID, HU_TABLE, HU_FOAM = 620, 
 
 # --- The patient: name -> (low, high), drawn uniformly; millimetres unless said otherwise ------------------
 PATIENT = {
-    "length": (268, 325), "half_width": (150, 184), "flatness": (0.65, 0.74), "fatness": (0.1, 0.6),
-    "apex_gap": (10, 22), "base_gap": (2, 20), "dome": (46, 62), "right_dome": (6, 18),  # scan ends, diaphragm
+    "length": (268, 325), "half_width": (150, 184), "flatness": (0.65, 0.74),
+    "fatness": (0.1, 0.6),  # fat: 4 mm + this share of half width beyond 150 mm
+    "apex_gap": (10, 22), "base_gap": (2, 20), "dome": (46, 62), "right_dome": (6, 18),  # diaphragm
     "carina": (0.34, 0.39),  # below the apex, as a fraction of lung height
-    "heart": (0.9, 1.12), "aorta": (0.88, 1.15), "vertebra": (21, 25), "phase": (0, 1), "rib_slope": (70, 100),
+    "heart": (0.9, 1.12), "aorta": (0.88, 1.15), "vertebra": (21, 25), "phase": (0, 1),
+    "rib_slope": (70, 100),  # drop from back to front
     "lung_hu": (-885, -830), "dependent": (20, 70), "bone": (0.85, 1.15),  # HU, HU front to back, scale
     "roll": (-5, 5), "lean": (-3, 3), "nod": (-3, 3), "shift_x": (-9, 9), "shift_y": (-7, 7),  # pose, degrees
     "zoom": (1.03, 1.12),  # field of view / body width
-    "table_gap": (2, 8), "noise": NOISE_SD, "kernel": (0.4, 0.9),  # HU; noise correlation length
+    "table_gap": (2, 8), "kernel": (0.4, 0.9),  # length over which noise is correlated
 }  # fmt: skip
 SLICE_THICKNESS = (1.0, 1.25, 2.0, 2.5, 2.5, 3.0, 5.0)  # mm, as chest protocols use them
 REFERENCE_CAVITY = (128.0, 88.0)  # half width and half depth the paths below were drawn for
 
-# (radius, path of (x, y, z)): mm from the carina in a patient of reference size.
+# (radius, path of (x, y, z)): mm from the carina in a patient of reference size. First the aortic arch.
 GREAT_VESSELS = (
-    (14.0, ((6, 18, -50), (-15, 26, -20), (-16, 26, 8), (-8, 16, 26), (6, 0, 34), (18, -22, 28), (24, -38, 10))),
+    (14.0, ((6, 18, -50), (-15, 26, -20), (-16, 26, 8), (-8, 16, 26), (6, 0, 34), (18, -22, 28),
+            (24, -38, 10))),
     (11.5, ((24, -38, 10), (25, -46, -50), (20, -47, -110), (8, -44, -240))),  # descending aorta
     (9.0, ((-25, 16, -46), (-27, 16, 0), (-24, 17, 40))),  # superior vena cava
     (6.5, ((-24, 17, 40), (-30, 8, 120))), (6.0, ((-24, 17, 40), (4, 30, 44), (30, 14, 120))),
-    (6.0, ((-6, 14, 30), (-13, 6, 120))), (4.2, ((5, 2, 34), (11, 0, 120))), (5.0, ((15, -14, 32), (20, -12, 120))),
-    (13.5, ((15, 36, -46), (20, 18, -18))), (10.5, ((20, 18, -18), (30, -2, -6), (42, -18, -14))),  # pulmonary
-    (9.5, ((18, 12, -18), (-8, 3, -20), (-36, 0, -24))), (15.0, ((-20, -12, -54), (22, -12, -52))),  # left atrium
+    (6.0, ((-6, 14, 30), (-13, 6, 120))), (4.2, ((5, 2, 34), (11, 0, 120))),
+    (5.0, ((15, -14, 32), (20, -12, 120))),
+    (13.5, ((15, 36, -46), (20, 18, -18))), (10.5, ((20, 18, -18), (30, -2, -6), (42, -18, -14))),  # lung
+    (9.5, ((18, 12, -18), (-8, 3, -20), (-36, 0, -24))),
+    (15.0, ((-20, -12, -54), (22, -12, -52))),  # left atrium
     (6.0, ((2, -42, 120), (5, -41, 10), (8, -38, -70), (14, -28, -150))),  # oesophagus
 )  # fmt: skip
 AIRWAYS = (
     (8.4, ((0, -12, 120), (-1, -22, 60), (-2, -26, 4))),  # trachea
-    (6.8, ((-2, -26, 2), (-18, -27, -12), (-38, -24, -28))), (5.8, ((-2, -26, 2), (20, -28, -14), (44, -24, -30))),
+    (6.8, ((-2, -26, 2), (-18, -27, -12), (-38, -24, -28))),
+    (5.8, ((-2, -26, 2), (20, -28, -14), (44, -24, -30))),
 )  # fmt: skip
 HILA = {-1: ((-36, 0, -24), (-20, -12, -54), (-38, -24, -28)),  # artery, veins, bronchus; right
         1: ((42, -18, -14), (22, -12, -52), (44, -24, -30))}  # fmt: skip
@@ -99,7 +108,7 @@ class Phantom:
 
 @dataclass(frozen=True)
 class _Mark:
-    """Part of a finding: smooth capsules (rough = 0) or, one at a time, an ellipsoid with a ragged outline."""
+    """Part of a finding: smooth capsules (rough = 0) or one ellipsoid with a ragged outline."""
 
     centre: np.ndarray  # [n, 3] mm, or [3] when rough
     radius: np.ndarray  # [n] mm, or [3] when rough
@@ -129,9 +138,10 @@ class _Grid:
 
 
 # --- The patient ------------------------------------------------------------------------------------------
-def _draw_patient(rng: np.random.Generator) -> SimpleNamespace:
+def _draw_patient(rng: np.random.Generator, incidental: float, noise_sd) -> SimpleNamespace:
     """All numbers of one patient and scanner, the vessel trees included; mm, HU, degrees."""
     p = SimpleNamespace(**{name: float(rng.uniform(*span)) for name, span in PATIENT.items()})
+    p.noise = float(rng.uniform(*noise_sd))
     p.thickness = float(rng.choice(SLICE_THICKNESS))
     p.fov = float(np.clip(2 * p.half_width * p.zoom, 300, 400))
     p.fat = 4 + p.fatness * (p.half_width - 150)
@@ -144,7 +154,7 @@ def _draw_patient(rng: np.random.Generator) -> SimpleNamespace:
     p.spine_y = -p.deep + 15.0
     p.pull = p.lift = 0.0  # mediastinal shift and raised diaphragm: set by volume loss only
     p.vessels, p.bronchi = _draw_trees(rng, p)
-    p.incidental = _draw_incidental(rng, p)
+    p.incidental = _draw_incidental(rng, p, incidental)
     p.texture = rng.standard_normal((40, 44, 44)).astype(np.float32)
     return p
 
@@ -180,7 +190,7 @@ def _pull_at(p: SimpleNamespace, z):
 
 
 def _chest(p: SimpleNamespace, x, y, z, spacing=(1.0, 1.0, 1.0)):
-    """Depths inside cavity (mm), lung, heart and above the diaphragm, in voxel widths (mm for unit spacing)."""
+    """Depth in mm inside the cavity; in voxel widths inside lung and heart, and above the diaphragm."""
     sx, _, sz = spacing
     c, yc, a, b = _hull(p, z)
     ax, yr = np.abs(x), y - yc
@@ -197,7 +207,9 @@ def _chest(p: SimpleNamespace, x, y, z, spacing=(1.0, 1.0, 1.0)):
     above = (z - top + p.dome * q) * np.sqrt(normal / (normal * sz**2 + (1 - normal) * sx**2))
     # Mediastinum: a column wide in the middle and narrow in front, the heart, and what surrounds the spine.
     xm = x - _pull_at(p, z)
-    column = _oval(xm - 1, y + 0.06 * p.deep, (27 + 5 * np.exp(-((z - p.apex) / 40) ** 2)) * p.wide / 128, 0.9 * p.deep)
+    column = _oval(
+        xm - 1, y + 0.06 * p.deep, (27 + 5 * np.exp(-(((z - p.apex) / 40) ** 2))) * p.wide / 128, 0.9 * p.deep
+    )
     heart_z = p.carina_z - 0.28 * p.height
     t = (heart_z - z) / (0.21 * p.height * p.heart)
     size = p.heart * np.sqrt(np.maximum(1 - t * t, 1e-4)) * p.wide / 128
@@ -211,10 +223,17 @@ def _chest(p: SimpleNamespace, x, y, z, spacing=(1.0, 1.0, 1.0)):
 
 def _sites(rng, p, n: int, *, side: int = 0, height=(0.0, 1.0), margin: float = 4.0, near=None, spread=0.0):
     """n random points [n, 3] at least `margin` mm inside a lung (side -1 right, 1 left, 0 both)."""
-    low, high = (-p.wide, -p.deep, p.base + height[0] * p.height), (p.wide, p.deep, p.base + height[1] * p.height)
+    low, high = (
+        (-p.wide, -p.deep, p.base + height[0] * p.height),
+        (p.wide, p.deep, p.base + height[1] * p.height),
+    )
     found = np.empty((0, 3))
     while len(found) < n:
-        points = rng.uniform(low, high, (4 * n + 256, 3)) if near is None else rng.normal(near, spread, (4 * n + 64, 3))
+        points = (
+            rng.uniform(low, high, (4 * n + 256, 3))
+            if near is None
+            else rng.normal(near, spread, (4 * n + 64, 3))
+        )
         keep = _chest(p, *points.T)[1] > margin
         if side:
             keep &= points[:, 0] * side > 0
@@ -250,16 +269,16 @@ def _draw_trees(rng, p):
     vessels, bronchi = [], []
     for side, roots in HILA.items():
         artery, vein, bronchus = _from_carina(p, roots)
-        targets = _sites(rng, p, 256, side=side, margin=6)
+        targets = _sites(rng, p, 512, side=side, margin=5)
         vessels += [_grow_tree(rng, artery, targets, 5.6)]
-        vessels += [_grow_tree(rng, vein, _sites(rng, p, 256, side=side, margin=6), 5.0)]
+        vessels += [_grow_tree(rng, vein, _sites(rng, p, 256, side=side, margin=5), 5.0)]
         bronchi += [_grow_tree(rng, bronchus, targets[:32] + (0, -4, 0), 4.6)]
     join = lambda trees, m: tuple(np.concatenate([tree[i][:m] for tree in trees]) for i in range(3))  # noqa: E731
     return join(vessels, None), join(bronchi, 60)
 
 
 def _draw_bones(p):
-    """Ribs, costal cartilage, sternum, clavicles, shoulder blades, processes: (start, end, radius, is bone)."""
+    """Ribs and their cartilage, sternum, clavicles, shoulder blades, processes: start, end, radius, bony."""
     parts = []
 
     def add(path, radius, bone=True):  # path [..., m, 3], mirrored by the caller
@@ -283,9 +302,14 @@ def _draw_bones(p):
         add(mirror * [(18, front + 2, p.apex - 22), (60, front + 4, p.apex - 6), (118, 8, p.apex + 14)], 5.5)
     plate = p.apex - np.arange(-20, 110, 5.0)  # shoulder blades and sternum are stacks of level capsules
     c, _, a, b = _hull(p, p.apex - 80)
-    ends = [(c + (a + 21) * np.cos(t) - LUNG_SPLAY * b * np.sin(t), (b + 21) * np.sin(t)) for t in np.radians((-72, -22))]
+    ends = [
+        (c + (a + 21) * np.cos(t) - LUNG_SPLAY * b * np.sin(t), (b + 21) * np.sin(t))
+        for t in np.radians((-72, -22))
+    ]
     blade = np.stack([np.stack([0 * plate + x, 0 * plate + y, plate], -1) for x, y in ends], -2)
-    blade[:, 1, :2] += (blade[:, 0, :2] - blade[:, 1, :2]) * np.linspace(0, 0.8, len(plate))[:, None]  # a triangle
+    blade[:, 1, :2] += (blade[:, 0, :2] - blade[:, 1, :2]) * np.linspace(0, 0.8, len(plate))[
+        :, None
+    ]  # a triangle
     add(blade, 3.0)
     add(blade * (-1, 1, 1), 3.0)
     plate = p.apex - np.arange(42, 175, 5.0)
@@ -298,11 +322,11 @@ def _draw_bones(p):
     return tuple(np.concatenate([part[i] for part in parts]) for i in range(4))
 
 
-def _draw_incidental(rng, p) -> list[_Mark]:
+def _draw_incidental(rng, p, probability: float) -> list[_Mark]:
     """Benign background that belongs to the patient: scars, an old granuloma, dependent opacity, a nodule."""
     marks = []
     side = rng.choice((-1, 1), 5)
-    has = rng.random(5) < INCIDENTAL_PROBABILITY
+    has = rng.random(5) < probability
     c, y, _, b = _hull(p, p.apex - 8)
     seed = int(rng.integers(2**31))
     granuloma, nodule, scar = (_sites(rng, p, 1, side=s, margin=6) for s in side[:3])
@@ -314,7 +338,11 @@ def _draw_incidental(rng, p) -> list[_Mark]:
     if has[2]:
         marks.append(_Mark(scar, np.array([0.9]), -50, end=scar + rng.normal(0, 18, (1, 3))))
     if has[3]:  # apical cap
-        marks.append(_Mark(np.array([side[3] * c, y, p.apex - 5]), np.array([20, 22, 6.0]), -40, 0.9, None, 0.4, 3, seed))
+        marks.append(
+            _Mark(
+                np.array([side[3] * c, y, p.apex - 5]), np.array([20, 22, 6.0]), -40, 0.9, None, 0.4, 3, seed
+            )
+        )
     if has[4]:  # gravity: the patient lies on the back
         centre = np.array([side[4] * 0.45 * p.wide, -0.97 * p.deep, p.base + 0.3 * p.height])
         marks.append(_Mark(centre, np.array([42, 13, 55.0]), -520, 0.8, None, 0.3, 9, seed))
@@ -328,7 +356,9 @@ def _to_scanner(p, points) -> np.ndarray:
     x = x + _pull_at(p, z) * np.clip(1 - (x / p.wide) ** 2, 0, 1)
     cos, sin = np.cos(np.radians(p.roll)), np.sin(np.radians(p.roll))
     lean, nod = np.tan(np.radians(p.lean)), np.tan(np.radians(p.nod))
-    return np.stack([cos * x - sin * y + p.shift_x + lean * z, sin * x + cos * y + p.shift_y + nod * z, z], axis=-1)
+    return np.stack(
+        [cos * x - sin * y + p.shift_x + lean * z, sin * x + cos * y + p.shift_y + nod * z, z], axis=-1
+    )
 
 
 def _to_patient(p, grid: _Grid, k: slice):
@@ -374,7 +404,9 @@ def _splat(grid: _Grid, start, end, radius, gain=1.0, add: bool = False, found=N
                 valid.append(((voxel >= 0) & (voxel < grid.shape[2 - i])).reshape(shape))
                 index.append(voxel.clip(0, grid.shape[2 - i] - 1).reshape(shape))
             length = run[0] ** 2 + run[1] ** 2 + run[2] ** 2 + np.float32(1e-9)
-            t = (rel[0] * (run[0] / length) + rel[1] * (run[1] / length) + rel[2] * (run[2] / length)).clip(0, 1)
+            t = (rel[0] * (run[0] / length) + rel[1] * (run[1] / length) + rel[2] * (run[2] / length)).clip(
+                0, 1
+            )
             q = np.sqrt(sum((rel[i] - t * run[i]) ** 2 for i in range(3)))
             share = (0.5 + (1 - q) / edge[m, None, None, None]).clip(0, 1)
             drawn = share.sum(axis=(1, 2, 3)) * step.prod()
@@ -389,7 +421,7 @@ def _splat(grid: _Grid, start, end, radius, gain=1.0, add: bool = False, found=N
 
 
 def _flush(grid: _Grid, hu, value: float, lung=None, clip: bool = False, erase: bool = False) -> None:
-    """Composites grid.cover into hu and empties it; `clip` keeps to the lung, `erase` takes it from the lung."""
+    """Composites grid.cover into hu and empties it; `clip` keeps to the lung, `erase` shrinks the lung."""
     for k in range(grid.shape[0]):
         cover = grid.cover[k]
         if not cover.any():
@@ -426,10 +458,18 @@ def _paint_slab(p, grid: _Grid, k: slice, texture):
     paint(soft(skin - 2), HU_FAT + 8 * texture)
     upper = np.clip((z - p.base) / p.height - 0.2, 0, 1)
     bump = lambda at, width: 1 / (1 + ((ax - at) / width) ** 2) ** 2  # noqa: E731
-    coat = 17 + np.where(y > 0, 26 * upper * bump(62, 45), 14 * bump(30, 26) + 16 * bump(p.wide, 40)) + 90 * top
+    coat = (
+        17 + np.where(y > 0, 26 * upper * bump(62, 45), 14 * bump(30, 26) + 16 * bump(p.wide, 40)) + 90 * top
+    )
     muscle = np.minimum(np.minimum(coat + cavity, skin - p.fat), -cavity - 1)
-    streak = np.abs(cavity + 18 + 3 * texture) - 1.2 + 40 * top  # fat plane between the coat and the ribs
-    paint(soft(np.minimum(muscle, streak)) * (1 - 0.6 * np.clip(texture - 1.1, 0, 1)), HU_MUSCLE + 5 * texture)
+    streak = np.abs(cavity + 18 + 3 * texture) - 1.2 + 40 * top  # fat plane between coat and ribs
+    planes = (
+        14 * np.abs(np.sin(ax / 23 + y / 37 + 0.3 * texture)) - 2 + 40 * (1 - np.clip(2 * top, 0, 1))
+    )  # shoulders
+    paint(
+        soft(np.minimum(muscle, np.minimum(streak, planes))) * (1 - 0.6 * np.clip(texture - 1.1, 0, 1)),
+        HU_MUSCLE + 5 * texture,
+    )
     # Under the diaphragm.
     belly = np.minimum(soft(cavity - 2), np.clip(0.5 - above - 2 / max(sx, sz), 0, 1))
     if belly.any():
@@ -453,7 +493,10 @@ def _paint_slab(p, grid: _Grid, k: slice, texture):
 def _paint_spine(p, grid, hu, lung, x, y, z, texture) -> None:
     """Vertebral bodies with a cortex, discs, canal and arch, in the small window that holds them."""
     sx = float(grid.spacing[0])
-    near = np.abs(grid.x - p.shift_x) < 55, (grid.y - p.shift_y < p.spine_y + 45) & (grid.y - p.shift_y > p.spine_y - 60)
+    near = (
+        np.abs(grid.x - p.shift_x) < 55,
+        (grid.y - p.shift_y < p.spine_y + 45) & (grid.y - p.shift_y > p.spine_y - 60),
+    )
     if not (near[0].any() and near[1].any()):
         return
     cols, rows = (slice(np.flatnonzero(n)[0], np.flatnonzero(n)[-1] + 1) for n in near)
@@ -481,7 +524,12 @@ def _paint_mark(p, grid: _Grid, hu, lung, mark: _Mark, found=None) -> None:
     centre, step = _to_scanner(p, mark.centre)[0], grid.spacing
     reach = mark.radius * (1 + mark.rough) + mark.soft + step
     low = np.maximum(np.ceil((centre - reach - grid.origin) / step), 0).astype(int)
-    high = np.minimum(np.floor((centre + reach - grid.origin) / step), np.array(grid.shape[::-1]) - 1).astype(int) + 1
+    high = (
+        np.minimum(np.floor((centre + reach - grid.origin) / step), np.array(grid.shape[::-1]) - 1).astype(
+            int
+        )
+        + 1
+    )
     if np.any(high <= low):
         return None
     rel = [axis[a:b] - c for axis, a, b, c in zip((grid.x, grid.y, grid.z), low, high, centre, strict=True)]
@@ -512,7 +560,9 @@ def _render(p, grid: _Grid, marks: list[_Mark], noise: np.random.Generator):
         low = np.clip(level.astype(int), 0, len(p.texture) - 2)
         part = (level - low)[:, None, None].astype(np.float32)
         planes = p.texture[low] * (1 - part) + p.texture[low + 1] * part
-        texture = np.stack([cv2.resize(plane, grid.shape[:0:-1], interpolation=cv2.INTER_CUBIC) for plane in planes])
+        texture = np.stack(
+            [cv2.resize(plane, grid.shape[:0:-1], interpolation=cv2.INTER_CUBIC) for plane in planes]
+        )
         hu[k], lung[k] = _paint_slab(p, grid, k, texture)
         x, _, z = _to_patient(p, grid, k)
         side[k] = x > _pull_at(p, z)
@@ -540,6 +590,7 @@ def _render(p, grid: _Grid, marks: list[_Mark], noise: np.random.Generator):
     wall = np.minimum(0.35 + 0.12 * air[2], 1.5)
     tubes([air[0], air[1], air[2] + wall], 10)
     tubes(air, HU_AIR + 5)
+    found &= lung > 0
     _add_noise(p, grid, hu, noise)
     return np.clip(np.rint(hu), -1024, 3071).astype(np.int16), mask, found
 
@@ -565,7 +616,9 @@ def _balls(rng, sites, radius, hu, gain=1.0) -> _Mark:
 
 
 def _patch(rng, centre, radius, hu, gain=1.0, rough=0.5, soft=6.0) -> _Mark:
-    return _Mark(centre, np.broadcast_to(radius, 3) * 1.0, hu, gain, None, rough, soft, int(rng.integers(2**31)))
+    return _Mark(
+        centre, np.broadcast_to(radius, 3) * 1.0, hu, gain, None, rough, soft, int(rng.integers(2**31))
+    )
 
 
 def _infiltrative(rng, p, gain, mimic) -> list[_Mark]:
@@ -576,7 +629,7 @@ def _infiltrative(rng, p, gain, mimic) -> list[_Mark]:
     for _ in range(1 + rng.binomial(3, 0.4)):
         centre = _sites(rng, p, 1, side=side if rng.random() < 0.75 else -side, height=zone, margin=7)[0]
         radius = rng.uniform(*size) * rng.uniform(0.7, 1.25, 3)
-        marks.append(_patch(rng, centre, radius, rng.uniform(-330, 0), 0.92 * gain, 0.7, rng.uniform(5, 11)))
+        marks.append(_patch(rng, centre, radius, rng.uniform(-300, 20), 0.92 * gain, 0.7, rng.uniform(5, 11)))
         near = _sites(rng, p, int(rng.integers(6, 26)), margin=2, near=centre, spread=1.1 * radius.mean())
         marks.append(_balls(rng, near, (1.2, 2.8), -80, 0.8 * gain))
     if mimic():  # a small lucency, like a young cavity
@@ -590,7 +643,9 @@ def _focal(rng, p, gain, mimic) -> list[_Mark]:
     for segment in _sites(rng, p, 1 + int(rng.random() < 0.4), height=zone, margin=9):
         for centre in _sites(rng, p, int(rng.integers(1, 4)), near=segment, spread=10, margin=4):
             radius = rng.uniform(2.3, 5.2)
-            marks.append(_patch(rng, centre, radius, rng.uniform(-180, 40), gain, 0.25, rng.uniform(0.5, 2.5)))
+            marks.append(
+                _patch(rng, centre, radius, rng.uniform(-180, 40), gain, 0.25, rng.uniform(0.5, 2.5))
+            )
             if mimic():
                 marks.insert(0, _patch(rng, centre, 1.8 * radius, -560, 0.6 * gain, 0.5, 4))
     return marks
@@ -599,7 +654,9 @@ def _focal(rng, p, gain, mimic) -> list[_Mark]:
 def _tuberculoma(rng, p, gain, mimic) -> list[_Mark]:
     """One round, sharp nodule of 15 to 40 mm, sometimes calcified or with a crescent of air."""
     radius = rng.uniform(7.8, 19)
-    centre = _sites(rng, p, 1, height=(0.4, 0.95) if rng.random() < 0.75 else (0.1, 0.5), margin=0.75 * radius)[0]
+    centre = _sites(
+        rng, p, 1, height=(0.4, 0.95) if rng.random() < 0.75 else (0.1, 0.5), margin=0.75 * radius
+    )[0]
     marks = [_patch(rng, centre, radius * rng.uniform(0.92, 1.08, 3), rng.uniform(15, 60), 1.0, 0.07, 0.4)]
     if rng.random() < 0.2:
         marks += [_patch(rng, centre + (0, 0.1 * radius, 0), 0.78 * radius, -960, 1.0, 0.05, 0.4),
@@ -608,14 +665,22 @@ def _tuberculoma(rng, p, gain, mimic) -> list[_Mark]:
         spots = centre + rng.normal(0, 0.25 * radius, (int(rng.integers(1, 5)), 3))
         marks.append(_balls(rng, spots, (0.08 * radius, 0.25 * radius), rng.uniform(250, 800)))
     if mimic():
-        marks.append(_balls(rng, _sites(rng, p, int(rng.integers(2, 7)), near=centre, spread=1.6 * radius), (1.5, 3.5), -40, gain))
+        marks.append(
+            _balls(
+                rng,
+                _sites(rng, p, int(rng.integers(2, 7)), near=centre, spread=1.6 * radius),
+                (1.5, 3.5),
+                -40,
+                gain,
+            )
+        )
     return marks
 
 
 def _miliary(rng, p, gain, mimic) -> list[_Mark]:
-    """Hundreds of 1 to 3 mm nodules all over both lungs."""
-    count = int(np.exp(rng.uniform(*np.log((300, 900) if mimic() else (900, 3000)))))
-    marks = [_balls(rng, _sites(rng, p, count, margin=1.5), (0.6, 1.5), rng.uniform(-60, 60), gain)]
+    """Hundreds to thousands of 1.6 to 3 mm nodules all over both lungs; the sparse ones are hard to see."""
+    count = int(np.exp(rng.uniform(*np.log(MILIARY_COUNT[0 if mimic() else 1]))))
+    marks = [_balls(rng, _sites(rng, p, count, margin=1.5), (0.8, 1.5), rng.uniform(-60, 60), gain)]
     if mimic():
         centre = _sites(rng, p, 1, height=(0.55, 0.97), margin=7)[0]
         marks.append(_patch(rng, centre, rng.uniform(8, 16), -300, 0.8 * gain))
@@ -634,13 +699,37 @@ def _fibro_cavernous(rng, p, gain, mimic) -> list[_Mark]:
         if rng.random() < 0.7:
             marks.append(_patch(rng, centre + rng.normal(0, 5, 3), 1.5 * shape, -330, 0.75 * gain, 0.7, 9))
         marks.append(_patch(rng, centre, shape, rng.uniform(15, 60), 1.0, 0.16, 1.0))
-        bands = _sites(rng, p, int(rng.integers(4, 10)), near=centre, spread=1.5 * radius, side=side, margin=-2)
-        marks.append(_Mark(np.repeat(centre[None], len(bands), 0), rng.uniform(0.7, 2.0, len(bands)), 20, gain, bands))
-        marks.append(_balls(rng, _sites(rng, p, int(rng.integers(4, 14)), near=centre, spread=1.6 * radius), (1.5, 3.5), -40, gain))
+        bands = _sites(
+            rng, p, int(rng.integers(4, 10)), near=centre, spread=1.5 * radius, side=side, margin=-2
+        )
+        marks.append(
+            _Mark(np.repeat(centre[None], len(bands), 0), rng.uniform(0.7, 2.0, len(bands)), 20, gain, bands)
+        )
+        marks.append(
+            _balls(
+                rng,
+                _sites(rng, p, int(rng.integers(4, 14)), near=centre, spread=1.6 * radius),
+                (1.5, 3.5),
+                -40,
+                gain,
+            )
+        )
         wall = rng.uniform(0.18, 0.42) * radius
-        marks.append(_patch(rng, centre + rng.normal(0, 0.06 * radius, 3), np.maximum(shape - wall, 3), -980, 1.0, 0.2, 0.5))
+        marks.append(
+            _patch(
+                rng,
+                centre + rng.normal(0, 0.06 * radius, 3),
+                np.maximum(shape - wall, 3),
+                -980,
+                1.0,
+                0.2,
+                0.5,
+            )
+        )
     c, y, _, b = _hull(p, p.apex - 10)
-    marks.insert(0, _patch(rng, np.array([side * c, y, p.apex - 6]), np.array([24, 26, 10]), 10, gain, 0.4, 2))
+    marks.insert(
+        0, _patch(rng, np.array([side * c, y, p.apex - 6]), np.array([24, 26, 10]), 10, gain, 0.4, 2)
+    )
     return marks
 
 
@@ -648,16 +737,159 @@ _FINDINGS = (_infiltrative, _focal, _tuberculoma, _miliary, _fibro_cavernous)
 
 
 # --- What others call -------------------------------------------------------------------------------------
-def make_phantom(seed, label, *, size=512, slices=None, finding=True) -> Phantom:
+def _check_whole(name: str, value, least: int, most: float = np.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
+        allowed = f"from {least} to {most}" if most < np.inf else f"of at least {least}"
+        raise SettingError(
+            f"{name}={value!r} is not allowed.", remedy=f"{name} must be a whole number {allowed}."
+        )
+
+
+def make_phantom(
+    seed, label: int, *, size: int = 512, slices: int | None = None, finding: bool = True
+) -> Phantom:
+    """One synthetic chest CT.
+
+    Patient, disease and noise have random streams of their own: another label, or finding=False, gives the
+    same patient; another grid gives the same patient and disease with other noise.
+
+    Args:
+        seed: Whole number >= 0, or a tuple of such.
+        label: Index into TB_CLASSES, 0..4.
+        size: Voxels along X and along Y over the patient's field of view (300 to 400 mm), >= 16.
+        slices: Slices over the scan length (268 to 325 mm), >= 4; None: by the scanner's slice thickness.
+        finding: False leaves the disease out.
+
+    Raises:
+        SettingError: An argument is outside what is allowed.
+    """
+    words = seed if isinstance(seed, tuple) and seed else (seed,)
+    for word in words:
+        _check_whole("seed", word, 0)
+    _check_whole("label", label, 0, len(TB_CLASSES) - 1)
+    _check_whole("size", size, 16)
+    if slices is not None:
+        _check_whole("slices", slices, 4)
+    entropy = [len(words), *(int(word) for word in words)]  # the length tells (1,) from (1, 0)
     patient, disease, noise = (
-        np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream,))) for stream in range(3)
+        np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(stream,))) for stream in range(3)
     )
-    p = _draw_patient(patient)
-    marks = []
+    p, marks = _draw_patient(patient, INCIDENTAL_PROBABILITY, NOISE_SD), []
     if finding:
-        gain = FINDING_CONTRAST * (rng_faint := disease.random() < FAINT_PROBABILITY, 1.0)[1] * (0.55 if rng_faint else 1.0)
+        gain = FINDING_CONTRAST * (FAINT_GAIN if disease.random() < FAINT_PROBABILITY else 1.0)
         marks = _FINDINGS[label](disease, p, gain, lambda: disease.random() < MIMIC_PROBABILITY)
-    slices = slices or round(p.length / p.thickness)
-    grid = _Grid(size, slices, p.fov, p.length)
+    grid = _Grid(int(size), int(slices or round(p.length / p.thickness)), p.fov, p.length)
     hu, lungs, found = (volume.transpose(2, 1, 0) for volume in _render(p, grid, marks, noise))
-    return Phantom(hu, tuple(float(s) for s in grid.spacing), int(label), lungs, found)
+    return Phantom(hu, tuple(float(step) for step in grid.spacing), int(label), lungs, found)
+
+
+def cohort_labels(n: int, seed: int) -> np.ndarray:
+    """Labels int64 [n] in random order, with the class shares of the benchmark's training part.
+
+    Quotas by largest remainder; from n = 5 on every class occurs.
+    """
+    _check_whole("n", n, 1)
+    _check_whole("seed", seed, 0)
+    share = n * np.array(TB_TRAIN_COUNTS) / sum(TB_TRAIN_COUNTS)
+    quota = np.floor(share).astype(np.int64)
+    quota[np.argsort(quota - share, kind="stable")[: n - quota.sum()]] += 1
+    for empty in np.flatnonzero(quota == 0) if n >= len(quota) else ():
+        quota[quota.argmax()] -= 1
+        quota[empty] = 1
+    return np.random.default_rng(seed).permutation(np.repeat(np.arange(len(quota)), quota))
+
+
+def _publish(path: Path, content: bytes) -> None:
+    """Writes under a temporary name first: a file that is there is complete."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_scan(
+    root: Path, name: str, seed: tuple[int, int], label: int, size: int, slices: int | None
+) -> None:
+    """Scan, both mask sets and finding of one phantom; files that are there are kept."""
+    import nibabel
+
+    paths = [folder / name for folder in (root, root / "masks1", root / "masks2", root / "findings")]
+    if all(path.exists() for path in paths):
+        return
+    phantom = make_phantom(seed, label, size=size, slices=slices)
+    # The second set: outlines smoothed over about 6 mm, at least three voxels, as by another method.
+    box = [2 * max(int(3 / step), least) + 1 for step, least in zip(phantom.spacing, (1, 1, 0), strict=True)]
+    second = np.zeros_like(phantom.lungs)
+    for side in (1, 2):
+        second[ndimage.uniform_filter((phantom.lungs == side).astype(np.float32), box) > 0.42] = side
+    volumes = (phantom.hu, phantom.lungs, second, phantom.finding.astype(np.uint8))
+    for path, volume in zip(paths, volumes, strict=True):
+        if not path.exists():
+            image = nibabel.Nifti1Image(volume, phantom.affine)
+            image.set_sform(phantom.affine, "scanner")
+            image.set_qform(phantom.affine, "scanner")
+            image.header.set_xyzt_units("mm")
+            _publish(path, gzip.compress(image.to_bytes(), 4, mtime=0))  # no time: same seed, same bytes
+
+
+def write_imageclef(
+    root,
+    n: int,
+    *,
+    seed: int = 0,
+    size: int = 512,
+    slices: int | None = None,
+    n_jobs: int = 1,
+    progress: bool = True,
+) -> Path:
+    """Writes n phantoms as an ImageCLEF TB-type folder; an interrupted call resumes.
+
+    `TRN_0001.nii.gz ...` (int16 HU), `masks1/` and `masks2/` (uint8 lungs, two versions), `findings/`
+    (uint8), `phantom.json` (settings) and, last, `TRN_labels.csv` (`FileName,TypeOfTB`, classes 1..5).
+    Phantom i has seed (seed, i) and the i-th of `cohort_labels(n, seed)`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: The folder holds scans that were not written with these settings.
+        SettingError: An argument is outside what is allowed.
+    """
+    from joblib import Parallel, delayed
+    from tqdm import tqdm
+
+    labels, root = cohort_labels(n, seed), Path(root)
+    _check_whole("size", size, 16)
+    if slices is not None:
+        _check_whole("slices", slices, 4)
+    if n_jobs != -1:
+        _check_whole("n_jobs", n_jobs, 1)
+    knobs = [FINDING_CONTRAST, MIMIC_PROBABILITY, FAINT_PROBABILITY, FAINT_GAIN, INCIDENTAL_PROBABILITY]
+    knobs += [*NOISE_SD, *MILIARY_COUNT[0], *MILIARY_COUNT[1]]
+    settings = {"version": VERSION, "n": n, "seed": seed, "size": size, "slices": slices, "difficulty": knobs}
+    record, content = root / "phantom.json", json.dumps(settings, default=int) + "\n"
+    if record.exists() and record.read_text() != content:
+        found = record.read_text().strip()
+        remedy = "Give another folder or the same settings, or delete this one."
+        what = f"The folder was written with {found}, not {content.strip()}."
+        raise DataError(what, path=root, remedy=remedy)
+    if not record.exists() and any(root.glob("TRN_*")):
+        raise DataError(
+            "The folder holds scans that are no phantoms.", path=root, remedy="Give another folder."
+        )
+    for folder in ("masks1", "masks2", "findings"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    _publish(record, content.encode())
+    names = [f"TRN_{i + 1:04d}.nii.gz" for i in range(n)]
+    jobs = (
+        delayed(_write_scan)(root, name, (seed, i), int(labels[i]), size, slices)
+        for i, name in enumerate(names)
+    )
+    done = Parallel(n_jobs=n_jobs, return_as="generator")(jobs)
+    for _ in tqdm(done, total=n, desc="phantoms", disable=not progress):
+        pass
+    rows = [f"{name},{label + 1}" for name, label in zip(names, labels, strict=True)]
+    _publish(root / "TRN_labels.csv", "\n".join(["FileName,TypeOfTB", *rows, ""]).encode())
+    return root

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -183,4 +184,7 @@ def code_version(modules: Sequence[str]) -> str:
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
                 node.body = body[1:]
         trees.append(ast.dump(tree))
+        table = Path(spec.origin).with_suffix(".toml")  # a module's own data, such as the presets
+        if table.is_file():
+            trees.append(json.dumps(tomllib.loads(table.read_text(encoding="utf-8")), sort_keys=True))
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]

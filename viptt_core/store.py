@@ -262,6 +262,10 @@ def _decode_all(items, decode, n_jobs, progress):
             delayed(_decode_one)(decode, item.source) for item in items
         )
     yield from tqdm(results, total=len(items), desc="decoding", unit="clip", disable=not progress, mininterval=1)
+    if n_jobs > 1:
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor().shutdown()  # idle workers would keep their memory during training
 
 
 def _decode_one(decode, source) -> tuple[np.ndarray | None, DataError | None, list[str]]:

@@ -39,7 +39,7 @@ _HEADER_SLACK = 2
 
 
 def load_clip(
-    path: str | PathLike, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZE, stride: int = 1, fit="stretch"
+    path: str | PathLike, *, frames=PAPER_FRAMES, size=PAPER_SIZE, stride: int = 1, fit: str = "stretch"
 ) -> np.ndarray:
     """Read frames 0, stride, 2*stride, ... of a video as grey images.
 
@@ -82,14 +82,17 @@ def load_clip(
     return clip
 
 
-def count_frames(path: str | PathLike) -> int:
-    """Number of frames that can be decoded; headers are not trusted, they are often wrong.
+def video_shape(path: str | PathLike) -> tuple[int, int, int]:
+    """Number of frames that can be decoded (headers are often wrong), height and width in pixels.
 
     Raises:
         DataError: the file is missing, empty, not a video, or none of its frames can be decoded.
     """
+    frames, height, width = 0, 0, 0
     with _open_video(path) as (decoded, _):
-        return sum(1 for _ in decoded)
+        for frame in decoded:
+            frames, height, width = frames + 1, frame.height, frame.width
+    return frames, height, width
 
 
 def grey_frames(rgb: np.ndarray) -> np.ndarray:
@@ -178,12 +181,12 @@ def _frame_pixels(frame: av.VideoFrame) -> np.ndarray:
         frame.format.name in _LUMA_FORMATS
         and frame.color_range != _FULL_RANGE
         and frame.colorspace in _LUMA_COLOURSPACES
-        and frame.width % 2 == frame.height % 2 == 0  # FFmpeg converts odd sizes by other, rounding code
+        and frame.height % 2 == 0  # FFmpeg converts odd heights by other, rounding code
         and plane.line_size >= frame.width  # negative in pictures stored bottom-up
     ):
         lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
         return cv2.LUT(lines[: frame.height, : frame.width], _LUMA_TO_GREY)  # lines are padded
-    return frame.to_ndarray(format="bgr24")
+    return frame.to_ndarray(format="bgr24", interpolation="BICUBIC")  # of chroma: as OpenCV
 
 
 def _fit_image(image: np.ndarray, size: int, fit: str) -> np.ndarray:

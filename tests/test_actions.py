@@ -1,0 +1,272 @@
+"""Synthetic activity videos: determinism, what varies with what, motion, and the folder like UCF50's."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from viptt_core import actions
+from viptt_core.actions import clip_name, make_clip, write_ucf50
+from viptt_core.choreography import FOREARM, SHANK, THIGH, UPPER_ARM, bend, keyed
+from viptt_core.constants import UCF_CLASSES, UCF_FRAME_RATE, UCF_FRAME_SIZE, UCF_GROUP_PATTERN, UCF_GROUPS
+from viptt_core.errors import DataError, SettingError
+
+LABELS = range(len(UCF_CLASSES))
+SMALL = {"frames": 8, "stride": 4, "shape": (48, 64)}
+
+
+def grey(clip: np.ndarray) -> np.ndarray:
+    return clip.astype(float).mean(-1)
+
+
+def blurred(clip: np.ndarray) -> np.ndarray:
+    """Every frame averaged over 4 x 4 pixels, so that sensor noise hardly counts; float [T, H/4, W/4]."""
+    frames, height, width, _ = clip.shape
+    return grey(clip).reshape(frames, height // 4, 4, width // 4, 4).mean((2, 4))
+
+
+def colours(clip: np.ndarray) -> np.ndarray:
+    """Joint histogram of the colours of a clip, 8 levels a channel, summing to 1."""
+    cells = (clip.reshape(-1, 3) // 32).astype(int) @ (64, 8, 1)
+    return np.bincount(cells, minlength=512) / len(cells)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_same_arguments_same_pixels_and_others_differ(label):
+    clip = make_clip(label, 3, 1, **SMALL)
+    assert clip.shape == (8, 48, 64, 3)
+    assert clip.dtype == np.uint8
+    actions._group_look.cache_clear()
+    np.testing.assert_array_equal(clip, make_clip(label, 3, 1, **SMALL))
+    for group, number, seed in ((3, 2, 0), (4, 1, 0), (3, 1, 1)):
+        other = make_clip(label, group, number, seed=seed, **SMALL)
+        assert np.abs(blurred(clip) - blurred(other)).mean() > 2
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_stride_takes_frames_of_the_same_video(label):
+    every = make_clip(label, 7, 2, frames=22, shape=(48, 64))
+    np.testing.assert_array_equal(make_clip(label, 7, 2, frames=8, stride=3, shape=(48, 64)), every[::3])
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_other_sizes_show_the_same_scene(label):
+    large = make_clip(label, 5, 1, frames=2, stride=20)
+    for shape in ((64, 64), (120, 160), (24, 32)):
+        small = make_clip(label, 5, 1, frames=2, stride=20, shape=shape)
+        for a, b in zip(large, small, strict=True):
+            shrunk = cv2.resize(a, shape[::-1], interpolation=cv2.INTER_AREA)
+            assert np.corrcoef(shrunk.ravel(), b.ravel())[0, 1] > 0.93
+            assert abs(shrunk.mean() - b.mean()) < 3
+
+
+def test_every_group_of_every_class_renders_and_its_names_are_ucfs():
+    names = set()
+    for label in LABELS:
+        for group in range(1, UCF_GROUPS + 1):
+            clip = make_clip(label, group, 1, frames=1, shape=(24, 32))
+            assert grey(clip).std() > 8, "a picture, not a flat colour"
+            names.add(clip_name(label, group, 1))
+    assert len(names) == 250
+    assert all(re.fullmatch(UCF_GROUP_PATTERN, name) for name in names)
+    assert clip_name(0, 1, 1) == "v_Mixing_g01_c01"
+    assert clip_name(9, 25, 12) == "v_Skijet_g25_c12"
+
+
+def test_clips_of_a_group_look_alike_and_groups_do_not():
+    within, between = [], []
+    for label in LABELS:
+        first = [colours(make_clip(label, group, 1, **SMALL)) for group in (1, 2, 3, 4)]
+        second = [colours(make_clip(label, group, 2, **SMALL)) for group in (1, 2, 3, 4)]
+        distance = np.abs(np.array(first)[:, None] - np.array(second)[None]).sum(-1) / 2
+        within.append(np.diag(distance).mean())
+        between.append(distance[~np.eye(4, dtype=bool)].mean())
+        assert within[-1] < 0.75 * between[-1], UCF_CLASSES[label]
+    assert np.mean(within) < 0.5 * np.mean(between)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_figure_moves_even_before_a_still_camera(label, monkeypatch):
+    monkeypatch.setattr(actions, "CAMERA_SHAKE", 0.0)
+    monkeypatch.setattr(actions, "DRIFT", 0.0)
+    monkeypatch.setattr(actions, "NOISE_LEVEL", 0.0)
+    clip = blurred(make_clip(label, 2, 1, frames=12, stride=4, shape=(96, 128)))
+    changed = (np.abs(np.diff(clip, axis=0)) > 6).mean((1, 2))
+    assert changed.max() > 0.01
+    assert (changed > 0.001).sum() >= 6, "moves most of the time, not once"
+
+
+def joint_paths(label: int, frames: int = 52) -> np.ndarray:
+    """Positions of hands and feet relative to the trunk over two seconds, [frames, 12]."""
+    look = actions._group_look(0, label, 2)
+    scene = actions.moves.Scene(look, np.arange(frames) / UCF_FRAME_RATE * look.hertz)
+    seen = {}
+    body = scene.body
+
+    def spy(pelvis, hands, feet, **angles):
+        pelvis = np.broadcast_to(pelvis, (frames, 3))
+        seen["paths"] = np.concatenate([np.broadcast_to(p, (frames, 3)) - pelvis for p in (*hands, *feet)], 1)
+        return body(pelvis, hands, feet, **angles)
+
+    scene.body = spy
+    look.move(scene, look)
+    return seen["paths"]
+
+
+def test_each_class_moves_in_its_own_way():
+    spread = np.array([joint_paths(label).std(0) for label in LABELS])  # how far each limb swings, [10, 12]
+    middle = np.array([joint_paths(label).mean(0) for label in LABELS])  # and about which pose
+    features = np.concatenate([spread, middle], 1)
+    distance = np.linalg.norm(features[:, None] - features[None], axis=-1)
+    assert distance[~np.eye(len(LABELS), dtype=bool)].min() > 0.08
+    assert (spread.max(1) > 0.005).all()
+
+
+def test_actions_repeat_themselves_without_a_jump():
+    cycle = np.linspace(0, 2, 401)
+    for keys in (actions.moves.TENNIS, actions.moves.PITCH):
+        path = keyed(cycle, keys)
+        np.testing.assert_allclose(path[:201], path[200:], atol=1e-9)
+        span = np.ptp(path, axis=0)
+        assert (np.abs(np.diff(path, axis=0)).max(0) < 0.15 * span + 1e-9).all()
+
+
+def test_bones_keep_their_length_and_reach_what_they_can():
+    rng = np.random.default_rng(0)
+    root, target = rng.normal(size=(2, 500, 3)) * 0.2
+    for upper, lower in ((THIGH, SHANK), (UPPER_ARM, FOREARM)):
+        joint, end = bend(root, target, upper, lower, (1, 0.2, 0.3))
+        np.testing.assert_allclose(np.linalg.norm(joint - root, axis=-1), upper, rtol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(end - joint, axis=-1), lower, rtol=1e-6)
+        length = np.linalg.norm(target - root, axis=-1)
+        near = (length < 0.99 * (upper + lower)) & (length > abs(upper - lower) + 0.01)
+        assert near.sum() > 50
+        np.testing.assert_allclose(end[near], target[near], atol=1e-6)
+
+
+def test_the_background_repeats_without_a_seam():
+    canvas = actions._group_look(0, UCF_CLASSES.index("HorseRiding"), 1).canvas.astype(float)
+    seam = np.abs(canvas[:, 0] - canvas[:, -1]).mean()
+    assert seam < 2 * np.abs(np.diff(canvas, axis=1)).mean() + 1
+
+
+def test_knobs_change_what_they_say(monkeypatch):
+    def picture(**knobs):
+        with monkeypatch.context() as patch:
+            for name, value in knobs.items():
+                patch.setattr(actions, name, value)
+            actions._group_look.cache_clear()
+            return make_clip(1, 6, 1, frames=2, shape=(96, 128)).astype(float)
+
+    clean = picture(NOISE_LEVEL=0.0)
+    noise = (picture(NOISE_LEVEL=10.0) - clean)[(clean > 40) & (clean < 215)]
+    assert noise.std() == pytest.approx(10, rel=0.1)
+    assert abs(noise.mean()) < 1
+    flat = picture(NOISE_LEVEL=0.0, BACKGROUND_CONTRAST=0.0)
+    assert flat[:, :, :4].std(1).mean() < 0.2 * clean[:, :, :4].std(1).mean()  # down the left edge
+    shown, hidden = (picture(NOISE_LEVEL=0.0, PROP_VISIBILITY=(v, v)) for v in (1.0, 0.0))
+    assert 0.0005 < (np.abs(shown - hidden).max(-1) > 20).mean() < 0.2
+    actions._group_look.cache_clear()
+
+
+@pytest.mark.parametrize(("name", "arguments", "settings"), [
+    ("label", (10, 1, 1), {}), ("label", (-1, 1, 1), {}), ("label", ("Mixing", 1, 1), {}),
+    ("label", (True, 1, 1), {}), ("group", (0, 0, 1), {}), ("group", (0, 26, 1), {}), ("clip", (0, 1, 0), {}),
+    ("seed", (0, 1, 1), {"seed": -1}), ("frames", (0, 1, 1), {"frames": 0}),
+    ("frames", (0, 1, 1), {"frames": 2.5}), ("stride", (0, 1, 1), {"stride": 0}),
+    ("height", (0, 1, 1), {"shape": (23, 64)}), ("width", (0, 1, 1), {"shape": (24, 31)}),
+])  # fmt: skip
+def test_wrong_arguments_are_named(name, arguments, settings):
+    with pytest.raises(SettingError, match=rf"^{name} is .*Use an integer") as error:
+        make_clip(*arguments, **settings)
+    assert error.value.remedy
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("videos") / "UCF50"
+    return write_ucf50(root, groups=1, clips_per_group=1, frames=(9, 12), progress=False)
+
+
+def test_written_videos_are_like_ucf50s(folder):
+    files = sorted(folder.glob("*/*"))
+    expected = {f"{name}/v_{name}_g01_c01.avi" for name in UCF_CLASSES}
+    assert {str(f.relative_to(folder)) for f in files} == expected
+    assert files[0].read_bytes()[:4] == b"RIFF"
+    counts = []
+    for label, name in enumerate(UCF_CLASSES):
+        capture = cv2.VideoCapture(str(folder / name / f"v_{name}_g01_c01.avi"))
+        size = capture.get(cv2.CAP_PROP_FRAME_HEIGHT), capture.get(cv2.CAP_PROP_FRAME_WIDTH)
+        assert size == UCF_FRAME_SIZE
+        assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(UCF_FRAME_RATE, abs=0.1)
+        assert int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little") in (b"XVID", b"FMP4")
+        frames = []
+        while (read := capture.read())[0]:
+            frames.append(read[1][..., ::-1])
+        counts.append(len(frames))
+        clip = make_clip(label, 1, 1, frames=len(frames))
+        assert np.abs(grey(np.array(frames)) - grey(clip)).mean() < 6, name
+        assert np.abs(blurred(np.array(frames)) - blurred(clip)).mean() < 3, name
+    assert set(counts) <= {9, 10, 11, 12}
+    assert len(set(counts)) > 1, "the number of frames varies"
+    record = json.loads((folder / "actions.json").read_text(encoding="utf-8"))
+    settings = {"seed": 0, "groups": 1, "clips_per_group": 1, "frames": [9, 12]}
+    assert record == {"version": actions.VERSION, **settings}
+
+
+def test_an_interrupted_call_is_taken_up_again(folder, monkeypatch):
+    settings = {"groups": 1, "clips_per_group": 1, "frames": (9, 12), "progress": False}
+    lost = folder / "Rowing" / "v_Rowing_g01_c01.avi"
+    content = lost.read_bytes()
+    lost.unlink()
+    kept = {f: f.stat().st_mtime_ns for f in folder.glob("*/*.avi")}
+    made = []
+
+    def count(*scene, **given):
+        made.append(scene)
+        return make_clip(*scene, **given)
+
+    monkeypatch.setattr(actions, "make_clip", count)
+    assert write_ucf50(folder, **settings) == folder
+    assert made == [(UCF_CLASSES.index("Rowing"), 1, 1)]
+    assert lost.read_bytes() == content
+    assert {f: f.stat().st_mtime_ns for f in kept} == kept
+    assert not list(folder.rglob("*.part"))
+
+
+def test_a_failed_write_leaves_no_video(tmp_path, monkeypatch):
+    def fail(*scene, **settings):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(actions.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        actions._write_avi(tmp_path / "Mixing" / "v.avi", make_clip(0, 1, 1, frames=2))
+    assert not list(tmp_path.rglob("*.avi"))
+
+
+def test_other_settings_and_other_peoples_videos_are_refused(folder, tmp_path):
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(DataError, match="Choose another folder"):
+        write_ucf50(folder, seed=1, groups=1, clips_per_group=1, frames=(9, 12), progress=False)
+    assert sorted(folder.rglob("*")) == before
+    real = tmp_path / "UCF50" / "Mixing" / "v_Mixing_g01_c01.avi"
+    real.parent.mkdir(parents=True)
+    real.write_bytes(b"RIFF")
+    with pytest.raises(DataError, match="no record"):
+        write_ucf50(tmp_path / "UCF50", progress=False)
+    assert real.read_bytes() == b"RIFF"
+
+
+@pytest.mark.parametrize(("name", "settings"), [
+    ("groups", {"groups": 0}), ("groups", {"groups": 26}), ("clips_per_group", {"clips_per_group": 0}),
+    ("seed", {"seed": -1}), ("fewest_frames", {"frames": (20, 10)}), ("fewest_frames", {"frames": (0, 10)}),
+    ("n_jobs", {"n_jobs": 0}),
+])  # fmt: skip
+def test_wrong_settings_of_the_writer_leave_nothing_behind(tmp_path, name, settings):
+    with pytest.raises(SettingError, match=rf"^{name} is"):
+        write_ucf50(tmp_path / "new", progress=False, **settings)
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,66 @@
+"""The command line: helps, and says errors in a line."""
+
+import json
+
+import pytest
+
+from viptt_core.cli import main
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert stopped.value.code == 0
+    for command in ("phantom", "actions", "presets", "summary", "publish", "fresh", "env"):
+        assert f"\n    {command} " in text
+    assert "papermill notebooks/02_finetune.py" in text
+
+
+def test_presets_are_listed_and_shown(capsys):
+    assert main(["presets"]) == 0
+    assert capsys.readouterr().out.count("\n") == 4
+    assert main(["presets", "paper"]) == 0
+    assert json.loads(capsys.readouterr().out)["finetune"]["batch_size"] == 2
+
+
+def test_a_mistake_is_one_line_and_exit_code_one(capsys):
+    assert main(["presets", "papr"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("viptt: ") and "Did you mean 'paper'" in error and "Traceback" not in error
+
+
+def test_the_summary_of_an_executed_notebook_is_printed(tmp_path, capsys):
+    output = {"output_type": "display_data", "data": {"application/vnd.viptt.summary+json": {"text": "kappa 0.5"}}}
+    cells = [{"cell_type": "markdown"}, {"cell_type": "code", "outputs": [{"name": "stdout"}, output]}]
+    path = tmp_path / "out.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": {}}))
+    assert main(["summary", str(path)]) == 0
+    assert capsys.readouterr().out == "kappa 0.5\n"
+    path.write_text(json.dumps({"cells": cells[:1], "metadata": {}}))
+    assert main(["summary", str(path)]) == 1
+    assert "out.ipynb: holds no result table" in capsys.readouterr().err
+    assert main(["summary", str(tmp_path / "none.ipynb")]) == 1
+
+
+def test_synthetic_folders_are_written_and_say_how_to_read_them(tmp_path, capsys):
+    scans, videos = tmp_path / "scans", tmp_path / "videos"
+    assert main(["phantom", str(scans), "-n", "2", "--size", "24", "--slices", "6", "--jobs", "1"]) == 0
+    assert len(list(scans.glob("TRN_*.nii.gz"))) == 2
+    assert main(["actions", str(videos), "--groups", "1", "--clips", "1", "--jobs", "1"]) == 0
+    assert len(list(videos.glob("*/v_*_g01_c01.avi"))) == 10
+    printed = capsys.readouterr().out
+    assert f"-p dataset imageclef -p data_root {scans}" in printed
+    assert f"-p pretrain_dataset ucf50 -p pretrain_root {videos}" in printed
+
+
+@pytest.mark.parametrize("arguments", [["phantom", "x", "-n", "0"], ["phantom"], ["nothing"], []])
+def test_wrong_usage_exits_with_two(arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+
+
+def test_env_reports_versions(capsys):
+    assert main(["env"]) == 0
+    assert json.loads(capsys.readouterr().out)["packages"]["torch"] != "not installed"

@@ -1,0 +1,260 @@
+"""Data sets on files the tests write, and on real ones where they are."""
+
+import gzip
+
+import cv2
+import nibabel as nib
+import numpy as np
+import pytest
+
+from viptt_core.constants import TB_CLASSES, UCF_CLASSES
+from viptt_core.datasets import load_dataset, load_for
+from viptt_core.errors import DataError, DataWarning, SettingError
+from viptt_core.presets import load_preset
+
+GRID = {"frames": 4, "size": 16, "n_jobs": 1, "progress": False}
+
+
+def write_video(path, frames=6, level=100):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"XVID"), 25, (48, 32))
+    for _ in range(frames):
+        writer.write(np.full((32, 48, 3), level, np.uint8))
+    writer.release()
+    return path
+
+
+def write_scan(path, hu=-500, nan_voxels=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    volume = np.full((12, 12, 5), hu, np.float32)
+    volume.flat[0], volume.flat[1] = -1000, 400
+    volume.flat[2 : 2 + nan_voxels] = np.nan
+    nib.save(nib.Nifti1Image(volume, np.eye(4)), path)
+    return path
+
+
+@pytest.fixture
+def video_folder(tmp_path):
+    root = tmp_path / "videos"
+    for label, name in enumerate(("Rowing", "Mixing")):
+        for group in (1, 2):
+            write_video(root / name / f"v_{name}_g{group:02d}_c01.avi", level=60 + 80 * label)
+    return root
+
+
+@pytest.fixture
+def scan_folder(tmp_path):
+    root = tmp_path / "scans"
+    for i in range(3):
+        write_scan(root / f"TRN_{i + 1:04d}.nii.gz", hu=-800 + 400 * i)
+    write_scan(root / "masks1" / "TRN_0001.nii.gz")
+    # Rows out of order: labels must be joined on the name.
+    write_labels(root, "TRN_0003.nii.gz,5", "TRN_0001.nii.gz,2", "TRN_0002.nii.gz,1")
+    return root
+
+
+def write_labels(root, *rows, header="FileName,TypeOfTB"):
+    (root / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
+
+
+# --- Video folders ------------------------------------------------------------------------------
+
+
+def test_a_video_folder_gives_clips_by_class_and_group(video_folder):
+    clips = load_dataset("ucf50", video_folder, **GRID)
+    assert clips.class_names == ("Mixing", "Rowing") and clips.labels.tolist() == [0, 0, 1, 1]
+    assert clips.groups.tolist() == ["v_Mixing_g01", "v_Mixing_g02", "v_Rowing_g01", "v_Rowing_g02"]
+    assert clips.names[0] == "Mixing/v_Mixing_g01_c01.avi" and not clips.synthetic
+    assert abs(int(clips.clips[0].mean()) - 140) <= 2 and abs(int(clips.clips[3].mean()) - 60) <= 2
+
+
+def test_the_papers_ten_classes_are_taken_in_the_papers_order_when_all_are_there(tmp_path):
+    for name in (*UCF_CLASSES, "Archery"):
+        write_video(tmp_path / name / f"v_{name}_g01_c01.avi", frames=4)
+    assert load_dataset("ucf50", tmp_path, **GRID).class_names == UCF_CLASSES
+    chosen = load_dataset("ucf50", tmp_path, classes=("Rowing", "Archery"), **GRID)
+    assert chosen.class_names == ("Rowing", "Archery") and len(chosen) == 2
+
+
+def test_a_group_pattern_names_what_stays_together(tmp_path):
+    for name in ("push", "point"):
+        write_video(tmp_path / name / f"ut_set1_seq07_{name}.avi")
+    assert set(load_dataset("ucf50", tmp_path, group_pattern=r"(seq\d+)", **GRID).groups) == {"seq07"}
+    with pytest.raises(DataError, match=r"ut_set1_seq07_p\w+.avi.*does not match.*group_pattern"):
+        load_dataset("ucf50", tmp_path, **GRID)
+    with pytest.raises(SettingError, match="no capture group"):
+        load_dataset("ucf50", tmp_path, group_pattern=r"seq\d+", **GRID)
+    with pytest.raises(SettingError, match="no regular expression"):
+        load_dataset("ucf50", tmp_path, group_pattern="(", **GRID)
+
+
+def test_too_short_videos_are_listed_and_unreadable_ones_stop_the_run(video_folder):
+    write_video(video_folder / "Rowing" / "v_Rowing_g03_c01.avi", frames=2)
+    clips = load_dataset("ucf50", video_folder, **GRID)
+    assert [name for name, _ in clips.excluded] == ["Rowing/v_Rowing_g03_c01.avi"]
+    assert "2 frames" in clips.report()
+    whole = (video_folder / "Mixing" / "v_Mixing_g01_c01.avi").read_bytes()
+    (video_folder / "Mixing" / "v_Mixing_g02_c01.avi").write_bytes(whole[:100])
+    with pytest.raises(DataError, match="(?s)1 of 5 files.*v_Mixing_g02_c01.avi"):
+        load_dataset("ucf50", video_folder, **GRID)
+    left = load_dataset("ucf50", video_folder, on_error="skip", **GRID)
+    assert len(left) == 3 and len(left.excluded) == 2
+
+
+def test_a_changed_file_is_decoded_again(video_folder):
+    before = load_dataset("ucf50", video_folder, **GRID)
+    write_video(video_folder / "Mixing" / "v_Mixing_g01_c01.avi", frames=7, level=30)
+    after = load_dataset("ucf50", video_folder, **GRID)
+    assert before.key != after.key and abs(int(after.clips[0].mean()) - 30) <= 2
+
+
+@pytest.mark.parametrize(
+    "classes, message",
+    [(("Mixing", "Juggling"), "no videos of class 'Juggling'.*Folders with videos: Mixing, Rowing"),
+     (("Mixing",), "fewer than two classes")],
+)  # fmt: skip
+def test_classes_that_are_not_there_are_named(video_folder, classes, message):
+    with pytest.raises(DataError, match=message):
+        load_dataset("ucf50", video_folder, classes=classes, **GRID)
+
+
+# --- Scan folders ---------------------------------------------------------------------------------
+
+
+def test_labels_are_joined_on_the_file_name_and_masks_are_no_scans(scan_folder):
+    clips = load_dataset("imageclef", scan_folder, **GRID)
+    assert clips.names.tolist() == [f"TRN_000{i}.nii.gz" for i in (1, 2, 3)]
+    assert clips.labels.tolist() == [1, 0, 4] and clips.class_names == TB_CLASSES
+    expected = [round(255 * (hu + 1000) / 1400) for hu in (-800, -400, 0)]
+    assert np.median(clips.clips.reshape(3, -1), axis=1).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        (["TRN_0009.nii.gz,1"], r"labels.csv: names 1 scans that are not below.*TRN_0009.nii.gz.*on_error"),
+        (["TRN_0001.nii.gz,6"], "labels.csv: 'TRN_0001.nii.gz' has the unknown label '6'.*1 to 5"),
+        (["TRN_0001.nii.gz,focal"], "unknown label 'focal'"),
+        (["TRN_0001.nii.gz"], "unknown label ''"),
+        (["TRN_0001.nii.gz,1", "TRN_0001.nii.gz,2"], "labels.csv: 'TRN_0001.nii.gz' is there twice"),
+        ([], "labels.csv: holds no label"),
+    ],
+)
+def test_a_faulty_label_file_is_refused_before_any_scan_is_read(scan_folder, monkeypatch, rows, message):
+    monkeypatch.setattr("viptt_core.ct.load_volume", lambda *_, **__: pytest.fail("read a scan"))
+    write_labels(scan_folder, *rows)
+    with pytest.raises(DataError, match=message):
+        load_dataset("imageclef", scan_folder, **GRID)
+
+
+def test_what_has_no_scan_or_no_label_is_listed_when_skipped(scan_folder):
+    write_labels(scan_folder, "TRN_0001.nii.gz,1", "TRN_0002.nii.gz,2", "TRN_0009.nii.gz,1")
+    clips = load_dataset("imageclef", scan_folder, on_error="skip", **GRID)
+    assert clips.names.tolist() == ["TRN_0001.nii.gz", "TRN_0002.nii.gz"]
+    assert dict(clips.excluded) == {
+        "TRN_0009.nii.gz": "the label CSV names it, but there is no such scan",
+        "TRN_0003.nii.gz": "no label in labels.csv",
+    }
+
+
+def test_a_truncated_scan_is_named_with_a_remedy(scan_folder):
+    path = scan_folder / "TRN_0002.nii.gz"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(DataError, match="(?s)1 of 3 files.*TRN_0002.nii.gz.*on_error='skip'"):
+        load_dataset("imageclef", scan_folder, **GRID)
+    clips = load_dataset("imageclef", scan_folder, on_error="skip", **GRID)
+    assert [name for name, _ in clips.excluded] == ["TRN_0002.nii.gz"]
+
+
+def test_nan_voxels_are_read_as_air_and_counted(scan_folder):
+    write_scan(scan_folder / "TRN_0002.nii.gz", nan_voxels=5)
+    with pytest.warns(DataWarning, match="TRN_0002.nii.gz.*5"):
+        clips = load_dataset("imageclef", scan_folder, **GRID)
+    assert "TRN_0002.nii.gz" in clips.report()
+
+
+def test_label_files_are_found_by_their_columns(scan_folder):
+    (scan_folder / "metadata.csv").write_text("FileName,Age\nTRN_0001.nii.gz,40\n")
+    assert len(load_dataset("imageclef", scan_folder, **GRID)) == 3
+    (scan_folder / "second.csv").write_text("FileName,TypeOfTB\nTRN_0001.nii.gz,1\n")
+    with pytest.raises(DataError, match="found: labels.csv, second.csv"):
+        load_dataset("imageclef", scan_folder, **GRID)
+    assert len(load_dataset("imageclef", scan_folder, labels=scan_folder / "second.csv", **GRID)) == 1
+    (scan_folder / "labels.csv").unlink()
+    (scan_folder / "second.csv").unlink()
+    with pytest.raises(DataError, match="found: none"):
+        load_dataset("imageclef", scan_folder, **GRID)
+
+
+def test_two_scans_of_one_name_are_refused(scan_folder):
+    write_scan(scan_folder / "again" / "TRN_0001.nii.gz")
+    with pytest.raises(DataError, match="two scans are named TRN_0001.nii.gz"):
+        load_dataset("imageclef", scan_folder, **GRID)
+
+
+# --- Synthetic sets -----------------------------------------------------------------------------
+
+
+def test_synthetic_sets_are_marked_and_repeat_by_seed(monkeypatch, tmp_path):
+    sets = []
+    for cache in ("a", "b"):
+        monkeypatch.setenv("VIPTT_CACHE", str(tmp_path / cache))
+        sets.append([load_dataset(name, n=12, **GRID) for name in ("phantom", "actions")])
+    for one, two in zip(*sets, strict=True):
+        assert one.synthetic and np.array_equal(one.clips, two.clips) and one.key == two.key
+    assert sets[0][0].class_names == TB_CLASSES and sets[0][1].class_names == UCF_CLASSES
+
+
+def test_phantoms_without_finding_are_the_same_patients():
+    ill, well = (load_dataset("phantom", n=6, finding=finding, **GRID | {"size": 32}) for finding in (True, False))
+    assert ill.labels.tolist() == well.labels.tolist() and ill.key != well.key
+    difference = np.abs(ill.clips.astype(int) - well.clips).mean(axis=(1, 2, 3))
+    assert (difference > 0).all() and (difference < 30).all()
+
+
+def test_synthetic_videos_come_in_groups_of_one_scene():
+    clips = load_dataset("actions", n=20, **GRID)
+    assert clips.counts() == dict.fromkeys(UCF_CLASSES, 2) and len(set(clips.groups.tolist())) == 20
+
+
+# --- Names, settings, roots -----------------------------------------------------------------------
+
+
+def test_a_preset_gives_the_grid():
+    preset = load_preset("study")
+    clips = load_for(preset, "actions", n=10, n_jobs=1, progress=False, group_pattern="", on_error=None)
+    assert clips.clips.shape == (10, preset.frames, preset.size, preset.size)
+    assert clips.source["stride"] == preset.stride
+
+
+@pytest.mark.parametrize(
+    "name, root, settings, message",
+    [
+        ("ucf", "", {}, "dataset 'ucf' does not exist. Did you mean 'ucf50'"),
+        ("phantom", "", {"frame": 3}, "setting of 'phantom' 'frame'.*Did you mean 'frames'"),
+        ("imageclef", "", {}, "needs a folder.*data_root"),
+        ("phantom", "x", {}, "reads no folder"),
+        ("actions", "", {"n": 3}, "at least one clip for each of 10"),
+        ("imageclef", "does/not/exist", {}, "no such folder"),
+    ],
+)
+def test_mistaken_calls_say_what_to_do(name, root, settings, message):
+    with pytest.raises((SettingError, DataError), match=message):
+        load_dataset(name, root, **settings)
+
+
+def test_a_text_file_named_as_a_scan_is_named(scan_folder):
+    with gzip.open(scan_folder / "TRN_0001.nii.gz", "wt") as file:
+        file.write("not a scan")
+    with pytest.raises(DataError, match="TRN_0001.nii.gz"):
+        load_dataset("imageclef", scan_folder, **GRID)
+
+
+# --- Real files -----------------------------------------------------------------------------------
+
+
+def test_real_ut_interaction_videos_load_without_leaving_any_out(shared_data):
+    clips = load_dataset("ucf50", shared_data / "videos" / "ut_interaction", frames=16, size=32, stride=3,
+                         fit="crop", group_pattern=r"(seq\d+)", n_jobs=1, progress=False)  # fmt: skip
+    assert len(clips) == 120 and set(clips.counts().values()) == {20} and clips.excluded == ()
+    assert len(set(clips.groups.tolist())) == 20

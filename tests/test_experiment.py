@@ -1,0 +1,187 @@
+"""The experiment end to end on tiny sets: keyed pretraining, arms, runs on disk."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from viptt_core import experiment
+from viptt_core.errors import DataError, SettingError
+from viptt_core.experiment import compare_starts, finetune, plan_experiment, pretrain, single_frames
+from viptt_core.presets import load_preset
+from viptt_core.results import Summary, code_version, predicted_classes, read_run
+
+
+@pytest.fixture
+def plan():
+    plan = plan_experiment("study", epochs=2, pretrain_epochs=1, device="cpu")
+    return dataclasses.replace(plan, preset=dataclasses.replace(plan.preset, hidden_size=8, feature_size=8))
+
+
+@pytest.fixture
+def videos(make_clip_set):
+    return make_clip_set(n=30, seed=1)
+
+
+@pytest.fixture
+def scans(make_clip_set):
+    return make_clip_set(n=30, classes=3, seed=2, synthetic=True)
+
+
+def quiet(function, *arguments, **settings):
+    return function(*arguments, progress=False, **settings)
+
+
+def test_every_arm_predicts_validation_and_test_parts_once(plan, scans, videos):
+    plan = dataclasses.replace(plan, starts=("random", "image", "video"))
+    comparison = quiet(compare_starts, plan, scans, videos)
+    table = comparison.predictions
+    assert list(table["arm"].unique()) == ["random", "image", "video"]
+    for _, rows in table.groupby(["arm", "part"]):
+        assert len(rows) == 6 and rows["name"].is_unique
+    np.testing.assert_allclose(table[["class0", "class1", "class2"]].sum(axis=1), 1, atol=1e-5)
+    assert "nothing about patients" in comparison.caveat
+    for start in plan.starts:
+        assert f"{start}: finetune-{start}-" in comparison.report()
+
+
+def test_the_same_seed_gives_the_same_metrics_twice(plan, scans, videos, monkeypatch, tmp_path):
+    tables = []
+    for root in ("one", "two"):
+        monkeypatch.setenv("VIPTT_ROOT", str(tmp_path / root))
+        comparison = quiet(compare_starts, plan, scans, videos)
+        tables.append((comparison.predictions, comparison.history.drop(columns="seconds")))
+    pd.testing.assert_frame_equal(tables[0][0], tables[1][0], check_exact=True)
+    pd.testing.assert_frame_equal(tables[0][1], tables[1][1], check_exact=True)
+
+
+def test_a_pretraining_run_is_reused_only_when_everything_that_decides_it_is_the_same(plan, videos, monkeypatch):
+    first = quiet(pretrain, plan, videos)
+    monkeypatch.setattr(experiment, "fit", lambda *_, **__: pytest.fail("trained again"))
+    assert quiet(pretrain, plan, videos).folder == first.folder
+    longer = dataclasses.replace(plan, preset=plan.preset.with_epochs(pretrain_epochs=2))
+    finetuned_longer = dataclasses.replace(plan, preset=plan.preset.with_epochs(epochs=9))
+    assert quiet(pretrain, finetuned_longer, videos).folder == first.folder  # `epochs` is fine-tuning only
+    others = [
+        (dataclasses.replace(plan, seed=1), videos, {}),
+        (longer, videos, {}),
+        (plan, dataclasses.replace(videos, source={"test": "other files"}), {}),
+        (plan, videos, {"start": "image"}),
+    ]
+    for other_plan, other_videos, settings in others:
+        with pytest.raises(pytest.fail.Exception, match="trained again"):
+            quiet(pretrain, other_plan, other_videos, **settings)
+    monkeypatch.setattr(experiment, "code_version", lambda _: "other code")
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        quiet(pretrain, plan, videos)
+
+
+def test_the_video_arm_starts_from_the_pretrained_weights(plan, scans, videos, monkeypatch):
+    pretrained = quiet(pretrain, plan, videos)
+    seen = {}
+
+    def spy(model, *arguments, **settings):
+        seen["start"] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        return original(model, *arguments, **settings)
+
+    original = experiment.fit
+    monkeypatch.setattr(experiment, "fit", spy)
+    run = quiet(finetune, plan, scans, "video", pretrained=pretrained)
+    weights = experiment._read_weights(pretrained)
+    for name, tensor in seen["start"].items():
+        assert name.startswith("classifier") or np.array_equal(tensor, weights[name])
+    assert run.config["pretrained"] == pretrained.folder.name
+    assert run.config["preset"]["name"] == "study" and run.config["seed"] == 0
+
+
+def test_still_frames_keep_label_and_group_of_their_video(videos):
+    stills = single_frames(videos)
+    assert stills.clips.shape == (90, 1, 16, 16) and len(set(stills.names.tolist())) == 90
+    assert np.array_equal(stills.clips[4, 0], videos.clips[1, 1])
+    assert stills.labels[4] == videos.labels[1] and stills.groups[4] == videos.groups[1]
+    assert stills.key != videos.key
+
+
+def test_a_run_on_disk_holds_all_that_decided_it(plan, videos):
+    run = quiet(pretrain, plan, videos)
+    assert {p.name for p in run.folder.iterdir()} == {
+        "config.json", "history.csv", "predictions.csv", "provenance.json", "weights.safetensors",
+    }  # fmt: skip
+    assert run.config["data"] == videos.source and run.config["preset"]["pretrain"]["epochs"] == 1
+    assert {"commit", "packages", "seconds", "peak_memory_mb", "device"} <= set(run.provenance)
+    json.dumps(run.config)
+
+
+def test_a_damaged_run_is_named(plan, videos):
+    run = quiet(pretrain, plan, videos)
+    (run.folder / "history.csv").unlink()
+    with pytest.raises(DataError, match="pretrain-video-.*not a finished run.*run again"):
+        read_run(run.folder)
+
+
+def test_a_failing_run_leaves_nothing_that_looks_finished(plan, videos, monkeypatch, private_root):
+    monkeypatch.setattr("safetensors.torch.save_file", _disk_full)
+    with pytest.raises(OSError, match="disk full"):
+        quiet(pretrain, plan, videos)
+    assert list((private_root / "runs").iterdir()) == []
+
+
+def _disk_full(*_):
+    raise OSError("disk full")
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"preset": "papier"}, "Did you mean 'paper'"),
+        ({"starts": "random,vidoe"}, "start 'vidoe'.*Did you mean 'video'"),
+        ({"starts": "video, video"}, "names an arm twice"),
+        ({"epochs": -3}, "epochs is -3"),
+        ({"seed": -1}, "seed is -1"),
+        ({"device": "gpu"}, "device 'gpu'.*'cuda'"),
+        ({"device": "cuda:99"}, "not on this machine"),
+    ],
+)
+def test_mistaken_plans_are_refused_before_any_work(settings, message):
+    with pytest.raises(SettingError, match=message):
+        plan_experiment(**settings)
+
+
+def test_the_plan_takes_starts_from_the_preset_or_from_the_reader():
+    assert plan_experiment("demo", device="cpu").starts == load_preset("demo").starts == ("random", "video")
+    assert plan_experiment("demo", starts=" image, video ", device="cpu").starts == ("image", "video")
+
+
+def test_the_summary_scores_the_test_part_with_intervals():
+    table = pd.DataFrame({
+        "arm": ["random"] * 8 + ["video"] * 8, "part": (["test"] * 6 + ["validation"] * 2) * 2,
+        "name": list("abcdefgh") * 2, "group": list("abcdefgh") * 2, "label": [0, 0, 0, 1, 1, 1, 0, 1] * 2,
+        "x": [0.9] * 8 + [0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.9],
+    })  # fmt: skip
+    table["y"] = 1 - table["x"]
+    summary = Summary(table, caveat="Synthetic.")
+    rows = summary.table.set_index("arm")
+    assert rows["n"].tolist() == [6, 6]
+    assert rows.loc["random", "kappa"] == 0 and rows.loc["video", "kappa"] == 1
+    assert rows.loc["random", "accuracy"] == 0.5 and rows.loc["random", "accuracy_low"] < 0.5
+    text = str(summary.add_baselines({"equal guessing": 0.5}))
+    assert "equal guessing" in text and "Synthetic." in text and "95 % interval" in text
+    assert predicted_classes(table)[8:12].tolist() == [0, 0, 0, 1]
+
+
+def test_code_version_ignores_words_and_sees_meaning(tmp_path, monkeypatch):
+    import importlib.util
+    from types import SimpleNamespace
+
+    source = tmp_path / "m.py"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: SimpleNamespace(origin=str(source)))
+
+    def version(text):
+        source.write_text(text)
+        return code_version(["m"])
+
+    first = version('"""Words."""\ndef f():\n    """Doc."""\n    return 1\n')
+    assert version('"""Other words."""\n# a comment\ndef f():\n    return 1\n') == first
+    assert version("def f():\n    return 2\n") != first

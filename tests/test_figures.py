@@ -1,0 +1,116 @@
+"""Every figure has a text alternative that says what it shows, and is marked when synthetic."""
+
+import base64
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from viptt_core import figures
+from viptt_core.errors import SettingError
+from viptt_core.results import Summary
+from viptt_core.viewer import Viewer, view_clip
+
+
+@pytest.fixture
+def predictions():
+    rng = np.random.default_rng(0)
+    rows = []
+    for arm in ("random", "video"):
+        for i in range(30):
+            p = rng.dirichlet(np.ones(3))
+            rows.append({"arm": arm, "part": "test", "name": f"s{i}", "group": f"s{i}", "label": i % 3,
+                         "Focal": p[0], "Miliary": p[1], "Other": p[2]})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def history():
+    epochs = {"epoch": [1, 2, 3], "loss": [1, 0.8, 0.6], "val_loss": [1.1, 0.9, 1.0], "val_kappa": [0, 0.2, 0.1]}
+    return pd.concat([pd.DataFrame(epochs).assign(arm=arm) for arm in ("random", "video")])
+
+
+def all_pictures(clips, predictions, history):
+    return {
+        "clips": figures.show_clips(clips),
+        "balance": figures.class_balance(clips),
+        "curves": figures.training_curves(history, synthetic=True),
+        "confusion": figures.confusion(predictions, synthetic=True),
+        "kappa": figures.kappa_by_arm(Summary(predictions), references={"paper": 0.35}, synthetic=True),
+    }
+
+
+def test_every_figure_function_is_tested_here(make_clip_set, predictions, history):
+    public = {name for name, thing in vars(figures).items()
+              if callable(thing) and getattr(thing, "__module__", "") == figures.__name__
+              and name[0].islower() and not name.startswith("_")}  # fmt: skip
+    assert len(all_pictures(make_clip_set(synthetic=True), predictions, history)) == len(public)
+
+
+def test_pictures_carry_their_text_alternative_and_the_synthetic_mark(make_clip_set, predictions, history):
+    for name, picture in all_pictures(make_clip_set(synthetic=True), predictions, history).items():
+        page = picture._repr_mimebundle_()["text/html"]
+        alt = re.search(r'alt="([^"]+)"', page)[1]
+        assert len(alt) > 40 and alt.endswith("Synthetic data."), name
+        assert any(text.get_text() == "synthetic data" for text in picture.figure.texts), name
+        kind, data = re.search(r"data:image/(\S+?);base64,([^\"]+)", page).groups()
+        assert kind in ("png", "svg+xml") and len(base64.b64decode(data)) > 1000, name
+
+
+def test_real_data_is_not_marked_synthetic(make_clip_set):
+    picture = figures.class_balance(make_clip_set())
+    assert "ynthetic" not in picture.alt and not picture.figure.texts
+
+
+def test_the_same_picture_gives_the_same_bytes(make_clip_set):
+    clips = make_clip_set()
+    assert figures.class_balance(clips).encode("svg") == figures.class_balance(clips).encode("svg")
+
+
+def test_text_alternatives_state_the_values(make_clip_set, predictions, history):
+    pictures = all_pictures(make_clip_set(classes=2), predictions, history)
+    assert "class0 10, class1 10" in pictures["balance"].alt
+    assert "epoch 2 of 3 kept, validation kappa 0.20" in pictures["curves"].alt
+    table = Summary(predictions).table
+    assert f"random {table['kappa'][0]:.2f}, {table['kappa_low'][0]:.2f}" in pictures["kappa"].alt
+
+
+def test_the_confusion_matrix_counts_every_case(predictions):
+    axes = figures.confusion(predictions).figure.axes
+    assert [sum(int(t.get_text()) for t in axis.texts) for axis in axes] == [30, 30]
+
+
+def test_a_picture_without_words_is_refused():
+    with pytest.raises(ValueError, match="text alternative"):
+        figures.Picture(Figure(), " ")
+
+
+def test_the_viewer_holds_every_slice_and_no_link_to_elsewhere(make_clip_set):
+    clips = make_clip_set(synthetic=True, frames=5)
+    page = view_clip(clips, 3)._repr_html_()
+    frames = re.search(r"frames=(\[[^\]]+\])", page)[1]
+    assert len(eval(frames)) == 5  # a JSON list of strings
+    assert "class1, c3, synthetic" in page and 'aria-label="step"' in page
+    assert not re.search(r"https?://|src=\"(?!data:)", page)
+
+
+def test_the_viewer_shows_the_frames_it_was_given():
+    import cv2
+
+    frames = np.stack([np.full((20, 30), level, np.uint8) for level in (10, 200)])
+    page = Viewer(frames, caption="two")._repr_html_()
+    shown = [cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_GRAYSCALE)
+             for text in re.findall(r'"(/9j/[^"]+)"', page)]  # fmt: skip
+    assert [int(picture.mean()) for picture in shown] == [10, 200]
+
+
+def test_captions_cannot_inject_markup():
+    page = Viewer(np.zeros((1, 4, 4), np.uint8), caption='<script>"x"')._repr_html_()
+    assert "<script>&quot;" not in page and '<script>"x"' not in page
+
+
+def test_frames_of_another_kind_are_refused():
+    with pytest.raises(SettingError, match="uint8"):
+        Viewer(np.zeros((2, 3, 3)), caption="x")

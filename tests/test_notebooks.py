@@ -1,0 +1,145 @@
+"""The notebooks: thin, parameterised, runnable; the published ones fresh, clean and light."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from viptt_core.publish import PUBLISHED, check_freshness, imported_modules, read_summary, scrub
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = {"preset": "study", "n_scans": 40, "n_videos": 50, "epochs": 1, "device": "cpu"}
+FORBIDDEN = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While, ast.Lambda, ast.ListComp,
+             ast.DictComp, ast.SetComp, ast.GeneratorExp, ast.BinOp)  # fmt: skip
+
+
+def cells_of(name):
+    """(tags, source) of each code cell of a notebook's source."""
+    import jupytext
+
+    notebook = jupytext.read(ROOT / "notebooks" / f"{name}.py")
+    return [(c.metadata.get("tags", []), c.source) for c in notebook.cells if c.cell_type == "code"]
+
+
+def published(name):
+    return json.loads((ROOT / "book" / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+
+
+# --- The sources ----------------------------------------------------------------------------------
+
+
+def test_every_notebook_is_published():
+    assert tuple(sorted(path.stem for path in (ROOT / "notebooks").glob("*.py"))) == PUBLISHED
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_notebooks_hold_calls_and_no_logic(name):
+    for tags, source in cells_of(name):
+        if "colab" in tags:
+            continue
+        for node in ast.walk(ast.parse(source)):
+            assert not isinstance(node, FORBIDDEN), f"{name}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_are_typed_plain_assignments_with_an_explanation(name):
+    cells = cells_of(name)
+    position = next(i for i, (tags, _) in enumerate(cells) if "parameters" in tags)
+    for line in cells[position][1].splitlines():
+        assert re.fullmatch(r"\w+: (str|int|float|bool) = \S.*  # .{10,}", line), line
+    assert cells[position + 1][1].startswith("check_parameters(globals())")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_notebooks_state_aim_runtime_and_recap(name):
+    text = (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8")
+    for part in ("# # ", "**Aim.**", "**Runtime.**", "## Recap"):
+        assert part in text
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_notebooks_run_with_other_parameters(name, tmp_path, private_root):
+    """papermill as a reader types it, at the smallest size."""
+    out = tmp_path / "out.ipynb"
+    known = (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8")
+    settings = TINY | ({"pretrain_epochs": 1, "starts": "random,image,video"} if name == "02_finetune" else {})
+    given = [part for key, value in settings.items() if f"\n{key}:" in known for part in ("-p", key, str(value))]
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", f"notebooks/{name}.py", str(out), "--no-progress-bar", *given],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    if name != "00_data":
+        text = read_summary(out)
+        assert "kappa, 95 % interval" in text
+        arms = ("random", "image", "video") if name == "02_finetune" else ("video", "most frequent class")
+        assert all(arm in text for arm in arms)
+        assert len(list((private_root / "runs").glob("pretrain-video-*"))) == 1
+
+
+def test_a_misspelt_parameter_fails_before_any_work_and_names_the_near_match(tmp_path, private_root):
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", "notebooks/02_finetune.py", str(tmp_path / "out.ipynb"), "-p", "epoch",
+         "50", "--no-progress-bar"], cwd=ROOT, capture_output=True, text=True, env=os.environ | {"COLUMNS": "400"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "there is no parameter 'epoch'; did you mean 'epochs'?" in done.stderr
+    assert "epochs" in (tmp_path / "out.ipynb").read_text() and not (private_root / "runs").exists()
+
+
+def test_imports_are_followed_through_the_package():
+    modules = imported_modules("from viptt_core.datasets import load_for\n")
+    assert {"datasets", "ct", "video", "phantom", "actions", "store", "presets", "errors"} <= set(modules)
+    assert "train" not in modules and "figures" not in modules
+
+
+def test_scrubbing_takes_out_progress_paths_and_widgets_and_keeps_results(tmp_path):
+    import nbformat.v4 as v4
+
+    cell = v4.new_code_cell("x", metadata={"papermill": {"duration": 1}, "tags": ["parameters"]})
+    cell.outputs = [
+        v4.new_output("stream", name="stderr", text="50%|#####"),
+        v4.new_output("stream", name="stdout", text=f"read {tmp_path}/data/x"),
+        v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}}),
+    ]
+    notebook = v4.new_notebook(cells=[cell], metadata={"widgets": {}, "papermill": {}, "kernelspec": {}})
+    scrub(notebook, tmp_path)
+    assert [output["text"] for output in cell.outputs] == ["read data/x"]
+    assert cell.metadata == {"tags": ["parameters"]} and set(notebook.metadata) == {"kernelspec"}
+
+
+# --- The published, executed ones -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_notebooks_fit_their_source(name, monkeypatch):
+    monkeypatch.delenv("VIPTT_ROOT")
+    assert not check_freshness(name).source_changed, f"run: viptt publish {name}"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_notebooks_hold_real_outputs_and_nothing_of_the_machine(name):
+    path = ROOT / "book" / "notebooks" / f"{name}.ipynb"
+    text, notebook = path.read_text(encoding="utf-8"), published(name)
+    assert path.stat().st_size < 2_000_000
+    assert str(ROOT) not in text and str(Path.home()) not in text and "widget-view" not in text
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in code)
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert len(outputs) >= 5 and not any(o["output_type"] == "error" or o.get("name") == "stderr" for o in outputs)
+    assert notebook["metadata"]["viptt"]["provenance"]["packages"]["torch"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_picture_has_a_text_alternative(name):
+    pages = ["".join(output["data"]["text/html"]) for cell in published(name)["cells"]
+             for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]  # fmt: skip
+    tags = [tag for page in pages for tag in re.findall(r"<img [^>]*>", page)]
+    assert len(tags) >= 3
+    for tag in tags:
+        assert re.search(r'alt="[^"]{10,}"', tag), tag[:200]

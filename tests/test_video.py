@@ -1,0 +1,341 @@
+"""Video files against the authors' OpenCV steps, and every way a file can be unusable."""
+
+import os
+import struct
+import wave
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from viptt_core.errors import ClipTooShortError, DataError, SettingError
+from viptt_core.video import video_shape, fit_frames, grey_frames, load_clip
+
+SHARED = Path(
+    os.environ.get("VIPTT_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
+)
+REAL_VIDEOS = sorted((SHARED / "videos").glob("*/*/*.avi"))
+
+
+def authors_steps(path, frames=None, size=224):
+    """What the authors' UCF50 notebook does: uint8 [T,size,size]."""
+    capture, clip = cv2.VideoCapture(str(path)), []
+    while frames is None or len(clip) < frames:
+        there, bgr = capture.read()
+        if not there:
+            break
+        clip.append(cv2.cvtColor(cv2.resize(bgr, (size, size)), cv2.COLOR_BGR2GRAY))
+    capture.release()
+    return np.stack(clip)
+
+
+def scene(n=20, height=96, width=128):
+    """Smooth coloured waves that move: uint8 RGB [T,H,W,3]."""
+    t, y, x = np.mgrid[:n, :height, :width].astype(np.float32)
+    waves = [np.sin(x / 30 + t / 5), np.sin(y / 20 + t / 3), np.cos((x + y) / 40 + t / 9)]
+    return (128 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
+
+
+def write_video(path, rgb, codec="mpeg4", pixels="yuv420p", **tags):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(25))
+        stream.height, stream.width, stream.pix_fmt = *rgb.shape[1:3], pixels
+        for tag, value in tags.items():
+            setattr(stream.codec_context, tag, value)
+        for image in rgb:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def write_or_skip(path, rgb, codec, pixels):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec} encoder")
+    if codec == "libx264":
+        rgb = rgb[:, :, : rgb.shape[2] // 2 * 2]  # H.264 with 4:2:0 has even widths only
+    return write_video(path, rgb, codec, pixels)
+
+
+def patch_after(path, tag, offset, new):
+    raw = bytearray(path.read_bytes())
+    start = raw.index(tag) + offset
+    raw[start : start + len(new)] = new
+    path.write_bytes(raw)
+    return path
+
+
+def assert_agrees(ours, theirs, mean=1.0, bias=0.5):
+    """Largest mean absolute difference and mean difference, in grey levels."""
+    difference = ours.astype(np.float64) - theirs
+    assert ours.dtype == np.uint8
+    assert np.abs(difference).mean() <= mean
+    assert abs(difference.mean()) <= bias
+
+
+def refused(path, remedy, kind=DataError, call=video_shape, **settings):
+    with pytest.raises(DataError) as caught:
+        call(path, **settings)
+    assert type(caught.value) is kind
+    assert str(path) in str(caught.value)
+    assert remedy in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def video(tmp_path):
+    return write_video(tmp_path / "v_Kick_g01_c01.avi", scene())
+
+
+# --- Agreement with the authors' preprocessing -----------------------------------------------
+
+
+@pytest.mark.parametrize("path", REAL_VIDEOS, ids=lambda p: p.stem[:40])
+def test_real_video_agrees_with_the_authors_steps(path):
+    theirs = authors_steps(path, 70)
+    assert_agrees(load_clip(path, frames=len(theirs)), theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("a.avi", "mpeg4", "yuv420p"), ("b.mp4", "mpeg4", "yuv420p"), ("c.mkv", "ffv1", "yuv422p"),
+        ("d.mp4", "libx264", "yuv420p"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("shape", [(96, 128), (98, 134), (98, 133)])
+def test_limited_range_video_agrees_with_the_authors_steps(tmp_path, name, codec, pixels, shape):
+    path = write_or_skip(tmp_path / name, scene(6, *shape), codec, pixels)
+    assert_agrees(load_clip(path, frames=6), authors_steps(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("a.avi", "mjpeg", "yuvj420p"), ("b.mkv", "ffv1", "yuv444p"), ("c.mkv", "ffv1", "gray"),
+        ("d.mkv", "ffv1", "bgr0"), ("e.mkv", "ffv1", "yuv420p10le"), ("f.avi", "rawvideo", "bgr24"),
+        ("g.mp4", "libx264", "yuvj420p"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("shape", [(96, 128), (98, 133)])
+def test_other_pixel_formats_equal_the_authors_steps(tmp_path, name, codec, pixels, shape):
+    path = write_or_skip(tmp_path / name, scene(6, *shape), codec, pixels)
+    assert_agrees(load_clip(path, frames=6), authors_steps(path), mean=0.05, bias=0.05)
+
+
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p"])
+@pytest.mark.parametrize("shape", [(97, 134), (97, 133)])
+def test_odd_heights_equal_the_authors_steps(tmp_path, pixels, shape):
+    path = write_video(tmp_path / "odd.mkv", scene(6, *shape), "ffv1", pixels)
+    assert_agrees(load_clip(path, frames=6), authors_steps(path), mean=0.05, bias=0.05)
+
+
+@pytest.mark.parametrize(("tag", "value"), [("colorspace", 1), ("color_range", 2)])
+def test_luma_of_another_standard_equals_the_authors_steps(tmp_path, tag, value):
+    """BT.709 (1), or full range (2; ITU-T H.273): luma is not the grey level that OpenCV computes."""
+    path = write_video(tmp_path / "tagged.mkv", scene(6), "ffv1", **{tag: value})
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.format.name, getattr(frame, tag)) == ("yuv420p", value)
+    assert_agrees(load_clip(path, frames=6), authors_steps(path), mean=0.05, bias=0.05)
+
+
+def test_black_and_white_reach_the_ends_of_the_range(tmp_path):
+    rgb = np.zeros((2, 32, 32, 3), np.uint8)
+    rgb[1] = 255
+    clip = load_clip(write_video(tmp_path / "bw.mkv", rgb, "ffv1"), frames=2)
+    assert (clip[0].max(), clip[1].min()) == (0, 254)
+
+
+# --- Which frames, and how they are fitted ----------------------------------------------------
+
+
+def test_defaults_are_the_papers_grid(tmp_path):
+    path = write_video(tmp_path / "long.avi", scene(72, 48, 64))
+    clip = load_clip(path)
+    assert (clip.shape, clip.dtype) == ((70, 224, 224), np.uint8)
+    assert_agrees(clip, authors_steps(path, 70))
+
+
+def test_stride_takes_every_nth_frame_from_the_first(video):
+    np.testing.assert_array_equal(load_clip(video, frames=4, stride=6), load_clip(video, frames=19)[::6])
+
+
+def test_last_frame_needed_may_be_the_last_of_the_file(video):
+    assert video_shape(video)[0] == 20
+    assert load_clip(video, frames=20).shape[0] == load_clip(video, frames=2, stride=19).shape[0] * 10
+    refused(video, "Lower", ClipTooShortError, load_clip, frames=2, stride=20)
+
+
+def test_crop_keeps_the_central_square(tmp_path):
+    rgb = np.full((3, 64, 128, 3), 200, np.uint8)
+    rgb[:, :, :32] = rgb[:, :, 96:] = 0  # left and right of the central square
+    path = write_video(tmp_path / "wide.mkv", rgb, "ffv1")
+    assert load_clip(path, frames=3, size=32, fit="crop").min() > 190
+    assert (load_clip(path, frames=3, size=32)[:, :, [0, -1]] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(96, 128), (97, 133)])  # by luma plane and by the exact path
+def test_crop_of_a_file_equals_crop_in_memory(tmp_path, shape):
+    path = write_video(tmp_path / "v.mkv", scene(3, *shape), "ffv1")
+    uncut = np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in decode_rgb(path)])
+    assert_agrees(load_clip(path, frames=3, size=48, fit="crop"), fit_frames(uncut, size=48, fit="crop"))
+
+
+def decode_rgb(path):
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def test_frames_that_change_size_are_fitted_one_by_one(tmp_path):
+    path = tmp_path / "changing.mjpeg"
+    images = [np.full(shape, level, np.uint8) for shape, level in (((40, 60), 50), ((80, 32), 150))]
+    path.write_bytes(b"".join(cv2.imencode(".jpg", image)[1].tobytes() for image in images))
+    clip = load_clip(path, frames=2, size=16)
+    np.testing.assert_allclose(clip.mean(axis=(1, 2)), [50, 150], atol=1)
+
+
+def test_rotation_tag_is_ignored(tmp_path):
+    upright = write_video(tmp_path / "upright.mp4", scene(4))
+    turned = tmp_path / "turned.mp4"
+    turned.write_bytes(upright.read_bytes())
+    quarter = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    patch_after(turned, b"tkhd", 44, quarter)  # ISO 14496-12: the matrix of the track header
+    with av.open(str(turned)) as container:
+        assert abs(next(container.decode(video=0)).rotation) == 90
+    np.testing.assert_array_equal(load_clip(turned, frames=4), load_clip(upright, frames=4))
+
+
+@pytest.mark.parametrize("name", ["a:b.avi", "clip %03d (1)!+.avi", "clip.txt"])
+def test_unusual_file_names_are_read(tmp_path, monkeypatch, video, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(video.read_bytes())
+    np.testing.assert_array_equal(load_clip(name, frames=3), load_clip(video, frames=3))
+
+
+@pytest.mark.parametrize("promised", [0, 3, 5000])
+def test_frame_count_of_the_header_is_not_trusted(video, promised):
+    patch_after(video, b"strh", 8 + 32, struct.pack("<I", promised))  # AVI stream header: dwLength
+    assert video_shape(video)[0] == 20
+    assert len(load_clip(video, frames=20)) == 20
+
+
+# --- Frames in memory ---------------------------------------------------------------------------
+
+
+def test_grey_of_rgb_weighs_the_colours_as_opencv():
+    rgb = scene(3)
+    expected = rgb @ np.array([0.299, 0.587, 0.114])
+    grey = grey_frames(rgb)
+    assert (grey.shape, grey.dtype) == (rgb.shape[:3], np.uint8)
+    assert np.abs(grey - expected).max() <= 0.51
+
+
+def test_frames_in_memory_are_stretched_bilinearly():
+    ramp = np.broadcast_to(np.arange(0, 240, 2, dtype=np.uint8), (2, 30, 120))
+    fitted = fit_frames(ramp, size=60)
+    assert (fitted.shape, fitted.dtype) == ((2, 60, 60), np.uint8)
+    np.testing.assert_allclose(fitted[1, 7], np.arange(60) * 4 + 1, atol=1)
+
+
+def test_crop_in_memory_takes_rows_of_a_tall_frame():
+    rows = np.broadcast_to(np.arange(90, dtype=np.uint8)[:, None], (1, 90, 30))
+    np.testing.assert_array_equal(fit_frames(rows, size=30, fit="crop")[0, :, 0], np.arange(30, 60))
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (0, 5, 6), (2, 5, 6, 3)])
+def test_frames_in_memory_of_another_shape_are_refused(shape):
+    with pytest.raises(DataError, match=r"Give uint8 \[T,H,W\]"):
+        fit_frames(np.zeros(shape, np.uint8), size=4)
+    with pytest.raises(DataError, match=r"Give uint8 \[T,H,W,3\]"):
+        grey_frames(np.zeros(shape, np.float32))
+
+
+# --- Unusable input -----------------------------------------------------------------------------
+
+
+def test_too_short_video_says_what_was_found_and_needed(video):
+    remedy = "Lower `frames` or `stride`, or leave the clip out"
+    message = refused(video, remedy, ClipTooShortError, load_clip)
+    assert "20 frames" in message
+    assert "70 are needed" in message
+    assert "truncated" not in message
+
+
+def test_truncated_video_gives_the_frames_it_has(tmp_path):
+    path = write_video(tmp_path / "cut.avi", scene(60))
+    whole = load_clip(path, frames=10)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    np.testing.assert_array_equal(load_clip(path, frames=10), whole)
+    message = refused(path, "download the file again", ClipTooShortError, load_clip, frames=60)
+    assert "promises 60" in message
+    assert "truncated" in message
+
+
+def test_damaged_video_ends_where_opencv_ends_it(tmp_path):
+    path = write_video(tmp_path / "damaged.avi", scene(30), "mjpeg", "yuvj420p")
+    pieces = path.read_bytes().split(b"\xff\xd8")  # how a JPEG image begins: image n is piece n
+    pieces[13] = bytes(len(pieces[13]) - 16) + pieces[13][-16:]  # at the end: size of the next image
+    path.write_bytes(b"\0\0".join([b"\xff\xd8".join(pieces[:13]), b"\xff\xd8".join(pieces[13:])]))
+    theirs = authors_steps(path)
+    assert video_shape(path)[0] == len(theirs) == 12
+    assert_agrees(load_clip(path, frames=len(theirs)), theirs)
+    refused(path, "download the file again", ClipTooShortError, load_clip, frames=30)
+
+
+def test_missing_file_and_folder_are_refused(tmp_path):
+    for call in (video_shape, load_clip):
+        refused(tmp_path / "none.avi", "Check the path", call=call)
+        refused(tmp_path, "Check the path", call=call)
+
+
+def test_empty_file_is_refused(tmp_path):
+    path = tmp_path / "empty.avi"
+    path.touch()
+    assert "0 bytes" in refused(path, "download the file again")
+
+
+@pytest.mark.parametrize("content", [b"this is text, not a video\n" * 50, bytes(5000), b"RIFF"])
+def test_other_content_is_refused(tmp_path, content):
+    path = tmp_path / "text.avi"
+    path.write_bytes(content)
+    refused(path, "download the file again", call=load_clip)
+
+
+def test_audio_alone_is_refused(tmp_path):
+    path = tmp_path / "sound.avi"
+    with wave.open(str(path), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(16000))
+    assert "no video" in refused(path, "Give a video file")
+
+
+def test_unknown_codec_is_refused(video):
+    raw = video.read_bytes()
+    video.write_bytes(raw.replace(b"FMP4", b"zzzz"))
+    assert video.read_bytes() != raw
+    assert "no video" in refused(video, "Give a video file")
+
+
+def test_headers_without_any_frame_are_refused(tmp_path):
+    path = write_video(tmp_path / "v.avi", scene(5))
+    raw = path.read_bytes()
+    path.write_bytes(raw[: raw.index(b"movi") + 4])
+    refused(path, "download the file again")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"frames": 0}, {"size": 0}, {"stride": 0}, {"stride": -1}, {"frames": 7.5}, {"fit": "letterbox"}],
+)
+def test_settings_are_checked_before_the_file(tmp_path, settings):
+    with pytest.raises(SettingError, match=next(iter(settings))):
+        load_clip(tmp_path / "none.avi", **settings)
+
+
+@pytest.mark.parametrize("settings", [{"size": 0}, {"size": 8, "fit": "letterbox"}])
+def test_settings_are_checked_for_frames_in_memory(settings):
+    with pytest.raises(SettingError):
+        fit_frames(np.zeros((2, 5, 6), np.uint8), **settings)
