@@ -64,13 +64,14 @@ def test_other_sizes_show_the_same_scene(label):
             assert abs(shrunk.mean() - b.mean()) < 3
 
 
-def test_every_group_of_every_class_renders_and_its_names_are_ucfs():
+def test_all_groups_render_and_their_names_are_ucfs():
     names = set()
     for label in LABELS:
         for group in range(1, UCF_GROUPS + 1):
-            clip = make_clip(label, group, 1, frames=1, shape=(24, 32))
-            assert grey(clip).std() > 8, "a picture, not a flat colour"
             names.add(clip_name(label, group, 1))
+            if group % 5 == label % 5:  # every label and every group, but not all 250 pairs, to save time
+                clip = make_clip(label, group, 1, frames=1, shape=(24, 32))
+                assert grey(clip).std() > 8, "a picture, not a flat colour"
     assert len(names) == 250
     assert all(re.fullmatch(UCF_GROUP_PATTERN, name) for name in names)
     assert clip_name(0, 1, 1) == "v_Mixing_g01_c01"
@@ -211,6 +212,7 @@ def test_written_videos_are_like_ucf50s(folder):
         clip = make_clip(label, 1, 1, frames=len(frames))
         assert np.abs(grey(np.array(frames)) - grey(clip)).mean() < 6, name
         assert np.abs(blurred(np.array(frames)) - blurred(clip)).mean() < 3, name
+        np.testing.assert_allclose(np.mean(frames, (0, 1, 2)), clip.mean((0, 1, 2)), atol=2, err_msg=name)
     assert set(counts) <= {9, 10, 11, 12}
     assert len(set(counts)) > 1, "the number of frames varies"
     record = json.loads((folder / "actions.json").read_text(encoding="utf-8"))

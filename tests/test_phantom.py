@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from viptt_core import phantom
+from viptt_core import phantom, phantom_patient, phantom_render
 from viptt_core.constants import HU_AIR, TB_CLASSES, TB_TRAIN_COUNTS
 from viptt_core.errors import DataError, SettingError
 from viptt_core.phantom import cohort_labels, make_phantom, write_imageclef
@@ -98,8 +98,8 @@ def test_another_grid_shows_the_same_patient_and_finding():
 
 
 def test_left_out_slices_follow_from_the_slice_thickness():
-    thickness = {make_phantom(seed, FOCAL, size=16).spacing[2] for seed in range(6)}
-    assert all(min(abs(t - s) for s in phantom.SLICE_THICKNESS) < 0.05 for t in thickness)
+    thickness = {make_phantom(seed, FOCAL, size=16).spacing[2] for seed in range(4)}
+    assert all(min(abs(t - s) for s in phantom_patient.SLICE_THICKNESS) < 0.05 for t in thickness)
     assert len(thickness) > 1
 
 
@@ -174,14 +174,14 @@ def test_findings_lie_in_the_lungs(scans, label):
 
 def test_infiltrates_are_ground_glass_patches_mostly_above(scans):
     upper, means = 0, []
-    for seed in range(12):
+    for seed in range(10):
         scan = make_phantom(seed, INFILTRATIVE, size=64, slices=32)
         pieces = ndimage.label(scan.finding)[0]
         largest = pieces == np.bincount(pieces[scan.finding]).argmax()
         means.append(scan.hu[largest].mean())
         lung = np.flatnonzero((scan.lungs > 0).any(axis=(0, 1)))
         upper += np.argwhere(scan.finding)[:, 2].mean() > lung.mean()
-    assert upper >= 8
+    assert upper >= 7
     assert -600 < np.mean(means) < -100
     assert np.min(means) > -720
     assert np.max(means) < -50
@@ -249,10 +249,10 @@ def test_knobs_act(monkeypatch):
 @pytest.mark.parametrize("radius", [0.5, 1.0, 1.5, 4.0])
 @pytest.mark.parametrize("shape", [(16, 8), (64, 60), (128, 20)])
 def test_small_nodules_keep_their_volume_on_every_grid(radius, shape):
-    grid = phantom._Grid(*shape, fov=240.0, length=240.0)
+    grid = phantom_render.Grid(*shape, fov=240.0, length=240.0)
     centre = np.array([[13.3, -21.7, 8.9], [-40.0, 35.0, -22.0]])
     found = np.zeros(grid.shape, bool)
-    phantom._splat(grid, centre, centre, np.full(2, radius), add=True, found=found)
+    phantom_render.splat(grid, centre, centre, np.full(2, radius), add=True, found=found)
     volume = grid.cover.sum(dtype=float) * grid.spacing.prod()
     assert volume == pytest.approx(2 * 4 / 3 * np.pi * radius**3, rel=0.02)
     assert grid.cover.max() <= 1.0001
@@ -323,7 +323,7 @@ def test_files_hold_the_phantoms(folder):
 def test_an_interrupted_set_resumes_and_keeps_what_is_there(tmp_path):
     write_imageclef(tmp_path, 3, progress=False, **SMALL)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    kept = tmp_path / "TRN_0001.nii.gz"
+    kept = tmp_path / "TRN_0003.nii.gz"  # its mask is lost, the scan must stay
     kept.write_bytes(b"already there")
     (tmp_path / "TRN_0002.nii.gz").unlink()
     (tmp_path / "masks1" / "TRN_0003.nii.gz").unlink()

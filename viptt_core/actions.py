@@ -136,8 +136,9 @@ def _paint(look: SimpleNamespace, rng: np.random.Generator) -> tuple[np.ndarray,
         for wy, wx in itertools.product(range(y + 6, bottom - 10, 18), range(x + 6, x + w - 8, 16)):
             far[wy : wy + 9, wx : wx + 8] = colour * rng.uniform(0.45, 0.8)
     depth = np.linspace(0, 1, rows - split, dtype=np.float32)[:, None, None]
-    texture = _fractal(rng, 256, columns, 40, 2.2)[(255 * depth[:, 0, 0] ** 0.6).astype(int)]  # finer afar
-    ground = np.float32(look.ground) + {"water": 22, "floor": 5, "asphalt": 8}.get(look.surface, 15) * texture[..., None]
+    finer = (255 * depth.ravel() ** 0.6).astype(int)  # towards the horizon
+    texture = _fractal(rng, 256, columns, 40, 2.2)[finer, :, None]
+    ground = np.float32(look.ground) + {"water": 22, "floor": 5, "asphalt": 8}.get(look.surface, 15) * texture
     if look.surface in ("floor", "asphalt", "clay"):  # seams, kerbs, court lines
         lines = (len(depth) * np.array((0.08, 0.2, 0.38, 0.62, 0.93))).astype(int)
         ground[lines] += -22 if look.surface == "floor" else 24
@@ -186,8 +187,8 @@ def _project(scene: moves.Scene, zoom: float, centre: np.ndarray, height: int, w
             lit=None if p.flat else fixed(spot + lit),
             shadow=None if p.flat else fixed(shade[:, a:b] + rounding * np.array((1, 0.5))),
             dark=tuple(colour * (1 if p.flat else 0.8)), bright=tuple(np.minimum(colour * 1.1, 255))))
-    dim = 0.8 if look.surface == "water" else 0.68
-    return SimpleNamespace(parts=parts, order=np.argsort(-np.stack(depths, 1), 1), dim=dim)
+    order, dim = np.argsort(-np.stack(depths, 1), 1), 0.8 if look.surface == "water" else 0.68
+    return SimpleNamespace(parts=parts, order=order, dim=dim)
 
 
 def _draw(frame: np.ndarray, drawing: SimpleNamespace, k: int) -> None:
@@ -241,15 +242,16 @@ def make_clip(label: int, group: int, clip: int, *, seed: int = 0, frames: int =
         SettingError: an argument is out of its range.
     """
     clip_name(label, group, clip)
-    _check(seed=(seed, 0), frames=(frames, 1), stride=(stride, 1), height=(shape[0], 24),
-           width=(shape[1], 32))  # fmt: skip
+    _check(seed=(seed, 0), frames=(frames, 1), stride=(stride, 1))
+    _check(height=(shape[0], 24), width=(shape[1], 32))
     look = _group_look(int(seed), int(label), int(group))
     rng = np.random.default_rng([seed, 2, label, group, clip])
     index = np.arange(frames) * stride
     time = index / UCF_FRAME_RATE
     # Everything that changes over time is a function of the frame's number, so that any stride agrees.
     speeds, starts = rng.uniform((0.5, 1.6, 7), (1.2, 3.2, 11), (4, 3)), rng.uniform(0, 2 * np.pi, (4, 3))
-    pan, nod, wander, flicker = np.sin(time[:, None, None] * speeds + starts).swapaxes(0, 1) @ (1, 0.5, 0.25)
+    waves = np.sin(time[:, None, None] * speeds + starts) * (1, 0.5, 0.25)  # [F, 4, 3]
+    pan, nod, wander, flicker = waves.sum(-1).T
     pan, nod = CAMERA_SHAKE * 0.05 * pan, CAMERA_SHAKE * 0.012 * nod
     scene = moves.Scene(look, time * look.hertz * rng.uniform(0.94, 1.06) + rng.uniform())
     forward, left = look.move(scene, look) or (0.0, 0.0)

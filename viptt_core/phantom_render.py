@@ -1,0 +1,300 @@
+"""Draws the patient of a synthetic chest CT, and what ails it, on any voxel grid."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from viptt_core.constants import HU_AIR
+from viptt_core.phantom_patient import (
+    AIRWAYS,
+    GREAT_VESSELS,
+    Mark,
+    chest,
+    draw_bones,
+    from_carina,
+    oval,
+    pull_at,
+)
+
+# --- Hounsfield units of tissues, unenhanced CT (textbook ranges) ------------------------------------------
+HU_FAT, HU_MUSCLE, HU_SKIN, HU_BLOOD, HU_HEART, HU_LIVER, HU_SPLEEN = -100, 52, 10, 42, 40, 58, 48
+HU_CORTEX, HU_MARROW, HU_CARTILAGE, HU_DISC, HU_FLUID, HU_TABLE, HU_FOAM = 620, 190, 110, 80, 12, -250, -930
+
+
+class Grid:
+    """Voxel centres in mm around the centre of the field of view; volumes are kept as [Z, Y, X] inside."""
+
+    def __init__(self, size: int, slices: int, fov: float, length: float) -> None:
+        self.shape = (slices, size, size)
+        self.spacing = np.array([fov / size, fov / size, length / slices])  # x, y, z
+        self.origin = -self.spacing * (np.array([size, size, slices]) - 1) / 2
+        axes = (self.origin[i] + self.spacing[i] * np.arange(self.shape[2 - i]) for i in range(3))
+        self.x, self.y, self.z = (axis.astype(np.float32) for axis in axes)
+        self.cover = np.zeros(self.shape, np.float32)  # scratch, always handed back empty
+
+    def slabs(self):
+        """Runs of whole slices, small enough that temporaries stay in cache."""
+        step = max(1, 300_000 // (self.shape[1] * self.shape[2]))
+        return (slice(k, k + step) for k in range(0, self.shape[0], step))
+
+
+def _to_scanner(p, points) -> np.ndarray:
+    """Patient mm -> scanner mm for points [n, 3]: volume loss, then roll, lean, nod and position."""
+    x, y, z = np.asarray(points, float).reshape(-1, 3).T
+    x = x + pull_at(p, z) * np.clip(1 - (x / p.wide) ** 2, 0, 1)
+    cos, sin = np.cos(np.radians(p.roll)), np.sin(np.radians(p.roll))
+    lean, nod = np.tan(np.radians(p.lean)), np.tan(np.radians(p.nod))
+    return np.stack(
+        [cos * x - sin * y + p.shift_x + lean * z, sin * x + cos * y + p.shift_y + nod * z, z], axis=-1
+    )
+
+
+def _to_patient(p, grid: Grid, k: slice):
+    """Patient coordinates x, y [Z, Y, X] and z [Z, 1, 1] of the voxels in slab k."""
+    z = grid.z[k, None, None]
+    x = grid.x - p.shift_x - np.float32(np.tan(np.radians(p.lean))) * z
+    y = grid.y[:, None] - p.shift_y - np.float32(np.tan(np.radians(p.nod))) * z
+    cos, sin = float(np.cos(np.radians(p.roll))), float(np.sin(np.radians(p.roll)))
+    return cos * x + sin * y, cos * y - sin * x, z
+
+
+def splat(grid: Grid, start, end, radius, gain=1.0, add: bool = False, found=None) -> None:
+    """Adds capsules (scanner mm) to grid.cover as the share of each voxel that they fill, times gain.
+
+    Below a voxel the capsule is spread over about one voxel an axis and then scaled to its true volume.
+    `add` sums overlapping capsules (nodules), else the largest share counts (tubes). `found` [Z, Y, X] bool
+    receives the voxels above half of each capsule's own maximum.
+    """
+    start, end, radius = (np.asarray(v, np.float32) for v in (start, end, radius))
+    gain = np.broadcast_to(np.float32(gain), radius.shape)
+    step = grid.spacing.astype(np.float32)
+    wide = np.sqrt(radius[:, None] ** 2 + (0.5 * step) ** 2)  # semi-axes
+    edge = np.prod(step / wide, axis=1) ** np.float32(1 / 3)  # width of the soft edge, relative to them
+    middle = (start + end) / 2
+    anchor = np.rint((middle - grid.origin) / step).astype(np.int64)
+    half = np.floor((np.abs(end - start) / 2 + wide * (1 + edge[:, None] / 2)) / step + 0.5).astype(np.int64)
+    half = np.where(half > 6, -(-half // 4) * 4, half)  # few distinct boxes, each vectorised
+    volume = np.pi * radius**2 * np.linalg.norm(end - start, axis=1) + 4 / 3 * np.pi * radius**3
+    inside = np.all((anchor + half >= 0) & (anchor - half < grid.shape[::-1]), axis=1)
+    kinds, kind = np.unique(half, axis=0, return_inverse=True)
+    for number, box in enumerate(kinds):
+        members = np.flatnonzero((kind.ravel() == number) & inside)
+        chunk = max(1, 200_000 // int(np.prod(2 * box + 1)))
+        for m in (members[i : i + chunk] for i in range(0, len(members), chunk)):
+            rel, run, index, valid = [], [], [], []
+            for i in range(3):
+                shape = [len(m), 1, 1, 1]
+                shape[3 - i] = -1
+                voxel = anchor[m, i, None] + np.arange(-box[i], box[i] + 1)
+                position = (grid.origin[i] + step[i] * voxel).astype(np.float32)
+                rel.append(((position - start[m, i, None]) / wide[m, i, None]).reshape(shape))
+                run.append(((end[m, i] - start[m, i]) / wide[m, i]).reshape(-1, 1, 1, 1))
+                valid.append(((voxel >= 0) & (voxel < grid.shape[2 - i])).reshape(shape))
+                index.append(voxel.clip(0, grid.shape[2 - i] - 1).reshape(shape))
+            length = run[0] ** 2 + run[1] ** 2 + run[2] ** 2 + np.float32(1e-9)
+            t = (rel[0] * (run[0] / length) + rel[1] * (run[1] / length) + rel[2] * (run[2] / length)).clip(
+                0, 1
+            )
+            q = np.sqrt(sum((rel[i] - t * run[i]) ** 2 for i in range(3)))
+            share = (0.5 + (1 - q) / edge[m, None, None, None]).clip(0, 1)
+            drawn = share.sum(axis=(1, 2, 3)) * step.prod()
+            ratio = np.minimum(volume[m] / drawn, 1 / share.max(axis=(1, 2, 3))) * gain[m]
+            share *= ratio.astype(np.float32)[:, None, None, None]
+            flat = (index[2] * grid.shape[1] + index[1]) * grid.shape[2] + index[0]
+            if found is not None:
+                peak = share.max(axis=(1, 2, 3), keepdims=True)
+                found.reshape(-1)[flat[(share >= 0.5 * peak) & valid[0] & valid[1] & valid[2]]] = True
+            share *= valid[0] & valid[1] & valid[2]
+            (np.add if add else np.maximum).at(grid.cover.reshape(-1), flat.ravel(), share.ravel())
+
+
+def _flush(grid: Grid, hu, value: float, lung=None, clip: bool = False, erase: bool = False) -> None:
+    """Composites grid.cover into hu and empties it; `clip` keeps to the lung, `erase` shrinks the lung."""
+    for k in range(grid.shape[0]):
+        cover = grid.cover[k]
+        if not cover.any():
+            continue
+        np.minimum(cover, 1, out=cover)
+        if clip:
+            cover *= lung[k]
+        # Disease only adds tissue (vessels stay visible in it); air replaces whatever is there.
+        hu[k] += cover * (np.maximum(value - hu[k], 0) if clip and value > -800 else value - hu[k])
+        if erase:
+            lung[k] *= 1 - cover
+        cover[:] = 0
+
+
+def _paint_slab(p, grid: Grid, k: slice, texture):
+    """Everything that is not a capsule: table, wall, spine, organs, lungs -> hu, lung share [Z, Y, X]."""
+    sx, _, sz = (float(s) for s in grid.spacing)
+    x, y, z = _to_patient(p, grid, k)
+    cavity, lung, heart, above = chest(p, x, y, z, (sx, sx, sz))
+    ax = np.abs(x)
+    soft = lambda depth: np.clip(depth / sx + 0.5, 0, 1)  # noqa: E731  depth in mm -> share of the voxel
+
+    def paint(share, value):
+        np.add(hu, share * (value - hu), out=hu)
+
+    hu = np.full(x.shape, HU_AIR, np.float32)
+    table = grid.y[:, None] + p.half_depth + p.table_gap - p.shift_y + 16 - grid.x**2 / 700 + 0 * z
+    paint(soft(np.minimum(-table, table + 24)), HU_FOAM)
+    paint(np.maximum(soft(1.2 - np.abs(table)), soft(1.2 - np.abs(table + 24))), HU_TABLE)
+    # Body: skin, fat, and a muscle coat that is thick over the chest, beside the spine and at the shoulders.
+    top = np.clip((z - p.apex + 45) / 60, 0, 1)
+    skin = oval(x, y + 10, p.half_width * (1 - 0.05 * top), p.half_depth * (1 - 0.20 * top * top), 0.35)
+    paint(soft(skin), HU_SKIN)
+    paint(soft(skin - 2), HU_FAT + 8 * texture)
+    upper = np.clip((z - p.base) / p.height - 0.2, 0, 1)
+    bump = lambda at, width: 1 / (1 + ((ax - at) / width) ** 2) ** 2  # noqa: E731
+    coat = (
+        17 + np.where(y > 0, 26 * upper * bump(62, 45), 14 * bump(30, 26) + 16 * bump(p.wide, 40)) + 90 * top
+    )
+    muscle = np.minimum(np.minimum(coat + cavity, skin - p.fat), -cavity - 1)
+    streak = np.abs(cavity + 18 + 3 * texture) - 1.2 + 40 * top  # fat plane between coat and ribs
+    planes = (
+        14 * np.abs(np.sin(ax / 23 + y / 37 + 0.3 * texture)) - 2 + 40 * (1 - np.clip(2 * top, 0, 1))
+    )  # shoulders
+    paint(
+        soft(np.minimum(muscle, np.minimum(streak, planes))) * (1 - 0.6 * np.clip(texture - 1.1, 0, 1)),
+        HU_MUSCLE + 5 * texture,
+    )
+    # Under the diaphragm.
+    belly = np.minimum(soft(cavity - 2), np.clip(0.5 - above - 2 / max(sx, sz), 0, 1))
+    if belly.any():
+        liver = oval(x + 52, y - 4, 98, p.deep * 0.93) + 4 * texture
+        paint(belly * soft(liver), HU_LIVER + 3 * texture)
+        paint(belly * soft(oval(x - 0.72 * p.wide, y + 0.45 * p.deep, 30, 34)), HU_SPLEEN)
+        stomach = oval(x - 0.5 * p.wide, y - 0.30 * p.deep, 42, 34)
+        paint(belly * soft(stomach), 45)
+        paint(belly * soft(stomach - 4), np.where(y > 0.32 * p.deep, HU_AIR, HU_FLUID))
+    # Heart; lungs, denser towards the back.
+    share = np.clip(heart + 0.5, 0, 1) * np.clip(above + 0.5, 0, 1) * soft(cavity - 3)
+    paint(share, HU_HEART + 3 * texture)
+    lung = np.clip(lung + 0.5, 0, 1)
+    paint(lung, p.lung_hu - p.dependent * np.clip(y / p.deep, -1, 1) / 2 + 14 * texture)
+    fissure = np.abs(z - p.base - 0.50 * p.height + 1.05 * y - 0.15 * ax) * 0.68
+    paint(lung * np.clip((0.6 + sx / 2 - fissure) / sx, 0, 1) * min(1.0, 1 / sx), -640)
+    _paint_spine(p, grid, hu, lung, x, y, z, texture)
+    return hu, lung
+
+
+def _paint_spine(p, grid, hu, lung, x, y, z, texture) -> None:
+    """Vertebral bodies with a cortex, discs, canal and arch, in the small window that holds them."""
+    sx = float(grid.spacing[0])
+    near = (
+        np.abs(grid.x - p.shift_x) < 55,
+        (grid.y - p.shift_y < p.spine_y + 45) & (grid.y - p.shift_y > p.spine_y - 60),
+    )
+    if not (near[0].any() and near[1].any()):
+        return
+    cols, rows = (slice(np.flatnonzero(n)[0], np.flatnonzero(n)[-1] + 1) for n in near)
+    window = (slice(None), rows, cols)
+    bone, x, y, texture = hu[window], x[window], y[window] - p.spine_y, texture[window]
+    soft = lambda depth: np.clip(depth / sx + 0.5, 0, 1)  # noqa: E731
+    along = (0.40 - np.abs((z / p.vertebra - p.phase) % 1 - 0.5)) * p.vertebra  # > 0 inside a vertebra
+    body = oval(x, y, 17.0, 14.0, 0.2)
+    depth = np.minimum(body, along)
+    arch = np.minimum(oval(x, y + 22, 17, 13), 4 - oval(x, y + 22, 13, 10) + 3)
+    parts = ((soft(body), HU_DISC), (soft(np.minimum(arch, along + 4)), HU_CORTEX * 0.6 * p.bone),
+             (soft(depth), HU_CORTEX * 0.8 * p.bone), (soft(depth - 1.8), HU_MARROW * p.bone + 14 * texture),
+             (soft(oval(x, y + 22, 10.0, 8.0)), 25))  # fmt: skip
+    for share, value in parts:
+        bone += share * (value - bone)
+
+
+def _paint_mark(p, grid: Grid, hu, lung, mark: Mark, found=None) -> None:
+    """Composites one mark into hu inside the lung; `found` receives where it is."""
+    if not mark.rough:
+        start = _to_scanner(p, mark.centre)
+        end = start if mark.end is None else _to_scanner(p, mark.end)
+        splat(grid, start, end, mark.radius, mark.gain, mark.end is None, found)
+        return _flush(grid, hu, mark.hu, lung, clip=True)
+    centre, step = _to_scanner(p, mark.centre)[0], grid.spacing
+    reach = mark.radius * (1 + mark.rough) + mark.soft + step
+    low = np.maximum(np.ceil((centre - reach - grid.origin) / step), 0).astype(int)
+    high = (
+        np.minimum(np.floor((centre + reach - grid.origin) / step), np.array(grid.shape[::-1]) - 1).astype(
+            int
+        )
+        + 1
+    )
+    if np.any(high <= low):
+        return None
+    rel = [axis[a:b] - c for axis, a, b, c in zip((grid.x, grid.y, grid.z), low, high, centre, strict=True)]
+    rel = [rel[0][None, None], rel[1][None, :, None], rel[2][:, None, None]]
+    lattice = np.random.default_rng(mark.seed).standard_normal((16, 16, 16)).astype(np.float32)
+    box = tuple(slice(a, b) for a, b in zip(low[::-1], high[::-1], strict=True))
+    size = float(mark.radius.mean())
+    waves = 0.0
+    for scale, weight in ((0.55 * size, 0.75), (0.22 * size, 0.4)):  # coarse lobes and finer tongues
+        at = np.broadcast_arrays(*(r / scale + 8 for r in rel))
+        waves = waves + weight * ndimage.map_coordinates(lattice, at, order=1, mode="grid-wrap")
+    q = np.sqrt(sum((r / a) ** 2 for r, a in zip(rel, mark.radius, strict=True)))
+    depth = (1 + mark.rough * np.clip(waves, -1.2, 1) - q) * size
+    share = np.clip(0.5 + depth / (mark.soft + float(step.prod()) ** (1 / 3)), 0, 1)
+    share *= mark.gain * np.clip(1 + 0.5 * mark.rough * waves, 0.3, 1) * lung[box]
+    if found is not None and share.size:
+        found[box] |= share > max(0.5 * float(share.max()), 1e-6)
+    hu[box] += share * (np.maximum(mark.hu - hu[box], 0) if mark.hu > -800 else mark.hu - hu[box])
+    return None
+
+
+def render(p, grid: Grid, marks: list[Mark], noise: np.random.Generator):
+    """Patient p with `marks` on a grid -> hu int16, lungs uint8, finding bool, each [Z, Y, X]."""
+    hu, lung = np.empty(grid.shape, np.float32), np.empty(grid.shape, np.float32)
+    side, found = np.empty(grid.shape, bool), np.zeros(grid.shape, bool)
+    for k in grid.slabs():
+        level = (grid.z[k] / p.length + 0.5) * (len(p.texture) - 1)
+        low = np.clip(level.astype(int), 0, len(p.texture) - 2)
+        part = (level - low)[:, None, None].astype(np.float32)
+        planes = p.texture[low] * (1 - part) + p.texture[low + 1] * part
+        texture = np.stack(
+            [cv2.resize(plane, grid.shape[:0:-1], interpolation=cv2.INTER_CUBIC) for plane in planes]
+        )
+        hu[k], lung[k] = _paint_slab(p, grid, k, texture)
+        x, _, z = _to_patient(p, grid, k)
+        side[k] = x > pull_at(p, z)
+
+    def tubes(parts, value, erase=False):
+        splat(grid, _to_scanner(p, parts[0]), _to_scanner(p, parts[1]), parts[2])
+        _flush(grid, hu, value, lung, erase=erase)
+
+    *bones, bony = draw_bones(p)
+    tubes([v[~bony] for v in bones], HU_CARTILAGE)
+    tubes([v[bony] for v in bones], HU_CORTEX * p.bone)
+    tubes([bones[0][bony], bones[1][bony], bones[2][bony] - 1.6], HU_MARROW * p.bone)
+    great, air = ([(from_carina(p, path[:-1]), from_carina(p, path[1:]), np.full(len(path) - 1, radius))
+                   for radius, path in paths] for paths in (GREAT_VESSELS, AIRWAYS))  # fmt: skip
+    great, air = ([np.concatenate(v) for v in zip(*parts, strict=True)] for parts in (great, air))
+    great[2] *= p.aorta
+    tubes(great, HU_BLOOD, erase=True)
+    tubes(p.vessels, HU_BLOOD)
+    mask = np.where(lung > 0.5, 1 + side, 0).astype(np.uint8)
+    for mark in p.incidental:
+        _paint_mark(p, grid, hu, lung, mark)
+    for mark in marks:
+        _paint_mark(p, grid, hu, lung, mark, found)
+    air = [np.concatenate(v) for v in zip(air, p.bronchi, strict=True)]
+    wall = np.minimum(0.35 + 0.12 * air[2], 1.5)
+    tubes([air[0], air[1], air[2] + wall], 10)
+    tubes(air, HU_AIR + 5)
+    found &= lung > 0
+    _add_noise(p, grid, hu, noise)
+    return np.clip(np.rint(hu), -1024, 3071).astype(np.int16), mask, found
+
+
+def _add_noise(p, grid: Grid, hu, rng) -> None:
+    """Scanner noise, correlated over about a voxel, and -1000 HU outside the round field of view."""
+    sx = float(grid.spacing[0])
+    voxel = float(grid.spacing.prod()) ** (1 / 3)
+    kernel = cv2.getGaussianKernel(5, max(p.kernel / sx, 0.05), cv2.CV_32F)
+    sd = p.noise * (1.5 / voxel) ** 0.5 / float((kernel**2).sum())
+    outside = grid.x**2 + grid.y[:, None] ** 2 > (p.fov / 2) ** 2
+    before = np.zeros(grid.shape[1:], np.float32)
+    for k in range(grid.shape[0]):
+        white = rng.standard_normal(grid.shape[1:], dtype=np.float32)
+        hu[k] += sd * cv2.sepFilter2D(0.94 * white + 0.34 * before, -1, kernel, kernel)
+        hu[k][outside] = HU_AIR
+        before = white
