@@ -245,8 +245,7 @@ def make_clip(label: int, group: int, clip: int, *, seed: int = 0, frames: int =
     _check(seed=(seed, 0), frames=(frames, 1), stride=(stride, 1))
     _check(height=(shape[0], 24), width=(shape[1], 32))
     look = _group_look(int(seed), int(label), int(group))
-    rng = np.random.default_rng([seed, 2, label, group, clip])
-    index = np.arange(frames) * stride
+    rng, index = np.random.default_rng([seed, 2, label, group, clip]), np.arange(frames) * stride
     time = index / UCF_FRAME_RATE
     # Everything that changes over time is a function of the frame's number, so that any stride agrees.
     speeds, starts = rng.uniform((0.5, 1.6, 7), (1.2, 3.2, 11), (4, 3)), rng.uniform(0, 2 * np.pi, (4, 3))
@@ -257,7 +256,6 @@ def make_clip(label: int, group: int, clip: int, *, seed: int = 0, frames: int =
     forward, left = look.move(scene, look) or (0.0, 0.0)
     zoom = look.size * rng.uniform(0.93, 1.07)
     speed = zoom * (forward * np.cos(look.heading) - look.side * left * np.sin(look.heading))
-
     enlarge = -(-SMALL // min(shape))
     height, width = shape[0] * enlarge, shape[1] * enlarge
     middle = ASPECT / 2 + DRIFT * (0.07 * wander + rng.uniform(-0.1, 0.1))

@@ -160,8 +160,7 @@ def mixing(scene, look):
     grips = bowl + (-0.02, 0.125, 0.06), tip + (-0.05, -0.03, 0.15)
     hands = scene.body(xyz(0, 0.012 * np.sin(wave / 2), 0.5), grips, pair(0, 0.08, 0.045),
                        lean=0.22 + 0.03 * np.sin(wave), twist=0.08 * np.sin(wave))
-    wood = np.array((150, 118, 88)) * (0.7 + 0.6 * look.variant)
-    edge = pair(0.62, 1.9, 0.53)
+    wood, edge = np.array((150, 118, 88)) * (0.7 + 0.6 * look.variant), pair(0.62, 1.9, 0.53)
     scene.add([*edge, *pair(0.14, 1.9, 0.53)], 0, wood * 1.15, nudge=-0.25, flat=True)  # table
     scene.add([*edge, *pair(0.62, 1.9, -0.3)], 0, wood * 0.8, nudge=0.05, flat=True)
     shell = np.concatenate([ring(14, 0.118, 0.05), ring(14, 0.10, 0), ring(14, 0.06, -0.055)])
