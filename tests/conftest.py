@@ -35,10 +35,11 @@ def make_clip_set():
     def make(n=20, frames=3, size=16, classes=2, seed=0, **fields) -> ClipSet:
         rng = np.random.default_rng(seed)
         labels = np.arange(n) % classes
-        clips = rng.integers(0, 60, (n, frames, size, size)) + (labels * 150 // max(classes - 1, 1))[:, None, None, None]
+        brightness = labels * 150 // max(classes - 1, 1)
+        clips = rng.integers(0, 60, (n, frames, size, size)) + brightness[:, None, None, None]
         settings = {
-            "labels": labels, "groups": np.array([f"g{i}" for i in range(n)]), "names": np.array([f"c{i}" for i in range(n)]),
-            "class_names": tuple(f"class{k}" for k in range(classes)), "source": {"test": seed},
+            "labels": labels, "groups": np.array([f"g{i}" for i in range(n)]),
+            "names": np.array([f"c{i}" for i in range(n)]), "class_names": tuple(f"class{k}" for k in range(classes)), "source": {"test": seed},
         }  # fmt: skip
         return ClipSet(clips.astype(np.uint8), **(settings | fields))
 

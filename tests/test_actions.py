@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from viptt_core import actions
-from viptt_core.actions import clip_name, make_clip, write_ucf50
-from viptt_core.choreography import FOREARM, SHANK, THIGH, UPPER_ARM, bend, keyed
 from viptt_core.constants import UCF_CLASSES, UCF_FRAME_RATE, UCF_FRAME_SIZE, UCF_GROUP_PATTERN, UCF_GROUPS
 from viptt_core.errors import DataError, SettingError
+from viptt_core.synthetic import actions
+from viptt_core.synthetic.actions import clip_name, make_clip, write_ucf50
+from viptt_core.synthetic.choreography import FOREARM, SHANK, THIGH, UPPER_ARM, bend, keyed
 
 LABELS = range(len(UCF_CLASSES))
 SMALL = {"frames": 8, "stride": 4, "shape": (48, 64)}

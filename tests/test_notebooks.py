@@ -94,7 +94,7 @@ def test_a_misspelt_parameter_fails_before_any_work_and_names_the_near_match(tmp
 
 def test_imports_are_followed_through_the_package():
     modules = imported_modules("from viptt_core.datasets import load_for\n")
-    assert {"datasets", "ct", "video", "phantom", "actions", "store", "presets", "errors"} <= set(modules)
+    assert {"datasets", "ct", "video", "synthetic.phantom", "synthetic.patient", "store", "errors"} <= set(modules)
     assert "train" not in modules and "figures" not in modules
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from viptt_core import phantom, phantom_patient, phantom_render
 from viptt_core.constants import HU_AIR, TB_CLASSES, TB_TRAIN_COUNTS
 from viptt_core.errors import DataError, SettingError
-from viptt_core.phantom import cohort_labels, make_phantom, write_imageclef
+from viptt_core.synthetic import patient, phantom, render
+from viptt_core.synthetic.phantom import cohort_labels, make_phantom, write_imageclef
 
 INFILTRATIVE, FOCAL, TUBERCULOMA, MILIARY, FIBRO_CAVERNOUS = range(5)
 GRID = {"size": 96, "slices": 40}
@@ -99,7 +99,7 @@ def test_another_grid_shows_the_same_patient_and_finding():
 
 def test_left_out_slices_follow_from_the_slice_thickness():
     thickness = {make_phantom(seed, FOCAL, size=16).spacing[2] for seed in range(4)}
-    assert all(min(abs(t - s) for s in phantom_patient.SLICE_THICKNESS) < 0.05 for t in thickness)
+    assert all(min(abs(t - s) for s in patient.SLICE_THICKNESS) < 0.05 for t in thickness)
     assert len(thickness) > 1
 
 
@@ -249,10 +249,10 @@ def test_knobs_act(monkeypatch):
 @pytest.mark.parametrize("radius", [0.5, 1.0, 1.5, 4.0])
 @pytest.mark.parametrize("shape", [(16, 8), (64, 60), (128, 20)])
 def test_small_nodules_keep_their_volume_on_every_grid(radius, shape):
-    grid = phantom_render.Grid(*shape, fov=240.0, length=240.0)
+    grid = render.Grid(*shape, fov=240.0, length=240.0)
     centre = np.array([[13.3, -21.7, 8.9], [-40.0, 35.0, -22.0]])
     found = np.zeros(grid.shape, bool)
-    phantom_render.splat(grid, centre, centre, np.full(2, radius), add=True, found=found)
+    render.splat(grid, centre, centre, np.full(2, radius), add=True, found=found)
     volume = grid.cover.sum(dtype=float) * grid.spacing.prod()
     assert volume == pytest.approx(2 * 4 / 3 * np.pi * radius**3, rel=0.02)
     assert grid.cover.max() <= 1.0001

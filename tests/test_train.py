@@ -12,7 +12,14 @@ from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
 from viptt_core.train import (
-    EarlyStopping, ReduceOnPlateau, TrainingError, balanced_class_weights, epoch_batches, fit, predict_logits, to_input,
+    EarlyStopping,
+    ReduceOnPlateau,
+    TrainingError,
+    balanced_class_weights,
+    epoch_batches,
+    fit,
+    predict_logits,
+    to_input,
     weighted_loss,
 )  # fmt: skip
 

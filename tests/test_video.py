@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from viptt_core.errors import ClipTooShortError, DataError, SettingError
-from viptt_core.video import video_shape, fit_frames, grey_frames, load_clip
+from viptt_core.video import fit_frames, grey_frames, load_clip, video_shape
 
 SHARED = Path(
     os.environ.get("VIPTT_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -83,7 +83,7 @@ def _positive(text: str) -> int:
 
 def _phantom(options) -> None:
     from viptt_core.env import available_cores
-    from viptt_core.phantom import write_imageclef
+    from viptt_core.synthetic.phantom import write_imageclef
 
     folder = write_imageclef(options.folder, options.n, seed=options.seed, size=options.size,
                              slices=options.slices, n_jobs=options.jobs or available_cores())  # fmt: skip
@@ -91,8 +91,8 @@ def _phantom(options) -> None:
 
 
 def _actions(options) -> None:
-    from viptt_core.actions import write_ucf50
     from viptt_core.env import available_cores
+    from viptt_core.synthetic.actions import write_ucf50
 
     folder = write_ucf50(options.folder, seed=options.seed, groups=options.groups,
                          clips_per_group=options.clips, n_jobs=options.jobs or available_cores())  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import inspect
 import re
 from collections import Counter
@@ -12,19 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from viptt_core import actions as actions_generator
-from viptt_core import ct, phantom as phantom_generator, video
+from viptt_core import ct, video
 from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE, TB_CLASSES, UCF_CLASSES, UCF_GROUP_PATTERN
 from viptt_core.errors import DataError, SettingError
+from viptt_core.labels import find_labels, read_labels
 from viptt_core.presets import Preset, check_choice
 from viptt_core.store import ClipSet, Item, build_clip_set, fingerprint
+from viptt_core.synthetic import actions as actions_generator
+from viptt_core.synthetic import phantom as phantom_generator
 
 VIDEO_ENDINGS = (".avi", ".mp4", ".mkv", ".webm")
 SCAN_ENDINGS = (".nii.gz", ".nii")
 MASK_FOLDERS = ("masks1", "masks2", "findings")  # same file names as the scans, but no scans
-LABEL_COLUMNS = ("FileName", "TypeOfTB")
 # Synthetic scans are simulated on a grid this much finer than asked for, then prepared as real ones.
-PHANTOM_OVERSAMPLING = 1.5
+PHANTOM_OVERSAMPLING = 2
 
 
 def ucf50(
@@ -117,8 +117,8 @@ def imageclef(
             scans share a name, or scans are unreadable.
     """
     root = _existing_folder(root, "scans (.nii.gz) and the label CSV")
-    table = _find_labels(root) if labels is None else Path(labels)
-    label_of = _read_labels(table)
+    table = find_labels(root) if labels is None else Path(labels)
+    label_of = read_labels(table)
     paths = [
         path
         for path in sorted(root.rglob("*.nii*"))
@@ -176,7 +176,8 @@ def phantom(
     """
     _no_root("phantom", root)
     labels = phantom_generator.cohort_labels(n, seed)
-    items = [Item(f"PHA_{i + 1:04d}", int(label), f"PHA_{i + 1:04d}", (i, int(label))) for i, label in enumerate(labels)]
+    names = [f"PHA_{i + 1:04d}" for i in range(n)]
+    items = [Item(name, int(labels[i]), name, (i, int(labels[i]))) for i, name in enumerate(names)]
     return build_clip_set(
         items,
         partial(_simulate_scan, seed=seed, frames=frames, size=size, hu_window=tuple(hu_window), finding=finding),
@@ -288,7 +289,7 @@ def _simulate_scan(source: tuple[int, int], *, seed: int, frames: int, size: int
     index, label = source
     scan = phantom_generator.make_phantom(
         (seed, index), label, size=round(PHANTOM_OVERSAMPLING * size),
-        slices=round(PHANTOM_OVERSAMPLING * frames), finding=finding,
+        finding=finding,
     )  # fmt: skip
     return _to_grey_levels(ct.prepare_volume(scan.hu, depth=frames, size=size, hu_window=hu_window))
 
@@ -344,43 +345,3 @@ def _group_of(path: Path, pattern: re.Pattern) -> str:
             r"together, such as '(seq\d+)'; '(.*)' makes each file its own group.",
         )  # fmt: skip
     return match[1]
-
-
-def _find_labels(root: Path) -> Path:
-    """The one CSV in `root` whose header names the label columns."""
-    tables = [path for path in sorted(root.glob("*.csv")) if set(LABEL_COLUMNS) <= set(_header(path))]
-    if len(tables) == 1:
-        return tables[0]
-    found = ", ".join(path.name for path in tables) or "none"
-    raise DataError(
-        f"one CSV with the columns {', '.join(LABEL_COLUMNS)} is needed, found: {found}.", path=root,
-        remedy="Put the label file there, or name it with the setting labels=PATH.",
-    )  # fmt: skip
-
-
-def _header(path: Path) -> list[str]:
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-        return [column.strip() for column in next(csv.reader(file), [])]
-
-
-def _read_labels(path: Path) -> dict[str, int]:
-    """Label index 0..4 of each file name in the CSV."""
-    if not path.is_file():
-        raise DataError("no such file.", path=path, remedy="Give the label CSV.")
-    if not set(LABEL_COLUMNS) <= set(_header(path)):
-        raise DataError(f"lacks the columns {', '.join(LABEL_COLUMNS)}.", path=path,
-                        remedy=f"Its first line must be '{','.join(LABEL_COLUMNS)}'.")  # fmt: skip
-    labels: dict[str, int] = {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        for row in csv.DictReader(file, skipinitialspace=True):
-            row = {(key or "").strip(): (value or "").strip() for key, value in row.items() if isinstance(value, str)}
-            name, number = row.get("FileName", ""), row.get("TypeOfTB", "")
-            if number not in {str(k + 1) for k in range(len(TB_CLASSES))}:
-                raise DataError(f"'{name}' has the unknown label '{number}'.", path=path,
-                                remedy=f"TypeOfTB is a number from 1 to {len(TB_CLASSES)}.")  # fmt: skip
-            if name in labels:
-                raise DataError(f"'{name}' is there twice.", path=path, remedy="Keep one row a scan.")
-            labels[name] = int(number) - 1
-    if not labels:
-        raise DataError("holds no label.", path=path, remedy="Add one row a scan: FileName,TypeOfTB.")
-    return labels

@@ -20,8 +20,9 @@ from viptt_core.store import ClipSet, digest
 from viptt_core.train import fit, predict_logits
 
 # A checkpoint is only reused when none of these changed in meaning.
-TRAINING_CODE = ("actions", "augment", "ct", "datasets", "experiment", "model", "phantom", "presets",
-                 "splits", "store", "train", "video")  # fmt: skip
+TRAINING_CODE = ("augment", "ct", "datasets", "experiment", "model", "presets", "splits", "store",
+                 "synthetic.actions", "synthetic.choreography", "synthetic.patient", "synthetic.phantom",
+                 "synthetic.render", "train", "video")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,21 +91,25 @@ def scrub(notebook, root: Path) -> None:
 
 def imported_modules(source: str) -> list[str]:
     """Modules of this package a notebook imports, and those they import in turn, sorted."""
-    pattern = re.compile(r"^\s*from viptt_core\.(\w+) import|^\s*from viptt_core import ([\w, ]+)", re.MULTILINE)
     package = Path(__file__).parent
 
+    def file_of(module: str) -> Path:
+        return package.joinpath(*module.split(".")).with_suffix(".py")
+
     def direct(text: str) -> set[str]:
-        found = set()
-        for one, several in pattern.findall(text):
-            found |= {one} if one else {part.split(" as ")[0].strip() for part in several.split(",")}
-        return {name for name in found if (package / f"{name}.py").is_file()}
+        named = set()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package.name:
+                named |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        modules = {name.partition(".")[2] for name in named} - {""}
+        return {module for module in modules if file_of(module).is_file()}
 
     seen: set[str] = set()
     todo = direct(source)
     while todo:
-        name = todo.pop()
-        seen.add(name)
-        todo |= direct((package / f"{name}.py").read_text("utf-8")) - seen
+        module = todo.pop()
+        seen.add(module)
+        todo |= direct(file_of(module).read_text("utf-8")) - seen
     return sorted(seen)
 
 

@@ -21,18 +21,18 @@ from scipy import ndimage
 
 from viptt_core.constants import TB_CLASSES, TB_TRAIN_COUNTS
 from viptt_core.errors import DataError, SettingError
-from viptt_core.phantom_patient import Mark, draw_patient, hull, sites
-from viptt_core.phantom_render import Grid, render
+from viptt_core.synthetic.patient import Mark, draw_patient, hull, sites
+from viptt_core.synthetic.render import Grid, render
 
-VERSION = "1"  # of the generator, recorded with every result: raise it when the output changes
+VERSION = "3"  # of the generator, recorded with every result: raise it when the output changes
 
 # --- Difficulty: what makes the five types easier or harder to tell apart ----------------------------------
 FINDING_CONTRAST = 1.0  # opacity of every soft finding; below 1 all disease is fainter
-MIMIC_PROBABILITY = 0.35  # chance of each feature that a finding borrows from another type
-FAINT_PROBABILITY = 0.25  # chance that a finding is drawn with FAINT_GAIN times its opacity
+MIMIC_PROBABILITY = 0.2  # chance of each feature that a finding borrows from another type
+FAINT_PROBABILITY = 0.1  # chance that a finding is drawn with FAINT_GAIN times its opacity
 FAINT_GAIN = 0.65
-MILIARY_COUNT = ((500, 1500), (1500, 7000))  # nodules, log-uniform: sparse (a mimic) and usual
-INCIDENTAL_PROBABILITY = 0.30  # chance of each benign background finding, in every patient
+MILIARY_COUNT = ((2000, 4000), (5000, 12000))  # nodules, log-uniform: sparse (a mimic) and usual
+INCIDENTAL_PROBABILITY = 0.15  # chance of each benign background finding, in every patient
 NOISE_SD = (10.0, 40.0)  # HU at 1.5 mm voxels, drawn per scanner
 
 
@@ -77,9 +77,9 @@ def _patch(rng, centre, radius, hu, gain=1.0, rough=0.5, soft=6.0) -> Mark:
 def _infiltrative(rng, p, gain, mimic) -> list[Mark]:
     """Ill-defined patches with small satellites, mostly in the upper lobes."""
     marks, side = [], int(rng.choice((-1, 1)))
-    size = (8, 13) if mimic() else (13, 32)  # small ones look focal
+    size = (12, 17) if mimic() else (19, 36)  # small ones look focal
     zone = (0.55, 0.97) if rng.random() < 0.85 else (0.1, 0.6)
-    for _ in range(1 + rng.binomial(3, 0.4)):
+    for _ in range(1 + rng.binomial(4, 0.5)):
         centre = sites(rng, p, 1, side=side if rng.random() < 0.75 else -side, height=zone, margin=7)[0]
         radius = rng.uniform(*size) * rng.uniform(0.7, 1.25, 3)
         marks.append(_patch(rng, centre, radius, rng.uniform(-300, 20), 0.92 * gain, 0.7, rng.uniform(5, 11)))
@@ -94,8 +94,8 @@ def _focal(rng, p, gain, mimic) -> list[Mark]:
     """One or few soft foci under 12 mm in one or two segments."""
     marks, zone = [], (0.5, 0.97) if rng.random() < 0.65 else (0.05, 0.6)
     for segment in sites(rng, p, 1 + int(rng.random() < 0.4), height=zone, margin=9):
-        for centre in sites(rng, p, int(rng.integers(1, 4)), near=segment, spread=10, margin=4):
-            radius = rng.uniform(2.3, 5.2)
+        for centre in sites(rng, p, int(rng.integers(2, 7)), near=segment, spread=16, margin=4):
+            radius = rng.uniform(3.2, 5.4)
             marks.append(
                 _patch(rng, centre, radius, rng.uniform(-180, 40), gain, 0.25, rng.uniform(0.5, 2.5))
             )
@@ -106,7 +106,7 @@ def _focal(rng, p, gain, mimic) -> list[Mark]:
 
 def _tuberculoma(rng, p, gain, mimic) -> list[Mark]:
     """One round, sharp nodule of 15 to 40 mm, sometimes calcified or with a crescent of air."""
-    radius = rng.uniform(7.8, 19)
+    radius = rng.uniform(10, 19)
     centre = sites(
         rng, p, 1, height=(0.4, 0.95) if rng.random() < 0.75 else (0.1, 0.5), margin=0.75 * radius
     )[0]
@@ -145,8 +145,8 @@ def _fibro_cavernous(rng, p, gain, mimic) -> list[Mark]:
     side = int(rng.choice((-1, 1)))
     p.pull, p.lift = side * rng.uniform(7, 24), rng.uniform(5, 22)
     marks = []
-    for i in range(1 + rng.binomial(2, 0.4)):
-        radius = rng.uniform(12, 27) if i == 0 else rng.uniform(8, 15)
+    for i in range(1 + rng.binomial(2, 0.6)):
+        radius = rng.uniform(17, 31) if i == 0 else rng.uniform(11, 19)
         centre = sites(rng, p, 1, side=side, height=(0.55, 0.95), margin=0.7 * radius)[0]
         shape = radius * rng.uniform(0.85, 1.2, 3)
         if rng.random() < 0.7:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from viptt_core.constants import HU_AIR
-from viptt_core.phantom_patient import (
+from viptt_core.synthetic.patient import (
     AIRWAYS,
     GREAT_VESSELS,
     Mark,

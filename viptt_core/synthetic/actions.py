@@ -17,9 +17,9 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
-from viptt_core import choreography as moves
 from viptt_core.constants import UCF_CLASSES, UCF_FRAME_RATE, UCF_FRAME_SIZE, UCF_GROUPS
 from viptt_core.errors import DataError, SettingError
+from viptt_core.synthetic import choreography as moves
 
 VERSION = "1"  # of the generator: raise it whenever the output changes
 
