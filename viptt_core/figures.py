@@ -73,16 +73,18 @@ def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Pictu
     """Filmstrips: one row a clip, `columns` of its frames or slices from first to last, each class in turn."""
     rows = [i for k in range(len(clips.class_names)) for i in np.flatnonzero(clips.labels == k)[:per_class]]
     steps = np.linspace(0, clips.clips.shape[1] - 1, min(columns, clips.clips.shape[1])).round().astype(int)
-    figure, axes = _axes(len(rows), len(steps), size=(1.05 * len(steps) + 1.3, 1.05 * len(rows)))
+    width, height = len(steps) + 1.4, len(rows) + 0.5  # inches: one a picture, and room for words
+    figure, axes = _axes(len(rows), len(steps), size=(width, height))
     for row, i in zip(axes, rows, strict=True):
         for axis, step in zip(row, steps, strict=True):
             axis.imshow(clips.clips[i, step], cmap="gray", vmin=0, vmax=255)
             axis.set_axis_off()
-        row[0].text(-0.08, 0.5, clips.class_names[clips.labels[i]], transform=row[0].transAxes,
+        row[0].text(-0.06, 0.5, clips.class_names[clips.labels[i]], transform=row[0].transAxes,
                     ha="right", va="center", fontsize=9)  # fmt: skip
     for axis, step in zip(axes[0], steps, strict=True):
         axis.set_title(f"{step + 1}", fontsize=8, fontweight="normal", loc="center", pad=3)
-    figure.subplots_adjust(wspace=0.04, hspace=0.04)
+    figure.subplots_adjust(left=1.4 / width, right=1, bottom=0.22 / height, top=1 - 0.28 / height,
+                           wspace=0.03, hspace=0.03)  # fmt: skip
     return Picture(
         figure,
         f"{len(rows)} rows of {len(steps)} frames or slices each, numbered along the top, one row for each of "
