@@ -72,7 +72,7 @@ training_curves(run.history.assign(arm=start), synthetic=videos.synthetic)
 # frame size and length alone (a model that does not beat the latter may have learnt the file format).
 
 # %%
-summary = Summary(run.predictions, caveat="Synthetic data." if videos.synthetic else "")
+summary = Summary(run.predictions, synthetic=videos.synthetic)
 split = make_split(plan.preset.splits, videos, stage="pretrain", seed=seed)
 summary.add_baselines(baseline_accuracies(videos, split, data_root))
 

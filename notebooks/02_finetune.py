@@ -84,11 +84,11 @@ training_curves(comparison.history, synthetic=scans.synthetic)
 # ## Result on the test part
 
 # %%
-summary = Summary(comparison.predictions, caveat=comparison.caveat)
+summary = Summary(comparison.predictions, caveat=comparison.caveat, synthetic=scans.synthetic)
 summary
 
 # %%
-kappa_by_arm(summary, synthetic=scans.synthetic)
+kappa_by_arm(summary.table, synthetic=scans.synthetic)
 
 # %%
 confusion(comparison.predictions, synthetic=scans.synthetic)

@@ -206,7 +206,8 @@ def test_synthetic_sets_are_marked_and_repeat_by_seed(monkeypatch, tmp_path):
 
 
 def test_phantoms_without_finding_are_the_same_patients():
-    ill, well = (load_dataset("phantom", n=6, finding=finding, **GRID | {"size": 32, "frames": 60}) for finding in (True, False))
+    grid = GRID | {"size": 32, "frames": 60}
+    ill, well = (load_dataset("phantom", n=6, finding=finding, **grid) for finding in (True, False))
     assert ill.labels.tolist() == well.labels.tolist() and ill.key != well.key
     difference = np.abs(ill.clips.astype(int) - well.clips).mean(axis=(1, 2, 3))
     assert (difference > 0).all() and (difference < 30).all()

@@ -42,7 +42,7 @@ def test_every_arm_predicts_validation_and_test_parts_once(plan, scans, videos):
     for _, rows in table.groupby(["arm", "part"]):
         assert len(rows) == 6 and rows["name"].is_unique
     np.testing.assert_allclose(table[["class0", "class1", "class2"]].sum(axis=1), 1, atol=1e-5)
-    assert "nothing about patients" in comparison.caveat
+    assert comparison.caveat == ""
     for start in plan.starts:
         assert f"{start}: finetune-{start}-" in comparison.report()
 
@@ -94,6 +94,11 @@ def test_the_video_arm_starts_from_the_pretrained_weights(plan, scans, videos, m
         assert name.startswith("classifier") or np.array_equal(tensor, weights[name])
     assert run.config["pretrained"] == pretrained.folder.name
     assert run.config["preset"]["name"] == "study" and run.config["seed"] == 0
+
+
+def test_the_papers_own_reading_is_marked_selection_biased(plan, scans, videos):
+    authors = dataclasses.replace(plan, preset=dataclasses.replace(plan.preset, splits="authors"), starts=("random",))
+    assert "Selection-biased" in quiet(compare_starts, authors, scans, videos).caveat
 
 
 def test_still_frames_keep_label_and_group_of_their_video(videos):
@@ -161,13 +166,14 @@ def test_the_summary_scores_the_test_part_with_intervals():
         "x": [0.9] * 8 + [0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.9],
     })  # fmt: skip
     table["y"] = 1 - table["x"]
-    summary = Summary(table, caveat="Synthetic.")
+    summary = Summary(table, caveat="Beware.", synthetic=True)
     rows = summary.table.set_index("arm")
     assert rows["n"].tolist() == [6, 6]
     assert rows.loc["random", "kappa"] == 0 and rows.loc["video", "kappa"] == 1
     assert rows.loc["random", "accuracy"] == 0.5 and rows.loc["random", "accuracy_low"] < 0.5
     text = str(summary.add_baselines({"equal guessing": 0.5}))
-    assert "equal guessing" in text and "Synthetic." in text and "95 % interval" in text
+    assert "equal guessing" in text and "95 % interval" in text
+    assert "Synthetic data: this says nothing about patients. Beware." in text
     assert predicted_classes(table)[8:12].tolist() == [0, 0, 0, 1]
 
 

@@ -38,7 +38,7 @@ def all_pictures(clips, predictions, history):
         "balance": figures.class_balance(clips),
         "curves": figures.training_curves(history, synthetic=True),
         "confusion": figures.confusion(predictions, synthetic=True),
-        "kappa": figures.kappa_by_arm(Summary(predictions), references={"paper": 0.35}, synthetic=True),
+        "kappa": figures.kappa_by_arm(Summary(predictions).table, synthetic=True),
     }
 
 

@@ -74,8 +74,16 @@ def test_lstm_has_one_bias_that_is_saved():
 
 
 def test_logits_do_not_depend_on_the_rest_of_the_batch():
-    model, clips = small(), torch.rand(3, 4, 32, 32)
+    model, clips = small().eval(), torch.rand(3, 4, 32, 32)
     torch.testing.assert_close(model(clips)[1], model(clips[1:2])[0], atol=1e-5, rtol=1e-5)
+
+
+def test_the_stem_is_a_one_by_one_convolution():
+    model, clips = small(), torch.rand(2, 3, 32, 32)
+    pictures = model.stem(clips.reshape(6, 1, 32, 32))
+    states, _ = model.temporal(model.backbone(pictures).mean(dim=(2, 3)).reshape(2, 3, -1))
+    expected = model.classifier(torch.relu(model.feature(states[:, -1])))
+    torch.testing.assert_close(model(clips), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_order_of_frames_matters():

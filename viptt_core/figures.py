@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from viptt_core.metrics import confusion_matrix, per_class
-from viptt_core.results import Summary, class_names_of, predicted_classes
+from viptt_core.results import class_names_of, predicted_classes
 from viptt_core.store import ClipSet
 
 ARM_COLOURS = {"random": "#999999", "image": "#E69F00", "video": "#0072B2"}
@@ -157,9 +157,9 @@ def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool 
     )
 
 
-def kappa_by_arm(summary: Summary, *, references: dict[str, float] | None = None, synthetic: bool = False) -> Picture:
-    """Kappa of each arm as a dot with its interval; published numbers, if given, as dashed lines."""
-    table = summary.table.dropna(subset=["kappa"])
+def kappa_by_arm(table: pd.DataFrame, *, part: str = "test", synthetic: bool = False) -> Picture:
+    """Kappa of each arm as a dot with its interval; `table` is that of a `results.Summary`."""
+    table = table.dropna(subset=["kappa"])
     figure, axes = _axes(1, 1, size=(6.4, 0.5 * len(table) + 1.1))
     axis = axes[0, 0]
     for y, row in enumerate(table.itertuples()):
@@ -167,11 +167,8 @@ def kappa_by_arm(summary: Summary, *, references: dict[str, float] | None = None
         axis.plot([row.kappa_low, row.kappa_high], [y, y], color=colour, lw=3, solid_capstyle="round")
         axis.plot(row.kappa, y, "o", color=colour, ms=9)
         axis.annotate(f"{row.kappa:.2f}", (row.kappa, y), textcoords="offset points", xytext=(0, 9), ha="center")
-    for name, value in (references or {}).items():
-        axis.axvline(value, color="#555555", ls="--", lw=1)
-        axis.text(value, -0.75, name, rotation=0, fontsize=8, ha="center", color="#555555")
     axis.axvline(0, color="black", lw=0.8)
-    axis.set(yticks=range(len(table)), yticklabels=list(table["arm"]), xlabel=f"kappa, {summary.part} part",
+    axis.set(yticks=range(len(table)), yticklabels=list(table["arm"]), xlabel=f"kappa, {part} part",
              ylim=(len(table) - 0.4, -0.9))  # fmt: skip
     told = "; ".join(f"{r.arm} {r.kappa:.2f}, {r.kappa_low:.2f} to {r.kappa_high:.2f}" for r in table.itertuples())
     return Picture(figure, f"Kappa of each start with its interval: {told}.", synthetic=synthetic)

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from viptt_core.errors import DataError, SettingError
@@ -91,9 +92,10 @@ class ViPTTNet(nn.Module):
             float [B, K] logits.
         """
         batch, frames, height, width = clips.shape
-        pictures = self.stem(clips.reshape(batch * frames, 1, height, width))  # [B*T, 3, H, W]
-        # A single grey channel says nothing of the layout; convolutions are faster channels-last.
-        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        # The stem as a linear map of each pixel: the same function as its 1x1 convolution, many times
+        # faster from a single channel, and the result lies channels-last, as the backbone wants it.
+        grey = clips.reshape(batch * frames, height, width, 1)
+        pictures = F.linear(grey, self.stem.weight.view(3, 1), self.stem.bias).permute(0, 3, 1, 2)  # [B*T, 3, H, W]
         features = self.backbone(pictures).mean(dim=(2, 3))  # global average pooling: [B*T, F]
         states, _ = self.temporal(features.reshape(batch, frames, -1))  # [B, T, hidden]
         return self.classifier(torch.relu(self.feature(states[:, -1])))
@@ -172,13 +174,12 @@ def _vgg16() -> tuple[nn.Sequential, int]:
 
 
 def _small() -> tuple[nn.Sequential, int]:
-    """Four convolutions, about 8 million multiply-adds a 64 x 64 frame."""
-    widths = (3, 16, 32, 64, 96)
+    """Four normalised convolutions to an eighth of the height and width; learns within minutes on a CPU."""
+    widths, strides = (3, 16, 32, 64, 96), (2, 2, 2, 1)
     layers: list[nn.Module] = []
-    for depth, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
-        layers += [nn.Conv2d(before, after, 3, stride=2 if depth == 0 else 1, padding=1), nn.ReLU(inplace=True)]
-        if 0 < depth < 3:
-            layers.append(nn.MaxPool2d(2))
+    for before, after, stride in zip(widths, widths[1:], strides, strict=False):
+        layers += [nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(after),
+                   nn.ReLU(inplace=True)]  # fmt: skip
     return nn.Sequential(*layers), widths[-1]
 
 

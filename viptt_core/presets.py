@@ -136,13 +136,13 @@ def _read_file() -> dict[str, dict]:
 
 
 def _resolve(name: str, known: dict[str, dict]) -> dict[str, Any]:
-    """Merge a table over the one it is based on, the stages field by field."""
+    """Merge a table over the one it is based on, the stages field by field; `scratch` stands for itself."""
     table = dict(known[name])
     if "based_on" not in table:
         return table
     merged = _resolve(table.pop("based_on"), known)
     for key, value in table.items():
-        merged[key] = merged.get(key, {}) | value if isinstance(value, dict) else value
+        merged[key] = merged[key] | value if key in ("pretrain", "finetune") and key in merged else value
     return merged
 
 

@@ -15,7 +15,7 @@ from viptt_core.papermill_io import PREFIX, source_sha256
 from viptt_core.results import SUMMARY_MIME, code_version
 
 PUBLISHED = ("00_data", "01_pretrain", "02_finetune")
-# Progress bars and warnings about the machine say nothing to a reader; real warnings are printed by us.
+RESULT_NOTEBOOK = "02_finetune"  # the one whose table and figure stand on the first page
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
@@ -68,7 +68,24 @@ def publish(name: str, parameters: dict | None = None, *, progress: bool = True)
     nbformat.write(notebook, temporary)
     os.replace(temporary, target)
     unfinished.unlink()
+    if name == RESULT_NOTEBOOK:
+        write_result(target, root)
     return target
+
+
+def write_result(notebook: Path, root: Path) -> None:
+    """Write the result table of an executed notebook to `results/` and its figure for README and book."""
+    import pandas as pd
+
+    from viptt_core.figures import kappa_by_arm
+
+    summary = recorded_summaries(notebook)[-1]
+    table = pd.DataFrame(summary["rows"])
+    for path in (root / "results", root / "book" / "_static"):
+        path.mkdir(parents=True, exist_ok=True)
+    table.to_csv(root / "results" / f"{notebook.stem}.csv", index=False)
+    picture = kappa_by_arm(table, part=summary["part"], synthetic=summary["synthetic"])
+    picture.save(root / "book" / "_static" / "kappa.svg")
 
 
 def scrub(notebook, root: Path) -> None:
@@ -134,15 +151,24 @@ def read_summary(path: Path) -> str:
     Raises:
         DataError: no notebook, or none that got as far as its result.
     """
-    texts = [
-        output["data"][SUMMARY_MIME]["text"]
+    return "\n\n".join(summary["text"] for summary in recorded_summaries(path))
+
+
+def recorded_summaries(path: Path) -> list[dict]:
+    """Machine-readable copies of the result tables in an executed notebook, see `results.Summary`.
+
+    Raises:
+        DataError: no notebook, or none that got as far as its result.
+    """
+    found = [
+        output["data"][SUMMARY_MIME]
         for cell in read_notebook(path)["cells"]
         for output in cell.get("outputs", [])
         if SUMMARY_MIME in output.get("data", {})
     ]
-    if not texts:
+    if not found:
         raise DataError("holds no result table.", path=path, remedy="Execute 01_pretrain or 02_finetune to its end.")
-    return "\n\n".join(texts)
+    return found
 
 
 def read_notebook(path: Path) -> dict:

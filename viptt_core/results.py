@@ -113,10 +113,12 @@ class Summary:
         predictions: See `Run.predictions`, any number of arms.
         part: "test", or "validation" for the paper's own, selection-biased reading.
         level: Coverage of the intervals.
-        caveat: A sentence shown under the table ("synthetic data", ...).
+        caveat: A sentence shown under the table.
+        synthetic: Whether the clips were simulated; the table then says so.
     """
 
-    def __init__(self, predictions: pd.DataFrame, *, part: str = "test", level: float = 0.95, caveat: str = "") -> None:
+    def __init__(self, predictions: pd.DataFrame, *, part: str = "test", level: float = 0.95, caveat: str = "",
+                 synthetic: bool = False) -> None:  # fmt: skip
         rows = []
         for arm, rows_of_arm in predictions[predictions["part"] == part].groupby("arm", sort=False):
             y_true, y_pred = rows_of_arm["label"].to_numpy(), predicted_classes(rows_of_arm)
@@ -127,7 +129,8 @@ class Summary:
                 "kappa": cohen_kappa(y_true, y_pred), **_bounds("kappa", interval(cohen_kappa)),
                 "accuracy": accuracy(y_true, y_pred), **_bounds("accuracy", interval(accuracy)),
             })  # fmt: skip
-        self.table, self.part, self.level, self.caveat = pd.DataFrame(rows), part, level, caveat
+        self.table, self.part, self.level, self.synthetic = pd.DataFrame(rows), part, level, synthetic
+        self.caveat = ("Synthetic data: this says nothing about patients. " if synthetic else "") + caveat
 
     def add_baselines(self, accuracies: dict[str, float]) -> Summary:
         """Add rows that have an accuracy only, see `baselines.baseline_accuracies`."""
@@ -144,7 +147,10 @@ class Summary:
         return {
             "text/plain": str(self),
             "text/html": f"{html}<p>{self._footer()}</p>",
-            SUMMARY_MIME: {"text": str(self), "rows": json.loads(self.table.to_json(orient="records"))},
+            SUMMARY_MIME: {
+                "text": str(self), "part": self.part, "synthetic": self.synthetic,
+                "rows": json.loads(self.table.to_json(orient="records")),
+            },
         }
 
     def _shown(self) -> pd.DataFrame:

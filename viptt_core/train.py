@@ -214,6 +214,8 @@ def fit(
 def _train_epoch(model, clips, indices, stage, optimiser, weights, rng, angle_rng) -> float:
     """One pass over the training part; returns the mean loss of its samples."""
     model.train()
+    if stage.freeze_backbone:
+        model.backbone.eval()  # its normalisation statistics stay as they are, too
     device = next(model.parameters()).device
     total = torch.zeros((), device=device)  # summed on the device: no wait for it inside the loop
     for batch in epoch_batches(indices, stage.batch_size, stage.shuffle, rng):
