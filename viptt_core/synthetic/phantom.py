@@ -24,7 +24,7 @@ from viptt_core.errors import DataError, SettingError
 from viptt_core.synthetic.patient import Mark, draw_patient, hull, sites
 from viptt_core.synthetic.render import Grid, render
 
-VERSION = "3"  # of the generator, recorded with every result: raise it when the output changes
+VERSION = "1"  # of the generator, recorded with every result: raise it when the output changes
 
 # --- Difficulty: what makes the five types easier or harder to tell apart ----------------------------------
 FINDING_CONTRAST = 1.0  # opacity of every soft finding; below 1 all disease is fainter
