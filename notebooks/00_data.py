@@ -49,9 +49,9 @@ plan = plan_experiment(preset, seed=seed, device="cpu")
 
 # %%
 videos = load_for(
-    plan.preset, pretrain_dataset, pretrain_root, n=n_videos or None,
-    group_pattern=group_pattern, on_error=on_error,
-)  # fmt: skip
+    plan.preset, pretrain_dataset, pretrain_root,
+    n=n_videos or None, group_pattern=group_pattern, on_error=on_error,
+)
 print(videos.report())
 
 # %%

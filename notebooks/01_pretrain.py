@@ -48,7 +48,8 @@ plan = plan_experiment(preset, pretrain_epochs=epochs, seed=seed, device=device)
 
 # %%
 videos = load_for(
-    plan.preset, dataset, data_root, n=n_videos or None, group_pattern=group_pattern, on_error=on_error
+    plan.preset, dataset, data_root,
+    n=n_videos or None, group_pattern=group_pattern, on_error=on_error,
 )
 print(videos.report())
 
@@ -61,7 +62,7 @@ show_clips(videos)
 
 # %%
 run = pretrain(plan, videos, start=start)
-print(run.folder.name, "|", run.config["split"], "|", run.provenance["seconds"], "s on", run.provenance["device"])
+print(run.report())
 
 # %%
 training_curves(run.history.assign(arm=start), synthetic=videos.synthetic)

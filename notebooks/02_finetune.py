@@ -45,7 +45,8 @@ on_error: str = ""  # "skip" leaves unreadable real files out and lists them; em
 # %%
 check_parameters(globals())
 plan = plan_experiment(
-    preset, starts=starts, epochs=epochs, pretrain_epochs=pretrain_epochs, seed=seed, device=device
+    preset, starts=starts, epochs=epochs, pretrain_epochs=pretrain_epochs,
+    seed=seed, device=device,
 )
 
 # %% [markdown]
@@ -63,9 +64,9 @@ show_clips(scans)
 
 # %%
 videos = load_for(
-    plan.preset, pretrain_dataset, pretrain_root, n=n_videos or None,
-    group_pattern=group_pattern, on_error=on_error,
-)  # fmt: skip
+    plan.preset, pretrain_dataset, pretrain_root,
+    n=n_videos or None, group_pattern=group_pattern, on_error=on_error,
+)
 print(videos.report())
 
 # %% [markdown]
@@ -84,7 +85,9 @@ training_curves(comparison.history, synthetic=scans.synthetic)
 # ## Result on the test part
 
 # %%
-summary = Summary(comparison.predictions, caveat=comparison.caveat, synthetic=scans.synthetic)
+summary = Summary(
+    comparison.predictions, caveat=comparison.caveat, synthetic=scans.synthetic
+)
 summary
 
 # %%

@@ -56,7 +56,7 @@ def test_pictures_carry_their_text_alternative_and_the_synthetic_mark(make_clip_
         assert len(alt) > 40 and alt.endswith("Synthetic data."), name
         assert any(text.get_text() == "synthetic data" for text in picture.figure.texts), name
         kind, data = re.search(r"data:image/(\S+?);base64,([^\"]+)", page).groups()
-        assert kind in ("png", "svg+xml") and len(base64.b64decode(data)) > 1000, name
+        assert kind in ("webp", "svg+xml") and len(base64.b64decode(data)) > 1000, name
 
 
 def test_real_data_is_not_marked_synthetic(make_clip_set):

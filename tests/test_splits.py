@@ -59,6 +59,7 @@ def test_the_seed_decides_the_split():
     assert of(0) == of(0) != of(1)
 
 
+@pytest.mark.filterwarnings("ignore:The least populated class")
 def test_too_few_groups_and_unseen_classes_are_refused(make_clip_set):
     with pytest.raises(DataError, match="4 groups cannot be split 5 ways"):
         split_by_group(np.arange(8) % 2, np.arange(8) % 4, seed=0)

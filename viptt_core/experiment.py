@@ -156,12 +156,8 @@ class Comparison:
         return ""
 
     def report(self) -> str:
-        """A line for each arm: where it lies, what it was trained with, how long it took."""
-        return "\n".join(
-            f"{arm}: {run.folder.name} | {run.config['split']} | epoch {run.config['best_epoch']} of "
-            f"{len(run.history)} kept | {run.provenance['seconds']:.0f} s on {run.provenance['device']}"
-            for arm, run in self.runs.items()
-        )
+        """Each arm in two lines, see `Run.report`."""
+        return "\n".join(f"{arm}: {run.report()}" for arm, run in self.runs.items())
 
 
 def compare_starts(plan: Plan, scans: ClipSet, videos: ClipSet, *, progress: bool = True) -> Comparison:

@@ -9,6 +9,7 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -26,6 +27,7 @@ STYLE = {
     "axes.titleweight": "bold", "axes.titlelocation": "left", "svg.fonttype": "path", "svg.hashsalt": "viptt",
     "figure.facecolor": "white", "savefig.facecolor": "white", "legend.frameon": False,
 }  # fmt: skip
+styled = matplotlib.rc_context(STYLE)
 
 
 class Picture:
@@ -34,7 +36,7 @@ class Picture:
     Args:
         figure: The matplotlib figure.
         alt: What the picture shows, for readers who do not see it.
-        vector: Whether to show it as SVG (charts) or PNG (photographs, volumes).
+        vector: Whether to show it as SVG (charts) or WebP (photographs, volumes).
         synthetic: Write "synthetic data" on it.
     """
 
@@ -46,22 +48,25 @@ class Picture:
         if synthetic:
             figure.text(0.995, 0.005, "synthetic data", ha="right", va="bottom", fontsize=8, color="#B00020")
 
+    @styled
     def encode(self, kind: str, **settings) -> bytes:
-        """The picture as "svg" or "png", the same bytes for the same picture."""
+        """The picture as "svg", "webp" or another kind, the same bytes for the same picture."""
         file = io.BytesIO()
-        metadata = {"Date": None} if kind == "svg" else None
-        with matplotlib.rc_context(STYLE):
-            self.figure.savefig(file, format=kind, metadata=metadata, bbox_inches="tight", **settings)
+        if kind == "svg":
+            settings["metadata"] = {"Date": None}
+        self.figure.savefig(file, format=kind, bbox_inches="tight", **settings)
         return file.getvalue()
 
-    def save(self, path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the picture; the ending decides the format."""
-        with matplotlib.rc_context(STYLE):
-            self.figure.savefig(path, bbox_inches="tight", dpi=160)
+        Path(path).write_bytes(self.encode(Path(path).suffix.removeprefix("."), dpi=160))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        kind, mime = ("svg", "image/svg+xml") if self.vector else ("png", "image/png")
-        data = base64.b64encode(self.encode(kind, dpi=110)).decode()
+        if self.vector:
+            mime, picture = "image/svg+xml", self.encode("svg")
+        else:  # a third of the size of a PNG
+            mime, picture = "image/webp", self.encode("webp", dpi=110, pil_kwargs={"quality": 85})
+        data = base64.b64encode(picture).decode()
         alt = html.escape(self.alt, quote=True)
         return {
             "text/html": f'<img src="data:{mime};base64,{data}" alt="{alt}" style="max-width:100%;height:auto">',
@@ -69,6 +74,7 @@ class Picture:
         }
 
 
+@styled
 def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Picture:
     """Filmstrips: one row a clip, `columns` of its frames or slices from first to last, each class in turn."""
     rows = [i for k in range(len(clips.class_names)) for i in np.flatnonzero(clips.labels == k)[:per_class]]
@@ -93,6 +99,7 @@ def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Pictu
     )  # fmt: skip
 
 
+@styled
 def class_balance(clips: ClipSet) -> Picture:
     """Number of clips of each class, as labelled bars."""
     counts = clips.counts()
@@ -107,6 +114,7 @@ def class_balance(clips: ClipSet) -> Picture:
     return Picture(figure, f"Bars of the number of clips of each class: {listed}.", synthetic=clips.synthetic)
 
 
+@styled
 def training_curves(history: pd.DataFrame, *, synthetic: bool = False) -> Picture:
     """Loss and validation kappa over epochs; a dot marks the epoch whose weights were kept.
 
@@ -131,6 +139,7 @@ def training_curves(history: pd.DataFrame, *, synthetic: bool = False) -> Pictur
     return Picture(figure, "Loss and validation kappa over the epochs. " + "; ".join(kept) + ".", synthetic=synthetic)
 
 
+@styled
 def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool = False) -> Picture:
     """Confusion matrix of each arm: counts written, colour the share of the true class (seaborn)."""
     import seaborn
@@ -157,6 +166,7 @@ def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool 
     )
 
 
+@styled
 def kappa_by_arm(table: pd.DataFrame, *, part: str = "test", synthetic: bool = False) -> Picture:
     """Kappa of each arm as a dot with its interval; `table` is that of a `results.Summary`."""
     table = table.dropna(subset=["kappa"])
@@ -176,6 +186,5 @@ def kappa_by_arm(table: pd.DataFrame, *, part: str = "test", synthetic: bool = F
 
 def _axes(rows: int, columns: int, *, size: Sequence[float]):
     """A figure outside pyplot (nothing is shown twice, nothing stays in memory) and its axes [rows, columns]."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=tuple(size))
-        return figure, figure.subplots(rows, columns, squeeze=False)
+    figure = Figure(figsize=tuple(size))
+    return figure, figure.subplots(rows, columns, squeeze=False)

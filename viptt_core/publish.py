@@ -12,7 +12,7 @@ from pathlib import Path
 from viptt_core.env import artifact_root, provenance
 from viptt_core.errors import DataError
 from viptt_core.papermill_io import PREFIX, source_sha256
-from viptt_core.results import SUMMARY_MIME, code_version
+from viptt_core.results import SCORE_COLUMNS, SUMMARY_MIME, code_version
 
 PUBLISHED = ("00_data", "01_pretrain", "02_finetune")
 RESULT_NOTEBOOK = "02_finetune"  # the one whose table and figure stand on the first page
@@ -80,7 +80,7 @@ def write_result(notebook: Path, root: Path) -> None:
     from viptt_core.figures import kappa_by_arm
 
     summary = recorded_summaries(notebook)[-1]
-    table = pd.DataFrame(summary["rows"])
+    table = pd.DataFrame(summary["rows"])[SCORE_COLUMNS]
     for path in (root / "results", root / "book" / "_static"):
         path.mkdir(parents=True, exist_ok=True)
     table.to_csv(root / "results" / f"{notebook.stem}.csv", index=False)

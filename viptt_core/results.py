@@ -23,6 +23,7 @@ from viptt_core.errors import DataError
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa
 
 SUMMARY_MIME = "application/vnd.viptt.summary+json"
+SCORE_COLUMNS = ["arm", "n", "kappa", "kappa_low", "kappa_high", "accuracy", "accuracy_low", "accuracy_high"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,14 @@ class Run:
     history: pd.DataFrame
     predictions: pd.DataFrame
     provenance: dict
+
+    def report(self) -> str:
+        """Two lines for a reader: the parts, the epoch kept, time and device; and where the run lies."""
+        return (
+            f"{self.config['split']}; epoch {self.config['best_epoch']} of {len(self.history)} kept; "
+            f"{self.provenance['seconds']:.0f} s on {self.provenance['device']}\n"
+            f"  runs/{self.folder.name}"
+        )
 
 
 def runs_root() -> Path:
@@ -129,7 +138,8 @@ class Summary:
                 "kappa": cohen_kappa(y_true, y_pred), **_bounds("kappa", interval(cohen_kappa)),
                 "accuracy": accuracy(y_true, y_pred), **_bounds("accuracy", interval(accuracy)),
             })  # fmt: skip
-        self.table, self.part, self.level, self.synthetic = pd.DataFrame(rows), part, level, synthetic
+        self.table = pd.DataFrame(rows, columns=SCORE_COLUMNS)
+        self.part, self.level, self.synthetic = part, level, synthetic
         self.caveat = ("Synthetic data: this says nothing about patients. " if synthetic else "") + caveat
 
     def add_baselines(self, accuracies: dict[str, float]) -> Summary:
@@ -143,10 +153,10 @@ class Summary:
         return f"{self._shown().to_string(index=False)}\n{self._footer()}"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        html = self._shown().to_html(index=False, border=0)
+        html = self._shown().to_html(index=False, border=0, classes="table")
         return {
             "text/plain": str(self),
-            "text/html": f"{html}<p>{self._footer()}</p>",
+            "text/html": f'<div style="overflow-x:auto">{html}</div><p>{self._footer()}</p>',
             SUMMARY_MIME: {
                 "text": str(self), "part": self.part, "synthetic": self.synthetic,
                 "rows": json.loads(self.table.to_json(orient="records")),

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -100,7 +101,7 @@ class ClipSet:
         lines = [
             f"{len(self)} clips of {frames} x {height} x {width}, {len(set(self.groups.tolist()))} groups, "
             f"{self.clips.nbytes / 1e6:.0f} MB" + (", synthetic" if self.synthetic else ""),
-            "; ".join(f"{name} {count}" for name, count in self.counts().items()),
+            *textwrap.wrap("; ".join(f"{name} {count}" for name, count in self.counts().items()), 88),
         ]
         if self.excluded:
             lines.append(f"Left out: {len(self.excluded)}")

@@ -94,7 +94,7 @@ def _focal(rng, p, gain, mimic) -> list[Mark]:
     """One or few soft foci under 12 mm in one or two segments."""
     marks, zone = [], (0.5, 0.97) if rng.random() < 0.65 else (0.05, 0.6)
     for segment in sites(rng, p, 1 + int(rng.random() < 0.4), height=zone, margin=9):
-        for centre in sites(rng, p, int(rng.integers(2, 7)), near=segment, spread=16, margin=4):
+        for centre in sites(rng, p, int(rng.integers(1, 4)), near=segment, spread=10, margin=4):
             radius = rng.uniform(3.2, 5.4)
             marks.append(
                 _patch(rng, centre, radius, rng.uniform(-180, 40), gain, 0.25, rng.uniform(0.5, 2.5))
