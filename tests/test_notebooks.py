@@ -107,7 +107,8 @@ def test_scrubbing_takes_out_progress_paths_and_widgets_and_keeps_results(tmp_pa
         v4.new_output("stream", name="stdout", text=f"read {tmp_path}/data/x"),
         v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}}),
     ]
-    notebook = v4.new_notebook(cells=[cell], metadata={"widgets": {}, "papermill": {}, "language_info": {"name": "python"}})
+    metadata = {"widgets": {}, "papermill": {}, "language_info": {"name": "python"}}
+    notebook = v4.new_notebook(cells=[cell], metadata=metadata)
     scrub(notebook, tmp_path)
     assert [output["text"] for output in cell.outputs] == ["read data/x"]
     assert cell.metadata == {"tags": ["parameters"]} and set(notebook.metadata) == {"language_info"}
