@@ -46,7 +46,8 @@ class Picture:
         self.figure, self.vector = figure, vector
         self.alt = alt + (" Synthetic data." if synthetic else "")
         if synthetic:
-            figure.text(0.995, 0.005, "synthetic data", ha="right", va="bottom", fontsize=8, color="#B00020")
+            # Below everything else, where no label of an axis can be.
+            figure.text(0.995, -0.01, "synthetic data", ha="right", va="top", fontsize=8, color="#B00020")
 
     @styled
     def encode(self, kind: str, **settings) -> bytes:
@@ -79,7 +80,7 @@ def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Pictu
     """Filmstrips: one row a clip, `columns` of its frames or slices from first to last, each class in turn."""
     rows = [i for k in range(len(clips.class_names)) for i in np.flatnonzero(clips.labels == k)[:per_class]]
     steps = np.linspace(0, clips.clips.shape[1] - 1, min(columns, clips.clips.shape[1])).round().astype(int)
-    width, height = len(steps) + 1.4, len(rows) + 0.5  # inches: one a picture, and room for words
+    width, height = len(steps) + 1.4, len(rows) + 0.3  # inches: one a picture, and room for words
     figure, axes = _axes(len(rows), len(steps), size=(width, height))
     for row, i in zip(axes, rows, strict=True):
         for axis, step in zip(row, steps, strict=True):
@@ -89,7 +90,7 @@ def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Pictu
                     ha="right", va="center", fontsize=9)  # fmt: skip
     for axis, step in zip(axes[0], steps, strict=True):
         axis.set_title(f"{step + 1}", fontsize=8, fontweight="normal", loc="center", pad=3)
-    figure.subplots_adjust(left=1.4 / width, right=1, bottom=0.22 / height, top=1 - 0.28 / height,
+    figure.subplots_adjust(left=1.4 / width, right=1, bottom=0.02, top=1 - 0.28 / height,
                            wspace=0.03, hspace=0.03)  # fmt: skip
     return Picture(
         figure,

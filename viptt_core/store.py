@@ -101,7 +101,7 @@ class ClipSet:
         lines = [
             f"{len(self)} clips of {frames} x {height} x {width}, {len(set(self.groups.tolist()))} groups, "
             f"{self.clips.nbytes / 1e6:.0f} MB" + (", synthetic" if self.synthetic else ""),
-            *textwrap.wrap("; ".join(f"{name} {count}" for name, count in self.counts().items()), 88),
+            *textwrap.wrap("; ".join(f"{name}\N{NO-BREAK SPACE}{count}" for name, count in self.counts().items()), 88),
         ]
         if self.excluded:
             lines.append(f"Left out: {len(self.excluded)}")
