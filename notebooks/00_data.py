@@ -16,7 +16,7 @@
 # **Aim.** See what the model reads. A video is a pile of frames, a CT scan is a pile of slices; after
 # loading, both are the same array, and that is the paper's idea.
 #
-# **Runtime.** About a minute on two CPU cores the first time, seconds after that. No GPU, no download.
+# **Runtime.** About two minutes on two CPU cores the first time, seconds after that. No GPU, no download.
 
 # %%
 from viptt_core.datasets import load_for
