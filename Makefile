@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 IN_VENV := export PATH="$$PWD/.venv/bin:$$PATH" PYTHONUTF8=1;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow book notebooks clean
+.PHONY: help demo test test-slow bench bench-full book notebooks clean
 
 help:  ## this list
 	@echo "usage: make TARGET [PYTHON=python3.12] [WORKERS=2]"; echo
@@ -25,6 +25,12 @@ test: $(STAMP)  ## ruff and the tests (minutes)
 
 test-slow: $(STAMP)  ## the tests that take longer
 	@$(IN_VENV) pytest -q -m slow
+
+bench: $(STAMP)  ## measure against the references: ratios into benchmarks/results (15 minutes)
+	@$(IN_VENV) python -m benchmarks --profile quick
+
+bench-full: $(STAMP)  ## the same at the paper's size (hours)
+	@$(IN_VENV) python -m benchmarks --profile full
 
 book: $(STAMP)  ## build the book into _build/html; a warning is an error
 	@$(IN_VENV) jupyter-book build --all -W --keep-going book/

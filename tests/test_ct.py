@@ -155,6 +155,47 @@ def test_memory_stays_below_a_floating_point_copy_of_the_scan():
     assert peak < hu.size * 4 / 8
 
 
+@pytest.mark.parametrize("name", ["long.nii", "long.nii.gz"])
+@pytest.mark.parametrize("dtype", ["int16", ">i2", "float32", "float64"])
+@pytest.mark.parametrize("slope", [1.0, 0.5])
+def test_memory_does_not_grow_with_the_number_of_slices(tmp_path, name, dtype, slope):
+    voxels = np.zeros((64, 64, 600), dtype)
+    voxels[0] = -1000
+    header = nib.Nifti1Header(endianness=">" if dtype.startswith(">") else "<")
+    header.set_data_dtype(dtype)
+    image = nib.Nifti1Image(voxels, AFFINE, header=header)
+    image.header.set_slope_inter(slope, 0)
+    image.to_filename(tmp_path / name)
+    tracemalloc.start()
+    volume = load_volume(tmp_path / name, depth=40, size=32)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    one_slice = 64 * 64 * 8
+    assert peak < volume.nbytes + 12 * one_slice + (1 << 20)  # 1 MiB: what the gzip reader holds
+
+
+@pytest.mark.parametrize("shape", [(20, 20, 9), (17, 26, 5), (12, 9, 1), (9, 9, 40)])
+@pytest.mark.parametrize("scaling", [None, (2.0, -1024.0), (0.5, 3.0)])
+@pytest.mark.parametrize("dtype", ["int16", ">i2", "int32", "float32", "float64", ">f4"])
+def test_one_pass_equals_the_whole_array(tmp_path, dtype, scaling, shape):
+    voxels = lumpy_scan(shape, np.float64).astype(dtype)
+    voxels[0, 0, 0] = -1000
+    path = tmp_path / "scan.nii"
+    header = nib.Nifti1Header(endianness=">" if dtype.startswith(">") else "<")
+    header.set_data_dtype(dtype)
+    write_scan(path, voxels, header=header)
+    if scaling:
+        patch(path, 112, struct.pack(">ff" if dtype.startswith(">") else "<ff", *scaling))
+    packed = tmp_path / "scan.nii.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    whole, _ = read_nifti(path)
+    np.testing.assert_allclose(whole, voxels * scaling[0] + scaling[1] if scaling else voxels, rtol=1e-5, atol=1e-3)
+    for order in "CF":
+        expected = prepare_volume(np.asarray(whole, order=order), depth=7, size=11)
+        np.testing.assert_array_equal(load_volume(path, depth=7, size=11), expected)
+        np.testing.assert_array_equal(load_volume(packed, depth=7, size=11), expected)
+
+
 # --- Reading -----------------------------------------------------------------------------------
 
 

@@ -104,7 +104,8 @@ def test_too_short_videos_are_listed_and_unreadable_ones_stop_the_run(video_fold
 def test_a_changed_file_is_decoded_again(video_folder):
     before = load_dataset("ucf50", video_folder, **GRID)
     write_video(video_folder / "Mixing" / "v_Mixing_g01_c01.avi", frames=7, level=30)
-    after = load_dataset("ucf50", video_folder, **GRID)
+    with pytest.warns(DataWarning, match="clips-ucf50-.*: 1 of 4 files changed, 0 new, 0 gone.*Decoded again: 1"):
+        after = load_dataset("ucf50", video_folder, **GRID)
     assert before.key != after.key and abs(int(after.clips[0].mean()) - 30) <= 2
 
 
@@ -190,6 +191,42 @@ def test_two_scans_of_one_name_are_refused(scan_folder):
     write_scan(scan_folder / "again" / "TRN_0001.nii.gz")
     with pytest.raises(DataError, match="two scans are named TRN_0001.nii.gz"):
         load_dataset("imageclef", scan_folder, **GRID)
+
+
+def test_two_label_files_or_class_choices_are_two_sets(scan_folder, video_folder, recwarn):
+    (scan_folder / "second.txt").write_text("FileName,TypeOfTB\nTRN_0001.nii.gz,1\n")
+    for _ in range(2):
+        assert len(load_dataset("imageclef", scan_folder, **GRID)) == 3
+        assert len(load_dataset("imageclef", scan_folder, labels=scan_folder / "second.txt", **GRID)) == 1
+        assert load_dataset("ucf50", video_folder, **GRID).class_names == ("Mixing", "Rowing")
+        load_dataset("ucf50", video_folder, classes=("Rowing", "Mixing"), **GRID)
+    assert not [w for w in recwarn if w.category is DataWarning]
+
+
+def test_labels_that_are_corrected_need_no_decoding(scan_folder, monkeypatch):
+    before = load_dataset("imageclef", scan_folder, **GRID)
+    monkeypatch.setattr("viptt_core.ct.load_volume", lambda *_, **__: pytest.fail("read a scan"))
+    write_labels(scan_folder, "TRN_0003.nii.gz,3", "TRN_0001.nii.gz,2", "TRN_0002.nii.gz,1")
+    after = load_dataset("imageclef", scan_folder, **GRID)
+    assert after.labels.tolist() == [1, 0, 2] and np.array_equal(before.clips, after.clips)
+    assert before.key != after.key
+
+
+def test_half_precision_keeps_fractions_of_grey_levels(scan_folder):
+    whole, finer = (load_dataset("imageclef", scan_folder, dtype=dtype, **GRID) for dtype in ("uint8", "float16"))
+    assert finer.clips.dtype == np.float16 and whole.key != finer.key
+    difference = np.abs(finer.clips.astype(np.float32) - whole.clips)
+    assert 0.1 < difference.max() <= 0.5 + 0.0625
+    exact = [255 * (hu + 1000) / 1400 for hu in (-800, -400, 0)]
+    assert np.abs(np.median(finer.clips.reshape(3, -1), axis=1) - exact).max() <= 0.0625
+    assert load_dataset("phantom", n=2, dtype="float16", **GRID).clips.dtype == np.float16
+
+
+@pytest.mark.parametrize("name", ["phantom", "actions"])
+def test_other_code_of_a_decoder_makes_another_set(monkeypatch, name):
+    before = load_dataset(name, n=10, **GRID)
+    monkeypatch.setattr("viptt_core.datasets.code_version", lambda modules: "other")
+    assert load_dataset(name, n=10, **GRID).key != before.key
 
 
 # --- Synthetic sets -----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The experiment end to end on tiny sets: keyed pretraining, arms, runs on disk."""
 
 import dataclasses
+import errno
 import json
 import re
 
@@ -8,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from viptt_core import experiment
-from viptt_core.errors import DataError, SettingError
+from viptt_core import checkpoint, experiment
+from viptt_core.checkpoint import read_weights
+from viptt_core.errors import DataError, SettingError, StorageError
 from viptt_core.experiment import compare_starts, finetune, plan_experiment, pretrain, single_frames
 from viptt_core.presets import load_preset
-from viptt_core.results import Summary, code_version, predicted_classes, read_run
+from viptt_core.results import Summary, code_version, is_finished, predicted_classes, read_run
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ def test_the_video_arm_starts_from_the_pretrained_weights(plan, scans, videos, m
     original = experiment.fit
     monkeypatch.setattr(experiment, "fit", spy)
     run = quiet(finetune, plan, scans, "video", pretrained=pretrained)
-    weights = experiment._read_weights(pretrained)
+    weights = read_weights(pretrained.folder / "weights.safetensors")[0]
     for name, tensor in seen["start"].items():
         assert name.startswith("classifier") or np.array_equal(tensor, weights[name])
     assert run.config["pretrained"] == pretrained.folder.name
@@ -127,15 +129,38 @@ def test_a_damaged_run_is_named(plan, videos):
         read_run(run.folder)
 
 
-def test_a_failing_run_leaves_nothing_that_looks_finished(plan, videos, monkeypatch, private_root):
-    monkeypatch.setattr("safetensors.torch.save_file", _disk_full)
-    with pytest.raises(OSError, match="disk full"):
-        quiet(pretrain, plan, videos)
-    assert list((private_root / "runs").iterdir()) == []
+def test_a_failing_run_is_not_finished_and_goes_on_at_the_next_call(plan, videos, monkeypatch, private_root):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", _disk_full)
+        with pytest.raises(StorageError, match="weights.safetensors.*disk is full"):
+            quiet(pretrain, plan, videos)
+    (folder,) = (path for path in (private_root / "runs").iterdir() if path.is_dir())
+    assert not is_finished(folder) and not list(folder.glob("*.safetensors"))
+    with pytest.raises(DataError, match="not a finished run"):
+        read_run(folder)
+    assert is_finished(quiet(pretrain, plan, videos).folder)
 
 
-def _disk_full(*_):
-    raise OSError("disk full")
+def _disk_full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_finished_finetuning_run_is_used_again(plan, scans, monkeypatch):
+    first = quiet(finetune, plan, scans, "random")
+    monkeypatch.setattr(experiment, "fit", lambda *_, **__: pytest.fail("trained again"))
+    assert quiet(finetune, plan, scans, "random").folder == first.folder
+
+
+def test_the_record_says_how_it_ran(plan, scans):
+    run = quiet(finetune, plan, scans, "random")
+    wanted = {"device": "cpu", "precision": "fp32", "processes": 1, "feature_cache": False, "resumed": 0, "seed": 0,
+              "data_key": scans.key}  # fmt: skip
+    assert wanted.items() <= run.provenance.items()
+
+
+def test_tensorboard_is_written_on_request(plan, scans):
+    plan = dataclasses.replace(plan, engine=dataclasses.replace(plan.engine, tensorboard=True))
+    assert list(quiet(finetune, plan, scans, "random").folder.rglob("events.out.tfevents*"))
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,12 @@ def test_each_layer_has_as_many_weights_as_in_keras(paper_model, part, parameter
 
 def test_totals_are_those_of_the_authors(paper_model):
     assert count_parameters(paper_model) == 15_775_568
-    paper_model.freeze_backbone()
+    paper_model.freeze(backbone=True, stem=False)
     assert count_parameters(paper_model, trainable=True) == 1_060_880
-    paper_model.freeze_backbone(False)
+    paper_model.freeze(backbone=False, stem=False)
     tb_model = ViPTTNet(5)
     assert count_parameters(tb_model, trainable=True) == 15_770_443
-    tb_model.freeze_backbone()
+    tb_model.freeze(backbone=True, stem=False)
     assert count_parameters(tb_model, trainable=True) == 1_055_755
 
 

@@ -2,16 +2,20 @@
 
 The authors' steps (their TB notebook): clip to an HU window, scale to [0,1], turn by 90 degrees in the
 axial plane (scipy.ndimage.rotate), resample linearly to 224 x 224 x 70 (scipy.ndimage.zoom), slices first.
-Here the same comes slice by slice from only the voxels that enter the result: a scan costs little more
-than its decompression and never exists as a floating-point copy.
+Here the same comes from one pass over the file. NIfTI stores slice after slice, so one slice at a time is
+read, into the same small memory, and only the voxels that enter the result are converted: a scan costs
+little more than its decompression, and memory does not grow with the number of slices.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -50,17 +54,16 @@ def load_volume(
         DataWarning: voxels that are not finite (read as air), or values that do not look like HU.
     """
     _check_settings(hu_window, depth=depth, size=size)
-    hu, _ = read_nifti(path)
-    if (lowest := hu.min()) > _HIGHEST_MINIMUM:
-        what = f"{path}: does not look like Hounsfield units (values {lowest:g} to {hu.max():g})."
-        remedy = "Rescale it so that air is -1000 and water 0, or check that it is a CT."
-        warnings.warn(f"{what} {remedy}", DataWarning, stacklevel=2)
-    return prepare_volume(hu, depth=depth, size=size, hu_window=hu_window)
+    seen = _Seen(path)
+    with _open_scan(path) as scan:
+        planes = map(seen.note_range, map(seen.fill_with_air, scan.planes()))
+        volume = _resample(planes, scan.shape, depth, size, hu_window)
+    seen.report_holes()
+    seen.report_range()
+    return volume
 
 
-def prepare_volume(
-    hu: np.ndarray, *, depth: int = PAPER_FRAMES, size: int = PAPER_SIZE, hu_window=HU_WINDOW
-) -> np.ndarray:
+def prepare_volume(hu: np.ndarray, *, depth: int = PAPER_FRAMES, size: int = PAPER_SIZE, hu_window=HU_WINDOW):
     """The paper's preprocessing of an array in memory: window, turn, resample.
 
     Args:
@@ -76,8 +79,10 @@ def prepare_volume(
     """
     _check_settings(hu_window, depth=depth, size=size)
     _check_volume(hu)
-    volume = _resample(_fill_with_air(hu), depth, size, lambda rows: window_hu(rows, hu_window))
-    return np.clip(volume, 0, 1, out=volume)
+    seen = _Seen()
+    volume = _resample(map(seen.fill_with_air, _planes_of(hu)), hu.shape, depth, size, hu_window)
+    seen.report_holes()
+    return volume
 
 
 def window_hu(volume: np.ndarray, hu_window: tuple[float, float] = HU_WINDOW) -> np.ndarray:
@@ -109,12 +114,11 @@ def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
         float32 [depth,size,size], in the units of `volume`.
 
     Raises:
-        SettingError: `depth` or `size` below 1.
-        DataError: not three axes, or an axis of length 0.
+        SettingError, DataError: as `prepare_volume`.
     """
     _check_settings(depth=depth, size=size)
     _check_volume(volume)
-    return _resample(volume, depth, size, lambda rows: rows.astype(np.float32))
+    return _resample(_planes_of(volume), volume.shape, depth, size)
 
 
 def read_nifti(path: str | PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -128,6 +132,85 @@ def read_nifti(path: str | PathLike) -> tuple[np.ndarray, np.ndarray]:
         DataError: missing, empty, truncated or damaged; not NIfTI; not one grey value on three axes;
             a header that contradicts itself; no finite voxel.
     """
+    seen = _Seen(path)
+    with _open_scan(path) as scan:
+        voxels = np.empty(scan.shape, scan.dtype, order="F")
+        for z, plane in enumerate(map(seen.fill_with_air, scan.planes())):
+            voxels[:, :, z] = plane.T
+    seen.report_holes()
+    return voxels, scan.affine
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """An open NIfTI file whose header is sound; the stream stands at the first voxel."""
+
+    path: str | PathLike
+    stream: BinaryIO
+    shape: tuple[int, int, int]  # X, Y, Z
+    stored: np.dtype
+    dtype: np.dtype  # of the planes: native byte order, float32 where they are scaled
+    scaling: tuple[float, float] | None  # slope and intercept, where there is something to do
+    affine: np.ndarray
+
+    def planes(self) -> Iterator[np.ndarray]:
+        """Read the slices [Y,X] in order, each valid until the next, then the file to its end."""
+        plane = np.empty((self.shape[1], self.shape[0]), self.stored)
+        raw = plane.view(np.uint8).reshape(-1)
+        for _ in range(self.shape[2]):
+            found = 0
+            while found < raw.size:
+                if not (got := self.stream.readinto(raw[found:])):
+                    raise _fewer_voxels(self.path, self.shape, self.stored)
+                found += got
+            values = plane.astype(self.dtype, copy=False)
+            if self.scaling is not None:  # in place: what is stored is read anew each time
+                values *= self.scaling[0]
+                values += self.scaling[1]
+            yield values
+        while self.stream.readinto(raw):  # only at the end is the checksum compared
+            pass
+
+
+class _Seen:
+    """What is noticed in the voxels while they pass, to be reported once at the end."""
+
+    def __init__(self, path=None) -> None:
+        self.path, self.n_voxels, self.n_holes = path, 0, 0
+        self.lowest, self.highest = np.inf, -np.inf
+
+    def fill_with_air(self, plane: np.ndarray) -> np.ndarray:
+        """Replace NaN and infinities by air in a copy; the plane itself where there are none."""
+        self.n_voxels += plane.size
+        if plane.dtype.kind != "f" or (finite := np.isfinite(plane)).all():
+            return plane
+        self.n_holes += plane.size - np.count_nonzero(finite)
+        return np.where(finite, plane, plane.dtype.type(HU_AIR))
+
+    def note_range(self, plane: np.ndarray) -> np.ndarray:
+        self.lowest = min(self.lowest, plane.min())
+        if self.lowest > _HIGHEST_MINIMUM:  # else nothing will be reported
+            self.highest = max(self.highest, plane.max())
+        return plane
+
+    def report_holes(self) -> None:
+        if self.n_holes == self.n_voxels:
+            raise DataError("holds no finite voxel.", path=self.path, remedy=_CONVERT_AGAIN)
+        if self.n_holes:
+            what = f"{self.n_holes} voxels are NaN or infinite; read as air."
+            warnings.warn(what if self.path is None else f"{self.path}: {what}", DataWarning, stacklevel=3)
+
+    def report_range(self) -> None:
+        if self.lowest > _HIGHEST_MINIMUM:
+            values = f"values {self.lowest:g} to {self.highest:g}"
+            what = f"{self.path}: does not look like Hounsfield units ({values})."
+            remedy = "Rescale it so that air is -1000 and water 0, or check that it is a CT."
+            warnings.warn(f"{what} {remedy}", DataWarning, stacklevel=3)
+
+
+@contextmanager
+def _open_scan(path: str | PathLike) -> Iterator[_Scan]:
+    """Open a scan and check its header; whatever is wrong with the file becomes a DataError."""
     file = Path(path)
     if not file.is_file():
         raise DataError("is not a file.", path=path, remedy="Check the path.")
@@ -141,25 +224,20 @@ def read_nifti(path: str | PathLike) -> tuple[np.ndarray, np.ndarray]:
     try:
         with igzip.open(file, "rb") if zipped else file.open("rb") as stream:
             header = _read_header(stream, path)
-            voxels = _read_voxels(stream, header, n_bytes * (_GZIP_MOST if zipped else 1), path)
-            while stream.read(1 << 20):  # to the end: only there the checksum is compared
-                pass
-        slope, intercept = header.get_slope_inter()
+            shape, stored = _read_layout(header, n_bytes * (_GZIP_MOST if zipped else 1), path)
+            slope, intercept = header.get_slope_inter()  # None: the header asks for no scaling
+            scaling = None if slope is None or (slope, intercept) == (1, 0) else (slope, intercept)
+            dtype = stored.newbyteorder("=") if scaling is None else np.dtype(np.float32)
+            yield _Scan(path, stream, shape, stored, dtype, scaling, _read_affine(header, path))
     except EOFError as error:
         raise DataError("is truncated: its gzip data ends early.", path=path, remedy=_COPY_AGAIN) from error
     except (igzip.BadGzipFile, isal_zlib.error) as error:
         raise DataError(f"holds damaged gzip data ({error}).", path=path, remedy=_COPY_AGAIN) from error
     except HeaderDataError as error:
         raise DataError(f"has a bad NIfTI header ({error}).", path=path, remedy=_CONVERT_AGAIN) from error
-    affine = _read_affine(header, path)
-    if slope is not None and (slope, intercept) != (1, 0):  # None: the header asks for no scaling
-        voxels = voxels.astype(np.float32)
-        voxels *= slope
-        voxels += intercept
-    return _fill_with_air(voxels, path), affine
 
 
-def _read_header(stream, path) -> nib.Nifti1Header:
+def _read_header(stream: BinaryIO, path) -> nib.Nifti1Header:
     """Parse and check the header, leaving the stream at the first voxel."""
     kind, block = nib.Nifti1Header, stream.read(348)
     if block[4:8] == b"n+2\0":  # NIfTI-2 has its magic in front and is longer
@@ -173,7 +251,7 @@ def _read_header(stream, path) -> nib.Nifti1Header:
     offset = float(header["vox_offset"]) or kind.single_vox_offset
     if not kind.sizeof_hdr <= offset < 1 << 30:
         raise HeaderDataError(f"voxels start at byte {offset:g}")
-    stream.read(int(offset) - len(block))
+    stream.seek(int(offset))
     return header
 
 
@@ -181,64 +259,77 @@ def _read_affine(header: nib.Nifti1Header, path) -> np.ndarray:
     try:
         affine = header.get_best_affine()
     except ValueError as error:
-        what = f"has a bad NIfTI header (orientation: {error})."
-        raise DataError(what, path=path, remedy=_CONVERT_AGAIN) from error
+        raise HeaderDataError(f"orientation: {error}") from error
     # nibabel takes an infinite slope for "no scaling".
     if np.isinf(header["scl_slope"]) or not np.isfinite(affine).all():
         raise DataError("has a slope or affine that is not finite.", path=path, remedy=_CONVERT_AGAIN)
     return affine
 
 
-def _read_voxels(stream, header: nib.Nifti1Header, most_bytes: int, path) -> np.ndarray:
-    """Read the voxels [X,Y,Z], native byte order, into memory of their own."""
+def _read_layout(header: nib.Nifti1Header, most_bytes: int, path) -> tuple[tuple[int, int, int], np.dtype]:
+    """Shape X, Y, Z and stored dtype of the voxels, which must fit into `most_bytes`."""
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
+    what = None
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
         what = f"has {len(shape)} axes {list(shape)}; a scan has three."
+    elif min(shape) < 1:
+        what = f"has an axis of length 0: {list(shape)}."
+    elif dtype.kind not in "iuf":
+        what = "holds colour or complex values, not HU."
+    if what:
         raise DataError(what, path=path, remedy=_CONVERT_AGAIN)
-    if min(shape) < 1:
-        raise DataError(f"has an axis of length 0: {list(shape)}.", path=path, remedy=_CONVERT_AGAIN)
-    if dtype.kind not in "iuf":
-        raise DataError("holds colour or complex values, not HU.", path=path, remedy=_CONVERT_AGAIN)
-    n_bytes, found = dtype.itemsize * int(np.prod(shape, dtype=object)), 0
-    if n_bytes <= most_bytes:  # else the header lies: do not even ask for the memory
-        raw = np.empty(n_bytes, np.uint8)
-        while got := stream.readinto(raw[found:]):
-            found += got
-    if found < n_bytes:
-        what = f"is truncated: its header promises {n_bytes} bytes of voxels, it holds fewer."
-        raise DataError(what, path=path, remedy=_COPY_AGAIN)
-    return raw.view(dtype).reshape(shape[:3], order="F").astype(dtype.newbyteorder("="), copy=False)
+    if dtype.itemsize * int(np.prod(shape, dtype=object)) > most_bytes:
+        raise _fewer_voxels(path, shape, dtype)  # the header lies: do not even ask for the memory
+    return shape[:3], dtype
 
 
-def _fill_with_air(volume: np.ndarray, path=None) -> np.ndarray:
-    """Replace NaN and infinities by air in a copy; the volume itself where there are none."""
-    if volume.dtype.kind != "f" or (finite := np.isfinite(volume)).all():
-        return volume
-    if not finite.any():
-        raise DataError("holds no finite voxel.", path=path, remedy=_CONVERT_AGAIN)
-    what = f"{volume.size - np.count_nonzero(finite)} voxels are NaN or infinite; read as air."
-    warnings.warn(what if path is None else f"{path}: {what}", DataWarning, stacklevel=3)
-    return np.where(finite, volume, volume.dtype.type(HU_AIR))
+def _fewer_voxels(path, shape: tuple[int, ...], dtype: np.dtype) -> DataError:
+    n_bytes = dtype.itemsize * int(np.prod(shape, dtype=object))
+    what = f"is truncated: its header promises {n_bytes} bytes of voxels, it holds fewer."
+    return DataError(what, path=path, remedy=_COPY_AGAIN)
 
 
-def _resample(volume: np.ndarray, depth: int, size: int, convert: Callable[[np.ndarray], np.ndarray]):
-    """Turn and interpolate [X,Y,Z] one axis after the other; `convert` makes rows float32."""
-    planes = volume.T[:, ::-1]  # view [Z,Y,X]: slices first, turned by 90 degrees
-    z_low, z_high, z_weight = _linear_steps(planes.shape[0], depth)
-    y_low, y_high, y_weight = _linear_steps(planes.shape[1], size)
-    x_low, x_high, x_weight = _linear_steps(planes.shape[2], size)
-    y_both = np.concatenate([y_low, y_high])
+def _planes_of(volume: np.ndarray) -> Iterator[np.ndarray]:
+    return (volume[:, :, z].T for z in range(volume.shape[2]))
 
-    def shrink(z: int) -> np.ndarray:
-        rows = convert(planes[z][y_both])  # [2*size,X]
-        rows = _between(rows[:size], rows[size:], y_weight[:, None])  # [size,X]
-        return _between(rows[:, x_low], rows[:, x_high], x_weight)  # [size,size]
 
+def _resample(planes: Iterable[np.ndarray], shape, depth: int, size: int, window=None) -> np.ndarray:
+    """Turn and interpolate slices [Y,X] as they come; with an HU window, clip before and scale after."""
+    n_x, n_y, n_z = shape
+    x_low, x_high, x_weight = _linear_steps(n_x, size)
+    y_low, y_high, y_weight = _linear_steps(n_y, size)
+    z_low, z_high, z_weight = _linear_steps(n_z, depth)
+    y_both = n_y - 1 - np.concatenate([y_low, y_high])  # counted from the end: the turn
+    x_weight = np.tile(x_weight, (size, 1))  # in full: faster than the same row for every row
+    rows = np.empty((2 * size, n_x), np.float32)  # used again for each slice: they stay in the cache
+    left, right = np.empty((2, size, size), np.float32)
     result = np.empty((depth, size, size), np.float32)
-    recent: dict[int, np.ndarray] = {}  # neighbouring slices of the result share slices of the scan
-    for t, (low, high) in enumerate(zip(z_low.tolist(), z_high.tolist(), strict=True)):
-        recent = {z: recent[z] if z in recent else shrink(z) for z in (low, high)}
-        result[t] = _between(recent[low], recent[high], z_weight[t])
+
+    def shrink(plane: np.ndarray) -> np.ndarray:
+        rows[...] = plane[y_both]
+        if window is not None:
+            np.clip(rows, *window, out=rows)
+        between = _between(rows[:size], rows[size:], y_weight[:, None], out=rows[size:])
+        # The indices are in range; "clip" lets numpy write into `out` without a copy.
+        np.take(between, x_low, axis=1, out=left, mode="clip")
+        np.take(between, x_high, axis=1, out=right, mode="clip")
+        small = _between(left, right, x_weight, out=np.empty_like(left))
+        if window is not None:
+            small -= window[0]
+            small *= 1 / (window[1] - window[0])
+        return small
+
+    needed = {*z_low.tolist(), *z_high.tolist()}
+    latest, t = None, 0
+    for z, plane in enumerate(planes):
+        if z not in needed:
+            continue
+        previous, latest = latest, shrink(plane)
+        while t < depth and z_high[t] == z:  # `previous` is then slice z_low[t], if there are two at all
+            _between(latest if z_low[t] == z else previous, latest, z_weight[t], out=result[t])
+            if window is not None:
+                np.clip(result[t], 0, 1, out=result[t])  # rounding can lead just outside
+            t += 1
     return result
 
 
@@ -249,11 +340,11 @@ def _linear_steps(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray, np.nda
     return low, np.minimum(low + 1, n_in - 1), (position - low).astype(np.float32)
 
 
-def _between(low: np.ndarray, high: np.ndarray, weight) -> np.ndarray:
-    step = high - low
-    step *= weight
-    step += low
-    return step
+def _between(low: np.ndarray, high: np.ndarray, weight, out: np.ndarray) -> np.ndarray:
+    np.subtract(high, low, out=out)
+    out *= weight
+    out += low
+    return out
 
 
 def _check_settings(hu_window: tuple[float, float] = HU_WINDOW, **counts: int) -> None:

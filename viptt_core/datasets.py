@@ -13,10 +13,11 @@ import numpy as np
 
 from viptt_core import ct, video
 from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE, TB_CLASSES, UCF_CLASSES, UCF_GROUP_PATTERN
+from viptt_core.env import code_version
 from viptt_core.errors import DataError, SettingError
 from viptt_core.labels import find_labels, read_labels
 from viptt_core.presets import Preset, check_choice
-from viptt_core.store import ClipSet, Item, build_clip_set, fingerprint
+from viptt_core.store import ClipSet, Item, build_clip_set
 from viptt_core.synthetic import actions as actions_generator
 from viptt_core.synthetic import phantom as phantom_generator
 
@@ -25,6 +26,13 @@ SCAN_ENDINGS = (".nii.gz", ".nii")
 MASK_FOLDERS = ("masks1", "masks2", "findings")  # same file names as the scans, but no scans
 # Synthetic scans are simulated on a grid this much finer than asked for, then prepared as real ones.
 PHANTOM_OVERSAMPLING = 2
+# What decides the pixels of each set, apart from its settings: a change makes it be decoded again.
+DECODERS = {
+    "ucf50": ("video",),
+    "imageclef": ("ct",),
+    "phantom": ("ct", "synthetic.phantom", "synthetic.patient", "synthetic.render"),
+    "actions": ("video", "synthetic.actions", "synthetic.choreography"),
+}
 
 
 def ucf50(
@@ -58,6 +66,7 @@ def ucf50(
         SettingError: the group pattern is no regular expression with a capture group.
     """
     root = _existing_folder(root, "videos, one folder a class")
+    place = [str(root.resolve()), classes and list(classes)]
     pattern = _compile_group_pattern(group_pattern)
     by_class: dict[str, list[Path]] = {}
     for path in sorted(root.glob("*/*")):
@@ -82,12 +91,8 @@ def ucf50(
     return build_clip_set(
         items,
         partial(video.load_clip, frames=frames, size=size, stride=stride, fit=fit),
-        class_names=tuple(classes),
-        source={
-            "set": "ucf50", "frames": frames, "size": size, "stride": stride, "fit": fit,
-            "on_error": on_error, "items": [[i.name, i.label, i.group, *fingerprint(i.source)] for i in items],
-        },
-        on_error=on_error, n_jobs=n_jobs, progress=progress,
+        settings=_settings("ucf50", frames=frames, size=size, stride=stride, fit=fit),
+        class_names=tuple(classes), place=place, on_error=on_error, n_jobs=n_jobs, progress=progress,
     )  # fmt: skip
 
 
@@ -98,6 +103,7 @@ def imageclef(
     size: int = PAPER_SIZE,
     hu_window: tuple[float, float] = HU_WINDOW,
     labels: str | Path | None = None,
+    dtype: str = "uint8",
     on_error: str = "raise",
     n_jobs: int | None = None,
     progress: bool = True,
@@ -110,6 +116,7 @@ def imageclef(
         root: Folder with the scans, in it or below it (mask folders are passed over).
         frames, size, hu_window: The grid and HU window of a volume, see `ct.load_volume`.
         labels: The CSV with columns FileName, TypeOfTB (1..5); None looks for it in `root`.
+        dtype: "uint8", or "float16" for grey levels with fractions at twice the space.
         on_error, n_jobs, progress: See `store.build_clip_set`.
 
     Raises:
@@ -118,6 +125,7 @@ def imageclef(
     """
     root = _existing_folder(root, "scans (.nii.gz) and the label CSV")
     table = find_labels(root) if labels is None else Path(labels)
+    place = [str(root.resolve()), None if labels is None else str(table.resolve())]
     label_of = read_labels(table)
     paths = [
         path
@@ -141,14 +149,10 @@ def imageclef(
     items = [Item(path.name, label_of[path.name], path.name, path) for path in paths if path.name in label_of]
     return build_clip_set(
         items,
-        partial(_decode_scan, frames=frames, size=size, hu_window=tuple(hu_window)),
-        class_names=TB_CLASSES,
-        source={
-            "set": "imageclef", "frames": frames, "size": size, "hu_window": list(hu_window),
-            "on_error": on_error, "excluded": excluded,
-            "items": [[i.name, i.label, *fingerprint(i.source)] for i in items],
-        },
-        excluded=excluded, on_error=on_error, n_jobs=n_jobs, progress=progress,
+        partial(_decode_scan, frames=frames, size=size, hu_window=tuple(hu_window), dtype=dtype),
+        settings=_settings("imageclef", frames=frames, size=size, hu_window=list(hu_window)),
+        class_names=TB_CLASSES, place=place, dtype=dtype, excluded=excluded,
+        on_error=on_error, n_jobs=n_jobs, progress=progress,
     )  # fmt: skip
 
 
@@ -161,6 +165,7 @@ def phantom(
     n: int = 300,
     seed: int = 0,
     finding: bool = True,
+    dtype: str = "uint8",
     n_jobs: int | None = None,
     progress: bool = True,
 ) -> ClipSet:
@@ -172,6 +177,7 @@ def phantom(
         n: Number of phantoms, each a patient (group) of its own.
         seed: Of the whole cohort.
         finding: False leaves the disease out of the same patients (a control: nothing to learn).
+        dtype: As for `imageclef`.
         n_jobs, progress: See `store.build_clip_set`.
     """
     _no_root("phantom", root)
@@ -180,13 +186,11 @@ def phantom(
     items = [Item(name, int(labels[i]), name, (i, int(labels[i]))) for i, name in enumerate(names)]
     return build_clip_set(
         items,
-        partial(_simulate_scan, seed=seed, frames=frames, size=size, hu_window=tuple(hu_window), finding=finding),
-        class_names=TB_CLASSES,
-        source={
-            "set": "phantom", "version": phantom_generator.VERSION, "n": n, "seed": seed, "finding": finding,
-            "frames": frames, "size": size, "hu_window": list(hu_window),
-        },
-        synthetic=True, n_jobs=n_jobs, progress=progress,
+        partial(_simulate_scan, seed=seed, frames=frames, size=size, hu_window=tuple(hu_window), finding=finding,
+                dtype=dtype),
+        settings=_settings("phantom", version=phantom_generator.VERSION, n=n, seed=seed, finding=finding,
+                           frames=frames, size=size, hu_window=list(hu_window), oversampling=PHANTOM_OVERSAMPLING),
+        class_names=TB_CLASSES, dtype=dtype, synthetic=True, n_jobs=n_jobs, progress=progress,
     )  # fmt: skip
 
 
@@ -224,12 +228,9 @@ def actions(
     return build_clip_set(
         items,
         partial(_simulate_clip, seed=seed, frames=frames, size=size, stride=stride, fit=fit),
-        class_names=UCF_CLASSES,
-        source={
-            "set": "actions", "version": actions_generator.VERSION, "n": n, "seed": seed,
-            "frames": frames, "size": size, "stride": stride, "fit": fit,
-        },
-        synthetic=True, n_jobs=n_jobs, progress=progress,
+        settings=_settings("actions", version=actions_generator.VERSION, n=n, seed=seed,
+                           frames=frames, size=size, stride=stride, fit=fit),
+        class_names=UCF_CLASSES, synthetic=True, n_jobs=n_jobs, progress=progress,
     )  # fmt: skip
 
 
@@ -281,17 +282,22 @@ def load_for(preset: Preset, name: str, root: str | Path | None = None, **settin
     return load_dataset(name, root, **(grid | given))
 
 
-def _decode_scan(path: Path, *, frames: int, size: int, hu_window) -> np.ndarray:
-    return _to_grey_levels(ct.load_volume(path, depth=frames, size=size, hu_window=hu_window))
+def _settings(name: str, **settings) -> dict:
+    return {"set": name, "code": code_version(DECODERS[name]), **settings}
 
 
-def _simulate_scan(source: tuple[int, int], *, seed: int, frames: int, size: int, hu_window, finding: bool):
+def _decode_scan(path: Path, *, frames: int, size: int, hu_window, dtype: str) -> np.ndarray:
+    return _to_grey_levels(ct.load_volume(path, depth=frames, size=size, hu_window=hu_window), dtype)
+
+
+def _simulate_scan(source: tuple[int, int], *, seed: int, frames: int, size: int, hu_window, finding: bool,
+                   dtype: str) -> np.ndarray:  # fmt: skip
     index, label = source
     scan = phantom_generator.make_phantom(
         (seed, index), label, size=round(PHANTOM_OVERSAMPLING * size),
         finding=finding,
     )  # fmt: skip
-    return _to_grey_levels(ct.prepare_volume(scan.hu, depth=frames, size=size, hu_window=hu_window))
+    return _to_grey_levels(ct.prepare_volume(scan.hu, depth=frames, size=size, hu_window=hu_window), dtype)
 
 
 def _simulate_clip(scene: tuple[int, int, int], *, seed: int, frames: int, size: int, stride: int, fit: str):
@@ -306,8 +312,10 @@ def _scene(i: int) -> tuple[int, int, int]:
     return label, group + 1, clip + 1
 
 
-def _to_grey_levels(volume: np.ndarray) -> np.ndarray:
-    return np.rint(volume * 255).astype(np.uint8)
+def _to_grey_levels(volume: np.ndarray, dtype: str) -> np.ndarray:
+    """Volume in [0,1] -> grey levels 0..255: whole ones (uint8), or to within 0.0625 (float16)."""
+    levels = volume * 255
+    return np.rint(levels).astype(np.uint8) if dtype == "uint8" else levels.astype(np.float16)
 
 
 def _existing_folder(root: str | Path | None, content: str) -> Path:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import hashlib
+import importlib.util
+import json
 import os
 import platform
 import random
 import subprocess
+import tomllib
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from viptt_core.errors import SettingError
-
-RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "nibabel", "av",
+RECORDED_PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "scipy", "scikit-learn", "nibabel", "av",
                      "opencv-python-headless")  # fmt: skip
 
 
@@ -42,33 +46,6 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def pick_device(name: str = "auto"):
-    """Turn a device name into a `torch.device`; "auto" takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        SettingError: the name is unknown to PyTorch, or the device is not on this machine.
-    """
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    remedy = "Use 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'."
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise SettingError(f"device '{name}' is not one PyTorch knows.", remedy=remedy) from error
-    present = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not present.get(device.type, False):
-        raise SettingError(f"device '{name}' is not on this machine.", remedy=remedy)
-    return device
 
 
 def seed_everything(seed: int) -> None:
@@ -125,6 +102,26 @@ def git_commit() -> str:
         return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def code_version(modules: Sequence[str]) -> str:
+    """Hash of the syntax trees of modules of this package, docstrings and comments left out.
+
+    It changes when what the code does may have changed, and not when its words did.
+    """
+    trees = []
+    for module in modules:
+        spec = importlib.util.find_spec(f"viptt_core.{module}")
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+                node.body = body[1:]
+        trees.append(ast.dump(tree))
+        table = Path(spec.origin).with_suffix(".toml")  # a module's own data, such as the presets
+        if table.is_file():
+            trees.append(json.dumps(tomllib.loads(table.read_text(encoding="utf-8")), sort_keys=True))
+    return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
 
 
 def _version(package: str) -> str:

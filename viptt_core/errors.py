@@ -36,6 +36,14 @@ class SettingError(ViPTTError, ValueError):
     """A parameter, preset field or argument that does not exist or makes no sense."""
 
 
+class StorageError(ViPTTError, OSError):
+    """Files that cannot be written."""
+
+
+class TrainingError(ViPTTError, RuntimeError):
+    """Training that cannot go on."""
+
+
 def _rebuild(kind: type[ViPTTError], what: str, path, remedy: str) -> ViPTTError:
     return kind(what, path=path, remedy=remedy)
 

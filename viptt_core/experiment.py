@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from accelerate import PartialState, debug_launcher, notebook_launcher
+from filelock import FileLock
 
-from viptt_core.env import peak_memory_mb, pick_device, provenance, seed_everything
+from viptt_core.checkpoint import read_weights, remove_checkpoints, save_weights
+from viptt_core.engine import Engine, pick_device
+from viptt_core.env import peak_memory_mb, provenance, seed_everything
 from viptt_core.errors import SettingError
-from viptt_core.model import ViPTTNet
+from viptt_core.features import cached_features
+from viptt_core.model import ViPTTNet, imagenet_features
+from viptt_core.predict import predict_logits
 from viptt_core.presets import STARTS, Preset, Stage, check_choice, load_preset
-from viptt_core.results import Run, code_version, predictions_table, read_run, runs_root, write_run
-from viptt_core.splits import Split, make_split
+from viptt_core.results import (
+    Run,
+    code_version,
+    is_finished,
+    predictions_table,
+    read_run,
+    runs_root,
+    write_config,
+    write_run,
+)
+from viptt_core.splits import make_split
 from viptt_core.store import ClipSet, digest
-from viptt_core.train import fit, predict_logits
+from viptt_core.train import fit
 
 # A checkpoint is only reused when none of these changed in meaning.
-TRAINING_CODE = ("augment", "ct", "datasets", "experiment", "model", "presets", "splits", "store",
-                 "synthetic.actions", "synthetic.choreography", "synthetic.patient", "synthetic.phantom",
-                 "synthetic.render", "train", "video")  # fmt: skip
+TRAINING_CODE = ("augment", "ct", "datasets", "engine", "experiment", "features", "feed", "keras_rules", "model",
+                 "predict", "presets", "splits", "store", "synthetic.actions", "synthetic.choreography",
+                 "synthetic.patient", "synthetic.phantom", "synthetic.render", "train", "video")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,26 +49,26 @@ class Plan:
         preset: Settings, epoch limits already put in.
         starts: Arms of the comparison, in order.
         seed: Of split, start weights, batches and augmentation.
-        device: Where to train.
+        engine: How to run it.
     """
 
     preset: Preset
     starts: tuple[str, ...]
     seed: int
-    device: torch.device
+    engine: Engine
 
 
 def plan_experiment(preset: str = "demo", *, starts: str = "", epochs: int = 0, pretrain_epochs: int = 0,
-                    seed: int = 0, device: str = "auto") -> Plan:  # fmt: skip
+                    seed: int = 0, **engine) -> Plan:  # fmt: skip
     """Check the settings of an experiment, and fetch ImageNet weights if it needs them.
 
     Args:
-        preset: "paper", "corrected", "demo" or "study".
+        preset: Its name; `viptt presets` lists them.
         starts: Comma-separated list of "random", "image", "video"; empty takes the preset's.
         epochs: Limit of fine-tuning; 0 takes the preset's.
         pretrain_epochs: Limit of pretraining; 0 takes the preset's.
         seed: At least 0.
-        device: See `env.pick_device`.
+        engine: Fields of `engine.Engine`: device, precision, frames_per_chunk and so on.
 
     Raises:
         SettingError: a setting does not exist or makes no sense.
@@ -66,9 +82,15 @@ def plan_experiment(preset: str = "demo", *, starts: str = "", epochs: int = 0, 
         raise SettingError(f"starts '{starts}' names an arm twice.", remedy="Name each once.")
     if seed < 0:
         raise SettingError(f"seed is {seed}.", remedy="Give a whole number of at least 0.")
-    plan = Plan(settings, arms, seed, pick_device(device))
+    for name in engine:
+        check_choice("engine setting", name, [field.name for field in fields(Engine)])
+    plan = Plan(settings, arms, seed, Engine(**engine))
+    if plan.engine.processes > 1:
+        # Asking CUDA itself would start it in this process, and GPUs do not survive the fork to come.
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    pick_device(plan.engine.device)
     if settings.backbone_weights and set(arms) - {"random"}:
-        build_model(settings, 2, seed=seed)  # downloads the weights, or says now that it cannot
+        imagenet_features(settings.backbone_weights)  # downloads the weights, or says now that it cannot
     return plan
 
 
@@ -92,24 +114,15 @@ def pretrain(plan: Plan, videos: ClipSet, *, start: str = "video", progress: boo
     of them are in the hash that names its folder.
     """
     check_choice("start", start, ("image", "video"))
-    preset, stage = plan.preset, plan.preset.pretrain
+    stage = plan.preset.pretrain
     if start == "image":
         stage = replace(stage, batch_size=stage.batch_size * videos.clips.shape[1])
         videos = single_frames(videos)
-    config = {
-        "stage": "pretrain", "start": start, "seed": plan.seed, "data": videos.source,
-        "code": code_version(TRAINING_CODE), "preset": _shared_fields(preset) | {"pretrain": stage.__dict__},
-    }  # fmt: skip
-    folder = runs_root() / f"pretrain-{start}-{digest(config)}"
-    if (folder / "provenance.json").is_file():
-        return read_run(folder)
-    model = build_model(preset, len(videos.class_names), seed=plan.seed)
-    split = make_split(preset.splits, videos, stage="pretrain", seed=plan.seed)
-    return _train(folder, config, model, videos, split, stage, plan, progress)
+    return _finished_run(plan, videos, _Job("pretrain", start, stage, None, progress))
 
 
 def finetune(plan: Plan, scans: ClipSet, start: str, *, pretrained: Run | None = None, progress: bool = True) -> Run:
-    """Fine-tune on scans from one start and predict the validation and test parts.
+    """Fine-tune on scans from one start and predict the validation and test parts, or find the finished run.
 
     Args:
         plan: The experiment.
@@ -118,18 +131,7 @@ def finetune(plan: Plan, scans: ClipSet, start: str, *, pretrained: Run | None =
         pretrained: The pretraining run whose weights to take over; None for ImageNet or random weights.
         progress: Show a progress bar.
     """
-    preset, stage = plan.preset, plan.preset.stage(start)
-    model = build_model(preset, len(scans.class_names), seed=plan.seed, imagenet=start != "random")
-    if pretrained is not None:
-        model.load_pretrained(_read_weights(pretrained))
-    config = {
-        "stage": "finetune", "start": start, "seed": plan.seed, "data": scans.source,
-        "pretrained": pretrained.folder.name if pretrained else None,
-        "code": code_version(TRAINING_CODE), "preset": _shared_fields(preset) | {"finetune": stage.__dict__},
-    }  # fmt: skip
-    folder = runs_root() / f"finetune-{start}-{digest(config)}"
-    split = make_split(preset.splits, scans, stage="finetune", seed=plan.seed)
-    return _train(folder, config, model, scans, split, stage, plan, progress)
+    return _finished_run(plan, scans, _Job("finetune", start, plan.preset.stage(start), pretrained, progress))
 
 
 @dataclass(frozen=True)
@@ -185,20 +187,83 @@ def single_frames(videos: ClipSet) -> ClipSet:
     )
 
 
-def _train(folder, config, model, clips, split: Split, stage: Stage, plan: Plan, progress: bool) -> Run:
-    """Fit, predict the validation and test parts, write the run."""
+@dataclass(frozen=True)
+class _Job:
+    """One training of an experiment."""
+
+    kind: str  # "pretrain" or "finetune"
+    start: str
+    stage: Stage
+    pretrained: Run | None
+    progress: bool
+
+    def config(self, plan: Plan, clips: ClipSet) -> dict:
+        """Everything that decides the outcome; its hash names the run's folder."""
+        return {
+            "stage": self.kind, "start": self.start, "seed": plan.seed, "data": clips.source,
+            "pretrained": self.pretrained.folder.name if self.pretrained else None,
+            "precision": plan.engine.precision, "code": code_version(TRAINING_CODE),
+            "preset": _shared_fields(plan.preset) | {self.kind: self.stage.__dict__},
+        }  # fmt: skip
+
+
+def _finished_run(plan: Plan, clips: ClipSet, job: _Job) -> Run:
+    """Find the run, or train it in as many processes as the plan asks for."""
+    config = job.config(plan, clips)
+    folder = runs_root() / f"{job.kind}-{job.start}-{digest(config)}"
+    if not is_finished(folder):
+        arguments = (folder, config, plan, clips, job)
+        if plan.engine.processes == 1 or "WORLD_SIZE" in os.environ:  # set by `accelerate launch`
+            _train(*arguments)
+        elif pick_device(plan.engine.device).type == "cuda":
+            notebook_launcher(_train, arguments, num_processes=plan.engine.processes)
+        else:
+            debug_launcher(_train, arguments, num_processes=plan.engine.processes)  # the same on CPUs
+    return read_run(folder)
+
+
+def _train(folder: Path, config: dict, plan: Plan, clips: ClipSet, job: _Job) -> None:
+    """Fit, predict the validation and test parts, write the run; in every process that takes part."""
+    state = PartialState()
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if state.is_main_process:  # of other programs that train the same run, one does and the others wait
+        lock.acquire()
+    try:
+        state.wait_for_everyone()
+        if not is_finished(folder):
+            _train_locked(folder, config, plan, clips, job, main=state.is_main_process)
+        state.wait_for_everyone()
+    finally:
+        lock.release()
+
+
+def _train_locked(folder: Path, config: dict, plan: Plan, clips: ClipSet, job: _Job, *, main: bool) -> None:
+    preset, stage = plan.preset, job.stage
+    if main:
+        write_config(folder, config)
     seed_everything(plan.seed)
     began = time.perf_counter()
-    title = f"{config['stage']} ({config['start']})" if progress else None
-    history = fit(model, clips, split, stage, seed=plan.seed, device=plan.device, progress=title)
+    imagenet = job.kind == "pretrain" or job.start != "random"
+    model = build_model(preset, len(clips.class_names), seed=plan.seed, imagenet=imagenet)
+    if job.pretrained is not None:
+        model.load_pretrained(read_weights(job.pretrained.folder / "weights.safetensors")[0])
+    split = make_split(preset.splits, clips, stage=job.kind, seed=plan.seed)
+    history = fit(model, clips, split, stage, seed=plan.seed, engine=plan.engine, folder=folder,
+                  progress=f"{job.kind} ({job.start})" if job.progress else None)  # fmt: skip
+    if not main:
+        return
+    device, precision = next(model.parameters()).device, history.engine["precision"]
+    array = clips.clips
+    if history.engine["feature_cache"]:
+        array = cached_features(model, clips, stage.pixel_range, device=device, precision=precision)
     parts = []
     for part in ("validation", "test"):
         indices = getattr(split, part)
-        logits = predict_logits(model, clips.clips, indices, batch_size=stage.batch_size,
-                                pixel_range=stage.pixel_range)  # fmt: skip
+        logits = predict_logits(model, array, indices, pixel_range=stage.pixel_range, precision=precision)
         parts.append(
             predictions_table(
-                arm=config["start"], part=part, names=clips.names[indices], groups=clips.groups[indices],
+                arm=job.start, part=part, names=clips.names[indices], groups=clips.groups[indices],
                 labels=clips.labels[indices], class_names=clips.class_names,
                 probabilities=torch.from_numpy(logits).double().softmax(dim=1).numpy(),
             )
@@ -207,20 +272,18 @@ def _train(folder, config, model, clips, split: Split, stage: Stage, plan: Plan,
         "split": split.sizes(), "selection_biased": split.selection_biased, "synthetic": clips.synthetic,
         "best_epoch": history.best_epoch, "stopped_early": history.stopped_early,
     }  # fmt: skip
-    record = provenance() | {
-        "seconds": round(time.perf_counter() - began, 1), "peak_memory_mb": round(peak_memory_mb()),
-        "device": str(plan.device),
+    record = provenance() | history.engine | {
+        "seconds": round(max(time.perf_counter() - began, sum(e["seconds"] for e in history.epochs)), 1),
+        "peak_memory_mb": round(peak_memory_mb()), "data_key": clips.key, "seed": plan.seed,
     }  # fmt: skip
-    return write_run(folder, config=config, history=history.epochs, state=model.state_dict(),
-                     predictions=pd.concat(parts, ignore_index=True), provenance=record)  # fmt: skip
+    if device.type == "cuda":
+        record["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated(device) / 1e6)
+    save_weights(folder / "weights.safetensors", model)
+    write_run(folder, config=config, history=history.epochs, predictions=pd.concat(parts, ignore_index=True),
+              provenance=record)  # fmt: skip
+    remove_checkpoints(folder)
 
 
 def _shared_fields(preset: Preset) -> dict:
     """The preset without its stages: what both have in common."""
     return {key: value for key, value in preset.to_dict().items() if key not in ("pretrain", "finetune", "scratch")}
-
-
-def _read_weights(run: Run) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(run.folder / "weights.safetensors")

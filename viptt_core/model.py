@@ -6,20 +6,21 @@ As the authors coded it in Keras; layer sizes and start values are theirs.
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-from urllib.error import URLError
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from viptt_core.errors import DataError, SettingError
+from viptt_core.imagenet import imagenet_features
 from viptt_core.presets import check_choice
 
 BACKBONES = ("vgg16", "small")
 TEMPORALS = ("lstm",)
 STEMS = ("glorot", "imagenet")
+INFERENCE_CHUNK = 32  # frames that go through the backbone at once when nothing is kept for gradients
 # Mean of ImageNet's red, green, blue in 0..255: what the Caffe VGG16 weights expect subtracted.
 # Source: torchvision, VGG16_Weights.IMAGENET1K_FEATURES.transforms().
 IMAGENET_MEANS = (123.0, 117.0, 104.0)  # 255 x (0.48235, 0.45882, 0.40784)
@@ -69,6 +70,8 @@ class ViPTTNet(nn.Module):
             raise SettingError(
                 f"the {backbone} backbone has no ImageNet weights.", remedy="Leave backbone_weights empty."
             )
+        self.backbone_name, self.temporal_name = backbone, temporal
+        self.frames_per_chunk = 0  # 0: all frames of a batch at once; see `features`
         self.stem = nn.Conv2d(1, 3, kernel_size=1)  # Keras: Conv3D 1x1x1, the same function frame by frame
         self.backbone, width = _vgg16() if backbone == "vgg16" else _small()
         self.temporal = KerasLSTM(width, hidden_size, batch_first=True)
@@ -80,29 +83,71 @@ class ViPTTNet(nn.Module):
             with torch.no_grad():
                 self.stem.bias.copy_(-torch.tensor(IMAGENET_MEANS))
         if backbone_weights:
-            self.backbone.load_state_dict(_imagenet_features(backbone_weights))
+            self.backbone.load_state_dict(imagenet_features(backbone_weights))
+
+    @property
+    def architecture(self) -> dict[str, str | int]:
+        """What decides the names and shapes of the weights; recorded beside them, see `checkpoint`."""
+        return {
+            "backbone": self.backbone_name, "temporal": self.temporal_name, "hidden_size": self.temporal.hidden_size,
+            "feature_size": self.feature.out_features, "num_classes": self.classifier.out_features,
+        }  # fmt: skip
 
     def forward(self, clips: Tensor) -> Tensor:
         """Class scores of a batch.
 
         Args:
-            clips: float [B, T, H, W], grey, in the scale the model was trained with.
+            clips: float [B, T, H, W], grey, in the scale the model was trained with; or the
+                features [B, T, F] of such clips, see `features`.
 
         Returns:
-            float [B, K] logits.
+            float32 [B, K] logits.
+        """
+        features = clips if clips.ndim == 3 else self.features(clips)
+        # A few small matrices: exact arithmetic costs nothing here, and an LSTM adds up its rounding.
+        with torch.autocast(clips.device.type, enabled=False):
+            states, _ = self.temporal(features.float())  # [B, T, hidden]
+            return self.classifier(torch.relu(self.feature(states[:, -1])))
+
+    def features(self, clips: Tensor) -> Tensor:
+        """What stem and backbone make of each frame, averaged over the plane: float [B, T, F].
+
+        With `frames_per_chunk` set, training keeps the activations of no more than so many frames:
+        the frames go through in chunks, whose activations are computed again on the way back.
+        The gradients are the same. Without gradients nothing is kept and chunks cost nothing.
         """
         batch, frames, height, width = clips.shape
+        grey = clips.reshape(batch * frames, height, width)
+        if not torch.is_grad_enabled():
+            run, chunk = self._frame_features, self.frames_per_chunk or INFERENCE_CHUNK
+        elif self.frames_per_chunk:
+            chunk = self.frames_per_chunk
+            run = partial(checkpoint, self._frame_features, use_reentrant=False, preserve_rng_state=False)
+        else:
+            run, chunk = self._frame_features, len(grey)
+        if self.training and self.normalises:  # statistics are those of the whole batch
+            run, chunk = self._frame_features, len(grey)
+        return torch.cat([run(part) for part in grey.split(chunk)]).reshape(batch, frames, -1)
+
+    def _frame_features(self, grey: Tensor) -> Tensor:
+        """Frames [N, H, W] -> [N, F]."""
         # The stem as a linear map of each pixel: the same function as its 1x1 convolution, many times
         # faster from a single channel, and the result lies channels-last, as the backbone wants it.
-        grey = clips.reshape(batch * frames, height, width, 1)
-        pictures = F.linear(grey, self.stem.weight.view(3, 1), self.stem.bias).permute(0, 3, 1, 2)  # [B*T, 3, H, W]
-        features = self.backbone(pictures).mean(dim=(2, 3))  # global average pooling: [B*T, F]
-        states, _ = self.temporal(features.reshape(batch, frames, -1))  # [B, T, hidden]
-        return self.classifier(torch.relu(self.feature(states[:, -1])))
+        pictures = F.linear(grey.unsqueeze(-1), self.stem.weight.view(3, 1), self.stem.bias).permute(0, 3, 1, 2)
+        return self.backbone(pictures).mean(dim=(2, 3))  # global average pooling
 
-    def freeze_backbone(self, frozen: bool = True) -> None:
-        """Leave the backbone's weights as they are in training (the stem before it still learns)."""
-        self.backbone.requires_grad_(not frozen)
+    @property
+    def normalises(self) -> bool:
+        """Whether the backbone has batch normalisation and would update its statistics in training."""
+        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.backbone.modules())
+
+    def freeze(self, *, backbone: bool, stem: bool) -> None:
+        """Leave the weights of backbone or stem as they are in training; False trains them.
+
+        A stem before a frozen backbone can still learn, as it does in the authors' code.
+        """
+        self.backbone.requires_grad_(not backbone)
+        self.stem.requires_grad_(not stem)
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
         """Take over everything but the last layer, as the authors did between the stages.
@@ -181,35 +226,3 @@ def _small() -> tuple[nn.Sequential, int]:
         layers += [nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(after),
                    nn.ReLU(inplace=True)]  # fmt: skip
     return nn.Sequential(*layers), widths[-1]
-
-
-def _imagenet_features(name: str) -> dict[str, Tensor]:
-    """ImageNet weights of the convolutions: downloaded once, checksum compared at every use.
-
-    torchvision publishes the first eight digits of the SHA-256 in the file's name.
-    """
-    from torchvision.models import VGG16_Weights
-
-    check_choice("backbone_weights", name, [member.name for member in VGG16_Weights])
-    url = VGG16_Weights[name].url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    checksum = path.stem.rsplit("-", 1)[1]
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=checksum)
-        except (URLError, OSError, RuntimeError) as error:
-            raise DataError(
-                f"ImageNet weights {name} could not be downloaded ({error}).", path=url,
-                remedy=f"Connect to the network, or put this file into {path.parent} (TORCH_HOME moves that folder).",
-            ) from error  # fmt: skip
-    with open(path, "rb") as file:
-        if not hashlib.file_digest(file, "sha256").hexdigest().startswith(checksum):
-            raise DataError("is damaged: its checksum differs.", path=path, remedy="Delete it and start again.")
-    state = torch.load(path, map_location="cpu", weights_only=True)  # refuses anything but tensors
-    prefix = "features."
-    features = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    if not all(tensor.isfinite().all() for tensor in features.values()):
-        raise DataError(f"ImageNet weights {name} hold values that are not finite.", path=path,
-                        remedy="Take IMAGENET1K_FEATURES.")  # fmt: skip
-    return features

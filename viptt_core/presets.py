@@ -25,6 +25,7 @@ class Stage:
     optimiser: str  # "sgd" (no momentum, as the authors) or "adamw"
     learning_rate: float
     freeze_backbone: bool
+    freeze_stem: bool  # with a frozen backbone too, features are computed once and kept
     class_weights: bool  # n / (classes * n_c), on the training part
     rotate: bool  # the authors' axial rotation augmentation
     pixel_range: str  # "0..1" or "0..255": the scale in which pixels enter the stem
@@ -67,7 +68,7 @@ class Preset:
         """
         check_choice("start", start, STARTS)
         stage = self.finetune if start == "video" else replace(self.finetune, **self.scratch)
-        return replace(stage, freeze_backbone=False) if start == "random" else stage
+        return replace(stage, freeze_backbone=False, freeze_stem=False) if start == "random" else stage
 
     def with_epochs(self, *, epochs: int | None = None, pretrain_epochs: int | None = None) -> Preset:
         """Copy of the preset with other epoch limits; None keeps the preset's own.

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import importlib.util
 import json
 import os
-import shutil
-import tempfile
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from viptt_core.env import artifact_root
-from viptt_core.errors import DataError
+from viptt_core.env import artifact_root, code_version  # noqa: F401 (others import it from here)
+from viptt_core.errors import DataError, StorageError
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa
 
 SUMMARY_MIME = "application/vnd.viptt.summary+json"
@@ -49,7 +43,7 @@ class Run:
         """Two lines for a reader: the parts, the epoch kept, time and device; and where the run lies."""
         return (
             f"{self.config['split']}; epoch {self.config['best_epoch']} of {len(self.history)} kept; "
-            f"{self.provenance['seconds']:.0f} s on {self.provenance['device']}\n"
+            f"{self.provenance['seconds']:.0f} s on {self.provenance['device']} in {self.provenance['precision']}\n"
             f"  runs/{self.folder.name}"
         )
 
@@ -59,41 +53,60 @@ def runs_root() -> Path:
     return artifact_root() / "runs"
 
 
-def write_run(folder: Path, *, config: dict, history: list[dict], predictions: pd.DataFrame,
-              provenance: dict, state: dict) -> Run:  # fmt: skip
-    """Write a finished run; the folder appears complete or not at all. An older one is replaced."""
-    from safetensors.torch import save_file
+def write_history(folder: Path, epochs: list[dict]) -> None:
+    """Write the epochs so far to `history.csv` in a run's folder, replacing an older one."""
+    _publish(folder / "history.csv", pd.DataFrame(epochs).to_csv(index=False))
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        (unfinished / "config.json").write_text(json.dumps(config, indent=1, default=str), encoding="utf-8")
-        (unfinished / "provenance.json").write_text(json.dumps(provenance, indent=1), encoding="utf-8")
-        pd.DataFrame(history).to_csv(unfinished / "history.csv", index=False)
-        predictions.to_csv(unfinished / "predictions.csv", index=False)
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, unfinished / "weights.safetensors")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.rename(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+
+def write_config(folder: Path, config: dict) -> None:
+    """Write `config.json`: first of a run's files, and again with what came of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _publish(folder / "config.json", json.dumps(config, indent=1, default=str))
+
+
+def write_run(folder: Path, *, config: dict, history: list[dict], predictions: pd.DataFrame, provenance: dict) -> Run:
+    """Write what makes a run finished, its provenance last: a folder without that file is not finished.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    write_config(folder, config)
+    write_history(folder, history)
+    _publish(folder / "predictions.csv", predictions.to_csv(index=False))
+    _publish(folder / "provenance.json", json.dumps(provenance, indent=1))
     return read_run(folder)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run is complete."""
+    return (folder / "provenance.json").is_file()
 
 
 def read_run(folder: Path) -> Run:
     """Read a finished run.
 
     Raises:
-        DataError: a part of it is missing or damaged.
+        DataError: it is not finished, or a part of it is missing or damaged.
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         history = pd.read_csv(folder / "history.csv")
         predictions = pd.read_csv(folder / "predictions.csv", dtype={"name": str, "group": str})
     except (OSError, ValueError) as error:
         raise DataError(f"not a finished run ({error}).", path=folder, remedy="Delete it and run again.") from error
     return Run(folder, config, history, predictions, provenance)
+
+
+def _publish(path: Path, text: str) -> None:
+    """Write a text file under a hidden name and rename it."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(f"cannot be written ({error.strerror}).", path=path, remedy="Free some space.") from error
 
 
 def predictions_table(*, arm: str, part: str, names, groups, labels, probabilities: np.ndarray,
@@ -184,23 +197,3 @@ def _bounds(name: str, interval: tuple[float, float]) -> dict[str, float]:
 
 def _three_digits(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.3f}"
-
-
-def code_version(modules: Sequence[str]) -> str:
-    """Hash of the syntax trees of modules of this package, docstrings and comments left out.
-
-    It changes when what the code does may have changed, and not when its words did.
-    """
-    trees = []
-    for module in modules:
-        spec = importlib.util.find_spec(f"viptt_core.{module}")
-        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
-                node.body = body[1:]
-        trees.append(ast.dump(tree))
-        table = Path(spec.origin).with_suffix(".toml")  # a module's own data, such as the presets
-        if table.is_file():
-            trees.append(json.dumps(tomllib.loads(table.read_text(encoding="utf-8")), sort_keys=True))
-    return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]

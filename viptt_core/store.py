@@ -1,17 +1,14 @@
 """ClipSet: decoded clips or volumes with labels and groups, kept on disk as a memory-mapped array.
 
-A set is decoded once into a folder of its own, `clips.u8` (raw uint8, C order) beside `clipset.json`,
-under a name that is a hash of its source files and settings. The folder is written under a temporary
-name and renamed, so that what is visible is complete.
+A set is decoded once into a folder of its own, under a name that is a hash of its settings and of where the
+files are. Later only what has changed is decoded again. How the folder is written: `viptt_core.rows`; how files
+get there: `viptt_core.decoding`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from viptt_core.decoding import decode_missing
 from viptt_core.env import available_cores, cache_root
-from viptt_core.errors import ClipTooShortError, DataError, DataWarning, SettingError
+from viptt_core.errors import DataError, DataWarning, SettingError
+from viptt_core.rows import RowFile, open_rows
 
-FORMAT = 1  # of the folder; a new number makes older folders be built again
+CLIP_DTYPES = ("uint8", "float16")
 LISTED = 20  # bad files an error message names before it only counts
 
 
@@ -49,12 +48,13 @@ class ClipSet:
     """Clips of videos or slices of scans: after loading they are the same type.
 
     Attributes:
-        clips: uint8 [N, T, H, W], grey levels 0..255; read-only, memory-mapped when it comes from disk.
+        clips: uint8 or float16 [N, T, H, W], grey levels 0..255 (float16: with fractions); read-only,
+            memory-mapped when it comes from disk.
         labels: int64 [N], index into `class_names`.
         groups: str [N].
         names: str [N].
         class_names: K names.
-        source: Settings and file fingerprints the set was made from.
+        source: Settings and file fingerprints the set was made from; not where the files were.
         synthetic: Whether the clips were simulated; figures then say so.
         excluded: (name, reason) of everything that was found but left out.
         notes: What was unusual in the input and how it was handled.
@@ -72,10 +72,9 @@ class ClipSet:
 
     def __post_init__(self) -> None:
         n = len(self.clips)
-        if self.clips.ndim != 4 or self.clips.dtype != np.uint8:
-            raise DataError(
-                f"clips are {self.clips.dtype} of shape {self.clips.shape}.", remedy="uint8 [N,T,H,W] is needed."
-            )
+        if self.clips.ndim != 4 or self.clips.dtype not in CLIP_DTYPES:
+            raise DataError(f"clips are {self.clips.dtype} of shape {self.clips.shape}.",
+                            remedy="uint8 or float16 [N,T,H,W] is needed.")  # fmt: skip
         for part in ("labels", "groups", "names"):
             if len(getattr(self, part)) != n:
                 raise DataError(f"{n} clips but {len(getattr(self, part))} {part}.", remedy="One each is needed.")
@@ -126,8 +125,10 @@ def build_clip_set(
     items: Sequence[Item],
     decode: Callable[[object], np.ndarray],
     *,
+    settings: dict,
     class_names: Sequence[str],
-    source: dict,
+    place: Sequence = (),
+    dtype: str = "uint8",
     synthetic: bool = False,
     excluded: Sequence[tuple[str, str]] = (),
     on_error: str = "raise",
@@ -136,144 +137,161 @@ def build_clip_set(
 ) -> ClipSet:
     """Decode every item once, or open the set if it was decoded before.
 
+    What an earlier call decoded from the same files and settings is used again, whether it finished, was
+    killed or failed. Processes that ask for the same set at once wait for each other.
+
     Args:
-        items: What to decode, in the order of the set.
-        decode: Maps an item's source to uint8 [T, H, W]; a module-level function or `partial` of one.
+        items: What to decode, in the order of the set; no two of the same name and source.
+        decode: Maps an item's source to `dtype` [T, H, W]; a module-level function or `partial` of one.
+        settings: JSON-ready, part of `ClipSet.source`; "set" is the name of the data set. Must hold all
+            that decides what `decode` gives for a source.
         class_names: Names of the classes.
-        source: JSON-ready settings and file fingerprints; their hash names the folder.
+        place: JSON-ready: where the files are and which of them were asked for. It names the folder,
+            together with the settings, but is no part of `ClipSet.source`.
+        dtype: Of the clips, "uint8" or "float16".
         synthetic: Recorded with the set.
         excluded: (name, reason) of what the caller left out already.
         on_error: "raise": one error that lists every unreadable file; "skip": leave them out and list
             them. Videos that are only too short are always left out and listed, as the authors did.
-        n_jobs: Worker processes; None takes the available cores.
+        n_jobs: Worker processes; None takes the available cores. Each holds one clip at a time.
         progress: Show a progress bar.
 
     Returns:
-        The set, its clips memory-mapped read-only.
+        The set, its clips memory-mapped read-only and each checked against its checksum.
 
     Raises:
         DataError: files cannot be read (with `on_error="raise"`), or nothing is left.
+        SettingError: `on_error` or `dtype` is unknown.
+        StorageError: the set cannot be written, for example because the disk is full.
+
+    Warns:
+        DataWarning: files changed since the set was decoded, the set on disk is damaged, or the notes of
+            a set decoded now.
     """
-    folder = cache_root() / f"clips-{digest(source)}"
-    if (folder / "clipset.json").is_file():
-        return open_clip_set(folder)
     if on_error not in ("raise", "skip"):
         raise SettingError(f"on_error is '{on_error}'.", remedy="Give 'raise' or 'skip'.")
+    if dtype not in CLIP_DTYPES:
+        raise SettingError(f"dtype is '{dtype}'.", remedy="Give 'uint8' or 'float16'.")
     if not items:
         raise DataError("no clip to decode.", remedy="Check the folder and the classes asked for.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        _decode_into(unfinished, items, decode, class_names, source, synthetic, list(excluded), on_error,
-                     available_cores() if n_jobs is None else n_jobs, progress)  # fmt: skip
+    settings = settings | {"dtype": dtype}
+    prints = [fingerprint(item.source) if isinstance(item.source, Path) else item.source for item in items]
+    keys = [digest([item.name, made_from]) for item, made_from in zip(items, prints, strict=True)]
+    source = settings
+    if any(isinstance(item.source, Path) for item in items):
+        listed = [[i.name, i.label, i.group, *made_from] for i, made_from in zip(items, prints, strict=True)]
+        source = settings | {"on_error": on_error, "excluded": list(excluded), "items": listed}
+    described = {
+        "class_names": list(class_names), "source": source, "synthetic": synthetic,
+        "listed": digest([[keys, on_error, list(excluded)], [[i.name, i.label, i.group] for i in items]]),
+    }  # fmt: skip
+    folder = cache_root() / f"clips-{settings['set']}-{digest([settings, place])}"
+    damage = None
+    if _is_described(folder, described):
         try:
-            os.rename(unfinished, folder)
-        except OSError:
-            # Another process finished the same set first: its copy is as good as ours.
-            if not (folder / "clipset.json").is_file():
-                raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    clip_set = open_clip_set(folder)
+            return open_clip_set(folder, progress=progress)
+        except DataError as error:
+            damage = error
+    rows = RowFile(
+        folder, keys, dtype=dtype,
+        waiting=lambda: print(f"{folder.name}: another process decodes this set, waiting for it.", flush=True),
+        retry=lambda note: bool(note.get("broken")) and on_error == "raise",
+    )  # fmt: skip
+    with rows:
+        if damage is not None or not rows.finished:
+            _warn_of_changes(rows, items, keys, damage)
+        broken = decode_missing(
+            rows, [item.source for item in items], decode, on_error=on_error,
+            n_jobs=available_cores() if n_jobs is None else n_jobs, progress=progress,
+        )  # fmt: skip
+        if broken:
+            raise _broken_files([broken[i] for i in sorted(broken)], n_items=len(items), n_kept=len(rows.done))
+        left = [(items[i].name, rows.left[i]["reason"]) for i in sorted(rows.left)]
+        if not rows.done:
+            reasons = "\n".join(f"  {name}: {reason}" for name, reason in left[:LISTED])
+            raise DataError(f"none of the {len(items)} files is left:\n{reasons}\n", remedy="Ask for fewer frames.")
+        kept = [items[i] for i in sorted(rows.done)]
+        notes = {i: row.note for i, row in rows.done.items()} | rows.left
+        if not (rows.finished and damage is None and _is_described(folder, described)):
+            rows.finish(described | {
+                "labels": [int(item.label) for item in kept], "groups": [item.group for item in kept],
+                "names": [item.name for item in kept], "items": [item.name for item in items],
+                "excluded": [*excluded, *left], "notes": [note for i in sorted(notes) for note in notes[i]["notes"]],
+            })  # fmt: skip
+        # Before another process may change it. The check also finds a row that a worker of a killed
+        # process wrote after it.
+        clip_set = open_clip_set(folder, progress=progress)
     for note in clip_set.notes:
         warnings.warn(note, DataWarning, stacklevel=2)
     return clip_set
 
 
-def open_clip_set(folder: Path) -> ClipSet:
-    """Open a decoded set.
+def open_clip_set(folder: Path, *, progress: bool = False) -> ClipSet:
+    """Open a decoded set and check it.
+
+    Args:
+        folder: The folder of the set.
+        progress: Show a progress bar if the set is large.
 
     Raises:
-        DataError: the folder is incomplete or of another format.
+        DataError: the folder is incomplete, damaged or of another format.
     """
-    remedy = "Delete this folder: it is built again when needed."
+    clips, record = open_rows(folder, progress=progress)
     try:
-        meta = json.loads((folder / "clipset.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise DataError(f"not a clip set ({error}).", path=folder, remedy=remedy) from error
-    if meta.get("format") != FORMAT:
-        raise DataError(f"is of format {meta.get('format')}, not {FORMAT}.", path=folder, remedy=remedy)
-    shape, array = tuple(meta["shape"]), folder / "clips.u8"
-    size = array.stat().st_size if array.is_file() else 0
-    if size != np.prod(shape):
-        raise DataError(f"holds {size} bytes, {np.prod(shape)} expected.", path=array, remedy=remedy)
-    return ClipSet(
-        clips=np.memmap(array, dtype=np.uint8, mode="r", shape=shape),
-        labels=np.array(meta["labels"], dtype=np.int64),
-        groups=np.array(meta["groups"]),
-        names=np.array(meta["names"]),
-        class_names=tuple(meta["class_names"]),
-        source=meta["source"],
-        synthetic=meta["synthetic"],
-        excluded=tuple((name, reason) for name, reason in meta["excluded"]),
-        notes=tuple(meta["notes"]),
+        meta = record["meta"]
+        return ClipSet(
+            clips=clips,
+            labels=np.array(meta["labels"], dtype=np.int64),
+            groups=np.array(meta["groups"]),
+            names=np.array(meta["names"]),
+            class_names=tuple(meta["class_names"]),
+            source=meta["source"],
+            synthetic=meta["synthetic"],
+            excluded=tuple((name, reason) for name, reason in meta["excluded"]),
+            notes=tuple(meta["notes"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"not a clip set ({error!r}).", path=folder,
+                        remedy="Delete this folder: it is built again when needed.") from error  # fmt: skip
+
+
+def _is_described(folder: Path, described: dict) -> bool:
+    """Whether the visible set was made from exactly this (or cannot tell because it is damaged)."""
+    if not folder.exists():
+        return False
+    try:
+        meta = open_rows(folder, verify=False)[1]["meta"]
+        return digest({key: meta[key] for key in described}) == digest(described)
+    except (DataError, KeyError, TypeError):
+        return True
+
+
+def _warn_of_changes(rows: RowFile, items: Sequence[Item], keys: Sequence[str], damage: DataError | None) -> None:
+    """Say why a set that was there is not simply opened."""
+    again = len(items) - len(rows.done) - len(rows.left)
+    if damage is not None or rows.damaged:
+        what = damage.what if damage is not None else f"{rows.damaged} rows are damaged: their checksums differ."
+        warnings.warn(f"{rows.folder}: {what} Decoded again: {again} of {len(items)} files.", DataWarning,
+                      stacklevel=3)  # fmt: skip
+    if rows.older is None or "items" not in rows.older.get("meta", {}):
+        return
+    before = dict(zip(rows.older["meta"]["items"], rows.older["keys"], strict=True))
+    now = dict(zip((item.name for item in items), keys, strict=True))
+    changed = sum(before.get(name, key) != key for name, key in now.items())
+    new, gone = len(now.keys() - before.keys()), len(before.keys() - now.keys())
+    if changed or new or gone:
+        warnings.warn(
+            f"{rows.folder.name}: {changed} of {len(items)} files changed, {new} new, {gone} gone since the set was "
+            f"decoded. Decoded again: {again}.", DataWarning, stacklevel=3,
+        )  # fmt: skip
+
+
+def _broken_files(broken: list[DataError], *, n_items: int, n_kept: int) -> DataError:
+    return DataError(
+        f"{len(broken)} of {n_items} files cannot be used:\n"
+        + "\n".join(f"  {error}" for error in broken[:LISTED])
+        + (f"\n  ... and {len(broken) - LISTED} more" if len(broken) > LISTED else "")
+        + "\n",
+        remedy="Mend them, or leave them out with on_error='skip' (they are then listed)."
+        + (f" The {n_kept} others are kept and not decoded again." if n_kept else ""),
     )
-
-
-def _decode_into(folder, items, decode, class_names, source, synthetic, excluded, on_error, n_jobs, progress):
-    """Decode all items into `folder`, in order, one at a time in memory."""
-    kept: list[Item] = []
-    broken: list[tuple[Item, DataError]] = []
-    notes: list[str] = []
-    shape: tuple[int, ...] = ()
-    with open(folder / "clips.u8", "wb") as file:
-        for item, (clip, error, item_notes) in zip(
-            items, _decode_all(items, decode, n_jobs, progress), strict=True
-        ):
-            notes += item_notes
-            if error is None:
-                file.write(np.ascontiguousarray(clip, dtype=np.uint8).data)
-                shape = clip.shape
-                kept.append(item)
-            elif isinstance(error, ClipTooShortError) or on_error == "skip":
-                excluded.append((item.name, error.what))
-            else:
-                broken.append((item, error))
-    if broken:
-        raise DataError(
-            f"{len(broken)} of {len(items)} files cannot be used:\n"
-            + "\n".join(f"  {error}" for _, error in broken[:LISTED])
-            + (f"\n  ... and {len(broken) - LISTED} more" if len(broken) > LISTED else "")
-            + "\n",
-            remedy="Mend them, or leave them out with on_error='skip' (they are then listed).",
-        )
-    if not kept:
-        reasons = "\n".join(f"  {name}: {reason}" for name, reason in excluded[:LISTED])
-        raise DataError(f"none of the {len(items)} files is left:\n{reasons}\n", remedy="Ask for fewer frames.")
-    meta = {
-        "format": FORMAT, "shape": [len(kept), *shape], "labels": [int(item.label) for item in kept],
-        "groups": [item.group for item in kept], "names": [item.name for item in kept],
-        "class_names": list(class_names), "source": source, "synthetic": synthetic,
-        "excluded": excluded, "notes": notes,
-    }  # fmt: skip
-    (folder / "clipset.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-
-
-def _decode_all(items, decode, n_jobs, progress):
-    """Yield (clip, error, notes) for each item, in order, decoded by worker processes."""
-    from tqdm import tqdm
-
-    n_jobs = min(n_jobs, len(items))
-    if n_jobs == 1:
-        results = (_decode_one(decode, item.source) for item in items)
-    else:
-        from joblib import Parallel, delayed
-
-        results = Parallel(n_jobs=n_jobs, return_as="generator", pre_dispatch="3*n_jobs")(
-            delayed(_decode_one)(decode, item.source) for item in items
-        )
-    yield from tqdm(results, total=len(items), desc="decoding", unit="clip", disable=not progress, mininterval=1)
-    if n_jobs > 1:
-        from joblib.externals.loky import get_reusable_executor
-
-        get_reusable_executor().shutdown()  # idle workers would keep their memory during training
-
-
-def _decode_one(decode, source) -> tuple[np.ndarray | None, DataError | None, list[str]]:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DataWarning)
-        try:
-            clip, error = decode(source), None
-        except DataError as broken:
-            clip, error = None, broken
-    return clip, error, [str(w.message) for w in caught if issubclass(w.category, DataWarning)]

@@ -1,10 +1,12 @@
-"""One training loop for both stages, with Keras's loss weighting, early stopping and plateau rule."""
+"""One training loop for both stages and for any number of processes; it resumes where it was killed."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,22 +14,46 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from viptt_core.augment import draw_angles, rotate_clips
-from viptt_core.errors import SettingError, ViPTTError
+from viptt_core.checkpoint import (
+    check_architecture,
+    optimiser_tensors,
+    read_checkpoint,
+    restore_optimiser,
+    save_checkpoint,
+)  # fmt: skip
+from viptt_core.engine import (
+    Engine,
+    autocast,
+    fits_fp16,
+    is_out_of_memory,
+    lower_chunk,
+    over_processes,
+    pick_chunk,
+    pick_device,
+    pick_precision,
+)
+from viptt_core.errors import DataError, DataWarning, SettingError, TrainingError
+from viptt_core.features import cached_features, is_cacheable
+from viptt_core.feed import PIXEL_SCALES, Feed, epoch_share, to_pixels
+from viptt_core.keras_rules import (
+    EarlyStopping,
+    ReduceOnPlateau,
+    balanced_class_weights,
+    epoch_batches,
+    weighted_loss,
+)
 from viptt_core.metrics import accuracy, cohen_kappa
 from viptt_core.model import ViPTTNet
-from viptt_core.presets import Stage
+from viptt_core.predict import predict_logits
+from viptt_core.presets import Stage, check_choice
+from viptt_core.results import write_history
 from viptt_core.splits import Split
 from viptt_core.store import ClipSet
 
-PIXEL_SCALES = {"0..1": 1 / 255, "0..255": 1.0}
 OPTIMISERS = {
-    "sgd": lambda weights, rate: torch.optim.SGD(weights, lr=rate),  # no momentum, as the authors
-    "adamw": lambda weights, rate: torch.optim.AdamW(weights, lr=rate, weight_decay=0.01),
+    "sgd": lambda weights, rate, fused: torch.optim.SGD(weights, lr=rate, fused=fused),  # no momentum, as the authors
+    "adamw": lambda weights, rate, fused: torch.optim.AdamW(weights, lr=rate, weight_decay=0.01, fused=fused),
 }
-
-
-class TrainingError(ViPTTError, RuntimeError):
-    """Training that cannot go on."""
 
 
 @dataclass
@@ -39,124 +65,31 @@ class History:
             learning_rate, seconds.
         best_epoch: Epoch whose weights the model was left with (lowest validation loss).
         stopped_early: Whether early stopping ended training before the epoch limit.
+        engine: How it ran: device, processes, precision, frames_per_chunk, compiled, feature_cache, resumed.
     """
 
     epochs: list[dict] = field(default_factory=list)
     best_epoch: int = 0
     stopped_early: bool = False
+    engine: dict = field(default_factory=dict)
 
 
-class EarlyStopping:
-    """Keras's EarlyStopping(min_delta=0): `update` returns True when training should stop."""
-
-    def __init__(self, patience: int) -> None:
-        self.patience, self.best, self.wait, self.improved = patience, math.inf, 0, False
-
-    def update(self, epoch: int, val_loss: float) -> bool:
-        """Take the validation loss of an epoch (counted from 0)."""
-        self.improved = val_loss < self.best
-        if self.improved:
-            self.best, self.wait = val_loss, 0
-        else:
-            self.wait += 1
-        return self.wait >= self.patience and epoch > 0
-
-
-class ReduceOnPlateau:
-    """Keras's ReduceLROnPlateau: an absolute margin, and it acts at wait >= patience.
-
-    PyTorch's scheduler of the same name has a relative margin and acts one epoch later.
-    """
-
-    MIN_DELTA = 1e-4
-
-    def __init__(self, learning_rate: float, *, patience: int, factor: float) -> None:
-        self.learning_rate, self.patience, self.factor = learning_rate, patience, factor
-        self.best, self.wait = math.inf, 0
-
-    def update(self, val_loss: float) -> float:
-        """Take the validation loss of an epoch; returns the learning rate of the next one."""
-        if val_loss < self.best - self.MIN_DELTA:
-            self.best, self.wait = val_loss, 0
-        else:
-            self.wait += 1
-            if self.wait >= self.patience:
-                self.learning_rate *= self.factor
-                self.wait = 0
-        return self.learning_rate
-
-
-def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
-    """Keras's class-weighted cross-entropy: sum of w_i l_i over the batch size.
-
-    PyTorch's own `weight=` divides by the sum of the weights instead, so that at batch size 1 the
-    weight would vanish.
-
-    Args:
-        logits: float [B, K].
-        labels: int64 [B].
-        class_weights: float [K] or None.
-    """
-    losses = F.cross_entropy(logits, labels, reduction="none")
-    return (losses if class_weights is None else losses * class_weights[labels]).mean()
-
-
-def balanced_class_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """n / (K n_c) for each class, float64 [K]; 0 for a class without cases."""
-    counts = np.bincount(labels, minlength=n_classes)
-    return np.divide(len(labels), n_classes * counts, out=np.zeros(n_classes), where=counts > 0)
-
-
-def to_input(clips: np.ndarray, device: torch.device, pixel_range: str) -> Tensor:
-    """Move uint8 clips [B,T,H,W] to the device and convert them there to float in `pixel_range`."""
-    batch = torch.from_numpy(np.ascontiguousarray(clips)).to(device, non_blocking=True)
-    return batch.float() * PIXEL_SCALES[pixel_range]
-
-
-@torch.inference_mode()
-def predict_logits(model: ViPTTNet, clips: np.ndarray, indices: np.ndarray, *, batch_size: int,
-                   pixel_range: str) -> np.ndarray:  # fmt: skip
-    """Class scores of the clips at `indices`, in that order: float32 [len(indices), K]."""
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    batches = np.array_split(indices, range(batch_size, len(indices), batch_size))
-    logits = [model(to_input(clips[batch], device, pixel_range)).float().cpu() for batch in batches]
-    model.train(was_training)
-    return torch.cat(logits).numpy()
-
-
-def epoch_batches(indices: np.ndarray, batch_size: int, shuffle: str, rng: np.random.Generator) -> list[np.ndarray]:
-    """Batches of one epoch.
-
-    "samples" draws new batches. "batches" keeps who is with whom and only shuffles the order, which
-    is what the authors' loader does: it permutes an index it never uses, and Keras shuffles batches.
-    """
-    if shuffle == "samples":
-        indices = rng.permutation(indices)
-    batches = np.array_split(indices, range(batch_size, len(indices), batch_size))
-    return [batches[i] for i in rng.permutation(len(batches))] if shuffle == "batches" else batches
-
-
-def fit(
-    model: ViPTTNet,
-    clips: ClipSet,
-    split: Split,
-    stage: Stage,
-    *,
-    seed: int,
-    device: torch.device,
-    progress: str | None = None,
-) -> History:
+def fit(model: ViPTTNet, clips: ClipSet, split: Split, stage: Stage, *, seed: int, engine: Engine | None = None,
+        folder: Path | None = None, progress: str | None = None) -> History:  # fmt: skip
     """Train a model in place and leave it with the weights of the lowest validation loss.
 
+    Several processes (`accelerate launch`, `notebook_launcher`) share each batch and give the weights
+    that one would. A run that was killed goes on from its last checkpoint and ends, on a CPU bit for
+    bit, as if it had not been.
+
     Args:
-        model: Any ViPTTNet; moved to `device`.
+        model: Any ViPTTNet; moved to the device.
         clips: The set.
         split: Trains on `train`, watches `validation`; `test` is not touched.
         stage: Settings.
         seed: Of the batches and the augmentation.
-        device: Where to train.
+        engine: How to run; None takes what the machine does best.
+        folder: Where checkpoints and `history.csv` go; None keeps neither.
         progress: Title of a progress bar; None shows none.
 
     Returns:
@@ -164,82 +97,271 @@ def fit(
 
     Raises:
         SettingError: unknown optimiser, shuffle or pixel range.
-        TrainingError: the loss is not finite.
+        TrainingError: a loss is not finite, or the device's memory does not suffice.
+        DataError: the checkpoint in `folder` is damaged or of another training.
+        StorageError: a checkpoint cannot be written; the last one is kept.
     """
-    from tqdm import tqdm
+    for name, known in (("optimiser", OPTIMISERS), ("pixel_range", PIXEL_SCALES), ("shuffle", ("samples", "batches"))):
+        check_choice(name, getattr(stage, name), tuple(known))
+    return _Training(model, clips, split, stage, seed, engine or Engine(), folder).run(progress)
 
-    for name, known in (("optimiser", OPTIMISERS), ("pixel_range", PIXEL_SCALES),
-                        ("shuffle", ("samples", "batches"))):  # fmt: skip
-        if getattr(stage, name) not in known:
-            raise SettingError(f"{name} is '{getattr(stage, name)}'.", remedy=f"Known: {', '.join(known)}.")
-    model.to(device, memory_format=torch.channels_last)
-    model.freeze_backbone(stage.freeze_backbone)
-    rng, angle_rng = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    optimiser = OPTIMISERS[stage.optimiser](
-        [p for p in model.parameters() if p.requires_grad], stage.learning_rate
-    )
-    weights = None
-    if stage.class_weights:
-        balanced = balanced_class_weights(clips.labels[split.train], len(clips.class_names))
-        weights = torch.tensor(balanced, dtype=torch.float32, device=device)
-    stopping = EarlyStopping(stage.stop_patience)
-    plateau = ReduceOnPlateau(stage.learning_rate, patience=stage.plateau_patience, factor=stage.plateau_factor)
-    history, best_state = History(), model.state_dict()
-    bar = tqdm(range(stage.epochs), desc=progress, unit="epoch", disable=progress is None, mininterval=1)
-    for epoch in bar:
-        start = time.perf_counter()
-        loss = _train_epoch(model, clips, split.train, stage, optimiser, weights, rng, angle_rng)
-        record = {"epoch": epoch + 1, "loss": loss, **_validate(model, clips, split.validation, stage)}
-        record |= {"learning_rate": plateau.learning_rate, "seconds": time.perf_counter() - start}
-        history.epochs.append(record)
+
+class _Training:
+    """The state of one training: what a step changes, and what a checkpoint holds."""
+
+    def __init__(self, model: ViPTTNet, clips: ClipSet, split: Split, stage: Stage, seed: int, engine: Engine,
+                 folder: Path | None) -> None:  # fmt: skip
+        from accelerate import Accelerator
+
+        # Accelerate brings processes together; precision is ours, because only the backbone gets it.
+        self.accelerator = Accelerator(mixed_precision="no", log_with="tensorboard" if engine.tensorboard else None,
+                                       project_dir=folder)  # fmt: skip
+        self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
+        self.device = self.accelerator.device if self.processes > 1 else pick_device(engine.device)
+        self.clips, self.split, self.stage, self.seed, self.engine, self.folder = (
+            clips, split, stage, seed, engine, folder
+        )  # fmt: skip
+        model.to(self.device, memory_format=torch.channels_last)
+        model.freeze(backbone=stage.freeze_backbone, stem=stage.freeze_stem)
+        self.plain = model
+        self._set_mode()
+        pixels = to_pixels(torch.from_numpy(clips.clips[:1]).to(self.device), stage.pixel_range)
+        self.precision = pick_precision(engine.precision, self.device, model.backbone_name)
+        if self.precision == "fp16" and not fits_fp16(
+            model, pixels, 255 * PIXEL_SCALES[stage.pixel_range]
+        ):  # fmt: skip
+            warnings.warn("fp16 overflows in the backbone; training in fp32.", DataWarning, stacklevel=3)
+            self.precision = "fp32"
+        self.cached = engine.feature_cache and is_cacheable(stage)
+        array = clips.clips
+        if self.cached:
+            array = cached_features(model, clips, stage.pixel_range, device=self.device, precision=self.precision,
+                                    progress=self.rank == 0 and folder is not None)  # fmt: skip
+        self.feed = Feed(array, self.device)
+        self.labels = torch.from_numpy(clips.labels).to(self.device)
+        model.frames_per_chunk = engine.frames_per_chunk
+        if not self.cached and not engine.frames_per_chunk:
+            frames = math.ceil(stage.batch_size / self.processes) * pixels.shape[1]
+            model.frames_per_chunk = pick_chunk(model, frames, pixels[0, 0], self.precision)
+        if engine.compile:
+            model.backbone.compile()
+        self.model = over_processes(model, self.accelerator, self.device)
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self.optimiser = OPTIMISERS[stage.optimiser](weights, stage.learning_rate, self.device.type in ("cpu", "cuda"))
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.class_weights = None
+        if stage.class_weights:
+            balanced = balanced_class_weights(clips.labels[split.train], len(clips.class_names))
+            self.class_weights = torch.tensor(balanced, dtype=torch.float32, device=self.device)
+        self.rng, self.angle_rng = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+        self.stopping = EarlyStopping(stage.stop_patience)
+        self.plateau = ReduceOnPlateau(stage.learning_rate, patience=stage.plateau_patience,
+                                       factor=stage.plateau_factor)  # fmt: skip
+        self.history, self.best = History(), {}
+        self.epoch, self.position, self.steps, self.seconds = 0, 0, 0, 0.0
+        self.total = torch.zeros((), device=self.device)  # of the losses; summed there, so that no step waits for it
+        self.saved_at, self.resumed = time.monotonic(), 0
+
+    # --- The loop ------------------------------------------------------------------------------------
+
+    def run(self, progress: str | None) -> History:
+        from tqdm import tqdm
+
+        self._resume()
+        if self.engine.tensorboard:
+            self.accelerator.init_trackers("tensorboard")
+        steps = math.ceil(len(self.split.train) / self.stage.batch_size)
+        bar = tqdm(total=self.stage.epochs * steps, initial=self.steps, desc=progress, unit="step",
+                   disable=progress is None or self.rank > 0, mininterval=1)  # fmt: skip
+        while self.epoch < self.stage.epochs and not self.history.stopped_early:
+            self._train_epoch(bar)
+            self._end_epoch()
+            last = self.history.epochs[-1]
+            bar.set_postfix(epoch=f"{self.epoch}/{self.stage.epochs}", loss=f"{last['loss']:.3f}",
+                            val_loss=f"{last['val_loss']:.3f}", refresh=False)  # fmt: skip
+        bar.close()
+        if self.engine.tensorboard:
+            self.accelerator.end_training()
+        self.plain.load_state_dict(self.best)
+        self.history.engine = {
+            "device": str(self.device), "processes": self.processes, "precision": self.precision,
+            "frames_per_chunk": self.plain.frames_per_chunk, "compiled": self.engine.compile,
+            "feature_cache": self.cached, "resumed": self.resumed,
+        }  # fmt: skip
+        return self.history
+
+    def _train_epoch(self, bar) -> None:
+        """Take the steps of one epoch that are still to be taken."""
+        self._set_mode()
+        # A checkpoint holds the generators as they are here: the epoch is drawn again, and its first steps skipped.
+        self.drawn_from = self.rng.bit_generator.state, self.angle_rng.get_state()
+        batches = epoch_batches(self.split.train, self.stage.batch_size, self.stage.shuffle, self.rng)
+        angles = draw_angles(len(self.split.train), self.angle_rng) if self.stage.rotate else None
+        share = epoch_share(batches, self.labels, angles, rank=self.rank, processes=self.processes)
+        begun, unseen = time.perf_counter(), torch.zeros(self.engine.check_every, device=self.device)
+        first = self.position
+        for step, batch in enumerate(self.feed.batches(share.indices[first:]), start=first):
+            pixels = to_pixels(batch, self.stage.pixel_range)
+            if share.angles is not None:
+                pixels = rotate_clips(pixels, share.angles[step])
+            loss = self._step(pixels, share.labels[step], share.weights[step])
+            self.total += loss * (len(batches[step]) / self.processes)
+            unseen[step % len(unseen)] = ~torch.isfinite(loss)
+            self.position, self.steps = step + 1, self.steps + 1
+            bar.update()
+            if self.position % len(unseen) == 0 or self.position == len(batches):
+                self._check_finite(unseen, batches)
+                if self.position < len(batches):
+                    self.seconds, begun = self.seconds + time.perf_counter() - begun, time.perf_counter()
+                    self._save()
+        self.seconds += time.perf_counter() - begun
+
+    def _set_mode(self) -> None:
+        self.plain.train()
+        if self.stage.freeze_backbone:
+            self.plain.backbone.eval()  # its normalisation statistics stay as they are, too
+
+    def _step(self, pixels: Tensor, labels: Tensor, weight: float) -> Tensor:
+        """One update; returns the loss of this process's part. Out of memory, it tries again with smaller chunks."""
+        while True:
+            try:
+                self.optimiser.zero_grad(set_to_none=True)
+                with autocast(self.device, self.precision):
+                    logits = self.model(pixels)
+                # Summed over the processes this is the mean of the whole batch, see `feed.epoch_share`.
+                loss = weighted_loss(logits, labels, self.class_weights, 1) * weight
+                self.accelerator.backward(self.scaler.scale(loss))
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                said = str(error).splitlines()[0]
+            # Outside the handler: the error holds on to the tensors that filled the memory.
+            frames = math.prod(pixels.shape[:2]) if pixels.ndim == 4 else 1
+            lower_chunk(self.plain, frames, device=self.device, said=said, alone=self.processes == 1)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return loss.detach()
+
+    def _end_epoch(self) -> None:
+        """Validate, decide about learning rate and stopping, keep the best weights, save."""
+        begun = time.perf_counter()
+        loss = float(self.accelerator.reduce(self.total, "sum")) / len(self.split.train)
+        record = {"epoch": self.epoch + 1, "loss": loss, **self._validate()}
+        record["learning_rate"] = self.plateau.learning_rate
         if not (math.isfinite(loss) and math.isfinite(record["val_loss"])):
+            raise TrainingError(f"the loss of epoch {self.epoch + 1} is not finite.", remedy=self._remedy())
+        record["seconds"] = self.seconds + time.perf_counter() - begun
+        self.history.epochs.append(record)
+        self.history.stopped_early = self.stopping.update(self.epoch, record["val_loss"])
+        if self.stopping.improved:
+            self.history.best_epoch = self.epoch + 1
+            self.best = {name: tensor.detach().clone() for name, tensor in self.plain.state_dict().items()}
+        self._set_learning_rate(self.plateau.update(record["val_loss"]))
+        self.epoch, self.position, self.seconds = self.epoch + 1, 0, 0.0
+        self.total.zero_()
+        self.drawn_from = self.rng.bit_generator.state, self.angle_rng.get_state()
+        if self.engine.tensorboard:
+            self.accelerator.log({k: v for k, v in record.items() if k != "epoch"}, step=self.epoch)
+        if self.folder is not None and self.rank == 0:
+            write_history(self.folder, self.history.epochs)
+        self._save()
+
+    def _validate(self) -> dict[str, float]:
+        """Loss (unweighted, as Keras's), accuracy and kappa on the validation part."""
+        indices = self.split.validation
+        each = math.ceil(len(indices) / self.processes)
+        padded = np.resize(indices, each * self.processes)  # repeats some, so that all shares are equally long
+        logits = predict_logits(self.plain, self.feed, padded[self.rank * each : (self.rank + 1) * each],
+                                pixel_range=self.stage.pixel_range, precision=self.precision)  # fmt: skip
+        logits = self.accelerator.gather(torch.from_numpy(logits).to(self.device)).cpu()[: len(indices)]
+        labels = self.clips.labels[indices]
+        predicted = logits.argmax(dim=1).numpy()
+        return {
+            "val_loss": float(F.cross_entropy(logits, torch.from_numpy(labels))),
+            "val_accuracy": accuracy(labels, predicted), "val_kappa": cohen_kappa(labels, predicted),
+        }  # fmt: skip
+
+    def _check_finite(self, unseen: Tensor, batches: list[np.ndarray]) -> None:
+        """Stop if a loss since the last look was not finite, and name the clips it came from."""
+        bad = self.accelerator.reduce(unseen, "sum").cpu().numpy()
+        if bad.any():
+            since = (self.position - 1) // len(bad) * len(bad)
+            first = since + int(np.flatnonzero(bad)[0])
+            # The batch before it may be the one whose update spoilt the weights.
+            names = [str(self.clips.names[i]) for step in (first - 1, first) if step >= 0 for i in batches[step]]
             raise TrainingError(
-                f"the loss of epoch {epoch + 1} is not finite.", remedy="Lower the learning rate."
-            )
-        history.stopped_early = stopping.update(epoch, record["val_loss"])
-        if stopping.improved:
-            history.best_epoch = epoch + 1
-            best_state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        bar.set_postfix(loss=f"{loss:.3f}", val_loss=f"{record['val_loss']:.3f}", refresh=False)
-        if history.stopped_early:
-            break
-        learning_rate = plateau.update(record["val_loss"])
-        for group in optimiser.param_groups:
+                f"the loss is not finite in epoch {self.epoch + 1}, step {first + 1}. This batch and the one "
+                f"before it: {', '.join(names)}.", remedy=self._remedy(),
+            )  # fmt: skip
+        unseen.zero_()
+
+    def _remedy(self) -> str:
+        last = "" if self.folder is None else f" The last good checkpoint is kept in {self.folder}."
+        return f"Check these clips, lower the learning rate, or use precision fp32.{last}"
+
+    # --- Saving and resuming -----------------------------------------------------------------------------
+
+    def _identity(self) -> dict:
+        """What must be the same for a checkpoint to be gone on from."""
+        return {"data": self.clips.key, "seed": self.seed, "precision": self.precision, **asdict(self.stage)}
+
+    def _set_learning_rate(self, learning_rate: float) -> None:
+        for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
-    bar.close()
-    model.load_state_dict(best_state)
-    return history
 
+    def _save(self) -> None:
+        """Write a checkpoint if there is a folder and the last one is old enough. No process waits for another."""
+        due = time.monotonic() - self.saved_at >= self.engine.checkpoint_seconds
+        if self.folder is None or self.rank > 0 or not due:
+            return
+        weights = self.plain.state_dict()
+        if not all(tensor.isfinite().all() for tensor in weights.values()):
+            raise TrainingError(f"a weight is not finite after step {self.steps}.", remedy=self._remedy())
+        bits, angles = self.drawn_from
+        save_checkpoint(
+            self.folder, self.steps,
+            {
+                "identity": self._identity(), "architecture": self.plain.architecture, "epoch": self.epoch,
+                "position": self.position, "steps": self.steps, "seconds": self.seconds, "rng": bits,
+                "stopping": [self.stopping.best, self.stopping.wait],
+                "plateau": [self.plateau.learning_rate, self.plateau.best, self.plateau.wait],
+                "epochs": self.history.epochs, "best_epoch": self.history.best_epoch,
+                "stopped_early": self.history.stopped_early, "scaler": self.scaler.state_dict(),
+                "frames_per_chunk": self.plain.frames_per_chunk, "resumed": self.resumed,
+            },
+            {
+                "model": weights, "best": self.best, "optimiser": optimiser_tensors(self.optimiser, self.plain),
+                "progress": {"total": self.total, "angles": angles},
+            },
+        )  # fmt: skip
+        self.saved_at = time.monotonic()
 
-def _train_epoch(model, clips, indices, stage, optimiser, weights, rng, angle_rng) -> float:
-    """One pass over the training part; returns the mean loss of its samples."""
-    model.train()
-    if stage.freeze_backbone:
-        model.backbone.eval()  # its normalisation statistics stay as they are, too
-    device = next(model.parameters()).device
-    total = torch.zeros((), device=device)  # summed on the device: no wait for it inside the loop
-    for batch in epoch_batches(indices, stage.batch_size, stage.shuffle, rng):
-        pixels = to_input(clips.clips[batch], device, stage.pixel_range)
-        if stage.rotate:
-            pixels = rotate_clips(pixels, draw_angles(len(batch), angle_rng))
-        labels = torch.from_numpy(clips.labels[batch]).to(device)
-        loss = weighted_loss(model(pixels), labels, weights)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        total += loss.detach() * len(batch)
-    return float(total / len(indices))
-
-
-def _validate(model, clips, indices, stage) -> dict[str, float]:
-    """Loss (unweighted, as Keras's), accuracy and kappa on the validation part."""
-    logits = predict_logits(
-        model, clips.clips, indices, batch_size=stage.batch_size, pixel_range=stage.pixel_range
-    )
-    labels = clips.labels[indices]
-    predicted = logits.argmax(axis=1)
-    return {
-        "val_loss": float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))),
-        "val_accuracy": accuracy(labels, predicted),
-        "val_kappa": cohen_kappa(labels, predicted),
-    }
+    def _resume(self) -> None:
+        found = read_checkpoint(self.folder) if self.folder is not None else None
+        at = self.accelerator.gather(torch.tensor([found.state["steps"] if found else 0], device=self.device))
+        if len(set(at.tolist())) > 1:
+            raise SettingError("the processes do not see the same checkpoint.",
+                               remedy="Put the run's folder on a disk that all machines share.")  # fmt: skip
+        if found is None:
+            return
+        state, tensors = found.state, found.tensors
+        check_architecture(state["architecture"], self.plain.architecture, found.folder)
+        differing = sorted(name for name, value in self._identity().items() if state["identity"].get(name) != value)
+        if differing:
+            raise DataError(f"belongs to another training (other {', '.join(differing)}).", path=found.folder,
+                            remedy="Delete it to start anew, or take the settings it was written with.")  # fmt: skip
+        self.plain.load_state_dict(tensors["model"])
+        self.best = {name: tensor.to(self.device) for name, tensor in tensors["best"].items()}
+        restore_optimiser(self.optimiser, self.plain, tensors["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.rng.bit_generator.state = state["rng"]
+        self.angle_rng.set_state(tensors["progress"]["angles"])
+        self.total.copy_(tensors["progress"]["total"])
+        self.stopping.best, self.stopping.wait = state["stopping"]
+        self.plateau.learning_rate, self.plateau.best, self.plateau.wait = state["plateau"]
+        self._set_learning_rate(self.plateau.learning_rate)
+        self.history = History(state["epochs"], state["best_epoch"], state["stopped_early"])
+        self.epoch, self.position, self.steps = state["epoch"], state["position"], state["steps"]
+        self.seconds, self.resumed = state["seconds"], state["resumed"] + 1
+        self.plain.frames_per_chunk = state["frames_per_chunk"]  # another one would round differently

@@ -1,0 +1,140 @@
+"""Weights and training states on disk: whole or absent, refused with the reason when they do not fit."""
+
+import errno
+import json
+
+import pytest
+import torch
+
+from viptt_core import checkpoint
+from viptt_core.checkpoint import (
+    load_weights,
+    optimiser_tensors,
+    read_checkpoint,
+    read_weights,
+    remove_checkpoints,
+    restore_optimiser,
+    save_checkpoint,
+    save_weights,
+)
+from viptt_core.errors import DataError, StorageError
+from viptt_core.model import ViPTTNet
+
+
+def small(num_classes=3, **settings):
+    return ViPTTNet(num_classes, backbone="small", hidden_size=8, feature_size=6, **settings)
+
+
+def save(run, step=7, value=1.0):
+    return save_checkpoint(run, step, {"steps": step, "best": float("inf")}, {"model": {"w": torch.full((4,), value)}})
+
+
+def test_a_state_comes_back_as_it_was_written(tmp_path):
+    folder = save(tmp_path / "run")
+    found = read_checkpoint(tmp_path / "run")
+    assert found.folder == folder and found.state == {"steps": 7, "best": float("inf")}
+    assert torch.equal(found.tensors["model"]["w"], torch.ones(4))
+    assert read_checkpoint(tmp_path / "empty") is None
+
+
+def test_only_the_newest_state_is_kept(tmp_path):
+    save(tmp_path, 9, 1.0)
+    save(tmp_path, 10, 2.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000000010"]
+    assert float(read_checkpoint(tmp_path).tensors["model"]["w"][0]) == 2
+    remove_checkpoints(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_in_a_checkpoint_is_pickled(tmp_path):
+    names = {path.name for path in save(tmp_path).iterdir()}
+    assert names == {"model.safetensors", "state.json"}
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["truncated", "changed", "missing"])
+def test_a_damaged_state_is_refused_by_file(tmp_path, file, damage):
+    path = save(tmp_path) / file
+    content = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(content[:-3])
+    else:
+        content[-6] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=f"checkpoint-000000007.*{'' if damage == 'missing' else file}.*Delete"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_state_of_another_format_is_refused(tmp_path, monkeypatch):
+    save(tmp_path)
+    monkeypatch.setattr(checkpoint, "FORMAT", 99)
+    with pytest.raises(DataError, match="format 1, not 99"):
+        read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("failing", ["save_file", "rename", "_write_synced"])
+def test_a_full_disk_keeps_the_last_state_and_names_the_path(tmp_path, monkeypatch, failing):
+    save(tmp_path, 9)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os if failing == "rename" else checkpoint, failing, full)
+    with pytest.raises(StorageError, match=f"{tmp_path}.*the disk is full.*last checkpoint"):
+        save(tmp_path, 10)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000000009"]
+    assert read_checkpoint(tmp_path).state["steps"] == 9
+
+
+def test_a_disk_that_fills_up_while_weights_are_written_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, small())
+    before = path.read_bytes()
+
+    def half_written(tensors, target, metadata=None):
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", half_written)
+    with pytest.raises(StorageError, match="w.safetensors.*disk is full"):
+        save_weights(path, small())
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_weights_of_another_model_are_refused_with_the_difference(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, small(3))
+    load_weights(small(3), path)
+    with pytest.raises(DataError, match="num_classes 3 instead of 5"):
+        load_weights(small(5), path)
+    with pytest.raises(DataError, match="backbone small instead of vgg16"):
+        load_weights(ViPTTNet(3, hidden_size=8, feature_size=6), path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", None])
+def test_a_file_that_holds_no_weights_is_refused(tmp_path, content):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, small())
+    path.write_bytes(path.read_bytes()[:-10] if content is None else content)
+    with pytest.raises(DataError, match="w.safetensors.*no whole file of weights"):
+        read_weights(path)
+
+
+def test_weights_carry_their_architecture(tmp_path):
+    save_weights(tmp_path / "w.safetensors", small(4))
+    assert read_weights(tmp_path / "w.safetensors")[1]["num_classes"] == 4
+
+
+def test_an_optimiser_is_restored_by_the_names_of_the_weights():
+    model = small()
+    first, second = (torch.optim.AdamW(list(model.parameters())[::order], lr=0.1, fused=True) for order in (1, -1))
+    model(torch.rand(1, 2, 16, 16)).sum().backward()
+    first.step()
+    kept = optimiser_tensors(first, model)
+    assert "stem.weight/exp_avg" in kept and json.dumps(sorted(kept))
+    restore_optimiser(second, model, kept)  # the same weights in another order
+    for weight in model.parameters():
+        for quantity, value in first.state[weight].items():
+            assert torch.equal(second.state[weight][quantity], value)

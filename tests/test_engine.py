@@ -1,0 +1,219 @@
+"""How it runs: chunks, precision, compilation and memory change speed, not results."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from viptt_core import engine as engine_module
+from viptt_core.checkpoint import load_weights, plain_module, save_weights
+from viptt_core.engine import (
+    Engine,
+    activation_bytes,
+    autocast,
+    fits_fp16,
+    is_out_of_memory,
+    pick_chunk,
+    pick_device,
+    pick_precision,
+)
+from viptt_core.errors import DataWarning, SettingError, TrainingError
+from viptt_core.model import ViPTTNet
+from viptt_core.presets import load_preset
+from viptt_core.splits import Split
+from viptt_core.train import fit
+
+CPU = torch.device("cpu")
+SPLIT = Split(np.arange(4), np.arange(4, 6), np.arange(6, 8))
+STAGE = dataclasses.replace(load_preset("paper").finetune, epochs=1, rotate=False, class_weights=False)
+
+
+def vgg(seed=0, **settings):
+    return ViPTTNet(2, hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(seed), **settings)
+
+
+def gradients(model, clips, labels=(0, 1)):
+    model.train().zero_grad()
+    torch.nn.functional.cross_entropy(model(clips), torch.tensor(labels)).backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 6, 99])
+def test_gradients_in_chunks_equal_the_plain_ones(chunk):
+    model, clips = vgg(), torch.rand(2, 3, 32, 32)
+    plain = gradients(model, clips)
+    model.frames_per_chunk = chunk
+    for name, gradient in gradients(model, clips).items():
+        torch.testing.assert_close(gradient, plain[name], atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_chunks_keep_less(monkeypatch):
+    model, clips = vgg().train(), torch.rand(2, 4, 32, 32)
+
+    def kept_bytes():
+        kept = {}
+        def note(tensor):  # noqa: E306
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+            result = model.features(clips)
+        assert result.requires_grad
+        weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        return sum(size for pointer, size in kept.items() if pointer not in weights)
+
+    plain = kept_bytes()
+    model.frames_per_chunk = 2
+    assert kept_bytes() < plain / 10
+
+
+def test_the_bytes_of_a_frame_are_those_autograd_keeps():
+    model = vgg().train()
+    small, large = (activation_bytes(model, torch.rand(size, size), "fp32") for size in (32, 64))
+    assert small > 4 * 64 * 32 * 32  # one activation of the first layer alone
+    assert large == pytest.approx(4 * small, rel=0.05)
+    assert activation_bytes(model, torch.rand(64, 64), "bf16") == pytest.approx(large / 2, rel=0.2)
+
+
+def test_the_chunk_follows_the_free_memory(monkeypatch):
+    model, frame = vgg().train(), torch.rand(32, 32)
+    each = activation_bytes(model, frame, "fp32")
+    for free, expected in ((1000 * each, 0), (10 * each, 6), (1, 1)):
+        monkeypatch.setattr(engine_module, "free_memory", lambda _, free=free: free)
+        assert pick_chunk(model, 20, frame, "fp32") == expected
+    model.freeze(backbone=True, stem=True)
+    assert pick_chunk(model, 20, frame, "fp32") == 0  # nothing is kept
+    small = ViPTTNet(2, backbone="small").train()
+    assert pick_chunk(small, 20, frame, "fp32") == 0  # its normalisation needs the whole batch
+
+
+def test_out_of_memory_lowers_the_chunk_says_so_and_gives_the_same_weights(make_clip_set, monkeypatch):
+    clips, limit = make_clip_set(n=8, size=32), 2
+    plain, tight = vgg(), vgg()
+    fit(plain, clips, SPLIT, STAGE, seed=0, engine=Engine(device="cpu", precision="fp32"))
+    whole = ViPTTNet._frame_features
+
+    def little_memory(self, grey):
+        if torch.is_grad_enabled() and len(grey) > limit:
+            raise torch.OutOfMemoryError("out of memory. Tried to allocate 2 GiB")
+        return whole(self, grey)
+
+    monkeypatch.setattr(ViPTTNet, "_frame_features", little_memory)
+    monkeypatch.setattr("viptt_core.train.pick_chunk", lambda *_: 0)
+    with pytest.warns(DataWarning, match="frames_per_chunk lowered to 2"):
+        history = fit(tight, clips, SPLIT, STAGE, seed=0, engine=Engine(device="cpu", precision="fp32"))
+    assert history.engine["frames_per_chunk"] == 2
+    for name, weight in plain.state_dict().items():
+        torch.testing.assert_close(tight.state_dict()[name], weight, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_out_of_memory_with_nothing_left_to_lower_names_the_setting(make_clip_set, monkeypatch):
+    def no_memory(self, grey):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nmore")
+
+    monkeypatch.setattr("viptt_core.train.pick_chunk", lambda *_: 1)
+    monkeypatch.setattr(ViPTTNet, "_frame_features", no_memory)
+    with pytest.raises(TrainingError, match=r"out of memory on cpu \(CUDA out of memory.\).*frames_per_chunk"):
+        fit(vgg(), make_clip_set(n=8, size=32), SPLIT, STAGE, seed=0, engine=Engine(device="cpu", precision="fp32"))
+
+
+def test_other_errors_are_no_lack_of_memory():
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_reduced_precision_stays_near_fp32(precision):
+    model, clips = vgg().eval(), torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        exact = model(clips)
+        with autocast(CPU, precision):
+            reduced = model(clips)
+    assert reduced.dtype == torch.float32
+    # bf16 has 8 bits of precision, and VGG16 is 13 convolutions deep.
+    assert 0 < float((reduced - exact).abs().max()) < 0.03 * float(exact.abs().max())
+
+
+def test_precision_follows_what_the_device_has(monkeypatch):
+    cuda = torch.device("cuda", 0)
+    for capability, expected in (((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
+        assert pick_precision("auto", cuda, "vgg16") == expected
+    for units, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(engine_module, "cpu_has_bf16", lambda units=units: units)
+        assert pick_precision("auto", CPU, "vgg16") == expected
+        assert pick_precision("auto", CPU, "small") == "fp32"
+    assert pick_precision("fp16", CPU, "vgg16") == "fp16"
+    with pytest.warns(DataWarning, match="no bf16 units"):
+        assert pick_precision("bf16", CPU, "vgg16") == "bf16"
+
+
+def test_fp16_that_overflows_falls_back_to_fp32_and_says_so(make_clip_set):
+    model = vgg()
+    assert fits_fp16(model, torch.rand(1, 2, 32, 32), 1.0)
+    with torch.no_grad():
+        model.stem.weight.fill_(1000)  # 255 x 1000 is beyond the largest fp16
+    assert not fits_fp16(model, torch.full((1, 2, 32, 32), 1.0), 255.0)
+    stage = dataclasses.replace(STAGE, pixel_range="0..255", learning_rate=1e-9)
+    with pytest.warns(DataWarning, match="fp16 overflows.*fp32"):
+        history = fit(model, make_clip_set(n=8, size=32), SPLIT, stage, seed=0,
+                      engine=Engine(device="cpu", precision="fp16"))  # fmt: skip
+    assert history.engine["precision"] == "fp32"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_training_in_reduced_precision_gives_nearly_the_losses_of_fp32(make_clip_set, precision):
+    clips, stage = make_clip_set(n=8, size=32), dataclasses.replace(STAGE, epochs=2, learning_rate=0.01)
+    losses = []
+    for name in ("fp32", precision):
+        history = fit(vgg(), clips, SPLIT, stage, seed=0, engine=Engine(device="cpu", precision=name))
+        losses.append([epoch["loss"] for epoch in history.epochs])
+    assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]
+
+
+def test_a_compiled_model_saves_weights_that_a_plain_one_loads(tmp_path, make_clip_set):
+    model = vgg()
+    compiled = torch.compile(copy.deepcopy(model), backend="eager")
+    assert next(iter(compiled.state_dict())).startswith("_orig_mod.")
+    save_weights(tmp_path / "w.safetensors", compiled)
+    plain = vgg(seed=1)
+    load_weights(plain, tmp_path / "w.safetensors")
+    assert all(torch.equal(plain.state_dict()[n], w) for n, w in model.state_dict().items())
+    assert plain_module(compiled) is compiled._orig_mod
+
+
+def test_training_with_compilation_gives_the_same_weights(make_clip_set, monkeypatch):
+    original = torch.nn.Module.compile
+    compiled = []
+
+    def quick(self, *arguments, **settings):
+        compiled.append(self)
+        return original(self, backend="aot_eager")  # the same way through PyTorch, without a C++ compiler
+
+    monkeypatch.setattr(torch.nn.Module, "compile", quick)
+    models = []
+    for compile_it in (False, True):
+        model = vgg()
+        fit(model, make_clip_set(n=8, size=32), SPLIT, STAGE, seed=0,
+            engine=Engine(device="cpu", precision="fp32", compile=compile_it))  # fmt: skip
+        models.append(model.state_dict())
+    assert len(compiled) == 1 and list(models[0]) == list(models[1])
+    for name, weight in models[0].items():
+        torch.testing.assert_close(models[1][name], weight, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [({"precision": "fp8"}, "precision 'fp8'"), ({"frames_per_chunk": -1}, "frames_per_chunk is -1"),
+     ({"processes": 0}, "processes is 0"), ({"check_every": 0}, "check_every is 0")],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(SettingError, match=message):
+        Engine(**settings)
+
+
+def test_devices_are_checked():
+    assert pick_device("cpu") == CPU
+    with pytest.raises(SettingError, match="device 'gpu'"):
+        pick_device("gpu")
