@@ -128,7 +128,7 @@ def test_weights_carry_their_architecture(tmp_path):
 
 
 def test_an_optimiser_is_restored_by_the_names_of_the_weights():
-    model = small()
+    model = small().to(memory_format=torch.channels_last)
     first, second = (torch.optim.AdamW(list(model.parameters())[::order], lr=0.1, fused=True) for order in (1, -1))
     model(torch.rand(1, 2, 16, 16)).sum().backward()
     first.step()
@@ -138,3 +138,4 @@ def test_an_optimiser_is_restored_by_the_names_of_the_weights():
     for weight in model.parameters():
         for quantity, value in first.state[weight].items():
             assert torch.equal(second.state[weight][quantity], value)
+            assert second.state[weight][quantity].stride() == value.stride()  # fused optimisers walk through memory

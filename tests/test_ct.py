@@ -15,9 +15,7 @@ from scipy import ndimage
 from viptt_core.ct import load_volume, prepare_volume, read_nifti, resample_volume, window_hu
 from viptt_core.errors import DataError, DataWarning, SettingError
 
-SHARED = Path(
-    os.environ.get("VIPTT_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
-)
+SHARED = Path(os.environ.get("VIPTT_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 REAL_SCANS = sorted((SHARED / "ct").glob("*.nii.gz"))
 AFFINE = np.diag([-0.7, -0.7, 2.5, 1.0])
 
@@ -92,18 +90,14 @@ def test_real_scan_agrees_with_the_authors_steps(path):
 )  # fmt: skip
 def test_any_shape_agrees_with_the_authors_steps(shape, depth, size):
     hu = lumpy_scan(shape) if min(shape) > 1 or shape[0] > 1 else np.array([[[-900, 0, 300]]], np.int16)
-    np.testing.assert_allclose(
-        prepare_volume(hu, depth=depth, size=size), authors_steps(hu, depth, size), atol=2e-6
-    )
+    np.testing.assert_allclose(prepare_volume(hu, depth=depth, size=size), authors_steps(hu, depth, size), atol=2e-6)
 
 
 def test_window_comes_before_interpolation():
     """Metal next to air: interpolating first would spread 3000 HU into the neighbours."""
     hu = lumpy_scan()
     hu[::3] = 3000
-    np.testing.assert_allclose(
-        prepare_volume(hu, depth=9, size=17), authors_steps(hu, 9, 17), atol=2e-6
-    )
+    np.testing.assert_allclose(prepare_volume(hu, depth=9, size=17), authors_steps(hu, 9, 17), atol=2e-6)
 
 
 @pytest.mark.parametrize("window", [(-1000, 400), (-160, 240), (-1024.5, 3071)])

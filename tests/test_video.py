@@ -14,9 +14,7 @@ import pytest
 from viptt_core.errors import ClipTooShortError, DataError, SettingError
 from viptt_core.video import fit_frames, grey_frames, load_clip, video_shape
 
-SHARED = Path(
-    os.environ.get("VIPTT_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
-)
+SHARED = Path(os.environ.get("VIPTT_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 REAL_VIDEOS = sorted((SHARED / "videos").glob("*/*/*.avi"))
 
 
@@ -140,6 +138,25 @@ def test_luma_of_another_standard_equals_the_authors_steps(tmp_path, tag, value)
         frame = next(container.decode(video=0))
         assert (frame.format.name, getattr(frame, tag)) == ("yuv420p", value)
     assert_agrees(load_clip(path, frames=6), authors_steps(path), mean=0.05, bias=0.05)
+
+
+def test_every_luma_level_becomes_its_grey_level(tmp_path):
+    """Exactly: none lies so near to a half that the processor could decide how it is rounded."""
+    luma = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    planes = np.concatenate([luma, np.full((8, 16), 128, np.uint8)])  # Y, then U and V
+    path = tmp_path / "levels.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=Fraction(25))
+        stream.height, stream.width, stream.pix_fmt = 16, 16, "yuv420p"
+        for image in (planes, planes[::-1]):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "yuv420p")))
+        container.mux(stream.encode())
+    unrounded = (luma.astype(np.float64) - 16) * 255 / 219 - 1.2
+    assert np.abs(unrounded % 1 - 0.5).min() > 4e-4
+    expected = np.rint(np.clip(unrounded, 0, 255))
+    first, second = load_clip(path, frames=2, size=16)  # the second in the memory of the first
+    np.testing.assert_array_equal(first, expected)
+    np.testing.assert_array_equal(second[8:], expected[:7:-1])
 
 
 def test_black_and_white_reach_the_ends_of_the_range(tmp_path):

@@ -177,8 +177,12 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module, tensor
     weights = dict(plain_module(model).named_parameters())
     for key, value in tensors.items():
         name, _, quantity = key.rpartition("/")
-        # The step counter stays where the optimiser keeps it: on the device for fused ones.
-        optimiser.state[weights[name]][quantity] = value.to(weights[name].device)
+        weight = weights[name]
+        value = value.to(weight.device)
+        # Fused optimisers walk through memory, so what belongs to a channels-last weight must lie as it does.
+        optimiser.state[weight][quantity] = (
+            torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value
+        )
 
 
 def _distributed_inner(model: nn.Module) -> nn.Module | None:

@@ -49,6 +49,30 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--seed", type=int, default=0, help="of the generator (default: %(default)s)")
         command.add_argument("--jobs", type=_positive, help="worker processes (default: the available cores)")
 
+    train = _command(commands, "train", _train, "run the comparison of 02_finetune without a notebook, in one or more "
+                     "processes: accelerate launch -m viptt_core train --preset corrected ...")  # fmt: skip
+    data = train.add_argument_group("data")
+    data.add_argument("--dataset", default="phantom", help="scans: phantom or imageclef (default: %(default)s)")
+    data.add_argument("--data-root", default="", help="folder of the scans and their label CSV")
+    data.add_argument("--pretrain-dataset", default="actions", help="videos: actions or ucf50 (default: %(default)s)")
+    data.add_argument("--pretrain-root", default="", help="folder with one folder of videos a class")
+    data.add_argument("--group-pattern", default="", help="which part of a video's name is its group")
+    data.add_argument("--n-scans", type=_positive, help="number of phantoms (default: the preset's)")
+    data.add_argument("--n-videos", type=_positive, help="number of synthetic videos (default: the preset's)")
+    data.add_argument("--on-error", default="", help="skip: leave unreadable files out and list them")
+    what = train.add_argument_group("what to train")
+    what.add_argument("--preset", default="demo", help="see `viptt presets` (default: %(default)s)")
+    what.add_argument("--starts", default="", help="from random,image,video (default: the preset's)")
+    what.add_argument("--epochs", type=_positive, default=0, help="of fine-tuning, at most")
+    what.add_argument("--pretrain-epochs", type=_positive, default=0, help="of pretraining, at most")
+    what.add_argument("--seed", type=int, default=0, help="of split, weights, batches (default: %(default)s)")
+    how = train.add_argument_group("how to run it")
+    how.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+    how.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
+    how.add_argument("--frames-per-chunk", type=_positive, default=0, help="fewer need less memory (default: automatic)")
+    how.add_argument("--compile", action="store_true", help="run the backbone through torch.compile")
+    how.add_argument("--tensorboard", action="store_true", help="log to TensorBoard too, in the run's folder")
+
     presets = _command(commands, "presets", _presets, "list the presets, or show all settings of one")
     presets.add_argument("name", nargs="?", help="preset to show")
 
@@ -97,6 +121,31 @@ def _actions(options) -> None:
     folder = write_ucf50(options.folder, seed=options.seed, groups=options.groups,
                          clips_per_group=options.clips, n_jobs=options.jobs or available_cores())  # fmt: skip
     print(f"Synthetic videos in {folder}. Read them with: -p pretrain_dataset ucf50 -p pretrain_root {folder}")
+
+
+def _train(options) -> None:
+    from accelerate import PartialState
+
+    from viptt_core.datasets import load_for
+    from viptt_core.experiment import compare_starts, plan_experiment
+    from viptt_core.results import Summary
+
+    plan = plan_experiment(
+        options.preset, starts=options.starts, epochs=options.epochs, pretrain_epochs=options.pretrain_epochs,
+        seed=options.seed, device=options.device, precision=options.precision,
+        frames_per_chunk=options.frames_per_chunk, compile=options.compile, tensorboard=options.tensorboard,
+    )  # fmt: skip
+    main = PartialState().is_main_process
+    scans = load_for(plan.preset, options.dataset, options.data_root, n=options.n_scans, on_error=options.on_error,
+                     progress=main)  # fmt: skip
+    videos = load_for(plan.preset, options.pretrain_dataset, options.pretrain_root, n=options.n_videos,
+                      group_pattern=options.group_pattern, on_error=options.on_error, progress=main)  # fmt: skip
+    if main:
+        print(f"Scans: {scans.report()}\nVideos: {videos.report()}", flush=True)
+    comparison = compare_starts(plan, scans, videos)
+    if main:
+        print(f"{comparison.report()}\n")
+        print(Summary(comparison.predictions, caveat=comparison.caveat, synthetic=scans.synthetic))
 
 
 def _presets(options) -> None:

@@ -1,4 +1,8 @@
-"""Data sets by name, each returned as one ClipSet: video folders, CT folders, synthetic twins of both."""
+"""Data sets by name, each returned as one ClipSet: video folders, CT folders, synthetic twins of both.
+
+The generators are imported where they are used: they are slow to import, and worker processes that read files
+do without.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,6 @@ from viptt_core.errors import DataError, SettingError
 from viptt_core.labels import find_labels, read_labels
 from viptt_core.presets import Preset, check_choice
 from viptt_core.store import ClipSet, Item, build_clip_set
-from viptt_core.synthetic import actions as actions_generator
-from viptt_core.synthetic import phantom as phantom_generator
 
 VIDEO_ENDINGS = (".avi", ".mp4", ".mkv", ".webm")
 SCAN_ENDINGS = (".nii.gz", ".nii")
@@ -35,19 +37,9 @@ DECODERS = {
 }
 
 
-def ucf50(
-    root: str | Path,
-    *,
-    frames: int = PAPER_FRAMES,
-    size: int = PAPER_SIZE,
-    stride: int = 1,
-    fit: str = "stretch",
-    classes: Sequence[str] | None = None,
-    group_pattern: str = UCF_GROUP_PATTERN,
-    on_error: str = "raise",
-    n_jobs: int | None = None,
-    progress: bool = True,
-) -> ClipSet:
+def ucf50(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZE, stride: int = 1,
+          fit: str = "stretch", classes: Sequence[str] | None = None, group_pattern: str = UCF_GROUP_PATTERN,
+          on_error: str = "raise", n_jobs: int | None = None, progress: bool = True) -> ClipSet:  # fmt: skip
     """Videos in one folder a class, as UCF50 comes: `root/Class/*.avi` (or .mp4, .mkv, .webm).
 
     Args:
@@ -96,18 +88,9 @@ def ucf50(
     )  # fmt: skip
 
 
-def imageclef(
-    root: str | Path,
-    *,
-    frames: int = PAPER_FRAMES,
-    size: int = PAPER_SIZE,
-    hu_window: tuple[float, float] = HU_WINDOW,
-    labels: str | Path | None = None,
-    dtype: str = "uint8",
-    on_error: str = "raise",
-    n_jobs: int | None = None,
-    progress: bool = True,
-) -> ClipSet:
+def imageclef(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZE,
+              hu_window: tuple[float, float] = HU_WINDOW, labels: str | Path | None = None, dtype: str = "uint8",
+              on_error: str = "raise", n_jobs: int | None = None, progress: bool = True) -> ClipSet:  # fmt: skip
     """CT scans (NIfTI) and a label CSV, as ImageCLEF 2021 Tuberculosis comes.
 
     Labels are joined to scans on the file name, never on their order. Each scan is its own group.
@@ -156,19 +139,9 @@ def imageclef(
     )  # fmt: skip
 
 
-def phantom(
-    root: None = None,
-    *,
-    frames: int = PAPER_FRAMES,
-    size: int = PAPER_SIZE,
-    hu_window: tuple[float, float] = HU_WINDOW,
-    n: int = 300,
-    seed: int = 0,
-    finding: bool = True,
-    dtype: str = "uint8",
-    n_jobs: int | None = None,
-    progress: bool = True,
-) -> ClipSet:
+def phantom(root: None = None, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZE,
+            hu_window: tuple[float, float] = HU_WINDOW, n: int = 300, seed: int = 0, finding: bool = True,
+            dtype: str = "uint8", n_jobs: int | None = None, progress: bool = True) -> ClipSet:  # fmt: skip
     """Synthetic chest CT with the five TB types, in ImageCLEF's class frequencies.
 
     Args:
@@ -180,32 +153,25 @@ def phantom(
         dtype: As for `imageclef`.
         n_jobs, progress: See `store.build_clip_set`.
     """
+    from viptt_core.synthetic import phantom as generator
+
     _no_root("phantom", root)
-    labels = phantom_generator.cohort_labels(n, seed)
+    labels = generator.cohort_labels(n, seed)
     names = [f"PHA_{i + 1:04d}" for i in range(n)]
     items = [Item(name, int(labels[i]), name, (i, int(labels[i]))) for i, name in enumerate(names)]
     return build_clip_set(
         items,
         partial(_simulate_scan, seed=seed, frames=frames, size=size, hu_window=tuple(hu_window), finding=finding,
                 dtype=dtype),
-        settings=_settings("phantom", version=phantom_generator.VERSION, n=n, seed=seed, finding=finding,
+        settings=_settings("phantom", version=generator.VERSION, n=n, seed=seed, finding=finding,
                            frames=frames, size=size, hu_window=list(hu_window), oversampling=PHANTOM_OVERSAMPLING),
         class_names=TB_CLASSES, dtype=dtype, synthetic=True, n_jobs=n_jobs, progress=progress,
     )  # fmt: skip
 
 
-def actions(
-    root: None = None,
-    *,
-    frames: int = PAPER_FRAMES,
-    size: int = PAPER_SIZE,
-    stride: int = 1,
-    fit: str = "stretch",
-    n: int = 500,
-    seed: int = 0,
-    n_jobs: int | None = None,
-    progress: bool = True,
-) -> ClipSet:
+def actions(root: None = None, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZE, stride: int = 1,
+            fit: str = "stretch", n: int = 500, seed: int = 0, n_jobs: int | None = None,
+            progress: bool = True) -> ClipSet:  # fmt: skip
     """Synthetic videos of ten human activities, in 25 groups a class, as UCF50 has them.
 
     Args:
@@ -215,20 +181,19 @@ def actions(
         seed: Of the whole set.
         n_jobs, progress: See `store.build_clip_set`.
     """
+    from viptt_core.synthetic import actions as generator
+
     _no_root("actions", root)
     if n < len(UCF_CLASSES):
         raise SettingError(f"n is {n}.", remedy=f"Give at least one clip for each of {len(UCF_CLASSES)} classes.")
-    scenes = [_scene(i) for i in range(n)]
-    items = [
-        Item(
-            actions_generator.clip_name(*scene), scene[0], actions_generator.clip_name(*scene).rsplit("_", 1)[0], scene
-        )
-        for scene in sorted(scenes)
-    ]
+    items = []
+    for scene in sorted(_scene(i, generator.UCF_GROUPS) for i in range(n)):
+        name = generator.clip_name(*scene)
+        items.append(Item(name, scene[0], name.rsplit("_", 1)[0], scene))
     return build_clip_set(
         items,
         partial(_simulate_clip, seed=seed, frames=frames, size=size, stride=stride, fit=fit),
-        settings=_settings("actions", version=actions_generator.VERSION, n=n, seed=seed,
+        settings=_settings("actions", version=generator.VERSION, n=n, seed=seed,
                            frames=frames, size=size, stride=stride, fit=fit),
         class_names=UCF_CLASSES, synthetic=True, n_jobs=n_jobs, progress=progress,
     )  # fmt: skip
@@ -292,23 +257,24 @@ def _decode_scan(path: Path, *, frames: int, size: int, hu_window, dtype: str) -
 
 def _simulate_scan(source: tuple[int, int], *, seed: int, frames: int, size: int, hu_window, finding: bool,
                    dtype: str) -> np.ndarray:  # fmt: skip
+    from viptt_core.synthetic.phantom import make_phantom
+
     index, label = source
-    scan = phantom_generator.make_phantom(
-        (seed, index), label, size=round(PHANTOM_OVERSAMPLING * size),
-        finding=finding,
-    )  # fmt: skip
+    scan = make_phantom((seed, index), label, size=round(PHANTOM_OVERSAMPLING * size), finding=finding)
     return _to_grey_levels(ct.prepare_volume(scan.hu, depth=frames, size=size, hu_window=hu_window), dtype)
 
 
 def _simulate_clip(scene: tuple[int, int, int], *, seed: int, frames: int, size: int, stride: int, fit: str):
-    rgb = actions_generator.make_clip(*scene, seed=seed, frames=frames, stride=stride)
+    from viptt_core.synthetic.actions import make_clip
+
+    rgb = make_clip(*scene, seed=seed, frames=frames, stride=stride)
     return video.fit_frames(video.grey_frames(rgb), size=size, fit=fit)
 
 
-def _scene(i: int) -> tuple[int, int, int]:
+def _scene(i: int, groups: int) -> tuple[int, int, int]:
     """Label, group and clip number of the i-th synthetic video: classes first, then groups, then clips."""
     rest, label = divmod(i, len(UCF_CLASSES))
-    clip, group = divmod(rest, actions_generator.UCF_GROUPS)
+    clip, group = divmod(rest, groups)
     return label, group + 1, clip + 1
 
 

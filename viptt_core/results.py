@@ -60,7 +60,6 @@ def write_history(folder: Path, epochs: list[dict]) -> None:
 
 def write_config(folder: Path, config: dict) -> None:
     """Write `config.json`: first of a run's files, and again with what came of it."""
-    folder.mkdir(parents=True, exist_ok=True)
     _publish(folder / "config.json", json.dumps(config, indent=1, default=str))
 
 
@@ -102,11 +101,13 @@ def _publish(path: Path, text: str) -> None:
     """Write a text file under a hidden name and rename it."""
     temporary = path.with_name(f".{path.name}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise StorageError(f"cannot be written ({error.strerror}).", path=path, remedy="Free some space.") from error
+        raise StorageError(f"cannot be written ({error.strerror}).", path=path,
+                           remedy="Free some space, or check who may write there.") from error  # fmt: skip
 
 
 def predictions_table(*, arm: str, part: str, names, groups, labels, probabilities: np.ndarray,

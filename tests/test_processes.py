@@ -1,0 +1,44 @@
+"""Several processes give the weights of one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from viptt_core.results import read_run
+
+HERE = Path(__file__).parent
+
+
+def one_thread():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_processes_that_share_batches_end_with_the_weights_of_one(tmp_path, processes):
+    answer = subprocess.run([sys.executable, str(HERE / "two_processes.py"), str(tmp_path), str(processes)],
+                            capture_output=True, text=True, env=one_thread())  # fmt: skip
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    result = json.loads(answer.stdout.splitlines()[-1])
+    assert result["processes"] == [1, processes]
+    assert result["difference"] < 1e-5 < 1e-3 < result["moved"]
+    np.testing.assert_allclose(result["losses"][0], result["losses"][1], rtol=1e-5)
+    assert result["checkpoints"] == 1  # only the main process writes
+
+
+@pytest.mark.slow
+def test_the_command_runs_under_accelerate_launch(private_root):
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+                "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "viptt_core"]  # fmt: skip
+    command = ["train", "--preset", "study", "--starts", "random", "--epochs", "1", "--n-scans", "40", "--device", "cpu"]
+    answer = subprocess.run([*launcher, *command], capture_output=True, text=True, env=one_thread())
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert answer.stdout.count("bootstrap over groups") == 1  # only the main process prints
+    (folder,) = (path for path in (private_root / "runs").iterdir() if path.is_dir())
+    assert read_run(folder).provenance["processes"] == 2

@@ -1,0 +1,7 @@
+"""`python -m viptt_core`, and so `accelerate launch -m viptt_core`: the `viptt` command."""
+
+import sys
+
+from viptt_core.cli import main
+
+sys.exit(main())
