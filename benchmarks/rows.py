@@ -557,19 +557,22 @@ def train_in_processes() -> None:
 
 
 def launch(processes: int, **order) -> tuple[dict[str, np.ndarray], dict]:
-    """Run `train_in_processes` by `accelerate launch`, or plainly for one process: weights, and what was said."""
+    """Run `train_in_processes` in so many processes: the weights, and what was said about them."""
     with tempfile.TemporaryDirectory(prefix="viptt-benchmark-") as folder:
         script, file = Path(folder) / "child.py", Path(folder) / "weights.npz"
         entry = train_in_processes.__name__
         script.write_text(f"from benchmarks.rows import {entry}\n{entry}()\n", encoding="utf-8")
         command = [sys.executable]
-        if processes > 1:
-            kind = ["--cpu"] if order["device"] == "cpu" else ["--multi_gpu"]
-            command += ["-m", "accelerate.commands.launch", *kind, "--num_processes", str(processes),
+        if processes > 1 and order["device"] == "cpu":
+            # Without MPI `accelerate launch --cpu` starts a single process; torch's launcher needs none.
+            command += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
+        elif processes > 1:
+            command += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes),
                         "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
                         "--main_process_port", "0"]  # fmt: skip
         threads = max(1, (os.cpu_count() or 1) // processes) if order["device"] == "cpu" else None
-        environment = os.environ | {"BENCHMARK_ORDER": json.dumps(order | {"file": str(file)}), "PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"BENCHMARK_ORDER": json.dumps(order | {"file": str(file)}), "PYTHONPATH": str(ROOT),
+                                    "ACCELERATE_USE_CPU": str(order["device"] == "cpu").lower()}  # fmt: skip
         environment |= {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
         done = subprocess.run([*command, str(script)], env=environment, capture_output=True, text=True, check=False)
         if done.returncode:

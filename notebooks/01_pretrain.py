@@ -31,17 +31,25 @@ from viptt_core.splits import make_split
 dataset: str = "actions"  # "actions" (synthetic) or "ucf50" (any folder with one folder of videos a class)
 data_root: str = ""  # the folder; empty for "actions"
 group_pattern: str = ""  # which part of a video's name is its group; empty: UCF's v_Class_gNN
-preset: str = "demo"  # "paper", "corrected", "demo" or "study"
+preset: str = "demo"  # "paper", "corrected", "frozen", "demo" or "study"
 start: str = "video"  # "video", or "image": the same training on single still frames
 epochs: int = 0  # at most so many; 0: as the preset says
 n_videos: int = 0  # number of synthetic videos; 0: as the preset says
 seed: int = 0  # of split, start weights and batches
 device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
+precision: str = "auto"  # "auto" (the fastest the device supports), "fp32", "bf16" or "fp16"
+processes: int = 1  # that share each batch, one a GPU
+frames_per_chunk: int = 0  # fewer need less memory; 0: as many as fit
+compile_backbone: bool = False  # torch.compile: slow to start, then faster, on a GPU
+tensorboard: bool = False  # log to TensorBoard too, in the run's folder
 on_error: str = ""  # "skip" leaves unreadable videos out and lists them; empty: stop and name them
 
 # %%
 check_parameters(globals())
-plan = plan_experiment(preset, pretrain_epochs=epochs, seed=seed, device=device)
+plan = plan_experiment(
+    preset, pretrain_epochs=epochs, seed=seed, device=device, precision=precision, processes=processes,
+    frames_per_chunk=frames_per_chunk, compile=compile_backbone, tensorboard=tensorboard,
+)
 
 # %% [markdown]
 # ## The videos
@@ -58,7 +66,8 @@ show_clips(videos)
 
 # %% [markdown]
 # ## Training
-# A finished run is used again when data, settings, seed and code are the same.
+# A run that was interrupted goes on where it stopped; a finished one is used again when data, settings,
+# seed and code are the same.
 
 # %%
 run = pretrain(plan, videos, start=start)

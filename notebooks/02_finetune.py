@@ -32,7 +32,7 @@ data_root: str = ""  # folder of the scans and their label CSV; empty for "phant
 pretrain_dataset: str = "actions"  # videos: "actions" (synthetic) or "ucf50"
 pretrain_root: str = ""  # folder with one folder of videos a class; empty for "actions"
 group_pattern: str = ""  # which part of a video's name is its group; empty: UCF's v_Class_gNN
-preset: str = "demo"  # "paper", "corrected", "demo" or "study"
+preset: str = "demo"  # "paper", "corrected", "frozen", "demo" or "study"
 starts: str = ""  # arms to compare, from "random,image,video"; empty: as the preset says
 epochs: int = 0  # of fine-tuning, at most; 0: as the preset says
 pretrain_epochs: int = 0  # of pretraining, at most; 0: as the preset says
@@ -40,13 +40,19 @@ n_scans: int = 0  # number of phantoms; 0: as the preset says
 n_videos: int = 0  # number of synthetic videos; 0: as the preset says
 seed: int = 0  # of split, start weights, batches and augmentation
 device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
+precision: str = "auto"  # "auto" (the fastest the device supports), "fp32", "bf16" or "fp16"
+processes: int = 1  # that share each batch, one a GPU
+frames_per_chunk: int = 0  # fewer need less memory; 0: as many as fit
+compile_backbone: bool = False  # torch.compile: slow to start, then faster, on a GPU
+tensorboard: bool = False  # log to TensorBoard too, in the run's folder
 on_error: str = ""  # "skip" leaves unreadable real files out and lists them; empty: stop and name them
 
 # %%
 check_parameters(globals())
 plan = plan_experiment(
     preset, starts=starts, epochs=epochs, pretrain_epochs=pretrain_epochs,
-    seed=seed, device=device,
+    seed=seed, device=device, precision=precision, processes=processes, frames_per_chunk=frames_per_chunk,
+    compile=compile_backbone, tensorboard=tensorboard,
 )
 
 # %% [markdown]
@@ -72,7 +78,8 @@ print(videos.report())
 # %% [markdown]
 # ## Training every arm
 # The arms share scans, split, seed and settings; what differs is where the weights start
-# (except in the `paper` preset, which repeats the authors' unequal arms).
+# (except in the `paper` preset, which repeats the authors' unequal arms). A run that was interrupted goes
+# on where it stopped; a finished one is used again when data, settings, seed and code are the same.
 
 # %%
 comparison = compare_starts(plan, scans, videos)

@@ -68,6 +68,7 @@ def test_the_opencv_loop_agrees_with_ours(tmp_path):
     path = tmp_path / "clip.avi"
     _write_avi(path, make_clip(0, 1, 1, frames=6))
     theirs = reference.opencv_clip(path, frames=5, size=64)
+    assert np.array_equal(theirs, reference.opencv_clip(path, frames=5, size=64, threads=1))
     assert np.abs(theirs.astype(int) - load_clip(path, frames=5, size=64)).mean() < 1
     with pytest.raises(ValueError, match="6 frames, 7 are needed"):
         reference.opencv_clip(path, frames=7)
@@ -163,6 +164,54 @@ def test_the_cache_of_the_reader_is_left_alone(monkeypatch):
     assert os.environ["VIPTT_CACHE"] == "before" and not folder.exists()
 
 
+# --- Rows that run the network ----------------------------------------------------------------------------
+@pytest.mark.parametrize("cache", [False, True])
+def test_ours_and_the_plain_loop_have_the_same_losses(cache):
+    from viptt_core.engine import Engine
+    from viptt_core.train import fit
+
+    model, clips = ViPTTNet(10, generator=torch.Generator().manual_seed(0)), rows.noise_clips(3, 2, 32)
+    plain, split = reference.PlainViPTTNet(10).copy_from(model), rows.first_and_last(2, 1)
+    stage = rows.plain_stage(frozen=True, batch_size=2, epochs=3)  # all clips in a batch: their order does not matter
+    with rows.fresh_cache():
+        ours = fit(model, clips, split, stage, seed=0, engine=Engine("cpu", "fp32", feature_cache=cache))
+    parts = [(clips.clips[part], clips.labels[part]) for part in (split.train, split.validation)]
+    theirs = reference.plain_fit(plain, *parts, epochs=3, frozen=True, batch_size=2)
+    assert ours.engine["feature_cache"] is cache
+    assert [epoch["loss"] for epoch in ours.epochs] == pytest.approx(theirs.losses, abs=1e-5)
+    assert [epoch["val_loss"] for epoch in ours.epochs] == pytest.approx(theirs.val_losses, abs=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_our_step_is_the_plain_step(monkeypatch, chunk):
+    monkeypatch.setattr(rows, "_device", lambda: "cpu")
+    model, plain = rows.models()
+    start = [weight.detach().clone() for weight in model.parameters()]
+    clips = rows.noise_clips(2, 3, 32)
+    loss = rows.full_step(model, clips, precision="fp32", chunk=chunk)()
+    optimiser = reference.plain_optimiser(plain.train())
+    assert float(loss) == pytest.approx(reference.plain_step(plain, optimiser, clips.clips, clips.labels), abs=1e-5)
+    for (name, mine, theirs), before in zip(reference.paired_weights(plain, model), start, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0, msg=name)
+        assert not torch.equal(theirs, before), name
+
+
+def test_operations_are_counted_as_by_hand():
+    # VGG16: (height and width as shares of the frame's, channels in, channels out) of its 3 x 3 convolutions
+    layers = [(1, 3, 64), (1, 64, 64), (2, 64, 128), (2, 128, 128), (4, 128, 256), (4, 256, 256), (4, 256, 256),
+              (8, 256, 512), (8, 512, 512), (8, 512, 512), (16, 512, 512), (16, 512, 512), (16, 512, 512)]  # fmt: skip
+    by_hand = sum(2 * 9 * before * after * (32 // share) ** 2 for share, before, after in layers)
+    stem = 2 * 3 * 32**2
+    assert rows.step_flops(5, 32) == 3 * 5 * (by_hand + stem)
+
+
+def test_the_code_of_a_row_includes_what_it_uses():
+    source = benchmarks._source_with_helpers(rows.finetune_memory)
+    for part in ("def step_memory", "def prepare_step", "def full_step", "def noise_clips", "CHUNK: 10"):
+        assert part in source, part
+    assert "def launch" not in source
+
+
 # --- Arithmetic -------------------------------------------------------------------------------------------
 def test_ratios_by_hand():
     ours, theirs = [1.0, 2.0, 4.0], [30.0, 20.0, 20.0]
@@ -172,6 +221,7 @@ def test_ratios_by_hand():
     assert benchmarks.summarise(ours, theirs, benchmarks.at_most(2.5)) == pytest.approx((0.1, 1 / 30, 0.2))
     assert benchmarks.summarise([3e9, 5e9, 4e9], [], benchmarks.at_most(4e9, "bytes")) == (4e9, 3e9, 5e9)
     assert benchmarks.summarise(ours, [], benchmarks.NO_TARGET) == (2.0, 1.0, 4.0)
+    assert benchmarks.summarise([0.4, 0.5, 0.6], [], benchmarks.at_least(0.5, "of the rate")) == (0.5, 0.4, 0.6)
 
 
 def test_a_bound_counts_as_met():
@@ -214,7 +264,8 @@ def test_memory_is_that_of_the_work_in_a_fresh_process(monkeypatch, tmp_path):
 def fake_rows(calls, *, broken=False):
     def fast(profile):
         calls.append("fast")
-        return benchmarks.Comparison([1.0, 2.0, 4.0], [30.0, 20.0, 20.0], {"frames": profile.frames}, ["a note"])
+        return benchmarks.Comparison([1.0, 2.0, 4.0], [30.0, 20.0, 20.0], {"frames": profile.frames}, ["a note"],
+                                     series=[("clips", 2, 0.5)])  # fmt: skip
 
     def second(profile):
         calls.append("second")
@@ -251,7 +302,7 @@ def test_a_record_survives_the_file(small_world, tmp_path):
     record = json.loads(path.read_text())["rows"][0]
     assert (record["value"], record["low"], record["high"], record["met"]) == (10.0, 5.0, 30.0, True)
     assert record["ours"] == [1.0, 2.0, 4.0] and record["settings"] == {"frames": 16} and record["notes"] == ["a note"]
-    assert record["commit"] and record["date"]
+    assert record["series"] == [["clips", 2, 0.5]] and record["commit"] and record["date"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["quick-cpu.json"]  # nothing half-written beside it
 
 

@@ -1,6 +1,8 @@
 """Data sets on files the tests write, and on real ones where they are."""
 
 import gzip
+import subprocess
+import sys
 
 import cv2
 import nibabel as nib
@@ -55,6 +57,12 @@ def scan_folder(tmp_path):
 
 def write_labels(root, *rows, header="FileName,TypeOfTB"):
     (root / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
+
+
+def test_files_are_read_without_loading_the_generators():
+    """Each worker process imports this module first."""
+    code = "import sys, viptt_core.datasets; sys.exit(any(m.startswith('viptt_core.synthetic.') for m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # --- Video folders ------------------------------------------------------------------------------

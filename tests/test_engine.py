@@ -101,7 +101,8 @@ def test_out_of_memory_lowers_the_chunk_says_so_and_gives_the_same_weights(make_
 
     monkeypatch.setattr(ViPTTNet, "_frame_features", little_memory)
     monkeypatch.setattr("viptt_core.train.pick_chunk", lambda *_: 0)
-    with pytest.warns(DataWarning, match="frames_per_chunk lowered to 2"):
+    with pytest.warns(DataWarning, match="frames_per_chunk lowered to 3"), \
+            pytest.warns(DataWarning, match="frames_per_chunk lowered to 2"):  # fmt: skip
         history = fit(tight, clips, SPLIT, STAGE, seed=0, engine=Engine(device="cpu", precision="fp32"))
     assert history.engine["frames_per_chunk"] == 2
     for name, weight in plain.state_dict().items():
@@ -211,6 +212,18 @@ def test_training_with_compilation_gives_the_same_weights(make_clip_set, monkeyp
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(SettingError, match=message):
         Engine(**settings)
+
+
+def test_tensorboard_that_is_not_installed_is_said_before_any_work(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(SettingError, match=r"pip install .*\[tensorboard\]"):
+        Engine(tensorboard=True)
+
+
+def test_an_explicit_chunk_that_has_no_effect_is_said(make_clip_set):
+    small = ViPTTNet(2, backbone="small", hidden_size=8, feature_size=8)
+    with pytest.warns(DataWarning, match="frames_per_chunk has no effect"):
+        fit(small, make_clip_set(n=8), SPLIT, STAGE, seed=0, engine=Engine(device="cpu", frames_per_chunk=2))
 
 
 def test_devices_are_checked():

@@ -1,11 +1,13 @@
 """Every figure has a text alternative that says what it shows, and is marked when synthetic."""
 
 import base64
+import dataclasses
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from viptt_core import figures
@@ -106,11 +108,23 @@ def test_the_viewer_shows_the_frames_it_was_given():
     assert [int(picture.mean()) for picture in shown] == [10, 200]
 
 
+def test_clips_with_fractions_are_shown_as_those_without(make_clip_set):
+    whole = make_clip_set(n=4)
+    fractions = dataclasses.replace(whole, clips=(whole.clips - np.float16(0.25)).clip(0).astype(np.float16))
+    assert view_clip(fractions, 1)._repr_html_() == view_clip(whole, 1)._repr_html_()
+    strips = []
+    for clips in (whole, fractions):
+        canvas = FigureCanvasAgg(figures.show_clips(clips).figure)
+        canvas.draw()
+        strips.append(np.asarray(canvas.buffer_rgba()).astype(int))
+    assert strips[0].std() > 20 and np.abs(strips[0] - strips[1]).max() <= 2
+
+
 def test_captions_cannot_inject_markup():
     page = Viewer(np.zeros((1, 4, 4), np.uint8), caption='<script>"x"')._repr_html_()
     assert "<script>&quot;" not in page and '<script>"x"' not in page
 
 
 def test_frames_of_another_kind_are_refused():
-    with pytest.raises(SettingError, match="uint8"):
+    with pytest.raises(SettingError, match="uint8 or float16"):
         Viewer(np.zeros((2, 3, 3)), caption="x")

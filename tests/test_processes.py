@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 
 def one_thread():
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
 
 
 
@@ -33,12 +33,17 @@ def test_processes_that_share_batches_end_with_the_weights_of_one(tmp_path, proc
 
 
 @pytest.mark.slow
-def test_the_command_runs_under_accelerate_launch(private_root):
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
-                "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "viptt_core"]  # fmt: skip
-    command = ["train", "--preset", "study", "--starts", "random", "--epochs", "1", "--n-scans", "40", "--device", "cpu"]
-    answer = subprocess.run([*launcher, *command], capture_output=True, text=True, env=one_thread())
+@pytest.mark.parametrize(
+    "launch, processes",
+    # Accelerate's launcher starts several processes on GPUs only; on CPUs it leaves that to PyTorch's.
+    [("accelerate.commands.launch --cpu --num_processes 1 --mixed_precision no --dynamo_backend no", 1),
+     ("torch.distributed.run --standalone --nproc_per_node 2", 2)],
+)  # fmt: skip
+def test_the_command_runs_under_a_launcher(private_root, launch, processes):
+    command = "viptt_core train --preset study --starts random --epochs 1 --n-scans 40 --n-videos 20 --device cpu"
+    answer = subprocess.run([sys.executable, "-m", *launch.split(), "-m", *command.split()],
+                            capture_output=True, text=True, env=one_thread())  # fmt: skip
     assert answer.returncode == 0, answer.stderr[-3000:]
     assert answer.stdout.count("bootstrap over groups") == 1  # only the main process prints
     (folder,) = (path for path in (private_root / "runs").iterdir() if path.is_dir())
-    assert read_run(folder).provenance["processes"] == 2
+    assert read_run(folder).provenance["processes"] == processes

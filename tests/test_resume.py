@@ -120,7 +120,12 @@ def test_flags_are_read_every_so_many_steps_and_still_name_the_step(make_clip_se
         return original(*arguments) * (float("nan") if len(taken) == 2 else 1)
 
     look = train._Training._check_finite
-    monkeypatch.setattr(train._Training, "_check_finite", lambda self, *a: (looks.append(self.position), look(self, *a)))
+
+    def noting(self, *arguments):
+        looks.append(self.position)
+        look(self, *arguments)
+
+    monkeypatch.setattr(train._Training, "_check_finite", noting)
     monkeypatch.setattr(train, "weighted_loss", spoilt)
     stage = dataclasses.replace(STAGE, batch_size=1)
     with pytest.raises(TrainingError, match="epoch 1, step 2. This batch and the one before it"):

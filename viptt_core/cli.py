@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     how = train.add_argument_group("how to run it")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     how.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
-    how.add_argument("--frames-per-chunk", type=_positive, default=0, help="fewer need less memory (default: automatic)")
+    how.add_argument("--frames-per-chunk", type=_positive, default=0, help="fewer: less memory (default: what fits)")
     how.add_argument("--compile", action="store_true", help="run the backbone through torch.compile")
     how.add_argument("--tensorboard", action="store_true", help="log to TensorBoard too, in the run's folder")
 

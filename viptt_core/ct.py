@@ -2,9 +2,8 @@
 
 The authors' steps (their TB notebook): clip to an HU window, scale to [0,1], turn by 90 degrees in the
 axial plane (scipy.ndimage.rotate), resample linearly to 224 x 224 x 70 (scipy.ndimage.zoom), slices first.
-Here the same comes from one pass over the file. NIfTI stores slice after slice, so one at a time is read, into
-the same small memory, and only the voxels that enter the result are converted: a scan costs little more than
-its decompression, and memory does not grow with the number of slices.
+Here one pass gives the same: the slices are read one by one into the same memory, and only voxels that enter the
+result are converted. A scan costs little more than its decompression, in memory that its length does not change.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
@@ -92,8 +92,7 @@ def window_hu(volume: np.ndarray, hu_window: tuple[float, float] = HU_WINDOW) ->
     """
     _check_settings(hu_window)
     low, high = hu_window
-    scaled = volume.astype(np.float32)
-    np.clip(scaled, low, high, out=scaled)
+    scaled = np.clip(volume, low, high, dtype=np.float32)
     scaled -= low
     scaled *= 1 / (high - low)
     return scaled
@@ -102,10 +101,9 @@ def window_hu(volume: np.ndarray, hu_window: tuple[float, float] = HU_WINDOW) ->
 def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
     """Turn by 90 degrees in the axial plane and resample linearly; the corners stay where they are.
 
-    Equals `scipy.ndimage.rotate(volume, 90, axes=(1, 0))`, then `scipy.ndimage.zoom(..., order=1)`, to 2e-7 for
-    values in [0,1]. Only, from 512 to 224 pixels zoom steps over the edge by a rounding error and leaves the
-    last row and column 0 (a difference of up to 0.82 on a scan that has tissue there). A volume that is not
-    square in-plane keeps all its voxels and is stretched.
+    Equals `scipy.ndimage.rotate(volume, 90, axes=(1, 0))`, then `scipy.ndimage.zoom(..., order=1)`: to 2e-7 on a
+    scan in [0,1], except that zoom leaves the last row and column 0 where rounding takes it over the edge (as from
+    512 to 224 pixels; up to 0.82 there). A volume not square in-plane keeps all its voxels and is stretched.
 
     Args:
         volume: [X,Y,Z], any real dtype; masks come out as fractions.
@@ -146,7 +144,6 @@ def read_nifti(path: str | PathLike) -> tuple[np.ndarray, np.ndarray]:
 class _Scan:
     """An open NIfTI file whose header is sound; the stream stands at the first voxel."""
 
-    path: str | PathLike
     stream: BinaryIO
     shape: tuple[int, int, int]  # X, Y, Z
     stored: np.dtype
@@ -160,7 +157,7 @@ class _Scan:
         raw = plane.view(np.uint8).reshape(-1)
         for _ in range(self.shape[2]):
             if self.stream.readinto(raw) < raw.size:
-                raise _fewer_voxels(self.path, self.shape, self.stored)
+                raise EOFError
             values = plane.astype(self.dtype, copy=False)
             if self.scaling is not None:  # in place: what is stored is read anew each time
                 values *= self.scaling[0]
@@ -223,9 +220,9 @@ def _open_scan(path: str | PathLike) -> Iterator[_Scan]:
             slope, intercept = header.get_slope_inter()  # None: the header asks for no scaling
             scaling = None if slope is None or (slope, intercept) == (1, 0) else (slope, intercept)
             dtype = stored.newbyteorder("=") if scaling is None else np.dtype(np.float32)
-            yield _Scan(path, stream, shape, stored, dtype, scaling, _read_affine(header, path))
+            yield _Scan(stream, shape, stored, dtype, scaling, _read_affine(header, path))
     except EOFError as error:
-        raise DataError("is truncated: its gzip data ends early.", path=path, remedy=_COPY_AGAIN) from error
+        raise DataError("is truncated: its data ends early.", path=path, remedy=_COPY_AGAIN) from error
     except (igzip.BadGzipFile, isal_zlib.error) as error:
         raise DataError(f"holds damaged gzip data ({error}).", path=path, remedy=_COPY_AGAIN) from error
     except HeaderDataError as error:
@@ -234,14 +231,13 @@ def _open_scan(path: str | PathLike) -> Iterator[_Scan]:
 
 def _read_header(stream: BinaryIO, path) -> nib.Nifti1Header:
     """Parse and check the header, leaving the stream at the first voxel."""
-    kind, block = nib.Nifti1Header, stream.read(348)
-    if block[4:8] == b"n+2\0":  # NIfTI-2 has its magic in front and is longer
-        kind, block = nib.Nifti2Header, block + stream.read(540 - 348)
-    elif block[344:348] != b"n+1\0":
+    block = stream.read(nib.Nifti2Header.sizeof_hdr)  # the longer one, with its magic in front
+    kind = nib.Nifti2Header if block[4:8] == b"n+2\0" else nib.Nifti1Header
+    if kind is nib.Nifti1Header and block[344:348] != b"n+1\0":
         raise DataError("is not a NIfTI file (header and voxels in one file).", path=path, remedy=_CONVERT_AGAIN)
     if len(block) < kind.sizeof_hdr:
         raise DataError("is truncated: its header ends early.", path=path, remedy=_COPY_AGAIN)
-    header = kind(block)  # raises HeaderDataError on contradictions
+    header = kind(block[: kind.sizeof_hdr])  # raises HeaderDataError on contradictions
     offset = float(header["vox_offset"]) or kind.single_vox_offset
     if not kind.sizeof_hdr <= offset < 1 << 30:
         raise HeaderDataError(f"voxels start at byte {offset:g}")
@@ -254,8 +250,7 @@ def _read_affine(header: nib.Nifti1Header, path) -> np.ndarray:
         affine = header.get_best_affine()
     except ValueError as error:
         raise HeaderDataError(f"orientation: {error}") from error
-    # nibabel takes an infinite slope for "no scaling".
-    if np.isinf(header["scl_slope"]) or not np.isfinite(affine).all():
+    if np.isinf(header["scl_slope"]) or not np.isfinite(affine).all():  # nibabel: an infinite slope is none
         raise DataError("has a slope or affine that is not finite.", path=path, remedy=_CONVERT_AGAIN)
     return affine
 
@@ -272,15 +267,10 @@ def _read_layout(header: nib.Nifti1Header, most_bytes: int, path) -> tuple[tuple
         what = "holds colour or complex values, not HU."
     if what:
         raise DataError(what, path=path, remedy=_CONVERT_AGAIN)
-    if dtype.itemsize * int(np.prod(shape, dtype=object)) > most_bytes:
-        raise _fewer_voxels(path, shape, dtype)  # the header lies: do not even ask for the memory
+    if (n_bytes := dtype.itemsize * prod(shape)) > most_bytes:  # the header lies: do not even ask for the memory
+        what = f"is truncated: its header promises {n_bytes} bytes of voxels, it holds fewer."
+        raise DataError(what, path=path, remedy=_COPY_AGAIN)
     return shape[:3], dtype
-
-
-def _fewer_voxels(path, shape: tuple[int, ...], dtype: np.dtype) -> DataError:
-    n_bytes = dtype.itemsize * int(np.prod(shape, dtype=object))
-    what = f"is truncated: its header promises {n_bytes} bytes of voxels, it holds fewer."
-    return DataError(what, path=path, remedy=_COPY_AGAIN)
 
 
 def _resample(planes: Iterable[np.ndarray], shape, depth: int, size: int, window=None) -> np.ndarray:

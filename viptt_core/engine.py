@@ -5,6 +5,7 @@ Nothing here changes what is computed, only how fast, in how much memory and to 
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import warnings
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from viptt_core.model import ViPTTNet
 from viptt_core.presets import check_choice
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+OPTIMISERS = {
+    "sgd": lambda weights, **settings: torch.optim.SGD(weights, **settings),  # no momentum, as the authors
+    "adamw": lambda weights, **settings: torch.optim.AdamW(weights, weight_decay=0.01, **settings),
+}
 # Saved activations may fill this share of the free memory before frames go through in chunks.
 ACTIVATION_SHARE = 0.6
 MOST_FRAMES_PER_CHUNK = 16  # more do not make a step faster, on a CPU or a GPU
@@ -56,6 +61,8 @@ class Engine:
         for name, least in (("frames_per_chunk", 0), ("processes", 1), ("checkpoint_seconds", 0), ("check_every", 1)):
             if getattr(self, name) < least:
                 raise SettingError(f"{name} is {getattr(self, name)}.", remedy=f"Give at least {least}.")
+        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
+            raise SettingError("TensorBoard is not installed.", remedy='Run: pip install "viptt-core[tensorboard]"')
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -109,6 +116,11 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Context in which the backbone computes in `precision`."""
     enabled = precision != "fp32"
     return torch.autocast(device.type, dtype=PRECISIONS[precision] if enabled else None, enabled=enabled)
+
+
+def make_optimiser(name: str, weights: list[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+    """The optimiser of that name, fused into one pass over the weights where the device can."""
+    return OPTIMISERS[name](weights, lr=learning_rate, fused=weights[0].device.type in ("cpu", "cuda"))
 
 
 def free_memory(device: torch.device) -> int:

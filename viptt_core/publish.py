@@ -14,7 +14,8 @@ from viptt_core.errors import DataError
 from viptt_core.papermill_io import PREFIX, source_sha256
 from viptt_core.results import SCORE_COLUMNS, SUMMARY_MIME, code_version
 
-PUBLISHED = ("00_data", "01_pretrain", "02_finetune")
+PUBLISHED = ("00_data", "01_pretrain", "02_finetune", "06_performance")
+READS = {"06_performance": "benchmarks/results/*.json"}  # result files a notebook reads, besides what it makes itself
 RESULT_NOTEBOOK = "02_finetune"  # the one whose table and figure stand on the first page
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
@@ -25,7 +26,8 @@ class Freshness:
 
     Attributes:
         source_changed: Source or parameters differ: the page shows the result of other code.
-        code_changed: The package modules it imports mean something else now: it may be stale.
+        code_changed: The package modules it imports mean something else now, or the result files it reads
+            have changed: it may be stale.
     """
 
     source_changed: bool
@@ -62,7 +64,7 @@ def publish(name: str, parameters: dict | None = None, *, progress: bool = True)
     scrub(notebook, root)
     notebook.metadata.viptt = dict(notebook.metadata.viptt) | {
         "parameters": parameters or {}, "modules": code_version(imported_modules(source.read_text("utf-8"))),
-        "provenance": record,
+        "read": read_version(name, root), "provenance": record,
     }  # fmt: skip
     temporary = target.with_suffix(".tmp")
     nbformat.write(notebook, temporary)
@@ -141,8 +143,17 @@ def check_freshness(name: str) -> Freshness:
     stamp = read_notebook(root / "book" / "notebooks" / f"{name}.ipynb")["metadata"].get("viptt", {})
     return Freshness(
         source_changed=stamp.get("source", {}).get("sha256") != source_sha256(source),
-        code_changed=stamp.get("modules") != code_version(imported_modules(source)),
+        code_changed=stamp.get("modules") != code_version(imported_modules(source))
+        or stamp.get("read", "") != read_version(name, root),
     )
+
+
+def read_version(name: str, root: Path) -> str:
+    """Hash of the names and contents of the result files a notebook reads; "" where it reads none."""
+    if name not in READS:
+        return ""
+    files = {path.name: source_sha256(path.read_text("utf-8")) for path in sorted(root.glob(READS[name]))}
+    return source_sha256(json.dumps(files))[:16]
 
 
 def read_summary(path: Path) -> str:

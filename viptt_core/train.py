@@ -13,20 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from viptt_core import checkpoint
 from viptt_core.augment import draw_angles, rotate_clips
-from viptt_core.checkpoint import (
-    check_architecture,
-    optimiser_tensors,
-    read_checkpoint,
-    restore_optimiser,
-    save_checkpoint,
-)  # fmt: skip
 from viptt_core.engine import (
+    OPTIMISERS,
     Engine,
     autocast,
     fits_fp16,
     is_out_of_memory,
     lower_chunk,
+    make_optimiser,
     over_processes,
     pick_chunk,
     pick_device,
@@ -49,11 +45,6 @@ from viptt_core.presets import Stage, check_choice
 from viptt_core.results import write_history
 from viptt_core.splits import Split
 from viptt_core.store import ClipSet
-
-OPTIMISERS = {
-    "sgd": lambda weights, rate, fused: torch.optim.SGD(weights, lr=rate, fused=fused),  # no momentum, as the authors
-    "adamw": lambda weights, rate, fused: torch.optim.AdamW(weights, lr=rate, weight_decay=0.01, fused=fused),
-}
 
 
 @dataclass
@@ -78,9 +69,8 @@ def fit(model: ViPTTNet, clips: ClipSet, split: Split, stage: Stage, *, seed: in
         folder: Path | None = None, progress: str | None = None) -> History:  # fmt: skip
     """Train a model in place and leave it with the weights of the lowest validation loss.
 
-    Several processes (`accelerate launch`, `notebook_launcher`) share each batch and give the weights
-    that one would. A run that was killed goes on from its last checkpoint and ends, on a CPU bit for
-    bit, as if it had not been.
+    Several processes (`accelerate launch`, `notebook_launcher`) share each batch and give the weights of
+    one. A killed run goes on from its last checkpoint and ends as if it had not been, on a CPU bit for bit.
 
     Args:
         model: Any ViPTTNet; moved to the device.
@@ -118,18 +108,15 @@ class _Training:
                                        project_dir=folder)  # fmt: skip
         self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device if self.processes > 1 else pick_device(engine.device)
-        self.clips, self.split, self.stage, self.seed, self.engine, self.folder = (
-            clips, split, stage, seed, engine, folder
-        )  # fmt: skip
+        self.clips, self.split, self.stage, self.seed = clips, split, stage, seed
+        self.engine, self.folder = engine, folder
         model.to(self.device, memory_format=torch.channels_last)
         model.freeze(backbone=stage.freeze_backbone, stem=stage.freeze_stem)
         self.plain = model
         self._set_mode()
-        pixels = to_pixels(torch.from_numpy(clips.clips[:1]).to(self.device), stage.pixel_range)
+        pixels = to_pixels(torch.from_numpy(np.array(clips.clips[:1])).to(self.device), stage.pixel_range)
         self.precision = pick_precision(engine.precision, self.device, model.backbone_name)
-        if self.precision == "fp16" and not fits_fp16(
-            model, pixels, 255 * PIXEL_SCALES[stage.pixel_range]
-        ):  # fmt: skip
+        if self.precision == "fp16" and not fits_fp16(model, pixels, 255 * PIXEL_SCALES[stage.pixel_range]):
             warnings.warn("fp16 overflows in the backbone; training in fp32.", DataWarning, stacklevel=3)
             self.precision = "fp32"
         self.cached = engine.feature_cache and is_cacheable(stage)
@@ -140,14 +127,19 @@ class _Training:
         self.feed = Feed(array, self.device)
         self.labels = torch.from_numpy(clips.labels).to(self.device)
         model.frames_per_chunk = engine.frames_per_chunk
+        if engine.frames_per_chunk and model.normalises:
+            what = "frames_per_chunk has no effect: the statistics of this backbone are those of the whole batch."
+            warnings.warn(what, DataWarning, stacklevel=3)
         if not self.cached and not engine.frames_per_chunk:
             frames = math.ceil(stage.batch_size / self.processes) * pixels.shape[1]
             model.frames_per_chunk = pick_chunk(model, frames, pixels[0, 0], self.precision)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # the shapes of a training hardly change
         if engine.compile:
             model.backbone.compile()
         self.model = over_processes(model, self.accelerator, self.device)
         weights = [weight for weight in model.parameters() if weight.requires_grad]
-        self.optimiser = OPTIMISERS[stage.optimiser](weights, stage.learning_rate, self.device.type in ("cpu", "cuda"))
+        self.optimiser = make_optimiser(stage.optimiser, weights, stage.learning_rate)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.class_weights = None
         if stage.class_weights:
@@ -195,6 +187,8 @@ class _Training:
         self._set_mode()
         # A checkpoint holds the generators as they are here: the epoch is drawn again, and its first steps skipped.
         self.drawn_from = self.rng.bit_generator.state, self.angle_rng.get_state()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.plateau.learning_rate
         batches = epoch_batches(self.split.train, self.stage.batch_size, self.stage.shuffle, self.rng)
         angles = draw_angles(len(self.split.train), self.angle_rng) if self.stage.rotate else None
         share = epoch_share(batches, self.labels, angles, rank=self.rank, processes=self.processes)
@@ -257,7 +251,7 @@ class _Training:
         if self.stopping.improved:
             self.history.best_epoch = self.epoch + 1
             self.best = {name: tensor.detach().clone() for name, tensor in self.plain.state_dict().items()}
-        self._set_learning_rate(self.plateau.update(record["val_loss"]))
+        self.plateau.update(record["val_loss"])
         self.epoch, self.position, self.seconds = self.epoch + 1, 0, 0.0
         self.total.zero_()
         self.drawn_from = self.rng.bit_generator.state, self.angle_rng.get_state()
@@ -306,10 +300,6 @@ class _Training:
         """What must be the same for a checkpoint to be gone on from."""
         return {"data": self.clips.key, "seed": self.seed, "precision": self.precision, **asdict(self.stage)}
 
-    def _set_learning_rate(self, learning_rate: float) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
-
     def _save(self) -> None:
         """Write a checkpoint if there is a folder and the last one is old enough. No process waits for another."""
         due = time.monotonic() - self.saved_at >= self.engine.checkpoint_seconds
@@ -319,7 +309,7 @@ class _Training:
         if not all(tensor.isfinite().all() for tensor in weights.values()):
             raise TrainingError(f"a weight is not finite after step {self.steps}.", remedy=self._remedy())
         bits, angles = self.drawn_from
-        save_checkpoint(
+        checkpoint.save_checkpoint(
             self.folder, self.steps,
             {
                 "identity": self._identity(), "architecture": self.plain.architecture, "epoch": self.epoch,
@@ -331,14 +321,14 @@ class _Training:
                 "frames_per_chunk": self.plain.frames_per_chunk, "resumed": self.resumed,
             },
             {
-                "model": weights, "best": self.best, "optimiser": optimiser_tensors(self.optimiser, self.plain),
-                "progress": {"total": self.total, "angles": angles},
+                "model": weights, "best": self.best, "progress": {"total": self.total, "angles": angles},
+                "optimiser": checkpoint.optimiser_tensors(self.optimiser, self.plain),
             },
         )  # fmt: skip
         self.saved_at = time.monotonic()
 
     def _resume(self) -> None:
-        found = read_checkpoint(self.folder) if self.folder is not None else None
+        found = checkpoint.read_checkpoint(self.folder) if self.folder is not None else None
         at = self.accelerator.gather(torch.tensor([found.state["steps"] if found else 0], device=self.device))
         if len(set(at.tolist())) > 1:
             raise SettingError("the processes do not see the same checkpoint.",
@@ -346,21 +336,20 @@ class _Training:
         if found is None:
             return
         state, tensors = found.state, found.tensors
-        check_architecture(state["architecture"], self.plain.architecture, found.folder)
+        checkpoint.check_architecture(state["architecture"], self.plain.architecture, found.folder)
         differing = sorted(name for name, value in self._identity().items() if state["identity"].get(name) != value)
         if differing:
             raise DataError(f"belongs to another training (other {', '.join(differing)}).", path=found.folder,
                             remedy="Delete it to start anew, or take the settings it was written with.")  # fmt: skip
         self.plain.load_state_dict(tensors["model"])
         self.best = {name: tensor.to(self.device) for name, tensor in tensors["best"].items()}
-        restore_optimiser(self.optimiser, self.plain, tensors["optimiser"])
+        checkpoint.restore_optimiser(self.optimiser, self.plain, tensors["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         self.rng.bit_generator.state = state["rng"]
         self.angle_rng.set_state(tensors["progress"]["angles"])
         self.total.copy_(tensors["progress"]["total"])
         self.stopping.best, self.stopping.wait = state["stopping"]
         self.plateau.learning_rate, self.plateau.best, self.plateau.wait = state["plateau"]
-        self._set_learning_rate(self.plateau.learning_rate)
         self.history = History(state["epochs"], state["best_epoch"], state["stopped_early"])
         self.epoch, self.position, self.steps = state["epoch"], state["position"], state["steps"]
         self.seconds, self.resumed = state["seconds"], state["resumed"] + 1

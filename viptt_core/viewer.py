@@ -12,6 +12,7 @@ import json
 import numpy as np
 
 from viptt_core.errors import SettingError
+from viptt_core.store import CLIP_DTYPES
 
 TEMPLATE = """<div class="viptt-viewer" style="max-width:{width}px">
 <img alt="{alt}" style="width:100%;image-rendering:auto;background:#000" src="{first}">
@@ -37,7 +38,7 @@ class Viewer:
     """Page through one volume or clip: slider, arrow keys on it, mouse wheel on the picture, play.
 
     Args:
-        frames: uint8 [T, H, W].
+        frames: uint8 or float16 [T, H, W], grey levels 0..255; fractions are rounded where they are shown.
         caption: Says what is shown; it is the picture's text alternative too.
         unit: "slice" or "frame".
         width: Largest width on the page, in CSS pixels.
@@ -50,8 +51,8 @@ class Viewer:
     def __init__(self, frames: np.ndarray, *, caption: str, unit: str = "slice", width: int = 420,
                  quality: int = 80) -> None:  # fmt: skip
         frames = np.asarray(frames)
-        if frames.ndim != 3 or frames.dtype != np.uint8:
-            raise SettingError(f"frames are {frames.dtype} {frames.shape}.", remedy="Give uint8 [T, H, W].")
+        if frames.ndim != 3 or frames.dtype not in CLIP_DTYPES:
+            raise SettingError(f"frames are {frames.dtype} {frames.shape}.", remedy="Give uint8 or float16 [T, H, W].")
         self.frames, self.caption, self.unit, self.width, self.quality = frames, caption, unit, width, quality
 
     def _repr_html_(self) -> str:
@@ -70,6 +71,8 @@ class Viewer:
     def _jpeg(self, frame: np.ndarray) -> str:
         import cv2
 
+        if frame.dtype != np.uint8:
+            frame = np.rint(frame).clip(0, 255).astype(np.uint8)
         _, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
         return base64.b64encode(data.tobytes()).decode()
 
