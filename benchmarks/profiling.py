@@ -27,8 +27,8 @@ FORMAT = 1
 FRAMES, SIZE = 16, 224
 NAMED = 3  # operators named in each part
 OTHER = "other"
-REPEATS = 3
-CACHED_STEPS = 50  # a profile, because one takes milliseconds
+REPEATS, ENOUGH = 3, 10.0  # measurements of the whole, and seconds after which there are no more
+CACHED_STEPS = 20  # a profile, because one takes milliseconds
 # The first group that knows an operator, or one that called it, gets its time. Parts of names in lower case.
 GROUPS = {
     "optimiser": ("optimizer.", "_fused_"),
@@ -108,7 +108,7 @@ def profile_scan(path: Path) -> list[dict]:
     return parts_of({
         "decompression": Counter({"isal": reading}),
         "in-plane resampling": Counter({"take, clip, arithmetic on slices": shrinking}),
-        OTHER: Counter({"between slices, checks": rest}),
+        OTHER: Counter({"interpolation between slices, checks": rest}),
     })  # fmt: skip
 
 
@@ -116,8 +116,11 @@ def measure(name: str, title: str, work: Callable[[], object], parts: Callable[[
     """One piece of work, JSON-ready: its seconds without a profiler, and its parts."""
     print(f"{title} ...", flush=True)
     work()  # warm up
-    seconds = statistics.median(seconds_of(work) for _ in range(REPEATS))
-    return {"name": name, "title": title, "seconds": seconds, "settings": settings, "parts": parts()}
+    seconds: list[float] = []
+    while len(seconds) < REPEATS and sum(seconds) < ENOUGH:
+        seconds.append(seconds_of(work))
+    return {"name": name, "title": title, "seconds": statistics.median(seconds), "settings": settings,
+            "parts": parts()}  # fmt: skip
 
 
 def all_work(frames: int, size: int) -> list[dict]:

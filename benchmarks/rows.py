@@ -137,7 +137,7 @@ def fresh_cache() -> Iterator[Path]:
 
 # --- Preparing files --------------------------------------------------------------------------------------
 def _difference_note(ours: np.ndarray, reference: np.ndarray) -> str:
-    """How far apart two volumes [T,H,W] in [0,1] are; scipy's rotate leaves a line of zeros at the border."""
+    """How far apart two volumes [T,H,W] in [0,1] are; scipy's zoom leaves a line of zeros at the border."""
     difference = np.abs(ours.astype(np.float64) - reference)
     inside = difference[:, 1:-1, 1:-1].max()
     return f"results differ by {difference.mean():.1e} on average, inside the border by {inside:.1e} at most (of 1)"
@@ -632,7 +632,8 @@ def finetune_chunk_time(profile: Profile) -> Comparison:
     """What computing the activations twice costs."""
     frames = MEMORY_TIMED[profile.name]
     chunked, plain = step_memory(frames, CHUNK), step_memory(frames, 0)
-    notes = [f"the losses differ by {abs(chunked.result - plain.result):.1e}", "each in a process of its own, once"]
+    notes = [f"the losses differ by {abs(chunked.result - plain.result):.1e}",
+             "each the first step of a process of its own, so that fetching its memory counts"]  # fmt: skip
     return Comparison([chunked.seconds], [plain.seconds], _memory_settings(frames), notes)
 
 

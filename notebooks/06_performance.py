@@ -20,14 +20,8 @@
 
 # %%
 from viptt_core.papermill_io import check_parameters
-from viptt_core.performance import (
-    load_results,
-    profile_chart,
-    profile_table,
-    ratio_chart,
-    results_table,
-    scaling_chart,
-)
+from viptt_core.performance import load_results, profile_table, results_table
+from viptt_core.performance_charts import profile_chart, ratio_chart, scaling_chart
 
 # %% tags=["parameters"]
 profile: str = "quick"  # "quick" (16 frames a clip) or "full" (70 frames, the paper's)
@@ -42,7 +36,8 @@ measured = load_results(profile, folder=results)
 # Each row runs ours and a reference on the same machine in the same run, in turn: ours, reference, ours,
 # reference. What else the machine does at that time meets both. The ratio is that of the two medians; the
 # range is the smallest and the largest ratio of one pair. A ratio travels from machine to machine better than
-# a time does; targets were set before measuring.
+# a time does; targets were set before measuring. Where the target is a bound of its own, as for memory, there is
+# no ratio and the table shows the value.
 #
 # The machine:
 
@@ -105,5 +100,5 @@ profile_table(measured)
 # as met nor as missed. The two profiles differ in the frames of a clip and in the number of repeats.
 #
 # To measure on your machine: `make bench` (quick), `make bench-full` (the paper's size),
-# `python -m benchmarks.profiling` (where the time goes). With a GPU the same commands fill the GPU column.
-# Then execute this page again.
+# `python -m benchmarks.profiling` (where the time goes, on the CPU). On a machine with a GPU the first two write a
+# file of their own, which becomes a column here when this page is executed again.

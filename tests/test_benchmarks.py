@@ -50,7 +50,7 @@ def test_the_authors_steps_agree_with_ours(scan):
     theirs = reference.authors_preprocess(scan, depth=12, size=24)
     ours = load_volume(scan, depth=12, size=24)
     assert theirs.shape == (12, 24, 24) and theirs.dtype == np.float32
-    # scipy's rotate leaves a line of zeros where rounding takes it out of the volume.
+    # scipy's zoom leaves a line of zeros where rounding takes it out of the volume.
     np.testing.assert_allclose(theirs[:, 1:-1, 1:-1], ours[:, 1:-1, 1:-1], atol=1e-5)
 
 

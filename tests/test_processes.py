@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 
 def one_thread():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 

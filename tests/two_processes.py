@@ -5,7 +5,6 @@ Usage: python two_processes.py FOLDER PROCESSES. Prints JSON. Nothing is compute
 
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from accelerate import debug_launcher
 
 from viptt_core.checkpoint import read_weights, save_weights
-from viptt_core.engine import Engine
+from viptt_core.engine import Engine, process_state
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
@@ -33,7 +32,7 @@ def train_into(root: Path, name: str) -> None:
     model = ViPTTNet(3, hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(0))
     history = fit(model, clips, Split(np.arange(7), np.arange(7, 12), np.arange(7, 12)), stage, seed=0,
                   engine=Engine(device="cpu", precision="fp32", checkpoint_seconds=0), folder=root / name)  # fmt: skip
-    if int(os.environ.get("RANK", "0")) == 0:
+    if process_state().is_main_process:
         save_weights(root / f"{name}.safetensors", model)
         (root / f"{name}.json").write_text(json.dumps([history.epochs, history.engine]))
 

@@ -124,9 +124,8 @@ def _actions(options) -> None:
 
 
 def _train(options) -> None:
-    from accelerate import PartialState
-
     from viptt_core.datasets import load_for
+    from viptt_core.engine import process_state
     from viptt_core.experiment import compare_starts, plan_experiment
     from viptt_core.results import Summary
 
@@ -135,7 +134,7 @@ def _train(options) -> None:
         seed=options.seed, device=options.device, precision=options.precision,
         frames_per_chunk=options.frames_per_chunk, compile=options.compile, tensorboard=options.tensorboard,
     )  # fmt: skip
-    main = PartialState().is_main_process
+    main = process_state().is_main_process
     scans = load_for(plan.preset, options.dataset, options.data_root, n=options.n_scans, on_error=options.on_error,
                      progress=main)  # fmt: skip
     videos = load_for(plan.preset, options.pretrain_dataset, options.pretrain_root, n=options.n_videos,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import warnings
 from dataclasses import dataclass
 
@@ -88,6 +89,19 @@ def pick_device(name: str = "auto") -> torch.device:
     if not present.get(device.type, False):
         raise SettingError(f"device '{name}' is not on this machine.", remedy=remedy)
     return device
+
+
+def trains_on_cpus() -> bool:
+    """Whether processes that train together do so on CPUs: no GPU is there, or the launcher was told so."""
+    told = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on")
+    return told or not torch.cuda.is_available()
+
+
+def process_state():
+    """Accelerate's view of the processes that train together: rank, barrier."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=trains_on_cpus())  # not told, it takes processes on CPUs for strangers
 
 
 def cpu_has_bf16() -> bool:

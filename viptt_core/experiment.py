@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import PartialState, debug_launcher, notebook_launcher
+from accelerate import debug_launcher, notebook_launcher
 from filelock import FileLock
 
 from viptt_core.checkpoint import read_weights, remove_checkpoints, save_weights
-from viptt_core.engine import Engine, pick_device
+from viptt_core.engine import Engine, pick_device, process_state
 from viptt_core.env import peak_memory_mb, provenance, seed_everything
 from viptt_core.errors import SettingError
 from viptt_core.features import cached_features
@@ -224,7 +224,7 @@ def _finished_run(plan: Plan, clips: ClipSet, job: _Job) -> Run:
 
 def _train(folder: Path, config: dict, plan: Plan, clips: ClipSet, job: _Job) -> None:
     """Fit, predict the validation and test parts, write the run; in every process that takes part."""
-    state = PartialState()
+    state = process_state()
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     if state.is_main_process:  # of other programs that train the same run, one does and the others wait

@@ -27,6 +27,7 @@ from viptt_core.engine import (
     pick_chunk,
     pick_device,
     pick_precision,
+    trains_on_cpus,
 )
 from viptt_core.errors import DataError, DataWarning, SettingError, TrainingError
 from viptt_core.features import cached_features, is_cacheable
@@ -104,8 +105,8 @@ class _Training:
         from accelerate import Accelerator
 
         # Accelerate brings processes together; precision is ours, because only the backbone gets it.
-        self.accelerator = Accelerator(mixed_precision="no", log_with="tensorboard" if engine.tensorboard else None,
-                                       project_dir=folder)  # fmt: skip
+        self.accelerator = Accelerator(cpu=trains_on_cpus(), mixed_precision="no", project_dir=folder,
+                                       log_with="tensorboard" if engine.tensorboard else None)  # fmt: skip
         self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device if self.processes > 1 else pick_device(engine.device)
         self.clips, self.split, self.stage, self.seed = clips, split, stage, seed
