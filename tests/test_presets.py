@@ -15,8 +15,8 @@ def tables():
     return tomllib.loads(resources.files("viptt_core").joinpath("presets.toml").read_text())
 
 
-def test_there_are_four_presets():
-    assert preset_names() == ("paper", "corrected", "demo", "study")
+def test_the_presets_are_there_in_order():
+    assert preset_names() == ("paper", "corrected", "frozen", "demo", "study")
 
 
 def test_the_paper_preset_is_what_the_authors_coded():
