@@ -14,7 +14,7 @@ from viptt_core.errors import DataError
 
 FORMAT, PROFILE_FILE = 1, "profile-cpu.json"
 MET = {True: "yes", False: "no", None: "no target"}
-LEAST_SHOWN = 0.001  # share of a part in the table
+LEAST_SHOWN = 0.01  # of the time; smaller parts only fill the table
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,15 @@ def load_results(profile: str = "quick", *, folder: str | Path = "") -> Results:
 
 
 def results_table(results: Results) -> Shown:
-    """All rows: what, reference, both times, ratio with range, target, met; other files as further columns."""
+    """All rows: what, beside what, both times, ratio with range, target, met; other files as further columns."""
     lines, notes = [], []
     for row in results.main["rows"]:
         measured = row["status"] == "measured"
         line = {
-            "what": row["title"], "reference": row["reference"], "ours": _median(row, "ours"),
-            "the reference": _median(row, "reference_values"),
+            "what": row["title"], "beside": row["reference"],
+            "ours / theirs": " / ".join(filter(None, (_median(row, "ours"), _median(row, "reference_values")))),
             "ratio or value (range)": value_text(row, spread=True) if measured else "", "target": aim_text(row),
-            "met": MET[row["met"]] if measured else f"{row['status']}: {row['reason']}",
+            "met": MET[row["met"]] if measured else row["status"],
         }  # fmt: skip
         for name, content in results.others.items():
             line[name] = _elsewhere(next((each for each in content["rows"] if each["name"] == row["name"]), None))
@@ -158,7 +158,7 @@ def _machine(name: str, content: dict) -> str:
 def _elsewhere(row: dict | None) -> str:
     """The cell of a row in another file."""
     if row is None or row["status"] != "measured":
-        return "not measured" if row is None else f"{row['status']}: {row['reason']}"
+        return "not measured"
     return value_text(row, spread=True) + (f", met: {MET[row['met']]}" if row["met"] is not None else "")
 
 
