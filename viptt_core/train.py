@@ -32,13 +32,7 @@ from viptt_core.engine import (
 from viptt_core.errors import DataError, DataWarning, SettingError, TrainingError
 from viptt_core.features import cached_features, is_cacheable
 from viptt_core.feed import PIXEL_SCALES, Feed, epoch_share, to_pixels
-from viptt_core.keras_rules import (
-    EarlyStopping,
-    ReduceOnPlateau,
-    balanced_class_weights,
-    epoch_batches,
-    weighted_loss,
-)
+from viptt_core.keras_rules import EarlyStopping, ReduceOnPlateau, balanced_class_weights, epoch_batches, weighted_loss
 from viptt_core.metrics import accuracy, cohen_kappa
 from viptt_core.model import ViPTTNet
 from viptt_core.predict import predict_logits
@@ -53,8 +47,7 @@ class History:
     """What training did.
 
     Attributes:
-        epochs: One record an epoch: epoch (from 1), loss, val_loss, val_accuracy, val_kappa,
-            learning_rate, seconds.
+        epochs: A record each: epoch (from 1), loss, val_loss, val_accuracy, val_kappa, learning_rate, seconds.
         best_epoch: Epoch whose weights the model was left with (lowest validation loss).
         stopped_early: Whether early stopping ended training before the epoch limit.
         engine: How it ran: device, processes, precision, frames_per_chunk, compiled, feature_cache, resumed.
