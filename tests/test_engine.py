@@ -40,20 +40,21 @@ def vgg(seed=0, **settings):
     return ViPTTNet(2, hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(seed), **settings)
 
 
-def gradients(model, clips, labels=(0, 1)):
+def gradients(model, clips):
     model.train().zero_grad()
-    torch.nn.functional.cross_entropy(model(clips), torch.tensor(labels)).backward()
-    return {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    model.features(clips).square().sum().backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 6, 99])
 def test_gradients_in_chunks_equal_the_plain_ones(chunk):
-    model, clips = vgg(), torch.rand(2, 3, 32, 32)
+    # In double precision: in single, another order of sums can move a maximum of pooling, and with it a gradient.
+    model, clips = vgg().double(), torch.rand(2, 3, 32, 32, dtype=torch.float64)
     plain = gradients(model, clips)
     model.frames_per_chunk = chunk
     for name, gradient in gradients(model, clips).items():
-        # Sums over frames in another order: equal up to rounding (which may move a maximum of pooling).
-        assert float((gradient - plain[name]).abs().max()) <= 1e-3 * float(plain[name].abs().max()), name
+        assert float((gradient - plain[name]).abs().max()) <= 1e-10 * float(plain[name].abs().max()), name
+    assert len(plain) == 28  # stem and thirteen convolutions
 
 
 def test_chunks_keep_less(monkeypatch):
