@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks import FAILED, MEASURED, NOT_MEASURED, PROFILES, ROOT, Record, Row, describe_machine, write_json
+from viptt_core.performance import amount
 
 RESULTS = ROOT / "benchmarks" / "results"
 FORMAT = 1  # of the results file
@@ -80,10 +81,10 @@ def outcome(record: Record) -> str:
     if record.status != MEASURED:
         return f"{record.status}: {record.reason}"
     unit = record.target.unit if record.target.value is not None or record.reference_values else record.unit
-    text = f"{_amount(record.value, unit)} ({_amount(record.low, unit)} to {_amount(record.high, unit)})"
+    text = f"{amount(record.value, unit)} ({amount(record.low, unit)} to {amount(record.high, unit)})"
     if record.met is None:
         return text
-    aim = f"{record.target.kind} {_amount(record.target.value, unit)}"
+    aim = f"{record.target.kind} {amount(record.target.value, unit)}"
     return f"{text}, target {aim}: {'met' if record.met else 'MISSED'}"
 
 
@@ -98,7 +99,7 @@ def table(records: list[Record]) -> str:
         unit = record.target.unit if record.target.value is not None or record.reference_values else record.unit
         lines.append([
             record.name, _median(record.ours, record.unit), _median(record.reference_values, record.unit),
-            _amount(record.value, unit), f"{_amount(record.low, unit)} to {_amount(record.high, unit)}",
+            amount(record.value, unit), f"{amount(record.low, unit)} to {amount(record.high, unit)}",
             _aim(record), {True: "met", False: "MISSED", None: ""}[record.met],
         ])  # fmt: skip
     widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
@@ -110,22 +111,13 @@ def table(records: list[Record]) -> str:
 
 def _aim(record: Record) -> str:
     target = record.target
-    return "" if target.value is None else f"{target.kind} {_amount(target.value, target.unit)}"
+    return "" if target.value is None else f"{target.kind} {amount(target.value, target.unit)}"
 
 
 def _median(values: list[float], unit: str) -> str:
     import statistics
 
-    return _amount(statistics.median(values), unit) if values else ""
-
-
-def _amount(value: float, unit: str) -> str:
-    if unit == "bytes":
-        return f"{value / 1e9:.2f} GB"
-    if unit == "s" and value < 0.1:
-        return f"{1000 * value:.3g} ms"
-    digits = f"{value:.3g}" if value < 1000 else f"{value:.0f}"
-    return f"{digits}{unit}" if unit == "x" else f"{digits} {unit}"
+    return amount(statistics.median(values), unit) if values else ""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ import signal
 
 import numpy as np
 import pytest
+from forked import in_child
 
 from viptt_core.errors import DataError, SettingError, StorageError
 from viptt_core.rows import RowFile, open_rows, write_row
@@ -44,19 +45,6 @@ def build(folder, keys=KEYS, made=None, stop_at=None):
 def stop(folder, keys, stop_at):
     with pytest.raises(InterruptedError):
         build(folder, keys, stop_at=stop_at)
-
-
-def in_child(function) -> int:
-    """Run in a forked process; returns 0, 1 (an error) or minus the signal that ended it."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            function()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def assert_holds(folder, keys):

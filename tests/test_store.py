@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+from forked import in_child
 
 from viptt_core import store
 from viptt_core.env import cache_root
@@ -69,19 +70,6 @@ def files(tmp_path):
     for i, text in enumerate(("5", "6", "short", "8")):
         write(tmp_path / "files" / f"f{i}", text)
     return tmp_path / "files"
-
-
-def in_child(function) -> int:
-    """Run in a forked process; returns 0, 1 (an error) or minus the signal that ended it."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            function()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def levels(clips):
