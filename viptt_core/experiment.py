@@ -184,6 +184,8 @@ def single_frames(videos: ClipSet) -> ClipSet:
         groups=np.repeat(videos.groups, frames),
         names=np.array([f"{name}#{t}" for name in videos.names for t in range(frames)]),
         source=videos.source | {"single_frames": True},
+        parts=None if videos.parts is None else np.repeat(videos.parts, frames),
+        covariates={name: np.repeat(column, frames) for name, column in videos.covariates.items()},
     )
 
 

@@ -35,12 +35,17 @@ class Item:
         label: Index into the class names.
         group: What must not straddle a split: a patient, the source video of several clips.
         source: Argument for the decoder: a path, or the parameters of a synthetic scene.
+        part: "train", "validation" or "test" where the set was published with such parts, else "".
+        covariates: What is known about it besides the picture, such as {"diameter_mm": 12.5}; the same
+            names for each item of a set.
     """
 
     name: str
     label: int
     group: str
     source: object
+    part: str = ""
+    covariates: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class ClipSet:
         synthetic: Whether the clips were simulated; figures then say so.
         excluded: (name, reason) of everything that was found but left out.
         notes: What was unusual in the input and how it was handled.
+        parts: str [N], "train", "validation" or "test" as the set was published; None where it was not split.
+        covariates: float64 [N] each: what is known besides the pictures, by name.
     """
 
     clips: np.ndarray
@@ -68,16 +75,19 @@ class ClipSet:
     source: dict
     synthetic: bool = False
     excluded: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    parts: np.ndarray | None = None
+    covariates: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.clips)
         if self.clips.ndim != 4 or self.clips.dtype not in CLIP_DTYPES:
             raise DataError(f"clips are {self.clips.dtype} of shape {self.clips.shape}.",
                             remedy="uint8 or float16 [N,T,H,W] is needed.")  # fmt: skip
-        for part in ("labels", "groups", "names"):
-            if len(getattr(self, part)) != n:
-                raise DataError(f"{n} clips but {len(getattr(self, part))} {part}.", remedy="One each is needed.")
+        columns = {name: getattr(self, name) for name in ("labels", "groups", "names", "parts")} | self.covariates
+        for name, column in columns.items():
+            if column is not None and len(column) != n:
+                raise DataError(f"{n} clips but {len(column)} {name}.", remedy="One each is needed.")
         if n and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
             raise DataError("a label lies outside the class names.", remedy=f"Use 0..{len(self.class_names) - 1}.")
 
@@ -179,11 +189,12 @@ def build_clip_set(
     keys = [digest([item.name, made_from]) for item, made_from in zip(items, prints, strict=True)]
     source = settings
     if any(isinstance(item.source, Path) for item in items):
-        listed = [[i.name, i.label, i.group, *made_from] for i, made_from in zip(items, prints, strict=True)]
+        listed = [[i.name, i.label, i.group, i.part, *made_from] for i, made_from in zip(items, prints, strict=True)]
         source = settings | {"on_error": on_error, "excluded": list(excluded), "items": listed}
     described = {
         "class_names": list(class_names), "source": source, "synthetic": synthetic,
-        "listed": digest([[keys, on_error, list(excluded)], [[i.name, i.label, i.group] for i in items]]),
+        "listed": digest([[keys, on_error, list(excluded)],
+                          [[i.name, i.label, i.group, i.part, i.covariates] for i in items]]),
     }  # fmt: skip
     folder = cache_root() / f"clips-{settings['set']}-{digest([settings, place])}"
     damage = None
@@ -216,6 +227,8 @@ def build_clip_set(
             rows.finish(described | {
                 "labels": [int(item.label) for item in kept], "groups": [item.group for item in kept],
                 "names": [item.name for item in kept], "items": [item.name for item in items],
+                "parts": [item.part for item in kept] if any(item.part for item in kept) else None,
+                "covariates": {name: [item.covariates[name] for item in kept] for name in kept[0].covariates},
                 "excluded": [*excluded, *left], "notes": [note for i in sorted(notes) for note in notes[i]["notes"]],
             })  # fmt: skip
         # Before another process may change it. The check also finds a row that a worker of a killed
@@ -249,6 +262,8 @@ def open_clip_set(folder: Path, *, progress: bool = False) -> ClipSet:
             synthetic=meta["synthetic"],
             excluded=tuple((name, reason) for name, reason in meta["excluded"]),
             notes=tuple(meta["notes"]),
+            parts=None if meta["parts"] is None else np.array(meta["parts"]),
+            covariates={name: np.array(column, dtype=np.float64) for name, column in meta["covariates"].items()},
         )
     except (KeyError, TypeError) as error:
         raise DataError(f"not a clip set ({error!r}).", path=folder,
