@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from viptt_core.ct import load_volume, prepare_volume, read_nifti, resample_volume, window_hu
+from viptt_core.ct import load_volume, prepare_volume, resample_volume, window_hu
 from viptt_core.errors import DataError, DataWarning, SettingError
+from viptt_core.nifti import read_nifti
 
 SHARED = Path(os.environ.get("VIPTT_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 REAL_SCANS = sorted((SHARED / "ct").glob("*.nii.gz"))

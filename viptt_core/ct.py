@@ -8,31 +8,26 @@ result are converted. A scan costs little more than its decompression, in memory
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from os import PathLike
-from pathlib import Path
-from typing import BinaryIO
 
-import nibabel as nib
 import numpy as np
-from isal import igzip, isal_zlib
-from nibabel.spatialimages import HeaderDataError
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from viptt_core.constants import HU_AIR, HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import DataError, DataWarning, SettingError
+from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
+from viptt_core.errors import DataError, SettingError
+from viptt_core.nifti import Scan, Seen, open_scan
 
-_GZIP_MOST = 1032  # deflate never packs more bytes than this into one
-_HIGHEST_MINIMUM = -100  # HU, fat: every chest scan also holds lung and air, far below
-_COPY_AGAIN = "Copy or download the file again."
-_CONVERT_AGAIN = "Convert the scan again, for example with dcm2niix, to one 3-D .nii.gz file."
+ORIENTATIONS = ("file", "canonical")
+# Stored this way, a scan comes out of the authors' steps as a radiologist sees it: from the feet upwards, the
+# front of the body on top, the patient's left on the right.
+CANONICAL_AXES = ("L", "A", "S")
+CROP_MARGIN_MM = 5.0  # around a mask: half a voxel of a mask at 10 mm, and the pleura
 
 
-def load_volume(path: str | PathLike, *, depth: int = PAPER_FRAMES, size: int = PAPER_SIZE,
-                hu_window=HU_WINDOW) -> np.ndarray:  # fmt: skip
+def load_volume(path: str | PathLike, *, depth: int = PAPER_FRAMES, size: int = PAPER_SIZE, hu_window=HU_WINDOW,
+                orientation: str = "file", mask: str | PathLike | None = None) -> np.ndarray:  # fmt: skip
     """Read a chest CT and bring it to the paper's grid.
 
     Args:
@@ -40,23 +35,42 @@ def load_volume(path: str | PathLike, *, depth: int = PAPER_FRAMES, size: int = 
         depth: Number T of slices in the result.
         size: Height and width of the result, pixels.
         hu_window: Lower and upper bound in HU, mapped to 0 and 1.
+        orientation: "file" takes the axes as they are stored, as in the authors' code: the same patient
+            stored in another way comes out turned or mirrored. "canonical" turns every scan, by its affine,
+            to the nearest axes of the same frame, see CANONICAL_AXES.
+        mask: NIfTI file on the same grid; only the box around its voxels that are not 0, and
+            CROP_MARGIN_MM around it, is kept. None keeps all.
 
     Returns:
-        float32 [depth,size,size] in [0,1]: the file's third axis, its second reversed, its first. The
-        affine is not used, as in the authors' code.
+        float32 [depth,size,size] in [0,1]: with "file", the file's third axis, its second reversed, its first.
 
     Raises:
-        SettingError: `depth` or `size` below 1, or a reversed window.
-        DataError: the file cannot be used, see `read_nifti`.
+        SettingError: `depth` or `size` below 1, a reversed window, an unknown orientation.
+        DataError: a file cannot be used, see `nifti.read_nifti`; the mask is empty or on another grid; the
+            affine is degenerate.
 
     Warns:
         DataWarning: voxels that are not finite (read as air), or values that do not look like HU.
     """
     _check_settings(hu_window, depth=depth, size=size)
-    seen = _Seen(path)
-    with _open_scan(path) as scan:
+    check_orientation(orientation)
+    box = None if mask is None else _read_box(mask)
+    seen = Seen(path)
+    with open_scan(path) as scan:
+        turn = _Turn.of(scan, path) if orientation == "canonical" else _Turn()
         planes = map(seen.note_range, map(seen.fill_with_air, scan.planes()))
-        volume = _resample(planes, scan.shape, depth, size, hu_window)
+        shape = scan.shape
+        if box is not None:
+            if box.grid != shape:
+                raise DataError(f"has {list(box.grid)} voxels, its scan {list(shape)}.", path=mask,
+                                remedy=f"Give the mask made from {path}.", kind="mask on another grid")  # fmt: skip
+            planes, shape = box.cut(planes), box.shape
+        if turn.slices_first:
+            volume = _resample(map(turn.plane, planes), turn.shape(shape), depth, size, hu_window)
+            volume = volume[::-1].copy() if turn.upside_down else volume
+        else:  # stored as sagittal or coronal slices
+            whole = np.stack([plane.copy() for plane in planes]).T
+            volume = _resample(turn.volume(whole).T, turn.shape(shape), depth, size, hu_window)
     seen.report()
     return volume
 
@@ -78,7 +92,7 @@ def prepare_volume(hu: np.ndarray, *, depth: int = PAPER_FRAMES, size: int = PAP
     """
     _check_settings(hu_window, depth=depth, size=size)
     _check_volume(hu)
-    seen = _Seen()
+    seen = Seen()
     volume = _resample(map(seen.fill_with_air, hu.T), hu.shape, depth, size, hu_window)
     seen.report()
     return volume
@@ -120,157 +134,106 @@ def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
     return _resample(volume.T, volume.shape, depth, size)
 
 
-def read_nifti(path: str | PathLike) -> tuple[np.ndarray, np.ndarray]:
-    """Read a NIfTI-1 or NIfTI-2 scan, checking the header before any voxel is read.
+def check_orientation(orientation: str) -> None:
+    """Raise a SettingError unless `orientation` is one of ORIENTATIONS."""
+    if orientation not in ORIENTATIONS:
+        raise SettingError(f"orientation '{orientation}' does not exist.", remedy=f"Known: {', '.join(ORIENTATIONS)}.")
+
+
+def axis_directions(affine: np.ndarray, path: str | PathLike | None = None) -> np.ndarray:
+    """Which canonical axis each axis of a file is nearest to, and whether it runs backwards.
+
+    Args:
+        affine: float64 [4,4], voxel index to mm.
+        path: Named in the error.
 
     Returns:
-        Voxels [X,Y,Z] in the file's own dtype (float32 where the header asks for scaling), in HU for
-        CT; NaN and infinities are read as air, with a DataWarning. Affine float64 [4,4], index to mm.
+        float64 [3,2]: for each axis of the file the axis in CANONICAL_AXES (0, 1, 2), then 1 or -1.
 
     Raises:
-        DataError: missing, empty, truncated or damaged; not NIfTI; not one grey value on three axes;
-            a header that contradicts itself; no finite voxel.
+        DataError: the affine is degenerate: two axes point the same way, or one has no length.
     """
-    seen = _Seen(path)
-    with _open_scan(path) as scan:
-        voxels = np.empty(scan.shape, scan.dtype, order="F")
-        for target, plane in zip(voxels.T, map(seen.fill_with_air, scan.planes()), strict=True):
-            target[...] = plane
-    seen.report()
-    return voxels, scan.affine
+    found = io_orientation(affine)
+    if np.isnan(found).any():
+        raise DataError("has an affine in which an axis has no direction.", path=path, kind="bad header",
+                        remedy="Convert the scan again, for example with dcm2niix.")  # fmt: skip
+    return ornt_transform(found, axcodes2ornt(CANONICAL_AXES))
 
 
 @dataclass(frozen=True)
-class _Scan:
-    """An open NIfTI file whose header is sound; the stream stands at the first voxel."""
+class _Turn:
+    """How a file's axes become the canonical ones: each goes to an axis, forwards (1) or backwards (-1)."""
 
-    stream: BinaryIO
-    shape: tuple[int, int, int]  # X, Y, Z
-    stored: np.dtype
-    dtype: np.dtype  # of the planes: native byte order, float32 where they are scaled
-    scaling: tuple[float, float] | None  # slope and intercept, where there is something to do
-    affine: np.ndarray
+    axes: tuple[int, int, int] = (0, 1, 2)
+    steps: tuple[int, int, int] = (1, 1, 1)
 
-    def planes(self) -> Iterator[np.ndarray]:
-        """Read the slices [Y,X] in order, each valid until the next, then the file to its end."""
-        plane = np.empty((self.shape[1], self.shape[0]), self.stored)
-        raw = plane.view(np.uint8).reshape(-1)
-        for _ in range(self.shape[2]):
-            if self.stream.readinto(raw) < raw.size:
-                raise EOFError
-            values = plane.astype(self.dtype, copy=False)
-            if self.scaling is not None:  # in place: what is stored is read anew each time
-                values *= self.scaling[0]
-                values += self.scaling[1]
-            yield values
-        while self.stream.readinto(raw):  # only at the end is the checksum compared
-            pass
+    @classmethod
+    def of(cls, scan: Scan, path) -> _Turn:
+        directions = axis_directions(scan.affine, path).astype(int)
+        return cls(tuple(directions[:, 0].tolist()), tuple(directions[:, 1].tolist()))
 
+    @property
+    def slices_first(self) -> bool:
+        """Whether the file's slices are axial, so that they can be turned as they come."""
+        return self.axes[2] == 2
 
-class _Seen:
-    """What is noticed in the voxels while they pass, to be reported once at the end."""
+    @property
+    def upside_down(self) -> bool:
+        return self.steps[2] < 0
 
-    def __init__(self, path=None) -> None:
-        self.path, self.n_voxels, self.n_holes = path, 0, 0
-        self.lowest, self.highest = np.inf, -np.inf
+    def plane(self, plane: np.ndarray) -> np.ndarray:
+        """An axial slice [Y,X], turned; a view."""
+        plane = plane[:: self.steps[1], :: self.steps[0]]
+        return plane.T if self.axes[0] == 1 else plane
 
-    def fill_with_air(self, plane: np.ndarray) -> np.ndarray:
-        """Replace NaN and infinities by air in a copy; the plane itself where there are none."""
-        self.n_voxels += plane.size
-        if plane.dtype.kind != "f" or (finite := np.isfinite(plane)).all():
-            return plane
-        self.n_holes += plane.size - np.count_nonzero(finite)
-        return np.where(finite, plane, plane.dtype.type(HU_AIR))
+    def volume(self, voxels: np.ndarray) -> np.ndarray:
+        """Voxels [X,Y,Z], turned; a view."""
+        turned = voxels[:: self.steps[0], :: self.steps[1], :: self.steps[2]]
+        return turned.transpose(np.argsort(self.axes))
 
-    def note_range(self, plane: np.ndarray) -> np.ndarray:
-        self.lowest = min(self.lowest, plane.min())
-        if self.lowest > _HIGHEST_MINIMUM:  # else nothing will be reported
-            self.highest = max(self.highest, plane.max())
-        return plane
-
-    def report(self) -> None:
-        if self.n_holes == self.n_voxels:
-            raise DataError("holds no finite voxel.", path=self.path, remedy=_CONVERT_AGAIN)
-        if self.n_holes:
-            what = f"{self.n_holes} voxels are NaN or infinite; read as air."
-            warnings.warn(what if self.path is None else f"{self.path}: {what}", DataWarning, stacklevel=3)
-        if _HIGHEST_MINIMUM < self.lowest < np.inf:  # infinite: nobody noted the range
-            what = f"{self.path}: does not look like Hounsfield units (values {self.lowest:g} to {self.highest:g})."
-            remedy = "Rescale it so that air is -1000 and water 0, or check that it is a CT."
-            warnings.warn(f"{what} {remedy}", DataWarning, stacklevel=3)
+    def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        return tuple(shape[axis] for axis in np.argsort(self.axes))
 
 
-@contextmanager
-def _open_scan(path: str | PathLike) -> Iterator[_Scan]:
-    """Open a scan and check its header; whatever is wrong with the file becomes a DataError."""
-    file = Path(path)
-    if not file.is_file():
-        raise DataError("is not a file.", path=path, remedy="Check the path.")
-    if not (n_bytes := file.stat().st_size):
-        raise DataError("is empty (0 bytes).", path=path, remedy=_COPY_AGAIN)
-    with file.open("rb") as plain:
-        zipped = plain.read(2) == b"\x1f\x8b"
-    if file.suffix == ".gz" and not zipped:
-        raise DataError("is not gzip data although its name ends in .gz.", path=path,
-                        remedy=f"{_COPY_AGAIN} If it is an uncompressed scan, name it .nii.")  # fmt: skip
-    try:
-        with igzip.open(file, "rb") if zipped else file.open("rb") as stream:
-            header = _read_header(stream, path)
-            shape, stored = _read_layout(header, n_bytes * (_GZIP_MOST if zipped else 1), path)
-            slope, intercept = header.get_slope_inter()  # None: the header asks for no scaling
-            scaling = None if slope is None or (slope, intercept) == (1, 0) else (slope, intercept)
-            dtype = stored.newbyteorder("=") if scaling is None else np.dtype(np.float32)
-            yield _Scan(stream, shape, stored, dtype, scaling, _read_affine(header, path))
-    except EOFError as error:
-        raise DataError("is truncated: its data ends early.", path=path, remedy=_COPY_AGAIN) from error
-    except (igzip.BadGzipFile, isal_zlib.error) as error:
-        raise DataError(f"holds damaged gzip data ({error}).", path=path, remedy=_COPY_AGAIN) from error
-    except HeaderDataError as error:
-        raise DataError(f"has a bad NIfTI header ({error}).", path=path, remedy=_CONVERT_AGAIN) from error
+@dataclass(frozen=True)
+class _Box:
+    """Part of a grid of voxels, from `low` up to and without `high`, along X, Y, Z."""
+
+    grid: tuple[int, int, int]
+    low: tuple[int, int, int]
+    high: tuple[int, int, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return tuple(high - low for low, high in zip(self.low, self.high, strict=True))
+
+    def cut(self, planes: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Slices [Y,X] within the box; reads on to the last, where the file's checksum is."""
+        for z, plane in enumerate(planes):
+            if self.low[2] <= z < self.high[2]:
+                yield plane[self.low[1] : self.high[1], self.low[0] : self.high[0]]
 
 
-def _read_header(stream: BinaryIO, path) -> nib.Nifti1Header:
-    """Parse and check the header, leaving the stream at the first voxel."""
-    block = stream.read(nib.Nifti2Header.sizeof_hdr)  # the longer one, with its magic in front
-    kind = nib.Nifti2Header if block[4:8] == b"n+2\0" else nib.Nifti1Header
-    if kind is nib.Nifti1Header and block[344:348] != b"n+1\0":
-        raise DataError("is not a NIfTI file (header and voxels in one file).", path=path, remedy=_CONVERT_AGAIN)
-    if len(block) < kind.sizeof_hdr:
-        raise DataError("is truncated: its header ends early.", path=path, remedy=_COPY_AGAIN)
-    header = kind(block[: kind.sizeof_hdr])  # raises HeaderDataError on contradictions
-    offset = float(header["vox_offset"]) or kind.single_vox_offset
-    if not kind.sizeof_hdr <= offset < 1 << 30:
-        raise HeaderDataError(f"voxels start at byte {offset:g}")
-    stream.seek(int(offset))
-    return header
-
-
-def _read_affine(header: nib.Nifti1Header, path) -> np.ndarray:
-    try:
-        affine = header.get_best_affine()
-    except ValueError as error:
-        raise HeaderDataError(f"orientation: {error}") from error
-    if np.isinf(header["scl_slope"]) or not np.isfinite(affine).all():  # nibabel: an infinite slope is none
-        raise DataError("has a slope or affine that is not finite.", path=path, remedy=_CONVERT_AGAIN)
-    return affine
-
-
-def _read_layout(header: nib.Nifti1Header, most_bytes: int, path) -> tuple[tuple[int, int, int], np.dtype]:
-    """Shape X, Y, Z and stored dtype of the voxels, which must fit into `most_bytes`."""
-    shape, dtype = header.get_data_shape(), header.get_data_dtype()
-    what = None
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
-        what = f"has {len(shape)} axes {list(shape)}; a scan has three."
-    elif min(shape) < 1:
-        what = f"has an axis of length 0: {list(shape)}."
-    elif dtype.kind not in "iuf":
-        what = "holds colour or complex values, not HU."
-    if what:
-        raise DataError(what, path=path, remedy=_CONVERT_AGAIN)
-    if (n_bytes := dtype.itemsize * prod(shape)) > most_bytes:  # the header lies: do not even ask for the memory
-        what = f"is truncated: its header promises {n_bytes} bytes of voxels, it holds fewer."
-        raise DataError(what, path=path, remedy=_COPY_AGAIN)
-    return shape[:3], dtype
+def _read_box(path: str | PathLike) -> _Box:
+    """The box around a mask, with its margin."""
+    with open_scan(path) as mask:
+        used = [np.zeros(n, bool) for n in mask.shape]
+        for z, plane in enumerate(mask.planes()):
+            inside = plane > 0
+            used[0] |= inside.any(axis=0)
+            used[1] |= inside.any(axis=1)
+            used[2][z] = inside.any()
+        spacing = np.linalg.norm(mask.affine[:3, :3], axis=0)
+    if not used[2].any():
+        raise DataError("is an empty mask: every voxel is 0.", path=path, kind="empty mask",
+                        remedy="Take the other mask set, or no crop.")  # fmt: skip
+    low, high = [], []
+    for n, line, mm in zip(mask.shape, used, spacing, strict=True):
+        margin = round(CROP_MARGIN_MM / mm) if mm > 0 else 0
+        inside = np.flatnonzero(line)
+        low.append(max(int(inside[0]) - margin, 0))
+        high.append(min(int(inside[-1]) + 1 + margin, n))
+    return _Box(mask.shape, tuple(low), tuple(high))
 
 
 def _resample(planes: Iterable[np.ndarray], shape, depth: int, size: int, window=None) -> np.ndarray:

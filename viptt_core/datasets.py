@@ -31,8 +31,8 @@ PHANTOM_OVERSAMPLING = 2
 # What decides the pixels of each set, apart from its settings: a change makes it be decoded again.
 DECODERS = {
     "ucf50": ("video",),
-    "imageclef": ("ct",),
-    "phantom": ("ct", "synthetic.phantom", "synthetic.patient", "synthetic.render"),
+    "imageclef": ("ct", "nifti"),
+    "phantom": ("ct", "nifti", "synthetic.phantom", "synthetic.patient", "synthetic.render"),
     "actions": ("video", "synthetic.actions", "synthetic.choreography"),
 }
 

@@ -12,16 +12,17 @@ class ViPTTError(Exception):
         what: What is wrong, in one sentence without the path.
         path: The file or folder in question, if there is one.
         remedy: What the reader can do about it.
+        kind: Short name of the fault, the same for all faults of a kind, such as "truncated file".
     """
 
-    def __init__(self, what: str, *, path: str | PathLike | None = None, remedy: str = "") -> None:
-        self.what, self.path, self.remedy = what, path, remedy
+    def __init__(self, what: str, *, path: str | PathLike | None = None, remedy: str = "", kind: str = "") -> None:
+        self.what, self.path, self.remedy, self.kind = what, path, remedy, kind
         message = f"{path}: {what}" if path is not None else what
         super().__init__(f"{message} {remedy}".strip())
 
     def __reduce__(self):
         # Keyword-only arguments do not survive the default pickling between worker processes.
-        return _rebuild, (type(self), self.what, self.path, self.remedy)
+        return _rebuild, (type(self), self.what, self.path, self.remedy, self.kind)
 
 
 class DataError(ViPTTError, ValueError):
@@ -44,8 +45,8 @@ class TrainingError(ViPTTError, RuntimeError):
     """Training that cannot go on."""
 
 
-def _rebuild(kind: type[ViPTTError], what: str, path, remedy: str) -> ViPTTError:
-    return kind(what, path=path, remedy=remedy)
+def _rebuild(error: type[ViPTTError], what: str, path, remedy: str, kind: str) -> ViPTTError:
+    return error(what, path=path, remedy=remedy, kind=kind)
 
 
 class DataWarning(UserWarning):

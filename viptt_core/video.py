@@ -36,7 +36,7 @@ _GAIN = 255 / 219
 _OFFSET = -16 * _GAIN - _TRUNCATION
 
 # Headers of intact videos promise up to this many frames more than there are (UT-Interaction).
-_HEADER_SLACK = 2
+HEADER_SLACK = 2
 
 
 def load_clip(
@@ -71,7 +71,7 @@ def load_clip(
     clip = np.empty((frames, size, size), np.uint8)
     needed = (frames - 1) * stride + 1
     found, image = 0, None
-    with _open_video(path) as (decoded, promised):
+    with open_video(path) as (decoded, promised):
         for frame in islice(decoded, needed):
             if found % stride == 0:
                 image = _frame_pixels(frame, image)
@@ -89,7 +89,7 @@ def video_shape(path: str | PathLike) -> tuple[int, int, int]:
         DataError: the file is missing, empty, not a video, or none of its frames can be decoded.
     """
     frames, height, width = 0, 0, 0
-    with _open_video(path) as (decoded, _):
+    with open_video(path) as (decoded, _):
         for frame in decoded:
             frames, height, width = frames + 1, frame.height, frame.width
     return frames, height, width
@@ -139,24 +139,29 @@ def fit_frames(frames_grey: np.ndarray, *, size: int, fit: str = "stretch") -> n
 
 
 @contextmanager
-def _open_video(path: str | PathLike) -> Iterator[tuple[Iterator[av.VideoFrame], int]]:
-    """Yield the decoded frames, and the number of frames the header promises (0: it does not say)."""
+def open_video(path: str | PathLike) -> Iterator[tuple[Iterator[av.VideoFrame], int]]:
+    """Yield the frames as they are decoded, and the number that the header promises (0: it does not say).
+
+    Raises:
+        DataError: the file is missing, empty, not a video, or none of its frames can be decoded.
+    """
     file = Path(path)
     if not file.is_file():
-        raise DataError("is not a file.", path=path, remedy="Check the path.")
+        raise DataError("is not a file.", path=path, remedy="Check the path.", kind="missing file")
     if file.stat().st_size == 0:
-        raise DataError("is empty (0 bytes).", path=path, remedy=_COPY_AGAIN)
+        raise DataError("is empty (0 bytes).", path=path, remedy=_COPY_AGAIN, kind="empty file")
     try:
         # Absolute: FFmpeg takes what stands before a colon in a relative path for a protocol.
         # Some HMDB51 headers hold text that is not UTF-8, which is of no interest here.
         container = av.open(str(file.absolute()), metadata_errors="ignore")
     except av.FFmpegError as error:
         what = f"cannot be opened as a video ({error.strerror}): damaged, or another kind of file."
-        raise DataError(what, path=path, remedy=_COPY_AGAIN) from error
+        raise DataError(what, path=path, remedy=_COPY_AGAIN, kind="not a readable video") from error
     with container:
         stream = container.streams.best("video")
         if stream is None or stream.codec_context is None:
-            raise DataError("holds no video that can be decoded.", path=path, remedy="Give a video file.")
+            raise DataError("holds no video that can be decoded.", path=path, remedy="Give a video file.",
+                            kind="not a readable video")  # fmt: skip
         stream.codec_context.thread_count = 1  # FFmpeg's own threads slow down clips this small
         yield _decode(container, stream, path), stream.frames
 
@@ -172,9 +177,10 @@ def _decode(container, stream, path: str | PathLike) -> Iterator[av.VideoFrame]:
     except av.error.InvalidDataError:
         pass  # where OpenCV ends the video too; the caller counts what came
     except av.FFmpegError as error:
-        raise DataError(f"cannot be decoded ({error.strerror}).", path=path, remedy=_COPY_AGAIN) from error
+        raise DataError(f"cannot be decoded ({error.strerror}).", path=path, remedy=_COPY_AGAIN,
+                        kind="damaged file") from error  # fmt: skip
     if not found:
-        raise DataError("holds no frame that can be decoded.", path=path, remedy=_COPY_AGAIN)
+        raise DataError("holds no frame that can be decoded.", path=path, remedy=_COPY_AGAIN, kind="damaged file")
 
 
 def _frame_pixels(frame: av.VideoFrame, used: np.ndarray | None) -> np.ndarray:
@@ -212,12 +218,12 @@ def _fit_image(image: np.ndarray, size: int, fit: str, out: np.ndarray) -> None:
 
 
 def _too_short(path, found: int, needed: int, promised: int) -> ClipTooShortError:
-    what = f"{found} frames can be decoded, {needed} are needed."
+    what, kind = f"{found} frames can be decoded, {needed} are needed.", "too few frames"
     remedy = "Lower `frames` or `stride`, or leave the clip out."
-    if promised > found + _HEADER_SLACK:
-        what += f" Its header promises {promised}: it looks truncated or damaged."
+    if promised > found + HEADER_SLACK:
+        what, kind = f"{what} Its header promises {promised}: it looks truncated or damaged.", "truncated file"
         remedy = f"Copy or download the file again. Else: {remedy[0].lower()}{remedy[1:]}"
-    return ClipTooShortError(what, path=path, remedy=remedy)
+    return ClipTooShortError(what, path=path, remedy=remedy, kind=kind)
 
 
 def _check_counts(**settings: int) -> None:
