@@ -45,12 +45,13 @@ class Preset:
     size: int  # H = W, pixels
     stride: int  # every stride-th frame of a video, from the first
     fit: str  # "stretch" a frame to a square as the authors, or "crop" its centre
+    orientation: str  # of scans: "file", as stored, as the authors; "canonical": turned by the affine, see ct.py
     backbone: str  # "vgg16" or "small"
     backbone_weights: str  # torchvision's name of the ImageNet weights, "" for none
     stem: str  # start of the 1x1x1 stem: "glorot" as Keras, or "imagenet" (see model.py)
     hidden_size: int  # of the LSTM
     feature_size: int  # of the dense layer before the logits
-    splits: str  # "authors": by clip, test = validation for scans; "group": three parts by group
+    splits: str  # "authors": by clip, test = validation for scans; or another kind of splits.py
     starts: tuple[str, ...]  # the arms 02_finetune compares by default
     n_videos: int  # size of the synthetic video set
     n_scans: int  # size of the synthetic CT set

@@ -101,6 +101,7 @@ def scrub(notebook, root: Path) -> None:
             continue
         cell.outputs = [output for output in cell.outputs if not _is_noise(output)]
         for output in cell.outputs:
+            output.get("data", {}).pop(WIDGET_MIME, None)
             if "text" in output:
                 output["text"] = _without_paths(output["text"], root)
             for mime, value in output.get("data", {}).items():
@@ -113,7 +114,8 @@ def imported_modules(source: str) -> list[str]:
     package = Path(__file__).parent
 
     def file_of(module: str) -> Path:
-        return package.joinpath(*module.split(".")).with_suffix(".py")
+        path = package.joinpath(*module.split("."))
+        return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
     def direct(text: str) -> set[str]:
         named = set()
@@ -196,8 +198,9 @@ def read_notebook(path: Path) -> dict:
 
 
 def _is_noise(output) -> bool:
-    """Progress bars and other words on stderr; widgets, which need a kernel to be seen."""
-    return output.get("name") == "stderr" or WIDGET_MIME in output.get("data", {})
+    """Progress bars and other words on stderr; widgets, which need a kernel, with nothing else to show."""
+    shown = set(output.get("data", {}))
+    return output.get("name") == "stderr" or (WIDGET_MIME in shown and shown <= {WIDGET_MIME, "text/plain"})
 
 
 def _without_paths(text: str, root: Path) -> str:

@@ -34,7 +34,7 @@ class Item:
         name: Unique within the set; what predictions are joined on.
         label: Index into the class names.
         group: What must not straddle a split: a patient, the source video of several clips.
-        source: Argument for the decoder: a path, or the parameters of a synthetic scene.
+        source: Argument for the decoder: a path, a tuple with paths, or the parameters of a synthetic scene.
         part: "train", "validation" or "test" where the set was published with such parts, else "".
         covariates: What is known about it besides the picture, such as {"diameter_mm": 12.5}; the same
             names for each item of a set.
@@ -125,10 +125,18 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def fingerprint(path: Path) -> list:
-    """Size in bytes and modification time in ns: what makes a cached set of this file stale."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+def fingerprint(source: object) -> object:
+    """What makes a decoded clip stale: of files their size in bytes and modification time in ns, else the source."""
+    if isinstance(source, Path):
+        status = source.stat()
+        return [status.st_size, status.st_mtime_ns]
+    if isinstance(source, tuple):
+        return [fingerprint(part) for part in source]
+    return source
+
+
+def _has_path(source: object) -> bool:
+    return isinstance(source, Path) or (isinstance(source, tuple) and any(map(_has_path, source)))
 
 
 def build_clip_set(
@@ -185,11 +193,11 @@ def build_clip_set(
     if not items:
         raise DataError("no clip to decode.", remedy="Check the folder and the classes asked for.")
     settings = settings | {"dtype": dtype}
-    prints = [fingerprint(item.source) if isinstance(item.source, Path) else item.source for item in items]
+    prints = [fingerprint(item.source) for item in items]
     keys = [digest([item.name, made_from]) for item, made_from in zip(items, prints, strict=True)]
     source = settings
-    if any(isinstance(item.source, Path) for item in items):
-        listed = [[i.name, i.label, i.group, i.part, *made_from] for i, made_from in zip(items, prints, strict=True)]
+    if any(_has_path(item.source) for item in items):
+        listed = [[i.name, i.label, i.group, i.part, made_from] for i, made_from in zip(items, prints, strict=True)]
         source = settings | {"on_error": on_error, "excluded": list(excluded), "items": listed}
     described = {
         "class_names": list(class_names), "source": source, "synthetic": synthetic,

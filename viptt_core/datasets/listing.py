@@ -1,0 +1,204 @@
+"""What the folder of a data set holds, found out before any of its videos or scans is read.
+
+The adapters decode what is listed; `viptt data check` reads and judges it. Both get the same faults.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from viptt_core.errors import DataError, SettingError
+from viptt_core.store import LISTED, Item
+
+VIDEO_ENDINGS = (".avi", ".mp4", ".mkv", ".webm")
+SCAN_ENDINGS = (".nii.gz", ".nii")
+# set: nothing can be loaded until it is mended. file: this file cannot be used; it stops a run, or is left out
+# with on_error="skip". left out: found, and not used in any case. note: handled, or good to know.
+LEVELS = ("set", "file", "left out", "note")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something about the files of a set that a reader should know.
+
+    Attributes:
+        kind: Short name, the same for all faults of a kind, such as "missing file".
+        where: File, relative to the root of the set, or the name by which a table calls it.
+        what: One sentence.
+        remedy: What the reader can do about it.
+        level: One of LEVELS.
+    """
+
+    kind: str
+    where: str
+    what: str
+    remedy: str = ""
+    level: str = "set"
+
+    @property
+    def spoils(self) -> bool:
+        """Whether it would stop a run."""
+        return self.level in ("set", "file")
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what} {self.remedy}".strip()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files, labels and groups of a set.
+
+    Attributes:
+        name: Of the data set.
+        root: Its folder (or file).
+        medium: "video", "scan" or "array" (several volumes in one file).
+        items: What can be decoded, labels and groups known.
+        class_names: In label order.
+        faults: What is wrong with the folder as such.
+        place: JSON-ready; which part of the folder this is: with the root it names the set on disk.
+        unlabelled: Files that belong to the set and have no label, such as a hidden test part.
+        masks: Name of a mask set -> name of a scan -> its mask.
+    """
+
+    name: str
+    root: Path
+    medium: str
+    items: tuple[Item, ...]
+    class_names: tuple[str, ...]
+    faults: tuple[Fault, ...] = ()
+    place: tuple = ()
+    unlabelled: tuple[Path, ...] = ()
+    masks: dict[str, dict[str, Path]] = field(default_factory=dict)
+
+    def left_out(self, on_error: str) -> list[tuple[str, str]]:
+        """Name and reason of what is found but not used.
+
+        Args:
+            on_error: "raise" or "skip", see `store.build_clip_set`.
+
+        Raises:
+            DataError: faults that keep the set, or with "raise" some of its files, from being used.
+        """
+        stopping = [f for f in self.faults if f.level == "set" or (f.level == "file" and on_error != "skip")]
+        if stopping:
+            raise self._refused(stopping)
+        return [(fault.where, fault.what) for fault in self.faults if fault.level in ("file", "left out")]
+
+    def _refused(self, faults: Sequence[Fault]) -> DataError:
+        skip = "Mend it, or leave such files out with on_error='skip' (they are then listed)."
+        remedy = skip if all(fault.level == "file" for fault in faults) else ""
+        if len(faults) == 1:
+            only = faults[0]
+            path = self.root if only.where in ("", ".") else self.root / only.where
+            return DataError(only.what, path=path, remedy=f"{only.remedy} {remedy}".strip(), kind=only.kind)
+        listed = "\n".join(f"  {fault}" for fault in faults[:LISTED])
+        more = f"\n  ... and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
+        return DataError(f"{len(faults)} faults:\n{listed}{more}\n", path=self.root, remedy=remedy)
+
+
+def existing_folder(root: str | Path | None, content: str) -> Path:
+    """The folder, if there is one.
+
+    Raises:
+        SettingError: none was named.
+        DataError: there is no such folder.
+    """
+    if not root:
+        raise SettingError("this data set needs a folder.", remedy=f"Give data_root, the folder with {content}.")
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise DataError("no such folder.", path=root, remedy=f"Give the folder with {content}.")
+    return root
+
+
+def has_ending(path: Path, endings: Sequence[str]) -> bool:
+    """Whether a file is of a kind, by its name; hidden files and copies' shadows (._name) are of none."""
+    return path.name.lower().endswith(tuple(endings)) and not path.name.startswith(".")
+
+
+def class_choice(classes: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Names of classes out of "A, B+C" or a sequence; "+" joins folders into one class."""
+    listed = classes.split(",") if isinstance(classes, str) else classes or ()
+    return tuple(part.strip() for part in listed if part.strip())
+
+
+def class_folders(root: Path, endings: Sequence[str]) -> dict[str, list[Path]]:
+    """Files with these endings in each folder directly in `root`, both sorted; folders without are left out."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(root.glob("*/*")):
+        if has_ending(path, endings) and not path.parent.name.startswith("."):
+            found.setdefault(path.parent.name, []).append(path)
+    return found
+
+
+def chosen_classes(root: Path, found: dict[str, list[Path]], classes: Sequence[str],
+                   what: str) -> tuple[dict[str, list[Path]], list[Fault]]:  # fmt: skip
+    """The files of the classes asked for, in that order; no choice takes all folders.
+
+    Returns:
+        class name -> files, and the faults: a class without files, fewer than two classes.
+    """
+    there = ", ".join(found) or "none"
+    chosen: dict[str, list[Path]] = {}
+    faults = []
+    for name in classes or tuple(found):
+        chosen[name] = [path for folder in name.split("+") for path in found.get(folder, ())]
+        faults += [
+            Fault("class without files", ".", f"has no {what} of class '{folder}'.", f"Folders with {what}: {there}.")
+            for folder in name.split("+")
+            if folder not in found
+        ]
+    if len(chosen) < 2 and not faults:
+        remedy = f"Give the folder that holds one folder a class. Folders with {what}: {there}."
+        faults.append(Fault("fewer than two classes", ".", f"fewer than two classes of {what}.", remedy))
+    return chosen, faults
+
+
+def stray_files(root: Path, folders: Iterable[Path], endings: Sequence[str]) -> list[Fault]:
+    """Files among the videos or scans that are neither: half downloads, archives, notes."""
+    return [
+        Fault("stray file", path.relative_to(root).as_posix(), f"is no file that is read here ({', '.join(endings)}).",
+              "Move it elsewhere, or mend its name.", level="left out")
+        for folder in folders
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not path.name.startswith(".") and not has_ending(path, endings)
+    ]  # fmt: skip
+
+
+def compile_group_pattern(text: str) -> re.Pattern:
+    """A regular expression with a capture group.
+
+    Raises:
+        SettingError: it is none.
+    """
+    remedy = r"Give a regular expression with one capture group, such as '(seq\d+)'."
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise SettingError(f"group_pattern '{text}' is no regular expression ({error}).", remedy=remedy) from error
+    if pattern.groups < 1:
+        raise SettingError(f"group_pattern '{text}' has no capture group.", remedy=remedy)
+    return pattern
+
+
+def items_of_classes(root: Path, chosen: dict[str, list[Path]],
+                     pattern: re.Pattern) -> tuple[list[Item], list[Fault]]:  # fmt: skip
+    """One item a file, its group by the pattern, searched in the file's stem."""
+    items, faults = [], []
+    for label, files in enumerate(chosen.values()):
+        for path in files:
+            name = path.relative_to(root).as_posix()
+            stem = re.sub(r"(\.nii)?\.[^.]+$", "", path.name)
+            match = pattern.search(stem)
+            if match is None or match[1] is None:
+                faults.append(Fault(
+                    "no group", name, f"the group pattern '{pattern.pattern}' does not match its name.",
+                    r"Give group_pattern: a regular expression whose first group names what must stay "
+                    r"together, such as '(seq\d+)'; '(.*)' makes each file its own group.",
+                ))  # fmt: skip
+            else:
+                items.append(Item(name, label, match[1], path))
+    return items, faults

@@ -1,0 +1,222 @@
+"""CT scans (NIfTI): ImageCLEF's folder with its label CSV and lung masks, MosMedData's folder a class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from viptt_core import ct
+from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE, TB_CLASSES
+from viptt_core.datasets.labels import Columns, find_table, join, read_table
+from viptt_core.datasets.listing import (
+    SCAN_ENDINGS,
+    Fault,
+    Listing,
+    chosen_classes,
+    class_choice,
+    class_folders,
+    compile_group_pattern,
+    existing_folder,
+    has_ending,
+    items_of_classes,
+    stray_files,
+)
+from viptt_core.env import code_version
+from viptt_core.errors import SettingError
+from viptt_core.store import ClipSet, Item, build_clip_set
+
+DECODER = ("ct", "nifti")  # modules that decide the voxels: when they change, scans are decoded again
+MASK_FOLDERS = ("masks1", "masks2", "masks", "findings")  # same file names as the scans, but no scans
+IMAGECLEF_COLUMNS = Columns("FileName", "TypeOfTB")
+IMAGECLEF_TEST = "TST_"  # names of the hidden test part begin so
+MOSMED_CLASSES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
+CROPS = ("lungs",)
+EACH_FILE_ITS_OWN = "(.*)"  # group pattern
+
+
+def imageclef(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZE,
+              hu_window: tuple[float, float] = HU_WINDOW, orientation: str = "file", labels: str | Path | None = None,
+              crop: str | None = None, masks: str = "masks1", dtype: str = "uint8", on_error: str = "raise",
+              n_jobs: int | None = None, progress: bool = True) -> ClipSet:  # fmt: skip
+    """CT scans (NIfTI) and a label CSV, as ImageCLEF 2021 Tuberculosis comes.
+
+    Labels are joined to scans on the file name, never on their order. Each scan is its own group.
+
+    Args:
+        root: Folder with the scans, in it or below it (mask folders are passed over).
+        frames, size, hu_window, orientation: The grid and HU window of a volume, see `ct.load_volume`.
+        labels: The CSV with columns FileName, TypeOfTB (1..5); None looks for it in `root`.
+        crop: None as the authors, or "lungs": the box around the lung mask.
+        masks: Which mask set crops, the name of its folder: "masks1" or "masks2".
+        dtype: "uint8", or "float16" for grey levels with fractions at twice the space.
+        on_error, n_jobs, progress: See `store.build_clip_set`.
+
+    Raises:
+        DataError: folder, CSV, scans or wanted masks are missing, a label is unknown, a row is there twice,
+            two scans share a name, or scans are unreadable.
+    """
+    listing = list_imageclef(root, labels=labels, crop=crop, masks=masks)
+    return decode_scans(listing, frames=frames, size=size, hu_window=hu_window, orientation=orientation, dtype=dtype,
+                        on_error=on_error, n_jobs=n_jobs, progress=progress)  # fmt: skip
+
+
+def list_imageclef(root: str | Path, *, labels: str | Path | None = None, crop: str | None = None,
+                   masks: str = "masks1") -> Listing:  # fmt: skip
+    """See `imageclef`."""
+    root = existing_folder(root, "scans (.nii.gz) and the label CSV")
+    known = {str(k + 1): k for k in range(len(TB_CLASSES))}
+    listing = list_table("imageclef", root, IMAGECLEF_COLUMNS, labels=labels, known=known, class_names=TB_CLASSES)
+    hidden = [fault for fault in listing.faults
+              if fault.kind == "no label" and fault.where.rsplit("/", 1)[-1].startswith(IMAGECLEF_TEST)]  # fmt: skip
+    unlabelled = tuple(root / fault.where for fault in hidden)
+    listing = replace(listing, faults=tuple(f for f in listing.faults if f not in hidden), unlabelled=unlabelled)
+    return listing if crop is None else _with_crop(listing, crop, masks)
+
+
+def mosmed(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZE,
+           hu_window: tuple[float, float] = HU_WINDOW, orientation: str = "file",
+           classes: str | Sequence[str] | None = None, dtype: str = "uint8", on_error: str = "raise",
+           n_jobs: int | None = None, progress: bool = True) -> ClipSet:  # fmt: skip
+    """MosMedData COVID19_1110: NIfTI scans in the folders CT-0 to CT-4, by the share of the lung that is ill.
+
+    Each scan is a patient of its own.
+
+    Args:
+        root: Folder with those folders, or the one above it with `studies/`.
+        frames, size, hu_window, orientation, dtype: As for `imageclef`.
+        classes: Names of the folders, in label order; "CT-0, CT-1, CT-2, CT-3+CT-4" joins the last two (CT-4 is
+            too rare to be split). None takes all that are there.
+        on_error, n_jobs, progress: See `store.build_clip_set`.
+
+    Raises:
+        DataError: a class without scans, or unreadable scans.
+    """
+    listing = list_mosmed(root, classes=classes)
+    return decode_scans(listing, frames=frames, size=size, hu_window=hu_window, orientation=orientation, dtype=dtype,
+                        on_error=on_error, n_jobs=n_jobs, progress=progress)  # fmt: skip
+
+
+def list_mosmed(root: str | Path, *, classes: str | Sequence[str] | None = None) -> Listing:
+    """See `mosmed`."""
+    root = existing_folder(root, "studies/CT-0 to studies/CT-4")
+    root = root / "studies" if (root / "studies").is_dir() else root
+    there = tuple(name for name in MOSMED_CLASSES if (root / name).is_dir())
+    return list_scan_folders("mosmed", root, classes=class_choice(classes) or there)
+
+
+def list_scan_folders(name: str, root: Path, *, classes: str | Sequence[str] | None = None,
+                      group_pattern: str = EACH_FILE_ITS_OWN) -> Listing:  # fmt: skip
+    """Scans in one folder a class."""
+    found = {folder: files for folder, files in class_folders(root, SCAN_ENDINGS).items() if folder not in MASK_FOLDERS}
+    chosen, faults = chosen_classes(root, found, class_choice(classes), "scans")
+    items, no_group = items_of_classes(root, chosen, compile_group_pattern(group_pattern))
+    folders = [root / folder for label in chosen for folder in label.split("+") if folder in found]
+    return Listing(
+        name, root, "scan", tuple(items), tuple(chosen),
+        faults=(*faults, *no_group, *stray_files(root, folders, SCAN_ENDINGS)),
+        place=(list(class_choice(classes)) or None,),
+    )  # fmt: skip
+
+
+def list_table(name: str, root: Path, columns: Columns, *, labels: str | Path | None, known: dict[str, int] | None,
+               class_names: Sequence[str] = ()) -> Listing:  # fmt: skip
+    """Scans anywhere below a folder, with a label table.
+
+    Args:
+        name, root: Of the set.
+        columns: Of the table.
+        labels: The table; None looks for the one in `root` that has these columns.
+        known: Label as written -> index of the class; None numbers the labels that are there, sorted.
+        class_names: In label order; not used where `known` is None.
+    """
+    path = Path(labels).expanduser() if labels else find_table(root, columns)
+    table = read_table(path, columns)
+    if known is None:
+        class_names = sorted({label for _, label, _ in table.rows if label}, key=_as_number)
+        known = {label: k for k, label in enumerate(class_names)}
+    below = [file for file in sorted(root.rglob("*")) if file.is_file() and not _is_hidden(file, root)]
+    scans, masks = [], {}
+    for file in below:
+        folder = next((part for part in file.relative_to(root).parts[:-1] if part in MASK_FOLDERS), None)
+        if not has_ending(file, SCAN_ENDINGS):
+            continue
+        if folder is None:
+            scans.append(file)
+        else:
+            masks.setdefault(folder, {})[file.name] = file
+    joined, faults = join(table, scans, root, known)
+    names = [scan.name for scan in scans]
+    unique = len(set(names)) == len(names)
+    items = []
+    for scan, label, patient in joined:
+        scan_name = scan.name if unique else scan.relative_to(root).as_posix()
+        items.append(Item(scan_name, label, patient or scan_name, scan))
+    if not scans:
+        what = f"holds no scan ({', '.join(SCAN_ENDINGS)})."
+        faults.insert(0, Fault("no scans", ".", what, "Give the folder of scans."))
+    return Listing(
+        name, root, "scan", tuple(items), tuple(class_names), faults=(*table.faults, *faults),
+        place=(None if labels is None else str(path.resolve()), list(columns.needed)), masks=masks,
+    )  # fmt: skip
+
+
+def decode_scans(listing: Listing, *, frames: int, size: int, hu_window, orientation: str, dtype: str, on_error: str,
+                 n_jobs: int | None, progress: bool) -> ClipSet:  # fmt: skip
+    """Decode listed scans, see `imageclef`; an item's source is its file, or the file and its mask."""
+    ct.check_orientation(orientation)
+    return build_clip_set(
+        listing.items,
+        partial(_decode_scan, frames=frames, size=size, hu_window=tuple(hu_window), orientation=orientation,
+                dtype=dtype),
+        settings={"set": listing.name, "code": code_version(DECODER), "frames": frames, "size": size,
+                  "hu_window": list(hu_window), "orientation": orientation},
+        class_names=listing.class_names, place=(str(listing.root.resolve()), *listing.place), dtype=dtype,
+        excluded=listing.left_out(on_error), on_error=on_error, n_jobs=n_jobs, progress=progress,
+    )  # fmt: skip
+
+
+def to_grey_levels(volume: np.ndarray, dtype: str) -> np.ndarray:
+    """Volume in [0,1] -> grey levels 0..255: whole ones (uint8), or to within 0.0625 (float16)."""
+    levels = volume * 255
+    return np.rint(levels).astype(np.uint8) if dtype == "uint8" else levels.astype(np.float16)
+
+
+def _decode_scan(source: Path | tuple[Path, Path], *, frames: int, size: int, hu_window, orientation: str,
+                 dtype: str) -> np.ndarray:  # fmt: skip
+    path, mask = source if isinstance(source, tuple) else (source, None)
+    volume = ct.load_volume(path, depth=frames, size=size, hu_window=hu_window, orientation=orientation, mask=mask)
+    return to_grey_levels(volume, dtype)
+
+
+def _with_crop(listing: Listing, crop: str, masks: str) -> Listing:
+    """The listing with a mask beside each scan."""
+    if crop not in CROPS:
+        raise SettingError(f"crop '{crop}' does not exist.", remedy=f"Known: {', '.join(CROPS)}; empty for none.")
+    of_scan = listing.masks.get(masks, {})
+    items = tuple(
+        replace(item, source=(item.source, of_scan[item.source.name]))
+        for item in listing.items
+        if item.source.name in of_scan
+    )
+    faults = [
+        Fault("missing mask", item.name, f"has no mask in {masks}/.", "Add it, or do not crop.", level="file")
+        for item in listing.items
+        if item.source.name not in of_scan
+    ]
+    return replace(listing, items=items, faults=(*listing.faults, *faults), place=(*listing.place, crop, masks))
+
+
+def _is_hidden(file: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(root).parts)
+
+
+def _as_number(label: str) -> tuple:
+    """Sorts "2" before "10", and numbers before words."""
+    try:
+        return (0, float(label), label)
+    except ValueError:
+        return (1, 0.0, label)
