@@ -4,10 +4,9 @@ import gzip
 import subprocess
 import sys
 
-import cv2
-import nibabel as nib
 import numpy as np
 import pytest
+from files import write_labels, write_scan, write_video
 
 from viptt_core.constants import TB_CLASSES, UCF_CLASSES
 from viptt_core.datasets import load_dataset, load_for
@@ -15,24 +14,6 @@ from viptt_core.errors import DataError, DataWarning, SettingError
 from viptt_core.presets import load_preset
 
 GRID = {"frames": 4, "size": 16, "n_jobs": 1, "progress": False}
-
-
-def write_video(path, frames=6, level=100):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"XVID"), 25, (48, 32))
-    for _ in range(frames):
-        writer.write(np.full((32, 48, 3), level, np.uint8))
-    writer.release()
-    return path
-
-
-def write_scan(path, hu=-500, nan_voxels=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    volume = np.full((12, 12, 5), hu, np.float32)
-    volume.flat[0], volume.flat[1] = -1000, 400
-    volume.flat[2 : 2 + nan_voxels] = np.nan
-    nib.save(nib.Nifti1Image(volume, np.eye(4)), path)
-    return path
 
 
 @pytest.fixture
@@ -53,10 +34,6 @@ def scan_folder(tmp_path):
     # Rows out of order: labels must be joined on the name.
     write_labels(root, "TRN_0003.nii.gz,5", "TRN_0001.nii.gz,2", "TRN_0002.nii.gz,1")
     return root
-
-
-def write_labels(root, *rows, header="FileName,TypeOfTB"):
-    (root / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
 
 
 def test_files_are_read_without_loading_the_generators():
@@ -197,7 +174,7 @@ def test_label_files_are_found_by_their_columns(scan_folder):
 
 def test_two_scans_of_one_name_are_refused(scan_folder):
     write_scan(scan_folder / "again" / "TRN_0001.nii.gz")
-    with pytest.raises(DataError, match="two scans are named TRN_0001.nii.gz"):
+    with pytest.raises(DataError, match="2 scans are named so: TRN_0001.nii.gz, again/TRN_0001.nii.gz"):
         load_dataset("imageclef", scan_folder, **GRID)
 
 

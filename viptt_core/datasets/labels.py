@@ -101,7 +101,9 @@ def read_table(path: Path, columns: Columns) -> Table:
 
 def join(table: Table, files: Sequence[Path], root: Path,
          known: dict[str, int]) -> tuple[list[tuple[Path, int, str]], list[Fault]]:  # fmt: skip
-    """Join rows to files, never on their order: a row names a file's path below `root`, its name, or its stem.
+    """Join rows to files, never on their order: a row names a file's path below `root` or its name.
+
+    Either may go without the ending.
 
     Args:
         table: The rows.
@@ -115,14 +117,10 @@ def join(table: Table, files: Sequence[Path], root: Path,
     """
     named: dict[str, list[Path]] = {}
     for path in files:
-        for name in {path.relative_to(root).as_posix(), path.name, _stem(path.name)}:
+        below = path.relative_to(root).as_posix()
+        for name in {below, path.name, _stem(below), _stem(path.name)}:
             named.setdefault(name, []).append(path)
-    faults = [
-        Fault("two files of one name", path.relative_to(root).as_posix(), f"two scans are named {path.name}.",
-              "Keep one of them.")
-        for paths in (named[name] for name in sorted({path.name for path in files}))
-        for path in paths[1:]
-    ]  # fmt: skip
+    faults = []
     found: dict[Path, tuple[int, str]] = {}
     for name, label, patient in {row[0]: row for row in table.rows}.values():
         if label not in known:
@@ -134,15 +132,20 @@ def join(table: Table, files: Sequence[Path], root: Path,
         elif name not in named:
             faults.append(Fault("missing file", name, f"{table.path.name} names it, but there is no such scan.",
                                 "Add the scan.", level="file"))  # fmt: skip
+        elif len(named[name]) > 1:
+            listed = ", ".join(path.relative_to(root).as_posix() for path in named[name])
+            faults.append(Fault("two files of one name", name, f"{len(named[name])} scans are named so: {listed}.",
+                                "Keep one of them, or write the folder into the table."))  # fmt: skip
         else:
             found |= dict.fromkeys(named[name], (known[label], patient))
     # A row whose label is unknown is a fault already.
     tabled = {path for name, *_ in table.rows for path in named.get(name, ())}
     faults += [
-        Fault("no label", path.name, f"no label in {table.path.name}.", "Add a row for it.", level="left out")
+        Fault("no label", path.relative_to(root).as_posix(), f"no label in {table.path.name}.", "Add a row for it.",
+              level="left out")
         for path in files
         if path not in tabled
-    ]
+    ]  # fmt: skip
     return [(path, *found[path]) for path in files if path in found], faults
 
 

@@ -1,0 +1,39 @@
+"""Small video, scan and label files that tests write."""
+
+import cv2
+import nibabel as nib
+import numpy as np
+
+
+def write_video(path, frames=6, level=100):
+    """A video of one grey level, 48 x 32 pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"XVID"), 25, (48, 32))
+    for _ in range(frames):
+        writer.write(np.full((32, 48, 3), level, np.uint8))
+    writer.release()
+    return path
+
+
+def write_scan(path, hu=-500, nan_voxels=0):
+    """A scan of one density, but for a voxel of air, one of bone, and those that are not finite."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    volume = np.full((12, 12, 5), hu, np.float32)
+    volume.flat[0], volume.flat[1] = -1000, 400
+    volume.flat[2 : 2 + nan_voxels] = np.nan
+    nib.save(nib.Nifti1Image(volume, np.eye(4)), path)
+    return path
+
+
+def write_mask(path, low=(2, 2, 1), high=(8, 9, 4)):
+    """A mask on the grid of `write_scan`: 1 in the box, 2 in its first voxel."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros((12, 12, 5), np.uint8)
+    mask[tuple(map(slice, low, high))] = 1
+    mask[low] = 2
+    nib.save(nib.Nifti1Image(mask, np.eye(4)), path)
+    return path
+
+
+def write_labels(root, *rows, header="FileName,TypeOfTB"):
+    (root / "labels.csv").write_text("\n".join([header, *rows]) + "\n")

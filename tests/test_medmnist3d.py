@@ -1,0 +1,141 @@
+"""Arrays in MedMNIST's 3-D layout: files the tests write, and real ones where they are."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from viptt_core.datasets import list_dataset, load_dataset
+from viptt_core.errors import DataError, SettingError
+from viptt_core.splits import make_split
+
+GRID = {"frames": 4, "size": 16, "n_jobs": 1, "progress": False}
+SIZES = {"train": 6, "val": 2, "test": 3}
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+    content = {}
+    for part, n in SIZES.items():
+        content[f"{part}_images"] = rng.integers(0, 256, (n, 8, 10, 12), dtype=np.uint8)
+        content[f"{part}_labels"] = (np.arange(n) % 2)[:, None].astype(np.uint8)
+    return content
+
+
+def write(path, content):
+    np.savez_compressed(path, **content)
+    return path
+
+
+def test_volumes_labels_and_published_parts(arrays, tmp_path):
+    path = write(tmp_path / "mine.npz", arrays)
+    clips = load_dataset("medmnist3d", path, frames=8, size=16, n_jobs=1, progress=False)
+    assert clips.class_names == ("class 0", "class 1") and len(clips) == sum(SIZES.values())
+    assert clips.parts.tolist() == ["train"] * 6 + ["validation"] * 2 + ["test"] * 3
+    assert clips.names[6] == "val_0000" and clips.groups.tolist() == clips.names.tolist()
+    # Slices, rows and columns stay in their order; scipy resamples as the authors do.
+    volume = arrays["test_images"][1].astype(np.float64)
+    expected = ndimage.zoom(volume, (1, 16 / 10, 16 / 12), order=1)
+    assert np.abs(clips.clips[9] - expected).max() <= 0.51
+
+
+def test_patients_names_and_further_numbers_come_along(arrays, tmp_path):
+    for part, n in SIZES.items():
+        arrays[f"{part}_patient"] = np.array([f"P{i // 2}" for i in range(n)])
+        arrays[f"{part}_name"] = np.array([f"{part}-nodule{i}" for i in range(n)])
+        arrays[f"{part}_diameter_mm"] = np.arange(n, dtype=np.float32) + 0.5
+    arrays["train_only"] = np.zeros(6)
+    clips = load_dataset("medmnist3d", write(tmp_path / "mine.npz", arrays), classes="benign, malignant", **GRID)
+    assert clips.class_names == ("benign", "malignant") and clips.groups[:3].tolist() == ["P0", "P0", "P1"]
+    assert clips.names[-1] == "test-nodule2" and list(clips.covariates) == ["diameter_mm"]
+    np.testing.assert_array_equal(clips.covariates["diameter_mm"][-3:], [0.5, 1.5, 2.5])
+    again = load_dataset("medmnist3d", tmp_path / "mine.npz", classes="benign, malignant", **GRID)
+    assert again.covariates.keys() == clips.covariates.keys() and again.parts.tolist() == clips.parts.tolist()
+
+
+def test_another_content_is_another_set(arrays, tmp_path):
+    before = load_dataset("medmnist3d", write(tmp_path / "mine.npz", arrays), **GRID)
+    arrays["train_images"][0] = 255 - arrays["train_images"][0]
+    after = load_dataset("medmnist3d", write(tmp_path / "mine.npz", arrays), **GRID)
+    assert before.key != after.key and not np.array_equal(before.clips[0], after.clips[0])
+
+
+def test_a_file_of_a_folder_is_named_by_subset_and_pixels(arrays, tmp_path):
+    write(tmp_path / "mine.npz", arrays)
+    assert len(load_dataset("medmnist3d", tmp_path, **GRID)) == 11
+    write(tmp_path / "mine_64.npz", arrays)
+    assert list_dataset("medmnist3d", tmp_path, subset="mine", pixels=64).root.name == "mine_64.npz"
+    with pytest.raises(DataError, match="has 2 .npz files.*mine, mine_64.*subset"):
+        load_dataset("medmnist3d", tmp_path, **GRID)
+    with pytest.raises(DataError, match="has no file yours.npz"):
+        load_dataset("medmnist3d", tmp_path, subset="yours", **GRID)
+    with pytest.raises(SettingError, match="pixels is 32"):
+        load_dataset("medmnist3d", tmp_path, subset="mine", pixels=32, **GRID)
+
+
+@pytest.mark.parametrize(
+    "change, kind, message",
+    [
+        (lambda c: c.pop("val_labels"), "missing column", "lacks val_labels"),
+        (lambda c: c.update(val_labels=c["val_labels"][:1]), "lengths differ", "2 val_images but 1 val_labels"),
+        (lambda c: c.update(test_images=c["test_images"][..., None]), "not grey volumes", r"uint8 \[3, 8, 10, 12, 1\]"),
+        (lambda c: c.update(test_images=c["test_images"] / 255), "not grey volumes", "float64"),
+        (lambda c: c.update(train_labels=np.zeros((6, 3), int)), "not one label each", r"int64 \[6, 3\]"),
+        (lambda c: c.update(train_labels=np.zeros((6, 1)) - 1), "not one label each", "float64"),
+    ],
+)
+def test_other_layouts_are_refused(arrays, tmp_path, change, kind, message):
+    change(arrays)
+    with pytest.raises(DataError, match=f"mine.npz: .*{message}") as caught:
+        load_dataset("medmnist3d", write(tmp_path / "mine.npz", arrays), **GRID)
+    assert caught.value.kind == kind
+
+
+def test_labels_outside_the_classes_are_named(arrays, tmp_path):
+    arrays["train_labels"][3] = 7
+    path = write(tmp_path / "mine.npz", arrays)
+    with pytest.raises(DataError, match=r"train_0003: has the label 7.*0 to 1 \(a, b\)"):
+        load_dataset("medmnist3d", path, classes="a,b", **GRID)
+
+
+def test_nothing_is_unpickled(arrays, tmp_path):
+    arrays["train_name"] = np.array([{"a": 1}] * 6, dtype=object)
+    with pytest.raises(DataError, match="mine.npz: cannot be read as an .npz file.*pickle"):
+        load_dataset("medmnist3d", write(tmp_path / "mine.npz", arrays), **GRID)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", None])
+def test_damaged_files_are_named(arrays, tmp_path, content):
+    path = write(tmp_path / "mine.npz", arrays)
+    path.write_bytes(path.read_bytes()[:-300] if content is None else content)
+    with pytest.raises(DataError, match="mine.npz: cannot be read as an .npz file"):
+        load_dataset("medmnist3d", path, **GRID)
+
+
+def test_a_file_under_a_published_name_must_be_the_published_one(arrays, tmp_path):
+    with pytest.raises(DataError, match="has the MD5 .*published is 8755a7e9e05a4d9ce80a24c3e7a256f3.*another name"):
+        load_dataset("medmnist3d", write(tmp_path / "nodulemnist3d.npz", arrays), **GRID)
+    with pytest.raises(DataError, match="published is c47c5b7d457bf6332200d2ea6d64ecd8"):
+        load_dataset("medmnist3d", write(tmp_path / "nodulemnist3d_64.npz", arrays), **GRID)
+
+
+# --- Real files -----------------------------------------------------------------------------------
+
+
+def test_the_published_file_is_accepted_with_its_class_names(shared_data):
+    path = shared_data / "medmnist" / "adrenalmnist3d.npz"
+    assert hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == "bbd3c5a5576322bc4cdfea780653b1ce"
+    listing = list_dataset("medmnist3d", path)
+    assert listing.faults == () and len(listing.items) == 1188 + 98 + 298 and len(listing.class_names) == 2
+    assert listing.class_names[0] == "normal"
+
+
+def test_real_nodules_with_patients_and_diameters(shared_data):
+    clips = load_dataset("medmnist3d", shared_data / "lidc" / "lidc848_nodule3d_28.npz", **GRID)
+    assert len(clips) == 848 and sorted(clips.counts().values()) == [404, 444]
+    assert 2 < clips.covariates["diameter_mm"].min() < clips.covariates["diameter_mm"].max() < 80
+    split = make_split("own", clips, stage="finetune")
+    assert (len(split.train), len(split.validation), len(split.test)) == (591, 98, 159)
+    assert not set(clips.groups[split.test]) & set(clips.groups[split.train])

@@ -1,0 +1,149 @@
+"""The reader's own folder: any CSV, any class folders."""
+
+import os
+
+import nibabel as nib
+import numpy as np
+import pytest
+from files import write_labels, write_scan, write_video
+
+from viptt_core.ct import prepare_volume
+from viptt_core.datasets import list_dataset, load_dataset, load_for
+from viptt_core.errors import DataError, SettingError
+from viptt_core.presets import load_preset
+from viptt_core.splits import make_split
+
+GRID = {"frames": 4, "size": 16, "n_jobs": 1, "progress": False}
+
+
+@pytest.fixture
+def scans(tmp_path):
+    for k in range(4):
+        write_scan(tmp_path / "images" / f"case{k}.nii.gz", hu=-800 + 200 * k)
+    return tmp_path
+
+
+def kinds(listing):
+    return [(fault.kind, fault.where) for fault in listing.faults]
+
+
+def test_columns_and_patients_are_named_by_settings(scans):
+    write_labels(scans, "case0;ill;p1", "case1.nii.gz;well;p1", "images/case2.nii.gz;ill;p2", r"images\case3;well;p3",
+                 header="Scan; Diagnosis ;Patient")  # fmt: skip
+    columns = {"file_column": "Scan", "label_column": "Diagnosis", "patient_column": "Patient"}
+    clips = load_dataset("folder", scans, **columns, **GRID)
+    assert clips.class_names == ("ill", "well") and clips.labels.tolist() == [0, 1, 0, 1]
+    assert clips.groups.tolist() == ["p1", "p1", "p2", "p3"] and clips.names[2] == "case2.nii.gz"
+
+
+def test_without_a_patient_column_each_scan_is_its_own_group(scans):
+    write_labels(scans, *(f"case{k}.nii.gz,{k % 2}" for k in range(4)), header="FileName,Label")
+    assert load_dataset("folder", scans, **GRID).groups.tolist() == [f"case{k}.nii.gz" for k in range(4)]
+
+
+def test_numbers_are_classes_in_their_order(scans):
+    write_labels(scans, "case0,10", "case1,2", "case2,10", "case3,1", header="FileName,Label")
+    assert load_dataset("folder", scans, **GRID).class_names == ("1", "2", "10")
+
+
+def test_equal_names_in_two_folders_are_told_apart_by_their_paths(tmp_path):
+    for folder in ("a", "b"):
+        write_scan(tmp_path / folder / "scan.nii.gz")
+    write_labels(tmp_path, "a/scan.nii.gz,0", "b/scan.nii.gz,1", header="FileName,Label")
+    clips = load_dataset("folder", tmp_path, **GRID)
+    assert clips.names.tolist() == ["a/scan.nii.gz", "b/scan.nii.gz"] and clips.labels.tolist() == [0, 1]
+    write_labels(tmp_path, "scan.nii.gz,0", header="FileName,Label")
+    assert ("two files of one name", "scan.nii.gz") in kinds(list_dataset("folder", tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("FileName,Class\ncase0,1\n", [("missing column", "labels.csv")]),
+        ("FileName,Label\ncase0,1\ncase0,1\ncase1,2\n", [("duplicate row", "labels.csv")]),
+        ("FileName,Label\ncase0,1\ncase1,\n", [("unknown label", "labels.csv")]),
+        ("FileName,Label\n,1\ncase1,2\n", [("row without a file", "labels.csv")]),
+        ("FileName,Label\n", [("empty table", "labels.csv")]),
+        ("FileName,Label\ncase0,1\ncase9,2\n", [("missing file", "case9")]),
+    ],
+)
+def test_a_faulty_table_is_described(scans, text, expected):
+    (scans / "labels.csv").write_text(text)
+    listing = list_dataset("folder", scans, labels=scans / "labels.csv")
+    assert [found for found in kinds(listing) if found[0] != "no label"] == expected
+    with pytest.raises(DataError):
+        load_dataset("folder", scans, labels=scans / "labels.csv", **GRID)
+
+
+def test_a_table_in_another_encoding_is_named(scans):
+    (scans / "labels.csv").write_bytes("FileName,Label\ncase0,krank\ncase1,völlig gesund\n".encode("latin-1"))
+    with pytest.raises(DataError, match="labels.csv: is not UTF-8"):
+        load_dataset("folder", scans, **GRID)
+
+
+def test_a_patient_left_empty_is_named(scans):
+    write_labels(scans, "case0,1,p1", "case1,2,", header="FileName,Label,P")
+    with pytest.raises(DataError, match="'case1' has no patient"):
+        load_dataset("folder", scans, patient_column="P", **GRID)
+
+
+def test_a_table_is_looked_for_by_its_columns(scans):
+    write_labels(scans, "case0,1", header="FileName,Diagnosis")
+    with pytest.raises(DataError, match="columns FileName, Label is needed, found: none"):
+        load_dataset("folder", scans, **GRID)
+
+
+def test_class_folders_of_scans_or_videos(tmp_path):
+    for name in ("ill", "well"):
+        for k in range(2):
+            write_scan(tmp_path / "ct" / name / f"p{k}_{name}.nii.gz")
+            write_video(tmp_path / "film" / name / f"v{k}.avi")
+    scans = load_dataset("folder", tmp_path / "ct", group_pattern=r"(p\d+)", **GRID)
+    assert scans.counts() == {"ill": 2, "well": 2} and set(scans.groups.tolist()) == {"p0", "p1"}
+    videos = load_for(load_preset("study"), "folder", tmp_path / "film", frames=1, progress=False)
+    assert videos.counts() == {"ill": 2, "well": 2} and videos.groups.tolist() == ["v0", "v1", "v0", "v1"]
+    write_video(tmp_path / "ct" / "film" / "v.avi")
+    with pytest.raises(DataError, match=r"holds videos \(film\) and scans \(ill, well\)"):
+        load_dataset("folder", tmp_path / "ct", **GRID)
+
+
+def test_patients_need_a_table(tmp_path):
+    for name in ("ill", "well"):
+        write_scan(tmp_path / name / "p0.nii.gz")
+    with pytest.raises(SettingError, match="patient_column is 'P', and there is no CSV"):
+        load_dataset("folder", tmp_path, patient_column="P", **GRID)
+
+
+# --- Real files -----------------------------------------------------------------------------------
+
+
+def test_real_scans_with_a_table_of_ones_own(shared_data, tmp_path):
+    """Four patients of two sources; nibabel turns them to the axes that the authors' steps want."""
+    for path in (shared_data / "ct").glob("*_256.nii.gz"):
+        os.symlink(path, tmp_path / path.name)
+    write_labels(tmp_path, "covidctmd_P001_256,infection,a", "covidctmd_cap001_256,infection,b",
+                 "lungpetctdx_A0001_s3_256,cancer,c", "lungpetctdx_A0002_s3_256,cancer,d",
+                 header="scan,dx,who")  # fmt: skip
+    settings = {"file_column": "scan", "label_column": "dx", "patient_column": "who"}
+    clips = load_dataset("folder", tmp_path, orientation="canonical", frames=8, size=32, n_jobs=1, progress=False,
+                         **settings)  # fmt: skip
+    assert clips.counts() == {"cancer": 2, "infection": 2} and clips.excluded == () and clips.notes == ()
+    for name, clip in zip(clips.names, clips.clips, strict=True):
+        image = nib.load(tmp_path / name)
+        turn = nib.orientations.ornt_transform(
+            nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(("L", "A", "S"))
+        )
+        turned = image.as_reoriented(turn).get_fdata(dtype=np.float32)
+        assert np.abs(clip - 255 * prepare_volume(turned, depth=8, size=32)).max() <= 0.51
+
+
+def test_real_hmdb51_videos_by_class(shared_data):
+    clips = load_dataset("folder", shared_data / "videos" / "hmdb51", frames=8, size=32, n_jobs=1, progress=False)
+    assert len(clips) + len(clips.excluded) == 9 and len(clips.class_names) == 7
+
+
+def test_real_patients_never_straddle(shared_data):
+    clips = load_dataset("medmnist3d", shared_data / "lidc" / "lidc848_nodule3d_28.npz", frames=4, size=8,
+                         n_jobs=1, progress=False)  # fmt: skip
+    split = make_split("group", clips, stage="finetune")
+    assert not set(clips.groups[split.train]) & set(clips.groups[np.concatenate([split.validation, split.test])])
