@@ -11,10 +11,11 @@ import pytest
 
 from viptt_core import checkpoint, experiment
 from viptt_core.checkpoint import read_weights
+from viptt_core.env import code_version
 from viptt_core.errors import DataError, SettingError, StorageError
 from viptt_core.experiment import compare_starts, finetune, plan_experiment, pretrain, single_frames
 from viptt_core.presets import load_preset
-from viptt_core.results import Summary, code_version, is_finished, predicted_classes, read_run
+from viptt_core.results import Summary, is_finished, predicted_classes, read_run
 
 
 @pytest.fixture
@@ -197,8 +198,9 @@ def test_the_summary_scores_the_test_part_with_intervals():
     assert rows["n"].tolist() == [6, 6]
     assert rows.loc["random", "kappa"] == 0 and rows.loc["video", "kappa"] == 1
     assert rows.loc["random", "accuracy"] == 0.5 and rows.loc["random", "accuracy_low"] < 0.5
-    text = str(summary.add_baselines({"equal guessing": 0.5}))
-    assert "equal guessing" in text and "95 % interval" in text
+    assert rows["auc"].tolist() == [0.5, 1] and rows.loc["video", "auc_low"] == 1
+    text = str(Summary(table, table.assign(arm="another"), caveat="Beware.", synthetic=True))
+    assert "another" in text and "95 % interval" in text
     assert "Synthetic data: this says nothing about patients. Beware." in text
     assert predicted_classes(table)[8:12].tolist() == [0, 0, 0, 1]
 

@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as sk
 
 from viptt_core.errors import SettingError
-from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, confusion_matrix, per_class
+from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, confusion_matrix, per_class, roc_auc
 
 
 def random_pair(seed, n=200, k=5):
@@ -31,6 +31,23 @@ def test_scores_equal_scikit_learn(seed):
     ours = per_class(y_true, y_pred, 5)
     for name, theirs in (("precision", precision), ("recall", recall), ("f1", f1), ("support", support)):
         np.testing.assert_allclose(ours[name], theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_the_roc_area_equals_scikit_learn_with_ties(k):
+    rng = np.random.default_rng(k)
+    y_true = rng.integers(k, size=150)
+    scores = rng.dirichlet(np.ones(k), 150).round(1) + 0.3 * np.eye(k)[y_true]
+    scores /= scores.sum(axis=1, keepdims=True)
+    theirs = sk.roc_auc_score(y_true, scores[:, 1] if k == 2 else scores, multi_class="ovr")
+    assert roc_auc(y_true, scores) == pytest.approx(theirs, abs=1e-12)
+
+
+def test_the_roc_area_is_half_for_a_constant_and_undefined_without_a_class():
+    assert roc_auc([0, 1, 1], np.full((3, 2), 0.5)) == 0.5
+    assert np.isnan(roc_auc([0, 0, 1], np.full((3, 3), 1 / 3)))
+    with pytest.raises(SettingError, match="Give"):
+        roc_auc([0, 1], [0.2, 0.8])
 
 
 def test_a_class_never_predicted_scores_zero_without_warning():

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from viptt_core import __version__
+from viptt_core.cli_data import add_data_commands
 from viptt_core.errors import ViPTTError
 
 
@@ -15,14 +16,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code. Errors a user can mend are one message, not a traceback."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        code = options.run(options)
     except ViPTTError as error:
         print(f"viptt: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("viptt: interrupted; what was complete is kept.", file=sys.stderr)
         return 130
-    return 0
+    return code or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,6 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"viptt {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    add_data_commands(commands, _positive)
 
     phantom = _command(commands, "phantom", _phantom, "write synthetic CT scans as an ImageCLEF folder")
     phantom.add_argument("folder", type=Path, help="folder to write; an interrupted call is taken up again")

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from viptt_core.checkpoint import read_weights, remove_checkpoints, save_weights
 from viptt_core.engine import Engine, pick_device, process_state
-from viptt_core.env import peak_memory_mb, provenance, seed_everything
+from viptt_core.env import code_version, peak_memory_mb, provenance, seed_everything
 from viptt_core.errors import SettingError
 from viptt_core.features import cached_features
 from viptt_core.model import ViPTTNet, imagenet_features
@@ -23,7 +23,6 @@ from viptt_core.predict import predict_logits
 from viptt_core.presets import STARTS, Preset, Stage, check_choice, load_preset
 from viptt_core.results import (
     Run,
-    code_version,
     is_finished,
     predictions_table,
     read_run,
@@ -35,10 +34,10 @@ from viptt_core.splits import make_split
 from viptt_core.store import ClipSet, digest
 from viptt_core.train import fit
 
-# A checkpoint is only reused when none of these changed in meaning.
-TRAINING_CODE = ("augment", "ct", "datasets", "engine", "experiment", "features", "feed", "keras_rules", "model",
-                 "predict", "presets", "splits", "store", "synthetic.actions", "synthetic.choreography",
-                 "synthetic.patient", "synthetic.phantom", "synthetic.render", "train", "video")  # fmt: skip
+# A run is only used again when none of these changed in meaning. What decoded the clips is part of their `source`,
+# and the preset's values are part of the configuration.
+TRAINING_CODE = ("augment", "engine", "experiment", "features", "feed", "keras_rules", "model", "predict", "splits",
+                 "store", "train")  # fmt: skip
 
 
 @dataclass(frozen=True)

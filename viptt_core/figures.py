@@ -182,7 +182,7 @@ def kappa_by_arm(table: pd.DataFrame, *, part: str = "test", synthetic: bool = F
     axis.set(yticks=range(len(table)), yticklabels=list(table["arm"]), xlabel=f"kappa, {part} part",
              ylim=(len(table) - 0.4, -0.9))  # fmt: skip
     told = "; ".join(f"{r.arm} {r.kappa:.2f}, {r.kappa_low:.2f} to {r.kappa_high:.2f}" for r in table.itertuples())
-    return Picture(figure, f"Kappa of each start with its interval: {told}.", synthetic=synthetic)
+    return Picture(figure, f"Kappa of each arm with its interval: {told}.", synthetic=synthetic)
 
 
 def _axes(rows: int, columns: int, *, size: Sequence[float]):

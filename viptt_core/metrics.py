@@ -1,10 +1,11 @@
-"""Agreement between true and predicted classes: kappa, accuracy, per class, bootstrap intervals."""
+"""Agreement between true and predicted classes: kappa, accuracy, ROC area, per class, bootstrap intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
+from scipy.stats import rankdata
 
 from viptt_core.errors import SettingError
 
@@ -60,6 +61,37 @@ def accuracy(y_true, y_pred) -> float:
     """Share of predictions that are right, 0..1."""
     table = confusion_matrix(y_true, y_pred)
     return float(np.trace(table) / table.sum())
+
+
+def roc_auc(y_true, probabilities) -> float:
+    """Area under the ROC curve, averaged over the classes, each against the rest; ties count half.
+
+    Args:
+        y_true: int [N], classes 0..K-1.
+        probabilities: float [N, K], or any scores that rank the cases of a class alike.
+
+    Returns:
+        0..1, 0.5 for chance; with two classes that of the second. nan where a class has no case, or all.
+
+    Raises:
+        SettingError: shapes that do not fit.
+
+    Source:
+        Hanley & McNeil (1982), Radiology 143, 29-36: the Mann-Whitney statistic.
+    """
+    y_true, scores = np.asarray(y_true), np.asarray(probabilities)
+    if scores.ndim != 2 or y_true.shape != scores.shape[:1] or not len(y_true) or scores.shape[1] < 2:
+        what = f"labels have shape {y_true.shape}, probabilities {scores.shape}."
+        raise SettingError(what, remedy="Give [N] and [N, K].")
+    positive = y_true[:, None] == np.arange(scores.shape[1])
+    if scores.shape[1] == 2:
+        positive, scores = positive[:, 1:], scores[:, 1:]
+    n_positive = positive.sum(axis=0)
+    n_pairs = n_positive * (len(y_true) - n_positive)
+    if not n_pairs.all():
+        return float("nan")
+    above = (rankdata(scores, axis=0) * positive).sum(axis=0) - n_positive * (n_positive + 1) / 2
+    return float((above / n_pairs).mean())
 
 
 def per_class(y_true, y_pred, n_classes: int) -> dict[str, np.ndarray]:

@@ -9,10 +9,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from viptt_core.env import artifact_root, provenance
+from viptt_core.env import artifact_root, code_version, provenance
 from viptt_core.errors import DataError
 from viptt_core.papermill_io import PREFIX, source_sha256
-from viptt_core.results import SCORE_COLUMNS, SUMMARY_MIME, code_version
+from viptt_core.results import SCORE_COLUMNS, SUMMARY_MIME
 
 PUBLISHED = ("00_data", "01_pretrain", "02_finetune", "06_performance")
 READS = {"06_performance": "benchmarks/results/*.json"}  # result files a notebook reads, besides what it makes itself

@@ -6,18 +6,18 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from viptt_core.env import artifact_root, code_version  # noqa: F401 (others import it from here)
+from viptt_core.env import artifact_root
 from viptt_core.errors import DataError, StorageError
-from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa
+from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, roc_auc
 
 SUMMARY_MIME = "application/vnd.viptt.summary+json"
-SCORE_COLUMNS = ["arm", "n", "kappa", "kappa_low", "kappa_high", "accuracy", "accuracy_low", "accuracy_high"]
+SCORES = ("kappa", "accuracy", "auc")
+SCORE_COLUMNS = ["arm", "n", *(f"{score}{end}" for score in SCORES for end in ("", "_low", "_high"))]
 
 
 @dataclass(frozen=True)
@@ -133,35 +133,32 @@ class Summary:
     Beside the HTML a machine-readable copy goes into the notebook, which `viptt summary` prints.
 
     Args:
-        predictions: See `Run.predictions`, any number of arms.
+        predictions: See `Run.predictions`, any number of tables and arms: of runs, of baselines.
         part: "test", or "validation" for the paper's own, selection-biased reading.
         level: Coverage of the intervals.
         caveat: A sentence shown under the table.
         synthetic: Whether the clips were simulated; the table then says so.
     """
 
-    def __init__(self, predictions: pd.DataFrame, *, part: str = "test", level: float = 0.95, caveat: str = "",
+    def __init__(self, *predictions: pd.DataFrame, part: str = "test", level: float = 0.95, caveat: str = "",
                  synthetic: bool = False) -> None:  # fmt: skip
         rows = []
+        predictions = pd.concat(predictions, ignore_index=True)
         for arm, rows_of_arm in predictions[predictions["part"] == part].groupby("arm", sort=False):
             y_true, y_pred = rows_of_arm["label"].to_numpy(), predicted_classes(rows_of_arm)
-            interval = partial(bootstrap_ci, y_true=y_true, y_pred=y_pred, level=level,
-                               groups=rows_of_arm["group"].to_numpy())  # fmt: skip
-            rows.append({
-                "arm": arm, "n": len(y_true),
-                "kappa": cohen_kappa(y_true, y_pred), **_bounds("kappa", interval(cohen_kappa)),
-                "accuracy": accuracy(y_true, y_pred), **_bounds("accuracy", interval(accuracy)),
-            })  # fmt: skip
+            probabilities = rows_of_arm[class_names_of(rows_of_arm)].to_numpy()
+            row = {"arm": arm, "n": len(y_true)}
+            for score, statistic, predicted in (
+                ("kappa", cohen_kappa, y_pred), ("accuracy", accuracy, y_pred), ("auc", roc_auc, probabilities)
+            ):  # fmt: skip
+                row[score] = statistic(y_true, predicted)
+                row[f"{score}_low"], row[f"{score}_high"] = bootstrap_ci(
+                    statistic, y_true, predicted, level=level, groups=rows_of_arm["group"].to_numpy()
+                )
+            rows.append(row)
         self.table = pd.DataFrame(rows, columns=SCORE_COLUMNS)
         self.part, self.level, self.synthetic = part, level, synthetic
         self.caveat = ("Synthetic data: this says nothing about patients. " if synthetic else "") + caveat
-
-    def add_baselines(self, accuracies: dict[str, float]) -> Summary:
-        """Add rows that have an accuracy only, see `baselines.baseline_accuracies`."""
-        n = self.table["n"].iloc[0]
-        rows = pd.DataFrame([{"arm": name, "n": n, "accuracy": value} for name, value in accuracies.items()])
-        self.table = pd.concat([self.table, rows], ignore_index=True)
-        return self
 
     def __str__(self) -> str:
         return f"{self._shown().to_string(index=False)}\n{self._footer()}"
@@ -180,20 +177,17 @@ class Summary:
     def _shown(self) -> pd.DataFrame:
         percent = f"{self.level * 100:g} %"
         shown = self.table[["arm", "n"]].copy()
-        for name in ("kappa", "accuracy"):
-            shown[name] = self.table[name].map(_three_digits)
+        for score in SCORES:
+            name = "AUC" if score == "auc" else score
+            shown[name] = self.table[score].map(_three_digits)
             shown[f"{name}, {percent} interval"] = [
                 "" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
-                for low, high in zip(self.table[f"{name}_low"], self.table[f"{name}_high"], strict=True)
+                for low, high in zip(self.table[f"{score}_low"], self.table[f"{score}_high"], strict=True)
             ]
         return shown
 
     def _footer(self) -> str:
         return f"{self.part} part, bootstrap over groups. {self.caveat}".strip()
-
-
-def _bounds(name: str, interval: tuple[float, float]) -> dict[str, float]:
-    return {f"{name}_low": interval[0], f"{name}_high": interval[1]}
 
 
 def _three_digits(value: float) -> str:

@@ -19,9 +19,9 @@ from viptt_core.store import ClipSet, Item, build_clip_set
 
 # Synthetic scans are simulated on a grid this much finer than asked for, then prepared as real ones.
 PHANTOM_OVERSAMPLING = 2
-# Modules that decide the pixels, see `scans.DECODER`.
-PHANTOM_CODE = ("ct", "nifti", "synthetic.phantom", "synthetic.patient", "synthetic.render")
-ACTIONS_CODE = ("video", "synthetic.actions", "synthetic.choreography")
+# Modules that decide pixels, labels and groups, see `scans.DECODER`.
+PHANTOM_CODE = ("ct", "nifti", "datasets.simulated", "synthetic.phantom", "synthetic.patient", "synthetic.render")
+ACTIONS_CODE = ("video", "datasets.simulated", "synthetic.actions", "synthetic.choreography")
 
 
 def phantom(root: None = None, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZE,

@@ -1,0 +1,229 @@
+"""`viptt data`: what it prints, what it hands on, and its exit codes."""
+
+import json
+import sys
+import zipfile
+from types import SimpleNamespace
+
+import pytest
+
+from viptt_core import registry
+from viptt_core.cli import main
+from viptt_core.registry import RemoteFile, data_source, load_registry
+
+
+@pytest.fixture
+def check(monkeypatch):
+    """Stands in for viptt_core.check; `calls` keeps what it was given, `spoils` decides its verdict."""
+    stand_in = SimpleNamespace(calls=[], spoils=False)
+
+    class Report:
+        spoils = property(lambda self: stand_in.spoils)
+
+        def __str__(self):
+            return "the report"
+
+        def to_dict(self):
+            return {"spoils": self.spoils, "files": 3}
+
+    def check_dataset(name, root, **settings):
+        print("reading")  # must not get into the JSON
+        stand_in.calls.append((name, root, settings))
+        return Report()
+
+    stand_in.check_dataset = check_dataset
+    monkeypatch.setitem(sys.modules, "viptt_core.check", stand_in)
+    return stand_in
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Downloads copy nothing and unpack nothing: they write what they would have fetched."""
+    asked = []
+
+    def download(url, path, *, size=None, checksum="", progress=True):
+        asked.append((url, checksum))
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("TOY/a/1.avi", b"one")
+        else:
+            path.write_bytes(b"content")
+        return path
+
+    monkeypatch.setattr("viptt_core.download.download", download)
+    return asked
+
+
+def test_list_names_every_set_and_what_is_here(private_root, capsys):
+    (private_root / "data" / "imageclef").mkdir(parents=True)
+    (private_root / "data" / "imageclef" / "TRN_0001.nii.gz").write_bytes(b"x")
+    (private_root / "data" / "ucf50").mkdir()
+    (private_root / "data" / "ucf50" / ".UCF50.rar.part").write_bytes(b"x")
+    assert main(["data", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(load_registry())
+    here = {line.split()[0]: line[lines[0].index("HERE"):].split("  ")[0] for line in lines}
+    assert here["imageclef"] == "yes" and here["ucf50"] == "no" and here["phantom"] == "built in"
+    assert "3.2 GB" in lines[1] and "CC BY-NC-ND 3.0" in "\n".join(lines)
+
+
+@pytest.mark.parametrize("name", list(load_registry()))
+def test_info_says_all_there_is(name, capsys):
+    assert main(["data", "info", name]) == 0
+    text, source = capsys.readouterr().out, data_source(name)
+    for part in (source.about, source.licence, source.citation, source.page, *source.notes, *source.steps):
+        assert part in text
+    assert all(line.strip() in text for line in source.layout.split("\n"))
+    assert "{root}" not in text and ("papermill" in text) == (source.kind != "example")
+
+
+def test_info_counts_what_is_in_a_folder(tmp_path, capsys):
+    root = tmp_path / "my scans"
+    for name in ("TRN_0001.nii.gz", "TRN_0002.nii.gz", "masks1/TRN_0001.nii.gz", ".cache/x"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"1234")
+    (root / "labels.csv").write_text("FileName,TypeOfTB\nTRN_0001.nii.gz,2\nTRN_0002.nii.gz,2\n")
+    assert main(["data", "info", "imageclef", str(root), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["expected"]["files"] == 917 and told["name"] == "imageclef"
+    contents = told["contents"]
+    assert contents["files"] == 4 and contents["folders"] == {".": 3, "masks1": 1}
+    assert contents["endings"] == {".csv": 1, ".nii.gz": 3} and contents["labels"] == {"2": 2}
+    assert contents["bytes"] == 12 + (root / "labels.csv").stat().st_size
+    assert main(["data", "info", "imageclef", str(root)]) == 0
+    text = capsys.readouterr().out
+    assert "2 of type 2" in text and f"-p data_root '{root}'" in text
+    assert main(["data", "info", "imageclef", str(tmp_path / "none")]) == 1
+    assert "none: no such file or folder" in capsys.readouterr().err
+
+
+def test_medmnist_info_lists_the_six_sets(capsys):
+    assert main(["data", "info", "medmnist3d", "--json"]) == 0
+    sets = json.loads(capsys.readouterr().out)["sets"]
+    assert len(sets) == 6 and sets["nodulemnist3d"]["n_samples"] == {"train": 1158, "val": 165, "test": 310}
+
+
+def test_get_fetches_checks_and_says_what_to_type(private_root, check, no_network, capsys):
+    assert main(["data", "get", "medmnist3d", "--subset", "fracturemnist3d", "--pixels", "64", "--jobs", "1"]) == 0
+    place = private_root / "data" / "medmnist3d" / "fracturemnist3d_64.npz"
+    (url, checksum), = no_network
+    assert url.endswith("fracturemnist3d_64.npz?download=1") and checksum == "md5:f01d7e6316aedf4210da0da5b7437b42"
+    (name, root, settings), = check.calls
+    assert (name, root) == ("medmnist3d", place) and settings["n_jobs"] == 1 and settings["preset"] == "paper"
+    text = capsys.readouterr().out
+    assert "the report" in text and f"-p dataset medmnist3d -p data_root {place}" in text
+
+
+def test_get_names_archives_that_can_go(tmp_path, check, no_network, monkeypatch, capsys):
+    files = (RemoteFile("https://example.org/Toy.zip", unpack=True, folder="UCF50"),)
+    toy = registry.DataSource(**(vars(data_source("ucf50")) | {"files": files, "size": 10}))
+    monkeypatch.setattr(registry, "data_source", lambda name: toy)
+    assert main(["data", "get", "ucf50", "--root", str(tmp_path), "--no-check"]) == 0
+    text = capsys.readouterr().out
+    assert f"No longer needed: rm {tmp_path / 'Toy.zip'}" in text and not check.calls
+    assert f"-p dataset ucf50 -p data_root {tmp_path / 'UCF50'}" in text
+    assert (tmp_path / "UCF50" / "a" / "1.avi").read_bytes() == b"one"
+
+
+def test_get_with_a_faulty_set_exits_with_one(check, no_network, monkeypatch, capsys):
+    check.spoils = True
+    monkeypatch.setattr("viptt_core.cli_data._use_lines", lambda *_: ["papermill"])
+    assert main(["data", "get", "medmnist3d", "--preset", "demo"]) == 1
+    out, err = capsys.readouterr()
+    assert "the report" in out and "Next" not in out and "Mend this first" in err
+    assert check.calls[0][2]["preset"] == "demo"
+
+
+def test_get_of_a_restricted_set_says_how_until_files_are_there(private_root, check, capsys):
+    assert main(["data", "get", "imageclef"]) == 1
+    error = capsys.readouterr().err
+    assert "1. Register at https://www.aicrowd.com" in error and "5. Run: viptt data check imageclef" in error
+    assert not check.calls and "Traceback" not in error
+    root = private_root / "data" / "imageclef"
+    root.mkdir(parents=True)
+    assert main(["data", "get", "imageclef"]) == 1  # still empty
+    (root / "TRN_0001.nii.gz").write_bytes(b"x")
+    assert main(["data", "get", "imageclef"]) == 0
+    assert check.calls[0][:2] == ("imageclef", root)
+    assert f"-p dataset imageclef -p data_root {root}" in capsys.readouterr().out
+    assert main(["data", "get", "lungpetctdx", "--root", str(root)]) == 1  # only ever shown
+
+
+def test_synthetic_sets_need_nothing_or_become_files(tmp_path, check, monkeypatch, capsys):
+    assert main(["data", "get", "actions"]) == 0
+    text = capsys.readouterr().out
+    assert "nothing to get" in text and "-p dataset actions" in text and not check.calls
+    written = []
+    monkeypatch.setattr("viptt_core.synthetic.phantom.write_imageclef", lambda root, n, **_: written.append(n) or root)
+    monkeypatch.setattr("viptt_core.synthetic.actions.write_ucf50", lambda root, **_: written.append("v") or root)
+    assert main(["data", "get", "phantom", "--root", str(tmp_path / "s")]) == 0
+    assert main(["data", "get", "actions", "--root", str(tmp_path / "v")]) == 0
+    assert [call[:2] for call in check.calls] == [("imageclef", tmp_path / "s"), ("ucf50", tmp_path / "v")]
+    text = capsys.readouterr().out
+    assert f"-p dataset imageclef -p data_root {tmp_path / 's'}" in text and "Synthetic chest CT is in" in text
+    assert f"-p dataset ucf50 -p data_root {tmp_path / 'v'}" in text and written == [20, "v"]
+
+
+def test_get_decodes_for_a_preset(check, no_network, monkeypatch, capsys):
+    asked = []
+
+    def load_for(preset, name, root, **settings):
+        asked.append((preset.name, name, root.name))
+        return SimpleNamespace(report=lambda: "3 clips")
+
+    monkeypatch.setitem(sys.modules, "viptt_core.datasets", SimpleNamespace(load_for=load_for))
+    assert main(["data", "get", "medmnist3d", "--preset", "study"]) == 0
+    assert asked == [("study", "medmnist3d", "nodulemnist3d.npz")] and "3 clips" in capsys.readouterr().out
+    before = len(no_network), len(check.calls)
+    assert main(["data", "get", "medmnist3d", "--preset", "studi"]) == 1
+    assert (len(no_network), len(check.calls)) == before
+
+
+def test_check_hands_its_settings_on_and_prints_pure_json(tmp_path, check, capsys):
+    own = ["--labels", "l.csv", "--file-column", "f", "--label-column", "d", "--patient-column", "p",
+           "--group-pattern", "(g)", "--classes", "a,b", "--masks", "masks2"]  # fmt: skip
+    assert main(["data", "check", "folder", str(tmp_path), "--json", "--reread", "--jobs", "2", *own]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"spoils": False, "files": 3} and err == "reading\n"
+    (name, root, settings), = check.calls
+    assert (name, root) == ("folder", tmp_path)
+    assert settings == {
+        "preset": "paper", "n_jobs": 2, "progress": True, "reread": True, "labels": "l.csv", "file_column": "f",
+        "label_column": "d", "patient_column": "p", "group_pattern": "(g)", "classes": "a,b", "masks": "masks2",
+    }  # fmt: skip
+
+
+def test_check_leaves_out_what_was_not_said(tmp_path, check, capsys):
+    assert main(["data", "check", "mosmed", str(tmp_path), "--preset", "demo"]) == 0
+    assert capsys.readouterr().out == "the report\n"
+    assert set(check.calls[0][2]) == {"preset", "n_jobs", "progress", "reread"}
+    assert check.calls[0][2]["n_jobs"] >= 1 and check.calls[0][2]["preset"] == "demo"
+
+
+def test_check_exits_with_one_when_something_spoils(tmp_path, check, capsys):
+    check.spoils = True
+    assert main(["data", "check", "ucf50", str(tmp_path)]) == 1
+    assert main(["data", "check", "ucf50", str(tmp_path), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out.split("the report\n")[1])["spoils"] is True
+
+
+@pytest.mark.parametrize("arguments", [["check", "ucf5", "x"], ["get", "ucf5"], ["info", "ucf5"]])
+def test_an_unknown_set_names_the_near_one(arguments, check, capsys):
+    assert main(["data", *arguments]) == 1
+    assert "Did you mean 'ucf50'" in capsys.readouterr().err
+    assert main(["data", "check", "lungpetctdx", "x"]) == 1  # nothing is trained on it
+
+
+@pytest.mark.parametrize("command", [[], ["list"], ["info"], ["get"], ["check"]])
+def test_help_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["data", *command, "--help"])
+    assert stopped.value.code == 0 and f"viptt data {(command or ['list'])[0]}" in capsys.readouterr().out
+
+
+def test_wrong_usage_exits_with_two():
+    for arguments in (["data"], ["data", "get", "ucf50", "--pixels", "32"], ["data", "check", "ucf50"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2

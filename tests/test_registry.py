@@ -1,0 +1,203 @@
+"""The registry of data sets: complete, well formed, and its sets fetched from a server on this machine."""
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from loopback import file as sent
+from loopback import serve
+
+from viptt_core import registry
+from viptt_core.constants import TB_CLASSES, TB_TRAIN_COUNTS, UCF_CLASSES, UCF_FRAME_SIZE, UCF_GROUPS
+from viptt_core.errors import DataError, SettingError, StorageError
+from viptt_core.registry import DataSource, RemoteFile, data_source, fetch, load_registry, parse_source, remote_files
+
+NAMES = ("ucf50", "ucf101", "imageclef", "medmnist3d", "mosmed", "folder", "phantom", "actions")
+TABLE = {
+    "title": "T", "about": "A", "kind": "scan", "role": "fine-tuning", "licence": "L", "access": "download",
+    "steps": ["S"], "layout": "x",
+}  # fmt: skip
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def server():
+    with serve() as loopback:
+        yield loopback
+
+
+def zipped(**files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name.replace("__", "/") + ".avi", content)
+    return buffer.getvalue()
+
+
+def source_of(*files: RemoteFile, **fields) -> DataSource:
+    values = {**TABLE, "name": "toy", "steps": tuple(TABLE["steps"]), "files": files}
+    return DataSource(**(values | fields))
+
+
+def test_every_adapter_has_an_entry():
+    from viptt_core.datasets import ADAPTERS
+
+    assert set(ADAPTERS) <= set(load_registry())
+
+
+@pytest.mark.parametrize("source", load_registry().values(), ids=lambda source: source.name)
+def test_an_entry_is_whole_and_well_formed(source):
+    assert source.kind in ("video", "scan", "volume", "any", "example")
+    assert set(source.role.split(" or ")) <= {"pretraining", "fine-tuning", "example"}
+    assert source.access in registry.ACCESS
+    assert source.steps and source.layout
+    for url in (source.page, source.licence_url, *(file.url for file in source.files)):
+        assert not url or url.startswith("https://")
+    if source.access in ("download", "registration", "request"):
+        assert source.page and source.citation and source.bibtex
+    if source.access == "download" and source.name != "medmnist3d":
+        assert source.files and source.size > 1e9
+    for file in source.files:
+        assert not file.checksum or registry.CHECKSUM_PATTERN.fullmatch(file.checksum)
+    counts = source.expected.class_counts
+    if counts:
+        assert sum(counts.values()) == source.expected.files and len(counts) == source.expected.classes
+    for train, test in source.expected.folds.values():
+        assert train + test == source.expected.files
+    assert source.to_dict()["expected"]["classes"] == source.expected.classes
+
+
+def test_the_registry_agrees_with_the_constants():
+    tb, ucf = data_source("imageclef").expected, data_source("ucf50").expected
+    assert tb.class_counts == dict(zip(TB_CLASSES, TB_TRAIN_COUNTS, strict=True)) and tb.test_files == 421
+    assert tuple(ucf.long_clips) == UCF_CLASSES and sum(ucf.long_clips.values()) == 1366
+    assert ucf.frame_size == UCF_FRAME_SIZE[::-1] and ucf.groups_per_class == UCF_GROUPS
+    assert set(NAMES) <= set(load_registry())
+
+
+def test_citations_stand_in_the_books_references():
+    text = (REPOSITORY / "book" / "references.bib").read_text(encoding="utf-8")
+    for source in load_registry().values():
+        for key in source.bibtex:
+            assert f"{{{key}," in text
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"licnce": "MIT"}, "Did you mean 'licence'"),
+        ({"files": [{"url": "https://x/y.rar", "unpck": True}]}, "Did you mean 'unpack'"),
+        ({"files": [{"url": "https://x/y.rar", "checksum": "md5:12"}]}, "checksum of .toy.files."),
+        ({"expected": {"clases": 5}}, "Did you mean 'classes'"),
+        ({"expected": {"classes": "5"}}, "classes of .toy.expected. is '5'"),
+        ({"access": "dowload"}, "Did you mean 'download'"),
+        ({"steps": "one"}, "steps of .toy. is 'one'"),
+        ({"size": True}, "size of .toy. is True"),
+    ],
+)
+def test_a_faulty_entry_is_rejected(change, message):
+    with pytest.raises(SettingError, match=message):
+        parse_source("toy", TABLE | change)
+    assert parse_source("toy", TABLE).steps == ("S",)
+
+
+def test_a_missing_field_and_an_unknown_name_are_named():
+    with pytest.raises(SettingError, match="lacks licence"):
+        parse_source("toy", {key: value for key, value in TABLE.items() if key != "licence"})
+    with pytest.raises(SettingError, match="Did you mean 'ucf101'"):
+        data_source("ucf11")
+
+
+def test_medmnist_files_come_with_the_packages_address_and_md5():
+    small, = remote_files("medmnist3d")
+    assert small.name == "nodulemnist3d.npz" and small.url.startswith("https://zenodo.org/records/10519652/")
+    assert small.checksum == "md5:8755a7e9e05a4d9ce80a24c3e7a256f3"
+    large, = remote_files("medmnist3d", subset="nodulemnist3d", pixels=64)
+    assert large.name == "nodulemnist3d_64.npz" and large.checksum == "md5:c47c5b7d457bf6332200d2ea6d64ecd8"
+    assert len(registry.medmnist_sets()) == 6
+    for wrong in ({"subset": "nodulemnist"}, {"subset": "pathmnist"}, {"pixels": 32}):
+        with pytest.raises(SettingError):
+            remote_files("medmnist3d", **wrong)
+    with pytest.raises(SettingError, match="no subsets"):
+        remote_files("ucf50", subset="nodulemnist3d")
+
+
+def test_a_set_is_downloaded_unpacked_and_not_asked_for_again(server, tmp_path):
+    server.script(sent(zipped(Toy__a__1=b"one", Toy__b__2=b"two")), sent(zipped(x=b"x", y=b"y")))
+    files = (RemoteFile(f"{server.url}/Toy.zip", unpack=True, folder="TOY"),
+             RemoteFile(f"{server.url}/lists.zip", unpack=True))  # fmt: skip
+    root = tmp_path / "new" / "toy"
+    assert fetch(source_of(*files), root, progress=False) == root
+    assert (root / "TOY" / "a" / "1.avi").read_bytes() == b"one"  # the archive's only folder got its name
+    assert sorted(path.name for path in (root / "lists").iterdir()) == ["x.avi", "y.avi"]
+    assert (root / "Toy.zip").is_file() and not list(root.glob(".*.unpacked"))
+
+    assert server.paths == ["/Toy.zip", "/lists.zip"]
+    (root / "Toy.zip").unlink()  # the reader is told that it may go
+    assert fetch(source_of(files[0]), root, progress=False) == root / "TOY"
+    assert fetch(source_of(*files), root, progress=False) == root
+    assert server.paths == ["/Toy.zip", "/lists.zip"]
+
+
+def test_an_interrupted_renaming_goes_on(server, tmp_path):
+    server.script(sent(zipped(Toy__a__1=b"one")))
+    source = source_of(RemoteFile(f"{server.url}/Toy.zip", unpack=True, folder="TOY"))
+    inner = tmp_path / ".TOY.unpacked" / "Toy" / "a"
+    inner.mkdir(parents=True)
+    (inner / "1.avi").write_bytes(b"one")
+    assert fetch(source, tmp_path, progress=False) == tmp_path / "TOY"
+    assert (tmp_path / "TOY" / "a" / "1.avi").is_file() and not (tmp_path / ".TOY.unpacked").exists()
+
+
+def test_a_single_file_is_verified_and_given_as_the_data_root(server, tmp_path):
+    server.script(sent(b"content"))
+    digest = hashlib.md5(b"content").hexdigest()
+    good = RemoteFile(f"{server.url}/toy.npz?download=1", size=7, checksum=f"md5:{digest}")
+    assert fetch(source_of(good), tmp_path, progress=False) == tmp_path / "toy.npz"
+    bad = RemoteFile(f"{server.url}/toy.npz", checksum=f"md5:{'0' * 32}")
+    with pytest.raises(DataError):
+        fetch(source_of(bad), tmp_path / "other", progress=False)
+    assert not (tmp_path / "other" / "toy.npz").exists()
+
+
+def test_the_default_folder_is_below_data(server, private_root):
+    server.script(sent(b"content"))
+    place = fetch(source_of(RemoteFile(f"{server.url}/toy.npz")), progress=False)
+    assert place == private_root / "data" / "toy" / "toy.npz"
+    assert data_source("ucf50").default_data_root == private_root / "data" / "ucf50" / "UCF50"
+
+
+@pytest.mark.parametrize("name", ["imageclef", "mosmed", "folder", "lungpetctdx"])
+def test_what_cannot_be_downloaded_says_how_to_get_it(name, tmp_path):
+    with pytest.raises(DataError, match="cannot be fetched") as stopped:
+        fetch(name, tmp_path / "x")
+    for number, step in enumerate(data_source(name).steps, 1):
+        assert f"{number}. {step}" in str(stopped.value)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_full_disk_stops_before_anything_is_asked_for(server, tmp_path, monkeypatch):
+    usage = registry.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(registry.shutil, "disk_usage", lambda _: usage._replace(free=2_000_000_000))
+    archive = RemoteFile(f"{server.url}/Toy.zip", unpack=True)
+    with pytest.raises(StorageError, match=r"needs 2\.1 GB, free are 2\.0 GB"):
+        fetch(source_of(archive, size=1_000_000_000), tmp_path / "a", progress=False)
+    assert not server.paths and not (tmp_path / "a").exists()
+    (tmp_path / ".Toy.zip.part").write_bytes(bytes(200_000_000))  # has come already
+    assert registry._bytes_needed(source_of(archive, size=1_000_000_000), (archive,), tmp_path) == 1_900_000_000
+
+
+@pytest.mark.parametrize("size, text", [(None, ""), (999, "999 bytes"), (113943, "113.9 kB"), (3233554570, "3.2 GB")])
+def test_sizes_are_readable(size, text):
+    assert registry.format_size(size) == text
+
+
+@pytest.mark.parametrize("page", ["data/README.md", "book/data.md"])
+def test_the_tables_of_the_pages_are_the_registrys(page):
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    assert registry.registry_table() in text, (
+        f"the table of {page} is not the registry's: paste the output of "
+        'python -c "from viptt_core.registry import registry_table; print(registry_table())"'
+    )
