@@ -14,17 +14,27 @@
 # # The data: videos and scans are one thing
 #
 # **Aim.** See what the model reads. A video is a pile of frames, a CT scan is a pile of slices; after
-# loading, both are the same array, and that is the paper's idea.
+# loading, both are the same array, and that is the paper's idea. On the way: what the preparation keeps and
+# what it throws away, and how much a careless split gives away.
 #
-# **Runtime.** About two minutes on two CPU cores the first time, seconds after that. No GPU, no download.
+# **Runtime.** About two minutes on two CPU cores the first time, half a minute after that. No GPU, no download.
 
 # %%
 from viptt_core.datasets import load_for
 from viptt_core.experiment import plan_experiment
 from viptt_core.figures import class_balance, show_clips
+from viptt_core.figures_data import (
+    group_structure,
+    hu_windows,
+    leakage_chart,
+    phantom_types,
+    sampling_of_scan,
+    sampling_of_video,
+)
+from viptt_core.leakage import measure_leakage
 from viptt_core.papermill_io import check_parameters
 from viptt_core.splits import make_split
-from viptt_core.viewer import view_clip
+from viptt_core.viewer import browse_clips, view_clip
 
 # %% tags=["parameters"]
 dataset: str = "phantom"  # scans: "phantom" (synthetic) or "imageclef"
@@ -32,6 +42,8 @@ data_root: str = ""  # folder of the scans and their label CSV; empty for "phant
 pretrain_dataset: str = "actions"  # videos: "actions" (synthetic) or "ucf50"
 pretrain_root: str = ""  # folder with one folder of videos a class; empty for "actions"
 group_pattern: str = ""  # which part of a video's name is its group; empty: UCF's v_Class_gNN
+real_scan: str = "data/lungpetctdx/A0001.nii.gz"  # one CT scan for the HU windows; a phantom where it is absent
+real_scan_credit: str = "Lung-PET-CT-Dx"  # source and licence of that scan, written below it: change both
 preset: str = "demo"  # "paper", "corrected", "demo" or "study"
 n_scans: int = 0  # number of phantoms; 0: as the preset says
 n_videos: int = 0  # number of synthetic videos; 0: as the preset says
@@ -43,54 +55,164 @@ check_parameters(globals())
 plan = plan_experiment(preset, seed=seed, device="cpu")
 
 # %% [markdown]
-# ## Videos
-# Ten human activities. Clips of one *group* share the person, the place and the camera: a split that
-# puts them on both sides tests memory, not understanding.
+# ## A clip
+# Videos of ten human activities. A *clip* is the frames of one video, in grey, on one grid: an array
+# `[T, H, W]`, time first. The set is an array `[N, T, H, W]`, with a label, a group and a name for each clip.
 
 # %%
 videos = load_for(
-    plan.preset, pretrain_dataset, pretrain_root,
-    n=n_videos or None, group_pattern=group_pattern, on_error=on_error,
+    plan.preset,
+    pretrain_dataset,
+    pretrain_root,
+    n=n_videos or None,
+    group_pattern=group_pattern,
+    on_error=on_error,
 )
 print(videos.report())
+
+# %% [markdown]
+# One row a class, a few of its frames from first to last.
 
 # %%
 show_clips(videos)
 
+# %% [markdown]
+# ## A volume
+# A CT scan measures how strongly each small box of the body (a *voxel*) weakens X-rays, in Hounsfield units
+# (HU): air is -1000, water 0, bone several hundred. An eye or a model that gets grey levels sees only a
+# *window* of that scale: what lies below is black, what lies above is white. The paper keeps -1000 to 400 HU.
+# That holds lung and soft tissue, though with little contrast within either; a radiologist changes the window.
+
 # %%
-class_balance(videos)
+hu_windows(real_scan, credit=real_scan_credit)
 
 # %% [markdown]
-# ## Scans
-# Chest CT in Hounsfield units, cut to the window from -1000 (air) to 400 (bone), resampled to the same
-# grid as the videos. Five types of tuberculosis, as unequal in number as in the benchmark.
+# The task has five types of tuberculosis. Here they are in the paper's window, simulated, since the
+# benchmark's scans may not be shown: below each slice the same one with the finding outlined.
 
 # %%
-scans = load_for(plan.preset, dataset, data_root, n=n_scans or None, on_error=on_error)
+phantom_types()
+
+# %% [markdown]
+# A *volume* is a scan in that window on the videos' grid, slices first: `[T, H, W]` again. From here on
+# nothing asks which of the two it was.
+
+# %%
+scans = load_for(
+    plan.preset,
+    dataset,
+    data_root,
+    n=n_scans or None,
+    on_error=on_error,
+)
 print(scans.report())
 
 # %%
 show_clips(scans)
 
+# %% [markdown]
+# ## What the sampling keeps
+# A scan has some hundred slices, the grid has fewer. The slices between two that are read never reach the
+# model, and with them small nodules. Here is the same simulated chest, seen from the front.
+
+# %%
+sampling_of_scan()
+
+# %% [markdown]
+# Of a video, only the start is read: the authors take the first 70 frames; the preset `demo` takes fewer
+# frames and skips some between them. An activity that shows itself late is not seen.
+
+# %%
+sampling_of_video(
+    {
+        "paper": (70, 1),
+        "this run": (plan.preset.frames, plan.preset.stride),
+    }
+)
+
+# %% [markdown]
+# ## Page through it
+# Choose a clip; then drag the slider, use the arrow keys on it, press play, or turn the wheel on the picture.
+
+# %%
+browse_clips(scans)
+
+# %% [markdown]
+# And a video, in the same viewer:
+
+# %%
+view_clip(videos, 0)
+
+# %% [markdown]
+# ## How many of each
+# The five types are as unequal in number as in the benchmark: a model that only ever names the largest
+# class looks better than it is, which is why the score is Cohen's kappa.
+
 # %%
 class_balance(scans)
 
+# %%
+class_balance(videos)
+
 # %% [markdown]
-# Page through one scan: drag the slider, use the arrow keys on it, or turn the wheel on the picture.
+# ## Groups, and what a split by clip gives away
+# Clips of one *group* share the person, the place and the camera: in UCF50 they are cut from the same video.
+# The authors split by clip, which puts parts of one group on both sides. Split by group, none straddles.
 
 # %%
-view_clip(scans, 0)
+by_clip = make_split("authors", videos, stage="pretrain", seed=seed)
+by_group = make_split("group", videos, stage="pretrain", seed=seed)
+group_structure(
+    videos,
+    {"by clip, as the authors": by_clip, "by group": by_group},
+)
+
+# %% [markdown]
+# How much does that matter? A probe that cannot understand anything shows it: it looks for the training clip
+# whose coarse pixels are nearest and takes its class. On synthetic videos this shows that the measure works;
+# for UCF50 or your own set, run this page with `pretrain_dataset` and `pretrain_root`.
+
+# %%
+leakage = measure_leakage(videos)
+leakage
+
+# %%
+leakage_chart(leakage)
+
+# %% [markdown]
+# And the scans:
+
+# %%
+measure_leakage(scans)
 
 # %% [markdown]
 # ## Who trains, who validates, who tests
-# The test part is seen once, at the end. Groups (source videos, patients) are never split, except by
-# the `paper` preset, which repeats what the authors did.
+# Learning rate, stopping and checkpoint see the validation part only; the test part is seen once, at the end.
+# Groups (source videos, patients) are never split, except by the preset `paper`, which repeats what the
+# authors did. A set that was published with parts keeps them.
 
 # %%
 print("videos:", make_split(plan.preset.splits, videos, stage="pretrain", seed=seed).sizes())
 print("scans: ", make_split(plan.preset.splits, scans, stage="finetune", seed=seed).sizes())
 
 # %% [markdown]
+# ## Your own data
+# Before training, let every file be read once. In a shell:
+#
+# ```
+# viptt data list
+# viptt data check imageclef FOLDER
+# ```
+#
+# The check names unreadable files, scans that are not in HU, turned axes, duplicates under two names and
+# more, and ends with exit code 1 when something would spoil a run. Then run this page on the set:
+#
+# ```
+# papermill notebooks/00_data.py out.ipynb -p dataset imageclef -p data_root FOLDER
+# ```
+
+# %% [markdown]
 # ## Recap
-# Videos and scans are both `uint8` clips with labels and groups. What was left out is listed above.
+# Videos and scans are both `uint8` clips with labels and groups. The window and the sampling decide what can
+# be seen at all, the split decides what a score means. What was left out is listed above.
 # Next: [pretraining](01_pretrain).

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import requests
 import torch
 from scipy.special import expit
 
@@ -138,8 +139,8 @@ def test_settings_that_do_not_exist_are_refused(bad, hint):
 
 def test_imagenet_weights_out_of_reach_say_where_to_put_them(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.download_url_to_file", _no_network)
-    with pytest.raises(DataError, match=r"put this file into .*checkpoints"):
+    monkeypatch.setattr("requests.Session.get", _no_network)
+    with pytest.raises(DataError, match=r"no network in tests.*put this file into .*checkpoints"):
         ViPTTNet(2, backbone_weights="IMAGENET1K_FEATURES")
 
 
@@ -158,21 +159,15 @@ def test_imagenet_weights_fill_the_backbone(tmp_path, monkeypatch):
     state = {f"features.{k}": v for k, v in ViPTTNet(2).backbone.state_dict().items()}
     state["classifier.0.weight"] = torch.zeros(1)
 
-    def download(_, path, hash_prefix):
+    def download(url, path, *, checksum):
+        assert url.startswith("https:") and checksum == "sha256:88682ab5"
+        path.parent.mkdir(parents=True)
         torch.save(state, path)
-        assert hash_prefix == "88682ab5"
 
-    class Digest:
-        def hexdigest(self):
-            return "88682ab5" + "0" * 56
-
-    monkeypatch.setattr("torch.hub.download_url_to_file", download)
-    monkeypatch.setattr("hashlib.file_digest", lambda *_: Digest())
+    monkeypatch.setattr("viptt_core.imagenet.download", download)
     model = ViPTTNet(2, backbone_weights="IMAGENET1K_FEATURES")
     assert all(torch.equal(v, state[f"features.{k}"]) for k, v in model.backbone.state_dict().items())
 
 
 def _no_network(*_, **__):
-    from urllib.error import URLError
-
-    raise URLError("no network in tests")
+    raise requests.exceptions.SSLError("no network in tests")

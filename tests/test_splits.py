@@ -1,11 +1,13 @@
-"""Splits: the authors' sizes, and groups that never straddle."""
+"""Splits: the authors' sizes, published parts, and groups that never straddle."""
+
+import warnings
 
 import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from viptt_core.errors import DataError, SettingError
-from viptt_core.splits import authors_scan_split, authors_video_split, make_split, split_by_group
+from viptt_core.errors import DataError, DataWarning, SettingError
+from viptt_core.splits import authors_scan_split, authors_video_split, make_folds, make_split, split_by_group
 
 # Scans a class that the authors could read: one Infiltrative scan of 420 could not be.
 LABELS_916 = np.repeat(np.arange(5), (419, 226, 101, 100, 70))
@@ -48,8 +50,10 @@ def test_classes_keep_their_shares():
 
 def test_folds_test_everything_once():
     labels, groups = np.tile([0, 1], 25), np.arange(50)
-    tests = [split_by_group(labels, groups, seed=0, fold=fold).test for fold in range(5)]
-    assert sorted(np.concatenate(tests)) == list(range(50))
+    splits = [split_by_group(labels, groups, seed=0, fold=fold) for fold in range(5)]
+    assert sorted(np.concatenate([split.test for split in splits])) == list(range(50))
+    for split, following in zip(splits, splits[1:] + splits[:1], strict=True):
+        assert np.array_equal(split.validation, following.test)
 
 
 def test_the_seed_decides_the_split():
@@ -78,3 +82,122 @@ def make_test(clips, fold):
 def test_unknown_kinds_and_stages_are_refused(make_clip_set, bad):
     with pytest.raises(SettingError, match="does not exist"):
         make_split(bad["kind"], make_clip_set(), stage=bad["stage"])
+
+
+# --- Parts a set was published with -------------------------------------------------------------------
+
+
+def in_parts(make_clip_set, parts, groups=None):
+    parts = np.array(parts)
+    groups = [f"g{i}" for i in range(len(parts))] if groups is None else groups
+    return make_clip_set(n=len(parts), parts=parts, groups=np.array(groups))
+
+
+@pytest.fixture
+def published(make_clip_set):
+    return in_parts(make_clip_set, np.tile(["train", "train", "test", "train", "validation"], 8))
+
+
+def test_published_parts_stay_as_they_are(published):
+    split = make_split("official", published, stage="finetune")
+    for part in ("train", "validation", "test"):
+        assert getattr(split, part).tolist() == np.flatnonzero(published.parts == part).tolist()
+    assert not split.selection_biased
+
+
+def test_without_a_published_validation_part_a_fifth_of_the_training_part_validates_by_group(make_clip_set):
+    parts = np.repeat(["test", "train"], (30, 100))
+    groups = [f"h{i}" for i in range(30)] + [f"g{i // 4}" for i in range(100)]
+    clips = in_parts(make_clip_set, parts, groups)
+    split = make_split("official", clips, stage="pretrain", seed=3)
+    assert split.test.tolist() == list(range(30))
+    assert sorted([*split.train, *split.validation]) == list(range(30, 130))
+    assert len(split.validation) == pytest.approx(20, abs=4)
+    assert not set(clips.groups[split.train]) & set(clips.groups[split.validation])
+    same, other = (make_split("official", clips, stage="pretrain", seed=seed) for seed in (3, 4))
+    assert np.array_equal(same.validation, split.validation) and not np.array_equal(other.validation, split.validation)
+
+
+def test_groups_that_straddle_published_parts_are_counted_and_the_parts_kept(make_clip_set):
+    parts = ["train"] * 6 + ["validation"] * 2 + ["test"] * 4
+    clips = in_parts(make_clip_set, parts, list("abcdef" + "gh" + "abkl"))
+    with pytest.warns(DataWarning, match="2 of 10 groups are in more than one published part: a, b"):
+        split = make_split("official", clips, stage="finetune")
+    assert split.test.tolist() == [8, 9, 10, 11]
+
+
+def test_clean_published_parts_warn_of_nothing(published):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_split("official", published, stage="finetune")
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (None, "not published with parts"),
+        (["train"] * 10, "without a part 'test'"),
+        (["test"] * 10, "without a part 'train'"),
+        (["train"] * 6 + ["test"] * 2 + [""] * 2, "2 clips are in no published part"),
+        (["train"] * 6 + ["test"] * 2 + ["val"] * 2, "of another name .val."),
+    ],
+)
+def test_parts_that_make_no_split_are_refused(make_clip_set, parts, message):
+    clips = make_clip_set(n=10, parts=None if parts is None else np.array(parts))
+    with pytest.raises(DataError, match=message):
+        make_split("official", clips, stage="finetune")
+
+
+def test_own_is_official_where_there_are_parts_and_by_group_elsewhere(make_clip_set, published):
+    plain = make_clip_set(n=40)
+    for clips, kind in ((published, "official"), (plain, "group")):
+        own, meant = (make_split(k, clips, stage="finetune", seed=2) for k in ("own", kind))
+        for part in ("train", "validation", "test"):
+            assert np.array_equal(getattr(own, part), getattr(meant, part))
+    second = make_split("own", plain, stage="finetune", seed=2, fold=1)
+    assert np.array_equal(second.test, make_split("group", plain, stage="finetune", seed=2, fold=1).test)
+
+
+# --- Folds --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["group", "own"])
+@pytest.mark.parametrize("folds", [3, 5])
+def test_folds_test_each_clip_once_and_share_no_group(make_clip_set, kind, folds):
+    clips = make_clip_set(n=90, groups=np.array([f"g{i // 3}" for i in range(90)]))
+    splits = make_folds(kind, clips, stage="finetune", seed=1, folds=folds)
+    assert len(splits) == folds
+    assert sorted(np.concatenate([split.test for split in splits])) == list(range(90))
+    for split in splits:
+        parts = (split.train, split.validation, split.test)
+        assert sorted(np.concatenate(parts)) == list(range(90)) and all(len(part) for part in parts)
+        assert sum(len(set(clips.groups[part])) for part in parts) == 30
+
+
+def test_folds_are_those_of_the_single_splits(make_clip_set):
+    clips = make_clip_set(n=50)
+    for fold, split in enumerate(make_folds("group", clips, stage="finetune", seed=4)):
+        alone = make_split("group", clips, stage="finetune", seed=4, fold=fold)
+        assert np.array_equal(split.train, alone.train) and np.array_equal(split.test, alone.test)
+
+
+def test_what_is_one_split_has_no_folds(make_clip_set, published):
+    for kind, clips in (("authors", make_clip_set()), ("official", published), ("own", published)):
+        with pytest.raises(SettingError, match="have no folds"):
+            make_folds(kind, clips, stage="finetune")
+    for kind in ("official", "own"):
+        with pytest.raises(SettingError, match="no fold 1 of the published parts"):
+            make_split(kind, published, stage="finetune", fold=1)
+
+
+@pytest.mark.parametrize(("fold", "folds"), [(5, 5), (-1, 5), (0, 2)])
+def test_folds_that_do_not_exist_are_refused(make_clip_set, fold, folds):
+    clips = make_clip_set(n=40)
+    with pytest.raises(SettingError, match=f"no fold {fold} of {folds}"):
+        split_by_group(clips.labels, clips.groups, seed=0, fold=fold, folds=folds)
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class")
+def test_a_fold_without_a_class_to_learn_is_refused(make_clip_set):
+    with pytest.raises(DataError, match="no training clip of class1"):
+        make_folds("group", make_clip_set(labels=np.array([0] * 19 + [1])), stage="finetune")

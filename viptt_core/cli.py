@@ -54,11 +54,20 @@ def _parser() -> argparse.ArgumentParser:
 
     train = _command(commands, "train", _train, "run the comparison of 02_finetune without a notebook, in one or more "
                      "processes: accelerate launch -m viptt_core train --preset corrected ...")  # fmt: skip
-    data = train.add_argument_group("data")
-    data.add_argument("--dataset", default="phantom", help="scans: phantom or imageclef (default: %(default)s)")
-    data.add_argument("--data-root", default="", help="folder of the scans and their label CSV")
-    data.add_argument("--pretrain-dataset", default="actions", help="videos: actions or ucf50 (default: %(default)s)")
+    data = train.add_argument_group("data", "The same as the notebook takes; `viptt data list` shows the sets.")
+    data.add_argument("--dataset", default="phantom", help="scans: phantom, imageclef, mosmed, medmnist3d or folder "
+                      "(default: %(default)s)")  # fmt: skip
+    data.add_argument("--data-root", default="", help="folder of the scans, or the .npz file of medmnist3d")
+    data.add_argument("--labels", default="", help="label CSV (default: the one in the folder)")
+    data.add_argument("--file-column", default="", help="of the CSV of folder (default: FileName)")
+    data.add_argument("--label-column", default="", help="of the CSV of folder (default: Label)")
+    data.add_argument("--patient-column", default="", help="of the CSV of folder (default: each scan its own group)")
+    data.add_argument("--classes", default="", help="names of the classes, or of class folders: A,B+C")
+    data.add_argument("--crop", default="", help="lungs: the box around the lung mask")
+    data.add_argument("--pretrain-dataset", default="actions", help="videos: actions, ucf50, ucf101 or folder "
+                      "(default: %(default)s)")  # fmt: skip
     data.add_argument("--pretrain-root", default="", help="folder with one folder of videos a class")
+    data.add_argument("--pretrain-classes", default="", help="class folders, A,B, or all (default: the paper's ten)")
     data.add_argument("--group-pattern", default="", help="which part of a video's name is its group")
     data.add_argument("--n-scans", type=_positive, help="number of phantoms (default: the preset's)")
     data.add_argument("--n-videos", type=_positive, help="number of synthetic videos (default: the preset's)")
@@ -127,10 +136,12 @@ def _actions(options) -> None:
 
 
 def _train(options) -> None:
+    from viptt_core.baselines import baseline_predictions
     from viptt_core.datasets import load_for
     from viptt_core.engine import process_state
     from viptt_core.experiment import compare_starts, plan_experiment
     from viptt_core.results import Summary
+    from viptt_core.splits import make_split
 
     plan = plan_experiment(
         options.preset, starts=options.starts, epochs=options.epochs, pretrain_epochs=options.pretrain_epochs,
@@ -138,16 +149,23 @@ def _train(options) -> None:
         frames_per_chunk=options.frames_per_chunk, compile=options.compile, tensorboard=options.tensorboard,
     )  # fmt: skip
     main = process_state().is_main_process
-    scans = load_for(plan.preset, options.dataset, options.data_root, n=options.n_scans, on_error=options.on_error,
-                     progress=main)  # fmt: skip
-    videos = load_for(plan.preset, options.pretrain_dataset, options.pretrain_root, n=options.n_videos,
-                      group_pattern=options.group_pattern, on_error=options.on_error, progress=main)  # fmt: skip
+    scans = load_for(
+        plan.preset, options.dataset, options.data_root, n=options.n_scans, labels=options.labels,
+        file_column=options.file_column, label_column=options.label_column, patient_column=options.patient_column,
+        classes=options.classes, crop=options.crop, on_error=options.on_error, progress=main,
+    )  # fmt: skip
+    videos = load_for(
+        plan.preset, options.pretrain_dataset, options.pretrain_root, n=options.n_videos,
+        classes=options.pretrain_classes, group_pattern=options.group_pattern, on_error=options.on_error, progress=main,
+    )  # fmt: skip
     if main:
         print(f"Scans: {scans.report()}\nVideos: {videos.report()}", flush=True)
     comparison = compare_starts(plan, scans, videos)
     if main:
         print(f"{comparison.report()}\n")
-        print(Summary(comparison.predictions, caveat=comparison.caveat, synthetic=scans.synthetic))
+        split = make_split(plan.preset.splits, scans, stage="finetune", seed=options.seed)
+        baselines = baseline_predictions(scans, split)
+        print(Summary(comparison.predictions, baselines, caveat=comparison.caveat, synthetic=scans.synthetic))
 
 
 def _presets(options) -> None:

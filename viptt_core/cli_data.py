@@ -19,7 +19,8 @@ from viptt_core.errors import DataError
 CHECK_PRESET = "paper"  # 70 frames, the affine as it is: the strictest on videos
 # Synthetic sets as files: which adapter reads the layout they are written in, and in which notebook.
 WRITTEN_AS = {"phantom": ("imageclef", "02_finetune"), "actions": ("ucf50", "01_pretrain")}
-CHECK_SETTINGS = ("labels", "file_column", "label_column", "patient_column", "group_pattern", "classes", "masks")
+CHECK_SETTINGS = ("labels", "file_column", "label_column", "patient_column", "group_pattern", "classes", "fold",
+                  "crop", "masks", "subset", "pixels")
 EXPECTED_WORDS = {
     "files": "clips or scans", "test_files": "test scans", "groups_per_class": "groups a class",
     "frame_size": "width and height of a frame", "slice_size": "width and height of a slice",
@@ -75,7 +76,11 @@ def add_data_commands(commands, positive: Callable[[str], int]) -> None:
     own.add_argument("--patient-column", help="its column with the patient")
     own.add_argument("--group-pattern", help="regular expression: which part of a file's name is its group")
     own.add_argument("--classes", help="folders to take, separated by commas; A+B joins two; or all")
+    own.add_argument("--fold", type=int, help="of ucf101: which published split, 1 to 3")
+    own.add_argument("--crop", help="of imageclef: lungs, so that a scan without a mask counts as a fault")
     own.add_argument("--masks", help="of imageclef: masks1 or masks2")
+    own.add_argument("--subset", help="of medmnist3d: which file of the folder")
+    own.add_argument("--pixels", type=int, help="of medmnist3d: 28 or 64")
 
 
 def folder_contents(root: Path) -> dict:

@@ -1,18 +1,22 @@
-"""Train, validation and test parts: the authors' own splits, and splits that keep groups together."""
+"""Train, validation and test parts: the authors' own, those a set was published with, and by group."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from viptt_core.errors import DataError
+from viptt_core.errors import DataError, DataWarning, SettingError
 from viptt_core.presets import check_choice
 from viptt_core.store import ClipSet
 
-KINDS = ("authors", "group")
+KINDS = ("authors", "group", "official", "own")
 STAGES = ("pretrain", "finetune")
+PARTS = ("train", "validation", "test")
+FOLDS = 5
+LISTED = 5  # groups a warning names before it only counts
 
 
 @dataclass(frozen=True)
@@ -37,30 +41,67 @@ class Split:
 
 
 def make_split(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, fold: int = 0) -> Split:
-    """Split a set as a preset asks: "authors" (fixed seed 0) or "group" (by seed and fold).
+    """Split a set as a preset asks.
+
+    Args:
+        kind: "authors" (by clip, fixed seed 0), "official" (the parts the set was published with), "group"
+            (by seed and fold), or "own": official where the set was published with parts, else by group.
+        clips: The set.
+        stage: "pretrain" or "finetune"; the authors split videos and scans differently.
+        seed: Of the shuffle.
+        fold: Of the split by group, see `split_by_group`; the others are one split.
 
     Raises:
-        SettingError: unknown kind or stage.
-        DataError: too few groups, or a class that no training clip shows.
+        SettingError: unknown kind or stage, or a fold of the published parts.
+        DataError: too few groups, no published parts, or a class that no training clip shows.
+
+    Warns:
+        DataWarning: groups that are in more than one published part.
     """
     check_choice("splits", kind, KINDS)
     check_choice("stage", stage, STAGES)
+    if kind == "own":
+        kind = "group" if clips.parts is None else "official"
     if kind == "group":
         split = split_by_group(clips.labels, clips.groups, seed=seed, fold=fold)
+    elif kind == "official":
+        if fold:
+            raise SettingError(f"there is no fold {fold} of the published parts.",
+                               remedy="Give fold 0, or split by 'group'.")  # fmt: skip
+        split = official_split(clips, seed=seed)
     elif stage == "pretrain":
         split = authors_video_split(len(clips))
     else:
         split = authors_scan_split(clips.labels)
-    unseen = set(np.unique(clips.labels)) - set(clips.labels[split.train])
-    if unseen:
-        names = ", ".join(clips.class_names[label] for label in sorted(unseen))
-        raise DataError(
-            f"no training clip of {names}.", remedy="Add clips or groups of that class, or leave it out."
-        )
+    _check_every_class_trains(split, clips)
     return split
 
 
-def split_by_group(labels: np.ndarray, groups: np.ndarray, *, seed: int, fold: int = 0, folds: int = 5) -> Split:
+def make_folds(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, folds: int = FOLDS) -> list[Split]:
+    """k splits by group in which every clip is tested exactly once, each with a validation part of its own.
+
+    Args:
+        kind: "group", or "own" where the set was published without parts: published parts and the authors'
+            splits are one split, which has no folds.
+        clips, stage, seed: See `make_split`.
+        folds: k, at least 3.
+
+    Raises:
+        SettingError: a kind without folds, or fewer than 3 folds.
+        DataError: too few groups, or a class that no training clip of a fold shows.
+    """
+    check_choice("splits", kind, KINDS)
+    check_choice("stage", stage, STAGES)
+    if kind in ("authors", "official") or (kind == "own" and clips.parts is not None):
+        raise SettingError(f"the splits '{kind}' of this set have no folds.",
+                           remedy="Give 'group' for folds over all clips, or make the one split.")  # fmt: skip
+    splits = [split_by_group(clips.labels, clips.groups, seed=seed, fold=k, folds=folds) for k in range(folds)]
+    for split in splits:
+        _check_every_class_trains(split, clips)
+    return splits
+
+
+def split_by_group(labels: np.ndarray, groups: np.ndarray, *, seed: int, fold: int = 0, folds: int = FOLDS) -> Split:
     """Stratified split in which no group is in two parts.
 
     The groups fall into `folds` parts of about equal class mix; part `fold` is the test part, the
@@ -72,19 +113,53 @@ def split_by_group(labels: np.ndarray, groups: np.ndarray, *, seed: int, fold: i
         seed: Of the shuffle.
         fold: Which part is the test part, 0 to `folds` - 1.
         folds: Number of parts, at least 3.
+
+    Raises:
+        SettingError: no such fold, or fewer than 3.
+        DataError: fewer groups than folds.
     """
-    n_groups = len(np.unique(groups))
-    if n_groups < folds:
-        raise DataError(
-            f"{n_groups} groups cannot be split {folds} ways.",
-            remedy="More patients (or source videos) are needed, or another group pattern.",
-        )
-    parts = [
-        part
-        for _, part in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups)
-    ]
+    if folds < 3 or not 0 <= fold < folds:
+        raise SettingError(f"there is no fold {fold} of {folds}.",
+                           remedy="Give 3 folds or more: one tests, one validates, the others train.")  # fmt: skip
+    parts = _group_parts(labels, groups, seed=seed, folds=folds)
     test, validation = parts[fold], parts[(fold + 1) % folds]
     train = np.setdiff1d(np.arange(len(labels)), np.concatenate([test, validation]))
+    return Split(train, validation, test)
+
+
+def official_split(clips: ClipSet, *, seed: int) -> Split:
+    """The parts a set was published with, so that results compare with published ones.
+
+    Where there is no published validation part, about a fifth of the training part validates, by group.
+
+    Raises:
+        DataError: no published parts, or only some of the clips have one, or no training or test part.
+
+    Warns:
+        DataWarning: groups that are in more than one part. The published parts stay as they are.
+    """
+    if clips.parts is None:
+        raise DataError("this set was not published with parts.", remedy="Split it by 'group'.")
+    others = sorted(set(clips.parts.tolist()) - set(PARTS))
+    if others:
+        n_others = int(np.isin(clips.parts, others).sum())
+        raise DataError(f"{n_others} clips are in no published part, or in one of another name ({', '.join(others)}).",
+                        remedy=f"Name the part of each clip ({', '.join(PARTS)}), or split by 'group'.")  # fmt: skip
+    train, validation, test = (np.flatnonzero(clips.parts == part) for part in PARTS)
+    for part, indices in (("train", train), ("test", test)):
+        if not len(indices):
+            raise DataError(f"the set was published without a part '{part}'.", remedy="Split it by 'group'.")
+    pairs = np.unique(np.stack([clips.groups.astype(str), clips.parts.astype(str)]), axis=1)
+    groups, n_parts = np.unique(pairs[0], return_counts=True)
+    if straddling := groups[n_parts > 1].tolist():
+        listed = ", ".join(straddling[:LISTED]) + (" ..." if len(straddling) > LISTED else "")
+        warnings.warn(
+            f"{len(straddling)} of {len(groups)} groups are in more than one published part: {listed}. "
+            "Scores on them are too high; a split by 'group' is not.", DataWarning, stacklevel=3,
+        )  # fmt: skip
+    if not len(validation):
+        inner = _group_parts(clips.labels[train], clips.groups[train], seed=seed, folds=FOLDS)[0]
+        train, validation = np.delete(train, inner), train[inner]
     return Split(train, validation, test)
 
 
@@ -106,3 +181,22 @@ def authors_scan_split(labels: np.ndarray) -> Split:
     """
     train, validation = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels)
     return Split(train, validation, validation, selection_biased=True)
+
+
+def _group_parts(labels: np.ndarray, groups: np.ndarray, *, seed: int, folds: int) -> list[np.ndarray]:
+    """Indices [N] in `folds` parts of about equal size and class mix, no group in two of them."""
+    n_groups = len(np.unique(groups))
+    if n_groups < folds:
+        raise DataError(
+            f"{n_groups} groups cannot be split {folds} ways.",
+            remedy="More patients (or source videos) are needed, or another group pattern.",
+        )
+    folder = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return [part for _, part in folder.split(labels, labels, groups)]
+
+
+def _check_every_class_trains(split: Split, clips: ClipSet) -> None:
+    unseen = set(np.unique(clips.labels)) - set(clips.labels[split.train])
+    if unseen:
+        names = ", ".join(clips.class_names[label] for label in sorted(unseen))
+        raise DataError(f"no training clip of {names}.", remedy="Add clips or groups of that class, or leave it out.")
