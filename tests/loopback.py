@@ -82,7 +82,7 @@ def file(content: bytes, *, etag: str = '"1"', ranges: bool = True, sent: int | 
         ranges: Whether a part may be asked for.
         sent: Bytes of the body after which the connection ends.
         framing: How the client learns of the end: "length", "chunked" or "close".
-        after: Called after each piece (where there are no pieces, after the body and before the connection ends).
+        after: Called after each piece (without pieces, after the body) while the connection stands.
         piece: Bytes written at once.
         if_range: Whether another version's part is refused.
         shift: By how much a part begins too late, or, below zero, too early.
@@ -107,9 +107,10 @@ def file(content: bytes, *, etag: str = '"1"', ranges: bool = True, sent: int | 
             told["Transfer-Encoding"] = "chunked"
         _start(handler, code, told)
         body = body if sent is None else body[:sent]
-        for i in range(0, len(body), piece or max(len(body), 1)):
-            data = body[i : i + piece] if piece else body
-            handler.wfile.write(b"%x\r\n%s\r\n" % (len(data), data) if framing == "chunked" else data)
+        piece_size = piece or max(len(body), 1)
+        for data in [body[i : i + piece_size] for i in range(0, len(body), piece_size)] or [b""]:
+            if data:
+                handler.wfile.write(b"%x\r\n%s\r\n" % (len(data), data) if framing == "chunked" else data)
             if after:
                 after(handler)
         if framing == "chunked" and sent is None:
