@@ -37,9 +37,9 @@ from viptt_core.splits import make_split
 from viptt_core.viewer import browse_clips, view_clip
 
 # %% tags=["parameters"]
-dataset: str = "phantom"  # scans: "phantom" (synthetic) or "imageclef"
-data_root: str = ""  # folder of the scans and their label CSV; empty for "phantom"
-pretrain_dataset: str = "actions"  # videos: "actions" (synthetic) or "ucf50"
+dataset: str = "phantom"  # scans: "phantom" (synthetic), or a set on disk: `viptt data list` names them
+data_root: str = ""  # folder (or file) of that set; empty for "phantom"
+pretrain_dataset: str = "actions"  # videos: "actions" (synthetic), or a set on disk such as "ucf50"
 pretrain_root: str = ""  # folder with one folder of videos a class; empty for "actions"
 group_pattern: str = ""  # which part of a video's name is its group; empty: UCF's v_Class_gNN
 real_scan: str = "data/lungpetctdx/A0001.nii.gz"  # one CT scan for the HU windows; a phantom where it is absent
@@ -145,8 +145,8 @@ view_clip(videos, 0)
 
 # %% [markdown]
 # ## How many of each
-# The five types are as unequal in number as in the benchmark: a model that only ever names the largest
-# class looks better than it is, which is why the score is Cohen's kappa.
+# In the benchmark the five types are unequal in number, and the phantoms follow it. A model that only ever
+# names the largest class then looks better than it is, which is why the score is Cohen's kappa.
 
 # %%
 class_balance(scans)

@@ -13,8 +13,8 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import rarfile
@@ -23,8 +23,8 @@ from isal import isal_zlib
 from tqdm import tqdm
 
 from viptt_core.archive_listing import AGAIN, CHUNK, UNSAFE, Entry, open_archive, reading, refusal, vet
-from viptt_core.errors import DataError, StorageError, ViPTTError
-from viptt_core.rows_disk import remove
+from viptt_core.disk import remove, storing
+from viptt_core.errors import DataError, StorageError
 
 __all__ = ["unpack"]
 
@@ -68,7 +68,7 @@ def unpack(archive: Path, folder: Path, *, progress: bool = True) -> Path:
         with reading(archive):
             found = stack.enter_context(open_archive(archive))
             wanted = vet(archive, found.entries)
-        with _storing(target):
+        with storing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(target.with_name(f".{target.name}.lock")))
         part = target.with_name(f".{target.name}.part")
@@ -80,13 +80,13 @@ def unpack(archive: Path, folder: Path, *, progress: bool = True) -> Path:
             root = _unpack_by_program(archive, part, wanted, progress)
         else:
             root = _unpack_by_reading(archive, part, wanted, found.read, progress)
-        with _storing(target):
+        with storing(target):
             os.replace(root, target)
     return Path(folder)
 
 
 def _refuse_full(target: Path) -> None:
-    with _storing(target):
+    with storing(target):
         if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
             raise DataError("is not an empty folder.", path=target, remedy="Move it away, or choose another one.")
 
@@ -100,7 +100,7 @@ def _refuse_too_large(archive: Path, target: Path, wanted: dict[str, Entry]) -> 
 
 def _new_root(part: Path) -> Path:
     # Of a new name each time: a program left over from a killed call finds its folder gone.
-    with _storing(part):
+    with storing(part):
         part.mkdir(exist_ok=True)
         return Path(tempfile.mkdtemp(dir=part))
 
@@ -109,13 +109,13 @@ def _unpack_by_reading(archive: Path, part: Path, wanted: dict[str, Entry], read
     root = _new_root(part)
     with _bar("unpacking", archive, wanted, progress) as bar:
         for path, entry in wanted.items():
-            with _storing(root / path):
+            with storing(root / path):
                 (root / path if entry.is_folder else (root / path).parent).mkdir(parents=True, exist_ok=True)
             if entry.is_folder:
                 continue
             with reading(archive):
                 source = read(entry.source)
-            with source, _storing(root / path), open(root / path, "xb") as file:
+            with source, storing(root / path), open(root / path, "xb") as file:
                 left = entry.size
                 while data := _read(archive, source):
                     left -= len(data)
@@ -131,7 +131,7 @@ def _unpack_by_reading(archive: Path, part: Path, wanted: dict[str, Entry], read
 
 
 def _read(archive: Path, source) -> bytes:
-    with reading(archive):  # inside of `_storing`: an error of the archive is not one of the disk
+    with reading(archive):  # inside of `storing`: an error of the archive is not one of the disk
         return source.read(CHUNK)
 
 
@@ -143,7 +143,7 @@ def _unpack_by_program(archive: Path, part: Path, wanted: dict[str, Entry], prog
     failures = []
     # Under this name, away from other archives: unar takes `UCF101.rar` beside `UCF100.rar` for its next volume.
     link = _new_root(part) / "archive.rar"
-    with _storing(link):
+    with storing(link):
         link.symlink_to(archive)
     for name in programs:
         root = _new_root(part)
@@ -216,7 +216,7 @@ def _fault_of_written(root: Path, wanted: dict[str, Entry], seen: Callable, *, c
     files = {path: entry for path, entry in wanted.items() if not entry.is_folder}
     folders = {path for path, entry in wanted.items() if entry.is_folder}
     folders |= {str(parent) for path in wanted for parent in Path(path).parents}
-    with _storing(root):
+    with storing(root):
         os.chmod(root, 0o755)
         for folder, inner, names in os.walk(root):  # top down: a folder's mode is set before it is entered
             for name in inner + names:
@@ -256,14 +256,3 @@ def _is_intact(path: Path, info: rarfile.RarInfo, seen: Callable) -> bool:
 def _bar(doing: str, archive: Path, wanted: dict[str, Entry], progress: bool) -> tqdm:
     total = sum(entry.size for entry in wanted.values())
     return tqdm(total=total, desc=f"{doing} {archive.name}", unit="B", unit_scale=True, disable=not progress)
-
-
-@contextmanager
-def _storing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except ViPTTError:
-        raise
-    except OSError as error:
-        raise StorageError(f"cannot be written ({error.strerror or error}).", path=path,
-                           remedy="Make room on the disk, or see that you may write there.") from error  # fmt: skip

@@ -6,7 +6,6 @@ the one before it is removed only after that. Every file's SHA-256 stands in `st
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from viptt_core import disk
 from viptt_core.errors import DataError, StorageError
 
 STATE = "state.json"
@@ -119,7 +119,7 @@ def save_checkpoint(run: Path, step: int, state: dict, tensors: dict[str, dict[s
         if folder.exists():
             shutil.rmtree(folder)  # of the same step, so of the same content
         os.rename(part, folder)
-        _sync_folder(run)
+        disk.sync(run)
     for older in _checkpoints(run):
         if older != folder:
             shutil.rmtree(older, ignore_errors=True)
@@ -217,15 +217,6 @@ def _write_synced(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -241,8 +232,7 @@ def _storing(target: Path, temporary: Path):
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "space left" in str(error)
         raise StorageError(
-            f"cannot be written ({'the disk is full' if full else error}).", path=target,
+            f"cannot be written ({'the disk is full' if disk.is_full(error) else error}).", path=target,
             remedy="Free some space and start again: training goes on from the last checkpoint.",
         ) from error  # fmt: skip

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from viptt_core import rows_disk as disk
+from viptt_core import disk
 from viptt_core.errors import DataError, SettingError
-from viptt_core.transfer import Transfer, storing
+from viptt_core.transfer import Transfer
 
 DIGITS = {"md5": 32, "sha256": 64}  # hexadecimal, of a whole digest
 
@@ -53,7 +53,7 @@ def download(url: str, path: Path, *, size: int | None = None, checksum: str = "
     if path.exists():
         return _accept(path, size, checksum)
     lock = FileLock(path.with_name(f".{path.name}.lock"))  # the empty file stays
-    with storing(path):
+    with disk.storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
@@ -82,7 +82,7 @@ def _publish(transfer: Transfer, path: Path, known: str, *, is_record: bool) -> 
         )  # fmt: skip
     if not known:
         _record(path, file_digest(part, "sha256"))
-    with storing(path):
+    with disk.storing(path):
         os.replace(part, path)
         disk.sync(path.parent)
     transfer.discard()
@@ -144,7 +144,7 @@ def _recorded(path: Path) -> str:
 
 
 def _record(path: Path, digits: str) -> None:
-    with storing(_record_of(path)):
+    with disk.storing(_record_of(path)):
         disk.replace(_record_of(path), f"{digits}  {path.name}\n")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from viptt_core import disk
 from viptt_core.env import artifact_root
-from viptt_core.errors import DataError, StorageError
+from viptt_core.errors import DataError
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, roc_auc
 
 SUMMARY_MIME = "application/vnd.viptt.summary+json"
@@ -98,16 +98,9 @@ def read_run(folder: Path) -> Run:
 
 
 def _publish(path: Path, text: str) -> None:
-    """Write a text file under a hidden name and rename it."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
+    with disk.storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"cannot be written ({error.strerror}).", path=path,
-                           remedy="Free some space, or check who may write there.") from error  # fmt: skip
+        disk.replace(path, text)
 
 
 def predictions_table(*, arm: str, part: str, names, groups, labels, probabilities: np.ndarray,

@@ -21,14 +21,12 @@ import numpy as np
 from filelock import FileLock, Timeout
 from isal import isal_zlib
 
-from viptt_core import rows_disk as disk
+from viptt_core import disk
+from viptt_core.disk import write_row
 from viptt_core.errors import DataError, SettingError, StorageError
-from viptt_core.rows_disk import write_row
 from viptt_core.rows_record import ARRAY, FORMAT, JOURNAL, RECORD, Row, Stored, open_rows, read_stored
 
 __all__ = ["Row", "RowFile", "open_rows", "write_row"]
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RowFile:
@@ -298,7 +296,7 @@ class RowFile:
             f"{kept} of {len(self._keys)} rows are kept and will be taken up again." if kept else "No row is kept."
         )
         other = "name another folder with VIPTT_CACHE"
-        if error.errno not in _FULL:
+        if not disk.is_full(error):
             return StorageError(what, path=path, remedy=f"Mend this, or {other}.")
         lacking = len(self._keys) * self._row_bytes if self.shape else 0
         if self.array.exists():  # its space is ours, or comes back if it is removed

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from requests import Response
 
-from viptt_core import rows_disk as disk
-from viptt_core import web
+from viptt_core import disk, web
 from viptt_core.errors import DataError, StorageError
 from viptt_core.web import RetryError
 
 _LONGEST_PAUSE = 60  # seconds
+_KEPT = "what has come is kept"
 
 
 class Transfer:
@@ -75,7 +72,7 @@ class Transfer:
 
     def discard(self) -> None:
         """Delete the part file and what is known of it."""
-        with storing(self.part):
+        with disk.storing(self.part, kept=_KEPT):
             self.part.unlink(missing_ok=True)
             self._state.unlink(missing_ok=True)
 
@@ -131,7 +128,7 @@ class Transfer:
             if total is None and self.size is None and not web.is_chunked(response):
                 raise web.refusal(self.url, "the server does not say where the file ends")
         if total is not None:
-            with storing(self.part):
+            with disk.storing(self.part, kept=_KEPT):
                 free, needed = shutil.disk_usage(self.part.parent).free, total - self._written()
             if free < needed:
                 raise StorageError(f"{needed} bytes are needed, {free} are free.", path=self.path,
@@ -140,7 +137,7 @@ class Transfer:
     def _write(self, response: Response, offset: int, total: int | None) -> None:
         self.bar.reset(total)
         self.bar.initial = self.bar.n = self.bar.last_print_n = offset
-        with storing(self.part):
+        with disk.storing(self.part, kept=_KEPT):
             descriptor = os.open(self.part, os.O_WRONLY | os.O_CREAT, 0o666)
             try:
                 if not offset:
@@ -187,18 +184,3 @@ class Transfer:
         told = f"{kept} of {total or 'unknown'} bytes are kept" if kept else "nothing is kept"
         return DataError(f"could not be downloaded ({error.reason}); {told}.", path=self.url,
                          remedy=f"Start again later{': it goes on from there' if kept else ''}.")  # fmt: skip
-
-
-@contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Turn what the system says about a file that cannot be written into a `StorageError`."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise StorageError(
-            f"cannot be written ({os.strerror(error.errno) if error.errno else error}).", path=path,
-            remedy="Free some space and start again; what has come is kept." if full else "Check who may write there.",
-        ) from error  # fmt: skip

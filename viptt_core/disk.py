@@ -1,14 +1,44 @@
-"""How the bytes of an array file and the files beside it reach the disk. Nothing here knows what they mean."""
+"""How bytes reach the disk, whole or not at all. Nothing here knows what they mean."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from isal import isal_zlib
+
+from viptt_core.errors import StorageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_full(error: Exception) -> bool:
+    """Whether a write failed for lack of space, or of the reader's share of it."""
+    # safetensors passes the system's words on, and not its number.
+    return getattr(error, "errno", None) in _FULL or "space left" in str(error)
+
+
+@contextmanager
+def storing(path: Path, *, kept: str = "") -> Iterator[None]:
+    """Turn what the system says about a file that cannot be written into a `StorageError`.
+
+    Args:
+        path: Named in the error.
+        kept: What is not lost, for the remedy; such as "what has come is kept".
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        what = f"cannot be written ({os.strerror(error.errno) if error.errno else error})."
+        remedy = "Free some space and start again" if is_full(error) else "See that you may write there"
+        raise StorageError(what, path=path, remedy=f"{remedy}{f': {kept}' if kept else ''}.") from error
 
 
 def write_row(path: Path, index: int, array: np.ndarray | bytes) -> int:
