@@ -37,14 +37,21 @@ from viptt_core.splits import make_split
 from viptt_core.viewer import browse_clips, view_clip
 
 # %% tags=["parameters"]
-dataset: str = "phantom"  # scans: "phantom" (synthetic), or a set on disk: `viptt data list` names them
-data_root: str = ""  # folder (or file) of that set; empty for "phantom"
-pretrain_dataset: str = "actions"  # videos: "actions" (synthetic), or a set on disk such as "ucf50"
+dataset: str = "phantom"  # scans: "phantom" (synthetic), "imageclef", "mosmed", "medmnist3d" or "folder" (your own)
+data_root: str = ""  # folder of the scans, or the .npz file of "medmnist3d"; empty for "phantom"
+labels: str = ""  # label CSV; empty: the one in data_root that has the columns
+file_column: str = ""  # of the CSV of "folder"; empty: FileName
+label_column: str = ""  # of the CSV of "folder"; empty: Label
+patient_column: str = ""  # of the CSV of "folder": a patient's scans stay in one part; empty: each scan its own
+classes: str = ""  # names of the classes in label order, or of class folders: "A,B+C"; empty: as the set has them
+crop: str = ""  # "lungs": the box around the lung mask, where the set has masks; empty: the whole scan
+pretrain_dataset: str = "actions"  # videos: "actions" (synthetic), "ucf50", "ucf101" or "folder" (your own)
 pretrain_root: str = ""  # folder with one folder of videos a class; empty for "actions"
+pretrain_classes: str = ""  # class folders of the videos, "A,B", or "all"; empty: the paper's ten where they are
 group_pattern: str = ""  # which part of a video's name is its group; empty: UCF's v_Class_gNN
 real_scan: str = "data/lungpetctdx/A0001.nii.gz"  # one CT scan for the HU windows; a phantom where it is absent
 real_scan_credit: str = "Lung-PET-CT-Dx"  # source and licence of that scan, written below it: change both
-preset: str = "demo"  # "paper", "corrected", "demo" or "study"
+preset: str = "demo"  # "paper", "corrected", "frozen", "demo" or "study"
 n_scans: int = 0  # number of phantoms; 0: as the preset says
 n_videos: int = 0  # number of synthetic videos; 0: as the preset says
 seed: int = 0  # of the split
@@ -65,6 +72,7 @@ videos = load_for(
     pretrain_dataset,
     pretrain_root,
     n=n_videos or None,
+    classes=pretrain_classes,
     group_pattern=group_pattern,
     on_error=on_error,
 )
@@ -103,6 +111,12 @@ scans = load_for(
     dataset,
     data_root,
     n=n_scans or None,
+    labels=labels,
+    file_column=file_column,
+    label_column=label_column,
+    patient_column=patient_column,
+    classes=classes,
+    crop=crop,
     on_error=on_error,
 )
 print(scans.report())

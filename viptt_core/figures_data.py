@@ -1,0 +1,278 @@
+"""Figures of the data: HU windows, the five TB types, groups and parts, what sampling keeps, leakage."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from nibabel.orientations import apply_orientation
+
+from viptt_core import ct
+from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, TB_CLASSES, UCF_CLASSES, UCF_FRAME_RATE
+from viptt_core.env import artifact_root
+from viptt_core.figures import OTHER_COLOUR, Picture, _axes, styled
+from viptt_core.leakage import BY_CLIP, BY_GROUP, Leakage
+from viptt_core.nifti import read_nifti
+from viptt_core.splits import PARTS, Split
+from viptt_core.store import ClipSet
+
+WINDOWS = {"the paper's": HU_WINDOW, "lung": (-1350, 150), "soft tissue": (-160, 240)}  # HU; the last two: radiology
+WINDOW_COLOURS = ("#0072B2", "#009E73", "#D55E00")
+LUNG_HU = (-950, -600)  # air-filled lung, not the air around the patient
+PART_COLOURS = {"train": "#BBBBBB", "validation": "#E69F00", "test": "#0072B2"}
+PATIENTS = {"Infiltrative": 3, "Focal": 1, "Tuberculoma": 2, "Miliary": 3, "Fibro-cavernous": 4}  # typical ones
+PHANTOM_GRID = (256, 130)  # voxels in-plane, slices: coarser than a scan, to be quick
+MOST_GROUPS = 25  # of a class that a chart shows
+LUNG_PET_CT_DX = "Lung-PET-CT-Dx (Li et al. 2020), The Cancer Imaging Archive, doi.org/10.7937/TCIA.2020.NNC2-0461"
+CREDITS = {"Lung-PET-CT-Dx": f"CT: {LUNG_PET_CT_DX}, CC BY 4.0. Changed: one slice, its grey scale."}
+
+
+@styled
+def hu_windows(path: str | Path = "", *, credit: str = "") -> Picture:
+    """One raw axial slice, that with the most lung, through several HU windows, and its histogram below.
+
+    Args:
+        path: A NIfTI scan in HU, from here or from the artifact's root. Where there is none, a phantom is
+            shown, and the picture says so.
+        credit: Source and licence of the scan, written below it; a name in CREDITS stands for its words.
+
+    Raises:
+        DataError: the file is there but cannot be used, see `nifti.read_nifti`.
+    """
+    file = next((file for file in (Path(path), artifact_root() / path) if file.is_file()), None)
+    if file is not None:
+        credit = CREDITS.get(credit, credit)
+        hu, spacing = _towards_left_front_head(*read_nifti(file), file)
+    else:
+        phantom = _phantom("Tuberculoma")
+        hu, spacing = phantom.hu, phantom.spacing
+        credit = f"{f'No scan at {path}: s' if path else 'S'}imulated. Real scans: {LUNG_PET_CT_DX}."
+    z = np.count_nonzero((hu > LUNG_HU[0]) & (hu < LUNG_HU[1]), axis=(0, 1)).argmax()
+    values = hu[:, :, z]
+    windows = {"all values": (int(values.min()), int(values.max()))} | WINDOWS
+    figure = Figure(figsize=(6.4, 7.6))
+    grid = figure.add_gridspec(3, 2, height_ratios=(3, 3, 2.4))
+    for cell, (name, (low, high)) in zip(grid, windows.items(), strict=False):
+        axis = figure.add_subplot(cell)
+        axis.imshow(_axial(ct.window_hu(values, (low, high))), cmap="gray", vmin=0, vmax=1,
+                    aspect=spacing[1] / spacing[0])  # fmt: skip
+        axis.set_title(f"{name}, {low} to {high} HU", fontsize=9, loc="center")
+        axis.set_axis_off()
+        _letter_sides(axis)
+    axis = figure.add_subplot(grid[2, :])
+    axis.hist(values.ravel(), bins=np.arange(values.min(), values.max() + 21, 20), color="#666666", log=True)
+    top = axis.get_ylim()[1]
+    for row, ((name, (low, high)), colour) in enumerate(zip(WINDOWS.items(), WINDOW_COLOURS, strict=True)):
+        axis.vlines((low, high), 0.5, top * 4 ** (row + 0.5), color=colour, lw=1, ls=":")
+        axis.plot((low, high), [top * 4 ** (row + 0.5)] * 2, color=colour, lw=3, solid_capstyle="butt")
+        axis.annotate(f"{name}: {low} to {high}", (high, top * 4 ** (row + 0.5)), xytext=(5, 0), color=colour,
+                      textcoords="offset points", va="center", fontsize=9)  # fmt: skip
+    axis.set(xlabel="Hounsfield units (air -1000, water 0)", ylabel="voxels", ylim=(0.7, top * 4**3.2),
+             yticks=[y for y in 10.0 ** np.arange(0, 7) if y < top])  # fmt: skip
+    figure.tight_layout()
+    figure.text(0.02, 0, textwrap.fill(credit, 100), fontsize=7.5, va="top", ha="left")
+    cut = ", ".join(f"{name} window {(values < low).mean():.0%} below and {(values > high).mean():.0%} above"
+                    for name, (low, high) in WINDOWS.items())  # fmt: skip
+    return Picture(
+        figure,
+        f"Axial slice {z + 1} of {hu.shape[2]} of a chest CT in {len(windows)} grey scales: "
+        + ", ".join(f"{name} {low} to {high} HU" for name, (low, high) in windows.items())
+        + f". Below, the histogram of its values with the bounds of the windows. Voxels outside: {cut}. {credit}",
+        vector=False, synthetic=file is None,
+    )  # fmt: skip
+
+
+@styled
+def phantom_types() -> Picture:
+    """The five TB types as phantoms, each in the slice that holds most of its finding, without and with its outline."""
+    figure, axes = _axes(2, len(TB_CLASSES), size=(7.4, 3.1))
+    told = []
+    for (plain, marked), name in zip(axes.T, TB_CLASSES, strict=True):
+        phantom = _phantom(name)
+        z = np.count_nonzero(phantom.finding, axis=(0, 1)).argmax()
+        for axis in (plain, marked):
+            axis.imshow(_axial(ct.window_hu(phantom.hu[:, :, z])), cmap="gray", vmin=0, vmax=1)
+            axis.set_axis_off()
+        marked.contour(_axial(phantom.finding[:, :, z]), levels=[0.5], colors="#E69F00", linewidths=0.8)
+        plain.set_title(name, fontsize=9, loc="center")
+        told.append(f"{name}, {phantom.finding.sum() * np.prod(phantom.spacing) / 1000:.1f} millilitres")
+    _letter_sides(axes[0, 0])
+    figure.subplots_adjust(left=0, right=1, bottom=0, top=0.92, wspace=0.02, hspace=0.02)
+    return Picture(
+        figure,
+        f"Axial slices of {len(TB_CLASSES)} simulated chests, one a type of tuberculosis, on the paper's HU window; in "
+        f"the lower row the finding is outlined. Size of the findings: {'; '.join(told)}.",
+        vector=False, synthetic=True,
+    )  # fmt: skip
+
+
+@styled
+def group_structure(clips: ClipSet, splits: dict[str, Split]) -> Picture:
+    """Which part each clip of each group falls into, a panel a split: a group that shows two colours straddles.
+
+    Args:
+        clips: The set; of each class the first MOST_GROUPS groups are shown, all are counted.
+        splits: By the title of its panel.
+    """
+    most = max(np.unique(clips.groups, return_counts=True)[1].max(), 1)
+    figure, axes = _axes(len(splits), 1, size=(6.4, len(splits) * (0.27 * len(clips.class_names) + 0.75)))
+    colours, told, hidden = ListedColormap(list(PART_COLOURS.values())), [], 0
+    for axis, (title, split) in zip(axes[:, 0], splits.items(), strict=True):
+        part_of = np.full(len(clips), np.nan)
+        for number, part in reversed(list(enumerate(PARTS))):  # a clip that validates and tests counts as validating
+            part_of[getattr(split, part)] = number
+        groups, member = np.unique(clips.groups, return_inverse=True)
+        held = np.stack([np.bincount(member[part_of == number], minlength=len(groups)) > 0 for number in range(3)])
+        straddling = int((held.sum(axis=0) > 1).sum())
+        for row in range(len(clips.class_names)):
+            names = np.unique(clips.groups[clips.labels == row])
+            hidden = max(hidden, len(names) - MOST_GROUPS)
+            for column, name in enumerate(names[:MOST_GROUPS]):
+                parts = part_of[(clips.labels == row) & (clips.groups == name)]
+                box = (column, column + 0.84, row + 0.42, row - 0.42)
+                axis.imshow(parts[:, None], cmap=colours, vmin=0, vmax=2, extent=box, aspect="auto", zorder=2)
+                if len(set(parts)) > 1:
+                    axis.add_patch(Rectangle((column, row - 0.42), 0.84, 0.84, fill=False, lw=0.9, zorder=3))
+        axis.set(xlim=(-0.2, min(MOST_GROUPS, max(len(groups), 1))), ylim=(len(clips.class_names) - 0.5, -0.5),
+                 xticks=[])  # fmt: skip
+        axis.set_title(f"{title}: {straddling} of {len(groups)} groups straddle", fontsize=10)
+        axis.spines[["left", "bottom"]].set_visible(False)
+        axis.set_yticks(range(len(clips.class_names)), clips.class_names, fontsize=9)
+        axis.tick_params(left=False)
+        told.append(f"{title}, {straddling} of {len(groups)} groups are in more than one part")
+    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in PART_COLOURS.values()]
+    axes[-1, 0].set_xlabel("a box a group, a stripe a clip")
+    figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))  # room for the legend
+    figure.legend(handles, PARTS, ncols=3, loc="lower center", bbox_to_anchor=(0.55, 0))
+    more = f" At most {MOST_GROUPS} groups a class are drawn." if hidden > 0 else ""
+    return Picture(
+        figure,
+        f"{len(groups)} groups of up to {most} clips, a row a class, coloured by the part each clip falls into: "
+        + "; ".join(told) + "." + more, synthetic=clips.synthetic,
+    )  # fmt: skip
+
+
+@styled
+def sampling_of_scan(*, depths: tuple[int, ...] = (PAPER_FRAMES, 16)) -> Picture:
+    """A miliary phantom seen from the front, whole and resampled to fewer slices; how many nodules a slice meets."""
+    from scipy import ndimage
+
+    phantom = _phantom("Miliary")
+    n_slices, lung = phantom.hu.shape[2], phantom.hu.shape[1] // 2
+    nodules, n_nodules = ndimage.label(phantom.finding)
+    rows = [(n_slices, phantom.hu[:, lung].T, 1.0)]
+    for depth in depths:
+        # The same linear sampling as the volume's, of the front view alone.
+        view = ct.resample_volume(phantom.hu[:, lung][:, None], depth=depth, size=len(phantom.hu))[:, 0]
+        met = np.unique(nodules[:, :, slices_read(n_slices, depth)])
+        rows.append((depth, view, np.count_nonzero(met) / n_nodules))
+    figure, axes = _axes(1, len(rows), size=(7.4, 2.7))
+    told = []
+    for axis, (depth, view, met) in zip(axes[0], rows, strict=True):
+        apart = phantom.spacing[2] * (n_slices - 1) / (depth - 1)
+        height = phantom.spacing[2] * n_slices / (phantom.spacing[0] * len(phantom.hu))
+        axis.imshow(ct.window_hu(view), cmap="gray", vmin=0, vmax=1, origin="lower", interpolation="nearest",
+                    extent=(0, 1, 0, height))  # fmt: skip
+        axis.set_title(f"{depth} slices, {apart:.1f} mm apart", fontsize=9, loc="center")
+        axis.text(0.5, -0.04, f"{met:.0%} of the nodules met", transform=axis.transAxes, ha="center", va="top")
+        axis.set_axis_off()
+        told.append(f"{depth} slices {apart:.1f} millimetres apart meet {met:.0%}")
+    figure.tight_layout()
+    return Picture(
+        figure,
+        f"A simulated chest with {n_nodules} small nodules seen from the front, with fewer and fewer slices. Of the "
+        f"nodules, {'; '.join(told)}.", vector=False, synthetic=True,
+    )  # fmt: skip
+
+
+@styled
+def sampling_of_video(samplings: dict[str, tuple[int, int]], *, length: int = 160) -> Picture:
+    """Which seconds of a video are seen, a row a sampling.
+
+    Args:
+        samplings: (frames, stride) by name; sampling starts at the first frame.
+        length: Frames of the simulated video, or more where a sampling asks for more.
+    """
+    from viptt_core.synthetic.actions import make_clip
+
+    length = max(length, *((count - 1) * stride + 1 for count, stride in samplings.values()))
+    thumbnails, seconds = 8, length / UCF_FRAME_RATE
+    frames = make_clip(UCF_CLASSES.index("TennisSwing"), 1, 1, frames=length)
+    figure, axes = _axes(2, 1, size=(7.4, 1.3 + 0.34 * len(samplings)))
+    strip, axis = axes[:, 0]
+    for k in range(thumbnails):
+        frame = frames[round((k + 0.5) * length / thumbnails)]
+        strip.imshow(frame, extent=(k * seconds / thumbnails, (k + 0.97) * seconds / thumbnails, 0, 1), aspect="auto")
+    strip.set(xlim=(0, seconds), ylim=(0, 1))
+    strip.set_axis_off()
+    told = []
+    for row, (name, (count, stride)) in enumerate(samplings.items()):
+        seen = np.arange(count) * stride
+        axis.plot([0, seconds], [row, row], color="#DDDDDD", lw=7, solid_capstyle="butt", zorder=1)
+        axis.plot(seen / UCF_FRAME_RATE, np.full(count, row), "|", color="#0072B2", ms=9, mew=1.4)
+        told.append(f"{name}, {count} frames to second {(seen[-1] + 1) / UCF_FRAME_RATE:.1f}")
+    axis.set_yticks(range(len(samplings)), samplings)
+    axis.set(xlim=(0, seconds), ylim=(len(samplings) - 0.5, -0.5), xlabel="seconds")
+    axis.tick_params(left=False)
+    axis.spines["left"].set_visible(False)
+    figure.tight_layout()
+    return Picture(figure, f"A simulated video of {seconds:.1f} seconds, and marks at the frames that are read: "
+                   f"{'; '.join(told)}. What comes later is never seen.", vector=False, synthetic=True)  # fmt: skip
+
+
+@styled
+def leakage_chart(leakage: Leakage) -> Picture:
+    """Accuracy of the nearest neighbour under both splits, a line a seed, and what always naming one class gets."""
+    figure, axes = _axes(1, 1, size=(6.4, 2.2))
+    axis, table = axes[0, 0], leakage.table
+    for row, (split, colour) in enumerate(((BY_CLIP, "#D55E00"), (BY_GROUP, OTHER_COLOUR))):
+        mean = table.loc[split, "accuracy"]
+        axis.barh(row, mean, color=colour, alpha=0.35, height=0.7)
+        each = leakage.runs.loc[leakage.runs["split"] == split, "accuracy"]
+        axis.plot(each, np.full(len(each), row), "|", color=colour, ms=16, mew=2)
+        axis.annotate(
+            f"{mean:.0%}", (max(mean, each.max()), row), xytext=(7, 0), textcoords="offset points", va="center"
+        )
+    axis.axvline(leakage.chance, color="black", lw=0.9, ls="--")
+    axis.annotate("largest class", (leakage.chance, -0.55), xytext=(4, 0), textcoords="offset points", fontsize=8)
+    axis.set_yticks([0, 1], [f"split {BY_CLIP}", f"split {BY_GROUP}"])
+    axis.set(ylim=(1.5, -0.75), xlim=(0, 1), xlabel="accuracy of the nearest neighbour; a mark a seed")
+    axis.xaxis.set_major_formatter("{x:.0%}")
+    return Picture(figure, f"Bars of the accuracy of a nearest neighbour. {leakage.sentence()}",
+                   synthetic=leakage.synthetic)  # fmt: skip
+
+
+def slices_read(n_slices: int, depth: int) -> np.ndarray:
+    """Indices of the slices that enter when `n_slices` are resampled to `depth` linearly, corners on corners."""
+    position = np.linspace(0, n_slices - 1, depth)
+    return np.unique(np.concatenate([np.floor(position), np.ceil(position)]).astype(int))
+
+
+def _phantom(name: str):
+    """The typical phantom of a type."""
+    from viptt_core.synthetic.phantom import make_phantom
+
+    return make_phantom((0, PATIENTS[name]), TB_CLASSES.index(name), size=PHANTOM_GRID[0], slices=PHANTOM_GRID[1])
+
+
+def _towards_left_front_head(voxels: np.ndarray, affine: np.ndarray, path) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels with their axes turned and flipped to run to the patient's left, front and head, and their spacing."""
+    directions = ct.axis_directions(affine, path)
+    spacing = np.empty(3)
+    spacing[directions[:, 0].astype(int)] = np.linalg.norm(affine[:3, :3], axis=0)
+    return apply_orientation(voxels, directions), spacing
+
+
+def _axial(plane: np.ndarray) -> np.ndarray:
+    """Slice [X to the left, Y to the front] as radiologists look at it: front up, the patient's right on the left."""
+    return plane.T[::-1]
+
+
+def _letter_sides(axis) -> None:
+    for x, letter in ((0.02, "R"), (0.98, "L")):
+        axis.text(x, 0.5, letter, transform=axis.transAxes, color="white", fontsize=8, va="center",
+                  ha="left" if letter == "R" else "right")  # fmt: skip
