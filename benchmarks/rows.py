@@ -40,6 +40,7 @@ from benchmarks import (
 PHANTOM_SHAPE = (512, 512, 130)  # voxels, as a usual chest CT
 PHANTOMS = 4  # scans written
 FOLDER_SCANS = 8  # of the folder row: starting two workers takes as long as some scans, and real folders hold hundreds
+CHECKED_SCANS = {"quick": 16, "full": 100}  # of the row of the check
 LEAST_NOISE = 15.0  # HU: a scan without noise compresses too well and flatters whoever decompresses less
 SOFT_TISSUE = (-100, 100)  # HU, where noise is measured
 MAD_TO_SD = 1.4826  # of a normal distribution
@@ -228,10 +229,39 @@ def preprocess_folder(profile: Profile) -> Comparison:
     return Comparison(*seconds, _phantom_settings(PHANTOMS) | {"n": len(paths), "workers": 2}, notes)
 
 
-def _link_folder(root: Path) -> list[Path]:
-    """An ImageCLEF folder of FOLDER_SCANS names that point at the phantoms."""
+@row("check a folder of scans, two workers", reference="decompressing its files and nothing else, one process",
+     target=at_most(1))  # fmt: skip
+def check(profile: Profile) -> Comparison:
+    """`viptt data check` of files that no check has read before: every voxel read, hashed and judged."""
+    from benchmarks.reference import bare_decompression
+    from viptt_core.check import check_dataset
+
+    with tempfile.TemporaryDirectory(prefix="viptt-benchmark-") as root:
+        paths = _link_folder(Path(root), CHECKED_SCANS[profile.name])
+
+        def ours() -> None:
+            with fresh_cache():
+                check_dataset("imageclef", root, n_jobs=2, progress=False)
+
+        def floor() -> None:
+            for path in paths:
+                bare_decompression(path)
+
+        seconds = alternate(ours, floor, profile.repeats, warm_up=(ours, lambda: bare_decompression(paths[0])))
+    n_bytes = sum(path.stat().st_size for path in paths)
+    middle = statistics.median(seconds[0])
+    notes = [
+        f"{len(paths) / middle:.1f} scans and {n_bytes / middle / 1e6:.0f} MB of files a second, the start of two "
+        "workers included",
+        f"{PHANTOMS} phantoms under {len(paths)} names: the disk is read once, memory after that",
+    ]
+    return Comparison(*seconds, _phantom_settings(PHANTOMS) | {"n": len(paths), "workers": 2}, notes)
+
+
+def _link_folder(root: Path, n: int = FOLDER_SCANS) -> list[Path]:
+    """An ImageCLEF folder of n names that point at the phantoms."""
     scans, _ = phantom_scans()
-    paths = [root / f"TRN_{i + 1:04d}.nii.gz" for i in range(FOLDER_SCANS)]
+    paths = [root / f"TRN_{i + 1:04d}.nii.gz" for i in range(n)]
     for i, path in enumerate(paths):
         path.symlink_to(scans[i % len(scans)].resolve())
     lines = [f"{path.name},{i % 5 + 1}" for i, path in enumerate(paths)]  # any of the five types

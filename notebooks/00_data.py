@@ -50,7 +50,6 @@ pretrain_root: str = ""  # folder with one folder of videos a class; empty for "
 pretrain_classes: str = ""  # class folders of the videos, "A,B", or "all"; empty: the paper's ten where they are
 group_pattern: str = ""  # which part of a video's name is its group; empty: UCF's v_Class_gNN
 real_scan: str = "data/lungpetctdx/A0001.nii.gz"  # one CT scan for the HU windows; a phantom where it is absent
-real_scan_credit: str = "Lung-PET-CT-Dx"  # source and licence of that scan, written below it: change both
 preset: str = "demo"  # "paper", "corrected", "frozen", "demo" or "study"
 n_scans: int = 0  # number of phantoms; 0: as the preset says
 n_videos: int = 0  # number of synthetic videos; 0: as the preset says
@@ -92,7 +91,7 @@ show_clips(videos)
 # That holds lung and soft tissue, though with little contrast within either; a radiologist changes the window.
 
 # %%
-hu_windows(real_scan, credit=real_scan_credit)
+hu_windows(real_scan)
 
 # %% [markdown]
 # The task has five types of tuberculosis. Here they are in the paper's window, simulated, since the

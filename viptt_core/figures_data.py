@@ -28,24 +28,24 @@ PATIENTS = {"Infiltrative": 3, "Focal": 1, "Tuberculoma": 2, "Miliary": 3, "Fibr
 PHANTOM_GRID = (256, 130)  # voxels in-plane, slices: coarser than a scan, to be quick
 MOST_GROUPS = 25  # of a class that a chart shows
 LUNG_PET_CT_DX = "Lung-PET-CT-Dx (Li et al. 2020), The Cancer Imaging Archive, doi.org/10.7937/TCIA.2020.NNC2-0461"
-CREDITS = {"Lung-PET-CT-Dx": f"CT: {LUNG_PET_CT_DX}, CC BY 4.0. Changed: one slice, its grey scale."}
+# What to write below a scan that lies in the folder of this set, see `registry.toml`.
+CREDITS = {"lungpetctdx": f"CT: {LUNG_PET_CT_DX}, CC BY 4.0. Changed: one slice, its grey scale."}
 
 
 @styled
-def hu_windows(path: str | Path = "", *, credit: str = "") -> Picture:
+def hu_windows(path: str | Path = "") -> Picture:
     """One raw axial slice, that with the most lung, through several HU windows, and its histogram below.
 
     Args:
-        path: A NIfTI scan in HU, from here or from the artifact's root. Where there is none, a phantom is
-            shown, and the picture says so.
-        credit: Source and licence of the scan, written below it; a name in CREDITS stands for its words.
+        path: A NIfTI scan in HU, from here or from the artifact's root. Its folder's name tells whom to credit,
+            see CREDITS. Where there is no such file, a phantom is shown, and the picture says so.
 
     Raises:
         DataError: the file is there but cannot be used, see `nifti.read_nifti`.
     """
     file = next((file for file in (Path(path), artifact_root() / path) if file.is_file()), None)
     if file is not None:
-        credit = CREDITS.get(credit, credit)
+        credit = CREDITS.get(file.parent.name, f"CT: {file.name}")
         hu, spacing = _towards_left_front_head(*read_nifti(file), file)
     else:
         phantom = _phantom("Tuberculoma")
