@@ -22,9 +22,9 @@ import pytest
 from filelock import FileLock
 from rar_writer import HARD_LINK, SYMLINK, UNIX_FIFO, UNIX_LINK, Item, rar4, rar5
 
-from viptt_core import archive, archive_listing
-from viptt_core.archive import unpack
 from viptt_core.errors import DataError, StorageError
+from viptt_core.sources import archive, archive_listing
+from viptt_core.sources.archive import unpack
 
 KINDS = ("zip", "tar", "tar.gz", "tar.xz", "tar.bz2", "rar4", "rar5")
 RARS = {"rar4": rar4, "rar5": rar5}
@@ -393,7 +393,8 @@ def test_folder_that_cannot_be_written(place, tmp_path):
 def test_killed_in_the_middle_then_done_again(place, out):
     path = write(place, "zip", FILES)
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom viptt_core import archive\nread, seen = archive._read, []\n"
+        "import os, sys\nfrom pathlib import Path\nfrom viptt_core.sources import archive\n"
+        "read, seen = archive._read, []\n"
         "def kill(path, source):\n    seen.append(1)\n    if len(seen) > 2: os.kill(os.getpid(), 9)\n"
         "    return read(path, source)\n"
         "archive._read = kill\narchive.unpack(Path(sys.argv[1]), Path(sys.argv[2]), progress=False)\n"

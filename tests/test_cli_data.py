@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from viptt_core import registry
 from viptt_core.cli import main
-from viptt_core.registry import RemoteFile, data_source, load_registry
+from viptt_core.sources import registry
+from viptt_core.sources.registry import RemoteFile, data_source, load_registry
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def no_network(monkeypatch):
             path.write_bytes(b"content")
         return path
 
-    monkeypatch.setattr("viptt_core.download.download", download)
+    monkeypatch.setattr("viptt_core.sources.fetch.download", download)
     return asked
 
 

@@ -15,9 +15,10 @@ import requests
 from filelock import FileLock
 from loopback import file, hold, status
 
-from viptt_core import disk, transfer
-from viptt_core.download import download, file_digest, verify
+from viptt_core import disk
 from viptt_core.errors import DataError, SettingError, StorageError
+from viptt_core.sources import transfer
+from viptt_core.sources.download import download, file_digest, verify
 
 CONTENT = bytes(range(256)) * 40
 OTHER = CONTENT[::-1]
@@ -186,7 +187,7 @@ def test_part_of_another_address_or_size_is_not_taken_up(server, fetch, path):
 def test_complete_part_is_not_asked_for_again(server, fetch, path, monkeypatch):
     server.script(file(CONTENT))
     with monkeypatch.context() as patch:
-        patch.setattr("viptt_core.download.file_digest", _interrupt)
+        patch.setattr("viptt_core.sources.download.file_digest", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             fetch()
     assert names(path) == [".data.bin.part", ".data.bin.part.json"]
@@ -197,7 +198,7 @@ def test_complete_part_is_not_asked_for_again(server, fetch, path, monkeypatch):
 def test_complete_part_of_unknown_length_is_found_complete(server, fetch, path, monkeypatch):
     server.script(file(CONTENT, framing="chunked"), file(CONTENT))
     with monkeypatch.context() as patch:
-        patch.setattr("viptt_core.download.file_digest", _interrupt)
+        patch.setattr("viptt_core.sources.download.file_digest", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             fetch()
     assert fetch().read_bytes() == CONTENT
@@ -241,7 +242,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from viptt_core import disk
-from viptt_core.download import download
+from viptt_core.sources.download import download
 
 def writing(descriptor, data, offset=None, write=disk.write_all):
     write(descriptor, data, offset)

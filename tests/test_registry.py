@@ -9,10 +9,12 @@ import pytest
 from loopback import file as sent
 from loopback import serve
 
-from viptt_core import registry
 from viptt_core.constants import TB_CLASSES, TB_TRAIN_COUNTS, UCF_CLASSES, UCF_FRAME_SIZE, UCF_GROUPS
 from viptt_core.errors import DataError, SettingError, StorageError
-from viptt_core.registry import DataSource, RemoteFile, data_source, fetch, load_registry, parse_source, remote_files
+from viptt_core.sources import fetch as fetch_module
+from viptt_core.sources import registry
+from viptt_core.sources.fetch import fetch
+from viptt_core.sources.registry import DataSource, RemoteFile, data_source, load_registry, parse_source, remote_files
 
 NAMES = ("ucf50", "ucf101", "imageclef", "medmnist3d", "mosmed", "folder", "phantom", "actions")
 TABLE = {
@@ -179,14 +181,14 @@ def test_what_cannot_be_downloaded_says_how_to_get_it(name, tmp_path):
 
 
 def test_a_full_disk_stops_before_anything_is_asked_for(server, tmp_path, monkeypatch):
-    usage = registry.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(registry.shutil, "disk_usage", lambda _: usage._replace(free=2_000_000_000))
+    usage = fetch_module.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(fetch_module.shutil, "disk_usage", lambda _: usage._replace(free=2_000_000_000))
     archive = RemoteFile(f"{server.url}/Toy.zip", unpack=True)
     with pytest.raises(StorageError, match=r"needs 2\.1 GB, free are 2\.0 GB"):
         fetch(source_of(archive, size=1_000_000_000), tmp_path / "a", progress=False)
     assert not server.paths and not (tmp_path / "a").exists()
     (tmp_path / ".Toy.zip.part").write_bytes(bytes(200_000_000))  # has come already
-    assert registry._bytes_needed(source_of(archive, size=1_000_000_000), (archive,), tmp_path) == 1_900_000_000
+    assert fetch_module._bytes_needed(source_of(archive, size=1_000_000_000), (archive,), tmp_path) == 1_900_000_000
 
 
 @pytest.mark.parametrize("size, text", [(None, ""), (999, "999 bytes"), (113943, "113.9 kB"), (3233554570, "3.2 GB")])
@@ -199,5 +201,5 @@ def test_the_tables_of_the_pages_are_the_registrys(page):
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     assert registry.registry_table() in text, (
         f"the table of {page} is not the registry's: paste the output of "
-        'python -c "from viptt_core.registry import registry_table; print(registry_table())"'
+        'python -c "from viptt_core.sources.registry import registry_table; print(registry_table())"'
     )

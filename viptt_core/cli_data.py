@@ -121,7 +121,7 @@ def _command(commands, name: str, run, text: str, example: str) -> argparse.Argu
 
 
 def _list(options) -> None:
-    from viptt_core.registry import format_size, load_registry
+    from viptt_core.sources.registry import format_size, load_registry
 
     rows = [("NAME", "KIND", "ACCESS", "SIZE", "HERE", "LICENCE", "WHAT")]
     for source in load_registry().values():
@@ -134,7 +134,7 @@ def _list(options) -> None:
 
 
 def _info(options) -> None:
-    from viptt_core.registry import data_source, format_size, medmnist_sets
+    from viptt_core.sources.registry import data_source, format_size, medmnist_sets
 
     source = data_source(options.name)
     contents = folder_contents(options.root) if options.root else None
@@ -168,7 +168,8 @@ def _info(options) -> None:
 
 def _get(options) -> int:
     from viptt_core.presets import load_preset
-    from viptt_core.registry import data_source, fetch
+    from viptt_core.sources.fetch import fetch
+    from viptt_core.sources.registry import data_source
 
     if options.preset:
         load_preset(options.preset)  # a misspelt name is worth knowing before gigabytes are fetched
@@ -217,7 +218,7 @@ def _check_and_decode(name: str, place: Path | None, options, use: list[str]) ->
 
 def _check(options) -> int:
     from viptt_core.presets import check_choice
-    from viptt_core.registry import load_registry
+    from viptt_core.sources.registry import load_registry
 
     check_choice("data set", options.name, [s.name for s in load_registry().values() if s.kind != "example"])
     settings = {key: getattr(options, key) for key in CHECK_SETTINGS if getattr(options, key) is not None}
@@ -284,7 +285,7 @@ def _expected_lines(expected) -> str:
 
 
 def _contents_lines(contents: dict) -> str:
-    from viptt_core.registry import format_size
+    from viptt_core.sources.registry import format_size
 
     lines = [f"{contents['files']} files, {format_size(contents['bytes'])}"]
     lines += [f"{count:7} {folder}/" for folder, count in contents["folders"].items()]

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from viptt_core.download import download, verify
+from viptt_core.sources.download import download, verify
 from viptt_core.errors import DataError
 from viptt_core.presets import check_choice
 

@@ -1,4 +1,4 @@
-"""The data sets: where each comes from, under which licence, what must be in it, and how it is fetched.
+"""The data sets: where each comes from, under which licence, and what must be in it.
 
 The entries stand in `registry.toml` beside this file. The files of MedMNIST come from the `medmnist` package.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import re
-import shutil
 import tomllib
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib import resources
@@ -15,10 +14,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
-from filelock import FileLock
-
 from viptt_core.env import artifact_root
-from viptt_core.errors import DataError, SettingError, StorageError
+from viptt_core.errors import SettingError
 from viptt_core.presets import check_choice
 
 # How a reader gets a set, as the table says it.
@@ -28,8 +25,6 @@ ACCESS = {
 }  # fmt: skip
 MEDMNIST_DEFAULT = "nodulemnist3d"
 CHECKSUM_PATTERN = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
-# Room for what an archive unpacks to: clips and scans are compressed already.
-UNPACKED_RATIO = 1.1
 
 
 @dataclass(frozen=True)
@@ -118,7 +113,7 @@ def load_registry() -> dict[str, DataSource]:
     Raises:
         SettingError: the file holds an unknown, missing or mistyped field.
     """
-    text = resources.files("viptt_core").joinpath("registry.toml").read_text(encoding="utf-8")
+    text = resources.files("viptt_core.sources").joinpath("registry.toml").read_text(encoding="utf-8")
     return {name: parse_source(name, table) for name, table in tomllib.loads(text).items()}
 
 
@@ -143,18 +138,27 @@ def parse_source(name: str, table: dict[str, Any]) -> DataSource:
     return source
 
 
-def remote_files(name: str, *, subset: str = "", pixels: int = 28) -> tuple[RemoteFile, ...]:
+def remote_files(source: str | DataSource, *, subset: str = "", pixels: int = 28) -> tuple[RemoteFile, ...]:
     """The files to download for a data set.
 
     Args:
-        name: The data set.
+        source: The data set, or its name.
         subset: Of medmnist3d only: which of its sets, "" for NoduleMNIST3D.
         pixels: Of medmnist3d only: voxels a side, 28 or 64.
 
     Raises:
         SettingError: unknown name, subset or size.
     """
-    return _files_of(data_source(name), subset, pixels)
+    source = data_source(source) if isinstance(source, str) else source
+    if source.name != "medmnist3d":
+        if subset:
+            raise SettingError(f"'{source.name}' has no subsets.", remedy="Leave subset empty.")
+        return source.files
+    sets = medmnist_sets()
+    check_choice("subset of medmnist3d", subset or MEDMNIST_DEFAULT, tuple(sets))
+    check_choice("pixels", str(pixels), ("28", "64"))
+    entry, suffix = sets[subset or MEDMNIST_DEFAULT], "" if int(pixels) == 28 else f"_{pixels}"
+    return (RemoteFile(entry[f"url{suffix}"], checksum=f"md5:{entry[f'MD5{suffix}']}"),)
 
 
 def medmnist_sets() -> dict[str, dict[str, Any]]:
@@ -162,50 +166,6 @@ def medmnist_sets() -> dict[str, dict[str, Any]]:
     from medmnist import INFO  # imports torch: only where it is needed
 
     return {flag: entry for flag, entry in INFO.items() if flag.endswith("mnist3d")}
-
-
-def fetch(source: str | DataSource, root: str | Path | None = None, *, subset: str = "", pixels: int = 28,
-          progress: bool = True) -> Path:  # fmt: skip
-    """Download and unpack a data set; what is there already is not fetched again.
-
-    Archives are kept beside what they were unpacked to; they can be deleted afterwards.
-
-    Args:
-        source: Name of the set, or an entry of one's own.
-        root: Folder to put it into; None takes `data/NAME`.
-        subset, pixels: See `remote_files`.
-        progress: Show progress bars.
-
-    Returns:
-        The file or folder to give as data_root.
-
-    Raises:
-        DataError: this set cannot be downloaded (the message tells how to get it), or a download failed.
-        StorageError: the disk is too full.
-    """
-    source = data_source(source) if isinstance(source, str) else source
-    if source.access != "download":
-        raise DataError(f"{source.title} cannot be fetched by a command.",
-                        remedy=f"This is how you get it:\n{source.numbered_steps()}")  # fmt: skip
-    files = _files_of(source, subset, pixels)
-    root = source.default_root if root is None else Path(root).expanduser()
-    check_space(root, _bytes_needed(source, files, root))
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / ".get.lock"):  # a second call waits, and finds everything there; the empty file stays
-        for file in files:
-            _fetch_file(file, root, progress)
-    return root / files[0].result if len(files) == 1 else root
-
-
-def check_space(root: Path, needed: int) -> None:
-    """Raise a StorageError unless the disk of `root` has `needed` bytes free."""
-    existing = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise StorageError(
-            f"needs {format_size(needed)}, free are {format_size(free)}.", path=root,
-            remedy="Free some space, or give another folder with --root.",
-        )  # fmt: skip
 
 
 def format_size(size: int | None) -> str:
@@ -229,53 +189,6 @@ def registry_table() -> str:
                  ACCESS[source.access], source.role)  # fmt: skip
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
-
-
-def _files_of(source: DataSource, subset: str, pixels: int) -> tuple[RemoteFile, ...]:
-    if source.name != "medmnist3d":
-        if subset:
-            raise SettingError(f"'{source.name}' has no subsets.", remedy="Leave subset empty.")
-        return source.files
-    sets = medmnist_sets()
-    check_choice("subset of medmnist3d", subset or MEDMNIST_DEFAULT, tuple(sets))
-    check_choice("pixels", str(pixels), ("28", "64"))
-    entry, suffix = sets[subset or MEDMNIST_DEFAULT], "" if int(pixels) == 28 else f"_{pixels}"
-    return (RemoteFile(entry[f"url{suffix}"], checksum=f"md5:{entry[f'MD5{suffix}']}"),)
-
-
-def _bytes_needed(source: DataSource, files: tuple[RemoteFile, ...], root: Path) -> int:
-    """About what is still to be written, where the size is known."""
-    missing = [file for file in files if not (root / file.result).exists()]
-    if not missing:
-        return 0
-    to_unpack = any(file.unpack for file in missing)
-    size = source.size if source.size is not None else sum(file.size or 0 for file in missing)
-    come = [root / name for file in missing for name in (file.name, f".{file.name}.part")]
-    there = sum(path.stat().st_size for path in come if path.is_file())
-    return int(max(size - there, 0) + to_unpack * UNPACKED_RATIO * size)
-
-
-def _fetch_file(file: RemoteFile, root: Path, progress: bool) -> None:
-    from viptt_core.archive import unpack
-    from viptt_core.download import download
-
-    result = root / file.result
-    if file.unpack and result.is_dir():  # it got this name only when it was complete
-        return
-    archive = root / file.name
-    download(file.url, archive, size=file.size, checksum=file.checksum, progress=progress)
-    if not file.unpack:
-        return
-    unpacked = root / f".{file.result}.unpacked"
-    if not unpacked.is_dir():
-        unpack(archive, unpacked, progress=progress)
-    inner = list(unpacked.iterdir())
-    # Most archives hold one folder with everything in it; a folder in a folder would only confuse.
-    if len(inner) == 1 and inner[0].is_dir():
-        inner[0].rename(result)
-        unpacked.rmdir()
-    else:
-        unpacked.rename(result)
 
 
 def _build(kind: type, values: dict[str, Any], where: str):

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from viptt_core import disk
 from viptt_core.errors import DataError, SettingError
-from viptt_core.transfer import Transfer
+from viptt_core.sources.transfer import Transfer
 
 DIGITS = {"md5": 32, "sha256": 64}  # hexadecimal, of a whole digest
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from requests import Response
 
-from viptt_core import disk, web
+from viptt_core import disk
 from viptt_core.errors import DataError, StorageError
-from viptt_core.web import RetryError
+from viptt_core.sources import web
+from viptt_core.sources.web import RetryError
 
 _LONGEST_PAUSE = 60  # seconds
 _KEPT = "what has come is kept"

@@ -75,11 +75,20 @@ def _ask(session: requests.Session, url: str, headers: dict[str, str], timeout: 
     try:
         return session.get(url, headers=headers, stream=True, allow_redirects=False, timeout=timeout)
     except requests.exceptions.SSLError as error:
-        raise refusal(url, f"its certificate is not accepted ({error})") from error
+        raise refusal(url, f"its certificate is not accepted ({_innermost(error)})") from error
     except (requests.ConnectionError, requests.Timeout) as error:
-        raise RetryError(f"no connection: {error}") from error
+        raise RetryError(f"no connection: {_innermost(error)}") from error
     except requests.RequestException as error:
         raise refusal(url, str(error)) from error
+
+
+def _innermost(error: BaseException) -> str:
+    """What the system said, without the layers of libraries around it."""
+    while inner := getattr(error, "reason", None) or error.__cause__ or error.__context__:
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    return getattr(error, "strerror", None) or str(error)
 
 
 def read(response: Response) -> bytes:
