@@ -238,6 +238,7 @@ def check(profile: Profile) -> Comparison:
 
     with tempfile.TemporaryDirectory(prefix="viptt-benchmark-") as root:
         paths = _link_folder(Path(root), CHECKED_SCANS[profile.name])
+        n_bytes = sum(path.stat().st_size for path in paths)
 
         def ours() -> None:
             with fresh_cache():
@@ -248,7 +249,6 @@ def check(profile: Profile) -> Comparison:
                 bare_decompression(path)
 
         seconds = alternate(ours, floor, profile.repeats, warm_up=(ours, lambda: bare_decompression(paths[0])))
-    n_bytes = sum(path.stat().st_size for path in paths)
     middle = statistics.median(seconds[0])
     notes = [
         f"{len(paths) / middle:.1f} scans and {n_bytes / middle / 1e6:.0f} MB of files a second, the start of two "

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from viptt_core.sources.download import download, verify
 from viptt_core.errors import DataError
 from viptt_core.presets import check_choice
+from viptt_core.sources.download import download, verify
 
 
 def imagenet_features(name: str) -> dict[str, Tensor]:

@@ -150,11 +150,13 @@ def _read_header(stream: BinaryIO, path) -> nib.Nifti1Header:
     """Parse and check the header, leaving the stream at the first voxel."""
     block = stream.read(nib.Nifti2Header.sizeof_hdr)  # the longer one, with its magic in front
     kind = nib.Nifti2Header if block[4:8] == b"n+2\0" else nib.Nifti1Header
-    if kind is nib.Nifti1Header and block[344:348] != b"n+1\0":
+    stated = {int.from_bytes(block[:4], order) for order in ("little", "big")}  # the length of the header itself
+    is_nifti = kind is nib.Nifti2Header or block[344:348] == b"n+1\0"
+    if len(block) < kind.sizeof_hdr and (is_nifti or kind.sizeof_hdr in stated):
+        raise DataError("is truncated: its header ends early.", path=path, remedy=_COPY_AGAIN, kind="truncated file")
+    if not is_nifti:
         raise DataError("is not a NIfTI file (header and voxels in one file).", path=path, remedy=_CONVERT_AGAIN,
                         kind="wrong file type")  # fmt: skip
-    if len(block) < kind.sizeof_hdr:
-        raise DataError("is truncated: its header ends early.", path=path, remedy=_COPY_AGAIN, kind="truncated file")
     header = kind(block[: kind.sizeof_hdr])  # raises HeaderDataError on contradictions
     offset = float(header["vox_offset"]) or kind.single_vox_offset
     if not kind.sizeof_hdr <= offset < 1 << 30:

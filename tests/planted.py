@@ -1,0 +1,250 @@
+"""Folders of scans and of videos in the true layouts, sound but for faults that are planted and listed."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+from pathlib import Path
+
+import av
+import nibabel as nib
+import numpy as np
+
+from viptt_core.constants import TB_CLASSES
+
+Planted = set[tuple[str, str, str]]  # kind, where, level
+
+SHAPE = (24, 24, 12)
+AFFINE = np.diag([-15.0, 15.0, 20.0, 1.0])  # stored L, A, S: canonical
+SOUND_SCANS = 40
+FRAMES = 72
+FRAME_SIZE = (32, 24)  # width, height
+# A folder in ImageCLEF's layout that is smaller than the real one.
+NOT_THE_WHOLE_IMAGECLEF = {("incomplete set", ".", "note")}
+
+
+# --- Scans ----------------------------------------------------------------------------------------------
+
+
+def chest(seed: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    """Something like a chest: int16 HU, air around a body with two lungs, noise of its own."""
+    noise = np.random.default_rng(seed).normal(0, 20, shape)
+    x, y = np.meshgrid(np.linspace(-1, 1, shape[0]), np.linspace(-1, 1, shape[1]), indexing="ij")
+    plane = np.where(x**2 + y**2 < 0.8, 40, -1000)
+    plane[(np.abs(x) - 0.4) ** 2 + y**2 < 0.08] = -850
+    return np.clip(plane.reshape(*plane.shape, *[1] * (len(shape) - 2)) + noise, -1024, 1500).astype(np.int16)
+
+
+def scan_bytes(voxels: np.ndarray, affine: np.ndarray = AFFINE, qform: np.ndarray | None = None) -> bytes:
+    """A NIfTI file, not compressed; `qform` where it is to differ from the sform."""
+    image = nib.Nifti1Image(voxels, affine)
+    image.set_sform(affine, "scanner")
+    image.set_qform(affine if qform is None else qform, "scanner")
+    return image.to_bytes()
+
+
+def write_scan(path: Path, content: bytes | np.ndarray, level: int = 1) -> bytes:
+    """Compress and write a scan; returns what is in the file."""
+    if isinstance(content, np.ndarray):
+        content = scan_bytes(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    zipped = gzip.compress(content, level, mtime=0)
+    path.write_bytes(zipped)
+    return zipped
+
+
+def patched(content: bytes, offset: int, values: np.ndarray) -> bytes:
+    """The file with other bytes in its header."""
+    changed = bytearray(content)
+    changed[offset : offset + values.nbytes] = values.tobytes()
+    return bytes(changed)
+
+
+def turned(degrees: float) -> np.ndarray:
+    """AFFINE, turned about the body's axis."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turn = np.eye(4)
+    turn[:2, :2] = [[c, -s], [s, c]]
+    return turn @ AFFINE
+
+
+def write_sound_scans(root: Path, n: int = SOUND_SCANS, masks: tuple[str, ...] = ("masks1",)) -> list[str]:
+    """Scans in ImageCLEF's layout, the same number of each class; returns the rows of the table."""
+    rows = []
+    for i in range(n):
+        name = f"TRN_{i + 1:04d}.nii.gz"
+        write_scan(root / name, chest(i))
+        for folder in masks:
+            write_scan(root / folder / name, lungs())
+        rows.append(f"{name},{i % len(TB_CLASSES) + 1}")
+    write_table(root, rows)
+    return rows
+
+
+def write_table(root: Path, rows: list[str]) -> None:
+    (root / "labels.csv").write_text("\n".join(["FileName,TypeOfTB", *rows, ""]), encoding="utf-8")
+
+
+def lungs() -> np.ndarray:
+    return (np.abs(chest(0).astype(int) + 850) < 150).astype(np.uint8)
+
+
+def plant_scans(root: Path) -> Planted:
+    """Sound scans and, for every fault, one more; returns the faults as a check for 'corrected' must find them."""
+    rows, found = write_sound_scans(root), set(NOT_THE_WHOLE_IMAGECLEF)
+    number = SOUND_SCANS
+
+    def add(kind: str, content: bytes | np.ndarray, level: str = "file", *, zipped: bool = False) -> str:
+        nonlocal number
+        number += 1
+        name = f"TRN_{number:04d}.nii.gz"
+        if zipped:
+            (root / name).write_bytes(content)
+        else:
+            write_scan(root / name, content)
+        write_scan(root / "masks1" / name, lungs())
+        rows.append(f"{name},{number % len(TB_CLASSES) + 1}")
+        if kind:
+            found.add((kind, name, level))
+        return name
+
+    plain = scan_bytes(chest(900))
+    whole = gzip.compress(plain, 1, mtime=0)
+    add("empty file", b"", zipped=True)
+    add("truncated file", whole[: len(whole) * 6 // 10], zipped=True)
+    add("truncated file", patched(plain, 42, np.array([512, 512, 4000], np.int16)))  # promises more than can be
+    add("truncated file", plain[:-1000])  # sound gzip data of a scan that was cut before
+    add("truncated file", plain[:200])  # the header is cut off
+    add("wrong file type", b"<!DOCTYPE html><title>Sign in</title>", zipped=True)
+    add("wrong file type", b"\xff\xd8\xff\xe0 a picture", zipped=True)
+    add("damaged file", whole[:-8] + bytes(byte ^ 255 for byte in whole[-8:-4]) + whole[-4:], zipped=True)
+    add("bad header", patched(plain, 108, np.array([np.nan], np.float32)))  # where the voxels start
+    add("not a 3-D grey scan", scan_bytes(chest(901, SHAPE[:2])))
+    add("not a 3-D grey scan", scan_bytes(chest(902, (*SHAPE, 2))))
+    colour = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    add("not a 3-D grey scan", scan_bytes(colour))
+    holes = chest(903).astype(np.float32)
+    holes[3, 4, 5] = np.nan
+    add("voxels not finite", holes, "note")
+    add("no finite voxel", np.full(SHAPE, np.nan, np.float32))
+    add("not in HU", ((chest(904).astype(int) + 1024) * 255 // 2524).astype(np.uint8))
+    add("one grey level", np.full(SHAPE, -1000, np.int16))
+    add("other axes", scan_bytes(chest(905), AFFINE @ np.diag([-1, 1, 1, 1])), "note")
+    add("oblique", scan_bytes(chest(906), turned(15)), "note")
+    no_length = patched(scan_bytes(chest(907)), 76 + 12, np.array([0], np.float32))  # pixdim[3], of the qform
+    add("two orientations", no_length, "note")
+    add("bad spacing", patched(scan_bytes(chest(908)), 312, np.zeros(4, np.float32)))  # srow_z
+    add("bad spacing", scan_bytes(chest(909), AFFINE @ np.diag([1, 1, 10, 1])), "note")  # 200 mm
+    add("two orientations", scan_bytes(chest(910), AFFINE, AFFINE @ np.diag([-1, 1, 1, 1])))
+    add("two orientations", scan_bytes(chest(911), AFFINE, turned(10)), "note")
+    add("few slices", few := chest(912, (24, 24, 4)), "note")
+    write_scan(root / "masks1" / f"TRN_{number:04d}.nii.gz", np.ones(few.shape, np.uint8))
+    add("not square", wide := chest(913, (24, 16, 12)), "note")
+    write_scan(root / "masks1" / f"TRN_{number:04d}.nii.gz", np.ones(wide.shape, np.uint8))
+    # The same scan: compressed otherwise, as float32, with another origin; its label is another one.
+    moved = AFFINE.copy()
+    moved[:3, 3] = 7
+    add("duplicate content", scan_bytes(chest(7).astype(np.float32), moved), "set")
+
+    # The table, and the files beside it.
+    rows += ["TRN_0900.nii.gz,1", "TRN_0001.nii.gz,1", "TRN_0901.nii.gz,9"]
+    write_scan(root / "TRN_0901.nii.gz", chest(920))
+    write_scan(root / "TRN_0902.nii.gz", chest(921))
+    write_scan(root / "second" / "TRN_0002.nii.gz", chest(922))
+    found |= {
+        ("missing file", "TRN_0900.nii.gz", "file"), ("duplicate row", "labels.csv", "set"),
+        ("unknown label", "labels.csv", "set"), ("no label", "TRN_0902.nii.gz", "left out"),
+        ("two files of one name", "TRN_0002.nii.gz", "set"),
+    }  # fmt: skip
+
+    # Masks.
+    masks = root / "masks1"
+    (masks / "TRN_0010.nii.gz").unlink()
+    write_scan(masks / "TRN_0011.nii.gz", np.zeros(SHAPE, np.uint8))
+    write_scan(masks / "TRN_0012.nii.gz", np.ones((24, 24, 11), np.uint8))
+    write_scan(masks / "TRN_0013.nii.gz", lungs() * np.float32(0.5))
+    (masks / "TRN_0014.nii.gz").write_bytes((masks / "TRN_0014.nii.gz").read_bytes()[:-20])
+    write_scan(masks / "TRN_0015.nii.gz", scan_bytes(lungs(), AFFINE @ np.diag([-1, 1, 1, 1])))
+    write_scan(masks / "TRN_0990.nii.gz", lungs())
+    found |= {
+        ("missing mask", "TRN_0010.nii.gz", "note"), ("empty mask", "masks1/TRN_0011.nii.gz", "note"),
+        ("mask on another grid", "masks1/TRN_0012.nii.gz", "note"),
+        ("values of a mask", "masks1/TRN_0013.nii.gz", "note"), ("truncated file", "masks1/TRN_0014.nii.gz", "note"),
+        ("mask on another grid", "masks1/TRN_0015.nii.gz", "note"),
+        ("mask without a scan", "masks1/TRN_0990.nii.gz", "note"),
+    }  # fmt: skip
+    # A scan whose affine was changed keeps the mask it had.
+    for kind, name, _ in list(found):
+        if kind in ("other axes", "oblique", "two orientations", "bad spacing") and name.startswith("TRN"):
+            header = gzip.decompress((root / name).read_bytes())[:352]
+            write_scan(masks / name, header_of_mask(header) + lungs().tobytes(order="F"))
+    write_table(root, rows)
+    return found
+
+
+def header_of_mask(header: bytes) -> bytes:
+    """A scan's header for a mask of its grid: uint8."""
+    return patched(header, 70, np.array([2, 8], np.int16))
+
+
+# --- Videos ---------------------------------------------------------------------------------------------
+
+
+def write_video(path: Path, seed: int, frames: int = FRAMES, size: tuple[int, int] = FRAME_SIZE,
+                picture: np.ndarray | None = None) -> None:  # fmt: skip
+    """A moving noise picture as MPEG-4 in AVI, as UCF50 has it; or one picture all along."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng, (width, height) = np.random.default_rng(seed), size
+    still = rng.integers(0, 255, (height // 8, width // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    partial = path.with_name(f".{path.name}.part")
+    with av.open(str(partial), "w", format="avi") as container:
+        stream = container.add_stream("mpeg4", rate=25, pix_fmt="yuv420p")
+        stream.width, stream.height = size
+        stream.codec_context.thread_count = 1
+        for k in range(frames):
+            image = np.roll(still, k, axis=1) if picture is None else picture
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+        container.mux(stream.encode())
+    os.replace(partial, path)
+
+
+def write_sound_videos(root: Path, groups: int = 6) -> None:
+    """Two classes of videos in UCF50's layout."""
+    for label, name in enumerate(("Mixing", "Rowing")):
+        for group in range(1, groups + 1):
+            write_video(root / name / f"v_{name}_g{group:02d}_c01.avi", seed=100 * label + group)
+
+
+def plant_videos(root: Path) -> Planted:
+    """Sound videos and, for every fault, one more; returns the faults as a check for 70 frames must find them."""
+    write_sound_videos(root)
+    found = {("incomplete set", ".", "note")}
+
+    def new(kind: str, level: str = "file") -> Path:
+        number = 40 + len(found)
+        path = root / "Rowing" / f"v_Rowing_g{number:02d}_c01.avi"
+        found.add((kind, f"Rowing/{path.name}", level))
+        return path
+
+    new("empty file").write_bytes(b"")
+    new("not a readable video").write_text("This clip is not available in your country.\n")
+    write_video(new("too few frames", "left out"), 301, frames=20)
+    write_video(path := new("truncated file"), 302, frames=150)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    write_video(path := new("truncated file", "note"), 303, frames=240)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    write_video(new("other frame size", "note"), 304, size=(48, 24))
+    write_video(new("one grey level"), 0, picture=np.full((24, 32, 3), 90, np.uint8))
+    shutil.copy(root / "Rowing" / "v_Rowing_g01_c01.avi", new("duplicate content", "set"))  # another group
+    twin = root / "Rowing" / "v_Rowing_g02_c02.avi"
+    shutil.copy(root / "Rowing" / "v_Rowing_g02_c01.avi", twin)  # the same group
+    shutil.copy(root / "Mixing" / "v_Mixing_g03_c01.avi", root / "Rowing" / "v_Rowing_g98_c01.avi")
+    write_video(root / "Mixing" / "holiday.avi", 305)
+    (root / "Mixing" / "v_Mixing_g09_c01.avi.part").write_bytes(b"half")
+    (root / "Skijet").mkdir()
+    return found | {
+        ("duplicate content", f"Rowing/{twin.name}", "note"),
+        ("duplicate content", "Rowing/v_Rowing_g98_c01.avi", "set"), ("no group", "Mixing/holiday.avi", "set"),
+        ("stray file", "Mixing/v_Mixing_g09_c01.avi.part", "left out"), ("empty folder", "Skijet", "note"),
+    }  # fmt: skip

@@ -1,0 +1,497 @@
+"""The check of a data set: planted faults are found and nothing else, files are read once, real sets are judged."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from planted import (
+    AFFINE,
+    NOT_THE_WHOLE_IMAGECLEF,
+    chest,
+    plant_scans,
+    plant_videos,
+    scan_bytes,
+    write_scan,
+    write_sound_scans,
+    write_sound_videos,
+    write_table,
+    write_video,
+)
+
+from viptt_core.check import check_dataset, reading
+from viptt_core.check.sets import leak_faults
+from viptt_core.env import cache_root
+from viptt_core.errors import DataError, SettingError
+
+QUIET = {"n_jobs": 1, "progress": False}
+
+
+def found(report) -> list[tuple[str, str, str]]:
+    return sorted((fault.kind, fault.where, fault.level) for fault in report.faults)
+
+
+def unlike(report, faults: set) -> tuple[set, set]:
+    """Planted faults that were not found, and found ones that were not planted."""
+    return faults - set(found(report)), set(found(report)) - faults
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("sound")
+    write_sound_scans(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    root = tmp_path_factory.mktemp("planted")
+    return root, plant_scans(root)
+
+
+# --- What is found --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", ["paper", "corrected"])
+def test_a_sound_folder_of_scans_has_no_fault(sound, preset):
+    report = check_dataset("folder", sound, preset=preset, label_column="TypeOfTB", **QUIET)
+    assert found(report) == [] and not report.spoils
+    assert str(report).startswith("SOUND: nothing was found that would spoil a run.")
+    assert report.n_read == 80 and report.counts == {"listed": 40, "unlabelled": 0, "masks": 40, "groups": 40}
+    report = check_dataset("imageclef", sound, preset=preset, **QUIET)
+    assert set(found(report)) == NOT_THE_WHOLE_IMAGECLEF and not report.spoils
+
+
+@pytest.mark.parametrize("preset", ["paper", "corrected"])
+def test_a_sound_folder_of_videos_has_no_fault(tmp_path, preset):
+    write_sound_videos(tmp_path / "videos")
+    assert found(check_dataset("folder", tmp_path / "videos", preset=preset, **QUIET)) == []
+
+
+def test_every_planted_fault_of_scans_is_found_and_nothing_else(planted):
+    root, faults = planted
+    report = check_dataset("imageclef", root, n_jobs=2, progress=False)
+    assert unlike(report, faults) == (set(), set())
+    often = {key: n for key, n in Counter(found(report)).items() if n > 1}
+    assert often == {("incomplete set", ".", "note"): 3}  # scans, test scans, the second mask set
+    assert len({kind for kind, *_ in faults}) > 25 and report.spoils
+
+
+def test_every_planted_fault_of_videos_is_found_and_nothing_else(tmp_path):
+    faults = plant_videos(tmp_path / "videos")
+    report = check_dataset("ucf50", tmp_path / "videos", **QUIET)
+    assert unlike(report, faults) == (set(), set()) and len(report.faults) == len(faults)
+    assert report.spoils
+
+
+def test_where_the_affine_is_ignored_other_axes_spoil_and_a_useless_affine_does_not(planted):
+    root, faults = planted
+    report = check_dataset("imageclef", root, preset="paper", **QUIET)
+    changes = {
+        ("other axes", "TRN_0057.nii.gz"): "file", ("two orientations", "TRN_0062.nii.gz"): "note",
+        ("bad spacing", "TRN_0060.nii.gz"): "note",
+    }  # fmt: skip
+    expected = {(kind, where, changes.get((kind, where), level)) for kind, where, level in faults}
+    assert expected != faults and unlike(report, expected) == (set(), set())
+    mirrored = next(fault for fault in report.faults if fault.kind == "other axes")
+    assert "RAS" in mirrored.what and "mirrored" in mirrored.what and "corrected" in mirrored.remedy
+
+
+@pytest.mark.parametrize("level, spoils", [("set", True), ("file", True), ("left out", False), ("note", False)])
+def test_only_faults_that_stop_or_damage_a_run_spoil_it(planted, level, spoils):
+    faults = check_dataset("imageclef", planted[0], **QUIET).of_level(level)
+    assert faults and all(fault.spoils == spoils for fault in faults)
+
+
+def test_test_scans_without_labels_are_read_and_compared_with_the_labelled_ones(tmp_path):
+    rows = write_sound_scans(tmp_path, masks=())
+    write_scan(tmp_path / "TST_0001.nii.gz", chest(500))
+    write_scan(tmp_path / "TST_0002.nii.gz", chest(501)[:, :, :6].astype(np.float32) / 1000)
+    write_scan(tmp_path / "deeper" / "TST_0003.nii.gz", chest(4))
+    assert len(rows) == 40
+    report = check_dataset("imageclef", tmp_path, **QUIET)
+    assert set(found(report)) - NOT_THE_WHOLE_IMAGECLEF == {
+        ("duplicate content", "deeper/TST_0003.nii.gz", "set"), ("few slices", "TST_0002.nii.gz", "note"),
+        ("not in HU", "TST_0002.nii.gz", "file"),
+    }  # fmt: skip
+    assert report.counts["unlabelled"] == 3
+
+
+def test_masks_that_are_to_crop_must_be_usable(planted):
+    report = check_dataset("imageclef", planted[0], crop="lungs", masks="masks1", **QUIET)
+    levels = {where: level for kind, where, level in found(report)
+              if kind in ("missing mask", "empty mask", "mask on another grid", "truncated file")}  # fmt: skip
+    for name in ("TRN_0010.nii.gz", "masks1/TRN_0011.nii.gz", "masks1/TRN_0012.nii.gz", "masks1/TRN_0014.nii.gz"):
+        assert levels[name] == "file"
+    assert levels["masks1/TRN_0015.nii.gz"] == "note"  # the crop goes by index
+
+
+# --- Tables that cannot be read --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "table, settings, fault",
+    [
+        ("FileName,TypeOfTB\nTRN_0001.nii.gz,1\n".encode("utf-16"), {"labels": "labels.csv"}, "missing column"),
+        ("FileName,TypeOfTB\nTRN_0001.nii.gz,Läsion\n".encode("latin-1"), {}, "not UTF-8"),
+        (b"File,Type\nTRN_0001.nii.gz,1\n", {}, "no label table"),
+        (b"File,Type\nTRN_0001.nii.gz,1\n", {"labels": "labels.csv"}, "missing column"),
+        (b"FileName,TypeOfTB\n", {}, "empty table"),
+        (None, {}, "no label table"),
+        (None, {"labels": "labels.csv"}, "missing file"),
+    ],
+    ids=["utf-16", "latin-1", "other columns", "other columns, named", "empty", "none", "none, named"],
+)
+def test_without_a_usable_table_the_scans_are_still_read(tmp_path, table, settings, fault):
+    write_sound_scans(tmp_path, n=2)
+    write_scan(tmp_path / "TRN_0003.nii.gz", b"")
+    (tmp_path / "labels.csv").unlink()
+    if table is not None:
+        (tmp_path / "labels.csv").write_bytes(table)
+    settings = {key: tmp_path / name for key, name in settings.items()}
+    report = check_dataset("imageclef", tmp_path, **settings, **QUIET)
+    kinds = {kind for kind, *_ in found(report)}
+    assert fault in kinds and report.spoils
+    assert "too few groups" not in kinds
+
+
+def test_without_a_table_broken_scans_are_found_all_the_same(tmp_path):
+    write_sound_scans(tmp_path, n=2)
+    (tmp_path / "labels.csv").unlink()
+    (tmp_path / "TRN_0002.nii.gz").write_bytes(b"")
+    report = check_dataset("imageclef", tmp_path, **QUIET)
+    assert {("no label table", ".", "set"), ("empty file", "TRN_0002.nii.gz", "file")} <= set(found(report))
+    assert report.n_read == 2
+
+
+def test_wrong_arguments_are_errors_and_no_faults(sound):
+    with pytest.raises(DataError, match="no such folder"):
+        check_dataset("imageclef", sound / "nowhere", **QUIET)
+    with pytest.raises(SettingError, match="preset"):
+        check_dataset("imageclef", sound, preset="papers", **QUIET)
+    with pytest.raises(SettingError, match="group_pattern"):
+        check_dataset("imageclef", sound, group_pattern="(x)", **QUIET)
+    empty = {"labels": None, "classes": "", "group_pattern": None}
+    assert check_dataset("imageclef", sound, **empty, **QUIET).counts["listed"] == 40
+
+
+# --- Sets as a whole --------------------------------------------------------------------------------------
+
+
+def test_a_class_with_too_few_groups_is_named(tmp_path):
+    write_sound_videos(tmp_path)
+    for clip in range(6):  # six clips, one group
+        write_video(tmp_path / "Skijet" / f"v_Skijet_g01_c{clip:02d}.avi", seed=700 + clip)
+    report = check_dataset("ucf50", tmp_path, **QUIET)
+    assert ("too few groups", "Skijet", "set") in found(report)
+    assert report.classes["Skijet"] == {"files": 6, "groups": 1}
+
+
+def test_files_of_one_grey_level_are_not_called_duplicates_too(tmp_path):
+    write_sound_scans(tmp_path, masks=())
+    for name in ("TRN_0003.nii.gz", "TRN_0009.nii.gz"):
+        write_scan(tmp_path / name, np.full((24, 24, 12), -1000, np.int16))
+    assert set(found(check_dataset("imageclef", tmp_path, **QUIET))) - NOT_THE_WHOLE_IMAGECLEF == {
+        ("one grey level", "TRN_0003.nii.gz", "file"), ("one grey level", "TRN_0009.nii.gz", "file"),
+    }  # fmt: skip
+
+
+def test_a_class_that_was_asked_for_and_is_not_there_is_told_once(tmp_path):
+    write_sound_videos(tmp_path)
+    report = check_dataset("ucf50", tmp_path, classes="Mixing, Rowing, Skijet", **QUIET)
+    assert [kind for kind, *_ in found(report)] == ["class without files", "incomplete set"]
+
+
+def test_the_part_of_a_published_set_that_is_missing_is_counted(sound):
+    report = check_dataset("imageclef", sound, **QUIET)
+    whats = " ".join(fault.what for fault in report.faults)
+    for text in ("917 labelled files are expected, 40 are here", "Infiltrative 8 of 420", "Fibro-cavernous 8 of 70",
+                 "421 test files", "not here: masks2;"):  # fmt: skip
+        assert text in whats
+
+
+def test_most_of_a_set_decides_which_axes_are_the_usual_ones(tmp_path):
+    write_sound_scans(tmp_path, masks=())
+    for i in range(40):
+        if i % 10:  # 36 of 40 are turned round
+            write_scan(tmp_path / f"TRN_{i + 1:04d}.nii.gz", scan_bytes(chest(i), AFFINE @ np.diag([-1, -1, 1, 1])))
+    report = check_dataset("imageclef", tmp_path, preset="paper", **QUIET)
+    other = [where for kind, where, _ in found(report) if kind == "other axes"]
+    assert other == [f"TRN_{i + 1:04d}.nii.gz" for i in range(0, 40, 10)]
+    assert report.facts["orientation"] == {"RPS": 36, "LAS": 4}
+    assert ("axes not canonical", ".", "note") in found(report)
+    followed = check_dataset("imageclef", tmp_path, preset="corrected", **QUIET)
+    assert {kind: level for kind, _, level in found(followed)} == {"incomplete set": "note", "other axes": "note"}
+
+
+def test_a_format_that_tells_the_class_is_noticed_and_a_random_one_is_not():
+    rng = np.random.default_rng(0)
+    labels, groups = np.arange(120) % 4, [f"g{i // 6}" for i in range(120)]
+    random = rng.normal(size=(120, 3))
+    assert list(leak_faults(random, labels, groups, "numbers")) == []
+    telling = random + 3 * labels[:, None]
+    fault, = leak_faults(telling, labels, groups, "numbers")
+    assert fault.kind == "format tells the class" and not fault.spoils
+    assert list(leak_faults(telling[:40], labels[:40], groups[:40], "numbers")) == []  # too few to tell
+    # What is only alike within a group tells nothing about other groups.
+    by_group = np.repeat(rng.normal(size=(20, 3)), 6, axis=0)
+    assert list(leak_faults(by_group, np.arange(120) // 6 % 4, groups, "numbers")) == []
+
+
+def test_the_same_volume_in_two_published_parts_is_found(tmp_path):
+    rng = np.random.default_rng(0)
+    volumes = {part: rng.integers(0, 255, (6, 5, 5, 5), np.uint8) for part in ("train", "val", "test")}
+    volumes["test"][2] = volumes["train"][1]
+    volumes["train"][4] = volumes["train"][0]
+    volumes["val"][3] = 9
+    labels = {f"{part}_labels": np.zeros((6, 1), np.uint8) for part in volumes}
+    for part in volumes:
+        labels[f"{part}_labels"][3:] = 1
+    volumes["train"][5] = volumes["val"][0]  # another label and another part
+    np.savez(tmp_path / "a.npz", **{f"{part}_images": v for part, v in volumes.items()}, **labels)
+    report = check_dataset("medmnist3d", tmp_path / "a.npz", **QUIET)
+    assert found(report) == [
+        ("duplicate content", "test_0002", "set"), ("duplicate content", "train_0004", "set"),
+        ("duplicate content", "val_0000", "set"), ("one grey level", "val_0003", "note"),
+    ]  # fmt: skip
+    assert report.n_read == 1 and report.facts["voxels"] == {"5 x 5 x 5": 18}
+
+
+# --- Reading once -----------------------------------------------------------------------------------------
+
+
+def journal() -> Path:
+    only, = (cache_root() / "checks").glob("*.jsonl")
+    return only
+
+
+def test_unchanged_files_are_not_read_again_and_the_report_says_so(tmp_path):
+    write_sound_scans(tmp_path, n=10)
+    first = check_dataset("imageclef", tmp_path, **QUIET)
+    assert (first.n_read, first.n_reused) == (20, 0) and "--reread" not in str(first)
+    second = check_dataset("imageclef", tmp_path, preset="paper", **QUIET)
+    assert (second.n_read, second.n_reused) == (0, 20) and second.files == first.files
+    assert "20 files are unchanged since they were read before" in str(second) and "--reread" in str(second)
+    write_scan(tmp_path / "TRN_0003.nii.gz", b"")
+    os.utime(tmp_path / "TRN_0004.nii.gz", (1, 1))
+    third = check_dataset("imageclef", tmp_path, **QUIET)
+    assert (third.n_read, third.n_reused) == (2, 18)
+    assert "TRN_0003.nii.gz" in [fault.where for fault in third.faults if fault.level == "file"]
+    again = check_dataset("imageclef", tmp_path, reread=True, **QUIET)
+    assert (again.n_read, again.n_reused) == (20, 0)
+
+
+def test_other_code_reads_all_files_again(tmp_path, monkeypatch):
+    write_sound_scans(tmp_path, n=5, masks=())
+    check_dataset("imageclef", tmp_path, **QUIET)
+    monkeypatch.setattr(reading, "code_version", lambda modules: "later")
+    assert check_dataset("imageclef", tmp_path, **QUIET).n_read == 5
+
+
+def test_an_interrupted_check_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    write_sound_scans(tmp_path, n=10, masks=())
+    inspect, seen = reading.inspect_file, []
+
+    def interrupted(role, path):
+        seen.append(path)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        return inspect(role, path)
+
+    monkeypatch.setattr(reading, "inspect_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        check_dataset("imageclef", tmp_path, **QUIET)
+    report = check_dataset("imageclef", tmp_path, **QUIET)
+    assert (report.n_read, report.n_reused) == (6, 4)
+    assert Counter(seen) == Counter(dict.fromkeys(tmp_path.glob("TRN*"), 1)) + Counter([seen[4]])
+
+
+def test_a_line_that_was_cut_off_or_damaged_costs_one_file_each(tmp_path):
+    write_sound_scans(tmp_path, n=6, masks=())
+    before = check_dataset("imageclef", tmp_path, **QUIET)
+    lines = journal().read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1].replace(b"[", b"", 1)
+    journal().write_bytes(b"".join(lines)[:-30])
+    report = check_dataset("imageclef", tmp_path, **QUIET)
+    assert (report.n_read, report.n_reused) == (2, 4) and report.files == before.files
+    assert check_dataset("imageclef", tmp_path, **QUIET).n_read == 0
+
+
+def test_what_could_not_be_opened_is_tried_again(tmp_path, monkeypatch):
+    write_sound_scans(tmp_path, n=6, masks=())
+    refusing = {"fault": {"kind": "unreadable file", "what": "cannot be read.", "remedy": ""}}
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "inspect_file", lambda role, path: refusing)
+        assert len(check_dataset("imageclef", tmp_path, **QUIET).of_level("file")) == 6
+    report = check_dataset("imageclef", tmp_path, **QUIET)
+    assert report.n_read == 6 and not report.of_level("file")
+
+
+def test_the_journal_forgets_files_that_are_gone(tmp_path):
+    for start in (0, 100, 200, 300):
+        rows = []
+        for old in tmp_path.glob("TRN*"):
+            old.unlink()
+        for i in range(5):
+            write_scan(tmp_path / f"TRN_{start + i:04d}.nii.gz", chest(start + i))
+            rows.append(f"TRN_{start + i:04d}.nii.gz,{i + 1}")
+        write_table(tmp_path, rows)
+        assert check_dataset("imageclef", tmp_path, **QUIET).n_read == 5
+    assert len(journal().read_text().splitlines()) <= 15
+    assert check_dataset("imageclef", tmp_path, **QUIET).n_read == 0
+
+
+SLOW_CHECK = """
+import sys, time
+from viptt_core.check import reading
+from viptt_core.check import check_dataset
+inspect = reading.inspect_file
+def slowly(role, path):
+    time.sleep(float(sys.argv[2]))
+    return inspect(role, path)
+reading.inspect_file = slowly
+print(check_dataset("imageclef", sys.argv[1], n_jobs=1, progress=False).n_read)
+"""
+
+
+def start_check(root: Path, pause: float) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", SLOW_CHECK, str(root), str(pause)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)  # fmt: skip
+
+
+def wait_for_lines(n: int) -> None:
+    for _ in range(600):
+        written = list((cache_root() / "checks").glob("*.jsonl"))
+        if written and len(written[0].read_bytes().splitlines()) >= n:
+            return
+        time.sleep(0.05)
+    pytest.fail("the check wrote nothing in half a minute")
+
+
+def test_after_a_kill_only_the_rest_is_read(tmp_path):
+    write_sound_scans(tmp_path, n=10, masks=())
+    process = start_check(tmp_path, pause=0.3)
+    wait_for_lines(3)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    report = check_dataset("imageclef", tmp_path, **QUIET)
+    assert 3 <= report.n_reused <= 9 and report.n_read == 10 - report.n_reused
+    assert len(report.files) == 10
+
+
+def test_two_checks_at_once_take_turns_and_read_every_file_once(tmp_path):
+    write_sound_scans(tmp_path, n=8, masks=())
+    processes = [start_check(tmp_path, pause=0.1) for _ in range(2)]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert sorted(int(out) for out, _ in outputs) == [0, 8], outputs
+    assert any("Another process checks this set" in error for _, error in outputs)
+    assert len(journal().read_text().splitlines()) == 8
+
+
+# --- The report -------------------------------------------------------------------------------------------
+
+
+def test_the_report_is_json_and_holds_every_file(planted):
+    report = check_dataset("imageclef", planted[0], **QUIET)
+    values = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert values == json.loads(json.dumps(values)) and values["spoils"] is True
+    assert len(values["faults"]) == len(report.faults) and len(values["files"]) == report.n_read
+    assert values["files"]["TRN_0001.nii.gz"]["shape"] == [24, 24, 12]
+    assert values["files"]["TRN_0041.nii.gz"] == {"fault": "empty file"}
+    assert {"kind", "where", "what", "remedy", "level"} == set(values["faults"][0])
+
+
+def test_the_report_is_the_same_with_any_number_of_workers(planted):
+    reports = [check_dataset("imageclef", planted[0], reread=True, progress=False, n_jobs=n) for n in (1, 2)]
+    assert reports[0].faults == reports[1].faults and list(reports[0].files) == list(reports[1].files)
+
+
+def test_the_table_has_the_verdict_first_and_the_worst_faults_before_the_others(planted):
+    text = str(check_dataset("imageclef", planted[0], **QUIET))
+    assert text.startswith("NOT SOUND: 22 faults would stop or spoil a run (1 file left out, 18 notes).")
+    places = [text.index(part) for part in (
+        "class   ", "Infiltrative", "slices", "orientation", "Stops a run", "duplicate content (1)",
+        "Files that stop", "empty file (1)", "Left out of every run", "Good to know", "voxels not finite (1)",
+    )]  # fmt: skip
+    assert places == sorted(places)
+    assert "TRN_0066.nii.gz: holds the same voxels as TRN_0008.nii.gz" in text
+
+
+def test_a_long_list_of_files_is_cut(tmp_path):
+    write_sound_scans(tmp_path, masks=())
+    for i in range(25):
+        (tmp_path / f"TRN_{i + 1:04d}.nii.gz").write_bytes(b"")
+    text = str(check_dataset("imageclef", tmp_path, **QUIET))
+    assert "empty file (25)" in text and "... and 5 more, see --json" in text
+    assert "TRN_0020.nii.gz" in text and "TRN_0021.nii.gz" not in text
+    assert text.count("Copy or download the file again") == 1
+
+
+# --- Real files -------------------------------------------------------------------------------------------
+
+
+def test_ut_interaction_is_sound_but_its_format_tells_the_class(shared_data):
+    root = shared_data / "videos" / "ut_interaction"
+    report = check_dataset("folder", root, preset="paper", group_pattern=r"(seq\d+)", progress=False)
+    assert not report.spoils and report.counts["listed"] == 120 and report.counts["groups"] == 20
+    kinds = Counter(kind for kind, *_ in found(report))
+    assert kinds == {"format tells the class": 1, "other frame size": 1, "too few frames": 3}
+    telling = next(fault for fault in report.faults if fault.kind == "format tells the class")
+    assert "5" in telling.what.split("class of ")[1][:1] and "17%" in telling.what  # 53 to 55 %, chance 17 %
+
+
+def test_few_real_videos_are_read_and_their_classes_called_too_small(shared_data):
+    report = check_dataset("folder", shared_data / "videos" / "hmdb51", preset="paper", **QUIET)
+    kinds = Counter(kind for kind, *_ in found(report))
+    assert kinds == {"too few groups": 7, "too few frames": 1, "other frame size": 1} and report.spoils
+    report = check_dataset("ucf50", shared_data / "videos" / "ucf101", preset="paper", **QUIET)
+    assert report.facts["frame size"] == {"320 x 240": 4} and report.facts["with 70 frames or more"] == 4
+
+
+def test_real_scans_are_in_hu_and_alike(shared_data, tmp_path):
+    rows = []
+    for k, path in enumerate(sorted((shared_data / "ct").glob("*_256.nii.gz"))):
+        (tmp_path / path.name).symlink_to(path)
+        rows.append(f"{path.name},{k % 2}")
+        mask = shared_data / "ct" / "lungmask_derived" / path.name.replace(".nii.gz", "_lung.nii.gz")
+        (tmp_path / "masks1").mkdir(exist_ok=True)
+        if mask.is_file():
+            (tmp_path / "masks1" / path.name).symlink_to(mask)
+    (tmp_path / "l.csv").write_text("\n".join(["FileName,Label", *rows, ""]))
+    report = check_dataset("folder", tmp_path, preset="corrected", **QUIET)
+    assert {kind for kind, *_ in found(report)} <= {"too few groups", "missing mask"}
+    assert report.facts["orientation"] == {"LPS": len(rows)}
+    ignored = check_dataset("folder", tmp_path, preset="paper", **QUIET)
+    assert set(found(ignored)) - set(found(report)) == {("axes not canonical", ".", "note")}
+    assert report.facts["lowest HU"][0] == -1024 and 50 < report.facts["lung or air, %"][1] < 80
+
+
+@pytest.mark.parametrize(
+    "file, volumes, groups", [("lidc/lidc848_nodule3d_28.npz", 848, 499), ("medmnist/adrenalmnist3d.npz", 1584, 1584)]
+)
+def test_real_arrays_have_no_duplicates(shared_data, file, volumes, groups):
+    report = check_dataset("medmnist3d", shared_data / file, **QUIET)
+    assert report.counts["listed"] == volumes and report.counts["groups"] == groups
+    assert found(report) == []
+
+
+# --- Files of the generators ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_what_the_generators_write_is_sound(tmp_path):
+    from viptt_core.synthetic.actions import write_ucf50
+    from viptt_core.synthetic.phantom import write_imageclef
+
+    write_ucf50(tmp_path / "videos", groups=5, clips_per_group=1, frames=(72, 76), progress=False)
+    report = check_dataset("ucf50", tmp_path / "videos", preset="paper", progress=False)
+    assert {kind for kind, *_ in found(report)} == {"incomplete set"}  # 5 groups, and fewer clips than the authors
+    write_imageclef(tmp_path / "scans", 60, size=32, slices=16, progress=False)
+    report = check_dataset("imageclef", tmp_path / "scans", preset="paper", progress=False)
+    assert {kind for kind, *_ in found(report)} == {"incomplete set"} and report.facts["orientation"] == {"LAS": 60}

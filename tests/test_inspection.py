@@ -1,0 +1,233 @@
+"""What is told about one file, against other libraries, on files the tests write and on real ones."""
+
+import gzip
+import json
+import subprocess
+import sys
+
+import av
+import cv2
+import nibabel as nib
+import numpy as np
+import pytest
+from planted import AFFINE, SHAPE, chest, lungs, scan_bytes, turned, write_scan, write_video
+
+from viptt_core.check.inspection import (
+    UNREADABLE,
+    facts_of,
+    inspect_arrays,
+    inspect_file,
+    inspect_mask,
+    inspect_scan,
+    inspect_video,
+)
+from viptt_core.errors import DataError
+
+
+def test_a_worker_loads_neither_torch_nor_the_generators():
+    code = ("import sys, viptt_core.check.reading; "
+            "sys.exit(any(m == 'torch' or m.startswith('viptt_core.synthetic') for m in sys.modules))")  # fmt: skip
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- Scans ----------------------------------------------------------------------------------------------
+
+
+def assert_as_nibabel_says(path):
+    facts, image = inspect_scan(path), nib.load(path)
+    voxels = np.asanyarray(image.dataobj).astype(np.float32)
+    finite = voxels[np.isfinite(voxels)]
+    assert facts.shape == image.shape and facts.axes == "".join(nib.aff2axcodes(image.affine))
+    np.testing.assert_allclose(facts.spacing, image.header.get_zooms(), rtol=1e-5)
+    np.testing.assert_allclose(np.reshape(facts.affine, (3, 4)), image.affine[:3])
+    assert (facts.n_voxels, facts.n_not_finite) == (voxels.size, voxels.size - finite.size)
+    assert (facts.lowest, facts.highest) == (finite.min(), finite.max())
+    assert facts.air == pytest.approx((np.nan_to_num(voxels, nan=-1000, posinf=-1000, neginf=-1000) < -500).mean())
+
+
+@pytest.mark.parametrize("dtype", ["int16", ">i2", "uint8", "int32", "float32", "float64"])
+def test_facts_of_a_scan_are_those_of_nibabel(tmp_path, dtype):
+    voxels = chest(1) if dtype != "uint8" else (chest(1) // 16 + 70)
+    write_scan(tmp_path / "a.nii.gz", scan_bytes(voxels.astype(dtype), turned(10)))
+    assert_as_nibabel_says(tmp_path / "a.nii.gz")
+
+
+def test_holes_are_counted_and_read_as_air(tmp_path):
+    voxels = chest(1).astype(np.float32)
+    voxels += 3000  # air is no longer the lowest value
+    voxels[0, :4, 3] = np.nan, np.inf, -np.inf, np.nan
+    voxels[:, :, 5] = np.nan
+    write_scan(tmp_path / "a.nii.gz", voxels)
+    assert inspect_scan(tmp_path / "a.nii.gz").n_not_finite == 4 + 24 * 24
+    assert_as_nibabel_says(tmp_path / "a.nii.gz")
+
+
+def test_facts_of_real_scans_are_those_of_nibabel(shared_data):
+    assert_as_nibabel_says(shared_data / "ct" / "lungpetctdx_A0002_s3_256.nii.gz")
+    assert_as_nibabel_says(shared_data / "ct" / "lungpetctdx_A0001_s3_256.nii.gz")
+
+
+def content(tmp_path, file: bytes) -> str:
+    (tmp_path / "x.nii.gz").write_bytes(file)
+    return inspect_scan(tmp_path / "x.nii.gz").content
+
+
+def test_the_same_voxels_have_the_same_content_however_they_are_stored(tmp_path):
+    hu = chest(5)
+    first = content(tmp_path, gzip.compress(scan_bytes(hu), 9))
+    raw = nib.Nifti1Image((hu.astype(np.int32) + 1024).astype(np.uint16), AFFINE)
+    raw.header.set_slope_inter(1, -1024)
+    others = [
+        gzip.compress(scan_bytes(hu), 1), gzip.compress(scan_bytes(hu.astype(np.float32) + 0.2), 1),
+        gzip.compress(scan_bytes(hu.astype(">i2")), 1), gzip.compress(scan_bytes(hu.astype(np.float64), turned(20)), 1),
+        gzip.compress(nib.Nifti2Image(hu, AFFINE).to_bytes(), 1), scan_bytes_scaled(raw),
+    ]  # fmt: skip
+    assert {content(tmp_path, other) for other in others} == {first}
+    (tmp_path / "x.nii").write_bytes(scan_bytes(hu))
+    assert inspect_scan(tmp_path / "x.nii").content == first
+
+
+def scan_bytes_scaled(image: nib.Nifti1Image) -> bytes:
+    """nibabel drops slope and intercept when it writes; they are put back."""
+    content = bytearray(image.to_bytes())
+    content[112:120] = np.array([1, -1024], np.float32).tobytes()
+    return gzip.compress(bytes(content), 1)
+
+
+def test_one_voxel_or_another_shape_changes_the_content(tmp_path):
+    hu = chest(5)
+    other = hu.copy()
+    other[7, 8, 9] += 1
+    swapped = hu.reshape(hu.shape[::-1], order="F")  # the same bytes in another grid
+    contents = [content(tmp_path, gzip.compress(scan_bytes(voxels), 1)) for voxels in (hu, other, swapped)]
+    assert len(set(contents)) == 3
+
+
+@pytest.mark.parametrize("degrees", [0, 1, 15, 40])
+def test_the_angle_of_an_oblique_scan_is_told(tmp_path, degrees):
+    write_scan(tmp_path / "a.nii.gz", scan_bytes(chest(1), turned(degrees)))
+    assert inspect_scan(tmp_path / "a.nii.gz").oblique == pytest.approx(degrees, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "qform, told",
+    [(AFFINE, ""), (AFFINE @ np.diag([-1, 1, 1, 1]), "turned"), (turned(10), "differ"),
+     (AFFINE @ np.diag([1, 1, 1.5, 1]), "differ"), (AFFINE + np.array([[0, 0, 0, 30]] * 3 + [[0, 0, 0, 0]]), "")],
+    ids=["alike", "mirrored", "askew", "longer", "moved"],
+)  # fmt: skip
+def test_two_orientations_in_a_header_are_compared(tmp_path, qform, told):
+    write_scan(tmp_path / "a.nii.gz", scan_bytes(chest(1), AFFINE, qform))
+    assert inspect_scan(tmp_path / "a.nii.gz").two_orientations == told
+
+
+def test_an_affine_without_direction_gives_no_axes(tmp_path):
+    flat = bytearray(scan_bytes(chest(1)))
+    flat[312:328] = bytes(16)  # srow_z
+    write_scan(tmp_path / "a.nii.gz", bytes(flat))
+    facts = inspect_scan(tmp_path / "a.nii.gz")
+    assert facts.axes == "" and facts.spacing[2] == 0 and facts.oblique == 0
+
+
+# --- Masks ----------------------------------------------------------------------------------------------
+
+
+def test_a_mask_tells_its_values(tmp_path):
+    path = tmp_path / "mask.nii.gz"
+    write_scan(path, lungs() * 3)
+    assert inspect_mask(path).values == (0, 3) and inspect_mask(path).n_marked == np.count_nonzero(lungs())
+    write_scan(path, (lungs() * 2).astype(np.float32))
+    assert inspect_mask(path).values == (0, 2)
+    for values in (lungs() * np.float32(0.5), lungs() * np.int16(-1), lungs() * np.float32(np.nan)):
+        write_scan(path, values)
+        assert inspect_mask(path).values is None
+    write_scan(path, np.zeros(SHAPE, np.uint8))
+    assert inspect_mask(path).n_marked == 0
+
+
+# --- Videos ---------------------------------------------------------------------------------------------
+
+
+def opencv_shape(path) -> tuple[int, int, int]:
+    capture, frames, shape = cv2.VideoCapture(str(path)), 0, (0, 0)
+    while (got := capture.read())[0]:
+        frames, shape = frames + 1, got[1].shape[:2]
+    return frames, *shape
+
+
+def test_frames_of_real_videos_are_counted_as_opencv_does(shared_data):
+    paths = sorted((shared_data / "videos").glob("*/*/*.avi"))
+    for path in [*paths[:9], *paths[9::20]]:
+        facts = inspect_video(path)
+        assert (facts.frames, facts.height, facts.width) == opencv_shape(path), path.name
+        assert 24 < facts.rate < 31 and facts.lowest < 30 and facts.highest > 130
+
+
+def test_a_video_is_the_same_in_another_container_and_not_with_another_frame(tmp_path):
+    write_video(tmp_path / "a.avi", 1)
+    with av.open(str(tmp_path / "a.avi")) as source, av.open(str(tmp_path / "a.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    write_video(tmp_path / "b.avi", 2)
+    write_video(tmp_path / "c.avi", 1, frames=71)
+    first, remuxed, other, shorter = (inspect_video(tmp_path / n) for n in ("a.avi", "a.mkv", "b.avi", "c.avi"))
+    assert first.content == remuxed.content and first.frames == remuxed.frames == 72
+    assert len({first.content, other.content, shorter.content}) == 3
+    assert first.rate == pytest.approx(25) and first.promised == 72
+
+
+# --- Arrays and outcomes --------------------------------------------------------------------------------
+
+
+def test_each_volume_of_an_array_file_has_a_content_of_its_own(tmp_path):
+    volumes = np.random.default_rng(0).integers(0, 255, (3, 4, 4, 4), np.uint8)
+    volumes[1] = 7
+    np.savez_compressed(tmp_path / "a.npz", train_images=volumes, test_images=volumes[::-1], train_labels=np.zeros(3))
+    facts = inspect_arrays(tmp_path / "a.npz")
+    assert facts.content["train"] == facts.content["test"][::-1] and len(set(facts.content["train"])) == 3
+    assert facts.constant == {"train": (1,), "test": (1,)} and facts.shapes["train"] == (3, 4, 4, 4)
+
+
+def test_a_damaged_member_of_an_array_file_is_a_fault(tmp_path):
+    np.savez(tmp_path / "a.npz", train_images=np.random.default_rng(0).integers(0, 255, (9, 9, 9, 9), np.uint8))
+    damaged = bytearray((tmp_path / "a.npz").read_bytes())
+    damaged[3000] ^= 255
+    (tmp_path / "a.npz").write_bytes(bytes(damaged))
+    with pytest.raises(DataError) as caught:
+        inspect_arrays(tmp_path / "a.npz")
+    assert caught.value.kind == "damaged file"
+
+
+def test_facts_survive_json(tmp_path):
+    write_scan(tmp_path / "scan.nii.gz", chest(1))
+    write_scan(tmp_path / "mask.nii.gz", lungs())
+    write_video(tmp_path / "video.avi", 1)
+    np.savez(tmp_path / "array.npz", train_images=np.ones((2, 3, 3, 3), np.uint8))
+    for role, name, direct in (
+        ("scan", "scan.nii.gz", inspect_scan), ("mask", "mask.nii.gz", inspect_mask),
+        ("video", "video.avi", inspect_video), ("array", "array.npz", inspect_arrays),
+    ):  # fmt: skip
+        outcome = json.loads(json.dumps(inspect_file(role, tmp_path / name), allow_nan=False))
+        assert facts_of(role, outcome["facts"]) == direct(tmp_path / name)
+
+
+def test_what_a_reader_refuses_becomes_a_fault_with_its_kind(tmp_path):
+    (tmp_path / "a.nii.gz").write_bytes(b"")
+    assert inspect_file("scan", tmp_path / "a.nii.gz")["fault"]["kind"] == "empty file"
+    assert inspect_file("video", tmp_path / "gone.avi")["fault"]["kind"] == "missing file"
+
+
+def test_a_reader_that_fails_otherwise_does_not_end_the_check(tmp_path, monkeypatch):
+    def fails(error):
+        def inspect(_):
+            raise error
+
+        monkeypatch.setitem(inspect_file.__globals__["INSPECTORS"], "scan", (inspect, None))
+        return inspect_file("scan", tmp_path)["fault"]
+
+    assert fails(PermissionError(13, "Permission denied"))["kind"] == UNREADABLE
+    assert "IndexError: out of range" in fails(IndexError("out of range"))["what"]
+    with pytest.raises(KeyboardInterrupt):
+        fails(KeyboardInterrupt())

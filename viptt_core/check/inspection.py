@@ -1,0 +1,314 @@
+"""One file -> what is in it: read to its end, once, and told as plain facts.
+
+What the readers refuse becomes a fault. Facts do not depend on a preset or on the other files of a set, so that
+they can be kept and judged anew; `check` does that. Worker processes import little else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from os import PathLike
+
+import cv2
+import nibabel as nib
+import numpy as np
+from isal import isal_zlib
+from nibabel.affines import obliquity, voxel_sizes
+from nibabel.imageglobals import logger
+
+from viptt_core.errors import DataError
+from viptt_core.nifti import Scan, Seen, open_scan
+from viptt_core.video import open_video
+
+MODULES = ("check.inspection", "nifti", "video")  # what the facts depend on: when these change, files are read again
+LUNG_OR_AIR = -500  # HU: nothing else in a chest lies below
+UNREADABLE = "unreadable file"  # kind of what may be no fault of the file
+_INT16 = np.iinfo(np.int16)
+# Formats whose first plane is 8-bit luma, one byte a pixel.
+_LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray", "nv12")
+
+
+@dataclass(frozen=True)
+class ScanFacts:
+    """A scan as it is stored.
+
+    Attributes:
+        shape: Voxels along the file's axes X, Y, Z.
+        spacing: mm along them, by the affine.
+        pixdim: mm along them, as the header states beside the affine; nibabel makes 1 of 0.
+        affine: Its first three rows, index to mm, flat.
+        axes: Direction in which each axis runs, such as "LAS"; "" where the affine gives none.
+        oblique: Degrees between the axis that lies most askew and the body's nearest axis.
+        two_orientations: "" where sform and qform agree or only one is given; "turned" where their axes run in
+            other directions, "differ" where only lengths or angles do.
+        n_voxels, n_not_finite: Voxels, and those that are NaN or infinite.
+        lowest, highest: HU, of the finite voxels.
+        air: Share of voxels below LUNG_OR_AIR.
+        content: Hash of shape and HU rounded to whole numbers: the same for the same voxels under another name,
+            compression, data type or header.
+    """
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    pixdim: tuple[float, ...]
+    affine: tuple[float, ...]
+    axes: str
+    oblique: float
+    two_orientations: str
+    n_voxels: int
+    n_not_finite: int
+    lowest: float
+    highest: float
+    air: float
+    content: str
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """A mask: its grid, how many voxels are not 0, its values (None where they are no whole numbers 0..255)."""
+
+    shape: tuple[int, ...]
+    affine: tuple[float, ...]
+    n_marked: int
+    values: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """A video, decoded to its end.
+
+    Attributes:
+        frames: Frames that can be decoded.
+        promised: Frames the header states; 0 where it states none.
+        height, width: Pixels, of the first frame.
+        rate: Frames a second, by the median distance in time; 0 where the file has no times.
+        lowest, highest: Luma, 0..255, over all frames.
+        content: Hash of the luma of all frames: the same in another container or under another name.
+    """
+
+    frames: int
+    promised: int
+    height: int
+    width: int
+    rate: float
+    lowest: int
+    highest: int
+    content: str
+
+
+@dataclass(frozen=True)
+class ArrayFacts:
+    """Volumes in one .npz file: by part, one hash a volume, and the indices of those of one grey level."""
+
+    shapes: dict[str, tuple[int, ...]]
+    content: dict[str, tuple[str, ...]]
+    constant: dict[str, tuple[int, ...]]
+
+
+Facts = ScanFacts | MaskFacts | VideoFacts | ArrayFacts
+
+
+def inspect_scan(path: str | PathLike) -> ScanFacts:
+    """Read a CT scan (NIfTI) to its end, slice by slice.
+
+    Raises:
+        DataError: it cannot be used, see `nifti.read_nifti`.
+    """
+    seen, air = Seen(path), 0
+    with _quiet_nibabel(), open_scan(path) as scan:
+        digest = hashlib.sha256(repr(scan.shape).encode())
+        for stored in scan.planes():
+            plane = seen.fill_with_air(stored)
+            _note_extremes(seen, stored if plane is stored else stored[np.isfinite(stored)])
+            air += np.count_nonzero(plane < LUNG_OR_AIR)
+            digest.update(_checksum(_whole_hu(plane)))
+        turned = _two_orientations(scan)
+    if seen.n_holes == seen.n_voxels:
+        seen.report()  # raises
+    lengths, codes = voxel_sizes(scan.affine), ""
+    with np.errstate(invalid="ignore", divide="ignore"):  # an axis without length is told by its spacing
+        angle = np.degrees(obliquity(scan.affine)).max()
+    if not np.isnan(nib.io_orientation(scan.affine)).any():
+        codes = "".join(nib.aff2axcodes(scan.affine))
+    return ScanFacts(
+        scan.shape, _floats(lengths), _floats(scan.header["pixdim"][1:4]), _floats(scan.affine[:3].ravel()), codes,
+        0.0 if np.isnan(angle) else float(angle), turned, seen.n_voxels, int(seen.n_holes), float(seen.lowest),
+        float(seen.highest), int(air) / seen.n_voxels, digest.hexdigest(),
+    )  # fmt: skip
+
+
+def inspect_mask(path: str | PathLike) -> MaskFacts:
+    """Read a mask (NIfTI) to its end.
+
+    Raises:
+        DataError: it cannot be read, see `nifti.read_nifti`.
+    """
+    counts, whole, marked = np.zeros(256, np.int64), True, 0
+    with _quiet_nibabel(), open_scan(path) as mask:
+        for plane in mask.planes():
+            marked += np.count_nonzero(plane)
+            small = plane if plane.dtype == np.uint8 else _as_bytes(plane)
+            if small is None:
+                whole = False
+            else:
+                counts += cv2.calcHist([small], [0], None, [256], [0, 256]).reshape(-1).astype(np.int64)
+    values = tuple(np.flatnonzero(counts).tolist()) if whole else None
+    return MaskFacts(mask.shape, _floats(mask.affine[:3].ravel()), int(marked), values)
+
+
+def inspect_video(path: str | PathLike) -> VideoFacts:
+    """Decode a video to its end.
+
+    Raises:
+        DataError: no frame of it can be decoded, see `video.open_video`.
+    """
+    digest, frames, lowest, highest = hashlib.sha256(), 0, 255, 0
+    shape, times = (0, 0), []
+    with open_video(path) as (decoded, promised):
+        for frame in decoded:
+            luma = _luma(frame)
+            if not frames:
+                shape = luma.shape
+            frames += 1
+            lowest, highest = min(lowest, int(luma.min())), max(highest, int(luma.max()))
+            digest.update(repr(luma.shape).encode())
+            digest.update(_checksum(np.ascontiguousarray(luma)))
+            if frame.time is not None:
+                times.append(frame.time)
+    step = float(np.median(np.diff(np.sort(times)))) if len(times) > 1 else 0.0
+    rate = 1 / step if step > 0 else 0.0
+    return VideoFacts(frames, promised, *shape, round(rate, 3), lowest, highest, digest.hexdigest())
+
+
+def inspect_arrays(path: str | PathLike) -> ArrayFacts:
+    """Read all volumes of an .npz file in the layout of `datasets.arrays`.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    shapes, content, constant = {}, {}, {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for name in file.files:
+                if not name.endswith("_images"):
+                    continue
+                volumes, part = file[name], name.removesuffix("_images")
+                shapes[part] = volumes.shape
+                content[part] = tuple(hashlib.sha256(np.ascontiguousarray(v)).hexdigest() for v in volumes)
+                constant[part] = tuple(i for i, volume in enumerate(volumes) if volume.min() == volume.max())
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, AttributeError) as error:
+        raise DataError(f"cannot be read as an .npz file ({error}).", path=path, kind="damaged file",
+                        remedy="Copy or download the file again.") from error  # fmt: skip
+    return ArrayFacts(shapes, content, constant)
+
+
+INSPECTORS = {
+    "scan": (inspect_scan, ScanFacts), "mask": (inspect_mask, MaskFacts), "video": (inspect_video, VideoFacts),
+    "array": (inspect_arrays, ArrayFacts),
+}  # fmt: skip
+
+
+def inspect_file(role: str, path: str | PathLike) -> dict:
+    """Read a file; nothing that is wrong with it stops the others.
+
+    Args:
+        role: A key of INSPECTORS.
+        path: The file.
+
+    Returns:
+        JSON-ready: {"facts": ...}, see `facts_of`, or {"fault": {"kind", "what", "remedy"}}.
+    """
+    try:
+        return {"facts": json.loads(json.dumps(asdict(INSPECTORS[role][0](path))))}  # lists, as in the journal
+    except DataError as error:
+        return {"fault": {"kind": error.kind or UNREADABLE, "what": error.what, "remedy": error.remedy}}
+    except OSError as error:
+        what = f"cannot be read ({error.strerror or error})."
+        return {"fault": {"kind": UNREADABLE, "what": what, "remedy": "Check its rights and the disk."}}
+    except Exception as error:  # a library that fails in a new way on one of a thousand files
+        what = f"made the reader fail ({type(error).__name__}: {error})."
+        return {"fault": {"kind": UNREADABLE, "what": what, "remedy": "Leave it out, and report this."}}
+
+
+def facts_of(role: str, values: dict) -> Facts:
+    """Facts out of the JSON-ready form that `inspect_file` returns."""
+    return INSPECTORS[role][1](**{name: _tuples(value) for name, value in values.items()})
+
+
+@contextmanager
+def _quiet_nibabel() -> Iterator[None]:
+    """Its remarks on headers would land in the middle of the progress bar; what matters becomes a fault."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _note_extremes(seen: Seen, values: np.ndarray) -> None:
+    if values.size:
+        seen.lowest, seen.highest = min(seen.lowest, values.min()), max(seen.highest, values.max())
+
+
+def _checksum(plane: np.ndarray) -> bytes:
+    """What stands for a plane in the hash of all: SHA-256 of every byte would cost a quarter of the decompression.
+
+    Two scans that differ in one slice only are taken for the same once in four billion.
+    """
+    return isal_zlib.crc32(plane).to_bytes(4, "little")
+
+
+def _whole_hu(plane: np.ndarray) -> np.ndarray:
+    """HU as int16, one after the other; the plane itself where it is that already."""
+    if plane.dtype.kind == "f":
+        plane = np.rint(plane)
+    if plane.dtype != np.int16:
+        plane = np.clip(plane, _INT16.min, _INT16.max).astype(np.int16)
+    return np.ascontiguousarray(plane)
+
+
+def _as_bytes(plane: np.ndarray) -> np.ndarray | None:
+    """The plane as uint8, or None where that would change a value."""
+    with np.errstate(invalid="ignore"):
+        small = plane.astype(np.uint8)
+    return small if np.array_equal(small, plane) else None
+
+
+def _two_orientations(scan: Scan) -> str:
+    """Whether the header's two transforms contradict each other; see ScanFacts."""
+    try:
+        (sform, s_code), (qform, q_code) = scan.header.get_sform(coded=True), scan.header.get_qform(coded=True)
+    except ValueError:  # a quaternion that is none; the affine came from the sform
+        return "differ"
+    if not s_code or not q_code:
+        return ""
+    ours, theirs = sform[:3, :3], qform[:3, :3]
+    if not np.array_equal(nib.io_orientation(sform), nib.io_orientation(qform), equal_nan=True):
+        return "turned"
+    # Where the far corner comes to lie; origins may differ, nothing here depends on them.
+    apart = np.linalg.norm((ours - theirs) @ np.array(scan.shape))
+    return "differ" if apart > voxel_sizes(sform).max() else ""
+
+
+def _luma(frame) -> np.ndarray:
+    """Luma of a decoded frame, uint8 [H,W]; a view where the decoder holds it."""
+    plane = frame.planes[0]
+    if frame.format.name in _LUMA_FORMATS and plane.line_size >= frame.width:
+        return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+    return frame.to_ndarray(format="gray")
+
+
+def _floats(values: Iterable) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+def _tuples(value):
+    if isinstance(value, dict):
+        return {key: _tuples(part) for key, part in value.items()}
+    return tuple(value) if isinstance(value, list) else value
