@@ -24,12 +24,12 @@ def is_full(error: Exception) -> bool:
 
 
 @contextmanager
-def storing(path: Path, *, kept: str = "") -> Iterator[None]:
+def storing(path: Path, *, hint: str = "") -> Iterator[None]:
     """Turn what the system says about a file that cannot be written into a `StorageError`.
 
     Args:
         path: Named in the error.
-        kept: What is not lost, for the remedy; such as "what has come is kept".
+        hint: Goes on the remedy, such as "what has come is kept".
     """
     try:
         yield
@@ -38,7 +38,7 @@ def storing(path: Path, *, kept: str = "") -> Iterator[None]:
     except OSError as error:
         what = f"cannot be written ({os.strerror(error.errno) if error.errno else error})."
         remedy = "Free some space and start again" if is_full(error) else "See that you may write there"
-        raise StorageError(what, path=path, remedy=f"{remedy}{f': {kept}' if kept else ''}.") from error
+        raise StorageError(what, path=path, remedy=f"{remedy}{f'; {hint}' if hint else ''}.") from error
 
 
 def write_row(path: Path, index: int, array: np.ndarray | bytes) -> int:

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from viptt_core import disk
 from viptt_core.check.inspection import MODULES, UNREADABLE, inspect_file
 from viptt_core.env import code_version
-from viptt_core.errors import StorageError
+
+_ELSEWHERE = "VIPTT_CACHE names another folder"
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,14 @@ def read_files(jobs: Sequence[Job], journal: Path, *, n_jobs: int, progress: boo
                 outcomes[job] = outcome
                 # What could not be read may be there again in a minute, with the same size and time.
                 if stamps[job] is not None and outcome.get("fault", {}).get("kind") != UNREADABLE:
-                    _write(lines, stamps[job], outcome)
+                    with disk.storing(journal, hint=_ELSEWHERE):
+                        lines.write(_line(stamps[job], outcome))
+                        lines.flush()
                 bar.update()
         if len(known) > 2 * len(jobs):  # mostly of files that are gone or changed
-            _shrink(journal, {stamp: outcomes[job] for job, stamp in stamps.items() if stamp is not None})
+            kept = [_line(stamp, outcomes[job]) for job, stamp in stamps.items() if stamp is not None]
+            with disk.storing(journal, hint=_ELSEWHERE):
+                disk.replace(journal, "".join(kept))
     outcomes = {job: outcomes[job] for job in jobs}  # they came as they were ready
     return Readings(outcomes, len(todo), sum(json.loads(stamps[job])[2] for job in todo if stamps[job]))
 
@@ -110,7 +116,7 @@ def _stamp(job: Job, code: str) -> str | None:
 def _locked(journal: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    try:
+    with disk.storing(journal.parent, hint=_ELSEWHERE):
         journal.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(journal.with_suffix(".lock"))
         try:
@@ -118,9 +124,6 @@ def _locked(journal: Path) -> Iterator[None]:
         except Timeout:
             print("Another process checks this set; waiting for it.", file=sys.stderr, flush=True)
             lock.acquire()
-    except OSError as error:
-        raise StorageError(f"cannot be written ({error.strerror or error}).", path=journal.parent,
-                           remedy="Name another folder for the cache with VIPTT_CACHE.") from error  # fmt: skip
     try:
         yield
     finally:
@@ -145,21 +148,5 @@ def _read_journal(journal: Path) -> dict[str, dict]:
     return known
 
 
-def _write(lines, stamp: str, outcome: dict) -> None:
-    try:
-        lines.write(json.dumps([stamp, outcome]) + "\n")
-        lines.flush()
-    except OSError as error:
-        raise StorageError(f"cannot be written ({error.strerror}).", path=lines.name,
-                           remedy="Free some space, or name another folder with VIPTT_CACHE.") from error  # fmt: skip
-
-
-def _shrink(journal: Path, kept: dict[str, dict]) -> None:
-    partial = journal.with_name(f".{journal.name}.{os.getpid()}.part")
-    try:
-        with partial.open("w", encoding="utf-8") as lines:
-            for stamp, outcome in kept.items():
-                _write(lines, stamp, outcome)
-        os.replace(partial, journal)
-    finally:
-        partial.unlink(missing_ok=True)
+def _line(stamp: str, outcome: dict) -> str:
+    return json.dumps([stamp, outcome]) + "\n"

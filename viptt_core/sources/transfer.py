@@ -73,7 +73,7 @@ class Transfer:
 
     def discard(self) -> None:
         """Delete the part file and what is known of it."""
-        with disk.storing(self.part, kept=_KEPT):
+        with disk.storing(self.part, hint=_KEPT):
             self.part.unlink(missing_ok=True)
             self._state.unlink(missing_ok=True)
 
@@ -129,7 +129,7 @@ class Transfer:
             if total is None and self.size is None and not web.is_chunked(response):
                 raise web.refusal(self.url, "the server does not say where the file ends")
         if total is not None:
-            with disk.storing(self.part, kept=_KEPT):
+            with disk.storing(self.part, hint=_KEPT):
                 free, needed = shutil.disk_usage(self.part.parent).free, total - self._written()
             if free < needed:
                 raise StorageError(f"{needed} bytes are needed, {free} are free.", path=self.path,
@@ -138,7 +138,7 @@ class Transfer:
     def _write(self, response: Response, offset: int, total: int | None) -> None:
         self.bar.reset(total)
         self.bar.initial = self.bar.n = self.bar.last_print_n = offset
-        with disk.storing(self.part, kept=_KEPT):
+        with disk.storing(self.part, hint=_KEPT):
             descriptor = os.open(self.part, os.O_WRONLY | os.O_CREAT, 0o666)
             try:
                 if not offset:
