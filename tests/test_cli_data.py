@@ -162,7 +162,7 @@ def test_synthetic_sets_need_nothing_or_become_files(tmp_path, check, monkeypatc
     assert [call[:2] for call in check.calls] == [("imageclef", tmp_path / "s"), ("ucf50", tmp_path / "v")]
     text = capsys.readouterr().out
     assert f"-p dataset imageclef -p data_root {tmp_path / 's'}" in text and "Synthetic chest CT is in" in text
-    assert f"-p dataset ucf50 -p data_root {tmp_path / 'v'}" in text and written == [20, "v"]
+    assert f"-p dataset ucf50 -p data_root {tmp_path / 'v'}" in text and written == [80, "v"]
 
 
 def test_get_decodes_for_a_preset(check, no_network, monkeypatch, capsys):

@@ -107,6 +107,18 @@ def test_class_folders_of_scans_or_videos(tmp_path):
         load_dataset("folder", tmp_path / "ct", **GRID)
 
 
+def test_files_outside_of_the_class_folders_are_listed(tmp_path):
+    for name in ("ill/a", "well/b", "well/more/c", "d", "masks/deep/e", ".x/y/z"):
+        write_scan(tmp_path / f"{name}.nii.gz")
+    clips = load_dataset("folder", tmp_path, **GRID)
+    assert clips.names.tolist() == ["ill/a.nii.gz", "well/b.nii.gz"]
+    assert [name for name, _ in clips.excluded] == ["d.nii.gz", "well/more/c.nii.gz"]
+    write_video(tmp_path / "film" / "one" / "a.avi")
+    write_video(tmp_path / "film" / "two" / "b.avi")
+    write_video(tmp_path / "film" / "c.avi")
+    assert kinds(list_dataset("ucf50", tmp_path / "film", group_pattern="(.)")) == [("not in a class folder", "c.avi")]
+
+
 def test_patients_need_a_table(tmp_path):
     for name in ("ill", "well"):
         write_scan(tmp_path / name / "p0.nii.gz")

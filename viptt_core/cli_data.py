@@ -19,6 +19,7 @@ from viptt_core.errors import DataError
 CHECK_PRESET = "paper"  # 70 frames, the affine as it is: the strictest on videos
 # Synthetic sets as files: which adapter reads the layout they are written in, and in which notebook.
 WRITTEN_AS = {"phantom": ("imageclef", "02_finetune"), "actions": ("ucf50", "01_pretrain")}
+PHANTOMS = 80  # so many that five patients have the rarest type, and every split is possible
 CHECK_SETTINGS = ("labels", "file_column", "label_column", "patient_column", "group_pattern", "classes", "fold",
                   "crop", "masks", "subset", "pixels")
 EXPECTED_WORDS = {
@@ -245,10 +246,10 @@ def _write_synthetic(name: str, root: Path, jobs: int | None) -> Path:
     if name == "phantom":
         from viptt_core.synthetic.phantom import write_imageclef
 
-        return write_imageclef(root, 20, seed=0, n_jobs=jobs or available_cores())
+        return write_imageclef(root, PHANTOMS, seed=0, size=256, n_jobs=jobs or available_cores())
     from viptt_core.synthetic.actions import write_ucf50
 
-    return write_ucf50(root, seed=0, n_jobs=jobs or available_cores())
+    return write_ucf50(root, seed=0, clips_per_group=1, n_jobs=jobs or available_cores())
 
 
 def _holds_files(root: Path) -> bool:

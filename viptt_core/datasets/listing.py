@@ -168,6 +168,26 @@ def stray_files(root: Path, folders: Iterable[Path], endings: Sequence[str]) -> 
     ]  # fmt: skip
 
 
+def misplaced_files(root: Path, endings: Sequence[str], passed_over: Sequence[str] = ()) -> list[Fault]:
+    """Videos or scans that lie beside the class folders or in folders within them, where nobody looks for them.
+
+    Args:
+        root: The folder of class folders.
+        endings: Of the files.
+        passed_over: Folders that hold something else, such as masks.
+    """
+    return [
+        Fault("not in a class folder", path.relative_to(root).as_posix(), "lies in no class folder.",
+              "Move it directly into the folder of its class. For scans with a label table: name the table.",
+              level="left out")
+        for path in sorted(root.rglob("*"))
+        if has_ending(path, endings)
+        and len(parts := path.relative_to(root).parts) != 2
+        and not any(part.startswith(".") or part in passed_over for part in parts)
+        and path.is_file()
+    ]  # fmt: skip
+
+
 def compile_group_pattern(text: str) -> re.Pattern:
     """A regular expression with a capture group.
 

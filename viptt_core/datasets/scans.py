@@ -23,6 +23,7 @@ from viptt_core.datasets.listing import (
     existing_folder,
     has_ending,
     items_of_classes,
+    misplaced_files,
     stray_files,
 )
 from viptt_core.env import code_version
@@ -117,7 +118,8 @@ def list_scan_folders(name: str, root: Path, *, classes: str | Sequence[str] | N
     folders = [root / folder for label in chosen for folder in label.split("+") if folder in found]
     return Listing(
         name, root, "scan", tuple(items), tuple(chosen),
-        faults=(*faults, *no_group, *stray_files(root, folders, SCAN_ENDINGS)),
+        faults=(*faults, *no_group, *stray_files(root, folders, SCAN_ENDINGS),
+                *misplaced_files(root, SCAN_ENDINGS, MASK_FOLDERS)),
         place=(list(class_choice(classes)) or None,),
     )  # fmt: skip
 

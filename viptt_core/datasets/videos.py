@@ -19,6 +19,7 @@ from viptt_core.datasets.listing import (
     compile_group_pattern,
     existing_folder,
     items_of_classes,
+    misplaced_files,
     stray_files,
 )
 from viptt_core.env import code_version
@@ -73,7 +74,7 @@ def list_video_folders(name: str, root: Path, *, classes: str | Sequence[str] | 
     folders = [root / folder for label in chosen for folder in label.split("+") if folder in found]
     return Listing(
         name, root, "video", tuple(items), tuple(chosen),
-        faults=(*faults, *no_group, *stray_files(root, folders, VIDEO_ENDINGS)),
+        faults=(*faults, *no_group, *stray_files(root, folders, VIDEO_ENDINGS), *misplaced_files(root, VIDEO_ENDINGS)),
         place=(list(class_choice(classes)) or None,),
     )  # fmt: skip
 
