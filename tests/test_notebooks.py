@@ -76,7 +76,7 @@ def test_notebooks_run_with_other_parameters(name, tmp_path, private_root):
     assert done.returncode == 0, done.stderr[-3000:]
     if name in ("01_pretrain", "02_finetune"):
         text = read_summary(out)
-        assert "kappa, 95 % interval" in text
+        assert "kappa (95 % interval)" in text
         arms = ("random", "image", "video") if name == "02_finetune" else ("video", "most frequent class")
         assert all(arm in text for arm in arms)
         assert len(list((private_root / "runs").glob("pretrain-video-*"))) == 1

@@ -171,17 +171,16 @@ class Summary:
         percent = f"{self.level * 100:g} %"
         shown = self.table[["arm", "n"]].copy()
         for score in SCORES:
+            columns = self.table[[score, f"{score}_low", f"{score}_high"]].itertuples(index=False)
             name = "AUC" if score == "auc" else score
-            shown[name] = self.table[score].map(_three_digits)
-            shown[f"{name}, {percent} interval"] = [
-                "" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
-                for low, high in zip(self.table[f"{score}_low"], self.table[f"{score}_high"], strict=True)
-            ]
+            shown[f"{name} ({percent} interval)"] = [_with_interval(*values) for values in columns]
         return shown
 
     def _footer(self) -> str:
         return f"{self.part} part, bootstrap over groups. {self.caveat}".strip()
 
 
-def _three_digits(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.3f}"
+def _with_interval(value: float, low: float, high: float) -> str:
+    if np.isnan(value):
+        return ""
+    return f"{value:.3f}" + ("" if np.isnan(low) else f" ({low:.3f} to {high:.3f})")

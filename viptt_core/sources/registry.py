@@ -20,7 +20,7 @@ from viptt_core.presets import check_choice
 
 # How a reader gets a set, as the table says it.
 ACCESS = {
-    "download": "`viptt data get`", "registration": "registration", "request": "by hand, on its page",
+    "download": "`viptt data get`", "registration": "registration", "request": "by hand",
     "yours": "you have it", "built in": "built in",
 }  # fmt: skip
 MEDMNIST_DEFAULT = "nodulemnist3d"
@@ -180,13 +180,13 @@ def format_size(size: int | None) -> str:
 
 def registry_table() -> str:
     """The sets as a markdown table, for `data/README.md` and the book."""
-    rows = ["| name | what | files | size | licence | access | used for |", "|---|---|---|---|---|---|---|"]
+    rows = ["| name | what | files | size | licence | access |", "|---|---|---:|---:|---|---|"]
     for source in load_registry().values():
         title = f"[{source.title}]({source.page})" if source.page else source.title
         licence = f"[{source.licence}]({source.licence_url})" if source.licence_url else source.licence
         count = f"{source.expected.files:,}" if source.expected.files else ""
-        cells = (f"`{source.name}`", f"{title}: {source.about}", count, format_size(source.size), licence,
-                 ACCESS[source.access], source.role)  # fmt: skip
+        size = format_size(source.size).replace(" ", "\N{NO-BREAK SPACE}")
+        cells = (f"`{source.name}`", f"{title}: {source.about}", count, size, licence, ACCESS[source.access])
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
