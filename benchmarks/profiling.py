@@ -92,14 +92,14 @@ def profile_operators(work: Callable[[], object], times: int = 1) -> list[dict]:
 
 def profile_scan(path: Path) -> list[dict]:
     """Parts of reading one scan, by cProfile: decompression, in-plane resampling, the rest."""
-    from viptt_core import ct
+    from viptt_core import ct, nifti
 
     profiler = cProfile.Profile()
     profiler.runcall(ct.load_volume, path)
     found = pstats.Stats(profiler)
     reading = shrinking = 0.0
     for (_, _, name), (*_, callers) in found.stats.items():
-        inside = sum(times[3] for (file, *_), times in callers.items() if file == ct.__file__)  # cumulative
+        inside = sum(times[3] for (file, *_), times in callers.items() if file in (ct.__file__, nifti.__file__))
         if any(word in name for word in ("readinto", "'read'", "seek")) or name == "read":
             reading += inside
         elif name == "shrink":
