@@ -3,9 +3,13 @@
 import json
 import sys
 import zipfile
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from loopback import file, serve
+from planted import write_video
+from rar_writer import Item, rar4
 
 from viptt_core.cli import main
 from viptt_core.sources import registry
@@ -178,6 +182,27 @@ def test_get_decodes_for_a_preset(check, no_network, monkeypatch, capsys):
     before = len(no_network), len(check.calls)
     assert main(["data", "get", "medmnist3d", "--preset", "studi"]) == 1
     assert (len(no_network), len(check.calls)) == before
+
+
+def test_one_command_from_a_server_to_a_checked_clip_set(tmp_path, private_root, monkeypatch, capsys):
+    """UCF50's own way: a RAR behind http, cut off once; nothing here is a stand-in but its content."""
+    for seed, (name, group) in enumerate((name, group) for name in ("Mixing", "Rowing") for group in range(1, 7)):
+        write_video(tmp_path / "UCF50" / name / f"v_{name}_g{group:02d}_c01.avi", seed, frames=46)
+    files = sorted((tmp_path / "UCF50").rglob("*.avi"))
+    content = rar4(*(Item(path.relative_to(tmp_path).as_posix(), path.read_bytes()) for path in files))
+    with serve() as server:
+        server.script(file(content, sent=len(content) // 2), file(content))
+        remote = RemoteFile(f"{server.url}/UCF50.rar", unpack=True, folder="UCF50")
+        toy = replace(data_source("ucf50"), files=(remote,), size=None)
+        monkeypatch.setattr(registry, "data_source", lambda name: toy)
+        root = tmp_path / "there"
+        assert main(["data", "get", "ucf50", "--root", str(root), "--preset", "study", "--jobs", "1"]) == 0
+        assert [asked for asked, _ in server.asked] == [None, f"bytes={len(content) // 2}-"]
+    text = capsys.readouterr().out
+    assert "SOUND" in text and "12 clips of 12 x 48 x 48, 12 groups" in text
+    assert [path.read_bytes() for path in sorted((root / "UCF50").rglob("*.avi"))] == [p.read_bytes() for p in files]
+    assert {path.name for path in root.iterdir() if path.name[0] != "."} == {"UCF50", "UCF50.rar", "UCF50.rar.sha256"}
+    assert len(list((private_root.parent / "cache").glob("clips-ucf50-*"))) == 1
 
 
 def test_check_hands_its_settings_on_and_prints_pure_json(tmp_path, check, capsys):
