@@ -81,7 +81,7 @@ def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Pictu
     rows = [i for k in range(len(clips.class_names)) for i in np.flatnonzero(clips.labels == k)[:per_class]]
     steps = np.linspace(0, clips.clips.shape[1] - 1, min(columns, clips.clips.shape[1])).round().astype(int)
     width, height = len(steps) + 1.4, len(rows) + 0.3  # inches: one a picture, and room for words
-    figure, axes = _axes(len(rows), len(steps), size=(width, height))
+    figure, axes = new_axes(len(rows), len(steps), size=(width, height))
     for row, i in zip(axes, rows, strict=True):
         for axis, step in zip(row, steps, strict=True):
             axis.imshow(clips.clips[i, step], cmap="gray", vmin=0, vmax=255)
@@ -104,7 +104,7 @@ def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Pictu
 def class_balance(clips: ClipSet) -> Picture:
     """Number of clips of each class, as labelled bars."""
     counts = clips.counts()
-    figure, axes = _axes(1, 1, size=(6.4, 0.34 * len(counts) + 0.8))
+    figure, axes = new_axes(1, 1, size=(6.4, 0.34 * len(counts) + 0.8))
     axis = axes[0, 0]
     bars = axis.barh(list(counts), list(counts.values()), color=OTHER_COLOUR)
     axis.bar_label(bars, padding=3)
@@ -124,7 +124,7 @@ def training_curves(history: pd.DataFrame, *, synthetic: bool = False) -> Pictur
         synthetic: Mark the figure.
     """
     history = history if "arm" in history else history.assign(arm="video")
-    figure, axes = _axes(1, 2, size=(9, 3.2))
+    figure, axes = new_axes(1, 2, size=(9, 3.2))
     kept = []
     for arm, rows in history.groupby("arm", sort=False):
         colour, best = ARM_COLOURS.get(arm, OTHER_COLOUR), rows.loc[rows["val_loss"].idxmin()]
@@ -148,7 +148,7 @@ def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool 
     names = class_names_of(predictions)
     arms = list(predictions[predictions["part"] == part].groupby("arm", sort=False))
     side = 0.55 * len(names) + 0.8
-    figure, axes = _axes(1, len(arms), size=(side * len(arms) + 2.2, side))
+    figure, axes = new_axes(1, len(arms), size=(side * len(arms) + 2.2, side))
     told = []
     for axis, (arm, rows) in zip(axes[0], arms, strict=True):
         predicted = predicted_classes(rows)
@@ -171,7 +171,7 @@ def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool 
 def kappa_by_arm(table: pd.DataFrame, *, part: str = "test", synthetic: bool = False) -> Picture:
     """Kappa of each arm as a dot with its interval; `table` is that of a `results.Summary`."""
     table = table.dropna(subset=["kappa"])
-    figure, axes = _axes(1, 1, size=(6.4, 0.5 * len(table) + 1.1))
+    figure, axes = new_axes(1, 1, size=(6.4, 0.5 * len(table) + 1.1))
     axis = axes[0, 0]
     for y, row in enumerate(table.itertuples()):
         colour = ARM_COLOURS.get(row.arm, OTHER_COLOUR)
@@ -185,7 +185,7 @@ def kappa_by_arm(table: pd.DataFrame, *, part: str = "test", synthetic: bool = F
     return Picture(figure, f"Kappa of each arm with its interval: {told}.", synthetic=synthetic)
 
 
-def _axes(rows: int, columns: int, *, size: Sequence[float]):
+def new_axes(rows: int, columns: int, *, size: Sequence[float]):
     """A figure outside pyplot (nothing is shown twice, nothing stays in memory) and its axes [rows, columns]."""
     figure = Figure(figsize=tuple(size))
     return figure, figure.subplots(rows, columns, squeeze=False)

@@ -14,7 +14,7 @@ from nibabel.orientations import apply_orientation
 from viptt_core import ct
 from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, TB_CLASSES, UCF_CLASSES, UCF_FRAME_RATE
 from viptt_core.env import artifact_root
-from viptt_core.figures import OTHER_COLOUR, Picture, _axes, styled
+from viptt_core.figures import OTHER_COLOUR, Picture, new_axes, styled
 from viptt_core.leakage import BY_CLIP, BY_GROUP, Leakage
 from viptt_core.nifti import read_nifti
 from viptt_core.splits import PARTS, Split
@@ -89,7 +89,7 @@ def hu_windows(path: str | Path = "") -> Picture:
 @styled
 def phantom_types() -> Picture:
     """The five TB types as phantoms, each in the slice that holds most of its finding, without and with its outline."""
-    figure, axes = _axes(2, len(TB_CLASSES), size=(7.4, 3.1))
+    figure, axes = new_axes(2, len(TB_CLASSES), size=(7.4, 3.1))
     told = []
     for (plain, marked), name in zip(axes.T, TB_CLASSES, strict=True):
         phantom = _phantom(name)
@@ -119,7 +119,7 @@ def group_structure(clips: ClipSet, splits: dict[str, Split]) -> Picture:
         splits: By the title of its panel.
     """
     most = max(np.unique(clips.groups, return_counts=True)[1].max(), 1)
-    figure, axes = _axes(len(splits), 1, size=(6.4, len(splits) * (0.27 * len(clips.class_names) + 0.75)))
+    figure, axes = new_axes(len(splits), 1, size=(6.4, len(splits) * (0.27 * len(clips.class_names) + 0.75)))
     colours, told, hidden = ListedColormap(list(PART_COLOURS.values())), [], 0
     for axis, (title, split) in zip(axes[:, 0], splits.items(), strict=True):
         part_of = np.full(len(clips), np.nan)
@@ -170,7 +170,7 @@ def sampling_of_scan(*, depths: tuple[int, ...] = (PAPER_FRAMES, 16)) -> Picture
         view = ct.resample_volume(phantom.hu[:, lung][:, None], depth=depth, size=len(phantom.hu))[:, 0]
         met = np.unique(nodules[:, :, slices_read(n_slices, depth)])
         rows.append((depth, view, np.count_nonzero(met) / n_nodules))
-    figure, axes = _axes(1, len(rows), size=(7.4, 2.7))
+    figure, axes = new_axes(1, len(rows), size=(7.4, 2.7))
     told = []
     for axis, (depth, view, met) in zip(axes[0], rows, strict=True):
         apart = phantom.spacing[2] * (n_slices - 1) / (depth - 1)
@@ -202,7 +202,7 @@ def sampling_of_video(samplings: dict[str, tuple[int, int]], *, length: int = 16
     length = max(length, *((count - 1) * stride + 1 for count, stride in samplings.values()))
     thumbnails, seconds = 8, length / UCF_FRAME_RATE
     frames = make_clip(UCF_CLASSES.index("TennisSwing"), 1, 1, frames=length)
-    figure, axes = _axes(2, 1, size=(7.4, 1.3 + 0.34 * len(samplings)))
+    figure, axes = new_axes(2, 1, size=(7.4, 1.3 + 0.34 * len(samplings)))
     strip, axis = axes[:, 0]
     for k in range(thumbnails):
         frame = frames[round((k + 0.5) * length / thumbnails)]
@@ -227,7 +227,7 @@ def sampling_of_video(samplings: dict[str, tuple[int, int]], *, length: int = 16
 @styled
 def leakage_chart(leakage: Leakage) -> Picture:
     """Accuracy of the nearest neighbour under both splits, a line a seed, and what always naming one class gets."""
-    figure, axes = _axes(1, 1, size=(6.4, 2.2))
+    figure, axes = new_axes(1, 1, size=(6.4, 2.2))
     axis, table = axes[0, 0], leakage.table
     for row, (split, colour) in enumerate(((BY_CLIP, "#D55E00"), (BY_GROUP, OTHER_COLOUR))):
         mean = table.loc[split, "accuracy"]
