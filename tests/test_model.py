@@ -7,7 +7,8 @@ import torch
 from scipy.special import expit
 
 from viptt_core.errors import DataError, SettingError
-from viptt_core.model import IMAGENET_MEANS, KerasLSTM, ViPTTNet, count_parameters
+from viptt_core.model import IMAGENET_MEANS, ViPTTNet, count_parameters
+from viptt_core.temporal import KerasLSTM
 
 
 def small(num_classes=5, **settings):
@@ -56,7 +57,7 @@ def test_start_values_are_keras(paper_model):
 
 def test_lstm_equals_the_keras_equations():
     generator = torch.Generator().manual_seed(0)
-    lstm = KerasLSTM(5, 3, batch_first=True)
+    lstm = KerasLSTM(5, 3)
     for weight in lstm.parameters():
         torch.nn.init.normal_(weight, generator=generator)
     steps = torch.randn(1, 7, 5, generator=generator)

@@ -37,7 +37,7 @@ from viptt_core.train import fit
 # A run is only used again when none of these changed in meaning. What decoded the clips is part of their `source`,
 # and the preset's values are part of the configuration.
 TRAINING_CODE = ("augment", "engine", "experiment", "features", "feed", "keras_rules", "model", "predict", "splits",
-                 "store", "train")  # fmt: skip
+                 "store", "temporal", "train")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ def build_model(preset: Preset, num_classes: int, *, seed: int, imagenet: bool =
         num_classes,
         backbone=preset.backbone,
         backbone_weights=preset.backbone_weights if imagenet else None,
+        temporal=preset.temporal,
         hidden_size=preset.hidden_size,
         feature_size=preset.feature_size,
         stem=preset.stem,

@@ -1,6 +1,6 @@
 """ViPTT-Net: a 2D backbone on each frame or slice, then a recurrent layer over them.
 
-stem (1x1, grey to 3 channels) -> backbone -> LSTM, last state -> dense + ReLU -> logits.
+stem (1x1, grey to 3 channels) -> backbone -> LSTM, last state (or another summary) -> dense + ReLU -> logits.
 As the authors coded it in Keras; layer sizes and start values are theirs.
 """
 
@@ -16,9 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from viptt_core.errors import DataError, SettingError
 from viptt_core.imagenet import imagenet_features
 from viptt_core.presets import check_choice
+from viptt_core.temporal import TEMPORALS
 
 BACKBONES = ("vgg16", "small")
-TEMPORALS = ("lstm",)
 STEMS = ("glorot", "imagenet")
 INFERENCE_CHUNK = 32  # frames that go through the backbone at once when nothing is kept for gradients
 # Mean of ImageNet's red, green, blue in 0..255: what the Caffe VGG16 weights expect subtracted.
@@ -34,8 +34,8 @@ class ViPTTNet(nn.Module):
         backbone: "vgg16", or "small" (four convolutions, for demonstrations on a CPU).
         backbone_weights: torchvision's name of the VGG16 weights, "IMAGENET1K_FEATURES" for those
             Keras loads; None or "" starts from random weights.
-        temporal: "lstm".
-        hidden_size: Units of the LSTM.
+        temporal: How frames become one summary: "lstm" as the paper, or another of `temporal.TEMPORALS`.
+        hidden_size: Size of that summary.
         feature_size: Units of the dense layer before the logits.
         stem: Start of the 1x1 stem: "glorot" (Keras), or "imagenet", which copies grey to three
             channels and subtracts ImageNet's means, so that pixels in 0..255 meet VGG16 as it was trained.
@@ -60,7 +60,7 @@ class ViPTTNet(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("backbone", backbone, BACKBONES)
-        check_choice("temporal", temporal, TEMPORALS)
+        check_choice("temporal", temporal, tuple(TEMPORALS))
         check_choice("stem", stem, STEMS)
         for name, value in (("num_classes", num_classes), ("hidden_size", hidden_size),
                             ("feature_size", feature_size)):  # fmt: skip
@@ -74,7 +74,7 @@ class ViPTTNet(nn.Module):
         self.frames_per_chunk = 0  # 0: all frames of a batch at once; see `features`
         self.stem = nn.Conv2d(1, 3, kernel_size=1)  # Keras: Conv3D 1x1x1, the same function frame by frame
         self.backbone, width = _vgg16() if backbone == "vgg16" else _small()
-        self.temporal = KerasLSTM(width, hidden_size, batch_first=True)
+        self.temporal = TEMPORALS[temporal](width, hidden_size)
         self.feature = nn.Linear(hidden_size, feature_size)
         self.classifier = nn.Linear(feature_size, num_classes)
         initialise_as_keras(self, generator)
@@ -106,8 +106,8 @@ class ViPTTNet(nn.Module):
         features = clips if clips.ndim == 3 else self.features(clips)
         # A few small matrices: exact arithmetic costs nothing here, and an LSTM adds up its rounding.
         with torch.autocast(clips.device.type, enabled=False):
-            states, _ = self.temporal(features.float())  # [B, T, hidden]
-            return self.classifier(torch.relu(self.feature(states[:, -1])))
+            summary = self.temporal.summary(features.float())  # [B, hidden]
+            return self.classifier(torch.relu(self.feature(summary)))
 
     def features(self, clips: Tensor) -> Tensor:
         """What stem and backbone make of each frame, averaged over the plane: float [B, T, F].
@@ -170,38 +170,26 @@ class ViPTTNet(nn.Module):
         self.load_state_dict(given, strict=False)
 
 
-class KerasLSTM(nn.LSTM):
-    """One-layer LSTM with one bias vector, as Keras has it.
-
-    PyTorch adds two bias vectors, which is the same function with 4 x hidden more parameters. The
-    second one is kept as a constant zero that is neither trained nor saved.
-    """
-
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        zeros = torch.zeros_like(self.bias_hh_l0.data)
-        del self.bias_hh_l0
-        self.register_buffer("bias_hh_l0", zeros, persistent=False)
-
-
 def initialise_as_keras(model: nn.Module, generator: torch.Generator | None = None) -> None:
     """Give every layer Keras's start values.
 
-    Kernels Glorot-uniform, the LSTM's recurrent kernel orthogonal, biases zero except the LSTM's
-    forget gate, which starts at one.
+    Kernels Glorot-uniform, recurrent kernels orthogonal, biases zero except an LSTM's forget gate, which
+    starts at one.
     """
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight, generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.LSTM):
-            # Keras's fans are those of the whole kernel (inputs, 4 x hidden), and so are these.
+        elif isinstance(layer, nn.LSTM | nn.GRU):
+            # Keras's fans are those of the whole kernel (inputs, gates x hidden), and so are these.
             nn.init.xavier_uniform_(layer.weight_ih_l0, generator=generator)
             nn.init.orthogonal_(layer.weight_hh_l0, generator=generator)
             nn.init.zeros_(layer.bias_ih_l0)
-            hidden = layer.hidden_size
-            nn.init.ones_(layer.bias_ih_l0.data[hidden : 2 * hidden])  # gates in the order i, f, c, o
+            nn.init.zeros_(layer.bias_hh_l0)
+            if isinstance(layer, nn.LSTM):
+                hidden = layer.hidden_size
+                nn.init.ones_(layer.bias_ih_l0.data[hidden : 2 * hidden])  # gates in the order i, f, c, o
 
 
 def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:

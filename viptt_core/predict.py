@@ -52,14 +52,14 @@ def predict_logits(model: ViPTTNet, array: np.ndarray | Feed, indices: np.ndarra
 
 
 def predict_scans(model: ViPTTNet, paths: Sequence[str | PathLike], *, frames: int, size: int, pixel_range: str,
-                  engine: Engine | None = None, n_jobs: int | None = None,
+                  orientation: str = "file", engine: Engine | None = None, n_jobs: int | None = None,
                   progress: bool = True) -> np.ndarray:  # fmt: skip
     """Class probabilities of scan files; the next scans are read while the model works on one.
 
     Args:
         model: Moved to the engine's device.
         paths: NIfTI files, see `ct.load_volume`.
-        frames, size, pixel_range: Grid and scale the model was trained on.
+        frames, size, pixel_range, orientation: Grid, scale and orientation the model was trained on, see its preset.
         engine: How to compute; None takes what the machine does best.
         n_jobs: Threads that read; None takes the available cores. Decompression runs outside the
             interpreter's lock, so threads do.
@@ -78,7 +78,7 @@ def predict_scans(model: ViPTTNet, paths: Sequence[str | PathLike], *, frames: i
     device = pick_device(engine.device)
     precision = pick_precision(engine.precision, device, model.backbone_name)
     model.to(device, memory_format=torch.channels_last)
-    read = partial(ct.load_volume, depth=frames, size=size)
+    read = partial(ct.load_volume, depth=frames, size=size, orientation=orientation)
     volumes = Parallel(n_jobs=n_jobs or available_cores(), prefer="threads", return_as="generator",
                        pre_dispatch="2*n_jobs")(delayed(read)(path) for path in paths)  # fmt: skip
     probabilities = []

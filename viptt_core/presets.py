@@ -49,7 +49,8 @@ class Preset:
     backbone: str  # "vgg16" or "small"
     backbone_weights: str  # torchvision's name of the ImageNet weights, "" for none
     stem: str  # start of the 1x1x1 stem: "glorot" as Keras, or "imagenet" (see model.py)
-    hidden_size: int  # of the LSTM
+    temporal: str  # how frames become one summary: "lstm", "gru", "bilstm", "attention" or "mean", see temporal.py
+    hidden_size: int  # of that summary
     feature_size: int  # of the dense layer before the logits
     splits: str  # "authors": by clip, test = validation for scans; or another kind of splits.py
     starts: tuple[str, ...]  # the arms 02_finetune compares by default
