@@ -1,0 +1,439 @@
+"""Explanations: occlusion against the plain loop, Grad-CAM by hand, pointing against chance counted by hand."""
+
+import sys
+import warnings
+from dataclasses import replace
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+
+from viptt_core import explain
+from viptt_core.datasets import load_dataset
+from viptt_core.errors import SettingError
+from viptt_core.explain import grad_cam, slice_importance
+from viptt_core.feed import to_pixels
+from viptt_core.model import ViPTTNet
+from viptt_core.pointing import finding_on_grid, mass_on_finding, pointing_game
+from viptt_core.synthetic.phantom import make_phantom
+
+needs_captum = pytest.mark.skipif(find_spec("captum") is None, reason="captum, of the extra 'explain', is not here")
+
+
+def small(classes=3, seed=0, backbone="small", reaction=10):
+    generator = torch.Generator().manual_seed(seed)
+    model = ViPTTNet(classes, backbone=backbone, hidden_size=8, feature_size=6, generator=generator)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):  # as after training: not the identity
+            torch.nn.init.uniform_(layer.running_mean, -0.3, 0.3, generator=generator)
+            torch.nn.init.uniform_(layer.bias, -0.3, 0.3, generator=generator)
+    with torch.no_grad():
+        model.classifier.weight *= reaction
+    return model.eval()
+
+
+def noise(n=3, frames=5, size=16, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.integers(0, 256, (n, frames, size, size)) * rng.random((n, frames, 1, 1))).astype(np.uint8)
+
+
+CLASSES = np.array([2, 0, 1])
+
+
+# --- Slices -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("fill", ["mean", "air"])
+@pytest.mark.parametrize("width, of", [(1, "logit"), (2, "probability"), (3, "logit"), (5, "logit")])
+def test_importance_of_slices_equals_the_loop_that_hides_them_in_the_clip(monkeypatch, width, of, fill):
+    monkeypatch.setattr(explain, "FEATURES_TOGETHER", 12)  # two clips at once, then one
+    model, clips = small(), noise()
+    expected = np.empty((3, 5))
+    for i, clip in enumerate(clips):
+        pixels = to_pixels(torch.from_numpy(clip[None]), "0..255")[0]
+
+        def score(pixels, k=CLASSES[i]):
+            logits = model(pixels[None])[0]
+            return float((logits.softmax(0) if of == "probability" else logits)[k].detach())
+
+        for t in range(5):
+            without = pixels.clone()
+            for hidden in range(t - (width - 1) // 2, t + width // 2 + 1):
+                if 0 <= hidden < 5:
+                    without[hidden] = pixels.mean(0) if fill == "mean" else 0
+            expected[i, t] = score(pixels) - score(without)
+    found = slice_importance(model, clips, CLASSES, pixel_range="0..255", width=width, of=of, fill=fill)
+    assert found.shape == (3, 5) and found.dtype == np.float32
+    assert np.abs(expected).max() > 1e-2
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_the_backbone_sees_each_slice_once_and_the_stand_in_once():
+    model, seen = small(), []
+    model.backbone.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    slice_importance(model, noise(n=3, frames=5), CLASSES, pixel_range="0..1")
+    assert sum(seen) == 3 * (5 + 1)
+
+
+def test_only_the_slice_that_differs_from_its_stand_in_matters():
+    clips = np.zeros((1, 5, 16, 16), np.uint8)
+    clips[0, 3] = noise(1, 1)[0, 0]
+    drop = slice_importance(small(), clips, [0], pixel_range="0..255", fill="air")[0]
+    assert abs(drop[3]) > 1e-2
+    np.testing.assert_allclose(np.delete(drop, 3), 0, atol=1e-6)
+
+
+# --- Grad-CAM ---------------------------------------------------------------------------------------------
+def cam_by_hand(model, rectifier, clip, k):
+    """ReLU of the channels weighted with their mean gradient, of one clip: [T, h, w]."""
+    kept = []
+    handle = rectifier.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+    logits = model(to_pixels(torch.from_numpy(clip[None]), "0..1"))
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logits[0, k], kept[-1])
+    return torch.relu((gradient.mean((2, 3), keepdim=True) * kept[-1]).sum(1)).detach()
+
+
+@needs_captum
+def test_grad_cam_of_vgg16_equals_the_one_by_hand():
+    model, clips = small(backbone="vgg16"), noise(n=2, frames=2, size=64)
+    found = grad_cam(model, clips, CLASSES[:2], pixel_range="0..1")
+    assert found.dtype == np.float32
+    for i in range(2):
+        cells = cam_by_hand(model, model.backbone[29], clips[i], CLASSES[i])
+        assert cells.shape == (2, 4, 4) and cells.max() > 0  # before the last pooling
+        fine = F.interpolate(cells[None], size=(64, 64), mode="bilinear", align_corners=False)[0]
+        np.testing.assert_allclose(found[i], fine / fine.max(), atol=1e-5)
+
+
+@needs_captum
+def test_grad_cam_of_the_small_backbone_equals_the_one_by_hand(monkeypatch):
+    monkeypatch.setattr(explain, "INFERENCE_CHUNK", 10)  # two clips at once, then one
+    model, clips = small(), noise(size=28)
+    found = grad_cam(model, clips, CLASSES, pixel_range="0..1")
+    # Three strides of 2 with kernels of 3 padded by 1: cell i is centred on pixel 8 i.
+    rows, columns = np.mgrid[:28, :28] / 8
+    for i, clip in enumerate(clips):
+        cells = cam_by_hand(model, model.backbone[-1], clip, CLASSES[i]).numpy()
+        fine = np.stack([ndimage.map_coordinates(c, (rows, columns), order=1, mode="nearest") for c in cells])
+        assert fine.max() > 0
+        np.testing.assert_allclose(found[i], fine / fine.max(), atol=1e-5)
+
+
+@needs_captum
+@pytest.mark.parametrize("row, column", [(0, 24), (16, 8), (40, 56)])
+def test_the_map_peaks_where_the_bright_spot_is(row, column):
+    model = small(classes=2)
+    with torch.no_grad():  # by hand: the backbone takes every eighth pixel, and brighter is more of class 1
+        for layer in model.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                middle = layer.kernel_size[0] // 2
+                layer.weight.zero_()[:, :, middle, middle] = 1 / layer.in_channels
+            elif isinstance(layer, torch.nn.BatchNorm2d):
+                layer.reset_parameters()
+        for weight in [*model.temporal.parameters(), *model.feature.parameters(), *model.classifier.parameters()]:
+            weight.abs_()
+    clips = np.zeros((1, 3, 64, 64), np.uint8)
+    clips[0, 1, row, column] = 255
+    found = grad_cam(model, clips, [1], pixel_range="0..1")[0]
+    assert np.unravel_index(found.argmax(), found.shape) == (1, row, column)
+
+
+@needs_captum
+def test_maps_are_scaled_clip_by_clip_and_empty_without_evidence():
+    model, clips = small(), noise()
+    alone = np.concatenate([grad_cam(model, clips[i : i + 1], CLASSES[i : i + 1], pixel_range="0..1")
+                            for i in range(3)])  # fmt: skip
+    together = grad_cam(model, clips, CLASSES, pixel_range="0..1")
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert together.min() >= 0
+    np.testing.assert_allclose(together.max(axis=(1, 2, 3)), 1)
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+    assert not grad_cam(model, clips, CLASSES, pixel_range="0..1").any()
+
+
+@needs_captum
+def test_grad_cam_does_without_gradients_around_it_whole_batches_and_trained_weights():
+    model, clips = small(), noise()
+    expected = grad_cam(model, clips, CLASSES, pixel_range="0..1")
+    model.requires_grad_(False)
+    model.frames_per_chunk = 1
+    clips.setflags(write=False)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(grad_cam(model, clips, CLASSES, pixel_range="0..1"), expected, atol=1e-6)
+        slice_importance(model, clips, CLASSES, pixel_range="0..1")
+
+
+@needs_captum
+def test_only_the_recurrent_layer_is_in_training_mode_on_the_way_back():
+    # cuDNN refuses to go back through a recurrent layer in evaluation mode.
+    model, modes = small(), []
+    model.temporal.register_forward_hook(
+        lambda *_: modes.append({name for name, part in model.named_modules() if part.training})
+    )
+    grad_cam(model, noise(), CLASSES, pixel_range="0..1")
+    assert modes and all(mode == {"temporal"} for mode in modes)
+
+
+@needs_captum
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_maps_of_the_gpu_are_those_of_the_cpu():
+    model, clips = small(), noise()
+    on_cpu = [f(model, clips, CLASSES, pixel_range="0..1") for f in (grad_cam, slice_importance)]
+    model.cuda()
+    for f, expected in zip((grad_cam, slice_importance), on_cpu, strict=True):
+        np.testing.assert_allclose(f(model, clips, CLASSES, pixel_range="0..1"), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", [slice_importance, pytest.param(grad_cam, marks=needs_captum)])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_is_left_as_it_came(method, fails):
+    model = small().train()
+    model.backbone[1].eval()
+    model.freeze(backbone=True, stem=False)
+    model.frames_per_chunk = 2
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [part.training for part in model.modules()]
+    flags = [weight.requires_grad for weight in model.parameters()]
+    if fails:
+        model.feature.register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            method(model, noise(), CLASSES, pixel_range="0..1")
+    else:
+        method(model, noise(), CLASSES, pixel_range="0..1")
+    assert [part.training for part in model.modules()] == modes
+    assert [weight.requires_grad for weight in model.parameters()] == flags
+    assert model.frames_per_chunk == 2 and all(weight.grad is None for weight in model.parameters())
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+    assert not any(part._forward_hooks for part in model.modules())
+
+
+def test_without_captum_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    with pytest.raises(SettingError, match="captum.*explain"):
+        grad_cam(small(), noise(), CLASSES, pixel_range="0..1")
+
+
+@pytest.mark.parametrize(
+    "clips, classes, settings",
+    [
+        (noise(), CLASSES, {"pixel_range": "0..2"}),
+        (noise(), CLASSES, {"fill": "water"}),
+        (noise(), CLASSES, {"of": "loss"}),
+        (noise(), CLASSES, {"width": 0}),
+        (noise(), CLASSES, {"width": 6}),
+        (noise(), CLASSES[:2], {}),
+        (noise()[0], CLASSES, {}),
+        (noise(), CLASSES + 1, {}),
+        (noise(), CLASSES - 1, {}),
+        (noise(), CLASSES * 0.5, {}),
+    ],
+)
+def test_impossible_requests_are_refused(clips, classes, settings):
+    with pytest.raises(SettingError):
+        slice_importance(small(), clips, classes, **{"pixel_range": "0..1"} | settings)
+
+
+# --- The finding ------------------------------------------------------------------------------------------
+def test_the_finding_is_turned_and_resampled_as_scipy_does_it():
+    finding = make_phantom((5, 0), 4, size=64).finding.astype(float)
+    turned = ndimage.rotate(finding, 90, axes=(1, 0), order=1)
+    factors = (32 / 64, 32 / 64, 12 / finding.shape[2])
+    part = ndimage.zoom(turned, factors, order=1).transpose(2, 0, 1)
+    for share in (0.0, 0.5):
+        found = finding_on_grid(0, 4, seed=5, frames=12, size=32, share=share)
+        assert found.shape == (12, 32, 32) and found.dtype == bool and found.any()
+        sure = np.abs(part - share) > 1e-5  # rounding decides elsewhere
+        np.testing.assert_array_equal(found[sure], (part > share)[sure])
+
+
+def test_the_finding_lies_where_the_clip_changes_when_it_is_left_out():
+    settings = {"n": 8, "seed": 1, "frames": 12, "size": 32, "progress": False, "n_jobs": 1}
+    ill, well = (load_dataset("phantom", finding=finding, **settings) for finding in (True, False))
+    index = int(np.flatnonzero(ill.labels == 0)[0])
+    changed = np.abs(ill.clips[index].astype(int) - well.clips[index]) > 20
+    found = finding_on_grid(index, 0, seed=1, frames=12, size=32)
+    assert changed.any() and (changed & found).sum() > 0.8 * changed.sum()
+    assert found.mean() < 0.1
+
+
+def test_a_share_of_a_voxel_is_below_one():
+    with pytest.raises(SettingError):
+        finding_on_grid(0, 0, seed=0, frames=4, size=16, share=1)
+
+
+# --- Evidence on the finding ------------------------------------------------------------------------------
+def lines(*rows):
+    return np.array(rows, float)
+
+
+MAPS = lines([9, 1, 0, 0], [0, 2, 6, 0], [1, 1, 5, 1])
+FINDINGS = lines([1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]) > 0
+
+
+def test_pointing_counted_by_hand():
+    found = pointing_game(MAPS, FINDINGS)
+    assert found.observed == pytest.approx(2 / 3)  # the second map points at the third finding
+    assert found.chance == pytest.approx((0 + 1 / 2 + 0) / 3)
+    assert found.gain == pytest.approx(2 / 3 - 1 / 6)
+    assert found.covered == pytest.approx((1 + 1 + 2) / 12)
+    assert (found.clips, found.no_finding, found.no_evidence, found.no_other) == (3, 0, 0, 0)
+
+
+def test_mass_counted_by_hand():
+    found = mass_on_finding(MAPS - 1, FINDINGS)  # what is below 0 counts nothing
+    assert found.observed == pytest.approx((8 / 8 + 1 / 6 + 4 / 4) / 3)
+    assert found.chance == pytest.approx(((0 + 0) / 2 + (0 + 5 / 6) / 2 + (0 + 0) / 2) / 3)
+
+
+def test_the_finding_is_widened_by_the_tolerance_along_each_axis():
+    maps, findings = np.zeros((2, 3, 5, 5)), np.zeros((2, 3, 5, 5), bool)
+    maps[:, 1, 2, 4] = 1
+    findings[0, 1, 2, 2] = findings[1, 0, 0, 0] = True
+    for tolerance, hits in [(0, 0), (1, 0), (2, 1), ((0, 0, 2), 1), ((0, 2, 0), 0), ((2, 2, 1), 0)]:
+        assert pointing_game(maps, findings, tolerance=tolerance).observed == hits / 2, tolerance
+    assert pointing_game(maps, findings, tolerance=(0, 0, 1)).covered == pytest.approx((3 + 2) / 150)
+
+
+def test_covered_refers_to_the_body():
+    body = lines([1, 1, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0]) > 0
+    assert pointing_game(MAPS, FINDINGS, body=body).covered == pytest.approx((1 / 2 + 1 / 2 + 1 / 2) / 3)
+
+
+def test_chance_can_keep_to_the_class():
+    maps, findings = np.concatenate([MAPS, MAPS[:1]]), np.concatenate([FINDINGS, FINDINGS[2:]])
+    found = pointing_game(maps, findings, classes=np.array([0, 1, 1, 0]))
+    assert found.chance == pytest.approx((0 + 1 + 0 + 1) / 4)
+    assert found.observed == pytest.approx((1 + 0 + 1 + 0) / 4)
+
+
+def test_what_is_left_out_is_counted():
+    maps = np.concatenate([MAPS, MAPS[:1], -MAPS[:2], MAPS[:1]])
+    findings = np.concatenate([FINDINGS, 0 * FINDINGS[:1] > 0, FINDINGS[:1], 0 * FINDINGS[:1] > 0, FINDINGS[:1]])
+    found = pointing_game(maps, findings, classes=np.array([0, 0, 0, 0, 0, 0, 1]))
+    assert (found.no_finding, found.no_evidence, found.no_other) == (2, 1, 1)
+    of_rest = pointing_game(MAPS, FINDINGS)
+    assert found == replace(of_rest, no_finding=2, no_evidence=1, no_other=1)
+
+
+def test_a_map_without_any_knowledge_gets_what_is_covered():
+    rng = np.random.default_rng(0)
+    findings = rng.random((40, 4, 6, 6)) < rng.uniform(0.05, 0.4, (40, 1, 1, 1))
+    flat = np.ones(findings.shape)
+    for game in (pointing_game, mass_on_finding):
+        found = game(flat, findings)
+        assert found.observed == pytest.approx(findings.mean()) == found.covered
+        assert found.gain == pytest.approx(0, abs=1e-12)
+
+
+def test_random_maps_hit_as_often_as_chance_says():
+    rng = np.random.default_rng(1)
+    findings = np.zeros((600, 4, 8, 8), bool)
+    for finding in findings:
+        row, column = rng.integers(0, 6, 2)
+        finding[:, row : row + 3, column : column + 3] = True
+    found = pointing_game(rng.random(findings.shape), findings)
+    assert found.covered == pytest.approx(9 / 64)
+    assert found.observed == pytest.approx(9 / 64, abs=0.045)  # three standard errors
+    assert found.chance == pytest.approx(9 / 64, abs=0.02)
+    low, high = found.gain_interval
+    assert low < 0 < high and high - low < 0.08
+
+
+def test_knowing_only_where_findings_usually_are_is_chance():
+    findings = np.zeros((20, 3, 8, 8), bool)
+    findings[:, 1, 2:5, 2:5] = True
+    maps = np.zeros(findings.shape)
+    maps[:, 1, 3, 3] = 1
+    found = pointing_game(maps, findings)
+    assert (found.observed, found.chance, found.gain, found.gain_interval) == (1, 1, 0, (0, 0))
+
+
+def test_intervals_are_those_of_a_bootstrap_in_which_no_clip_meets_its_copy():
+    rng = np.random.default_rng(3)
+    n, classes = 9, np.array([0, 0, 0, 1, 1, 1, 1, 2, 2])
+    maps, findings = rng.random((n, 12)), rng.random((n, 12)) < 0.4
+    found = mass_on_finding(maps, findings, classes=classes, n_resamples=50, level=0.8, seed=7)
+    on = (maps[:, None] * findings).sum(2) / maps.sum(1, keepdims=True)
+    observed, gains = [], []
+    for counts in np.random.default_rng(7).multinomial(n, [1 / n] * n, 50):
+        drawn = np.repeat(np.arange(n), counts)
+        observed.append(np.mean([on[i, i] for i in drawn]))
+        others = {i: [on[i, j] for j in drawn if j != i and classes[j] == classes[i]] for i in drawn}
+        gains.append(np.mean([on[i, i] - np.mean(others[i]) for i in drawn if others[i]]))
+    np.testing.assert_allclose(found.observed_interval, np.percentile(observed, [10, 90]))
+    np.testing.assert_allclose(found.gain_interval, np.percentile(gains, [10, 90]))
+
+
+@pytest.mark.parametrize(
+    "maps, findings, options",
+    [
+        (MAPS, FINDINGS[:2], {}),
+        (MAPS * np.nan, FINDINGS, {}),
+        (MAPS[:0], FINDINGS[:0], {}),
+        (MAPS[0], FINDINGS[0], {}),
+        (MAPS, FINDINGS, {"body": FINDINGS[:1]}),
+        (MAPS, FINDINGS, {"classes": [0, 1]}),
+        (MAPS, FINDINGS, {"classes": [0, 1, 2]}),  # nobody to compare with
+        (MAPS, FINDINGS, {"tolerance": -1}),
+        (MAPS, FINDINGS, {"tolerance": (1, 1)}),
+        (MAPS, FINDINGS, {"level": 95}),
+        (MAPS, FINDINGS, {"n_resamples": 0}),
+        (MAPS[:1], FINDINGS[:1], {}),
+        (0 * MAPS, FINDINGS, {}),
+    ],
+)
+def test_evidence_that_cannot_be_compared_is_refused(maps, findings, options):
+    for game in (pointing_game, mass_on_finding):
+        with pytest.raises(SettingError):
+            game(maps, findings, **options)
+
+
+# --- All of it --------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def spotter():
+    """A model trained to see a bright square in one slice, and clips with it: model, clips, where the square is."""
+    rng = np.random.default_rng(0)
+
+    def draw(n):
+        clips, squares = rng.integers(0, 60, (n, 4, 32, 32)), np.zeros((n, 4, 32, 32), bool)
+        for square in squares:
+            t, (row, column) = rng.integers(4), rng.integers(0, 25, 2)
+            square[t, row : row + 8, column : column + 8] = True
+        return clips, squares
+
+    model = small(classes=2, reaction=1).train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        clips, squares = draw(16)
+        labels = np.arange(16) % 2
+        clips = (clips + 120 * squares * labels[:, None, None, None]).astype(np.uint8)
+        loss = F.cross_entropy(model(to_pixels(torch.from_numpy(clips), "0..1")), torch.from_numpy(labels))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    clips, squares = draw(40)
+    clips = (clips + 120 * squares).astype(np.uint8)
+    model.eval()
+    assert (model(to_pixels(torch.from_numpy(clips), "0..1")).argmax(1) == 1).float().mean() > 0.9
+    return model, clips, squares
+
+
+@needs_captum
+def test_grad_cam_of_a_trained_model_falls_on_what_decides_the_class(spotter):
+    model, clips, squares = spotter
+    maps = grad_cam(model, clips, np.ones(40, int), pixel_range="0..1")
+    hits = pointing_game(maps, squares, tolerance=(0, 8, 8))
+    assert hits.observed > 0.8 and hits.chance < 0.25 and hits.gain_interval[0] > 0.5
+    mass = mass_on_finding(maps, squares)
+    assert mass.observed > 4 * mass.covered and mass.gain_interval[0] > 0
+
+
+def test_the_slices_that_matter_to_a_trained_model_are_those_with_the_square(spotter):
+    model, clips, squares = spotter
+    drops = slice_importance(model, clips, np.ones(40, int), pixel_range="0..1")
+    hits = pointing_game(drops, squares.any(axis=(2, 3)))
+    assert hits.observed > 0.9 and hits.covered == 1 / 4 and hits.gain_interval[0] > 0.4

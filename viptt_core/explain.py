@@ -1,0 +1,179 @@
+"""Which slices and which places a model's class score rests on: occlusion and Grad-CAM.
+
+Everything is explained of the model as it is, in evaluation mode; mode, flags and gradients are left as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from viptt_core.checkpoint import plain_module
+from viptt_core.errors import SettingError
+from viptt_core.feed import PIXEL_SCALES, to_pixels
+from viptt_core.model import INFERENCE_CHUNK, ViPTTNet
+from viptt_core.predict import FEATURES_TOGETHER
+from viptt_core.presets import check_choice
+
+FILLS = ("mean", "air")
+SCORES = ("logit", "probability")
+
+
+def slice_importance(model: ViPTTNet, clips: np.ndarray, classes: np.ndarray, *, pixel_range: str, width: int = 1,
+                     fill: str = "mean", of: str = "logit") -> np.ndarray:  # fmt: skip
+    """How much the score of a class drops when slices are hidden, one window of slices after another.
+
+    The backbone sees each slice once; only the recurrent part runs again for each window.
+
+    Args:
+        model: On its device.
+        clips: uint8 or float16 [N, T, H, W].
+        classes: int [N], the class explained of each clip, such as the predicted one.
+        pixel_range: "0..1" or "0..255", as in training.
+        width: Slices hidden together, 1..T. Entry t hides t and its neighbours, an even width one more after it
+            than before it; at the ends the window is cut off.
+        fill: What stands in their place: "mean", the clip's mean slice, or "air", grey level 0.
+        of: "logit" or "probability" of the class.
+
+    Returns:
+        float32 [N, T], score of the whole clip minus score without the window: above 0 where the slices speak
+        for the class.
+
+    Raises:
+        SettingError: an argument is out of range, or the shapes do not fit.
+
+    Source:
+        Zeiler & Fergus (2014), ECCV, 818-833: occlusion, there by patches of a picture.
+    """
+    model = plain_module(model)
+    targets = _check_clips(model, clips, classes, pixel_range)
+    check_choice("fill", fill, FILLS)
+    check_choice("of", of, SCORES)
+    frames = clips.shape[1]
+    if not 1 <= width <= frames:
+        raise SettingError(f"width is {width}.", remedy=f"Give a whole number of slices from 1 to {frames}.")
+    offset = torch.arange(frames) - torch.arange(frames)[:, None]
+    hidden = (offset >= -((width - 1) // 2)) & (offset <= width // 2)
+    hidden = torch.cat([torch.zeros(1, frames, dtype=torch.bool), hidden]).to(targets.device)  # row 0: the whole clip
+    drops = []
+    with _held_still(model), torch.inference_mode():
+        for part in _parts(len(clips), FEATURES_TOGETHER // (frames + 1)):
+            pixels = _pixels(clips[part], targets.device, pixel_range)
+            stand_in = pixels.mean(dim=1, keepdim=True) if fill == "mean" else torch.zeros_like(pixels[:, :1])
+            features = model.features(torch.cat([pixels, stand_in], dim=1))[:, None]  # [B, 1, T + 1, F]
+            variants = torch.where(hidden[..., None], features[:, :, -1:], features[:, :, :-1])  # [B, T + 1, T, F]
+            scores = model(variants.flatten(0, 1)).unflatten(0, (-1, frames + 1))  # [B, T + 1, K]
+            scores = scores.softmax(dim=-1) if of == "probability" else scores
+            scores = scores[torch.arange(len(pixels)), :, targets[part]]
+            drops.append(scores[:, :1] - scores[:, 1:])
+    return torch.cat(drops).cpu().numpy()
+
+
+def grad_cam(model: ViPTTNet, clips: np.ndarray, classes: np.ndarray, *, pixel_range: str) -> np.ndarray:
+    """Where in each slice the evidence for a class lies: Grad-CAM, through the recurrent part.
+
+    Of the rectified output of the backbone's last convolution, each slice with channel weights of its own: slices of
+    a clip can be compared. No finer than the cells of that layer (8 pixels with "small", 16 with "vgg16"). These are
+    put where their receptive fields lie: plain resizing would shift those of "small" by half a cell.
+
+    Which slice matters is for `slice_importance` to say: the gradient can be small at the very slice that decides, once
+    a recurrent layer is sure of it, and the map then peaks in another.
+
+    Args:
+        model, clips, classes, pixel_range: See `slice_importance`.
+
+    Returns:
+        float32 [N, T, H, W] in 0..1, the largest of each clip 1; all 0 where nothing speaks for the class.
+
+    Raises:
+        SettingError: as `slice_importance`, or captum is not installed.
+
+    Source:
+        Selvaraju et al. (2017), ICCV, 618-626.
+    """
+    try:
+        from captum.attr import LayerGradCam  # slow to import, and nothing else here needs it
+    except ImportError as error:
+        remedy = "Install the extra that brings it: pip install -c constraints.txt -e '.[explain]'"
+        raise SettingError("Grad-CAM needs captum, which is not installed.", remedy=remedy) from error
+    model = plain_module(model)
+    targets = _check_clips(model, clips, classes, pixel_range)
+    layer, first, step = _last_convolution(model.backbone)
+    maps = np.empty(clips.shape, np.float32)
+    with _held_still(model), torch.enable_grad():
+        for part in model.modules():
+            if isinstance(part, nn.RNNBase):
+                part.train()  # cuDNN goes back through no other; a single layer has no dropout and stays the same
+        explain = LayerGradCam(model, layer).attribute
+        for part in _parts(len(clips), INFERENCE_CHUNK // clips.shape[1]):
+            pixels = _pixels(clips[part], targets.device, pixel_range)
+            cells = explain(pixels, target=targets[part], relu_attributions=True).detach()[:, 0]  # [B * T, h, w]
+            rows, columns = (_interpolation(n, m, first, step).to(cells)
+                             for n, m in zip(pixels.shape[2:], cells.shape[1:], strict=True))  # fmt: skip
+            fine = (rows @ cells @ columns.T).reshape(pixels.shape)
+            largest = fine.amax(dim=(1, 2, 3), keepdim=True)
+            maps[part] = (fine / largest.where(largest > 0, 1)).cpu().numpy()
+    return maps
+
+
+def _check_clips(model: ViPTTNet, clips: np.ndarray, classes, pixel_range: str) -> Tensor:
+    """The classes int64 [N] on the model's device."""
+    check_choice("pixel_range", pixel_range, PIXEL_SCALES)
+    classes, known = np.asarray(classes), model.classifier.out_features
+    if clips.ndim != 4 or not clips.size or classes.shape != clips.shape[:1]:
+        what = f"clips have shape {clips.shape}, classes {classes.shape}."
+        raise SettingError(what, remedy="Give [N, T, H, W] and [N].")
+    if not np.issubdtype(classes.dtype, np.integer) or classes.min() < 0 or classes.max() >= known:
+        raise SettingError(f"classes are {np.unique(classes)}.", remedy=f"Give whole numbers from 0 to {known - 1}.")
+    return torch.from_numpy(classes.astype(np.int64)).to(next(model.parameters()).device)
+
+
+@contextmanager
+def _held_still(model: ViPTTNet) -> Iterator[None]:
+    """Evaluation mode, fixed weights, frames not in chunks; on leaving, all is as it was."""
+    modes = [(part, part.training) for part in model.modules()]
+    trained, chunk = [weight for weight in model.parameters() if weight.requires_grad], model.frames_per_chunk
+    try:
+        model.eval().requires_grad_(False)
+        model.frames_per_chunk = 0  # captum would see the last chunk only
+        yield
+    finally:
+        model.frames_per_chunk = chunk
+        for part, training in modes:
+            part.training = training
+        for weight in trained:
+            weight.requires_grad_(True)
+
+
+def _last_convolution(backbone: nn.Module) -> tuple[nn.Module, float, float]:
+    """The layer that rectifies the last convolution, and where its cells lie: centre of the first, step, pixels."""
+    parts = [part for part in backbone.modules() if not any(part.children())]
+    last = max(i for i, part in enumerate(parts) if isinstance(part, nn.Conv2d))
+    last = next((i for i in range(last, len(parts)) if isinstance(parts[i], nn.ReLU)), last)
+    first, step = 0.0, 1.0
+    for part in parts[: last + 1]:
+        if isinstance(part, nn.Conv2d | nn.MaxPool2d):
+            kernel, stride, padding = (value if isinstance(value, int) else value[0]
+                                       for value in (part.kernel_size, part.stride, part.padding))  # fmt: skip
+            first += step * ((kernel - 1) / 2 - padding)
+            step *= stride
+    return parts[last], first, step
+
+
+def _interpolation(pixels: int, cells: int, first: float, step: float) -> Tensor:
+    """Linear interpolation between cells as a matrix [pixels, cells]; beyond the outer cells their value stays."""
+    position = ((torch.arange(pixels) - first) / step).clamp(0, cells - 1)
+    return torch.relu(1 - (position[:, None] - torch.arange(cells)).abs())
+
+
+def _pixels(clips: np.ndarray, device: torch.device, pixel_range: str) -> Tensor:
+    return to_pixels(torch.from_numpy(np.array(clips)).to(device), pixel_range)  # a copy: stored sets are read-only
+
+
+def _parts(n: int, together: int) -> Iterator[slice]:
+    together = max(1, together)
+    return (slice(start, start + together) for start in range(0, n, together))
