@@ -112,7 +112,7 @@ def save_checkpoint(run: Path, step: int, state: dict, tensors: dict[str, dict[s
         for name, named in tensors.items():
             path = part / f"{name}.safetensors"
             _write_tensors(path, named)
-            sums[path.name] = _sha256(path)
+            sums[path.name] = disk.file_digest(path, "sha256")
         text = json.dumps({"format": FORMAT, "step": step, "sha256": sums, "state": state})
         # The state vouches for the other files; its own hash is the first line of the file.
         _write_synced(part / STATE, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
@@ -150,7 +150,7 @@ def read_checkpoint(run: Path) -> Checkpoint | None:
     for name, digest in record["sha256"].items():
         if not (folder / name).is_file():
             raise DataError("is missing.", path=folder / name, remedy=remedy)
-        if _sha256(folder / name) != digest:
+        if disk.file_digest(folder / name, "sha256") != digest:
             raise DataError("was truncated or changed after it was written.", path=folder / name, remedy=remedy)
         tensors[Path(name).stem] = _read_tensors(folder / name)[0]
     return Checkpoint(folder, record["state"], tensors)
@@ -215,11 +215,6 @@ def _write_synced(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

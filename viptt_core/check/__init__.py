@@ -37,7 +37,7 @@ from viptt_core.check.sets import (
 )
 from viptt_core.datasets import list_dataset
 from viptt_core.datasets.listing import LEVELS, SCAN_ENDINGS, VIDEO_ENDINGS, Fault, Listing, has_ending
-from viptt_core.datasets.scans import MASK_FOLDERS
+from viptt_core.datasets.scans import mask_folder
 from viptt_core.env import available_cores, cache_root
 from viptt_core.errors import DataError
 from viptt_core.presets import Preset, load_preset
@@ -141,8 +141,8 @@ def _without_a_table(listing: Listing) -> list[Path]:
     """All files where none is listed, as the table cannot be used: they at least are read."""
     if listing.items or listing.unlabelled or not listing.root.is_dir():
         return []
-    files = [path for path in sorted(listing.root.rglob("*")) if path.is_file() and not _is_mask(path, listing.root)]
-    return [path for path in files if has_ending(path, (*SCAN_ENDINGS, *VIDEO_ENDINGS))]
+    files = [path for path in sorted(listing.root.rglob("*")) if has_ending(path, (*SCAN_ENDINGS, *VIDEO_ENDINGS))]
+    return [path for path in files if path.is_file() and mask_folder(path, listing.root) is None]
 
 
 def _judge(found: _Files, facts: dict[Job, Facts], preset: Preset, cropping: str | None) -> Iterator[Fault]:
@@ -174,7 +174,7 @@ def _mask_set_faults(found: _Files, facts: dict[Job, Facts], scans: dict[Path, S
         return
     of_name = {path.name: known for path, known in scans.items()}
     listed = {path.name for path in (*found.labelled, *found.unlabelled)}
-    there = {path.name for path in listing.root.rglob("*") if not _is_mask(path, listing.root)}
+    there = {path.name for path in listing.root.rglob("*") if mask_folder(path, listing.root) is None}
     already = {fault.where for fault in listing.faults if fault.kind == "missing mask"}
     for mask_set, masks in listing.masks.items():
         for name, path in masks.items():
@@ -274,7 +274,3 @@ def _range(values: Iterable[float]) -> list[float]:
 
 def _tally(values: Iterable[str]) -> dict[str, int]:
     return dict(Counter(values).most_common())
-
-
-def _is_mask(path: Path, root: Path) -> bool:
-    return any(part in MASK_FOLDERS for part in path.relative_to(root).parts[:-1])

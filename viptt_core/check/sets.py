@@ -66,12 +66,8 @@ def group_faults(listing: Listing) -> Iterator[Fault]:
     """Classes that cannot be split into five parts by group. Published parts need no split."""
     if not listing.items or all(item.part for item in listing.items):
         return
-    groups: dict[int, set[str]] = {}
-    for item in listing.items:
-        groups.setdefault(item.label, set()).add(item.group)
     empty = any(fault.kind == "class without files" for fault in listing.faults)
-    for label, name in enumerate(listing.class_names):
-        n = len(groups.get(label, ()))
+    for name, n in group_counts(listing).items():
         if n >= FEWEST_GROUPS or (n == 0 and empty):
             continue
         yield Fault("too few groups", name, f"this class has {n} group{'' if n == 1 else 's'}; {FEWEST_GROUPS} are "

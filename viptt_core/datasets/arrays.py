@@ -6,7 +6,6 @@ Beside `PART_images` uint8 [N,D,H,W] and `PART_labels` [N,1], with PART train, v
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Sequence
 from functools import lru_cache, partial
@@ -14,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from viptt_core import ct
+from viptt_core import ct, disk
 from viptt_core.constants import PAPER_FRAMES, PAPER_SIZE
 from viptt_core.datasets.listing import Fault, Listing, class_choice
 from viptt_core.datasets.scans import to_grey_levels
 from viptt_core.env import code_version
 from viptt_core.errors import DataError, SettingError
+from viptt_core.sources.registry import medmnist_sets
 from viptt_core.store import ClipSet, Item, build_clip_set
 
 DECODER = ("ct", "datasets.arrays")  # modules that decide the pixels
@@ -51,10 +51,11 @@ def medmnist3d(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPE
             labels that do not fit.
     """
     listing = list_medmnist3d(root, subset=subset, pixels=pixels, classes=classes)
+    digest = next((item.source[-1] for item in listing.items), "")
     return build_clip_set(
         listing.items,
         partial(_decode_volume, frames=frames, size=size, dtype=dtype),
-        settings={"set": "medmnist3d", "code": code_version(DECODER), "file": _md5(listing.root), "frames": frames,
+        settings={"set": "medmnist3d", "code": code_version(DECODER), "file": digest, "frames": frames,
                   "size": size, "classes": list(listing.class_names)},
         class_names=listing.class_names, place=(str(listing.root.resolve()),), dtype=dtype,
         excluded=listing.left_out(on_error), on_error=on_error, n_jobs=n_jobs, progress=progress,
@@ -69,7 +70,7 @@ def list_medmnist3d(root: str | Path, *, subset: str = "", pixels: int = 28,
     if faults:
         return Listing("medmnist3d", path, "array", (), (), tuple(faults))
     published = _published(path)
-    digest = _md5(path)
+    digest = disk.file_digest(path, "md5")
     if published and published["md5"] != digest:
         faults.append(Fault("checksum differs", ".", f"has the MD5 {digest}, published is {published['md5']}.",
                             f"{_AGAIN} If it is a file of your own, give it another name."))  # fmt: skip
@@ -94,6 +95,7 @@ def list_medmnist3d(root: str | Path, *, subset: str = "", pixels: int = 28,
     return Listing("medmnist3d", path, "array", tuple(items), names, tuple(faults))
 
 
+@lru_cache(maxsize=len(PARTS))
 def read_images(path: str, part: str, digest: str) -> np.ndarray:
     """All volumes of a part, uint8 [N,D,H,W]; kept in memory for the next call.
 
@@ -102,11 +104,6 @@ def read_images(path: str, part: str, digest: str) -> np.ndarray:
         part: "train", "val" or "test".
         digest: MD5 of the file, so that a changed file is read anew.
     """
-    return _cached_images(path, part, digest)
-
-
-@lru_cache(maxsize=len(PARTS))
-def _cached_images(path: str, part: str, digest: str) -> np.ndarray:
     with np.load(path, allow_pickle=False) as file:
         return file[f"{part}_images"]
 
@@ -182,16 +179,11 @@ def _read_columns(path: Path) -> tuple[dict[str, np.ndarray], list[Fault]]:
 
 def _published(path: Path) -> dict | None:
     """Checksum and class names of a file that MedMNIST publishes under this name."""
-    from medmnist import INFO
-
     flag, _, pixels = path.stem.partition("_")
-    if not flag.endswith("mnist3d") or flag not in INFO or pixels not in ("", "28", "64"):
+    if not flag.endswith("mnist3d") or pixels not in ("", "28", "64"):
         return None
-    info = INFO[flag]
+    info = medmnist_sets().get(flag)
+    if info is None:
+        return None
     names = tuple(info["label"][str(k)] for k in range(len(info["label"])))
     return {"md5": info["MD5_64" if pixels == "64" else "MD5"], "classes": names}
-
-
-def _md5(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()

@@ -143,7 +143,7 @@ def list_table(name: str, root: Path, columns: Columns, *, labels: str | Path | 
     below = [file for file in sorted(root.rglob("*")) if file.is_file() and not _is_hidden(file, root)]
     scans, masks = [], {}
     for file in below:
-        folder = next((part for part in file.relative_to(root).parts[:-1] if part in MASK_FOLDERS), None)
+        folder = mask_folder(file, root)
         if not has_ending(file, SCAN_ENDINGS):
             continue
         if folder is None:
@@ -179,6 +179,11 @@ def decode_scans(listing: Listing, *, frames: int, size: int, hu_window, orienta
         class_names=listing.class_names, place=(str(listing.root.resolve()), *listing.place), dtype=dtype,
         excluded=listing.left_out(on_error), on_error=on_error, n_jobs=n_jobs, progress=progress,
     )  # fmt: skip
+
+
+def mask_folder(file: Path, root: Path) -> str | None:
+    """The mask set that a file below `root` belongs to, by its folder; None for a scan."""
+    return next((part for part in file.relative_to(root).parts[:-1] if part in MASK_FOLDERS), None)
 
 
 def to_grey_levels(volume: np.ndarray, dtype: str) -> np.ndarray:

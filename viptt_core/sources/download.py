@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
@@ -95,8 +94,7 @@ def file_digest(path: Path, algorithm: str) -> str:
         DataError: it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+        return disk.file_digest(path, algorithm)
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror}).", path=path, remedy="Check who may read it.") from error
 
