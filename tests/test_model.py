@@ -6,8 +6,9 @@ import requests
 import torch
 from scipy.special import expit
 
+from viptt_core.backbones import IMAGENET_MEANS
 from viptt_core.errors import DataError, SettingError
-from viptt_core.model import IMAGENET_MEANS, ViPTTNet, count_parameters
+from viptt_core.model import ViPTTNet, count_parameters
 from viptt_core.temporal import KerasLSTM
 
 

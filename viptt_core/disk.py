@@ -112,12 +112,12 @@ def reserve(path: Path, size: int) -> None:
         os.close(descriptor)
 
 
-def replace(path: Path, text: str) -> None:
-    """Write a text file under another name, force it to the disk and rename it."""
+def replace(path: Path, content: str | bytes) -> None:
+    """Write a file under another name, force it to the disk and rename it."""
     unfinished = path.with_name(path.name + ".tmp")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
-        write_all(descriptor, text.encode())
+        write_all(descriptor, content.encode() if isinstance(content, str) else content)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

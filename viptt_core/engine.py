@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from viptt_core.backbones import BACKBONES
 from viptt_core.errors import DataWarning, SettingError, TrainingError
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import check_choice
@@ -114,8 +115,8 @@ def pick_precision(name: str, device: torch.device, backbone: str) -> str:
     """Turn "auto" into the fastest precision the device really supports: "fp32", "bf16" or "fp16".
 
     CUDA: bf16 from compute capability 8.0, below it fp16. CPU: bf16 with hardware for it, else fp32.
-    The small backbone stays in fp32 on a CPU: it trains in minutes anyway, and the same digits on all
-    machines are worth more.
+    A light backbone, as the small one, stays in fp32 on a CPU: it trains in minutes anyway, and the same digits
+    on all machines are worth more.
     """
     if name != "auto":
         if name == "bf16" and device.type == "cpu" and not cpu_has_bf16():
@@ -123,7 +124,7 @@ def pick_precision(name: str, device: torch.device, backbone: str) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
-    return "bf16" if device.type == "cpu" and backbone == "vgg16" and cpu_has_bf16() else "fp32"
+    return "bf16" if device.type == "cpu" and not BACKBONES[backbone].light and cpu_has_bf16() else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -147,7 +148,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def activation_bytes(model: ViPTTNet, frame: Tensor, precision: str) -> int:
-    """Bytes that training keeps of one frame [H, W] until the way back, measured."""
+    """Bytes that training keeps of one frame [H, W] until the way back, measured (in a clip, where it sees clips)."""
 
     def kept_of(frames: int) -> int:
         kept: dict[int, int] = {}
@@ -161,11 +162,16 @@ def activation_bytes(model: ViPTTNet, frame: Tensor, precision: str) -> int:
         del features
         return sum(kept.values())
 
-    return kept_of(2) - kept_of(1)  # weights, and their copies in another precision, are kept once however many frames
+    few = BACKBONES[model.backbone_name].time_stride  # fewer frames than to one step of the features cost as many
+    # Weights, and their copies in another precision, are kept once however many frames.
+    return (kept_of(2 * few) - kept_of(few)) // few
 
 
 def pick_chunk(model: ViPTTNet, frames: int, frame: Tensor, precision: str) -> int:
-    """Frames per chunk with which the activations of `frames` frames fit into memory; 0 when all of them do."""
+    """Frames per chunk with which the activations of `frames` frames fit into memory; 0 when all of them do.
+
+    A backbone that sees whole clips takes at least one at once, whatever the number, see `ViPTTNet.features`.
+    """
     if model.normalises or not any(p.requires_grad for p in (*model.stem.parameters(), *model.backbone.parameters())):
         return 0
     each = activation_bytes(model, frame, precision)
@@ -180,6 +186,8 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 def lower_chunk(model: ViPTTNet, frames: int, *, device: torch.device, said: str, alone: bool = True) -> None:
     """After an out-of-memory error, halve the frames whose activations are kept, and say so.
+
+    A backbone that sees whole clips goes straight on to one clip at once, the least there is: a chunk of 1.
 
     Args:
         model: Its `frames_per_chunk` is set.
@@ -198,7 +206,7 @@ def lower_chunk(model: ViPTTNet, frames: int, *, device: torch.device, said: str
             remedy=f"Set frames_per_chunk (now {model.frames_per_chunk}; 0 is all frames at once) to a smaller "
             "number, such as 8, or lower batch_size.",
         )  # fmt: skip
-    model.frames_per_chunk = math.ceil(chunk / 2)
+    model.frames_per_chunk = 1 if model.sees_clips else math.ceil(chunk / 2)
     warnings.warn(f"out of memory on {device}: frames_per_chunk lowered to {model.frames_per_chunk}.",
                   DataWarning, stacklevel=2)  # fmt: skip
     if device.type == "cuda":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from os import PathLike
 
 
@@ -51,3 +52,12 @@ def _rebuild(error: type[ViPTTError], what: str, path, remedy: str, kind: str) -
 
 class DataWarning(UserWarning):
     """Something unusual in the input that was handled, and how."""
+
+
+def check_choice(what: str, value: str, known) -> None:
+    """Raise a SettingError that lists `known` and the near match unless `value` is one of them."""
+    if value in known:
+        return
+    near = difflib.get_close_matches(str(value), [str(k) for k in known], n=1)
+    hint = f"Did you mean '{near[0]}'? " if near else ""
+    raise SettingError(f"{what} '{value}' does not exist.", remedy=f"{hint}Known: {', '.join(map(str, known))}.")

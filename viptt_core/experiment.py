@@ -16,11 +16,11 @@ from filelock import FileLock
 from viptt_core.checkpoint import read_weights, remove_checkpoints, save_weights
 from viptt_core.engine import Engine, pick_device, process_state
 from viptt_core.env import code_version, peak_memory_mb, provenance, seed_everything
-from viptt_core.errors import SettingError
+from viptt_core.errors import SettingError, check_choice
 from viptt_core.features import cached_features
 from viptt_core.model import ViPTTNet, imagenet_features
 from viptt_core.predict import predict_logits
-from viptt_core.presets import STARTS, Preset, Stage, check_choice, load_preset
+from viptt_core.presets import STARTS, Preset, Stage, load_preset
 from viptt_core.results import (
     Run,
     is_finished,
@@ -36,8 +36,10 @@ from viptt_core.train import fit
 
 # A run is only used again when none of these changed in meaning. What decoded the clips is part of their `source`,
 # and the preset's values are part of the configuration.
-TRAINING_CODE = ("augment", "engine", "experiment", "features", "feed", "keras_rules", "model", "predict", "splits",
-                 "store", "temporal", "train")  # fmt: skip
+TRAINING_CODE = ("augment", "backbones", "engine", "experiment", "features", "feed", "keras_rules", "model", "predict",
+                 "splits", "store", "temporal", "train")  # fmt: skip
+# What fine-tuning may take over from pretraining: how the names of these weights begin.
+TRANSFERS = {"all": "", "backbone": ("stem.", "backbone."), "temporal": ("temporal.", "feature.")}
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def plan_experiment(preset: str = "demo", *, starts: str = "", epochs: int = 0, 
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     pick_device(plan.engine.device)
     if settings.backbone_weights and set(arms) - {"random"}:
-        imagenet_features(settings.backbone_weights)  # downloads the weights, or says now that it cannot
+        imagenet_features(settings.backbone_weights, settings.backbone)  # downloads them, or says now that it cannot
     return plan
 
 
@@ -121,7 +123,8 @@ def pretrain(plan: Plan, videos: ClipSet, *, start: str = "video", progress: boo
     return _finished_run(plan, videos, _Job("pretrain", start, stage, None, progress))
 
 
-def finetune(plan: Plan, scans: ClipSet, start: str, *, pretrained: Run | None = None, progress: bool = True) -> Run:
+def finetune(plan: Plan, scans: ClipSet, start: str, *, pretrained: Run | None = None, transfer: str = "",
+             progress: bool = True) -> Run:  # fmt: skip
     """Fine-tune on scans from one start and predict the validation and test parts, or find the finished run.
 
     Args:
@@ -129,9 +132,13 @@ def finetune(plan: Plan, scans: ClipSet, start: str, *, pretrained: Run | None =
         scans: The set.
         start: "random", "image" or "video".
         pretrained: The pretraining run whose weights to take over; None for ImageNet or random weights.
+        transfer: Which of them, a key of TRANSFERS; "" is all from videos, and the backbone from single frames:
+            ImageNet weights, which these stand in for, have no recurrent part.
         progress: Show a progress bar.
     """
-    return _finished_run(plan, scans, _Job("finetune", start, plan.preset.stage(start), pretrained, progress))
+    transfer = transfer or ("backbone" if start == "image" else "all")
+    check_choice("transfer", transfer, tuple(TRANSFERS))
+    return _finished_run(plan, scans, _Job("finetune", start, plan.preset.stage(start), pretrained, progress, transfer))
 
 
 @dataclass(frozen=True)
@@ -198,12 +205,14 @@ class _Job:
     stage: Stage
     pretrained: Run | None
     progress: bool
+    transfer: str = "all"
 
     def config(self, plan: Plan, clips: ClipSet) -> dict:
         """Everything that decides the outcome; its hash names the run's folder."""
         return {
             "stage": self.kind, "start": self.start, "seed": plan.seed, "data": clips.source,
             "pretrained": self.pretrained.folder.name if self.pretrained else None,
+            "transfer": self.transfer if self.pretrained else None,
             "precision": plan.engine.precision, "code": code_version(TRAINING_CODE),
             "preset": _shared_fields(plan.preset) | {self.kind: self.stage.__dict__},
         }  # fmt: skip
@@ -249,7 +258,9 @@ def _train_locked(folder: Path, config: dict, plan: Plan, clips: ClipSet, job: _
     imagenet = job.kind == "pretrain" or job.start != "random"
     model = build_model(preset, len(clips.class_names), seed=plan.seed, imagenet=imagenet)
     if job.pretrained is not None:
-        model.load_pretrained(read_weights(job.pretrained.folder / "weights.safetensors")[0])
+        weights = read_weights(job.pretrained.folder / "weights.safetensors")[0]
+        taken = {name: tensor for name, tensor in weights.items() if name.startswith(TRANSFERS[job.transfer])}
+        model.load_pretrained((model.state_dict() if job.transfer != "all" else {}) | taken)
     split = make_split(preset.splits, clips, stage=job.kind, seed=plan.seed)
     history = fit(model, clips, split, stage, seed=plan.seed, engine=plan.engine, folder=folder,
                   progress=f"{job.kind} ({job.start})" if job.progress else None)  # fmt: skip

@@ -44,7 +44,8 @@ def slice_importance(model: ViPTTNet, clips: np.ndarray, classes: np.ndarray, *,
         for the class.
 
     Raises:
-        SettingError: an argument is out of range, or the shapes do not fit.
+        SettingError: an argument is out of range, the shapes do not fit, or the backbone sees whole clips: its
+            features are not of single slices.
 
     Source:
         Zeiler & Fergus (2014), ECCV, 818-833: occlusion, there by patches of a picture.
@@ -77,8 +78,9 @@ def grad_cam(model: ViPTTNet, clips: np.ndarray, classes: np.ndarray, *, pixel_r
     """Where in each slice the evidence for a class lies: Grad-CAM, through the recurrent part.
 
     Of the rectified output of the backbone's last convolution, each slice with channel weights of its own: slices of
-    a clip can be compared. No finer than the cells of that layer (8 pixels with "small", 16 with "vgg16"). These are
-    put where their receptive fields lie: plain resizing would shift those of "small" by half a cell.
+    a clip can be compared. No finer than the cells of that layer (8 pixels with "small", 16 with "vgg16", 32 with
+    "efficientnet_b3"). These are put where their receptive fields lie: plain resizing would shift those of "small"
+    by half a cell.
 
     Which slice matters is for `slice_importance` to say: the gradient can be small at the very slice that decides, once
     a recurrent layer is sure of it, and the map then peaks in another.
@@ -122,6 +124,9 @@ def grad_cam(model: ViPTTNet, clips: np.ndarray, classes: np.ndarray, *, pixel_r
 
 def _check_clips(model: ViPTTNet, clips: np.ndarray, classes, pixel_range: str) -> Tensor:
     """The classes int64 [N] on the model's device."""
+    if model.sees_clips:
+        raise SettingError(f"the backbone {model.backbone_name} sees whole clips: no feature is of one slice alone.",
+                           remedy="Explain a model whose backbone sees each slice alone, such as vgg16.")  # fmt: skip
     check_choice("pixel_range", pixel_range, PIXEL_SCALES)
     classes, known = np.asarray(classes), model.classifier.out_features
     if clips.ndim != 4 or not clips.size or classes.shape != clips.shape[:1]:
@@ -150,10 +155,13 @@ def _held_still(model: ViPTTNet) -> Iterator[None]:
 
 
 def _last_convolution(backbone: nn.Module) -> tuple[nn.Module, float, float]:
-    """The layer that rectifies the last convolution, and where its cells lie: centre of the first, step, pixels."""
+    """The layer that rectifies the last convolution, and where its cells lie: centre of the first, step, pixels.
+
+    Branches, as EfficientNet's, count as if in a row: their kernels are odd and padded by half, and shift nothing.
+    """
     parts = [part for part in backbone.modules() if not any(part.children())]
     last = max(i for i, part in enumerate(parts) if isinstance(part, nn.Conv2d))
-    last = next((i for i in range(last, len(parts)) if isinstance(parts[i], nn.ReLU)), last)
+    last = next((i for i in range(last, len(parts)) if isinstance(parts[i], nn.ReLU | nn.SiLU)), last)
     first, step = 0.0, 1.0
     for part in parts[: last + 1]:
         if isinstance(part, nn.Conv2d | nn.MaxPool2d):

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 import torch
 
+from viptt_core.backbones import BACKBONES
 from viptt_core.checkpoint import plain_module
 from viptt_core.engine import autocast
 from viptt_core.env import cache_root, code_version
@@ -40,7 +41,7 @@ def cached_features(model: ViPTTNet, clips: ClipSet, pixel_range: str, *, device
         progress: Show a progress bar.
 
     Returns:
-        float32 [N, T, F], read-only, memory-mapped.
+        float32 [N, T', F], read-only, memory-mapped; T' is T unless the backbone sees whole clips.
 
     Raises:
         DataError: a feature is not finite; names the clip.
@@ -51,7 +52,7 @@ def cached_features(model: ViPTTNet, clips: ClipSet, pixel_range: str, *, device
     model = plain_module(model)
     identity = {
         "clips": clips.key, "weights": _weights_digest(model), "pixel_range": pixel_range, "precision": precision,
-        "code": code_version(("model", "features")),
+        "code": code_version(("backbones", "model", "features")),
     }  # fmt: skip
     folder = cache_root() / f"features-{digest(identity)}"
     keys = [f"{position}:{name}" for position, name in enumerate(clips.names)]
@@ -59,7 +60,8 @@ def cached_features(model: ViPTTNet, clips: ClipSet, pixel_range: str, *, device
         if not rows.finished:
             todo = [i for i in range(len(clips)) if i not in rows.done]
             n, frames = clips.clips.shape[:2]
-            rows.allocate((frames, model.temporal.input_size))
+            steps = BACKBONES[model.backbone_name].steps(frames)
+            rows.allocate((steps, model.temporal.input_size))
             together = max(1, INFERENCE_CHUNK // frames)
             batches = np.array_split(np.array(todo, np.int64), range(together, len(todo), together)) if todo else []
             bar = tqdm(total=n, initial=n - len(todo), desc="backbone features", unit="clip", disable=not progress,
@@ -80,7 +82,7 @@ def cached_features(model: ViPTTNet, clips: ClipSet, pixel_range: str, *, device
 
 @torch.inference_mode()
 def frame_features(model: ViPTTNet, pixels: torch.Tensor, precision: str) -> torch.Tensor:
-    """Features float32 [B, T, F] of float clips [B, T, H, W], statistics of normalisation as they are."""
+    """Features float32 [B, T', F] of float clips [B, T, H, W], statistics of normalisation as they are."""
     was_training = model.training
     model.eval()
     with autocast(pixels.device, precision):

@@ -1,4 +1,4 @@
-"""ImageNet weights of VGG16, as torchvision publishes them."""
+"""Pretrained weights of the backbones (ImageNet; Kinetics for a 3D one), as torchvision publishes them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,35 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from viptt_core.backbones import BACKBONES
 from viptt_core.errors import DataError
 from viptt_core.presets import check_choice
 from viptt_core.sources.download import download, verify
 
 
-def imagenet_features(name: str) -> dict[str, Tensor]:
-    """ImageNet weights of the convolutions: downloaded once, checksum compared at every use.
+def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
+    """Pretrained weights of a backbone without its head: downloaded once, checksum compared at every use.
 
     torchvision publishes the first eight digits of the SHA-256 in the file's name.
 
+    Args:
+        name: torchvision's, one of the backbone's in `BACKBONES`.
+        backbone: Whose weights.
+
+    Returns:
+        Tensors under the backbone's own names.
+
     Raises:
+        SettingError: the backbone has no weights of this name.
         DataError: they cannot be had, are damaged, or hold values that are not finite.
         StorageError: they cannot be written.
     """
-    from torchvision.models import VGG16_Weights
+    from torchvision.models import get_model_weights
 
-    check_choice("backbone_weights", name, [member.name for member in VGG16_Weights])
-    url = VGG16_Weights[name].url
+    check_choice("backbone", backbone, BACKBONES)
+    facts = BACKBONES[backbone]
+    check_choice("backbone_weights", name, facts.weights)
+    url = get_model_weights(backbone)[name].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     checksum = f"sha256:{path.stem.rsplit('-', 1)[1]}"
     if path.is_file():
@@ -34,13 +45,13 @@ def imagenet_features(name: str) -> dict[str, Tensor]:
             download(url, path, checksum=checksum)
         except DataError as error:
             raise DataError(
-                f"ImageNet weights {name} could not be downloaded ({error}).", path=url,
+                f"{backbone} weights {name} could not be downloaded ({error}).", path=url,
                 remedy=f"Connect to the network, or put this file into {path.parent} (TORCH_HOME moves that folder).",
             ) from error  # fmt: skip
     state = torch.load(path, map_location="cpu", weights_only=True)  # refuses anything but tensors
-    prefix = "features."
-    features = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    features = {key.removeprefix(facts.prefix): value for key, value in state.items()
+                if not key.startswith(facts.head)}  # fmt: skip
     if not all(tensor.isfinite().all() for tensor in features.values()):
-        raise DataError(f"ImageNet weights {name} hold values that are not finite.", path=path,
-                        remedy="Take IMAGENET1K_FEATURES.")  # fmt: skip
+        raise DataError(f"{backbone} weights {name} hold values that are not finite.", path=path,
+                        remedy=f"Take {facts.weights[-1]}.")  # fmt: skip
     return features

@@ -1,4 +1,4 @@
-"""ViPTT-Net: a 2D backbone on each frame or slice, then a recurrent layer over them.
+"""ViPTT-Net: a backbone on each frame or slice (a 3D one: on the clip), then a recurrent layer over its features.
 
 stem (1x1, grey to 3 channels) -> backbone -> LSTM, last state (or another summary) -> dense + ReLU -> logits.
 As the authors coded it in Keras; layer sizes and start values are theirs.
@@ -13,17 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from viptt_core.backbones import BACKBONES
 from viptt_core.errors import DataError, SettingError
 from viptt_core.imagenet import imagenet_features
 from viptt_core.presets import check_choice
 from viptt_core.temporal import TEMPORALS
 
-BACKBONES = ("vgg16", "small")
 STEMS = ("glorot", "imagenet")
 INFERENCE_CHUNK = 32  # frames that go through the backbone at once when nothing is kept for gradients
-# Mean of ImageNet's red, green, blue in 0..255: what the Caffe VGG16 weights expect subtracted.
-# Source: torchvision, VGG16_Weights.IMAGENET1K_FEATURES.transforms().
-IMAGENET_MEANS = (123.0, 117.0, 104.0)  # 255 x (0.48235, 0.45882, 0.40784)
 
 
 class ViPTTNet(nn.Module):
@@ -31,19 +28,20 @@ class ViPTTNet(nn.Module):
 
     Args:
         num_classes: K, 10 activities or 5 tuberculosis types.
-        backbone: "vgg16", or "small" (four convolutions, for demonstrations on a CPU).
-        backbone_weights: torchvision's name of the VGG16 weights, "IMAGENET1K_FEATURES" for those
+        backbone: A name of `backbones.BACKBONES`: "vgg16", "efficientnet_b3", "r3d_18" (3D: sees whole clips), or
+            "small" (four convolutions, for demonstrations on a CPU).
+        backbone_weights: torchvision's name of the backbone's weights, for VGG16 "IMAGENET1K_FEATURES", which
             Keras loads; None or "" starts from random weights.
         temporal: How frames become one summary: "lstm" as the paper, or another of `temporal.TEMPORALS`.
         hidden_size: Size of that summary.
         feature_size: Units of the dense layer before the logits.
-        stem: Start of the 1x1 stem: "glorot" (Keras), or "imagenet", which copies grey to three
-            channels and subtracts ImageNet's means, so that pixels in 0..255 meet VGG16 as it was trained.
+        stem: Start of the 1x1 stem: "glorot" (Keras), or "imagenet", which copies grey to three channels and
+            normalises them, so that pixels in 0..255 meet the backbone as it was trained (for r3d_18: on Kinetics).
         generator: Source of the random start; None takes PyTorch's global one.
 
     Raises:
         SettingError: an argument names something that does not exist.
-        DataError: ImageNet weights can be neither found nor downloaded.
+        DataError: pretrained weights can be neither found nor downloaded.
     """
 
     def __init__(
@@ -66,24 +64,28 @@ class ViPTTNet(nn.Module):
                             ("feature_size", feature_size)):  # fmt: skip
             if value < 1:
                 raise SettingError(f"{name} is {value}.", remedy="Give a whole number of at least 1.")
-        if backbone_weights and backbone != "vgg16":
+        facts = BACKBONES[backbone]
+        if backbone_weights and not facts.weights:
             raise SettingError(
                 f"the {backbone} backbone has no ImageNet weights.", remedy="Leave backbone_weights empty."
             )
-        self.backbone_name, self.temporal_name = backbone, temporal
+        self.backbone_name, self.temporal_name, self.sees_clips = backbone, temporal, facts.sees_clips
         self.frames_per_chunk = 0  # 0: all frames of a batch at once; see `features`
         self.stem = nn.Conv2d(1, 3, kernel_size=1)  # Keras: Conv3D 1x1x1, the same function frame by frame
-        self.backbone, width = _vgg16() if backbone == "vgg16" else _small()
-        self.temporal = TEMPORALS[temporal](width, hidden_size)
+        self.backbone = facts.build(generator)
+        self.temporal = TEMPORALS[temporal](facts.width, hidden_size)
         self.feature = nn.Linear(hidden_size, feature_size)
         self.classifier = nn.Linear(feature_size, num_classes)
-        initialise_as_keras(self, generator)
+        for part in self.children():
+            if part is not self.backbone or facts.keras_start:
+                initialise_as_keras(part, generator)
         if stem == "imagenet":
-            nn.init.ones_(self.stem.weight)
+            means, deviations = torch.tensor(facts.means), torch.tensor(facts.deviations)
             with torch.no_grad():
-                self.stem.bias.copy_(-torch.tensor(IMAGENET_MEANS))
+                self.stem.weight.copy_((1 / deviations).view(3, 1, 1, 1))
+                self.stem.bias.copy_(-means / deviations)
         if backbone_weights:
-            self.backbone.load_state_dict(imagenet_features(backbone_weights))
+            self.backbone.load_state_dict(imagenet_features(backbone_weights, backbone))
 
     @property
     def architecture(self) -> dict[str, str | int]:
@@ -98,7 +100,7 @@ class ViPTTNet(nn.Module):
 
         Args:
             clips: float [B, T, H, W], grey, in the scale the model was trained with; or the
-                features [B, T, F] of such clips, see `features`.
+                features [B, T', F] of such clips, see `features`.
 
         Returns:
             float32 [B, K] logits.
@@ -110,36 +112,48 @@ class ViPTTNet(nn.Module):
             return self.classifier(torch.relu(self.feature(summary)))
 
     def features(self, clips: Tensor) -> Tensor:
-        """What stem and backbone make of each frame, averaged over the plane: float [B, T, F].
+        """What stem and backbone make of each frame, averaged over the plane: float [B, T', F].
+
+        T' is T; a backbone that sees whole clips gives fewer steps, see `Backbone.steps`.
 
         With `frames_per_chunk` set, training keeps the activations of no more than so many frames:
         the frames go through in chunks, whose activations are computed again on the way back.
         The gradients are the same. Without gradients nothing is kept and chunks cost nothing.
+        Where the backbone sees whole clips, a chunk is as many of them as it has room for, but at least
+        one, however long: a cut through a clip would hide from each part what comes before and after.
         """
         batch, frames, height, width = clips.shape
-        grey = clips.reshape(batch * frames, height, width)
+        # An entry goes through the backbone by itself: a frame [H, W], or a clip [T, H, W].
+        grey, each = (clips, frames) if self.sees_clips else (clips.reshape(batch * frames, height, width), 1)
         if not torch.is_grad_enabled():
-            run, chunk = self._frame_features, self.frames_per_chunk or INFERENCE_CHUNK
+            run, chunk = self._frame_features, max(1, (self.frames_per_chunk or INFERENCE_CHUNK) // each)
         elif self.frames_per_chunk:
-            chunk = self.frames_per_chunk
+            chunk = max(1, self.frames_per_chunk // each)
             run = partial(checkpoint, self._frame_features, use_reentrant=False, preserve_rng_state=False)
         else:
             run, chunk = self._frame_features, len(grey)
         if self.training and self.normalises:  # statistics are those of the whole batch
             run, chunk = self._frame_features, len(grey)
-        return torch.cat([run(part) for part in grey.split(chunk)]).reshape(batch, frames, -1)
+        return torch.cat([run(part) for part in grey.split(chunk)]).reshape(batch, -1, self.temporal.input_size)
 
     def _frame_features(self, grey: Tensor) -> Tensor:
-        """Frames [N, H, W] -> [N, F]."""
+        """Frames [N, H, W] -> [N, F], or clips [N, T, H, W] -> [N, T', F]."""
         # The stem as a linear map of each pixel: the same function as its 1x1 convolution, many times
         # faster from a single channel, and the result lies channels-last, as the backbone wants it.
-        pictures = F.linear(grey.unsqueeze(-1), self.stem.weight.view(3, 1), self.stem.bias).permute(0, 3, 1, 2)
-        return self.backbone(pictures).mean(dim=(2, 3))  # global average pooling
+        pictures = F.linear(grey.unsqueeze(-1), self.stem.weight.view(3, 1), self.stem.bias).movedim(-1, 1)
+        return self.backbone(pictures).mean(dim=(-2, -1)).movedim(1, -1)  # average pooling over the plane
 
     @property
     def normalises(self) -> bool:
         """Whether the backbone has batch normalisation and would update its statistics in training."""
         return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.backbone.modules())
+
+    def place(self, device: torch.device) -> None:
+        """Move the model to a device, its kernels laid out as they compute fastest: channels last."""
+        if not self.sees_clips:
+            self.to(device, memory_format=torch.channels_last)
+        else:  # PyTorch's name of that layout depends on the number of dimensions, and refuses all others
+            self.to(device).backbone.to(memory_format=torch.channels_last_3d)
 
     def freeze(self, *, backbone: bool, stem: bool) -> None:
         """Leave the weights of backbone or stem as they are in training; False trains them.
@@ -195,22 +209,3 @@ def initialise_as_keras(model: nn.Module, generator: torch.Generator | None = No
 def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
     """Number of weights, of all or only of those that are trained."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
-
-
-def _vgg16() -> tuple[nn.Sequential, int]:
-    """VGG16's convolutions, uninitialised, and the number of channels they end in."""
-    from torchvision.models import vgg16
-
-    with torch.device("meta"):  # its three dense layers would take 500 MB only to be dropped
-        features = vgg16().features
-    return features.to_empty(device="cpu"), 512
-
-
-def _small() -> tuple[nn.Sequential, int]:
-    """Four normalised convolutions to an eighth of the height and width; learns within minutes on a CPU."""
-    widths, strides = (3, 16, 32, 64, 96), (2, 2, 2, 1)
-    layers: list[nn.Module] = []
-    for before, after, stride in zip(widths, widths[1:], strides, strict=False):
-        layers += [nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(after),
-                   nn.ReLU(inplace=True)]  # fmt: skip
-    return nn.Sequential(*layers), widths[-1]

@@ -77,7 +77,7 @@ def predict_scans(model: ViPTTNet, paths: Sequence[str | PathLike], *, frames: i
     engine = engine or Engine()
     device = pick_device(engine.device)
     precision = pick_precision(engine.precision, device, model.backbone_name)
-    model.to(device, memory_format=torch.channels_last)
+    model.place(device)
     read = partial(ct.load_volume, depth=frames, size=size, orientation=orientation)
     volumes = Parallel(n_jobs=n_jobs or available_cores(), prefer="threads", return_as="generator",
                        pre_dispatch="2*n_jobs")(delayed(read)(path) for path in paths)  # fmt: skip

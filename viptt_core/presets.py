@@ -5,14 +5,15 @@ The values stand in `presets.toml` beside this file; a preset may build on anoth
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import resources
-from typing import Any, get_type_hints
+from typing import Any
 
-from viptt_core.errors import SettingError
+from viptt_core.errors import SettingError, check_choice
+from viptt_core.toml_tables import build
 
+FILE = "presets.toml"
 STARTS = ("random", "image", "video")
 
 
@@ -46,8 +47,8 @@ class Preset:
     stride: int  # every stride-th frame of a video, from the first
     fit: str  # "stretch" a frame to a square as the authors, or "crop" its centre
     orientation: str  # of scans: "file", as stored, as the authors; "canonical": turned by the affine, see ct.py
-    backbone: str  # "vgg16" or "small"
-    backbone_weights: str  # torchvision's name of the ImageNet weights, "" for none
+    backbone: str  # a name of backbones.py: "vgg16", "efficientnet_b3", "r3d_18" or "small"
+    backbone_weights: str  # torchvision's name of the pretrained weights, "" for none
     stem: str  # start of the 1x1x1 stem: "glorot" as Keras, or "imagenet" (see model.py)
     temporal: str  # how frames become one summary: "lstm", "gru", "bilstm", "attention" or "mean", see temporal.py
     hidden_size: int  # of that summary
@@ -70,7 +71,8 @@ class Preset:
         """
         check_choice("start", start, STARTS)
         stage = self.finetune if start == "video" else replace(self.finetune, **self.scratch)
-        return replace(stage, freeze_backbone=False, freeze_stem=False) if start == "random" else stage
+        random = start == "random" and stage.freeze_backbone
+        return replace(stage, freeze_backbone=False, freeze_stem=False) if random else stage
 
     def with_epochs(self, *, epochs: int | None = None, pretrain_epochs: int | None = None) -> Preset:
         """Copy of the preset with other epoch limits; None keeps the preset's own.
@@ -95,17 +97,6 @@ class Preset:
         return asdict(self)
 
 
-def check_choice(what: str, value: str, known) -> None:
-    """Raise a SettingError that lists `known` and the near match unless `value` is one of them."""
-    if value in known:
-        return
-    near = difflib.get_close_matches(str(value), [str(k) for k in known], n=1)
-    hint = f"Did you mean '{near[0]}'? " if near else ""
-    raise SettingError(
-        f"{what} '{value}' does not exist.", remedy=f"{hint}Known: {', '.join(map(str, known))}."
-    )
-
-
 def preset_names() -> tuple[str, ...]:
     """Names of the presets, in the file's order."""
     return tuple(_read_file())
@@ -125,16 +116,16 @@ def load_preset(name: str) -> Preset:
 def parse_preset(name: str, known: dict[str, dict]) -> Preset:
     """Build one preset out of the parsed TOML tables `known`."""
     table = _resolve(name, known)
-    stages = {stage: _build(Stage, table.pop(stage), f"{name}.{stage}") for stage in ("pretrain", "finetune")}
+    stages = {stage: build(Stage, table.pop(stage), f"{name}.{stage}", FILE) for stage in ("pretrain", "finetune")}
     for field in table["scratch"]:
         check_choice(f"field of [{name}.scratch]", field, [f.name for f in fields(Stage)])
     for start in table["starts"]:
         check_choice(f"start in [{name}]", start, STARTS)
-    return _build(Preset, table | stages | {"name": name, "starts": tuple(table["starts"])}, name)
+    return build(Preset, table | stages | {"name": name}, name, FILE)
 
 
 def _read_file() -> dict[str, dict]:
-    text = resources.files("viptt_core").joinpath("presets.toml").read_text(encoding="utf-8")
+    text = resources.files("viptt_core").joinpath(FILE).read_text(encoding="utf-8")
     return tomllib.loads(text)
 
 
@@ -147,20 +138,3 @@ def _resolve(name: str, known: dict[str, dict]) -> dict[str, Any]:
     for key, value in table.items():
         merged[key] = merged[key] | value if key in ("pretrain", "finetune") and key in merged else value
     return merged
-
-
-def _build(kind: type, values: dict[str, Any], where: str):
-    """Make the dataclass `kind`, refusing unknown, missing and mistyped fields."""
-    types = get_type_hints(kind)
-    for field in values:
-        check_choice(f"field of [{where}]", field, tuple(types))
-    missing = [field for field in types if field not in values]
-    if missing:
-        raise SettingError(f"[{where}] lacks {', '.join(missing)}.", remedy="Add it to presets.toml.")
-    for field, value in values.items():
-        wanted = types[field]
-        if wanted in (int, float, bool, str) and type(value) is not wanted:
-            raise SettingError(
-                f"{field} of [{where}] is {value!r}.", remedy=f"Write a {wanted.__name__}."
-            )
-    return kind(**values)

@@ -14,8 +14,11 @@ from viptt_core.errors import DataError
 from viptt_core.papermill_io import PREFIX, source_sha256
 from viptt_core.results import SCORE_COLUMNS, SUMMARY_MIME
 
-PUBLISHED = ("00_data", "01_pretrain", "02_finetune", "06_performance")
-READS = {"06_performance": "benchmarks/results/*.json"}  # result files a notebook reads, besides what it makes itself
+PUBLISHED = ("00_data", "01_pretrain", "02_finetune", "03_ablations", "04_per_class", "06_performance")
+# Result files a notebook reads, besides what it makes itself; a study's tables stand for the predictions they are from.
+READS = {
+    "03_ablations": "results/*/*.csv", "04_per_class": "results/*/*.csv", "06_performance": "benchmarks/results/*.json",
+}  # fmt: skip
 RESULT_NOTEBOOK = "02_finetune"  # the one whose table and figure stand on the first page
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
@@ -154,7 +157,8 @@ def read_version(name: str, root: Path) -> str:
     """Hash of the names and contents of the result files a notebook reads; "" where it reads none."""
     if name not in READS:
         return ""
-    files = {path.name: source_sha256(path.read_text("utf-8")) for path in sorted(root.glob(READS[name]))}
+    files = {path.relative_to(root).as_posix(): source_sha256(path.read_text("utf-8"))
+             for path in sorted(root.glob(READS[name]))}  # fmt: skip
     return source_sha256(json.dumps(files))[:16]
 
 

@@ -104,7 +104,7 @@ class _Training:
         self.device = self.accelerator.device if self.processes > 1 else pick_device(engine.device)
         self.clips, self.split, self.stage, self.seed = clips, split, stage, seed
         self.engine, self.folder = engine, folder
-        model.to(self.device, memory_format=torch.channels_last)
+        model.place(self.device)
         model.freeze(backbone=stage.freeze_backbone, stem=stage.freeze_stem)
         self.plain = model
         self._set_mode()

@@ -8,16 +8,17 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 from urllib.parse import urlsplit
 
 from viptt_core.env import artifact_root
-from viptt_core.errors import SettingError
-from viptt_core.presets import check_choice
+from viptt_core.errors import SettingError, check_choice
+from viptt_core.toml_tables import build
 
+FILE = "registry.toml"
 # How a reader gets a set, as the table says it.
 ACCESS = {
     "download": "`viptt data get`", "registration": "registration", "request": "by hand",
@@ -113,7 +114,7 @@ def load_registry() -> dict[str, DataSource]:
     Raises:
         SettingError: the file holds an unknown, missing or mistyped field.
     """
-    text = resources.files("viptt_core.sources").joinpath("registry.toml").read_text(encoding="utf-8")
+    text = resources.files("viptt_core.sources").joinpath(FILE).read_text(encoding="utf-8")
     return {name: parse_source(name, table) for name, table in tomllib.loads(text).items()}
 
 
@@ -131,9 +132,13 @@ def data_source(name: str) -> DataSource:
 def parse_source(name: str, table: dict[str, Any]) -> DataSource:
     """Build one entry out of its parsed TOML table."""
     values = dict(table)
-    values["files"] = [_build(RemoteFile, file, f"{name}.files") for file in values.get("files", [])]
-    values["expected"] = _build(Expected, values.get("expected", {}), f"{name}.expected")
-    source = _build(DataSource, {"name": name} | values, name)
+    values["files"] = [build(RemoteFile, file, f"{name}.files", FILE) for file in values.get("files", [])]
+    values["expected"] = build(Expected, values.get("expected", {}), f"{name}.expected", FILE)
+    source = build(DataSource, {"name": name} | values, name, FILE)
+    for file in source.files:
+        if file.checksum and not CHECKSUM_PATTERN.fullmatch(file.checksum):
+            raise SettingError(f"checksum of [{name}.files] is '{file.checksum}'.",
+                               remedy="Write md5:... or sha256:...")  # fmt: skip
     check_choice(f"access of [{name}]", source.access, tuple(ACCESS))
     return source
 
@@ -189,26 +194,3 @@ def registry_table() -> str:
         cells = (f"`{source.name}`", f"{title}: {source.about}", count, size, licence, ACCESS[source.access])
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
-
-
-def _build(kind: type, values: dict[str, Any], where: str):
-    """Make the dataclass `kind` out of TOML values, refusing unknown, missing and mistyped fields."""
-    types = get_type_hints(kind)
-    for name in values:
-        check_choice(f"field of [{where}]", name, tuple(types))
-    required = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
-    missing = [name for name in required if name not in values]
-    if missing:
-        raise SettingError(f"[{where}] lacks {', '.join(missing)}.", remedy="Add it to registry.toml.")
-    made = {}
-    for name, value in values.items():
-        wanted = str(types[name])
-        if wanted.startswith("tuple") and isinstance(value, list):
-            value = tuple(value)
-        base = tuple if wanted.startswith("tuple") else dict if wanted.startswith("dict") else types[name]
-        if not isinstance(value, base) or (isinstance(value, bool) and base is not bool):
-            raise SettingError(f"{name} of [{where}] is {value!r}.", remedy=f"Write a value of type {wanted}.")
-        made[name] = value.strip("\n") if isinstance(value, str) else value
-    if made.get("checksum") and not CHECKSUM_PATTERN.fullmatch(made["checksum"]):
-        raise SettingError(f"checksum of [{where}] is '{made['checksum']}'.", remedy="Write md5:... or sha256:...")
-    return kind(**made)

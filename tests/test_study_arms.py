@@ -1,0 +1,150 @@
+"""Running a plan on tiny sets: pilots, draws, folds, transfer, added seeds, packing."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from viptt_core import experiment
+from viptt_core.engine import Engine
+from viptt_core.errors import DataError
+from viptt_core.metrics import accuracy
+from viptt_core.results import read_run, runs_root
+from viptt_core.study import arms as module
+from viptt_core.study.arms import Runner, StudyData, arm_file, pack, pretraining_key, slug
+from viptt_core.study.outcomes import read_outcomes
+from viptt_core.study.plan import Rule, parse_study
+
+TINY = {
+    "about": "", "preset": "study", "seeds": 2, "n_pool": 40, "n_train": 25,
+    "scans": {"dataset": "phantom"}, "videos": {"dataset": "actions"}, "learning_rates": [0.001, 0.01],
+    "settings": {"hidden_size": 8, "feature_size": 8, "pretrain": {"epochs": 1}, "finetune": {"epochs": 2}},
+    "primary": {"arm": "video", "baseline": "random"},
+    "arms": [{"name": name, "experiment": "starts", "start": name} for name in ("random", "image", "video")]
+    + [
+        {"name": "video, only backbone", "experiment": "controls", "start": "video", "transfer": "backbone",
+         "rate_of": "video"},
+        {"name": "random, extra steps", "experiment": "controls", "start": "random", "extra_steps": True,
+         "rate_of": "random"},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def runner(make_clip_set, monkeypatch):
+    scans = make_clip_set(n=60, classes=3, seed=2, synthetic=True)
+    videos = make_clip_set(n=30, seed=1)
+    monkeypatch.setattr(module, "load_for", lambda _, name, *__, **___: scans if name == "phantom" else videos)
+
+    def make(**changes):
+        study = parse_study("tiny", TINY | changes, "tiny.toml")
+        return Runner(study, StudyData(study), Engine(device="cpu"), progress=False)
+
+    return make
+
+
+def test_an_arm_tests_the_same_scans_with_every_seed_and_records_its_runs(runner):
+    one = runner()
+    outcomes = one.run_arm(one.study.arm("video"))
+    assert outcomes.runs["seed"].tolist() == [0, 1] and outcomes.tested.all()
+    assert set(outcomes.names) == {f"c{i}" for i in range(40, 60)}
+    assert outcomes.runs["n_train"].tolist() == [20, 20]  # of 25, a fifth validates
+    row = outcomes.runs.iloc[0]
+    run = read_run(runs_root() / row["run"])
+    assert run.config["pretrained"] == row["pretrain_run"] and row["epochs"] <= row["epoch_limit"] == 2
+    tested = run.predictions[run.predictions["part"] == "test"].set_index("name").loc[outcomes.names]
+    np.testing.assert_allclose(outcomes.probabilities[0], tested.iloc[:, -3:], atol=1e-3)
+    pretraining = read_run(runs_root() / row["pretrain_run"]).predictions
+    held_out = pretraining[pretraining["part"] == "test"]
+    assert row["pretrain_accuracy"] == accuracy(held_out["label"].to_numpy(), held_out.iloc[:, 5:].to_numpy().argmax(1))
+    again = read_outcomes(arm_file(one.study, one.study.arm("video")))
+    assert again.runs["run"].tolist() == outcomes.runs["run"].tolist()
+
+
+def test_the_rate_is_that_of_the_lowest_validation_loss_and_its_pilot_is_no_run_of_the_study(runner):
+    one = runner()
+    rate = one.rate(one.study.arm("random"))
+    kept = json.loads((runs_root() / "studies" / "tiny" / "rates" / "random.json").read_text())
+    assert rate == min(kept["val_loss"], key=kept["val_loss"].get) or rate == kept["rate"]
+    losses = {}
+    for folder in runs_root().glob("finetune-*"):
+        run = read_run(folder)
+        assert run.config["seed"] == 1000 and not {f"c{i}" for i in range(40, 60)} & set(run.predictions["name"])
+        losses[run.config["preset"]["finetune"]["learning_rate"]] = run.history["val_loss"].min()
+    assert set(losses) == {0.001, 0.01} and rate == min(losses, key=losses.get)
+    outcomes = one.run_arm(one.study.arm("random"))
+    assert set(outcomes.runs["learning_rate"]) == {rate}
+    assert not (set(outcomes.runs["run"]) & {run.name for run in runs_root().glob("finetune-*")
+                                             if read_run(run).config["seed"] == 1000})  # fmt: skip
+
+
+def test_finished_runs_are_not_trained_again(runner, monkeypatch):
+    one = runner()
+    first = one.run_arm(one.study.arm("video"))
+    monkeypatch.setattr(experiment, "fit", lambda *_, **__: pytest.fail("trained again"))
+    again = runner()
+    assert np.array_equal(again.run_arm(again.study.arm("video")).probabilities, first.probabilities)
+
+
+def test_only_the_named_part_of_the_pretrained_network_is_taken_over(runner, monkeypatch):
+    started = {}
+    original = experiment.fit
+
+    def spy(model, *arguments, **settings):
+        started[len(started)] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        return original(model, *arguments, **settings)
+
+    one = runner(learning_rates=[], seeds=1)
+    pretrained = one.pretraining(one.study.arm("video"), 0)
+    weights = experiment.read_weights(pretrained.folder / "weights.safetensors")[0]
+    monkeypatch.setattr(experiment, "fit", spy)
+    one.run_arm(one.study.arm("video, only backbone"))
+    same = {name: np.array_equal(started[0][name], weights[name]) for name in weights
+            if started[0][name].shape == weights[name].shape}  # fmt: skip
+    assert all(same[name] for name in same if name.startswith(("stem.", "backbone.")))
+    assert not any(same[name] for name in ("temporal.weight_ih_l0", "temporal.weight_hh_l0", "feature.weight"))
+
+
+def test_extra_steps_are_those_of_the_pretraining(runner):
+    one = runner(learning_rates=[], seeds=1)
+    outcomes = one.run_arm(one.study.arm("random, extra steps"))
+    # 18 videos in batches of 8 are 3 steps, for one epoch; 20 scans are 3 steps an epoch: one more than the two.
+    assert outcomes.runs["epoch_limit"].tolist() == [3] and outcomes.runs["epochs"].tolist() == [3]
+
+
+def test_folds_test_every_scan_once_a_seed(runner):
+    one = runner(folds=3, n_pool=0, n_train=0, learning_rates=[], seeds=1)
+    outcomes = one.run_arm(one.study.arm("random"))
+    assert outcomes.runs["fold"].tolist() == [0, 1, 2] and (outcomes.tested.sum(axis=0) == 1).all()
+    assert len(outcomes.names) == 60
+
+
+def test_seeds_are_added_until_the_interval_is_narrow_enough(runner):
+    one = runner(learning_rates=[])
+    study = replace(one.study, primary=Rule("video", "random", width=1e-6, more=1, most=4))
+    told = []
+    Runner(study, one.data, one.engine, progress=False).run_primary(told.append)
+    assert read_outcomes(arm_file(study, study.arm("video"))).runs["seed"].tolist() == [0, 1, 2, 3]
+    assert [line.split()[0] for line in told] == ["2", "3", "4"]
+    wide = replace(study, primary=Rule("video", "random", width=100.0))
+    Runner(wide, one.data, one.engine, progress=False).run_primary(told.append)
+    assert told[-1].startswith("2 seeds")
+
+
+def test_packing_leaves_out_what_did_not_run_and_refuses_runs_of_another_plan(runner, tmp_path):
+    one = runner(learning_rates=[], seeds=1)
+    with pytest.raises(DataError, match="no arm of the study has run"):
+        pack(one.study, tmp_path)
+    one.run_arm(one.study.arm("random"))
+    assert [path.name for path in pack(one.study, tmp_path)] == ["starts.npz"]
+    assert set(read_outcomes(tmp_path / "starts.npz").runs["arm"]) == {"random"}
+    with pytest.raises(DataError, match="follow another plan"):
+        pack(replace(one.study, digest="another"), tmp_path)
+
+
+def test_arms_that_pretrain_alike_share_it(runner):
+    study = runner().study
+    keys = {arm.name: pretraining_key(study, arm) for arm in study.arms}
+    assert keys["random"] == "" and keys["video"] == keys["video, only backbone"] != keys["image"]
+    assert slug("video, only backbone") == "video-only-backbone"

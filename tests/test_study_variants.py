@@ -1,0 +1,91 @@
+"""Draws by seed, folds, and the changed clips of the controls."""
+
+import numpy as np
+import pytest
+
+from viptt_core.errors import SettingError
+from viptt_core.splits import make_split
+from viptt_core.study.variants import draw_scans, fold_scans, shuffle_steps, vary_scans, vary_videos
+
+
+def test_a_draw_keeps_the_test_scans_and_the_class_mix(make_clip_set):
+    scans = make_clip_set(n=60, classes=3)
+    drawn = [draw_scans(scans, n_pool=40, n_train=21, seed=seed) for seed in (0, 1)]
+    for clips in drawn:
+        split = make_split("own", clips, stage="finetune", seed=0)
+        assert len(clips) == 41 and set(clips.names[split.test]) == {f"c{i}" for i in range(40, 60)}
+        assert set(clips.names[clips.parts == "train"]) <= {f"c{i}" for i in range(40)}
+        assert np.bincount(clips.labels[clips.parts == "train"]).tolist() == [7, 7, 7]
+        at = int(np.flatnonzero(clips.names == "c45")[0])
+        assert np.array_equal(clips.clips[at], scans.clips[45]) and clips.labels[at] == scans.labels[45]
+    assert set(drawn[0].names) != set(drawn[1].names) and drawn[0].key != drawn[1].key
+
+
+def test_a_pilot_never_sees_a_test_scan(make_clip_set):
+    pilot = draw_scans(make_clip_set(n=60), n_pool=40, n_train=20, seed=0, test=False)
+    assert len(pilot) == 40 and set(pilot.names) == {f"c{i}" for i in range(40)}
+
+
+@pytest.mark.parametrize(("n_pool", "n_train"), [(60, 10), (40, 41), (40, 0)])
+def test_a_draw_that_cannot_be_made_is_refused(make_clip_set, n_pool, n_train):
+    with pytest.raises(SettingError, match="cannot be drawn"):
+        draw_scans(make_clip_set(n=60), n_pool=n_pool, n_train=n_train, seed=0)
+
+
+def test_folds_test_every_case_once(make_clip_set):
+    scans = make_clip_set(n=40)
+    folds = [fold_scans(scans, k, 5) for k in range(5)]
+    assert sorted(np.concatenate([f.names[f.parts == "test"] for f in folds])) == sorted(scans.names)
+    assert len({f.key for f in folds}) == 5
+
+
+def test_shuffled_labels_keep_their_counts_and_leave_the_clips(make_clip_set):
+    videos = make_clip_set(n=40, classes=4)
+    changed = vary_videos(videos, "shuffled labels", seed=3)
+    assert np.bincount(changed.labels).tolist() == np.bincount(videos.labels).tolist()
+    assert (changed.labels != videos.labels).mean() > 0.5 and changed.clips is videos.clips
+    assert changed.key not in (videos.key, vary_videos(videos, "shuffled labels", seed=4).key)
+
+
+def test_shuffled_frames_are_the_same_frames_in_orders_of_their_own(make_clip_set):
+    videos = make_clip_set(n=12, frames=6)
+    changed = vary_videos(videos, "shuffled frames", seed=0).clips
+    orders = set()
+    for before, after in zip(videos.clips, changed, strict=True):
+        order = [next(t for t in range(6) if np.array_equal(frame, before[t])) for frame in after]
+        assert sorted(order) == list(range(6))
+        orders.add(tuple(order))
+    assert len(orders) > 6
+
+
+def test_still_frames_repeat_the_middle_one(make_clip_set):
+    videos = make_clip_set(n=4, frames=5)
+    still = vary_videos(videos, "still frames", seed=0).clips
+    assert still.shape == videos.clips.shape and (still == videos.clips[:, 2, None]).all()
+
+
+def test_split_by_clip_puts_groups_on_both_sides(make_clip_set):
+    videos = make_clip_set(n=100, groups=np.repeat([f"g{i}" for i in range(20)], 5))
+    changed = vary_videos(videos, "split by clip", seed=0)
+    counts = {part: int((changed.parts == part).sum()) for part in ("train", "validation", "test")}
+    assert counts == {"train": 60, "validation": 20, "test": 20}
+    assert set(changed.groups[changed.parts == "train"]) & set(changed.groups[changed.parts == "test"])
+
+
+def test_sound_clips_are_left_alone_and_an_unknown_variant_is_refused(make_clip_set):
+    clips = make_clip_set()
+    assert vary_videos(clips, "sound", 0) is clips and vary_scans(clips, "sound", 0) is clips
+    assert vary_scans(clips, "no finding", 0) is clips  # another set, not a change of this one
+    with pytest.raises(SettingError, match="shuffled frames"):
+        vary_videos(clips, "shufled frames", 0)
+
+
+def test_slices_are_shuffled_within_each_scan(make_clip_set):
+    scans = make_clip_set(n=8, frames=7)
+    changed = vary_scans(scans, "shuffled slices", 0)
+    assert changed.key != scans.key
+    np.testing.assert_array_equal(np.sort(changed.clips.reshape(8, 7, -1).sum(-1)),
+                                  np.sort(scans.clips.reshape(8, 7, -1).sum(-1)))  # fmt: skip
+    rng = np.random.default_rng(0)
+    clips = np.arange(5)[None, :, None, None] * np.ones((3, 1, 2, 2), int)
+    assert {tuple(c[:, 0, 0]) for c in shuffle_steps(clips, rng)} != {(0, 1, 2, 3, 4)}

@@ -1,0 +1,125 @@
+"""Backbones: what turns pictures or whole clips into features, and what each of them expects.
+
+Everything that differs between backbones stands in `BACKBONES`; torch and torchvision are imported only to build one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+# Mean of ImageNet's red, green, blue in 0..255: what the Caffe VGG16 weights expect subtracted.
+# Source: torchvision, VGG16_Weights.IMAGENET1K_FEATURES.transforms().
+IMAGENET_MEANS = (123.0, 117.0, 104.0)  # 255 x (0.48235, 0.45882, 0.40784)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One backbone and what the rest of the package must know of it.
+
+    Attributes:
+        build: Makes the network float [N, 3, H, W] -> [N, F, h, w], or of clips [N, 3, T, H, W] -> [N, F, T', h, w].
+            Random weights are drawn from the generator it is given (None: PyTorch's global one).
+        width: F, channels of the features.
+        means, deviations: Of red, green, blue, in pixel units 0..255: the backbone was pretrained on
+            (pixel - mean) / deviation.
+        weights: torchvision's names of the pretrained weights there are, under the backbone's own name.
+        prefix, head: Starts of the names in torchvision's file: what our names lack, and what is left out.
+        sees_clips: Whether it looks at a whole clip; else at each frame alone.
+        time_stride: Frames to a step of the features.
+        keras_start: Whether its random weights are Keras's, see `model.initialise_as_keras`; else torchvision's own.
+        light: Whether it trains within minutes on a CPU.
+    """
+
+    build: Callable[[torch.Generator | None], nn.Module]
+    width: int
+    means: tuple[float, float, float]
+    deviations: tuple[float, float, float]
+    weights: tuple[str, ...] = ()
+    prefix: str = ""
+    head: str = ""
+    sees_clips: bool = False
+    time_stride: int = 1
+    keras_start: bool = False
+    light: bool = False
+
+    def steps(self, frames: int) -> int:
+        """T', the steps of the features of a clip of T frames."""
+        return -(-frames // self.time_stride)
+
+
+def _small(generator: torch.Generator | None) -> nn.Module:
+    """Four normalised convolutions to an eighth of the height and width; learns within minutes on a CPU."""
+    from torch import nn
+
+    widths, strides = (3, 16, 32, 64, 96), (2, 2, 2, 1)
+    layers: list[nn.Module] = []
+    for before, after, stride in zip(widths, widths[1:], strides, strict=False):
+        layers += [nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(after),
+                   nn.ReLU(inplace=True)]  # fmt: skip
+    return nn.Sequential(*layers)
+
+
+def _vgg16(generator: torch.Generator | None) -> nn.Module:
+    """VGG16's convolutions, uninitialised."""
+    import torch
+    from torchvision.models import vgg16
+
+    with torch.device("meta"):  # its three dense layers would take 500 MB only to be dropped
+        features = vgg16().features
+    return features.to_empty(device="cpu")
+
+
+def _efficientnet_b3(generator: torch.Generator | None) -> nn.Module:
+    """EfficientNet-B3 up to its last activation.
+
+    Without stochastic depth: it would draw from PyTorch's global generator at every step, which no checkpoint holds.
+    """
+    from torchvision.models import efficientnet_b3
+
+    return _drawn(lambda: efficientnet_b3(stochastic_depth_prob=0.0), generator).features
+
+
+def _r3d_18(generator: torch.Generator | None) -> nn.Module:
+    """The 3D ResNet of 18 layers up to its last block, its parts named as in torchvision."""
+    from torch import nn
+    from torchvision.models.video import r3d_18
+
+    parts = dict(_drawn(r3d_18, generator).named_children())
+    features = nn.Sequential()
+    for name in ("stem", "layer1", "layer2", "layer3", "layer4"):
+        features.add_module(name, parts[name])
+    return features
+
+
+def _drawn(build: Callable[[], nn.Module], generator: torch.Generator | None) -> nn.Module:
+    """A network whose constructor draws from the global generator, drawn from `generator`; the global one stays."""
+    import torch
+
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs, too
+        return build()
+
+
+BACKBONES = {
+    "vgg16": Backbone(
+        _vgg16, 512, IMAGENET_MEANS, (1.0, 1.0, 1.0), weights=("IMAGENET1K_V1", "IMAGENET1K_FEATURES"),
+        prefix="features.", head="classifier.", keras_start=True,
+    ),
+    "small": Backbone(_small, 96, IMAGENET_MEANS, (1.0, 1.0, 1.0), keras_start=True, light=True),
+    # Source of these two: torchvision, transforms() of the weights, times 255.
+    "efficientnet_b3": Backbone(
+        _efficientnet_b3, 1536, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), weights=("IMAGENET1K_V1",),
+        prefix="features.", head="classifier.",
+    ),
+    "r3d_18": Backbone(
+        _r3d_18, 512, (110.2008, 100.63983, 95.99475), (58.14765, 56.46975, 55.332195), weights=("KINETICS400_V1",),
+        head="fc.", sees_clips=True, time_stride=8,
+    ),
+}  # fmt: skip

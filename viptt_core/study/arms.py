@@ -1,0 +1,266 @@
+"""The runs of a study: learning rates from pilot runs, then every arm with all its seeds and folds.
+
+Finished runs are found again by what decided them (`experiment`), so that an interrupted study goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import warnings
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from viptt_core import disk
+from viptt_core.datasets import load_for
+from viptt_core.engine import Engine
+from viptt_core.errors import DataError, DataWarning, SettingError
+from viptt_core.experiment import Plan, finetune, pretrain
+from viptt_core.metrics import accuracy
+from viptt_core.presets import Preset
+from viptt_core.results import Run, class_names_of, predicted_classes, runs_root
+from viptt_core.splits import make_split
+from viptt_core.statistics import two_level_bootstrap
+from viptt_core.store import ClipSet
+from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, collect, read_outcomes, write_outcomes
+from viptt_core.study.plan import Arm, Study
+from viptt_core.study.variants import draw_scans, fold_scans, vary_scans, vary_videos
+
+
+def study_folder(study: Study) -> Path:
+    """Where a study's arms and rates lie until they are packed."""
+    return runs_root() / "studies" / study.name
+
+
+def arm_file(study: Study, arm: Arm) -> Path:
+    """Outcomes of an arm."""
+    return study_folder(study) / "arms" / f"{slug(arm.name)}.npz"
+
+
+def slug(name: str) -> str:
+    """An arm's name as the name of a file."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+@dataclass
+class StudyData:
+    """The sets of a study, each loaded once.
+
+    Args:
+        study: The plan.
+        progress: Show progress bars of decoding.
+    """
+
+    study: Study
+    progress: bool = True
+    _loaded: dict = field(default_factory=dict)
+
+    def scans(self, arm: Arm) -> ClipSet:
+        """All scans of an arm, before any draw."""
+        settings = dict(self.study.scans)
+        if arm.scans == "no finding":
+            settings["finding"] = False
+            if self.study.n_no_finding:
+                settings["n"] = self.study.n_pool + self.study.n_no_finding
+        return vary_scans(self._load(self.study.preset_of(arm), settings), arm.scans, seed=0)
+
+    def videos(self, arm: Arm, seed: int) -> ClipSet:
+        """The videos an arm pretrains on."""
+        return vary_videos(self._load(self.study.preset_of(arm), self.study.videos), arm.videos, seed)
+
+    def reports(self) -> list[tuple[str, str]]:
+        """(name, report) of each set loaded so far."""
+        return [(json.loads(key)[1]["dataset"], loaded.report()) for key, loaded in self._loaded.items()]
+
+    def _load(self, preset: Preset, settings: dict) -> ClipSet:
+        grid = {name: getattr(preset, name) for name in ("frames", "size", "stride", "fit", "orientation")}
+        key = json.dumps([grid, settings], sort_keys=True, default=str)
+        if key not in self._loaded:
+            named = dict(settings)
+            self._loaded[key] = load_for(preset, named.pop("dataset"), named.pop("root", None),
+                                         progress=self.progress, **named)  # fmt: skip
+        return self._loaded[key]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Trains what a study asks for.
+
+    Attributes:
+        study, data: The plan and its sets.
+        engine: How to run.
+        progress: Show progress bars.
+    """
+
+    study: Study
+    data: StudyData
+    engine: Engine = Engine()
+    progress: bool = True
+
+    def pretraining(self, arm: Arm, seed: int) -> Run | None:
+        """The pretraining run of an arm's seed, trained now unless it is there; None for random or ImageNet weights."""
+        preset = self.study.preset_of(arm)
+        if not arm.pretrains or (arm.start == "image" and preset.backbone_weights):
+            return None
+        with warnings.catch_warnings():
+            if arm.videos == "split by clip":  # what is warned of is what this control is for
+                warnings.simplefilter("ignore", DataWarning)
+            return pretrain(Plan(preset, (arm.start,), seed, self.engine), self.data.videos(arm, seed),
+                            start=arm.pretrains, progress=self.progress)  # fmt: skip
+
+    def rate(self, arm: Arm) -> float:
+        """An arm's learning rate: the one of the plan's with the lowest validation loss in a pilot run.
+
+        The pilot's seed, and with it its scans, its split and its start, are used by no other run, and its test part
+        is none of the study's.
+        """
+        if arm.rate_of:
+            return self.rate(self.study.arm(arm.rate_of))
+        if not self.study.learning_rates or arm.preset:
+            return self.study.preset_of(arm).stage(arm.start).learning_rate
+        path = study_folder(self.study) / "rates" / f"{slug(arm.name)}.json"
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["plan"] == self.study.digest:
+                return found["rate"]
+        seed = self.study.pilot_seed
+        pretrained, losses = self.pretraining(arm, seed), {}
+        scans = self._scans(arm, seed, fold=0, test=False)
+        for rate in self.study.learning_rates:
+            run = self._finetune(arm, scans, seed, rate, pretrained)
+            losses[rate] = float(run.history["val_loss"].min())
+        best = min(losses, key=losses.get)
+        with disk.storing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            found = {"plan": self.study.digest, "rate": best, "val_loss": {str(r): loss for r, loss in losses.items()}}
+            disk.replace(path, json.dumps(found))
+        return best
+
+    def run_arm(self, arm: Arm, seeds: int = 0) -> Outcomes:
+        """All seeds and folds of an arm, into its file.
+
+        Args:
+            arm: Which.
+            seeds: How many; 0 takes the plan's.
+        """
+        rate, parts = self.rate(arm), []
+        for seed in range(seeds or self.study.seeds_of(arm)):
+            pretrained = self.pretraining(arm, seed)
+            for fold in range(max(1, self.study.folds)):
+                scans = self._scans(arm, seed, fold)
+                run = self._finetune(arm, scans, seed, rate, pretrained)
+                parts.append(_outcome(self.study, arm, run, pretrained, seed, fold, scans))
+        outcomes = collect(parts)
+        write_outcomes(arm_file(self.study, arm), outcomes)
+        return outcomes
+
+    def run_primary(self, say=print) -> None:
+        """Both arms of the primary contrast, with as many seeds as the rule asks for."""
+        rule, study = self.study.primary, self.study
+        arms = study.arm(rule.arm), study.arm(rule.baseline)
+        seeds = max(map(study.seeds_of, arms))
+        while True:
+            (ours, _), (theirs, _) = (self.run_arm(arm, seeds).by_seed(arm.name) for arm in arms)
+            if not rule.width or seeds < 2:
+                return
+            one = read_outcomes(arm_file(study, arms[0]))
+            found = two_level_bootstrap("kappa", one.labels, ours, theirs, groups=one.groups)
+            say(f"{seeds} seeds: the 95 % interval of the primary contrast is {found.high - found.low:.3f} wide.")
+            if found.high - found.low <= rule.width or seeds >= rule.most:
+                return
+            seeds = min(seeds + rule.more, rule.most)
+
+    def _scans(self, arm: Arm, seed: int, fold: int, *, test: bool = True) -> ClipSet:
+        scans, study = self.data.scans(arm), self.study
+        if study.folds:
+            return fold_scans(scans, fold, study.folds)
+        if not study.n_pool:
+            return scans
+        return draw_scans(scans, n_pool=study.n_pool, n_train=arm.n_train or study.n_train or study.n_pool, seed=seed,
+                          test=test)  # fmt: skip
+
+    def _finetune(self, arm: Arm, scans: ClipSet, seed: int, rate: float, pretrained: Run | None) -> Run:
+        preset = self.study.preset_of(arm)
+        scratch = {name: value for name, value in preset.scratch.items() if name != "learning_rate"}
+        preset = replace(preset, finetune=replace(preset.finetune, learning_rate=rate), scratch=scratch)
+        if arm.extra_steps:
+            preset = replace(preset, finetune=self._with_extra_steps(arm, scans, seed, preset))
+        plan = Plan(preset, (arm.start,), seed, self.engine)
+        return finetune(plan, scans, arm.start, pretrained=pretrained, transfer=arm.parts, progress=self.progress)
+
+    def _with_extra_steps(self, arm: Arm, scans: ClipSet, seed: int, preset: Preset):
+        """The stage with the steps of the pretraining in addition; it does not stop before it took them all."""
+        def steps(clips: ClipSet, stage: str) -> int:
+            split = make_split(preset.splits, clips, stage=stage, seed=seed)
+            return math.ceil(len(split.train) / getattr(preset, stage).batch_size)
+
+        extra = preset.pretrain.epochs * steps(self.data.videos(arm, seed), "pretrain")
+        epochs = preset.finetune.epochs + math.ceil(extra / steps(scans, "finetune"))
+        return replace(preset.finetune, epochs=epochs, stop_patience=epochs)
+
+
+def _outcome(study: Study, arm: Arm, run: Run, pretrained: Run | None, seed: int, fold: int,
+             scans: ClipSet) -> Outcomes:  # fmt: skip
+    """A finished run as `Outcomes` of one row."""
+    tested = run.predictions[run.predictions["part"] == "test"]
+    best = run.history.loc[run.history["val_loss"].idxmin()]
+    row = dict.fromkeys(RUN_COLUMNS) | {
+        "arm": arm.name, "seed": seed, "fold": fold, "n_train": int(run.config["split"].split(" ")[0]),
+        "learning_rate": float(run.history["learning_rate"].iloc[0]), "epochs": len(run.history),
+        "best_epoch": int(run.config["best_epoch"]), "stopped_early": bool(run.config["stopped_early"]),
+        "epoch_limit": int(run.config["preset"]["finetune"]["epochs"]),
+        "val_loss": float(best["val_loss"]), "val_kappa": float(best["val_kappa"]),
+        "seconds": run.provenance["seconds"], "peak_memory_mb": run.provenance["peak_memory_mb"],
+        "device": _device(run), "run": run.folder.name, "commit": run.provenance["commit"], "plan": study.digest,
+    }  # fmt: skip
+    if pretrained is not None:
+        held_out = pretrained.predictions[pretrained.predictions["part"] == "test"]
+        row |= {
+            "pretrain_run": pretrained.folder.name, "pretrain_seconds": pretrained.provenance["seconds"],
+            "pretrain_accuracy": accuracy(held_out["label"].to_numpy(), predicted_classes(held_out)),
+            "pretrain_classes": len(class_names_of(held_out)),
+        }  # fmt: skip
+    names = class_names_of(tested)
+    return Outcomes(tested["name"].to_numpy(str), tested["group"].to_numpy(str), tested["label"].to_numpy(np.int64),
+                    tuple(names), pd.DataFrame([row], columns=list(RUN_COLUMNS)),
+                    tested[names].to_numpy(np.float16)[None], scans.synthetic)  # fmt: skip
+
+
+def _device(run: Run) -> str:
+    return run.provenance.get("gpu") or run.provenance.get("processor") or run.provenance["device"]
+
+
+def pack(study: Study, folder: Path) -> list[Path]:
+    """Put the arms of each experiment into one file; what is not there yet is left out.
+
+    Raises:
+        DataError: no arm has run, or some ran after another plan.
+    """
+    written = []
+    for experiment, arms in study.experiments().items():
+        parts = [read_outcomes(path) for arm in arms if (path := arm_file(study, arm)).is_file()]
+        other = {plan for part in parts for plan in part.runs["plan"]} - {study.digest}
+        if other:
+            what = f"runs of '{experiment}' follow another plan ({', '.join(sorted(other))})."
+            remedy = "Move this folder away and run the study again."
+            raise DataError(what, path=study_folder(study), remedy=remedy)
+        if parts:
+            written.append(folder / f"{experiment}.npz")
+            write_outcomes(written[-1], collect(parts))
+    if not written:
+        raise DataError("no arm of the study has run.", path=study_folder(study), remedy="Run: make paper")
+    return written
+
+
+def pretraining_key(study: Study, arm: Arm) -> str:
+    """Arms with the same key share their pretraining runs; "" for those without."""
+    preset = study.preset_of(arm)
+    if not arm.pretrains or (arm.start == "image" and preset.backbone_weights):
+        return ""
+    if study.scans.get("n", 1) < 1:
+        raise SettingError("the study has no scans.", remedy="Give n.")
+    return slug(f"{preset.name} {preset.backbone} {preset.temporal} {arm.pretrains} {arm.videos}")

@@ -1,0 +1,157 @@
+"""Test predictions of many runs in one compressed file, and what is known of each run.
+
+Everything a study reports is computed from these files: no model, no clip is needed for it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from viptt_core import disk
+from viptt_core.errors import DataError, SettingError
+
+FORMAT = 1
+# Of each run: which arm, seed and fold it is; its learning rate and how it was trained; what it cost.
+RUN_COLUMNS = (
+    "arm", "seed", "fold", "learning_rate", "n_train", "epochs", "best_epoch", "epoch_limit", "stopped_early",
+    "val_loss", "val_kappa", "pretrain_run", "pretrain_accuracy", "pretrain_classes", "seconds", "pretrain_seconds",
+    "peak_memory_mb", "device", "run", "commit", "plan",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What the runs of an experiment predicted.
+
+    Attributes:
+        names, groups: str [N], the cases and what they are resampled by.
+        labels: int64 [N].
+        class_names: K names.
+        runs: One row a run, columns RUN_COLUMNS.
+        probabilities: float16 [R, N, K]; nan for cases that a run did not test.
+        synthetic: Whether the cases were simulated.
+    """
+
+    names: np.ndarray
+    groups: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    runs: pd.DataFrame
+    probabilities: np.ndarray
+    synthetic: bool
+
+    def __post_init__(self) -> None:
+        shape = (len(self.runs), len(self.names), len(self.class_names))
+        if self.probabilities.shape != shape or not len(self.names) == len(self.groups) == len(self.labels):
+            raise SettingError(f"probabilities have shape {self.probabilities.shape}, expected {shape}.",
+                               remedy="One row a run, one column a case.")  # fmt: skip
+
+    @property
+    def tested(self) -> np.ndarray:
+        """Which cases each run tested: bool [R, N]."""
+        return ~np.isnan(self.probabilities[..., 0])
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Most probable class, int64 [R, N]; -1 where not tested."""
+        filled = np.where(self.tested[..., None], self.probabilities, -1)
+        return np.where(self.tested, filled.argmax(axis=-1), -1)
+
+    def of_arm(self, arm: str) -> Outcomes:
+        """The runs of one arm, by seed and fold.
+
+        Raises:
+            DataError: there is none.
+        """
+        rows = self.runs.reset_index(drop=True)
+        rows = rows[rows["arm"] == arm].sort_values(["seed", "fold"])
+        if rows.empty:
+            raise DataError(f"holds no run of arm '{arm}'.", remedy="Run it: viptt study run STUDY " + arm)
+        return Outcomes(self.names, self.groups, self.labels, self.class_names, rows.reset_index(drop=True),
+                        self.probabilities[rows.index], self.synthetic)  # fmt: skip
+
+    def by_seed(self, arm: str, seeds: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions of an arm with its folds put together, each case once a seed.
+
+        Args:
+            arm: Its name.
+            seeds: Take only the first so many.
+
+        Returns:
+            int64 [S, N] classes, -1 where not tested; float64 [S, N, K] probabilities, nan there.
+        """
+        one = self.of_arm(arm)
+        wanted = sorted(one.runs["seed"].unique())[:seeds]
+        probabilities = np.full((len(wanted), len(self.names), len(self.class_names)), np.nan)
+        for row, (seed, tested) in enumerate(zip(one.runs["seed"], one.tested, strict=True)):
+            if seed in wanted:
+                probabilities[wanted.index(seed), tested] = one.probabilities[row, tested]
+        classes = np.where(np.isnan(probabilities[..., 0]), -1, np.nan_to_num(probabilities, nan=-1).argmax(axis=-1))
+        return classes, probabilities
+
+
+def collect(parts: list[Outcomes]) -> Outcomes:
+    """One table out of several on the same cases; a case that one of them lacks counts as not tested by it.
+
+    Raises:
+        DataError: they differ in classes, or in label or group of a case.
+    """
+    first = parts[0]
+    cases = pd.concat([pd.DataFrame({"name": p.names, "group": p.groups, "label": p.labels}) for p in parts])
+    cases = cases.drop_duplicates()
+    if cases["name"].duplicated().any() or any(p.class_names != first.class_names for p in parts):
+        raise DataError("runs of one experiment differ in classes, or in the label or group of a case.",
+                        remedy="Give the arms that test other cases an experiment of their own.")  # fmt: skip
+    position = {name: i for i, name in enumerate(cases["name"])}
+    blocks = []
+    for part in parts:
+        block = np.full((len(part.runs), len(cases), len(first.class_names)), np.nan, np.float16)
+        block[:, [position[name] for name in part.names]] = part.probabilities
+        blocks.append(block)
+    return Outcomes(cases["name"].to_numpy(str), cases["group"].to_numpy(str), cases["label"].to_numpy(np.int64),
+                    first.class_names, pd.concat([p.runs for p in parts], ignore_index=True),
+                    np.concatenate(blocks), first.synthetic)  # fmt: skip
+
+
+def write_outcomes(path: Path, outcomes: Outcomes) -> None:
+    """Write a file, the same bytes for the same content; an older one stays until the new one is complete.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    meta = {"format": FORMAT, "class_names": list(outcomes.class_names), "synthetic": outcomes.synthetic,
+            "runs": json.loads(outcomes.runs[list(RUN_COLUMNS)].to_json(orient="split", index=False,
+                                                                        double_precision=12))}  # fmt: skip
+    packed = io.BytesIO()
+    np.savez_compressed(packed, names=outcomes.names.astype(str), groups=outcomes.groups.astype(str),
+                        labels=outcomes.labels.astype(np.int64), meta=np.array(json.dumps(meta)),
+                        probabilities=outcomes.probabilities.astype(np.float16))  # fmt: skip
+    with disk.storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        disk.replace(path, packed.getvalue())
+
+
+def read_outcomes(path: Path) -> Outcomes:
+    """Read a file of `write_outcomes`.
+
+    Raises:
+        DataError: it is missing, damaged or of another format.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            meta = json.loads(str(file["meta"]))
+            if meta["format"] != FORMAT:
+                raise ValueError(f"format {meta['format']}")
+            runs = pd.DataFrame(meta["runs"]["data"], columns=meta["runs"]["columns"])
+            return Outcomes(file["names"], file["groups"], file["labels"], tuple(meta["class_names"]), runs,
+                            file["probabilities"], meta["synthetic"])  # fmt: skip
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        remedy = "Take it from the repository again, or make it: viptt study pack STUDY"
+        raise DataError(f"holds no predictions of a study ({error}).", path=path, remedy=remedy) from error
