@@ -7,19 +7,14 @@ from scipy import stats
 from viptt_core.errors import SettingError
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, per_class
 from viptt_core.statistics import (
-    best_of_k,
-    detectable_difference,
     holm,
-    kappa_interval_by_simulation,
     kappa_of_tables,
     nadeau_bengio,
     paired_differences,
+    resample,
     two_level_bootstrap,
+    two_level_comparison,
 )
-
-VALIDATION = [84, 46, 20, 20, 14]  # the paper's 184 validation scans
-TRAINING = [420, 226, 101, 100, 70]  # the benchmark's training scans: shares of the 421 test scans
-PUBLISHED_GAIN = 0.18  # 0.17 -> 0.35, the published gain
 
 
 def runs(seed, n_seeds=4, n=120, k=4, q=0.5):
@@ -46,21 +41,23 @@ def test_kappa_of_tables_is_that_of_the_metric_and_undefined_alike():
     assert np.isnan(kappa_of_tables(np.array([[7, 0], [0, 0]])))
 
 
-def mean_recall(classes):
-    return lambda y_true, y_pred: per_class(y_true, y_pred, 4)["recall"][classes].mean()
+def mean_of(score):
+    return lambda y_true, y_pred: per_class(y_true, y_pred, 4)[score][[1, 3]].mean()
 
 
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize(
-    "name, slow", [("kappa", cohen_kappa), ("accuracy", accuracy), ("recall", mean_recall([1, 3]))]
+    "name, slow",
+    [("kappa", cohen_kappa), ("accuracy", accuracy), *((s, mean_of(s)) for s in ("recall", "precision", "f1"))],
 )
 def test_counting_by_group_gives_what_looping_over_cases_gives(name, slow, grouped):
     y_true, a = runs(1)
     b = runs(2, q=0.3)[1]
     settings = {"n_resamples": 40, "groups": np.random.default_rng(3).integers(30, size=120) if grouped else None}
-    fast = two_level_bootstrap(name, y_true, a, b, classes=[1, 3] if name == "recall" else None, **settings)
+    classes = [1, 3] if name in ("recall", "precision", "f1") else None
+    fast = two_level_bootstrap(name, y_true, a, b, classes=classes, **settings)
     looped = two_level_bootstrap(slow, y_true, a, b, **settings)
-    assert (fast.estimate, fast.low, fast.high) == pytest.approx((looped.estimate, looped.low, looped.high), abs=1e-12)
+    assert list(vars(fast).values())[:-1] == pytest.approx(list(vars(looped).values())[:-1], abs=1e-9)
     by_hand = np.mean([slow(y_true, x) for x in a]) - np.mean([slow(y_true, x) for x in b])
     assert fast.estimate == pytest.approx(by_hand, abs=1e-12)
 
@@ -106,17 +103,18 @@ def test_two_arms_are_drawn_together_so_that_what_they_share_cancels():
     assert (same.estimate, same.low, same.high) == (0, 0, 0)
     worse = a.copy()
     worse[:, :40] = (y_true[:40] + 1) % 4
-    assert width(two_level_bootstrap("kappa", y_true, a, worse)) < 0.4 * width(two_level_bootstrap("kappa", y_true, a))
-    mismatched = worse[::-1]
-    assert width(two_level_bootstrap("kappa", y_true, a, mismatched)) > 3 * width(
-        two_level_bootstrap("kappa", y_true, a, worse)
-    )
+    paired = width(two_level_bootstrap("kappa", y_true, a, worse))
+    assert paired < 0.4 * width(two_level_bootstrap("kappa", y_true, a))
+    assert width(two_level_bootstrap("kappa", y_true, a, worse[::-1])) > 3 * paired
 
 
 def test_swapping_the_arms_turns_the_interval_round():
     y_true, a = runs(9)
     b = runs(10, q=0.2)[1]
-    gain, loss = two_level_bootstrap("kappa", y_true, a, b), two_level_bootstrap("kappa", y_true, b, a)
+    gain, loss = (
+        two_level_bootstrap("kappa", y_true, a, b),
+        two_level_bootstrap("kappa", y_true, b, a),
+    )
     assert gain.low > 0
     assert (loss.estimate, loss.low, loss.high) == pytest.approx((-gain.estimate, -gain.high, -gain.low))
 
@@ -145,6 +143,9 @@ def test_bootstrap_is_repeatable_by_seed_and_does_not_depend_on_the_block_size(m
     y_true, a = runs(14)
     once = two_level_bootstrap("kappa", y_true, a)
     assert once != two_level_bootstrap("kappa", y_true, a, seed=1)
+    one_patient = {"groups": np.zeros(120), "n_resamples": 9}  # only the seeds vary
+    of_seeds = [two_level_bootstrap("kappa", y_true, a, **one_patient, seed=seed) for seed in (0, 1)]
+    assert of_seeds[0] != of_seeds[1]
     monkeypatch.setattr("viptt_core.statistics.BLOCK", 1000)
     again = two_level_bootstrap("kappa", y_true, a)
     assert (again.low, again.high) == pytest.approx((once.low, once.high), abs=1e-12)
@@ -152,7 +153,8 @@ def test_bootstrap_is_repeatable_by_seed_and_does_not_depend_on_the_block_size(m
 
 def test_undefined_kappa_gives_nan_and_a_class_missing_from_a_draw_is_left_out():
     ones = np.ones((2, 5), int)
-    assert np.isnan([*vars(two_level_bootstrap("kappa", ones[0], ones)).values()]).all()
+    undefined = two_level_bootstrap("kappa", ones[0], ones)
+    assert np.isnan([undefined.estimate, undefined.low, undefined.high, undefined.t, undefined.p]).all()
     y_true = np.array([0, 0, 0, 0, 1])  # a third of the draws lack class 1
     assert two_level_bootstrap("recall", y_true, np.stack([y_true, y_true])).low == 1
     assert np.isnan(two_level_bootstrap("recall", y_true, np.stack([y_true, y_true]), classes=[1, 4]).estimate)
@@ -191,21 +193,127 @@ def test_two_levels_cover_the_truth_where_one_level_alone_does_not(skill_sd, ali
         {"n_resamples": 0},
         {"groups": [1, 2]},
         {"statistic": "auc"},
-        {"y_pred": [[0, 1, 1]]},
-        {"y_pred": [0, 1, 1]},
-        {"y_pred": [[0, 1], [1, 1]]},
-        {"y_pred": [[0, -1, 1], [0, 1, 1]]},
-        {"y_pred": [[0.5, 0.5, 1], [0, 1, 1]]},
-        {"baseline": [[0, 1, 1]] * 3},
+        {"arms": [[[0, 1, 1]]]},
+        {"arms": [[0, 1, 1]]},
+        {"arms": []},
+        {"arms": [[[0, 1], [1, 1]]]},
+        {"arms": [[[0, -1, 1], [0, 1, 1]]]},
+        {"arms": [[[0.5, 0.5, 1], [0, 1, 1]]]},
+        {"arms": [[[0, 1, 1]] * 2, [[0, 1, 1]] * 3]},
+        {"arms": [[[0, 1, 1], [0, 0, 1]]] * 3},
+        {"weights": (1, -1)},
+        {"weights": (np.nan,)},
         {"statistic": accuracy, "classes": [1]},
-        {"y_true": [], "y_pred": [[], []]},
+        {"y_true": [], "arms": [[[], []]]},
     ],
 )
 def test_impossible_bootstrap_input_is_refused(change):
-    good = {"statistic": "kappa", "y_true": [0, 1, 0], "y_pred": [[0, 1, 1], [0, 0, 1]]}
-    two_level_bootstrap(**good, n_resamples=5)
+    good = {"statistic": "kappa", "y_true": [0, 1, 0], "arms": [[[0, 1, 1], [0, 0, 1]]]}
+
+    def call(statistic, y_true, arms, **settings):
+        two_level_bootstrap(statistic, y_true, *arms, **settings)
+
+    call(**good, n_resamples=5)
     with pytest.raises(SettingError):
-        two_level_bootstrap(**{**good, **change})
+        call(**{**good, **change})
+
+
+def test_any_weighted_sum_of_arms_is_one_call():
+    y_true, a = runs(20)
+    b, c, d = (runs(seed, q=q)[1] for seed, q in ((21, 0.4), (22, 0.3), (23, 0.2)))
+    gains = [two_level_bootstrap("kappa", y_true, *pair) for pair in ([a, b], [c, d])]
+    both = two_level_bootstrap("kappa", y_true, a, b, c, d, weights=(1, -1, -1, 1))
+    assert both.estimate == pytest.approx(gains[0].estimate - gains[1].estimate, abs=1e-12)
+    # The same arm on both sides cancels in every resample, and a weight scales all but t and p.
+    gain = two_level_bootstrap("kappa", y_true, a, c, b, c, weights=(2, -1, -2, 1))
+    assert (gain.estimate, gain.low) == pytest.approx((2 * gains[0].estimate, 2 * gains[0].low), abs=1e-12)
+    assert (gain.t, gain.p, gain.df) == pytest.approx((gains[0].t, gains[0].p, gains[0].df), rel=1e-9)
+
+
+def test_resamples_are_those_of_the_bootstrap_whichever_runs_are_counted_together():
+    y_true, a = runs(24)
+    b = runs(25, q=0.3)[1]
+    patient = np.arange(120) // 3
+    alone = [resample(y_true, arm, groups=patient) for arm in (a, b)]
+    together = resample(y_true, np.concatenate([b, a]), groups=patient)
+    direct = two_level_bootstrap("f1", y_true, a, b, groups=patient)
+    assert two_level_comparison("f1", *alone) == direct
+    assert two_level_comparison("f1", together[4:], together[[0, 1, 2, 3]]) == direct
+    with pytest.raises(SettingError, match="differ"):
+        two_level_comparison("f1", together[4:], together[:3])
+
+
+def test_resamples_count_each_case_as_often_as_it_was_drawn():
+    y_true, y_pred = np.array([0, 0, 1, 2, 2]), np.array([[0, 1, 1, 2, 0]])
+    drawn = resample(y_true, y_pred, n_resamples=500, n_classes=4).drawn[:, 0]
+    assert drawn.shape == (500, 4, 4) and (drawn.sum(axis=(1, 2)) == 5).all()
+    assert (drawn[:, [0, 0, 1, 2, 2], [0, 1, 1, 2, 0]].sum(axis=1) == 5).all()
+    assert drawn[:, 1, 1].var() == pytest.approx(5 * 0.2 * 0.8, rel=0.15)  # binomial
+
+
+def test_one_run_has_the_interval_of_the_test_sample_and_no_test():
+    y_true, one = runs(26, n_seeds=1, n=200)
+    ours = two_level_comparison("kappa", resample(y_true, one, n_resamples=4000))
+    assert (ours.low, ours.high) == pytest.approx(bootstrap_ci(cohen_kappa, y_true, one[0], seed=1), abs=0.015)
+    assert np.isnan([ours.t, ours.p]).all() and ours.n == 1
+
+
+def test_scores_by_class_are_those_of_scikit_learn_where_a_class_is_never_predicted():
+    metrics = pytest.importorskip("sklearn.metrics")
+    y_true, y_pred = np.array([0, 0, 1, 1, 2]), np.array([[0, 1, 1, 1, 0]] * 2)
+    expected = metrics.precision_recall_fscore_support(y_true, y_pred[0], zero_division=0)
+    for name, values in zip(("precision", "recall", "f1"), expected, strict=False):
+        for c, value in enumerate(values):
+            ours = two_level_bootstrap(name, y_true, y_pred, classes=[c], n_resamples=5)
+            assert ours.estimate == pytest.approx(value, abs=1e-12)
+
+
+# The two-level t test
+
+
+def test_the_two_level_t_test_of_a_hand_worked_case():
+    # Accuracies 0.6 and 0.8 of 10 scans: variance of the seeds 0.02 / 2 = 0.01. Of the run mean, scans 6 to 9 count 1,
+    # scans 2 and 3 0.5, scans 0 and 1 0 (both runs wrong): mean 0.7, variance of a scan 0.11, of the mean 0.011.
+    y_true, y_pred = np.zeros(10, int), np.zeros((2, 10), int)
+    y_pred[0, :4], y_pred[1, :2] = 1, 1
+    ours = two_level_bootstrap("accuracy", y_true, y_pred, n_resamples=200_000)
+    scans = np.array([0, 0, 0.5, 0.5, 1, 1, 1, 1, 1, 1])
+    seeds, test = 0.01, scans.var() / 10
+    assert ours.t == pytest.approx(0.7 / np.sqrt(seeds + test), rel=0.01)
+    df = (seeds + test) ** 2 / (seeds**2 / 1 + test**2 / 9)
+    assert ours.df == pytest.approx(df, rel=0.01)
+    assert ours.p == pytest.approx(2 * stats.t(df).sf(0.7 / np.sqrt(seeds + test)), rel=0.02)
+
+
+def test_with_one_patient_the_two_level_test_is_students():
+    y_true, a = runs(27, n_seeds=6, q=[0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
+    b = runs(28, n_seeds=6, q=0.5)[1]
+    ours = two_level_bootstrap("kappa", y_true, a, b, groups=np.zeros(120))
+    theirs = stats.ttest_rel(*([cohen_kappa(y_true, run) for run in arm] for arm in (a, b)))
+    assert (ours.t, ours.p, ours.df, ours.n) == pytest.approx((theirs.statistic, theirs.pvalue, 5, 6))
+
+
+def test_with_seeds_that_all_say_the_same_the_test_has_the_degrees_of_freedom_of_the_patients():
+    y_true, one = runs(29, n_seeds=1)
+    ours = two_level_bootstrap("accuracy", y_true, np.repeat(one, 3, axis=0), groups=np.arange(120) // 3)
+    assert ours.df == pytest.approx(39)
+    same = two_level_bootstrap("accuracy", y_true, *[np.repeat(one, 3, axis=0)] * 2)
+    assert (same.t, same.p) == (0, 1)
+
+
+@pytest.mark.parametrize("skill_sd", [0.0, 0.05])
+def test_two_equal_arms_are_told_apart_in_no_more_than_one_study_of_twenty(skill_sd):
+    """Seeds of both arms differ in skill, scans in difficulty for all runs alike."""
+    rng, k, n_seeds, n, found = np.random.default_rng(30), 3, 5, 200, []
+    for i in range(300):
+        y_true, arms = rng.integers(k, size=n), []
+        hard = np.where(rng.random(n) < 0.5, rng.random(n), np.nan)
+        for _ in range(2):
+            skill = np.clip(0.4 + skill_sd * rng.standard_normal(n_seeds), 0, 1)
+            own = np.where(np.isnan(hard), rng.random((n_seeds, n)), hard)
+            arms.append(np.where(own < skill[:, None], y_true, rng.integers(k, size=(n_seeds, n))))
+        found.append(two_level_bootstrap("kappa", y_true, *arms, n_resamples=300, seed=i).p < 0.05)
+    assert np.mean(found) <= 0.06
 
 
 # Tests of differences
@@ -298,6 +406,12 @@ def test_holm_of_a_hand_worked_family():
     assert holm([]).shape == (0,)
 
 
+def test_holm_is_that_of_statsmodels():
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p = np.random.default_rng(7).random(9) ** 2
+    np.testing.assert_allclose(holm(p), multitest.multipletests(p, method="holm")[1])
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_holm_rejects_what_the_step_down_procedure_rejects(seed):
     p = np.random.default_rng(seed).random(8) ** 3
@@ -313,139 +427,3 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(seed):
 def test_holm_refuses_what_is_no_p_value(bad):
     with pytest.raises(SettingError, match="0 to 1"):
         holm(bad)
-
-
-# What n scans can show
-
-
-@pytest.mark.parametrize(
-    "counts, n, kappa, low, high",
-    [
-        (VALIDATION, None, 0.17, 0.075, 0.267),
-        (VALIDATION, None, 0.35, 0.249, 0.451),
-        (TRAINING, 421, 0.20, 0.136, 0.264),
-    ],
-)
-def test_simulated_intervals_of_kappa_are_those_known_of_the_benchmark(counts, n, kappa, low, high):
-    ours = kappa_interval_by_simulation(counts, kappa, n=n)
-    assert (ours.estimate, ours.low, ours.high) == pytest.approx((kappa, low, high), abs=0.004)
-
-
-def test_counts_are_scaled_by_largest_remainders():
-    # 192.8, 103.8, 46.4, 45.9, 32.1: the three largest remainders are rounded up
-    by_hand = kappa_interval_by_simulation([193, 104, 46, 46, 32], 0.2, guesses=TRAINING)
-    assert kappa_interval_by_simulation(TRAINING, 0.2, n=421) == by_hand
-
-
-def asymptotic_sd(p, n):
-    """Large-sample standard deviation of kappa of a table of shares: Fleiss, Cohen & Everitt (1969)."""
-    rows, columns = p.sum(axis=1), p.sum(axis=0)
-    agree, chance = np.trace(p), rows @ columns
-    both = columns[:, None] + rows[None, :]  # for cell (i, j): column share of i plus row share of j
-    total = sum(p[i, i] * ((1 - chance) - (rows[i] + columns[i]) * (1 - agree)) ** 2 for i in range(len(p)))
-    off = p * both**2
-    total += (1 - agree) ** 2 * (off.sum() - np.trace(off)) - (agree * chance - 2 * chance + agree) ** 2
-    return np.sqrt(total / n) / (1 - chance) ** 2
-
-
-@pytest.mark.parametrize("kappa", [0.1, 0.35, 0.7])
-def test_simulated_intervals_agree_with_the_large_sample_formula(kappa):
-    shares = np.array([0.4, 0.3, 0.2, 0.1])
-    table = kappa * np.diag(shares) + (1 - kappa) * np.outer(shares, shares)
-    ours = kappa_interval_by_simulation(shares * 2000, kappa)
-    assert width(ours) == pytest.approx(2 * 1.96 * asymptotic_sd(table, 2000), rel=0.04)
-
-
-@pytest.mark.parametrize("guesses", [None, [1, 1, 1, 1], [0, 0, 1, 5]])
-def test_whatever_the_guesses_the_simulated_kappa_is_the_one_asked_for(guesses):
-    wide = kappa_interval_by_simulation([40, 30, 20, 10], 0.3, n=10**6, guesses=guesses)
-    assert (wide.low, wide.high) == pytest.approx((0.3, 0.3), abs=0.003)
-
-
-def test_a_confusion_table_gives_counts_and_guesses():
-    table = np.array([[30, 5, 5], [10, 15, 5], [10, 0, 20]])
-    by_parts = kappa_interval_by_simulation([40, 30, 30], 0.4, guesses=[50, 20, 30])
-    assert kappa_interval_by_simulation(table, 0.4) == by_parts != kappa_interval_by_simulation([40, 30, 30], 0.4)
-
-
-def test_perfect_agreement_has_no_interval_and_four_times_the_cases_halve_it():
-    perfect = kappa_interval_by_simulation(VALIDATION, 1)
-    assert (perfect.low, perfect.high) == (1, 1)
-    small, large = (kappa_interval_by_simulation(VALIDATION, 0.3, n=n) for n in (200, 800))
-    assert width(small) == pytest.approx(2 * width(large), rel=0.05)
-
-
-def test_best_of_k_is_the_expected_largest_of_k_normal_errors():
-    sd = width(kappa_interval_by_simulation(VALIDATION, 0.17)) / (2 * 1.96)
-    assert best_of_k(VALIDATION, 0.17) == pytest.approx(1.16296 * sd, abs=0.002)
-    assert best_of_k(VALIDATION, 0.17, 2) == pytest.approx(sd / np.sqrt(np.pi), abs=0.002)
-    assert best_of_k(VALIDATION, 0.17) == pytest.approx(0.06, abs=0.005)
-
-
-def test_one_run_or_runs_that_all_agree_inflate_nothing():
-    assert best_of_k(VALIDATION, 0.17, 1) == pytest.approx(0, abs=0.002)
-    assert best_of_k(VALIDATION, 0.17, 5, shared=1) == pytest.approx(0, abs=0.002)
-    # independent errors on half of the cases only: half of the variance
-    half = best_of_k(VALIDATION, 0.17, 5, shared=0.5)
-    assert half == pytest.approx(best_of_k(VALIDATION, 0.17) / np.sqrt(2), abs=0.003)
-
-
-def test_the_published_gap_is_less_than_184_scans_show_between_single_unpaired_runs():
-    gap = detectable_difference(VALIDATION, 0.17)
-    sd = [width(kappa_interval_by_simulation(VALIDATION, k)) / (2 * 1.96) for k in (0.17, 0.17 + gap)]
-    assert gap == pytest.approx((1.95996 + 0.84162) * np.hypot(*sd), abs=0.004)
-    assert gap > PUBLISHED_GAIN
-
-
-@pytest.mark.parametrize("shared", [0.0, 0.8])
-def test_the_detectable_gain_is_found_in_four_of_five_studies_simulated_case_by_case(shared):
-    rng, n, sims = np.random.default_rng(4), 300, 1500
-    gap = detectable_difference([150, 100, 50], 0.3, shared=shared)
-    y_true = np.repeat([0, 1, 2], [150, 100, 50])
-
-    def table(q, hard, guess):
-        y_pred = np.where(hard < q, y_true, guess)
-        return np.eye(9)[y_true * 3 + y_pred].sum(axis=1).reshape(sims, 3, 3)
-
-    def draw():
-        return rng.random((sims, n)), rng.choice(3, p=[1 / 2, 1 / 3, 1 / 6], size=(sims, n))
-
-    (hard, guess), (own_hard, own_guess) = draw(), draw()
-    alike = rng.random((sims, n)) < shared
-    better = table(0.3 + gap, np.where(alike, hard, own_hard), np.where(alike, guess, own_guess))
-    gains = kappa_of_tables(better) - kappa_of_tables(table(0.3, hard, guess))
-    assert gains.mean() == pytest.approx(gap, abs=0.006)
-    assert np.mean(np.abs(gains) > 1.96 * gains.std()) == pytest.approx(0.8, abs=0.04)
-
-
-def test_pairing_and_more_scans_make_smaller_gains_detectable(monkeypatch):
-    monkeypatch.setattr("viptt_core.statistics.SIMULATIONS", 4000)
-    unpaired = detectable_difference(VALIDATION, 0.17)
-    assert detectable_difference(VALIDATION, 0.17, shared=0.8) < 0.7 * unpaired
-    assert detectable_difference(VALIDATION, 0.17, n=4 * 184) == pytest.approx(unpaired / 2, abs=0.01)
-    assert detectable_difference(VALIDATION, 0.17, power=0.95) > 1.2 * unpaired
-
-
-def test_too_few_scans_detect_nothing():
-    assert np.isnan(detectable_difference([3, 2], 0.6))
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: kappa_interval_by_simulation([10, 0], 0.2),
-        lambda: kappa_interval_by_simulation([10, -1, 4], 0.2),
-        lambda: kappa_interval_by_simulation([10, 5], 1.2),
-        lambda: kappa_interval_by_simulation([10, 5], -0.2),
-        lambda: kappa_interval_by_simulation([10, 5], 0.2, level=95),
-        lambda: kappa_interval_by_simulation([10, 5], 0.2, n=1),
-        lambda: kappa_interval_by_simulation([10, 5], 0.2, guesses=[1, 1, 1]),
-        lambda: kappa_interval_by_simulation([10, 5], 0.2, guesses=[0, 0]),
-        lambda: best_of_k([10, 5], 0.2, 0),
-        lambda: best_of_k([10, 5], 0.2, shared=2),
-        lambda: detectable_difference([10, 5], 0.2, power=0.01),
-    ],
-)
-def test_impossible_simulations_are_refused(call):
-    with pytest.raises(SettingError):
-        call()

@@ -137,7 +137,8 @@ def test_packing_leaves_out_what_did_not_run_and_refuses_runs_of_another_plan(ru
     with pytest.raises(DataError, match="no arm of the study has run"):
         pack(one.study, tmp_path)
     one.run_arm(one.study.arm("random"))
-    assert [path.name for path in pack(one.study, tmp_path)] == ["starts.npz"]
+    assert [path.name for path in pack(one.study, tmp_path)] == ["starts.npz", "study.json"]
+    assert json.loads((tmp_path / "study.json").read_text())["plan"] == one.study.digest
     assert set(read_outcomes(tmp_path / "starts.npz").runs["arm"]) == {"random"}
     with pytest.raises(DataError, match="follow another plan"):
         pack(replace(one.study, digest="another"), tmp_path)

@@ -90,18 +90,25 @@ def peak_memory_mb() -> float:
 @functools.cache
 def git_commit() -> str:
     """Commit of the checkout, "+" appended when files differ from it; "unknown" outside one."""
-
-    def git(*arguments: str) -> str:
-        answer = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-        return answer.stdout.strip()
-
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
-        return git("rev-parse", "HEAD") + ("+" if changed else "")
+        changed = _git(Path(__file__).parent, "status", "--porcelain", "--untracked-files=no", "--", ".")
+        return _git(Path(__file__).parent, "rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def file_commit(path: Path) -> str:
+    """Commit that last changed a file, "+" appended when it has changed since; "unknown" outside a checkout."""
+    try:
+        changed = _git(path.parent, "status", "--porcelain", "--", path.name)
+        commit = _git(path.parent, "log", "-1", "--format=%H", "--", path.name)
+        return (commit or "unknown") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def code_version(modules: Sequence[str]) -> str:

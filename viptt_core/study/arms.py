@@ -18,7 +18,8 @@ import pandas as pd
 from viptt_core import disk
 from viptt_core.datasets import load_for
 from viptt_core.engine import Engine
-from viptt_core.errors import DataError, DataWarning, SettingError
+from viptt_core.env import artifact_root, file_commit
+from viptt_core.errors import DataError, DataWarning
 from viptt_core.experiment import Plan, finetune, pretrain
 from viptt_core.metrics import accuracy
 from viptt_core.presets import Preset
@@ -215,7 +216,8 @@ def _outcome(study: Study, arm: Arm, run: Run, pretrained: Run | None, seed: int
         "epoch_limit": int(run.config["preset"]["finetune"]["epochs"]),
         "val_loss": float(best["val_loss"]), "val_kappa": float(best["val_kappa"]),
         "seconds": run.provenance["seconds"], "peak_memory_mb": run.provenance["peak_memory_mb"],
-        "device": _device(run), "run": run.folder.name, "commit": run.provenance["commit"], "plan": study.digest,
+        "device": _device(run), "finished": run.provenance["date"], "run": run.folder.name,
+        "commit": run.provenance["commit"], "plan": study.digest,
     }  # fmt: skip
     if pretrained is not None:
         held_out = pretrained.predictions[pretrained.predictions["part"] == "test"]
@@ -234,13 +236,17 @@ def _device(run: Run) -> str:
     return run.provenance.get("gpu") or run.provenance.get("processor") or run.provenance["device"]
 
 
-def pack(study: Study, folder: Path) -> list[Path]:
-    """Put the arms of each experiment into one file; what is not there yet is left out.
+def pack(study: Study, folder: Path | None = None) -> list[Path]:
+    """Put the arms of each experiment into one file, and what was run into `study.json`; what is missing is left out.
+
+    Args:
+        study: The plan.
+        folder: Where to; None takes `results/NAME`.
 
     Raises:
         DataError: no arm has run, or some ran after another plan.
     """
-    written = []
+    folder, written, commits, devices = folder or artifact_root() / "results" / study.name, [], set(), set()
     for experiment, arms in study.experiments().items():
         parts = [read_outcomes(path) for arm in arms if (path := arm_file(study, arm)).is_file()]
         other = {plan for part in parts for plan in part.runs["plan"]} - {study.digest}
@@ -251,8 +257,19 @@ def pack(study: Study, folder: Path) -> list[Path]:
         if parts:
             written.append(folder / f"{experiment}.npz")
             write_outcomes(written[-1], collect(parts))
+            commits |= {commit for part in parts for commit in part.runs["commit"]}
+            devices |= {device for part in parts for device in part.runs["device"]}
     if not written:
         raise DataError("no arm of the study has run.", path=study_folder(study), remedy="Run: make paper")
+    plan_file = Path(study.file)
+    inside = plan_file.is_relative_to(artifact_root())
+    record = {
+        "plan": study.digest, "plan_file": plan_file.relative_to(artifact_root()).as_posix() if inside else study.file,
+        "plan_commit": file_commit(plan_file), "commits": sorted(commits), "devices": sorted(devices),
+    }  # fmt: skip
+    written.append(folder / "study.json")
+    with disk.storing(written[-1]):
+        disk.replace(written[-1], json.dumps(record, indent=1) + "\n")
     return written
 
 
@@ -261,6 +278,4 @@ def pretraining_key(study: Study, arm: Arm) -> str:
     preset = study.preset_of(arm)
     if not arm.pretrains or (arm.start == "image" and preset.backbone_weights):
         return ""
-    if study.scans.get("n", 1) < 1:
-        raise SettingError("the study has no scans.", remedy="Give n.")
     return slug(f"{preset.name} {preset.backbone} {preset.temporal} {arm.pretrains} {arm.videos}")

@@ -22,7 +22,7 @@ FORMAT = 1
 RUN_COLUMNS = (
     "arm", "seed", "fold", "learning_rate", "n_train", "epochs", "best_epoch", "epoch_limit", "stopped_early",
     "val_loss", "val_kappa", "pretrain_run", "pretrain_accuracy", "pretrain_classes", "seconds", "pretrain_seconds",
-    "peak_memory_mb", "device", "run", "commit", "plan",
+    "peak_memory_mb", "device", "finished", "run", "commit", "plan",
 )  # fmt: skip
 
 

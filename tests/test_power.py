@@ -1,0 +1,149 @@
+"""Simulated kappa intervals against the large-sample formula, hand-worked values and case-by-case simulation."""
+
+import numpy as np
+import pytest
+
+from viptt_core.errors import SettingError
+from viptt_core.power import best_of_k, detectable_difference, kappa_interval_by_simulation
+from viptt_core.statistics import kappa_of_tables
+
+VALIDATION = [84, 46, 20, 20, 14]  # the paper's 184 validation scans
+TRAINING = [420, 226, 101, 100, 70]  # the benchmark's training scans: shares of the 421 test scans
+PUBLISHED_GAIN = 0.18  # 0.17 -> 0.35, the published gain
+
+
+def width(interval):
+    return interval.high - interval.low
+
+
+@pytest.mark.parametrize(
+    "counts, n, kappa, low, high",
+    [
+        (VALIDATION, None, 0.17, 0.075, 0.267),
+        (VALIDATION, None, 0.35, 0.249, 0.451),
+        (TRAINING, 421, 0.20, 0.136, 0.264),
+    ],
+)
+def test_simulated_intervals_of_kappa_are_those_known_of_the_benchmark(counts, n, kappa, low, high):
+    ours = kappa_interval_by_simulation(counts, kappa, n=n)
+    assert (ours.estimate, ours.low, ours.high) == pytest.approx((kappa, low, high), abs=0.004)
+
+
+def test_counts_are_scaled_by_largest_remainders():
+    # 192.8, 103.8, 46.4, 45.9, 32.1: the three largest remainders are rounded up
+    by_hand = kappa_interval_by_simulation([193, 104, 46, 46, 32], 0.2, guesses=TRAINING)
+    assert kappa_interval_by_simulation(TRAINING, 0.2, n=421) == by_hand
+
+
+def asymptotic_sd(p, n):
+    """Large-sample standard deviation of kappa of a table of shares: Fleiss, Cohen & Everitt (1969)."""
+    rows, columns = p.sum(axis=1), p.sum(axis=0)
+    agree, chance = np.trace(p), rows @ columns
+    both = columns[:, None] + rows[None, :]  # for cell (i, j): column share of i plus row share of j
+    total = sum(p[i, i] * ((1 - chance) - (rows[i] + columns[i]) * (1 - agree)) ** 2 for i in range(len(p)))
+    off = p * both**2
+    total += (1 - agree) ** 2 * (off.sum() - np.trace(off)) - (agree * chance - 2 * chance + agree) ** 2
+    return np.sqrt(total / n) / (1 - chance) ** 2
+
+
+@pytest.mark.parametrize("kappa", [0.1, 0.35, 0.7])
+def test_simulated_intervals_agree_with_the_large_sample_formula(kappa):
+    shares = np.array([0.4, 0.3, 0.2, 0.1])
+    table = kappa * np.diag(shares) + (1 - kappa) * np.outer(shares, shares)
+    ours = kappa_interval_by_simulation(shares * 2000, kappa)
+    assert width(ours) == pytest.approx(2 * 1.96 * asymptotic_sd(table, 2000), rel=0.04)
+
+
+@pytest.mark.parametrize("guesses", [None, [1, 1, 1, 1], [0, 0, 1, 5]])
+def test_whatever_the_guesses_the_simulated_kappa_is_the_one_asked_for(guesses):
+    wide = kappa_interval_by_simulation([40, 30, 20, 10], 0.3, n=10**6, guesses=guesses)
+    assert (wide.low, wide.high) == pytest.approx((0.3, 0.3), abs=0.003)
+
+
+def test_a_confusion_table_gives_counts_and_guesses():
+    table = np.array([[30, 5, 5], [10, 15, 5], [10, 0, 20]])
+    by_parts = kappa_interval_by_simulation([40, 30, 30], 0.4, guesses=[50, 20, 30])
+    assert kappa_interval_by_simulation(table, 0.4) == by_parts != kappa_interval_by_simulation([40, 30, 30], 0.4)
+
+
+def test_perfect_agreement_has_no_interval_and_four_times_the_cases_halve_it():
+    perfect = kappa_interval_by_simulation(VALIDATION, 1)
+    assert (perfect.low, perfect.high) == (1, 1)
+    small, large = (kappa_interval_by_simulation(VALIDATION, 0.3, n=n) for n in (200, 800))
+    assert width(small) == pytest.approx(2 * width(large), rel=0.05)
+
+
+def test_best_of_k_is_the_expected_largest_of_k_normal_errors():
+    sd = width(kappa_interval_by_simulation(VALIDATION, 0.17)) / (2 * 1.96)
+    assert best_of_k(VALIDATION, 0.17) == pytest.approx(1.16296 * sd, abs=0.002)
+    assert best_of_k(VALIDATION, 0.17, 2) == pytest.approx(sd / np.sqrt(np.pi), abs=0.002)
+    assert best_of_k(VALIDATION, 0.17) == pytest.approx(0.06, abs=0.005)
+
+
+def test_one_run_or_runs_that_all_agree_inflate_nothing():
+    assert best_of_k(VALIDATION, 0.17, 1) == pytest.approx(0, abs=0.002)
+    assert best_of_k(VALIDATION, 0.17, 5, shared=1) == pytest.approx(0, abs=0.002)
+    # independent errors on half of the cases only: half of the variance
+    half = best_of_k(VALIDATION, 0.17, 5, shared=0.5)
+    assert half == pytest.approx(best_of_k(VALIDATION, 0.17) / np.sqrt(2), abs=0.003)
+
+
+def test_the_published_gap_is_less_than_184_scans_show_between_single_unpaired_runs():
+    gap = detectable_difference(VALIDATION, 0.17)
+    sd = [width(kappa_interval_by_simulation(VALIDATION, k)) / (2 * 1.96) for k in (0.17, 0.17 + gap)]
+    assert gap == pytest.approx((1.95996 + 0.84162) * np.hypot(*sd), abs=0.004)
+    assert gap > PUBLISHED_GAIN
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.8])
+def test_the_detectable_gain_is_found_in_four_of_five_studies_simulated_case_by_case(shared):
+    rng, n, sims = np.random.default_rng(4), 300, 1500
+    gap = detectable_difference([150, 100, 50], 0.3, shared=shared)
+    y_true = np.repeat([0, 1, 2], [150, 100, 50])
+
+    def table(q, hard, guess):
+        y_pred = np.where(hard < q, y_true, guess)
+        return np.eye(9)[y_true * 3 + y_pred].sum(axis=1).reshape(sims, 3, 3)
+
+    def draw():
+        return rng.random((sims, n)), rng.choice(3, p=[1 / 2, 1 / 3, 1 / 6], size=(sims, n))
+
+    (hard, guess), (own_hard, own_guess) = draw(), draw()
+    alike = rng.random((sims, n)) < shared
+    better = table(0.3 + gap, np.where(alike, hard, own_hard), np.where(alike, guess, own_guess))
+    gains = kappa_of_tables(better) - kappa_of_tables(table(0.3, hard, guess))
+    assert gains.mean() == pytest.approx(gap, abs=0.006)
+    assert np.mean(np.abs(gains) > 1.96 * gains.std()) == pytest.approx(0.8, abs=0.04)
+
+
+def test_pairing_and_more_scans_make_smaller_gains_detectable(monkeypatch):
+    monkeypatch.setattr("viptt_core.power.SIMULATIONS", 4000)
+    unpaired = detectable_difference(VALIDATION, 0.17)
+    assert detectable_difference(VALIDATION, 0.17, shared=0.8) < 0.7 * unpaired
+    assert detectable_difference(VALIDATION, 0.17, n=4 * 184) == pytest.approx(unpaired / 2, abs=0.01)
+    assert detectable_difference(VALIDATION, 0.17, power=0.95) > 1.2 * unpaired
+
+
+def test_too_few_scans_detect_nothing():
+    assert np.isnan(detectable_difference([3, 2], 0.6))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: kappa_interval_by_simulation([10, 0], 0.2),
+        lambda: kappa_interval_by_simulation([10, -1, 4], 0.2),
+        lambda: kappa_interval_by_simulation([10, 5], 1.2),
+        lambda: kappa_interval_by_simulation([10, 5], -0.2),
+        lambda: kappa_interval_by_simulation([10, 5], 0.2, level=95),
+        lambda: kappa_interval_by_simulation([10, 5], 0.2, n=1),
+        lambda: kappa_interval_by_simulation([10, 5], 0.2, guesses=[1, 1, 1]),
+        lambda: kappa_interval_by_simulation([10, 5], 0.2, guesses=[0, 0]),
+        lambda: best_of_k([10, 5], 0.2, 0),
+        lambda: best_of_k([10, 5], 0.2, shared=2),
+        lambda: detectable_difference([10, 5], 0.2, power=0.01),
+    ],
+)
+def test_impossible_simulations_are_refused(call):
+    with pytest.raises(SettingError):
+        call()
