@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 IN_VENV := export PATH="$$PWD/.venv/bin:$$PATH" PYTHONUTF8=1;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench bench-full book notebooks clean
+.PHONY: help demo paper recheck test test-slow bench bench-full book notebooks clean
 
 help:  ## this list
 	@echo "usage: make TARGET [PYTHON=python3.12] [WORKERS=2]"; echo
@@ -18,6 +18,25 @@ demo: $(STAMP)  ## the main job on synthetic data: trains both arms, prints thei
 	@echo "papermill notebooks/02_finetune.py out.ipynb -p epochs 50"
 	@$(IN_VENV) papermill notebooks/02_finetune.py out.ipynb -p epochs 50
 	@$(IN_VENV) viptt summary out.ipynb
+
+# UCF50=DIR IMAGECLEF=DIR: the paper's own data; without, the study on synthetic data. STUDIES=NAME,NAME: other plans.
+# PLAN=1: say what it takes, and start nothing. SETTINGS="--seeds 1 --epochs 5": options of `viptt study run`.
+# CORES=2: jobs at once, but one on a GPU. PROFILE=slurm GPU=1: on a cluster, see workflow/profiles/slurm/config.yaml.
+CORES ?= 2
+PROFILE ?= default
+PLANS = $(or $(STUDIES),$(if $(UCF50)$(IMAGECLEF),paper,synthetic))
+comma := ,
+paper: $(STAMP)  ## all runs of the study to its tables and the book; PLAN=1: only say what they take (hours to days)
+ifdef PLAN
+	@$(IN_VENV) export OMP_NUM_THREADS=1; set -e; for study in $(subst $(comma), ,$(PLANS)); do \
+	  viptt study estimate $$study $(if $(UCF50),--videos-root "$(UCF50)") $(if $(IMAGECLEF),--scans-root "$(IMAGECLEF)") $(SETTINGS); done
+else
+	@$(IN_VENV) python workflow/run.py --cores $(CORES) --workflow-profile workflow/profiles/$(PROFILE) \
+	  --config studies="$(PLANS)" videos_root="$(UCF50)" scans_root="$(IMAGECLEF)" settings="$(SETTINGS)" $(if $(GPU),gpu=$(GPU))
+endif
+
+recheck: $(STAMP)  ## every table and claim again from the committed predictions, no training (minutes)
+	@$(IN_VENV) viptt recheck $(subst $(comma), ,$(STUDIES))
 
 test: $(STAMP)  ## ruff and the tests (minutes)
 	@$(IN_VENV) ruff check .

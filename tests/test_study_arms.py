@@ -144,6 +144,17 @@ def test_packing_leaves_out_what_did_not_run_and_refuses_runs_of_another_plan(ru
         pack(replace(one.study, digest="another"), tmp_path)
 
 
+def test_baselines_are_tested_on_the_same_folds(runner, tmp_path):
+    one = runner(folds=3, n_pool=0, n_train=0, learning_rates=[], seeds=1, baselines=True)
+    arm = one.run_arm(one.study.arm("random"))
+    baselines = one.run_baselines()
+    for name in ("most frequent class", "PCA + logistic"):
+        tested = baselines.of_arm(name)
+        assert [set(tested.names[row]) for row in tested.tested] == [set(arm.names[row]) for row in arm.tested]
+    assert (baselines.by_seed("PCA + logistic")[0][0] == baselines.labels).mean() > 0.9  # brightness gives it away
+    assert [path.name for path in pack(one.study, tmp_path)] == ["starts.npz", "baselines.npz", "study.json"]
+
+
 def test_arms_that_pretrain_alike_share_it(runner):
     study = runner().study
     keys = {arm.name: pretraining_key(study, arm) for arm in study.arms}

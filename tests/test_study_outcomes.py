@@ -78,6 +78,16 @@ def test_a_damaged_file_is_refused_with_its_name(tmp_path, content):
         read_outcomes(tmp_path / "a.npz")
 
 
+def test_a_file_damaged_inside_is_refused_with_its_name(tmp_path):
+    write_outcomes(tmp_path / "a.npz", make())
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    middle = content.index(b"probabilities.npy") + 40
+    content[middle : middle + 60] = bytes(60)
+    (tmp_path / "a.npz").write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"a\.npz.*no predictions"):
+        read_outcomes(tmp_path / "a.npz")
+
+
 def test_a_file_with_pickled_content_is_not_opened(tmp_path):
     np.savez(tmp_path / "a.npz", meta=np.array({"format": 1}, dtype=object))
     with pytest.raises(DataError, match="no predictions"):

@@ -20,6 +20,7 @@ def add_study_commands(commands, positive) -> None:
     _step(steps, "pretrain", _pretrain, "pretrain for one arm, all its seeds", positive=positive, arms=True)
     _step(steps, "run", _run, "train arms, all seeds and folds; finished runs are found again. To the two arms of "
           "the primary contrast, named together, seeds are added as the rule asks", positive=positive, arms=True)
+    _step(steps, "baselines", _baselines, "predict without a network, where the plan asks for it", positive=positive)
     _step(steps, "evidence", _evidence, "occlusion and Grad-CAM of the arms that the plan names", positive=positive)
     _step(steps, "pack", _pack, "put the predictions of each experiment into one file in results/", positive=positive)
     _step(steps, "tables", _tables, "compute every table from these files", positive=positive)
@@ -129,6 +130,14 @@ def _run(options) -> None:
     for arm in arms:
         outcomes = runner.run_arm(arm)
         print(f"{arm.name}: {len(outcomes.runs)} runs, {outcomes.runs['seconds'].sum():.0f} s of training", flush=True)
+
+
+def _baselines(options) -> None:
+    runner = _runner(options)
+    if runner.study.baselines:
+        print(", ".join(dict.fromkeys(runner.run_baselines().runs["arm"])))
+    else:
+        print(f"Study '{runner.study.name}' asks for no baselines.")
 
 
 def _evidence(options) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from viptt_core import disk
+from viptt_core.baselines import baseline_predictions
 from viptt_core.datasets import load_for
 from viptt_core.engine import Engine
 from viptt_core.env import artifact_root, file_commit
@@ -40,6 +41,11 @@ def study_folder(study: Study) -> Path:
 def arm_file(study: Study, arm: Arm) -> Path:
     """Outcomes of an arm."""
     return study_folder(study) / "arms" / f"{slug(arm.name)}.npz"
+
+
+def baselines_file(study: Study) -> Path:
+    """Outcomes of the baselines."""
+    return study_folder(study) / "baselines.npz"
 
 
 def slug(name: str) -> str:
@@ -175,6 +181,20 @@ class Runner:
                 return
             seeds = min(seeds + rule.more, rule.most)
 
+    def run_baselines(self) -> Outcomes:
+        """What needs no network, on the scans of the first arm's first seed or of all folds, into a file of its own."""
+        arm, parts = self.study.arms[0], []
+        for fold in range(max(1, self.study.folds)):
+            scans = self._scans(arm, 0, fold)
+            split = make_split(self.study.preset_of(arm).splits, scans, stage="finetune", seed=0)
+            predicted = baseline_predictions(scans, split)
+            for name, rows in predicted[predicted["part"] == "test"].groupby("arm", sort=False):
+                run = {"arm": name, "seed": 0, "fold": fold, "n_train": len(split.train), "plan": self.study.digest}
+                parts.append(_outcomes(run, rows, scans.synthetic))
+        outcomes = collect(parts)
+        write_outcomes(baselines_file(self.study), outcomes)
+        return outcomes
+
     def _scans(self, arm: Arm, seed: int, fold: int, *, test: bool = True) -> ClipSet:
         scans, study = self.data.scans(arm), self.study
         if study.folds:
@@ -209,7 +229,7 @@ def _outcome(study: Study, arm: Arm, run: Run, pretrained: Run | None, seed: int
     """A finished run as `Outcomes` of one row."""
     tested = run.predictions[run.predictions["part"] == "test"]
     best = run.history.loc[run.history["val_loss"].idxmin()]
-    row = dict.fromkeys(RUN_COLUMNS) | {
+    row = {
         "arm": arm.name, "seed": seed, "fold": fold, "n_train": int(run.config["split"].split(" ")[0]),
         "learning_rate": float(run.history["learning_rate"].iloc[0]), "epochs": len(run.history),
         "best_epoch": int(run.config["best_epoch"]), "stopped_early": bool(run.config["stopped_early"]),
@@ -226,10 +246,15 @@ def _outcome(study: Study, arm: Arm, run: Run, pretrained: Run | None, seed: int
             "pretrain_accuracy": accuracy(held_out["label"].to_numpy(), predicted_classes(held_out)),
             "pretrain_classes": len(class_names_of(held_out)),
         }  # fmt: skip
+    return _outcomes(row, tested, scans.synthetic)
+
+
+def _outcomes(run: dict, tested: pd.DataFrame, synthetic: bool) -> Outcomes:
+    """Predictions of the test part of one run, see `results.Run.predictions`."""
     names = class_names_of(tested)
     return Outcomes(tested["name"].to_numpy(str), tested["group"].to_numpy(str), tested["label"].to_numpy(np.int64),
-                    tuple(names), pd.DataFrame([row], columns=list(RUN_COLUMNS)),
-                    tested[names].to_numpy(np.float16)[None], scans.synthetic)  # fmt: skip
+                    tuple(names), pd.DataFrame([run], columns=list(RUN_COLUMNS)),
+                    tested[names].to_numpy(np.float16)[None], synthetic)  # fmt: skip
 
 
 def _device(run: Run) -> str:
@@ -247,8 +272,9 @@ def pack(study: Study, folder: Path | None = None) -> list[Path]:
         DataError: no arm has run, or some ran after another plan.
     """
     folder, written, commits, devices = folder or artifact_root() / "results" / study.name, [], set(), set()
-    for experiment, arms in study.experiments().items():
-        parts = [read_outcomes(path) for arm in arms if (path := arm_file(study, arm)).is_file()]
+    files = {name: [arm_file(study, arm) for arm in arms] for name, arms in study.experiments().items()}
+    for experiment, paths in (files | {"baselines": [baselines_file(study)]}).items():
+        parts = [read_outcomes(path) for path in paths if path.is_file()]
         other = {plan for part in parts for plan in part.runs["plan"]} - {study.digest}
         if other:
             what = f"runs of '{experiment}' follow another plan ({', '.join(sorted(other))})."
@@ -257,8 +283,8 @@ def pack(study: Study, folder: Path | None = None) -> list[Path]:
         if parts:
             written.append(folder / f"{experiment}.npz")
             write_outcomes(written[-1], collect(parts))
-            commits |= {commit for part in parts for commit in part.runs["commit"]}
-            devices |= {device for part in parts for device in part.runs["device"]}
+            commits |= {commit for part in parts for commit in part.runs["commit"].dropna()}
+            devices |= {device for part in parts for device in part.runs["device"].dropna()}
     if not written:
         raise DataError("no arm of the study has run.", path=study_folder(study), remedy="Run: make paper")
     plan_file = Path(study.file)

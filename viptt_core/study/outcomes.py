@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,6 +153,6 @@ def read_outcomes(path: Path) -> Outcomes:
             runs = pd.DataFrame(meta["runs"]["data"], columns=meta["runs"]["columns"])
             return Outcomes(file["names"], file["groups"], file["labels"], tuple(meta["class_names"]), runs,
                             file["probabilities"], meta["synthetic"])  # fmt: skip
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         remedy = "Take it from the repository again, or make it: viptt study pack STUDY"
         raise DataError(f"holds no predictions of a study ({error}).", path=path, remedy=remedy) from error

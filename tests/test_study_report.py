@@ -1,0 +1,282 @@
+"""What pages say of a study is computed: numbers, verdicts, and why a part is missing."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_study import (
+    PLAN,
+    PLAN_TABLES,
+    PRIMARY,
+    SEEDS,
+    TABLES,
+    TOO_FEW,
+    bare_results,
+    contrast,
+    evidence,
+    nodule_results,
+    outcomes,
+    study_results,
+    write_plan,
+)
+
+from viptt_core.errors import DataError, SettingError
+from viptt_core.metrics import cohen_kappa
+from viptt_core.study import report, report_tables
+from viptt_core.study.evidence_table import COLUMNS, Evidence, evidence_tables, read_evidence, write_evidence
+from viptt_core.study.outcomes import write_outcomes
+
+
+# --- Opening --------------------------------------------------------------------------------------------------
+def test_results_are_read_and_their_tables_computed(tmp_path, monkeypatch):
+    plan = write_plan(tmp_path, TOO_FEW)
+    write_outcomes(tmp_path / "own" / "one.npz", outcomes(("random", "video")))
+    given = {}
+
+    def make_tables(study, found, maps):
+        given.update(study=study.name, experiments=list(found), maps=maps)
+        return {"arms": pd.DataFrame({"arm": ["random", "video"]})}
+
+    monkeypatch.setattr(report, "make_tables", make_tables)
+    results = report.open_results(plan, folder=tmp_path, arms=" video ;random")
+    assert given == {"study": "own", "experiments": ["one"], "maps": None}
+    assert results.synthetic and results.arms == ("video", "random") and results.evidence is None
+    write_evidence(tmp_path / "own" / "evidence.npz", evidence())
+    assert report.open_results(plan, folder=tmp_path).arms == ("random", "video")
+    assert isinstance(given["maps"], Evidence)
+
+
+def test_without_results_the_error_names_the_command(private_root):
+    with pytest.raises(DataError, match="viptt study run lidc") as error:
+        report.open_results("lidc", folder=private_root)
+    assert error.value.path == private_root / "lidc"
+    with pytest.raises(DataError, match="make paper"):
+        report.open_results("paper", folder=private_root)
+
+
+def test_optional_results_become_sentences(private_root):
+    results = report.open_results("lidc", folder=private_root, optional=True)
+    for show in TABLES:
+        assert "no results of study 'lidc' here. Run viptt study run lidc" in str(show(results)), show.__name__
+    assert not results.synthetic and results.arms == ()
+
+
+def test_a_misspelt_arm_names_the_near_match(tmp_path):
+    with pytest.raises(SettingError, match="Did you mean 'video'"):
+        report.open_results(write_plan(tmp_path, TOO_FEW), arms="vidoe", folder=tmp_path)
+
+
+# --- Verdicts -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("low, high, expected", [(0.01, 0.2, 1), (-0.2, -0.01, -1), (-0.1, 0.1, 0), (0, 0.1, 0),
+                                                 (-0.1, 0, 0), (np.nan, np.nan, None)])  # fmt: skip
+def test_a_verdict_is_the_side_of_zero_on_which_the_interval_lies(low, high, expected):
+    assert report.side(low, high) == expected
+
+
+def test_the_primary_verdict_says_helps_hurts_or_neither():
+    for difference, word in ((0.3, "helps"), (-0.3, "hurts"), (0.05, "cannot be told apart")):
+        rows = pd.DataFrame([contrast("other", "video-unfrozen", "random", 0.9),
+                             contrast("primary", "video-unfrozen", "image-unfrozen", difference)])  # fmt: skip
+        text = str(report.verdict(study_results(tables={"contrasts": rows})))
+        assert word in text and f"{difference:+.2f} ({difference - 0.1:+.2f} to {difference + 0.1:+.2f})" in text
+        assert "image-unfrozen" in text and f"{SEEDS} seeds" in text and "+0.90" not in text
+        assert text.endswith(report.SYNTHETIC)
+
+
+def test_a_verdict_that_the_correction_takes_back_says_so():
+    text = str(report.verdict(study_results(), "rare classes"))
+    assert "hurts" in text and "p 0.2 after Holm" in text and "not after correcting" in text
+
+
+def test_the_primary_verdict_is_by_the_measure_of_the_plan():
+    rows = pd.DataFrame([contrast("rare", "video-unfrozen", "image-unfrozen", 0.3, measure="rare recall")])
+    assert "not a part" in str(report.verdict(study_results(tables={"contrasts": rows})))
+
+
+# --- Scores ---------------------------------------------------------------------------------------------------
+def test_scores_by_seed_are_those_of_the_predictions():
+    results = study_results()
+    made = results.outcomes["primary"]
+    scores = results.scores("image-unfrozen")
+    row = 1 * SEEDS + 2  # third seed of the second arm
+    assert list(scores.index) == [0, 1, 2, 3]
+    assert scores[2] == pytest.approx(cohen_kappa(made.labels, made.predicted[row]))
+    right = made.predicted[row] == made.labels
+    recalls = [right[made.labels == k].mean() for k in (2, 3, 4)]  # the rare classes
+    assert results.scores("image-unfrozen", "rare recall")[2] == pytest.approx(np.mean(recalls))
+    assert results.scores("video, 75 scans").empty
+
+
+# --- Tables ---------------------------------------------------------------------------------------------------
+def test_every_table_says_that_the_data_are_synthetic():
+    results = study_results()
+    for show in TABLES:
+        shown = show(results)
+        if shown.table is not None and show not in (report_tables.power_table, report_tables.cost_table):
+            assert report.SYNTHETIC in shown.text, show.__name__
+    assert report.SYNTHETIC not in str(report_tables.replication_table(nodule_results()))
+
+
+def test_every_table_of_a_study_that_lacks_the_part_is_a_sentence():
+    for show in TABLES:
+        shown = show(bare_results())
+        assert shown.table is None and "not a part of study 'own', or not run yet." in shown.text, show.__name__
+
+
+def test_tables_are_html_with_a_caption_and_escaped_words():
+    page = report.ResultTable("a < b\nc", pd.DataFrame({"x": ["<b>"]}), "c & d")._repr_mimebundle_()["text/html"]
+    assert "c &amp; d</caption>" in page and "&lt;b&gt;" in page and "<p>a &lt; b<br>c</p>" in page
+    wide = report.ResultTable("", pd.DataFrame({"x": ["a b", "a " * 40]}))._repr_mimebundle_()["text/html"]
+    assert wide.count('nowrap">a b</td>') == 1 and wide.count('<td style="min-width') == 1
+    assert report.ResultTable("alone")._repr_mimebundle_() == {"text/plain": "alone", "text/html": "<p>alone</p>"}
+
+
+def test_cells_hold_the_value_with_its_interval():
+    unknown = [np.nan, np.nan]
+    rows = pd.DataFrame({"x": [0.354, np.nan, 0.5], "x_low": [0.301, *unknown], "x_high": [0.409, *unknown]})
+    assert report.interval_cells(rows, "x") == ["0.35 (0.30 to 0.41)", "", "0.50"]
+    plain = rows.rename(columns={"x_low": "low", "x_high": "high"})
+    assert report.interval_cells(plain, "x", prefix=False, signed=True)[0] == "+0.35 (+0.30 to +0.41)"
+    assert report.with_interval(-0.001, -0.004, 0.2, signed=True) == "+0.00 (+0.00 to +0.20)"
+    assert [report.p_text(p) for p in (0.0004, 0.0123, np.nan)] == ["< 0.001", "0.012", ""]
+
+
+def test_the_plan_table_holds_what_sets_arms_apart_seeds_and_the_rules():
+    results = study_results()
+    table = report_tables.plan_table(results).table.set_index("arm")
+    assert table.loc["video, 75 scans", "what sets it apart"] == "scans: 75, extra steps"
+    assert table.loc["video-unfrozen", "what sets it apart"] == "no class weights"
+    assert tuple(table.loc["video-unfrozen", ["seeds planned", "seeds run"]]) == (SEEDS, SEEDS)
+    assert table.loc["video, 75 scans", "seeds run"] == 0 and len(table) == len(results.plan.arms) > len(PLAN["arms"])
+    text = report_tables.plan_table(results).text
+    assert "no wider than 0.1" in text and "0.001, 0.003" in text and "another plan" not in text
+    assert "another plan" in report_tables.plan_table(dataclasses.replace(results, record={"plan": "x"})).text
+
+
+def test_the_plan_is_shown_before_there_are_results():
+    for show in PLAN_TABLES:
+        assert show(bare_results(run=False)).table is not None
+
+
+def test_endings_count_the_runs_that_the_limit_cut_off():
+    shown = report_tables.endings_table(study_results())
+    assert f"1 of {3 * SEEDS} runs were ended by the epoch limit" in shown.text
+    assert shown.table.set_index("arm").loc["random", "runs"] == SEEDS
+
+
+def test_contrasts_are_chosen_by_family_or_measure():
+    results = study_results()
+    rare = report_tables.contrasts_table(results, measure="rare recall").table
+    assert list(rare["family"]) == ["rare classes"] and list(rare["the first is"]) == ["worse"]
+    two = report_tables.contrasts_table(results, "primary", "label efficiency", "not there").table
+    assert list(two["the first is"]) == ["cannot be told apart", "better"]
+    assert two["contrast"].iloc[1].count("against") == 3
+    assert len(report_tables.contrasts_table(results).table) == 4
+
+
+def test_no_share_of_a_gap_whose_interval_includes_zero():
+    results = study_results()
+    assert list(report_tables.attribution_table(results).table["share of the gap"]) == ["100 %"] * 4
+    results.tables["attribution"]["percent"] = np.nan
+    shown = report_tables.attribution_table(results)
+    assert set(shown.table["share of the gap"]) == {""} and "No shares" in shown.text
+
+
+def test_published_results_stand_beside_the_nodules_only_and_are_called_not_comparable():
+    shown = report_tables.replication_table(nodule_results())
+    table = shown.table.set_index("arm")
+    assert list(table.index[-3:]) == [f"{name} (published)" for name, _, _ in report_tables.PUBLISHED_NODULES]
+    assert table.loc["ResNet-18 + ACS (published)", ["accuracy", "AUC", "kappa"]].tolist() == ["0.847", "0.873", ""]
+    assert table.loc["diameter alone", "AUC"] == "0.60 (0.50 to 0.70)"
+    assert report_tables.NOT_ONE_TO_ONE in shown.text
+    assert "published" not in str(report_tables.replication_table(study_results())).lower()
+
+
+def test_scores_are_of_the_primary_experiment_unless_others_are_named():
+    results = study_results()
+    assert list(report_tables.arms_table(results).table["arm"]) == list(PRIMARY)
+    named = report_tables.arms_table(results, "efficiency", "not there").table
+    assert list(named["arm"]) == ["image, 75 scans", "video, 75 scans"]
+    assert "not run yet" in str(report_tables.arms_table(results, "not there"))
+
+
+def test_classes_are_grouped_with_the_arms_in_their_order():
+    table = report_tables.per_class_table(study_results()).table
+    assert list(table["arm"][:3]) == list(PRIMARY) and table["class"].nunique() == 5
+    assert list(table["class"][:4]) == ["Infiltrative"] * 3 + ["Focal"]
+
+
+# --- Evidence -------------------------------------------------------------------------------------------------
+def test_evidence_comes_back_as_it_was_written(tmp_path):
+    made = evidence()
+    write_evidence(tmp_path / "x" / "evidence.npz", made)
+    read = read_evidence(tmp_path / "x" / "evidence.npz")
+    assert read.arms == made.arms and read.class_names == made.class_names and read.synthetic is True
+    for name in ("names", "labels", "findings", "shown", "clips"):
+        assert np.array_equal(getattr(read, name), getattr(made, name)), name
+    for name in ("slice_importance", "grad_cam", "predicted"):
+        for arm in made.arms:
+            assert np.array_equal(getattr(read, name)[arm], getattr(made, name)[arm]), name
+    assert read.grad_cam["video"].dtype == np.uint8 and read.slice_importance["video"].dtype == np.float16
+
+
+def test_damaged_or_foreign_evidence_is_named(tmp_path):
+    path = tmp_path / "evidence.npz"
+    write_evidence(path, evidence())
+    whole = path.read_bytes()
+    spoilt = whole[: len(whole) // 2] + bytes(64) + whole[len(whole) // 2 + 64 :]
+    for content in (b"", b"PK\x03\x04 cut off", whole[:-100], spoilt):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"evidence\.npz"):
+            read_evidence(path)
+    np.savez_compressed(path, meta=np.array(json.dumps({"format": 99})))
+    with pytest.raises(DataError, match="format 99"):
+        read_evidence(path)
+
+
+def test_evidence_that_does_not_fit_is_refused():
+    made = evidence()
+    with pytest.raises(SettingError, match="do not fit"):
+        dataclasses.replace(made, predicted={"video": made.predicted["video"]})
+    with pytest.raises(SettingError, match="do not fit"):
+        dataclasses.replace(made, clips=made.clips[:, :-1])
+
+
+def test_maps_on_the_finding_beat_chance_and_others_do_not():
+    table = evidence_tables(evidence())
+    assert list(table.columns) == COLUMNS and len(table) == 8
+    video = table[table["arm"] == "video"]
+    assert (video["gain_low"] > 0).all() and (video.loc[video["measure"] == "pointing", "observed"] == 1).all()
+    assert (table.loc[table["arm"] == "untrained", "gain_low"] <= 0).all()
+    assert (table["clips"] == 20).all()
+
+
+def test_grad_cam_may_miss_by_half_a_cell_of_its_layer():
+    made = evidence()
+    missed = {arm: np.roll(maps, 2, axis=2) for arm, maps in made.grad_cam.items()}  # 2 voxels are 4 pixels here
+    table = evidence_tables(dataclasses.replace(made, grad_cam=missed)).set_index(["arm", "map", "measure"])
+    # A roll takes a few beyond the other border.
+    assert table.loc[("video", "Grad-CAM", "pointing"), "observed"] > 0.6
+    assert table.loc[("video", "Grad-CAM", "mass"), "observed"] < 0.1
+
+
+def test_chance_is_the_finding_of_others_of_the_same_class():
+    made = evidence()
+    rng = np.random.default_rng(3)
+    findings, place = np.zeros_like(made.findings), made.labels % 8
+    findings[np.arange(20), place, 2, 2] = True  # each class has its slice
+    maps = {arm: np.where(findings, 200, rng.integers(0, 9, findings.shape)).astype(np.uint8) for arm in made.arms}
+    importance = {arm: one.max(axis=(2, 3)).astype(np.float16) for arm, one in maps.items()}
+    table = evidence_tables(dataclasses.replace(made, findings=findings, grad_cam=maps, slice_importance=importance))
+    pointing = table[(table["map"] == "occlusion") & (table["measure"] == "pointing")]
+    assert (pointing["observed"] == 1).all() and (pointing["chance"] == 1).all() and (pointing["gain"] == 0).all()
+
+
+def test_neither_tables_nor_figures_need_torch():
+    code = ("import sys, viptt_core.study.report_tables, viptt_core.figures_per_class, viptt_core.pointing; "
+            "sys.exit('torch' in sys.modules)")  # fmt: skip
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

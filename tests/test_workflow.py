@@ -1,0 +1,284 @@
+"""The graph of all runs: what is in it, what a failure or a crash costs; and what a study will take."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from planted import write_sound_scans, write_video
+
+from viptt_core.constants import UCF_CLASSES
+from viptt_core.engine import Engine
+from viptt_core.errors import DataError, SettingError
+from viptt_core.study.arms import arm_file, pretraining_key
+from viptt_core.study.estimate import estimate
+from viptt_core.study.plan import load_study
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+TINY = "--preset study --seeds 1 --epochs 1 --pretrain-epochs 1 --device cpu"
+PLAN = """
+about = "A plan of five arms"
+preset = "study"
+seeds = 1
+[scans]
+dataset = "phantom"
+[videos]
+dataset = "actions"
+[primary]
+arm = "video"
+baseline = "image"
+"""
+ARMS = {"image": "image", "video": "video", "video, GRU": "video", "random": "random", "it's broken": "random"}
+# Stands in for viptt: keeps what it was asked for, writes what `study run` would, fails for arms that are broken.
+VIPTT = """
+import os, re, sys
+from pathlib import Path
+step, arms = sys.argv[2], [word for word in sys.argv[4:] if not word.startswith("-")]
+with open(os.environ["CALLS"], "a") as calls:
+    print(os.environ["OMP_NUM_THREADS"], *sys.argv[2:], sep="|", file=calls)
+if "it's broken" in arms and not Path(os.environ["CALLS"] + ".mended").exists():
+    sys.exit("this arm is broken")
+for arm in arms if step == "run" else ():
+    name = re.sub("[^a-z0-9]+", "-", arm.lower())
+    Path(f"runs/studies/small/arms/{name}.npz").write_text("predictions")
+"""
+
+
+@pytest.fixture(autouse=True)
+def _needs_snakemake():
+    pytest.importorskip("snakemake")
+
+
+def workflow(*arguments, **settings):
+    """Run the graph; settings are Snakemake's config."""
+    return subprocess.run(workflow_command(*arguments, **settings), capture_output=True, text=True, timeout=900)
+
+
+def workflow_command(*arguments, **settings):
+    config = [f"{name}={value}" for name, value in ({"notebooks": "", "gpu": 0} | settings).items()]
+    return [sys.executable, str(CHECKOUT / "workflow" / "run.py"), *arguments, "--cores", "2", "--config", *config]
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Settings of a small plan whose steps are done by a stand-in, and a reader of what it was asked for."""
+    arms = "".join(f'[[arms]]\nname = "{name}"\nexperiment = "e"\nstart = "{start}"\n'
+                   + ('temporal = "gru"\n' if "GRU" in name else "") for name, start in ARMS.items())  # fmt: skip
+    (tmp_path / "small.toml").write_text(PLAN + arms)
+    (tmp_path / "viptt.py").write_text(VIPTT)
+    calls = tmp_path / "calls"
+    monkeypatch.setenv("CALLS", str(calls))
+
+    def asked():
+        lines = calls.read_text().splitlines()
+        calls.write_text("")
+        return [line.split("|") for line in lines]
+
+    settings = {"studies": tmp_path / "small.toml", "viptt": f"{sys.executable} {tmp_path / 'viptt.py'}"}
+    return settings, asked, calls.with_name("calls.mended")
+
+
+# --- What is in it ------------------------------------------------------------------------------------
+
+
+def jobs_of(text):
+    """Jobs a rule, as a dry run lists them."""
+    table = text.split("Job stats:")[1].split("\n\n")[0]
+    return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", table, flags=re.M)}
+
+
+def test_the_graph_has_a_job_an_arm_and_one_a_shared_pretraining():
+    study = load_study("synthetic")
+    done = workflow("-n", studies="synthetic", settings="--epochs 3")
+    assert done.returncode == 0, done.stderr
+    text = done.stdout + done.stderr
+    keys = {pretraining_key(study, arm) for arm in study.arms} - {""}
+    expected = {"all": 1, "book": 1, "data": 1, "evidence": 1, "ledger": 1, "pretrain": len(keys),
+                "primary_synthetic": 1, "run": len(study.arms) - 2, "tables": 1}  # fmt: skip
+    assert jobs_of(text) == expected | {"total": sum(expected.values())}
+    outputs = {name.strip() for line in re.findall(r"output: (.*arms/.*)", text) for name in line.split(",")}
+    root = Path(os.environ["VIPTT_ROOT"])
+    assert {(root / name).resolve() for name in outputs} == {arm_file(study, arm) for arm in study.arms}
+    assert "viptt study run synthetic video-unfrozen-rotation image-unfrozen-rotation --epochs 3" in text
+
+
+@pytest.mark.parametrize("profile", ["default", "slurm"])
+def test_real_sets_run_the_papers_plan_under_either_profile(tmp_path, profile):
+    (tmp_path / "my scans").mkdir()
+    chosen = "--workflow-profile", str(CHECKOUT / "workflow" / "profiles" / profile)
+    done = workflow("ledger", "-n", *chosen, scans_root=tmp_path / "my scans", videos_root=tmp_path)
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    assert jobs_of(text) == {"data": 1, "ledger": 1, "pretrain": 4, "primary_paper": 1, "run": 2, "tables": 1,
+                             "total": 10}  # fmt: skip
+    assert f"viptt study data paper --videos-root {tmp_path} --scans-root '{tmp_path / 'my scans'}'" in text
+
+
+def test_a_missing_folder_is_told_before_anything_starts(tmp_path):
+    done = workflow("-n", scans_root=tmp_path)
+    assert done.returncode == 1
+    assert "needs the folder of its videos (ucf50). Give both: make paper UCF50=DIR" in done.stdout + done.stderr
+
+
+def test_make_plan_starts_nothing():
+    def make(*arguments):
+        return subprocess.run(["make", "-n", "-o", ".venv/.installed", *arguments], cwd=CHECKOUT, capture_output=True,
+                              text=True, check=True).stdout  # fmt: skip
+
+    planned = make("paper", "UCF50=/a b", "IMAGECLEF=/c", "PLAN=1", "SETTINGS=--seeds 1")
+    assert "for study in paper;" in planned and "run.py" not in planned
+    assert 'viptt study estimate $study --videos-root "/a b" --scans-root "/c" --seeds 1' in planned
+    assert 'run.py --cores 3' in make("paper", "CORES=3") and 'studies="synthetic"' in make("paper")
+    assert "viptt recheck synthetic paper" in make("recheck", "STUDIES=synthetic,paper")
+
+
+# --- How it runs ---------------------------------------------------------------------------------------
+
+
+def test_an_arm_that_fails_keeps_the_others_and_is_all_that_is_repeated(small, private_root):
+    settings, asked, mended = small
+    first = workflow("ledger", **settings)
+    text = first.stdout + first.stderr
+    assert first.returncode == 1 and "this arm is broken" in text
+    calls = asked()
+    plan = str(settings["studies"])
+    assert calls[0] == ["2", "data", plan]  # decoding takes all cores
+    assert all(call[0] == "1" for call in calls[1:])  # all else a thread a job
+    wanted = Counter({("data",): 1, ("pretrain", "image"): 1, ("pretrain", "video"): 1, ("pretrain", "video, GRU"): 1,
+                      ("run", "video", "image"): 1, ("run", "video, GRU"): 1, ("run", "random"): 1,
+                      ("run", "it's broken"): 1})  # fmt: skip
+    order = [(call[1], *call[3:]) for call in calls]
+    assert Counter(order) == wanted  # and no tables: an arm is missing
+    for name in ("image", "video"):
+        assert order.index(("pretrain", name)) < order.index(("run", "video", "image"))
+    assert order.index(("pretrain", "video, GRU")) < order.index(("run", "video, GRU"))
+
+    mended.touch()
+    again = workflow("ledger", **settings)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert [call[1] for call in asked()] == ["run", "pack", "tables", "ledger"]
+    assert not (private_root / "results").exists()  # no result decides what is run
+
+    settings |= {"settings": "--epochs 2"}  # other settings: everything anew
+    assert workflow("ledger", **settings).returncode == 0
+    assert len(asked()) == len(calls) + 3
+
+
+def test_two_runs_do_not_meet_in_one_folder(private_root):
+    (private_root / "runs").mkdir(parents=True)
+    with FileLock(private_root / "runs" / ".workflow.lock"):
+        done = workflow("-n", studies="synthetic")
+    assert done.returncode == 1 and "another run of the workflow is at work here" in done.stderr
+    assert workflow("ledger", "-n", "-q", studies="synthetic").returncode == 0
+
+
+def write_true_layouts(root):
+    """A small UCF50 and a small ImageCLEF; returns their folders by setting."""
+    for seed, (name, group) in enumerate((name, group) for name in UCF_CLASSES for group in range(1, 6)):
+        write_video(root / "UCF50" / name / f"v_{name}_g{group:02d}_c01.avi", seed, frames=46)
+    write_sound_scans(root / "ImageCLEF", 40, masks=("masks1", "masks2"))
+    return {"videos_root": root / "UCF50", "scans_root": root / "ImageCLEF"}
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_repeats_no_finished_run(tmp_path, private_root):
+    settings = write_true_layouts(tmp_path) | {"settings": TINY}
+
+    def finished():
+        return {path: path.stat().st_mtime_ns for path in private_root.glob("runs/*/provenance.json")}
+
+    killed = subprocess.Popen(workflow_command("ledger", **settings), start_new_session=True,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    while len(finished()) < 3 and killed.poll() is None:
+        time.sleep(0.2)
+    os.killpg(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    before = finished()
+    done = workflow("ledger", **settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = finished()
+    assert len(before) < len(after) and before.items() <= after.items()
+    study = load_study("paper")
+    assert all((private_root / "runs/studies/paper/arms" / arm_file(study, arm).name).is_file() for arm in study.arms)
+    assert {path.name for path in (private_root / "results" / "paper").glob("*.npz")} == {
+        f"{name}.npz" for name in study.experiments()
+    }  # fmt: skip
+    once_more = workflow("ledger", **settings)
+    assert "Nothing to be done" in once_more.stdout + once_more.stderr and finished() == after
+
+
+# --- What it will take ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Step costs without measuring: a second a step, nothing else."""
+    from viptt_core.study.step_cost import Cost
+
+    asked = []
+
+    def measure(preset, stage, *, classes, stills, engine):
+        asked.append((preset.name, stage.freeze_backbone, classes, stills))
+        return Cost(step=1.0, predict=0.0, features=0.0, feature_bytes=0, weight_bytes=10**9, memory_mb=2000.0)
+
+    monkeypatch.setattr("viptt_core.study.estimate.measure", measure)
+    return asked
+
+
+def test_an_estimate_counts_runs_steps_disk_and_hours(measured, private_root, tmp_path):
+    arms = {"random": "", "image": "", "video": "", "by clip": 'videos = "split by clip"\nrate_of = "video"'}
+    plan = PLAN.replace("[scans]", "learning_rates = [0.1, 0.2]\nn_pool = 100\n[scans]")
+    (tmp_path / "p.toml").write_text(plan + "".join(
+        f'[[arms]]\nname = "{name}"\nexperiment = "e"\nstart = "{"video" if extra else name}"\nseeds = 2\n{extra}\n'
+        for name, extra in arms.items()))  # fmt: skip
+    study = load_study(str(tmp_path / "p.toml"))
+    study = replace(study, scans={"dataset": "phantom", "n": 150}, videos={"dataset": "actions", "n": 250})
+    found, preset = estimate(study), study.preset_of(study.arms[0])
+    table = found.table.set_index("stage")
+    # 2 seeds and a pilot of videos as they are, 2 seeds split by clip, whose rate is another arm's.
+    assert table.loc["pretraining, study: small trained, lstm", "runs"] == 5
+    assert table.loc["pretraining, stills, study: small trained, lstm", "runs"] == 3
+    # 4 arms of 2 seeds, and 2 rates for each of the 3 arms that find their own; 80 scans train, 20 validate.
+    finetuned = table.loc[[name for name in table.index if name.startswith("fine-tuning")]]
+    assert finetuned["runs"].sum() == 14 and (finetuned["steps a run"] == preset.finetune.epochs * 10).all()
+    steps = 14 * preset.finetune.epochs * 10 + 8 * preset.pretrain.epochs * 19  # 150 of 250 videos train
+    assert found.hours == pytest.approx(steps / 3600, rel=0.01)
+    clips = (150 + 250) * preset.frames * preset.size**2
+    assert found.clips_gb == clips / 1e9 and found.disk_gb == pytest.approx(22 + clips / 1e9)  # 22 runs of a GB
+    assert len(measured) == len(table) and "nothing was started" in str(found)
+    assert not private_root.exists()
+
+
+def test_an_estimate_measures_real_steps_and_leaves_nothing(private_root, tmp_path):
+    study = load_study("synthetic", learning_rates=())
+    study = replace(study, arms=(study.arm("image"),))
+    found = estimate(study, Engine(device="cpu"))
+    assert (found.table["seconds a step"] > 0).all() and (found.table["memory GB"] > 0.1).all()
+    frozen = found.table.set_index("stage").loc["fine-tuning, study: small frozen, lstm"]
+    grid, runs = study.preset_of(study.arm("image")), frozen["runs"]
+    features = (study.n_train + study.scans["n"] - study.n_pool) * grid.frames * 96 * 4 * runs
+    assert frozen["disk GB"] * 1e9 > features  # a frozen backbone's features are cached, those of each run
+    assert not private_root.exists() and not (tmp_path / "cache").exists()
+
+
+def test_an_estimate_checks_real_sets_first(measured, tmp_path):
+    settings = write_true_layouts(tmp_path)
+    study = load_study("paper")
+    with pytest.raises(SettingError, match="needs a folder"):
+        estimate(study)
+    sets = {"scans": study.scans | {"root": str(settings["scans_root"])},
+            "videos": study.videos | {"root": str(settings["videos_root"])}}  # fmt: skip
+    study = replace(study, **sets)
+    text = str(estimate(study))
+    assert "imageclef: 40 scans, 5 classes, 40 groups" in text and "ucf50: 50 videos, 10 classes" in text
+    assert "ImageNet weights of vgg16 (IMAGENET1K_FEATURES) are not here" in text
+    (settings["scans_root"] / "TRN_0003.nii.gz").unlink()
+    with pytest.raises(DataError, match="TRN_0003"):
+        estimate(study)

@@ -1,0 +1,114 @@
+"""Everything a page shows of the studies, computed again from the committed predictions: no training, no torch."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from pathlib import Path
+
+from viptt_core.env import artifact_root
+from viptt_core.errors import DataError, ViPTTError, check_choice
+from viptt_core.study.committed import RECORD, Committed, read_committed
+from viptt_core.study.evidence_table import Evidence, read_evidence
+from viptt_core.study.ledger import PAGE, ledger_text
+from viptt_core.study.outcomes import Outcomes, read_outcomes
+from viptt_core.study.plan import Study
+from viptt_core.study.tables import TABLES, compare_tables, make_tables, write_tables
+
+MOST_BYTES = 10_000_000  # of all predictions together: they are in the repository
+EVIDENCE = "evidence"
+
+
+def recheck(studies: list[str] | None = None, root: Path | None = None) -> list[str]:
+    """Compute tables and ledger again and compare with what is committed; prints what it looks at.
+
+    Args:
+        studies: Names below `results/`; None takes all that have a record.
+        root: Of the repository.
+
+    Returns:
+        The differences in words; none if all is identical.
+
+    Raises:
+        SettingError: a study has no results.
+    """
+    root = root or artifact_root()
+    known = sorted(path.parent.name for path in (root / "results").glob(f"*/{RECORD}"))
+    for name in studies or ():
+        check_choice("study with results", name, known)
+    differences = _sizes(root)
+    for name in studies or known:
+        try:
+            differences += _study(read_committed(name, root))
+        except ViPTTError as error:
+            differences.append(f"{name}: {error}")
+    return differences + _page(root)
+
+
+def write_study(study: Study, root: Path | None = None) -> list[Path]:
+    """Write the tables of a study beside its predictions in `results/`; returns their paths.
+
+    Args:
+        study: The plan.
+        root: Of the repository.
+
+    Raises:
+        DataError: there are no predictions, or they are damaged.
+        StorageError: a table cannot be written.
+    """
+    folder = (root or artifact_root()) / "results" / study.name
+    outcomes, evidence = _read(folder)
+    if not outcomes:
+        raise DataError("holds no predictions.", path=folder, remedy=f"Run: viptt study pack {study.name}")
+    return write_tables(folder, make_tables(study, outcomes, evidence))
+
+
+def _read(folder: Path) -> tuple[dict[str, Outcomes], Evidence | None]:
+    """Predictions by experiment, and the maps if there are any."""
+    files = {path.stem: path for path in sorted(folder.glob("*.npz"))}
+    evidence = files.pop(EVIDENCE, None)
+    return ({stem: read_outcomes(path) for stem, path in files.items()},
+            None if evidence is None else read_evidence(evidence))  # fmt: skip
+
+
+def _sizes(root: Path) -> list[str]:
+    size = sum(path.stat().st_size for path in (root / "results").rglob("*.npz"))
+    print(f"predictions: {size / 1e6:.1f} MB of at most {MOST_BYTES / 1e6:.0f} MB", flush=True)
+    return [f"results/: the .npz files are larger than {MOST_BYTES / 1e6:.0f} MB"] if size > MOST_BYTES else []
+
+
+def _study(committed: Committed) -> list[str]:
+    """Differences of a study: its plan, the plan of each run, and every table."""
+    study, name = committed.study, committed.study.name
+    differences = []
+    if not committed.follows_plan:
+        differences.append(f"{name}: {RECORD} is of plan {committed.record.get('plan')}, "
+                           f"{committed.plan_file} is {study.digest}")  # fmt: skip
+    outcomes, evidence = _read(committed.folder)
+    for stem, experiment in outcomes.items():
+        planned = experiment.runs["arm"].isin([arm.name for arm in study.arms])  # baselines are no arms
+        if set(experiment.runs["plan"][planned]) - {study.digest}:
+            differences.append(f"{name}: {stem}.npz holds runs of another plan than {study.digest}")
+    print(f"{name}: computing the tables from {len(outcomes)} files", flush=True)
+    tables = make_tables(study, outcomes, evidence)
+    for table, rows in tables.items():
+        found = compare_tables(committed.folder, {table: rows})
+        print(f"{name}: {table} {'differs' if found else 'identical'}", flush=True)
+        differences += [f"{name}: {difference}" for difference in found]
+    surplus = [table for table in TABLES if table not in tables and (committed.folder / f"{table}.csv").is_file()]
+    return differences + [f"{name}: {table}.csv follows from no predictions" for table in surplus]
+
+
+def _page(root: Path) -> list[str]:
+    """Where the ledger differs from what would be written now: its first line that does."""
+    path = root / PAGE
+    try:
+        there = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        now = ledger_text(root).splitlines()
+    except ViPTTError as error:
+        return [f"{PAGE.as_posix()}: {error}"]
+    for number, (old, new) in enumerate(zip_longest(there, now), 1):
+        if old != new:
+            print(f"{PAGE.as_posix()}: differs", flush=True)
+            return [f"{PAGE.as_posix()}: line {number} is {old!r}, computed {new!r}"]
+    print(f"{PAGE.as_posix()}: identical", flush=True)
+    return []

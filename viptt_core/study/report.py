@@ -1,0 +1,240 @@
+"""The results of a study as pages show them: read from the committed predictions, never trained for.
+
+A part that a study lacks, or whose runs are not there yet, becomes a sentence that says so: a page fits any study.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from viptt_core.constants import TB_RARE_CLASSES
+from viptt_core.env import artifact_root
+from viptt_core.errors import DataError
+from viptt_core.metrics import cohen_kappa, per_class
+from viptt_core.study import ledger
+from viptt_core.study.committed import RECORD, read_committed
+from viptt_core.study.evidence_table import Evidence, read_evidence
+from viptt_core.study.outcomes import Outcomes, read_outcomes
+from viptt_core.study.plan import Study, load_study
+from viptt_core.study.tables import make_tables
+
+VERDICTS = {1: "better", -1: "worse", 0: "cannot be told apart", None: "no interval"}
+EVIDENCE_FILE = "evidence.npz"
+SYNTHETIC = "Synthetic data: says nothing about patients."
+INTERVAL = "Intervals (95 %) cover training seed and test cases; with one seed, test cases alone."
+LONG = 60  # characters of a cell that may be broken into lines
+SEPARATOR = ";"  # names of arms hold commas
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """A table with a caption and sentences below it; or the sentences alone."""
+
+    text: str
+    table: pd.DataFrame | None = None
+    caption: str = ""
+
+    def __str__(self) -> str:
+        table = "" if self.table is None else self.table.to_string(index=False)
+        return "\n".join(filter(None, (self.caption, table, self.text)))
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        page = ""
+        if self.table is not None:
+            page = self.table.to_html(index=False, border=0, classes="table", na_rep="")
+            caption = f'<caption style="caption-side:top;text-align:left">{html.escape(self.caption)}</caption>'
+            page = re.sub("<td>([^<]*)</td>", _unbroken, page.replace("<thead>", f"{caption}<thead>", 1))
+            page = f'<div style="overflow-x:auto">{page}</div>'
+        text = html.escape(self.text).replace("\n", "<br>")
+        return {"text/plain": str(self), "text/html": f"{page}<p>{text}</p>"}
+
+
+def _unbroken(cell: re.Match) -> str:
+    """A table's cell that a narrow screen does not break into a word a line: the table scrolls instead."""
+    style = "min-width:24em" if len(cell[1]) > LONG else "white-space:nowrap"
+    return f'<td style="{style}">{cell[1]}</td>'
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """A plan and what came of it.
+
+    Attributes:
+        plan: See `plan.Study`.
+        outcomes: By experiment, as far as it was run; empty where nothing was.
+        tables: See `tables.make_tables`.
+        record: What `study.json` says: plan, commit, machine.
+        evidence: Maps, where they were made.
+        shown: Arms that the pictures of single classes show; empty: those of the primary experiment.
+    """
+
+    plan: Study
+    outcomes: dict[str, Outcomes]
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    record: dict = field(default_factory=dict)
+    evidence: Evidence | None = None
+    shown: tuple[str, ...] = ()
+
+    @property
+    def synthetic(self) -> bool:
+        return any(outcomes.synthetic for outcomes in self.outcomes.values())
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms to show by class."""
+        if self.shown:
+            return self.shown
+        run = set(self.rows("arms").get("arm", ()))
+        experiment = self.plan.arm(self.plan.primary.arm).experiment
+        return tuple(arm.name for arm in self.plan.experiments()[experiment] if arm.name in run)
+
+    def rows(self, table: str) -> pd.DataFrame:
+        """A table; empty where the study has none."""
+        return self.tables.get(table, pd.DataFrame())
+
+    def contrasts(self, *names: str, measure: str = "") -> pd.DataFrame:
+        """Rows of the contrasts of families, chosen by their names or their measure; all without either."""
+        rows = self.rows("contrasts")
+        if rows.empty:
+            return rows
+        rows = rows[rows["family"].isin(names)] if names else rows
+        return rows[rows["measure"] == measure] if measure else rows
+
+    def scores(self, arm: str, measure: str = "kappa") -> pd.Series:
+        """Score of an arm on the test cases by seed; empty where it was not run."""
+        outcomes = self.outcomes.get(self.plan.arm(arm).experiment)
+        if outcomes is None or not (outcomes.runs["arm"] == arm).any():
+            return pd.Series(dtype=float)
+        seeds = sorted(outcomes.runs.loc[outcomes.runs["arm"] == arm, "seed"].unique())
+        values = [_score(measure, outcomes.labels[tested], classes[tested], outcomes.class_names)
+                  for classes in outcomes.by_seed(arm)[0] for tested in [classes >= 0]]  # fmt: skip
+        return pd.Series(values, index=seeds)
+
+    def absent(self, what: str) -> ResultTable:
+        """The sentence in place of a part that is not there."""
+        if not self.outcomes:
+            return ResultTable(f"{what}: no results of study '{self.plan.name}' here. {_how_to_run(self.plan.name)}")
+        return ResultTable(f"{what}: not a part of study '{self.plan.name}', or not run yet.")
+
+    def footer(self, *sentences: str) -> str:
+        return " ".join([*filter(None, sentences), *([SYNTHETIC] if self.synthetic else [])])
+
+
+def open_results(study: str, *, arms: str = "", folder: str = "", optional: bool = False) -> StudyResults:
+    """Read the committed predictions of a study and compute its tables from them.
+
+    Args:
+        study: Name of a plan, or the path of one, see `plan.load_study`.
+        arms: Those that the pictures of single classes show, separated by SEPARATOR.
+        folder: Holds a folder a study; empty: `results` of the artifact's root, or of the checkout.
+        optional: Without results return none: every part then is a sentence. Otherwise that is an error.
+
+    Raises:
+        SettingError: no such plan or arm.
+        DataError: nothing was run yet, or a file is damaged.
+    """
+    plan = load_study(study)
+    shown = tuple(filter(None, (name.strip() for name in arms.split(SEPARATOR))))
+    for name in shown:
+        plan.arm(name)
+    roots = [Path(folder)] if folder else [root / "results" for root in (artifact_root(), _checkout())]
+    lies = next((root / plan.name for root in roots if any((root / plan.name).glob("*.npz"))), roots[0] / plan.name)
+    files = {name: lies / f"{name}.npz" for name in plan.experiments()}
+    outcomes = {name: read_outcomes(path) for name, path in files.items() if path.is_file()}
+    if not outcomes:
+        if optional:
+            return StudyResults(plan, {}, shown=shown)
+        raise DataError("holds no results of this study: nothing was run.", path=lies, remedy=_how_to_run(plan.name))
+    evidence = read_evidence(lies / EVIDENCE_FILE) if (lies / EVIDENCE_FILE).is_file() else None
+    record = read_committed(plan.name, lies.parent.parent).record if (lies / RECORD).is_file() else {}
+    return StudyResults(plan, outcomes, make_tables(plan, outcomes, evidence), record, evidence, shown)
+
+
+# --- Words ----------------------------------------------------------------------------------------------------
+def side(low: float, high: float) -> int | None:
+    """On which side of 0 an interval lies: 1, -1, or 0 where it includes 0; None where there is no interval."""
+    if np.isnan(low) or np.isnan(high):
+        return None
+    return int(low > 0) - int(high < 0)
+
+
+def contrast_name(row) -> str:
+    """A contrast, or a difference of differences, in words; `row` is one of the table "contrasts"."""
+    plain = f"{row.arm} against {row.baseline}"
+    return f"({plain}) against ({row.arm2} against {row.baseline2})" if row.arm2 else plain
+
+
+def verdict(results: StudyResults, *families: str) -> ResultTable:
+    """A sentence for each contrast of some families: what its interval says, and the numbers.
+
+    Args:
+        results: Of the study.
+        families: Names; none takes that of the primary contrast.
+    """
+    rows = results.contrasts(*families) if families else primary_row(results)
+    if rows.empty:
+        return results.absent(" and ".join(families).capitalize() or "The primary contrast")
+    said = "\n".join(_sentence(row) for _, row in rows.iterrows())
+    return ResultTable(results.footer(said))
+
+
+def primary_row(results: StudyResults) -> pd.DataFrame:
+    """The row of the primary contrast; empty where it was not run."""
+    rows, rule = results.contrasts(), results.plan.primary
+    if rows.empty:
+        return rows
+    same = (rows["arm"] == rule.arm) & (rows["baseline"] == rule.baseline) & (rows["measure"] == rule.measure)
+    return rows[same & (rows["arm2"] == "")].iloc[:1]
+
+
+def _sentence(row: pd.Series) -> str:
+    said = ledger.verdict(row).replace("`", "")
+    signed = with_interval(row["difference"], row["low"], row["high"], signed=True)
+    p = f", p {p_text(row['p_holm'])} after Holm's correction" if not np.isnan(row["p_holm"]) else ""
+    return f"{said}. {row['measure'].capitalize()} {signed}{p}, {seeds_text(row['seeds'])}."
+
+
+def with_interval(value: float, low: float, high: float, *, signed: bool = False) -> str:
+    """Such as "0.35 (0.30 to 0.41)"; "" for nan, no brackets without an interval."""
+    if np.isnan(value):
+        return ""
+    shown = [f"{round(number, 2) + 0.0:{'+' if signed else ''}.2f}" for number in (value, low, high)]  # no -0.00
+    return shown[0] if np.isnan(low) else f"{shown[0]} ({shown[1]} to {shown[2]})"
+
+
+def interval_cells(rows: pd.DataFrame, column: str, *, prefix: bool = True, signed: bool = False) -> list[str]:
+    """The cells of a column with its interval, from COLUMN_low and COLUMN_high, or from low and high without prefix."""
+    columns = [rows[column], *(rows[f"{column}_{end}" if prefix else end] for end in ("low", "high"))]
+    return [with_interval(*values, signed=signed) for values in zip(*columns, strict=True)]
+
+
+def p_text(p: float) -> str:
+    """A p value to two digits, "< 0.001" below that, "" for nan."""
+    return "" if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def seeds_text(seeds: int) -> str:
+    return f"{seeds} seed{'' if seeds == 1 else 's'}"
+
+
+# --- Reading --------------------------------------------------------------------------------------------------
+def _score(measure: str, y_true: np.ndarray, y_pred: np.ndarray, class_names: tuple[str, ...]) -> float:
+    if measure == "kappa":
+        return cohen_kappa(y_true, y_pred)
+    rare = [k for k, name in enumerate(class_names) if name in TB_RARE_CLASSES]
+    return float(per_class(y_true, y_pred, len(class_names))["recall"][rare].mean()) if rare else float("nan")
+
+
+def _checkout() -> Path:
+    return Path(__file__).resolve().parents[2]
+
+
+def _how_to_run(name: str) -> str:
+    command = "make paper" if name == "paper" else f"viptt study run {name}, then viptt study pack {name}"
+    return f"Run {command}."
