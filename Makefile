@@ -19,20 +19,24 @@ demo: $(STAMP)  ## the main job on synthetic data: trains both arms, prints thei
 	@$(IN_VENV) papermill notebooks/02_finetune.py out.ipynb -p epochs 50
 	@$(IN_VENV) viptt summary out.ipynb
 
-# UCF50=DIR IMAGECLEF=DIR: the paper's own data; without, the study on synthetic data. STUDIES=NAME,NAME: other plans.
+# UCF50=DIR IMAGECLEF=DIR: the paper's own data; without, the study on synthetic data.
+# STUDIES=NAME,NAME: other plans; VIDEOS=DIR SCANS=DIR: their data.
 # PLAN=1: say what it takes, and start nothing. SETTINGS="--seeds 1 --epochs 5": options of `viptt study run`.
 # CORES=2: jobs at once, but one on a GPU. PROFILE=slurm GPU=1: on a cluster, see workflow/profiles/slurm/config.yaml.
 CORES ?= 2
 PROFILE ?= default
-PLANS = $(or $(STUDIES),$(if $(UCF50)$(IMAGECLEF),paper,synthetic))
+PLANS = $(or $(STUDIES),$(if $(VIDEOS)$(SCANS),paper,synthetic))
+VIDEOS ?= $(UCF50)
+SCANS ?= $(IMAGECLEF)
 comma := ,
 paper: $(STAMP)  ## all runs of the study to its tables and the book; PLAN=1: only say what they take (hours to days)
 ifdef PLAN
 	@$(IN_VENV) export OMP_NUM_THREADS=1; set -e; for study in $(subst $(comma), ,$(PLANS)); do \
-	  viptt study estimate $$study $(if $(UCF50),--videos-root "$(UCF50)") $(if $(IMAGECLEF),--scans-root "$(IMAGECLEF)") $(SETTINGS); done
+	  viptt study estimate $$study $(if $(VIDEOS),--videos-root "$(VIDEOS)") $(if $(SCANS),--scans-root "$(SCANS)") $(SETTINGS); done
 else
-	@$(IN_VENV) python workflow/run.py --cores $(CORES) --workflow-profile workflow/profiles/$(PROFILE) \
-	  --config studies="$(PLANS)" videos_root="$(UCF50)" scans_root="$(IMAGECLEF)" settings="$(SETTINGS)" $(if $(GPU),gpu=$(GPU))
+	@$(IN_VENV) python workflow/run.py $(if $(filter slurm,$(PROFILE)),,--cores $(CORES)) \
+	  --workflow-profile workflow/profiles/$(PROFILE) \
+	  --config studies="$(PLANS)" videos_root="$(VIDEOS)" scans_root="$(SCANS)" settings="$(SETTINGS)" $(if $(GPU),gpu=$(GPU))
 endif
 
 recheck: $(STAMP)  ## every table and claim again from the committed predictions, no training (minutes)

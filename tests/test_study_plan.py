@@ -102,7 +102,7 @@ def test_cells_that_train_the_same_layers_share_a_learning_rate():
 def test_a_plan_of_the_readers_own_is_a_file(tmp_path):
     with pytest.raises(SettingError, match="cannot be read"):
         load_study(str(tmp_path / "mine.toml"))
-    with pytest.raises(SettingError, match="Known: lidc, paper, synthetic"):
+    with pytest.raises(SettingError, match="Known: lidc, nodulemnist, paper, synthetic"):
         load_study("mine")
 
 

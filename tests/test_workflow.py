@@ -16,6 +16,7 @@ from planted import write_sound_scans, write_video
 
 from viptt_core.constants import UCF_CLASSES
 from viptt_core.engine import Engine
+from viptt_core.env import available_cores
 from viptt_core.errors import DataError, SettingError
 from viptt_core.study.arms import arm_file, pretraining_key
 from viptt_core.study.estimate import estimate
@@ -136,6 +137,7 @@ def test_make_plan_starts_nothing():
     assert "for study in paper;" in planned and "run.py" not in planned
     assert 'viptt study estimate $study --videos-root "/a b" --scans-root "/c" --seeds 1' in planned
     assert 'run.py --cores 3' in make("paper", "CORES=3") and 'studies="synthetic"' in make("paper")
+    assert "--cores" not in make("paper", "PROFILE=slurm")  # the profile says how many jobs at once
     assert "viptt recheck synthetic paper" in make("recheck", "STUDIES=synthetic,paper")
 
 
@@ -149,7 +151,7 @@ def test_an_arm_that_fails_keeps_the_others_and_is_all_that_is_repeated(small, p
     assert first.returncode == 1 and "this arm is broken" in text
     calls = asked()
     plan = str(settings["studies"])
-    assert calls[0] == ["2", "data", plan]  # decoding takes all cores
+    assert calls[0] == [str(min(2, available_cores())), "data", plan]  # decoding takes all cores
     assert all(call[0] == "1" for call in calls[1:])  # all else a thread a job
     wanted = Counter({("data",): 1, ("pretrain", "image"): 1, ("pretrain", "video"): 1, ("pretrain", "video, GRU"): 1,
                       ("run", "video", "image"): 1, ("run", "video, GRU"): 1, ("run", "random"): 1,

@@ -97,9 +97,11 @@ def _show(options) -> None:
 
 
 def _estimate(options) -> None:
+    from viptt_core.engine import Engine
     from viptt_core.study.estimate import estimate
 
-    print(estimate(_study(options)))
+    study = _study(options)
+    print(estimate(study, Engine(device=options.device, precision=study.precision)))
 
 
 def _data(options) -> None:
