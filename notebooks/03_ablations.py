@@ -62,7 +62,7 @@ on_real_scans = open_results(replication, folder=results, optional=True)
 # Arms, seeds, tests and the stopping rule were written down and committed before the first run; the digest names the
 # file. Where a plan was not followed, the text below the table says so.
 
-# %%
+# %% tags=["hide-output"]
 plan_table(found)
 
 # %%
@@ -136,7 +136,8 @@ arms_table(found, "no_finding")
 # %% [markdown]
 # ## Temporal parts
 # What reads the sequence of slices: the paper's LSTM, other recurrent parts, attention, or the plain mean, which knows
-# no order.
+# no order. Other backbones (VGG16, EfficientNet-B3, a 3D ResNet) want a GPU and are not measured here; their plan is
+# ready: `make paper STUDIES=backbones VIDEOS=DIR SCANS=DIR`.
 
 # %%
 forest_chart(found, "temporal parts")

@@ -56,6 +56,13 @@ def test_the_papers_arms_keep_the_authors_unequal_settings():
     assert (theirs.freeze_backbone, theirs.class_weights, theirs.rotate) == (True, False, False)
 
 
+def test_another_backbone_brings_its_own_pretrained_weights():
+    study = load_study("backbones")
+    weights = {name: study.preset_of(study.arm(f"video, {name}")).backbone_weights
+               for name in ("vgg16", "efficientnet_b3", "r3d_18")}  # fmt: skip
+    assert weights == {"vgg16": "IMAGENET1K_FEATURES", "efficientnet_b3": "IMAGENET1K_V1", "r3d_18": "KINETICS400_V1"}
+
+
 def test_a_start_from_single_frames_takes_over_the_backbone_only():
     assert Arm("a", "e", "image").parts == "backbone" and Arm("a", "e", "video").parts == "all"
     assert Arm("a", "e", "video", transfer="temporal").parts == "temporal"
@@ -102,7 +109,7 @@ def test_cells_that_train_the_same_layers_share_a_learning_rate():
 def test_a_plan_of_the_readers_own_is_a_file(tmp_path):
     with pytest.raises(SettingError, match="cannot be read"):
         load_study(str(tmp_path / "mine.toml"))
-    with pytest.raises(SettingError, match="Known: lidc, nodulemnist, paper, synthetic"):
+    with pytest.raises(SettingError, match="Known: backbones, lidc, nodulemnist, paper, synthetic"):
         load_study("mine")
 
 

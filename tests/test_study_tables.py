@@ -65,6 +65,7 @@ def run(name, seed, fold=0, **columns):
         "arm": name, "seed": seed, "fold": fold, "learning_rate": 0.001, "n_train": 240,
         "epochs": 20 if seed == 0 else 30, "best_epoch": 10 + seed, "epoch_limit": 30, "stopped_early": seed != 1,
         "seconds": 10.0, "peak_memory_mb": 500, "device": "some CPU", "plan": "p",
+        "finished": f"2026-01-01T10:{seed:02d}:10+00:00",
     } | (pretrained if name != "random" else {}) | columns  # fmt: skip
 
 
@@ -357,6 +358,8 @@ def test_each_pretraining_counts_once_in_accuracy_and_in_cost():
     assert (starts["runs"], starts["core_seconds"], starts["hours_total"]) == (10, 31, pytest.approx(310 / 3600))
     assert (efficiency["runs"], efficiency["core_seconds"]) == (6, 10)
     assert (starts["peak_memory_mb"], starts["device"]) == (500, "some CPU")
+    last = shared["starts"].runs["seed"].max()  # one run a minute, the first from 10:00:00
+    assert starts["wall_hours"] == pytest.approx((60 * last + 10) / 3600)
 
 
 def test_pretrainings_of_other_networks_are_not_in_the_table():

@@ -132,18 +132,20 @@ class Runner:
         path = study_folder(self.study) / "rates" / f"{slug(arm.name)}.json"
         if path.is_file():
             found = json.loads(path.read_text(encoding="utf-8"))
-            if found["plan"] == self.study.digest:
+            if found["plan"] == self.study.digest and "seconds" in found:
                 return found["rate"]
         seed = self.study.pilot_seed
-        pretrained, losses = self.pretraining(arm, seed), {}
+        pretrained, losses, seconds = self.pretraining(arm, seed), {}, 0.0
         scans = self._scans(arm, seed, fold=0, test=False)
         for rate in self.study.learning_rates:
             run = self._finetune(arm, scans, seed, rate, pretrained)
             losses[rate] = float(run.history["val_loss"].min())
+            seconds += run.provenance["seconds"]
         best = min(losses, key=losses.get)
         with disk.storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            found = {"plan": self.study.digest, "rate": best, "val_loss": {str(r): loss for r, loss in losses.items()}}
+            found = {"plan": self.study.digest, "rate": best, "seconds": round(seconds, 1),
+                     "val_loss": {str(rate): loss for rate, loss in losses.items()}}  # fmt: skip
             disk.replace(path, json.dumps(found))
         return best
 
@@ -292,11 +294,19 @@ def pack(study: Study, folder: Path | None = None) -> list[Path]:
     record = {
         "plan": study.digest, "plan_file": plan_file.relative_to(artifact_root()).as_posix() if inside else study.file,
         "plan_commit": file_commit(plan_file), "commits": sorted(commits), "devices": sorted(devices),
-    }  # fmt: skip
+    } | _pilots(study)  # fmt: skip
     written.append(folder / "study.json")
     with disk.storing(written[-1]):
         disk.replace(written[-1], json.dumps(record, indent=1) + "\n")
     return written
+
+
+def _pilots(study: Study) -> dict:
+    """Number and cost of the pilot runs that chose the learning rates."""
+    rates = [json.loads(path.read_text("utf-8")) for path in sorted((study_folder(study) / "rates").glob("*.json"))]
+    rates = [rate for rate in rates if rate["plan"] == study.digest]
+    return {"pilot_runs": sum(len(rate["val_loss"]) for rate in rates),
+            "pilot_seconds": round(sum(rate["seconds"] for rate in rates), 1)}  # fmt: skip
 
 
 def pretraining_key(study: Study, arm: Arm) -> str:

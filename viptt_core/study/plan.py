@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from viptt_core.backbones import BACKBONES
 from viptt_core.errors import SettingError, check_choice
 from viptt_core.presets import STARTS, Preset, Stage, load_preset
 from viptt_core.toml_tables import build, read_toml
@@ -174,6 +175,8 @@ class Study:
         plain = {name: value for name, value in self.settings.items() if name not in _STAGES}
         preset = replace(preset, **plain, **stages)
         named = {name: getattr(arm, name) for name in ("temporal", "backbone") if getattr(arm, name)}
+        if arm.backbone and preset.backbone_weights:  # those are another backbone's
+            named["backbone_weights"] = BACKBONES[arm.backbone].weights[-1]
         changed = {name: getattr(arm, name) for name in ("class_weights", "rotate") if getattr(arm, name) is not None}
         if arm.freeze_backbone is not None:
             changed["freeze_backbone"] = arm.freeze_backbone
@@ -269,6 +272,7 @@ def _check(study: Study) -> None:
         check_choice(f"transfer of arm '{arm.name}'", arm.transfer or "all", TRANSFERS)
         check_choice(f"videos of arm '{arm.name}'", arm.videos, VIDEO_VARIANTS)
         check_choice(f"scans of arm '{arm.name}'", arm.scans, SCAN_VARIANTS)
+        check_choice(f"backbone of arm '{arm.name}'", arm.backbone or "small", tuple(BACKBONES))
         if arm.rate_of:
             study.arm(arm.rate_of)
     for name in (study.primary.arm, study.primary.baseline):

@@ -82,7 +82,7 @@ def endings_table(results: StudyResults) -> ResultTable:
 
 
 def cost_table(results: StudyResults) -> ResultTable:
-    """Runs, core-hours, memory and device of each experiment."""
+    """Runs, core-hours, wall time, memory and device of each experiment."""
     cost = results.rows("cost")
     if cost.empty:
         return results.absent("Costs")
@@ -90,11 +90,15 @@ def cost_table(results: StudyResults) -> ResultTable:
         "experiment": cost["experiment"], "runs": cost["runs"],
         "core-seconds a run": cost["core_seconds"].map("{:.0f}".format),
         "core-hours": cost["hours_total"].map("{:.2f}".format),
+        "hours from first to last": cost["wall_hours"].map("{:.2f}".format),
         "peak memory (MB)": cost["peak_memory_mb"].map("{:.0f}".format), "device": cost["device"],
     })  # fmt: skip
-    made = [f"{name}: {results.record[name]}." for name in ("machine", "commit") if results.record.get(name)]
-    total = f"In all {cost['runs'].sum()} runs, {cost['hours_total'].sum():.1f} core-hours."
-    return ResultTable(" ".join([total, *made]), table, "What it cost")
+    told = [f"In all {cost['runs'].sum()} runs, {cost['hours_total'].sum():.1f} core-hours."]
+    if results.record.get("pilot_runs"):
+        told.append(f"Besides, {results.record['pilot_runs']} pilot runs for the learning rates, "
+                    f"{results.record['pilot_seconds'] / 3600:.1f} core-hours.")  # fmt: skip
+    told += [f"Commit {commit[:12]}." for commit in results.record.get("commits", ())]
+    return ResultTable(" ".join(told), table, "What it cost")
 
 
 # --- Results --------------------------------------------------------------------------------------------------

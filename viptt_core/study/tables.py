@@ -231,9 +231,19 @@ def _cost(study: Study, outcomes: dict[str, Outcomes]) -> pd.DataFrame:
         counted |= set(once["pretrain_run"])
         seconds = _numbers(runs, "seconds").sum() + _numbers(once, "pretrain_seconds").sum()
         rows.append({"experiment": experiment, "runs": len(runs), "core_seconds": seconds / len(runs),
-                     "hours_total": seconds / 3600, "peak_memory_mb": _numbers(runs, "peak_memory_mb").max(),
+                     "hours_total": seconds / 3600, "wall_hours": _wall_hours(runs),
+                     "peak_memory_mb": _numbers(runs, "peak_memory_mb").max(),
                      "device": ", ".join(dict.fromkeys(runs["device"].dropna()))})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _wall_hours(runs: pd.DataFrame) -> float:
+    """From the start of the first run to the end of the last; nan where they do not say when they ended."""
+    if runs["finished"].isna().any():
+        return float("nan")
+    ends = pd.to_datetime(runs["finished"])
+    begins = ends - pd.to_timedelta(_numbers(runs, "seconds"), unit="s")
+    return (ends.max() - begins.min()).total_seconds() / 3600
 
 
 def _power() -> pd.DataFrame:
