@@ -12,9 +12,9 @@ from viptt_core.errors import DataError
 from viptt_core.metrics import accuracy
 from viptt_core.results import read_run, runs_root
 from viptt_core.study import arms as module
-from viptt_core.study.arms import Runner, StudyData, arm_file, pack, pretraining_key, slug
+from viptt_core.study.arms import Runner, StudyData, arm_file, pack
 from viptt_core.study.outcomes import read_outcomes
-from viptt_core.study.plan import Rule, parse_study
+from viptt_core.study.plan import Rule, parse_study, pretraining_key, slug
 
 TINY = {
     "about": "", "preset": "study", "seeds": 2, "n_pool": 40, "n_train": 25,

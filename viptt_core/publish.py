@@ -20,6 +20,7 @@ READS = {
     "03_ablations": "results/*/*.csv", "04_per_class": "results/*/*.csv", "06_performance": "benchmarks/results/*.json",
 }  # fmt: skip
 RESULT_NOTEBOOK = "02_finetune"  # the one whose table and figure stand on the first page
+STUDY_NOTEBOOK = "03_ablations"  # its attribution stands there, too
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
@@ -75,6 +76,8 @@ def publish(name: str, parameters: dict | None = None, *, progress: bool = True)
     unfinished.unlink()
     if name == RESULT_NOTEBOOK:
         write_result(target, root)
+    if name == STUDY_NOTEBOOK:
+        write_attribution(root)
     return target
 
 
@@ -91,6 +94,17 @@ def write_result(notebook: Path, root: Path) -> None:
     table.to_csv(root / "results" / f"{notebook.stem}.csv", index=False)
     picture = kappa_by_arm(table, part=summary["part"], synthetic=summary["synthetic"])
     picture.save(root / "book" / "_static" / "kappa.svg")
+
+
+def write_attribution(root: Path) -> None:
+    """Write the figure of what the paper's gap is made of, for README and book, from the committed predictions."""
+    from viptt_core.figures_study import attribution_chart
+    from viptt_core.study.report import open_results
+
+    (root / "book" / "_static").mkdir(parents=True, exist_ok=True)
+    attribution_chart(open_results("synthetic", folder=str(root / "results"))).save(
+        root / "book" / "_static" / "attribution.svg"
+    )
 
 
 def scrub(notebook, root: Path) -> None:

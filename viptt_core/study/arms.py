@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from viptt_core.splits import make_split
 from viptt_core.statistics import two_level_bootstrap
 from viptt_core.store import ClipSet
 from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, collect, read_outcomes, write_outcomes
-from viptt_core.study.plan import Arm, Study
+from viptt_core.study.plan import Arm, Study, pretraining_key, slug
 from viptt_core.study.variants import draw_scans, fold_scans, vary_scans, vary_videos
 
 
@@ -46,11 +45,6 @@ def arm_file(study: Study, arm: Arm) -> Path:
 def baselines_file(study: Study) -> Path:
     """Outcomes of the baselines."""
     return study_folder(study) / "baselines.npz"
-
-
-def slug(name: str) -> str:
-    """An arm's name as the name of a file."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 @dataclass
@@ -111,7 +105,7 @@ class Runner:
     def pretraining(self, arm: Arm, seed: int) -> Run | None:
         """The pretraining run of an arm's seed, trained now unless it is there; None for random or ImageNet weights."""
         preset = self.study.preset_of(arm)
-        if not arm.pretrains or (arm.start == "image" and preset.backbone_weights):
+        if not pretraining_key(self.study, arm):
             return None
         with warnings.catch_warnings():
             if arm.videos == "split by clip":  # what is warned of is what this control is for
@@ -307,11 +301,3 @@ def _pilots(study: Study) -> dict:
     rates = [rate for rate in rates if rate["plan"] == study.digest]
     return {"pilot_runs": sum(len(rate["val_loss"]) for rate in rates),
             "pilot_seconds": round(sum(rate["seconds"] for rate in rates), 1)}  # fmt: skip
-
-
-def pretraining_key(study: Study, arm: Arm) -> str:
-    """Arms with the same key share their pretraining runs; "" for those without."""
-    preset = study.preset_of(arm)
-    if not arm.pretrains or (arm.start == "image" and preset.backbone_weights):
-        return ""
-    return slug(f"{preset.name} {preset.backbone} {preset.temporal} {arm.pretrains} {arm.videos}")

@@ -6,6 +6,7 @@ The plans stand in `plans/NAME.toml` beside this file. A reader's own plan is a 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,19 @@ def _check(study: Study) -> None:
     for stage in _STAGES:
         for name in study.settings.get(stage, {}):
             check_choice(f"setting of {stage}", name, [f.name for f in fields(Stage)])
+
+
+def slug(name: str) -> str:
+    """An arm's name as the name of a file."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def pretraining_key(study: Study, arm: Arm) -> str:
+    """Arms with the same key share their pretraining runs; "" for those without, from random or ImageNet weights."""
+    preset = study.preset_of(arm)
+    if not arm.pretrains or (arm.start == "image" and preset.backbone_weights):
+        return ""
+    return slug(f"{preset.name} {preset.backbone} {preset.temporal} {arm.pretrains} {arm.videos}")
 
 
 def describe(study: Study) -> dict[str, Any]:
