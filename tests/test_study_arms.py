@@ -113,8 +113,10 @@ def test_extra_steps_are_those_of_the_pretraining(runner):
     assert outcomes.runs["epoch_limit"].tolist() == [3] and outcomes.runs["epochs"].tolist() == [3]
 
 
-def test_folds_test_every_scan_once_a_seed(runner):
-    one = runner(folds=3, n_pool=0, n_train=0, learning_rates=[], seeds=1)
+@pytest.mark.parametrize("splits", ["own", "group"])
+def test_folds_test_every_scan_once_a_seed(runner, splits):
+    settings = TINY["settings"] | {"splits": splits}  # folds are the study's, whatever the preset would do
+    one = runner(folds=3, n_pool=0, n_train=0, learning_rates=[], seeds=1, settings=settings)
     outcomes = one.run_arm(one.study.arm("random"))
     assert outcomes.runs["fold"].tolist() == [0, 1, 2] and (outcomes.tested.sum(axis=0) == 1).all()
     assert len(outcomes.names) == 60

@@ -182,7 +182,7 @@ class Runner:
         arm, parts = self.study.arms[0], []
         for fold in range(max(1, self.study.folds)):
             scans = self._scans(arm, 0, fold)
-            split = make_split(self.study.preset_of(arm).splits, scans, stage="finetune", seed=0)
+            split = make_split(self._splits(arm), scans, stage="finetune", seed=0)
             predicted = baseline_predictions(scans, split)
             for name, rows in predicted[predicted["part"] == "test"].groupby("arm", sort=False):
                 run = {"arm": name, "seed": 0, "fold": fold, "n_train": len(split.train), "plan": self.study.digest}
@@ -194,16 +194,21 @@ class Runner:
     def _scans(self, arm: Arm, seed: int, fold: int, *, test: bool = True) -> ClipSet:
         scans, study = self.data.scans(arm), self.study
         if study.folds:
-            return fold_scans(scans, fold, study.folds)
+            return fold_scans(scans, fold, study.folds, seed=0 if test else seed)
         if not study.n_pool:
             return scans
         return draw_scans(scans, n_pool=study.n_pool, n_train=arm.n_train or study.n_train or study.n_pool, seed=seed,
                           test=test)  # fmt: skip
 
+    def _splits(self, arm: Arm) -> str:
+        """How scans are split: draws and folds are parts of the set, which no preset may split otherwise."""
+        return "official" if self.study.folds or self.study.n_pool else self.study.preset_of(arm).splits
+
     def _finetune(self, arm: Arm, scans: ClipSet, seed: int, rate: float, pretrained: Run | None) -> Run:
         preset = self.study.preset_of(arm)
         scratch = {name: value for name, value in preset.scratch.items() if name != "learning_rate"}
-        preset = replace(preset, finetune=replace(preset.finetune, learning_rate=rate), scratch=scratch)
+        preset = replace(preset, finetune=replace(preset.finetune, learning_rate=rate), scratch=scratch,
+                         splits=self._splits(arm))  # fmt: skip
         if arm.extra_steps:
             preset = replace(preset, finetune=self._with_extra_steps(arm, scans, seed, preset))
         plan = Plan(preset, (arm.start,), seed, self.engine)
@@ -212,7 +217,8 @@ class Runner:
     def _with_extra_steps(self, arm: Arm, scans: ClipSet, seed: int, preset: Preset):
         """The stage with the steps of the pretraining in addition; it does not stop before it took them all."""
         def steps(clips: ClipSet, stage: str) -> int:
-            split = make_split(preset.splits, clips, stage=stage, seed=seed)
+            kind = self._splits(arm) if stage == "finetune" else self.study.preset_of(arm).splits
+            split = make_split(kind, clips, stage=stage, seed=seed)
             return math.ceil(len(split.train) / getattr(preset, stage).batch_size)
 
         extra = preset.pretrain.epochs * steps(self.data.videos(arm, seed), "pretrain")

@@ -49,12 +49,15 @@ def draw_scans(scans: ClipSet, *, n_pool: int, n_train: int, seed: int, test: bo
     )  # fmt: skip
 
 
-def fold_scans(scans: ClipSet, fold: int, folds: int) -> ClipSet:
-    """The set with the parts of one fold by group; the folds are the same for every seed."""
-    split = split_by_group(scans.labels, scans.groups, seed=0, fold=fold, folds=folds)
+def fold_scans(scans: ClipSet, fold: int, folds: int, seed: int = 0) -> ClipSet:
+    """The set with the parts of one fold by group.
+
+    The folds are the same for every training seed; pilot runs have folds of another seed.
+    """
+    split = split_by_group(scans.labels, scans.groups, seed=seed, fold=fold, folds=folds)
     parts = np.full(len(scans), "validation")
     parts[split.train], parts[split.test] = "train", "test"
-    return replace(scans, parts=parts, source=scans.source | {"fold": fold, "folds": folds})
+    return replace(scans, parts=parts, source=scans.source | {"fold": fold, "folds": folds, "fold_seed": seed})
 
 
 def vary_videos(videos: ClipSet, variant: str, seed: int) -> ClipSet:
