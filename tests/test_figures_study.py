@@ -105,7 +105,7 @@ def test_seeds_are_joined_and_the_mean_and_interval_are_those_of_the_table():
     assert sorted(tuple(line.get_xdata()) for line in pairs) == sorted(zip(base, arm, strict=True))
     assert sorted(lower.lines[0].get_xdata()) == pytest.approx(sorted(arm - base))
     assert f"video-unfrozen {arm.min():.2f} to {arm.max():.2f}, mean {arm.mean():.2f}, 4 seeds" in picture.alt
-    assert "+0.05 (-0.05 to +0.15)" in picture.alt and "+0.05 (-0.05 to +0.15)" in lower.get_xlabel()
+    assert "+0.050 (-0.050 to +0.150)" in picture.alt and "+0.050 (-0.050 to +0.150)" in lower.get_xlabel()
 
 
 def test_arms_have_the_colour_of_their_start():
@@ -127,8 +127,8 @@ def test_a_mark_is_hollow_where_the_interval_includes_zero():
 
 def test_a_forest_holds_only_the_families_that_are_asked_for():
     alt = figures_study.forest_chart(study_results(), "label efficiency").alt
-    assert "+0.12 (+0.02 to +0.22)" in alt and "-0.30" not in alt
-    assert "-0.30 (-0.40 to -0.20)" in figures_study.forest_chart(study_results(), measure="rare recall").alt
+    assert "+0.120 (+0.020 to +0.220)" in alt and "-0.30" not in alt
+    assert "-0.300 (-0.400 to -0.200)" in figures_study.forest_chart(study_results(), measure="rare recall").alt
 
 
 def test_the_factorial_shows_each_cell_with_both_starts():

@@ -82,7 +82,7 @@ def test_the_primary_verdict_says_helps_hurts_or_neither():
         rows = pd.DataFrame([contrast("other", "video-unfrozen", "random", 0.9),
                              contrast("primary", "video-unfrozen", "image-unfrozen", difference)])  # fmt: skip
         text = str(report.verdict(study_results(tables={"contrasts": rows})))
-        assert word in text and f"{difference:+.2f} ({difference - 0.1:+.2f} to {difference + 0.1:+.2f})" in text
+        assert word in text and f"{difference:+.3f} ({difference - 0.1:+.3f} to {difference + 0.1:+.3f})" in text
         assert "image-unfrozen" in text and f"{SEEDS} seeds" in text and "+0.90" not in text
         assert text.endswith(report.SYNTHETIC)
 
@@ -140,8 +140,9 @@ def test_cells_hold_the_value_with_its_interval():
     rows = pd.DataFrame({"x": [0.354, np.nan, 0.5], "x_low": [0.301, *unknown], "x_high": [0.409, *unknown]})
     assert report.interval_cells(rows, "x") == ["0.35 (0.30 to 0.41)", "", "0.50"]
     plain = rows.rename(columns={"x_low": "low", "x_high": "high"})
-    assert report.interval_cells(plain, "x", prefix=False, signed=True)[0] == "+0.35 (+0.30 to +0.41)"
-    assert report.with_interval(-0.001, -0.004, 0.2, signed=True) == "+0.00 (+0.00 to +0.20)"
+    assert report.interval_cells(plain, "x", prefix=False, signed=True)[0] == "+0.354 (+0.301 to +0.409)"
+    assert report.with_interval(-0.0001, -0.0004, 0.2, signed=True) == "+0.000 (+0.000 to +0.200)"
+    assert report.with_interval(-0.05, -0.091, -0.005, signed=True).endswith("to -0.005)")
     assert [report.p_text(p) for p in (0.0004, 0.0123, np.nan)] == ["< 0.001", "0.012", ""]
 
 

@@ -201,10 +201,14 @@ def _sentence(row: pd.Series) -> str:
 
 
 def with_interval(value: float, low: float, high: float, *, signed: bool = False) -> str:
-    """Such as "0.35 (0.30 to 0.41)"; "" for nan, no brackets without an interval."""
+    """Such as "0.35 (0.30 to 0.41)"; "" for nan, no brackets without an interval.
+
+    A difference is signed and has a digit more, so that one sees on which side of 0 its interval ends.
+    """
     if np.isnan(value):
         return ""
-    shown = [f"{round(number, 2) + 0.0:{'+' if signed else ''}.2f}" for number in (value, low, high)]  # no -0.00
+    digits = 3 if signed else 2
+    shown = [f"{round(number, digits) + 0.0:{'+' if signed else ''}.{digits}f}" for number in (value, low, high)]
     return shown[0] if np.isnan(low) else f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
