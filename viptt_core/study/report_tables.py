@@ -93,8 +93,10 @@ def cost_table(results: StudyResults) -> ResultTable:
         "hours from first to last": cost["wall_hours"].map("{:.2f}".format),
         "peak memory (MB)": cost["peak_memory_mb"].map("{:.0f}".format), "device": cost["device"],
     })  # fmt: skip
-    told = [f"In all {cost['runs'].sum()} runs, {cost['hours_total'].sum():.1f} core-hours.",
-            "Seconds are those of the clock, one thread a run: where runs shared the cores, waiting is in them."]  # fmt: skip
+    told = [
+        f"In all {cost['runs'].sum()} runs, {cost['hours_total'].sum():.1f} core-hours.",
+        "Seconds are those of the clock, one thread a run: where runs shared the cores, waiting is in them.",
+    ]
     if results.record.get("pilot_runs"):
         told.append(f"Besides, {results.record['pilot_runs']} pilot runs for the learning rates, "
                     f"{results.record['pilot_seconds'] / 3600:.1f} core-hours.")  # fmt: skip
