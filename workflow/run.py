@@ -8,6 +8,7 @@ run goes on. The lock held here is the system's, which frees it with the process
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def main(arguments: list[str]) -> None:
     """Call Snakemake in the folder that holds `runs/`; exits with its code."""
     from snakemake.cli import main as snakemake
 
+    # The jobs call `viptt` and `papermill`: those beside this Python, also where its environment is not activated.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     root = artifact_root()
     (root / "runs").mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / "runs" / ".workflow.lock", timeout=0)
