@@ -126,7 +126,7 @@ class Runner:
         path = study_folder(self.study) / "rates" / f"{slug(arm.name)}.json"
         if path.is_file():
             found = json.loads(path.read_text(encoding="utf-8"))
-            if found["plan"] == self.study.digest and "seconds" in found:
+            if found["plan"] == self.study.digest:
                 return found["rate"]
         seed = self.study.pilot_seed
         pretrained, losses, seconds = self.pretraining(arm, seed), {}, 0.0
@@ -167,10 +167,10 @@ class Runner:
         arms = study.arm(rule.arm), study.arm(rule.baseline)
         seeds = max(map(study.seeds_of, arms))
         while True:
-            (ours, _), (theirs, _) = (self.run_arm(arm, seeds).by_seed(arm.name) for arm in arms)
+            one, other = (self.run_arm(arm, seeds) for arm in arms)
             if not rule.width or seeds < 2:
                 return
-            one = read_outcomes(arm_file(study, arms[0]))
+            ours, theirs = one.by_seed(arms[0].name)[0], other.by_seed(arms[1].name)[0]
             found = two_level_bootstrap("kappa", one.labels, ours, theirs, groups=one.groups)
             say(f"{seeds} seeds: the 95 % interval of the primary contrast is {found.high - found.low:.3f} wide.")
             if found.high - found.low <= rule.width or seeds >= rule.most:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from viptt_core import disk
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import SettingError
 from viptt_core.pointing import mass_on_finding, pointing_game
+from viptt_core.study.packed import read_packed, write_packed
 
-FORMAT = 1
 OCCLUSION, GRAD_CAM = "occlusion", "Grad-CAM"
 HALF_CELL = 4  # pixels of a clip: half a cell of the layer that Grad-CAM is of, in the backbone "small"
 # What there is of each arm: its prefix and dtype in the file.
@@ -79,18 +74,12 @@ def write_evidence(path: Path, evidence: Evidence) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    meta = {"format": FORMAT, "class_names": list(evidence.class_names), "arms": list(evidence.arms),
-            "synthetic": evidence.synthetic}  # fmt: skip
+    meta = {"class_names": list(evidence.class_names), "arms": list(evidence.arms), "synthetic": evidence.synthetic}
     by_arm = {f"{prefix}/{arm}": maps.astype(dtype) for name, (prefix, dtype) in BY_ARM.items()
               for arm, maps in getattr(evidence, name).items()}  # fmt: skip
-    packed = io.BytesIO()
-    np.savez_compressed(packed, meta=np.array(json.dumps(meta)), names=evidence.names.astype(str),
-                        labels=evidence.labels.astype(np.int64), findings=evidence.findings.astype(bool),
-                        shown=evidence.shown.astype(np.int64), clips=evidence.clips.astype(np.uint8),
-                        **by_arm)  # fmt: skip
-    with disk.storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        disk.replace(path, packed.getvalue())
+    write_packed(path, meta, names=evidence.names.astype(str), labels=evidence.labels.astype(np.int64),
+                 findings=evidence.findings.astype(bool), shown=evidence.shown.astype(np.int64),
+                 clips=evidence.clips.astype(np.uint8), **by_arm)  # fmt: skip
 
 
 def read_evidence(path: Path) -> Evidence:
@@ -99,19 +88,13 @@ def read_evidence(path: Path) -> Evidence:
     Raises:
         DataError: it is missing, damaged or of another format.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            meta = json.loads(str(file["meta"]))
-            if meta["format"] != FORMAT:
-                raise ValueError(f"format {meta['format']}")
-            by_arm = {
-                name: {arm: file[f"{prefix}/{arm}"] for arm in meta["arms"]} for name, (prefix, _) in BY_ARM.items()
-            }
-            arrays = {name: file[name] for name in ("names", "labels", "findings", "shown", "clips")}
-        return Evidence(class_names=tuple(meta["class_names"]), synthetic=meta["synthetic"], **arrays, **by_arm)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"holds no maps of a study ({error}).", path=path,
-                        remedy="Take it from the repository again, or make it anew.") from error  # fmt: skip
+    return read_packed(path, _unpack, what="maps", remedy="Take it from the repository again, or make it anew.")
+
+
+def _unpack(meta: dict, file) -> Evidence:
+    by_arm = {name: {arm: file[f"{prefix}/{arm}"] for arm in meta["arms"]} for name, (prefix, _) in BY_ARM.items()}
+    arrays = {name: file[name] for name in ("names", "labels", "findings", "shown", "clips")}
+    return Evidence(class_names=tuple(meta["class_names"]), synthetic=meta["synthetic"], **arrays, **by_arm)
 
 
 def evidence_tables(evidence: Evidence) -> pd.DataFrame:

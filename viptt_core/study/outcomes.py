@@ -5,20 +5,16 @@ Everything a study reports is computed from these files: no model, no clip is ne
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from viptt_core import disk
 from viptt_core.errors import DataError, SettingError
+from viptt_core.study.packed import read_packed, write_packed
 
-FORMAT = 1
 # Of each run: which arm, seed and fold it is; its learning rate and how it was trained; what it cost.
 RUN_COLUMNS = (
     "arm", "seed", "fold", "learning_rate", "n_train", "epochs", "best_epoch", "epoch_limit", "stopped_early",
@@ -127,16 +123,12 @@ def write_outcomes(path: Path, outcomes: Outcomes) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    meta = {"format": FORMAT, "class_names": list(outcomes.class_names), "synthetic": outcomes.synthetic,
+    meta = {"class_names": list(outcomes.class_names), "synthetic": outcomes.synthetic,
             "runs": json.loads(outcomes.runs[list(RUN_COLUMNS)].to_json(orient="split", index=False,
                                                                         double_precision=12))}  # fmt: skip
-    packed = io.BytesIO()
-    np.savez_compressed(packed, names=outcomes.names.astype(str), groups=outcomes.groups.astype(str),
-                        labels=outcomes.labels.astype(np.int64), meta=np.array(json.dumps(meta)),
-                        probabilities=outcomes.probabilities.astype(np.float16))  # fmt: skip
-    with disk.storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        disk.replace(path, packed.getvalue())
+    write_packed(path, meta, names=outcomes.names.astype(str), groups=outcomes.groups.astype(str),
+                 labels=outcomes.labels.astype(np.int64),
+                 probabilities=outcomes.probabilities.astype(np.float16))  # fmt: skip
 
 
 def read_outcomes(path: Path) -> Outcomes:
@@ -145,14 +137,11 @@ def read_outcomes(path: Path) -> Outcomes:
     Raises:
         DataError: it is missing, damaged or of another format.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            meta = json.loads(str(file["meta"]))
-            if meta["format"] != FORMAT:
-                raise ValueError(f"format {meta['format']}")
-            runs = pd.DataFrame(meta["runs"]["data"], columns=meta["runs"]["columns"])
-            return Outcomes(file["names"], file["groups"], file["labels"], tuple(meta["class_names"]), runs,
-                            file["probabilities"], meta["synthetic"])  # fmt: skip
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        remedy = "Take it from the repository again, or make it: viptt study pack STUDY"
-        raise DataError(f"holds no predictions of a study ({error}).", path=path, remedy=remedy) from error
+    return read_packed(path, _unpack, what="predictions",
+                       remedy="Take it from the repository again, or make it: viptt study pack STUDY")  # fmt: skip
+
+
+def _unpack(meta: dict, file) -> Outcomes:
+    runs = pd.DataFrame(meta["runs"]["data"], columns=meta["runs"]["columns"])
+    return Outcomes(file["names"], file["groups"], file["labels"], tuple(meta["class_names"]), runs,
+                    file["probabilities"], meta["synthetic"])  # fmt: skip
