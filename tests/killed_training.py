@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from viptt_core import checkpoint, train
+from viptt_core import tensors, train
 from viptt_core.engine import Engine
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
 from viptt_core.store import ClipSet
+from viptt_core.weights import save_weights
 
 EPOCHS, STEPS = 4, 4
 MOST_EVENTS = 60  # of the about 240 of a whole run
@@ -44,7 +45,7 @@ def train_into(folder: Path, weights: Path) -> None:
     split = Split(np.arange(12), np.arange(12, 16), np.arange(16, 20))
     history = train.fit(model, clip_set(), split, stage, seed=0, folder=folder,
                         engine=Engine(device="cpu", checkpoint_seconds=0, check_every=1))  # fmt: skip
-    checkpoint.save_weights(weights, model)
+    save_weights(weights, model)
     records = [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in history.epochs]
     weights.with_suffix(".json").write_text(json.dumps([records, history.engine["resumed"]]))
 
@@ -62,7 +63,7 @@ def announce(pipe: int) -> None:
     train._Training._step = saying(train._Training._step)
     for name in ("rename", "replace", "fsync"):
         setattr(os, name, saying(getattr(os, name)))
-    checkpoint.save_file = saying(checkpoint.save_file)
+    tensors.save_file = saying(tensors.save_file)
 
 
 def run_child(folder: Path, weights: Path, kill_after: int | None) -> bool:

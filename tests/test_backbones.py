@@ -16,8 +16,8 @@ from viptt_core.errors import DataError, DataWarning, SettingError, TrainingErro
 from viptt_core.explain import grad_cam, slice_importance
 from viptt_core.features import cached_features, frame_features
 from viptt_core.imagenet import imagenet_features
+from viptt_core.inference import predict_logits
 from viptt_core.model import ViPTTNet, count_parameters
-from viptt_core.predict import predict_logits
 from viptt_core.presets import Stage
 from viptt_core.splits import Split
 from viptt_core.train import fit

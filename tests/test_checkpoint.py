@@ -1,4 +1,4 @@
-"""Weights and training states on disk: whole or absent, refused with the reason when they do not fit."""
+"""Training states on disk: whole or absent, refused with the reason when they do not fit."""
 
 import errno
 import json
@@ -6,16 +6,13 @@ import json
 import pytest
 import torch
 
-from viptt_core import checkpoint
+from viptt_core import checkpoint, tensors
 from viptt_core.checkpoint import (
-    load_weights,
     optimiser_tensors,
     read_checkpoint,
-    read_weights,
     remove_checkpoints,
     restore_optimiser,
     save_checkpoint,
-    save_weights,
 )
 from viptt_core.errors import DataError, StorageError
 from viptt_core.model import ViPTTNet
@@ -81,50 +78,12 @@ def test_a_full_disk_keeps_the_last_state_and_names_the_path(tmp_path, monkeypat
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os if failing == "rename" else checkpoint, failing, full)
+    where = {"rename": checkpoint.os, "save_file": tensors}.get(failing, checkpoint)
+    monkeypatch.setattr(where, failing, full)
     with pytest.raises(StorageError, match=f"{tmp_path}.*the disk is full.*last checkpoint"):
         save(tmp_path, 10)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000000009"]
     assert read_checkpoint(tmp_path).state["steps"] == 9
-
-
-def test_a_disk_that_fills_up_while_weights_are_written_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "w.safetensors"
-    save_weights(path, small())
-    before = path.read_bytes()
-
-    def half_written(tensors, target, metadata=None):
-        target.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "save_file", half_written)
-    with pytest.raises(StorageError, match="w.safetensors.*disk is full"):
-        save_weights(path, small())
-    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
-
-
-def test_weights_of_another_model_are_refused_with_the_difference(tmp_path):
-    path = tmp_path / "w.safetensors"
-    save_weights(path, small(3))
-    load_weights(small(3), path)
-    with pytest.raises(DataError, match="num_classes 3 instead of 5"):
-        load_weights(small(5), path)
-    with pytest.raises(DataError, match="backbone small instead of vgg16"):
-        load_weights(ViPTTNet(3, hidden_size=8, feature_size=6), path)
-
-
-@pytest.mark.parametrize("content", [b"", b"not weights", None])
-def test_a_file_that_holds_no_weights_is_refused(tmp_path, content):
-    path = tmp_path / "w.safetensors"
-    save_weights(path, small())
-    path.write_bytes(path.read_bytes()[:-10] if content is None else content)
-    with pytest.raises(DataError, match="w.safetensors.*no whole file of weights"):
-        read_weights(path)
-
-
-def test_weights_carry_their_architecture(tmp_path):
-    save_weights(tmp_path / "w.safetensors", small(4))
-    assert read_weights(tmp_path / "w.safetensors")[1]["num_classes"] == 4
 
 
 def test_an_optimiser_is_restored_by_the_names_of_the_weights():

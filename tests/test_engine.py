@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from viptt_core import engine as engine_module
-from viptt_core.checkpoint import load_weights, plain_module, save_weights
 from viptt_core.engine import (
     Engine,
     activation_bytes,
@@ -20,10 +19,11 @@ from viptt_core.engine import (
     pick_precision,
 )
 from viptt_core.errors import DataWarning, SettingError, TrainingError
-from viptt_core.model import ViPTTNet
+from viptt_core.model import ViPTTNet, plain_module
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
 from viptt_core.train import fit
+from viptt_core.weights import load_weights, save_weights
 
 CPU = torch.device("cpu")
 SPLIT = Split(np.arange(4), np.arange(4, 6), np.arange(6, 8))

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from viptt_core import checkpoint, experiment
-from viptt_core.checkpoint import read_weights
+from viptt_core import experiment, tensors
 from viptt_core.env import code_version
 from viptt_core.errors import DataError, SettingError, StorageError
 from viptt_core.experiment import compare_starts, finetune, plan_experiment, pretrain, single_frames
 from viptt_core.presets import load_preset
 from viptt_core.results import Summary, is_finished, predicted_classes, read_run
+from viptt_core.weights import read_weights
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_damaged_run_is_named(plan, videos):
 
 def test_a_failing_run_is_not_finished_and_goes_on_at_the_next_call(plan, videos, monkeypatch, private_root):
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", _disk_full)
+        patch.setattr(tensors, "save_file", _disk_full)
         with pytest.raises(StorageError, match="weights.safetensors.*disk is full"):
             quiet(pretrain, plan, videos)
     (folder,) = (path for path in (private_root / "runs").iterdir() if path.is_dir())

@@ -10,6 +10,7 @@ from viptt_core.constants import TB_TRAIN_COUNTS
 from viptt_core.engine import Engine
 from viptt_core.errors import SettingError
 from viptt_core.feed import to_pixels
+from viptt_core.inference import predict_logits
 from viptt_core.keras_rules import (
     EarlyStopping,
     ReduceOnPlateau,
@@ -18,7 +19,6 @@ from viptt_core.keras_rules import (
     weighted_loss,
 )
 from viptt_core.model import ViPTTNet
-from viptt_core.predict import predict_logits
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
 from viptt_core.train import TrainingError, fit

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from viptt_core import __version__
 from viptt_core.cli_data import add_data_commands
+from viptt_core.cli_predict import add_predict_commands
 from viptt_core.cli_study import add_study_commands
 from viptt_core.errors import ViPTTError
 
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     add_data_commands(commands, _positive)
+    add_predict_commands(commands, _positive)
     add_study_commands(commands, _positive)
 
     phantom = _command(commands, "phantom", _phantom, "write synthetic CT scans as an ImageCLEF folder")

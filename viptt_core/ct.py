@@ -16,7 +16,7 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import DataError, SettingError, check_choice
 from viptt_core.nifti import Scan, Seen, open_scan
 
 ORIENTATIONS = ("file", "canonical")
@@ -27,7 +27,8 @@ CROP_MARGIN_MM = 5.0  # around a mask: half a voxel of a mask at 10 mm, and the 
 
 
 def load_volume(path: str | PathLike, *, depth: int = PAPER_FRAMES, size: int = PAPER_SIZE, hu_window=HU_WINDOW,
-                orientation: str = "file", mask: str | PathLike | None = None) -> np.ndarray:  # fmt: skip
+                orientation: str = "file", mask: str | PathLike | None = None,
+                seen: Seen | None = None) -> np.ndarray:  # fmt: skip
     """Read a chest CT and bring it to the paper's grid.
 
     Args:
@@ -40,6 +41,7 @@ def load_volume(path: str | PathLike, *, depth: int = PAPER_FRAMES, size: int = 
             to the nearest axes of the same frame, see CANONICAL_AXES.
         mask: NIfTI file on the same grid; only the box around its voxels that are not 0, and
             CROP_MARGIN_MM around it, is kept. None keeps all.
+        seen: Takes what is noticed in the file, for a caller who judges it himself; None warns of it.
 
     Returns:
         float32 [depth,size,size] in [0,1]: with "file", the file's third axis, its second reversed, its first.
@@ -53,10 +55,11 @@ def load_volume(path: str | PathLike, *, depth: int = PAPER_FRAMES, size: int = 
         DataWarning: voxels that are not finite (read as air), or values that do not look like HU.
     """
     _check_settings(hu_window, depth=depth, size=size)
-    check_orientation(orientation)
+    check_choice("orientation", orientation, ORIENTATIONS)
     box = None if mask is None else _read_box(mask)
-    seen = Seen(path)
+    judged, seen = seen is not None, Seen(path) if seen is None else seen
     with open_scan(path) as scan:
+        seen.scan = scan
         turn = _Turn.of(scan, path) if orientation == "canonical" else _Turn()
         planes = map(seen.note_range, map(seen.fill_with_air, scan.planes()))
         shape = scan.shape
@@ -71,7 +74,7 @@ def load_volume(path: str | PathLike, *, depth: int = PAPER_FRAMES, size: int = 
         else:  # stored as sagittal or coronal slices
             whole = np.stack([plane.copy() for plane in planes]).T
             volume = _resample(turn.volume(whole).T, turn.shape(shape), depth, size, hu_window)
-    seen.report()
+    seen.check() if judged else seen.report()
     return volume
 
 
@@ -132,12 +135,6 @@ def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
     _check_settings(depth=depth, size=size)
     _check_volume(volume)
     return _resample(volume.T, volume.shape, depth, size)
-
-
-def check_orientation(orientation: str) -> None:
-    """Raise a SettingError unless `orientation` is one of ORIENTATIONS."""
-    if orientation not in ORIENTATIONS:
-        raise SettingError(f"orientation '{orientation}' does not exist.", remedy=f"Known: {', '.join(ORIENTATIONS)}.")
 
 
 def axis_directions(affine: np.ndarray, path: str | PathLike | None = None) -> np.ndarray:

@@ -13,13 +13,14 @@ import torch
 from accelerate import debug_launcher, notebook_launcher
 from filelock import FileLock
 
-from viptt_core.checkpoint import read_weights, remove_checkpoints, save_weights
+from viptt_core.card import run_card
+from viptt_core.checkpoint import remove_checkpoints
 from viptt_core.engine import Engine, pick_device, process_state
 from viptt_core.env import code_version, peak_memory_mb, provenance, seed_everything
 from viptt_core.errors import SettingError, check_choice
 from viptt_core.features import cached_features
+from viptt_core.inference import predict_logits
 from viptt_core.model import ViPTTNet, imagenet_features
-from viptt_core.predict import predict_logits
 from viptt_core.presets import STARTS, Preset, Stage, load_preset
 from viptt_core.results import (
     Run,
@@ -33,11 +34,12 @@ from viptt_core.results import (
 from viptt_core.splits import make_split
 from viptt_core.store import ClipSet, digest
 from viptt_core.train import fit
+from viptt_core.weights import WEIGHTS, read_weights, save_weights
 
 # A run is only used again when none of these changed in meaning. What decoded the clips is part of their `source`,
 # and the preset's values are part of the configuration.
-TRAINING_CODE = ("augment", "backbones", "engine", "experiment", "features", "feed", "keras_rules", "model", "predict",
-                 "splits", "store", "temporal", "train")  # fmt: skip
+TRAINING_CODE = ("augment", "backbones", "engine", "experiment", "features", "feed", "inference", "keras_rules",
+                 "model", "splits", "store", "temporal", "train")  # fmt: skip
 # What fine-tuning may take over from pretraining: how the names of these weights begin.
 TRANSFERS = {"all": "", "backbone": ("stem.", "backbone."), "temporal": ("temporal.", "feature.")}
 
@@ -258,7 +260,7 @@ def _train_locked(folder: Path, config: dict, plan: Plan, clips: ClipSet, job: _
     imagenet = job.kind == "pretrain" or job.start != "random"
     model = build_model(preset, len(clips.class_names), seed=plan.seed, imagenet=imagenet)
     if job.pretrained is not None:
-        weights = read_weights(job.pretrained.folder / "weights.safetensors")[0]
+        weights = read_weights(job.pretrained.folder / WEIGHTS)[0]
         taken = {name: tensor for name, tensor in weights.items() if name.startswith(TRANSFERS[job.transfer])}
         model.load_pretrained((model.state_dict() if job.transfer != "all" else {}) | taken)
     split = make_split(preset.splits, clips, stage=job.kind, seed=plan.seed)
@@ -291,9 +293,9 @@ def _train_locked(folder: Path, config: dict, plan: Plan, clips: ClipSet, job: _
     }  # fmt: skip
     if device.type == "cuda":
         record["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated(device) / 1e6)
-    save_weights(folder / "weights.safetensors", model)
-    write_run(folder, config=config, history=history.epochs, predictions=pd.concat(parts, ignore_index=True),
-              provenance=record)  # fmt: skip
+    predictions = pd.concat(parts, ignore_index=True)
+    save_weights(folder / WEIGHTS, model, run_card(config, clips, split, predictions, record))
+    write_run(folder, config=config, history=history.epochs, predictions=predictions, provenance=record)
     remove_checkpoints(folder)
 
 

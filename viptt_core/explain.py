@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from viptt_core.checkpoint import plain_module
 from viptt_core.errors import SettingError
 from viptt_core.feed import PIXEL_SCALES, to_pixels
-from viptt_core.model import INFERENCE_CHUNK, ViPTTNet
-from viptt_core.predict import FEATURES_TOGETHER
+from viptt_core.inference import FEATURES_TOGETHER
+from viptt_core.model import INFERENCE_CHUNK, ViPTTNet, plain_module
 from viptt_core.presets import check_choice
 
 FILLS = ("mean", "air")

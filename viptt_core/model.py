@@ -7,6 +7,7 @@ As the authors coded it in Keras; layer sizes and start values are theirs.
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -209,3 +210,23 @@ def initialise_as_keras(model: nn.Module, generator: torch.Generator | None = No
 def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
     """Number of weights, of all or only of those that are trained."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
+
+
+def check_architecture(found: dict, wanted: dict, path: Path) -> None:
+    """Raise a DataError that names each difference between two architectures."""
+    differing = [f"{name} {found.get(name, 'unknown')} instead of {value}" for name, value in wanted.items()
+                 if found.get(name) != value]  # fmt: skip
+    if differing:
+        raise DataError(f"is of another model: {', '.join(differing)}.", path=path,
+                        remedy="Build the model with these settings, or name other weights.")  # fmt: skip
+
+
+def plain_module(model: nn.Module) -> nn.Module:
+    """The module itself, out of the wrappers of several processes and of torch.compile."""
+    while (inner := getattr(model, "_orig_mod", None) or _distributed_inner(model)) is not None:
+        model = inner
+    return model
+
+
+def _distributed_inner(model: nn.Module) -> nn.Module | None:
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else None

@@ -78,10 +78,17 @@ class Scan:
 
 
 class Seen:
-    """What is noticed in the voxels while they pass, to be reported once at the end."""
+    """What is noticed in the voxels while they pass, to be reported once at the end.
+
+    Attributes:
+        path: Of the file; None for an array.
+        scan: The file, closed by then; None for an array.
+        n_voxels, n_holes: Voxels, and those that are not finite.
+        lowest, highest: HU of the finite voxels, where the range is noted.
+    """
 
     def __init__(self, path=None) -> None:
-        self.path, self.n_voxels, self.n_holes = path, 0, 0
+        self.path, self.scan, self.n_voxels, self.n_holes = path, None, 0, 0
         self.lowest, self.highest = np.inf, -np.inf
 
     def fill_with_air(self, plane: np.ndarray) -> np.ndarray:
@@ -93,14 +100,17 @@ class Seen:
         return np.where(finite, plane, plane.dtype.type(HU_AIR))
 
     def note_range(self, plane: np.ndarray) -> np.ndarray:
-        self.lowest = min(self.lowest, plane.min())
-        if self.lowest > HIGHEST_MINIMUM:  # else nothing will be reported
-            self.highest = max(self.highest, plane.max())
+        self.lowest, self.highest = min(self.lowest, plane.min()), max(self.highest, plane.max())
         return plane
 
-    def report(self) -> None:
+    def check(self) -> None:
+        """Raise a DataError if no voxel is finite."""
         if self.n_holes == self.n_voxels:
             raise DataError("holds no finite voxel.", path=self.path, remedy=_CONVERT_AGAIN, kind="no finite voxel")
+
+    def report(self) -> None:
+        """Check, and warn of what is unusual."""
+        self.check()
         if self.n_holes:
             what = f"{self.n_holes} voxels are NaN or infinite; read as air."
             warnings.warn(what if self.path is None else f"{self.path}: {what}", DataWarning, stacklevel=3)

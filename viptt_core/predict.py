@@ -1,90 +1,311 @@
-"""Class scores and probabilities: of clips in memory, and of scan files."""
+"""Scan files -> probabilities, with what is unusual about each file. A file that cannot be read stops no other."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from viptt_core import ct
-from viptt_core.checkpoint import plain_module
-from viptt_core.engine import Engine, autocast, pick_device, pick_precision
+from viptt_core.card import RESEARCH_ONLY, Preprocessing
+from viptt_core.check.faults import scan_faults, slice_axis
+from viptt_core.check.inspection import ScanFacts, quiet_nibabel, scan_facts
+from viptt_core.datasets.listing import SCAN_ENDINGS, has_ending
+from viptt_core.datasets.scans import MASK_FOLDERS, is_hidden, mask_folder, to_grey_levels
+from viptt_core.engine import Engine, pick_device, pick_precision
 from viptt_core.env import available_cores
-from viptt_core.feed import Feed, to_pixels
-from viptt_core.model import INFERENCE_CHUNK, ViPTTNet
+from viptt_core.errors import DataError, SettingError
+from viptt_core.inference import predict_logits
+from viptt_core.nifti import Seen
+from viptt_core.weights import Weights, open_weights
 
-FEATURES_TOGETHER = 256  # clips whose cached features go through the recurrent layer at once
+TOGETHER = 8  # scans that wait for the model at once
+CHEST_MM = {"wide": (150, 600), "long": (120, 800)}  # a field of view that can hold a chest, from child to whole trunk
+FEWEST_SHARE = 0.5  # of the frames a model sees: with fewer slices most of them would be made up
+GREY_MARGIN = 0.25  # of the range of the training scans' grey levels
+DICOM = "Convert DICOM first: dcm2niix -z y -b n -f %f -o OUT FOLDER"
 
 
-@torch.inference_mode()
-def predict_logits(model: ViPTTNet, array: np.ndarray | Feed, indices: np.ndarray, *, pixel_range: str,
-                   precision: str = "fp32") -> np.ndarray:  # fmt: skip
-    """Class scores of the clips at `indices`, in that order.
+@dataclass(frozen=True)
+class Predictions:
+    """What models say about scans.
 
-    Args:
-        model: On its device; left in the mode (training or not) it came in.
-        array: uint8 clips [N, T, H, W] or float32 features [N, T, F], or a Feed of them.
-        indices: int [M].
-        pixel_range: "0..1" or "0..255".
-        precision: Of the backbone, see `engine.pick_precision`.
-
-    Returns:
-        float32 [M, K].
+    Attributes:
+        names: The N scans as they were named.
+        weights: The M models.
+        probabilities: float64 [M, N, K]; nan for a scan that could not be read.
+        warnings: Of each scan: how it is unlike what the models were trained on.
+        errors: Of each scan: why it could not be read; "" for all others.
+        notes: About the models, whatever the scan.
     """
-    model = plain_module(model)
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    feed = array if isinstance(array, Feed) else Feed(array, device, resident=False)
-    shape = feed.array.shape
-    together = FEATURES_TOGETHER if len(shape) == 3 else max(1, INFERENCE_CHUNK // shape[1])
-    batches = np.array_split(indices, range(together, len(indices), together))
-    logits = []
-    for batch in feed.batches(batches):
-        pixels = to_pixels(batch, pixel_range)
-        with autocast(device, precision):
-            logits.append(model(pixels).float())
-    model.train(was_training)
-    return torch.cat(logits).cpu().numpy()  # the only wait for the device
+
+    names: tuple[str, ...]
+    weights: tuple[Weights, ...] = field(repr=False)
+    probabilities: np.ndarray = field(repr=False)
+    warnings: tuple[tuple[str, ...], ...] = field(repr=False)
+    errors: tuple[str, ...] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.weights[0].classes
+
+    @property
+    def failed(self) -> np.ndarray:
+        """Scans that could not be read, bool [N]."""
+        return np.array([bool(error) for error in self.errors])
+
+    def table(self, model: int = 0) -> pd.DataFrame:
+        """What one model says: scan, class, a probability a class, entropy_bits, warnings, error, notice.
+
+        The entropy is 0 for a model that is sure, log2 K for one that has no idea. It says nothing about
+        whether the model is right, nor whether it should have been asked.
+        """
+        probabilities = self.probabilities[model]
+        rows = pd.DataFrame(probabilities, columns=list(self.class_names)).round(6)
+        classes = ["" if failed else self.class_names[k]
+                   for failed, k in zip(self.failed, probabilities.argmax(axis=1), strict=True)]  # fmt: skip
+        rows.insert(0, "class", classes)
+        rows.insert(0, "scan", list(self.names))
+        return rows.assign(
+            entropy_bits=entropy_bits(probabilities).round(4), warnings=["; ".join(w) for w in self.warnings],
+            error=list(self.errors), notice=RESEARCH_ONLY,
+        )  # fmt: skip
+
+    def to_dict(self, model: int = 0) -> dict[str, Any]:
+        """The same, and what the model is, as a plain dictionary for JSON."""
+        weights, scans = self.weights[model], []
+        for n, row in enumerate(self.table(model).to_dict("records")):
+            failed = bool(self.errors[n])
+            scans.append({
+                "scan": row["scan"], "status": "failed" if failed else "ok", "class": row["class"] or None,
+                "probabilities": None if failed else {name: row[name] for name in self.class_names},
+                "entropy_bits": None if failed else row["entropy_bits"],
+                "warnings": list(self.warnings[n]), "error": row["error"] or None,
+            })  # fmt: skip
+        return {
+            "notice": RESEARCH_ONLY, "notes": list(self.notes), "classes": list(self.class_names),
+            "weights": {"file": weights.path.name, "sha256": weights.sha256, "about": weights.card.about},
+            "preprocessing": weights.card.to_dict()["preprocessing"], "scans": scans,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        shown = self.table().drop(columns=["warnings", "error", "notice"])
+        lines = [shown.round(3).to_string(index=False, na_rep="-")]
+        for name, warnings, error in zip(self.names, self.warnings, self.errors, strict=True):
+            lines += [f"{name}: failed: {error}"] if error else [f"{name}: {warning}" for warning in warnings]
+        return "\n".join([*lines, *self.notes, RESEARCH_ONLY])
+
+    def _repr_html_(self) -> str:
+        shown = self.table().drop(columns=["notice"]).round(3)
+        html = shown.to_html(index=False, border=0, classes="table", na_rep="")
+        return f'<div style="overflow-x:auto">{html}</div><p>{" ".join([*self.notes, RESEARCH_ONLY])}</p>'
 
 
-def predict_scans(model: ViPTTNet, paths: Sequence[str | PathLike], *, frames: int, size: int, pixel_range: str,
-                  orientation: str = "file", engine: Engine | None = None, n_jobs: int | None = None,
-                  progress: bool = True) -> np.ndarray:  # fmt: skip
-    """Class probabilities of scan files; the next scans are read while the model works on one.
+def entropy_bits(probabilities: np.ndarray) -> np.ndarray:
+    """Shannon entropy over the last axis, in bits; nan stays nan."""
+    return -(probabilities * np.log2(np.where(probabilities == 0, 1, probabilities))).sum(axis=-1) + 0.0
+
+
+def find_scans(paths: Sequence[str | PathLike]) -> list[Path]:
+    """Scans among files and folders, in this order; folders are searched to their end, mask folders left out.
+
+    A file that is named twice counts once.
+
+    Raises:
+        DataError: a path does not exist, or a folder holds no scan.
+    """
+    given = [Path(path).expanduser() for path in paths]
+    if missing := [str(path) for path in given if not path.exists()]:
+        raise DataError("no such file or folder.", path=", ".join(missing), remedy="Check the path.")
+    scans: dict[Path, Path] = {}
+    for path in given:
+        found = [path] if path.is_file() else _scans_below(path)
+        if not found:
+            raise DataError(f"holds no scan ({', '.join(SCAN_ENDINGS)}).", path=path, remedy=DICOM)
+        for scan in found:
+            scans.setdefault(scan.resolve(), scan)
+    if not scans:
+        raise SettingError("no scan is named.", remedy="Name NIfTI files, or folders of them.")
+    return list(scans.values())
+
+
+def predict_scans(weights: Weights | str | PathLike | Sequence[Weights | str | PathLike],
+                  scans: str | PathLike | Sequence[str | PathLike], *, masks: str | PathLike | None = None,
+                  engine: Engine | None = None, n_jobs: int | None = None,
+                  progress: bool = True) -> Predictions:  # fmt: skip
+    """Class probabilities of scan files; the next scans are read while the model works on some.
 
     Args:
-        model: Moved to the engine's device.
-        paths: NIfTI files, see `ct.load_volume`.
-        frames, size, pixel_range, orientation: Grid, scale and orientation the model was trained on, see its preset.
-        engine: How to compute; None takes what the machine does best.
+        weights: See `weights.open_weights`; several are all asked about each scan, which is read once.
+        scans: NIfTI files and folders, see `find_scans`.
+        masks: Folder of lung masks, named as the scans, for weights that were trained on the box around the
+            lungs; None looks for `masks1` beside a scan.
+        engine: How to compute; None takes the fastest device, in fp32: the same digits on every machine.
         n_jobs: Threads that read; None takes the available cores. Decompression runs outside the
             interpreter's lock, so threads do.
         progress: Show a progress bar.
 
     Returns:
-        float64 [N, K], rows in the order of `paths`, each summing to 1.
+        One entry a scan, those that could not be read included.
 
     Raises:
-        DataError: a scan cannot be used.
+        DataError: weights cannot be used, or are none for scans; a path does not exist.
+        SettingError: several weights of different classes, or masks that no weights ask for.
     """
-    from joblib import Parallel, delayed
     from tqdm import tqdm
 
-    engine = engine or Engine()
+    several = [weights] if isinstance(weights, Weights | str | PathLike) else list(weights)
+    opened = [each if isinstance(each, Weights) else open_weights(each) for each in several]
+    grids = _grids(opened, masks)
+    paths = find_scans([scans] if isinstance(scans, str | PathLike) else scans)
+    models = _models(opened, engine or Engine(precision="fp32"))
+    probabilities = np.full((len(opened), len(paths), len(opened[0].classes)), np.nan)
+    warnings, errors = [], []
+    read = partial(_read, grids=list(dict.fromkeys(grids)), masks=None if masks is None else Path(masks))
+    with quiet_nibabel(), tqdm(total=len(paths), desc="predicting", unit="scan", disable=not progress) as bar:
+        reading = _ahead(read, paths, n_jobs or available_cores())
+        while batch := list(islice(reading, TOGETHER)):
+            sound = [n for n, found in enumerate(batch, start=len(errors)) if not found.error]
+            for m, (model, precision) in enumerate(models):
+                if sound:
+                    clips = np.stack([found.levels[grids[m]] for found in batch if not found.error])
+                    logits = predict_logits(model, clips, np.arange(len(clips)), precision=precision,
+                                            pixel_range=grids[m].pixel_range)  # fmt: skip
+                    probabilities[m, sound] = torch.from_numpy(logits).double().softmax(dim=1).numpy()
+            for found in batch:
+                errors.append(found.error)
+                warnings.append(found.warnings if found.error else (*found.warnings, *_unlike_training(found, opened)))
+            bar.update(len(batch))
+    return Predictions(tuple(map(str, paths)), tuple(opened), probabilities, tuple(warnings), tuple(errors),
+                       tuple(dict.fromkeys(note for each in opened for note in _notes(each))))  # fmt: skip
+
+
+def scan_warnings(where: str, facts: ScanFacts, grid: Preprocessing) -> list[str]:
+    """How a scan is unlike a chest CT in Hounsfield units, or unlike what a model sees of it."""
+    found = [fault.what for fault in scan_faults(where, facts, grid.orientation)]
+    along = slice_axis(facts)
+    extents = [n * mm for n, mm in zip(facts.shape, facts.spacing, strict=True)]
+    measured = {"long": extents[along], "wide": max(mm for k, mm in enumerate(extents) if k != along)}
+    for what, (least, most) in CHEST_MM.items():
+        if not least <= measured[what] <= most:
+            found.append(f"is {measured[what]:.0f} mm {what}: is it a chest, and are its voxel sizes right?")
+    if facts.shape[along] < FEWEST_SHARE * grid.frames:
+        found.append(f"has {facts.shape[along]} slices, from which {grid.frames} are made.")
+    return found
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A scan as it was read: grey levels by grid, or the reason why not."""
+
+    levels: dict[Preprocessing, np.ndarray]
+    warnings: tuple[str, ...] = ()
+    error: str = ""
+
+
+def _read(path: Path, *, grids: list[Preprocessing], masks: Path | None) -> _Found:
+    levels, warnings = {}, []
+    try:
+        for grid in grids:
+            seen = Seen(path)
+            volume = ct.load_volume(
+                path, depth=grid.frames, size=grid.size, hu_window=grid.hu_window, orientation=grid.orientation,
+                mask=_mask_of(path, masks) if grid.crop else None, seen=seen,
+            )  # fmt: skip
+            levels[grid] = to_grey_levels(volume, "uint8")  # as training saw scans
+            warnings += scan_warnings(str(path), scan_facts(seen), grid)
+    except DataError as error:
+        return _Found({}, error=f"{error.what} {error.remedy}".strip())
+    except (OSError, MemoryError) as error:
+        return _Found({}, error=f"cannot be read ({error}).")
+    return _Found(levels, tuple(dict.fromkeys(warnings)))
+
+
+def _mask_of(path: Path, masks: Path | None) -> Path:
+    mask = (masks or path.parent / MASK_FOLDERS[0]) / path.name
+    if not mask.is_file():
+        raise DataError(f"has no lung mask {mask}.", path=path, remedy="Give the folder of masks with --masks.")
+    return mask
+
+
+def _unlike_training(found: _Found, weights: Sequence[Weights]) -> list[str]:
+    """Where the mean grey level is one that training never saw."""
+    said = []
+    for each in weights:
+        known = each.card.training.get("grey_levels")
+        if not known:
+            continue
+        level = float(found.levels[each.card.preprocessing].mean()) / 255
+        margin = GREY_MARGIN * (known[1] - known[0])
+        if not known[0] - margin <= level <= known[1] + margin:
+            said.append(f"has a mean grey level of {level:.2f}; training scans had {known[0]:.2f} to {known[1]:.2f}.")
+    return list(dict.fromkeys(said))
+
+
+def _ahead(read, paths: Sequence[Path], n_jobs: int) -> Iterator[_Found]:
+    """What `read` gives for each path, in order, some read in advance: never more, however slow the taker."""
+    left, running = iter(paths), deque()
+    with ThreadPoolExecutor(n_jobs) as pool:
+        try:
+            running.extend(pool.submit(read, path) for path in islice(left, 2 * n_jobs))
+            while running:
+                found = running.popleft().result()
+                running.extend(pool.submit(read, path) for path in islice(left, 1))
+                yield found
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _grids(weights: Sequence[Weights], masks) -> list[Preprocessing]:
+    """What each model wants a scan to become; all checks that need no scan."""
+    if not weights:
+        raise SettingError("no weights are named.", remedy="Name at least one file of weights.")
+    for each in weights:
+        kind = each.card.preprocessing.kind
+        if kind != "scan":
+            raise DataError(f"was trained on {kind}s ({each.card.about}), not on scans.", path=each.path,
+                            remedy="Give weights that were fine-tuned on CT scans.")  # fmt: skip
+        if each.classes != weights[0].classes:
+            raise SettingError(f"{each.path} tells {', '.join(each.classes)}; {weights[0].path} tells "
+                               f"{', '.join(weights[0].classes)}.", remedy="Ask them one by one.")  # fmt: skip
+    grids = [each.card.preprocessing for each in weights]
+    if masks is not None:
+        if not Path(masks).is_dir():
+            raise DataError("is no folder of masks.", path=masks, remedy="Check the path.")
+        if not any(grid.crop for grid in grids):
+            raise SettingError("these weights were trained on whole scans.", remedy="Leave the masks out.")
+    return grids
+
+
+def _models(weights: Sequence[Weights], engine: Engine) -> list[tuple]:
     device = pick_device(engine.device)
-    precision = pick_precision(engine.precision, device, model.backbone_name)
-    model.place(device)
-    read = partial(ct.load_volume, depth=frames, size=size, orientation=orientation)
-    volumes = Parallel(n_jobs=n_jobs or available_cores(), prefer="threads", return_as="generator",
-                       pre_dispatch="2*n_jobs")(delayed(read)(path) for path in paths)  # fmt: skip
-    probabilities = []
-    for volume in tqdm(volumes, total=len(paths), desc="predicting", unit="scan", disable=not progress):
-        # As training saw scans: whole grey levels.
-        clip = np.rint(volume * 255).astype(np.uint8)[None]
-        logits = predict_logits(model, clip, np.arange(1), pixel_range=pixel_range, precision=precision)
-        probabilities.append(torch.from_numpy(logits).double().softmax(dim=1).numpy())
-    return np.concatenate(probabilities)
+    models = []
+    for each in weights:
+        model = each.model()
+        model.place(device)
+        models.append((model, pick_precision(engine.precision, device, model.backbone_name)))
+    return models
+
+
+def _notes(weights: Weights) -> Iterator[str]:
+    if weights.card.data.get("synthetic"):
+        yield f"{weights.path.name} was trained on synthetic scans: what it says about a patient means nothing."
+
+
+def _scans_below(folder: Path) -> list[Path]:
+    return [
+        file for file in sorted(folder.rglob("*"))
+        if has_ending(file, SCAN_ENDINGS) and file.is_file() and mask_folder(file, folder) is None
+        and not is_hidden(file, folder)
+    ]  # fmt: skip

@@ -32,10 +32,10 @@ from viptt_core.engine import (
 from viptt_core.errors import DataError, DataWarning, SettingError, TrainingError
 from viptt_core.features import cached_features, is_cacheable
 from viptt_core.feed import PIXEL_SCALES, Feed, epoch_share, to_pixels
+from viptt_core.inference import predict_logits
 from viptt_core.keras_rules import EarlyStopping, ReduceOnPlateau, balanced_class_weights, epoch_batches, weighted_loss
 from viptt_core.metrics import accuracy, cohen_kappa
-from viptt_core.model import ViPTTNet
-from viptt_core.predict import predict_logits
+from viptt_core.model import ViPTTNet, check_architecture
 from viptt_core.presets import Stage, check_choice
 from viptt_core.results import write_history
 from viptt_core.splits import Split
@@ -330,7 +330,7 @@ class _Training:
         if found is None:
             return
         state, tensors = found.state, found.tensors
-        checkpoint.check_architecture(state["architecture"], self.plain.architecture, found.folder)
+        check_architecture(state["architecture"], self.plain.architecture, found.folder)
         differing = sorted(name for name, value in self._identity().items() if state["identity"].get(name) != value)
         if differing:
             raise DataError(f"belongs to another training (other {', '.join(differing)}).", path=found.folder,

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from viptt_core.constants import PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import ClipTooShortError, DataError, SettingError
+from viptt_core.errors import ClipTooShortError, DataError, SettingError, check_choice
 
 FITS = ("stretch", "crop")
 
@@ -67,7 +67,7 @@ def load_clip(
         ClipTooShortError: fewer frames than needed.
     """
     _check_counts(frames=frames, size=size, stride=stride)
-    _check_fit(fit)
+    check_choice("fit", fit, FITS)
     clip = np.empty((frames, size, size), np.uint8)
     needed = (frames - 1) * stride + 1
     found, image = 0, None
@@ -128,7 +128,7 @@ def fit_frames(frames_grey: np.ndarray, *, size: int, fit: str = "stretch") -> n
         DataError: another shape or dtype.
     """
     _check_counts(size=size)
-    _check_fit(fit)
+    check_choice("fit", fit, FITS)
     if frames_grey.dtype != np.uint8 or frames_grey.ndim != 3 or not frames_grey.size:
         what = f"grey frames are {frames_grey.dtype} {list(frames_grey.shape)}."
         raise DataError(what, remedy="Give uint8 [T,H,W].")
@@ -230,8 +230,3 @@ def _check_counts(**settings: int) -> None:
     for name, value in settings.items():
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise SettingError(f"{name} is {value!r}.", remedy="Give a whole number of at least 1.")
-
-
-def _check_fit(fit: str) -> None:
-    if fit not in FITS:
-        raise SettingError(f"fit '{fit}' does not exist.", remedy=f"Known: {', '.join(FITS)}.")

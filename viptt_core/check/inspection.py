@@ -121,25 +121,31 @@ def inspect_scan(path: str | PathLike) -> ScanFacts:
         DataError: it cannot be used, see `nifti.read_nifti`.
     """
     seen, air = Seen(path), 0
-    with _quiet_nibabel(), open_scan(path) as scan:
+    with quiet_nibabel(), open_scan(path) as scan:
         digest = hashlib.sha256(repr(scan.shape).encode())
         for stored in scan.planes():
             plane = seen.fill_with_air(stored)
             _note_extremes(seen, stored if plane is stored else stored[np.isfinite(stored)])
             air += np.count_nonzero(plane < LUNG_OR_AIR)
             digest.update(_checksum(_whole_hu(plane)))
-        turned = _two_orientations(scan)
-    if seen.n_holes == seen.n_voxels:
-        seen.report()  # raises
+        seen.scan = scan
+        seen.check()
+        return scan_facts(seen, air=int(air) / seen.n_voxels, content=digest.hexdigest())
+
+
+def scan_facts(seen: Seen, *, air: float = float("nan"), content: str = "") -> ScanFacts:
+    """The facts of a scan that was read to its end, its range noted."""
+    scan = seen.scan
     lengths, codes = voxel_sizes(scan.affine), ""
     with np.errstate(invalid="ignore", divide="ignore"):  # an axis without length is told by its spacing
         angle = np.degrees(obliquity(scan.affine)).max()
+    turned = _two_orientations(scan)
     if not np.isnan(nib.io_orientation(scan.affine)).any():
         codes = "".join(nib.aff2axcodes(scan.affine))
     return ScanFacts(
         scan.shape, _floats(lengths), _floats(scan.header["pixdim"][1:4]), _floats(scan.affine[:3].ravel()), codes,
         0.0 if np.isnan(angle) else float(angle), turned, seen.n_voxels, int(seen.n_holes), float(seen.lowest),
-        float(seen.highest), int(air) / seen.n_voxels, digest.hexdigest(),
+        float(seen.highest), air, content,
     )  # fmt: skip
 
 
@@ -150,7 +156,7 @@ def inspect_mask(path: str | PathLike) -> MaskFacts:
         DataError: it cannot be read, see `nifti.read_nifti`.
     """
     counts, whole, marked = np.zeros(256, np.int64), True, 0
-    with _quiet_nibabel(), open_scan(path) as mask:
+    with quiet_nibabel(), open_scan(path) as mask:
         for plane in mask.planes():
             marked += np.count_nonzero(plane)
             small = plane if plane.dtype == np.uint8 else _as_bytes(plane)
@@ -242,7 +248,7 @@ def facts_of(role: str, values: dict) -> Facts:
 
 
 @contextmanager
-def _quiet_nibabel() -> Iterator[None]:
+def quiet_nibabel() -> Iterator[None]:
     """Its remarks on headers would land in the middle of the progress bar; what matters becomes a fault."""
     before, logger.disabled = logger.disabled, True
     try:

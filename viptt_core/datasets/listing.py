@@ -61,6 +61,7 @@ class Listing:
         place: JSON-ready; which part of the folder this is: with the root it names the set on disk.
         unlabelled: Files that belong to the set and have no label, such as a hidden test part.
         masks: Name of a mask set -> name of a scan -> its mask.
+        crop: "lungs" where an item's source is a scan and the mask to crop it by.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Listing:
     place: tuple = ()
     unlabelled: tuple[Path, ...] = ()
     masks: dict[str, dict[str, Path]] = field(default_factory=dict)
+    crop: str = ""
 
     def left_out(self, on_error: str) -> list[tuple[str, str]]:
         """Name and reason of what is found but not used.

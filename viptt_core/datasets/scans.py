@@ -27,7 +27,7 @@ from viptt_core.datasets.listing import (
     stray_files,
 )
 from viptt_core.env import code_version
-from viptt_core.errors import SettingError
+from viptt_core.errors import check_choice
 from viptt_core.store import ClipSet, Item, build_clip_set
 
 DECODER = ("ct", "nifti")  # modules that decide the voxels: when they change, scans are decoded again
@@ -140,7 +140,7 @@ def list_table(name: str, root: Path, columns: Columns, *, labels: str | Path | 
     if known is None:
         class_names = sorted({label for _, label, _ in table.rows if label}, key=_as_number)
         known = {label: k for k, label in enumerate(class_names)}
-    below = [file for file in sorted(root.rglob("*")) if file.is_file() and not _is_hidden(file, root)]
+    below = [file for file in sorted(root.rglob("*")) if file.is_file() and not is_hidden(file, root)]
     scans, masks = [], {}
     for file in below:
         folder = mask_folder(file, root)
@@ -169,13 +169,13 @@ def list_table(name: str, root: Path, columns: Columns, *, labels: str | Path | 
 def decode_scans(listing: Listing, *, frames: int, size: int, hu_window, orientation: str, dtype: str, on_error: str,
                  n_jobs: int | None, progress: bool) -> ClipSet:  # fmt: skip
     """Decode listed scans, see `imageclef`; an item's source is its file, or the file and its mask."""
-    ct.check_orientation(orientation)
+    check_choice("orientation", orientation, ct.ORIENTATIONS)
     return build_clip_set(
         listing.items,
         partial(_decode_scan, frames=frames, size=size, hu_window=tuple(hu_window), orientation=orientation,
                 dtype=dtype),
         settings={"set": listing.name, "code": code_version(DECODER), "frames": frames, "size": size,
-                  "hu_window": list(hu_window), "orientation": orientation},
+                  "hu_window": list(hu_window), "orientation": orientation, "crop": listing.crop},
         class_names=listing.class_names, place=(str(listing.root.resolve()), *listing.place), dtype=dtype,
         excluded=listing.left_out(on_error), on_error=on_error, n_jobs=n_jobs, progress=progress,
     )  # fmt: skip
@@ -201,8 +201,7 @@ def _decode_scan(source: Path | tuple[Path, Path], *, frames: int, size: int, hu
 
 def _with_crop(listing: Listing, crop: str, masks: str) -> Listing:
     """The listing with a mask beside each scan."""
-    if crop not in CROPS:
-        raise SettingError(f"crop '{crop}' does not exist.", remedy=f"Known: {', '.join(CROPS)}; empty for none.")
+    check_choice("crop", crop, CROPS)
     of_scan = listing.masks.get(masks, {})
     items = tuple(
         replace(item, source=(item.source, of_scan[item.source.name]))
@@ -214,10 +213,12 @@ def _with_crop(listing: Listing, crop: str, masks: str) -> Listing:
         for item in listing.items
         if item.source.name not in of_scan
     ]
-    return replace(listing, items=items, faults=(*listing.faults, *faults), place=(*listing.place, crop, masks))
+    return replace(listing, items=items, faults=(*listing.faults, *faults), place=(*listing.place, crop, masks),
+                   crop=crop)  # fmt: skip
 
 
-def _is_hidden(file: Path, root: Path) -> bool:
+def is_hidden(file: Path, root: Path) -> bool:
+    """Whether a file, or a folder between it and `root`, has a name that begins with a dot."""
     return any(part.startswith(".") for part in file.relative_to(root).parts)
 
 

@@ -1,0 +1,238 @@
+"""`viptt predict`, `viptt submit`, `viptt validate-submission` and `viptt weights`: using what was trained."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from viptt_core.errors import DataError, SettingError
+
+DEVICES = "auto, cpu, cuda or mps (default: %(default)s)"
+
+
+def add_predict_commands(commands, positive) -> None:
+    """Add the commands to the subparsers of `viptt`; `positive` reads a number of at least 1."""
+    predict = _command(commands, "predict", _predict, "class probabilities of CT scans (NIfTI); exit code 1 if a scan "
+                       "could not be read. Research use only",
+                       "viptt predict data/own --weights runs/RUN -o predictions.csv")  # fmt: skip
+    _add_scans(predict, positive)
+    predict.add_argument("--weights", required=True, metavar="W", help="file, run (folder or name), a name of `viptt "
+                         "weights list`, or URL")  # fmt: skip
+    predict.add_argument("--sha256", default="", metavar="HEX", help="checksum of the file; a URL needs it")
+    form = predict.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--csv", action="store_true", help="print CSV")
+    predict.add_argument("-o", "--output", type=Path, help="write to this file instead; .json or .csv say the form")
+
+    text = "predict the scans of ImageCLEF's TB-type task and write the file to submit"
+    submit = _command(commands, "submit", _submit, text, "viptt submit data/imageclef/test --weights RUN1 RUN2 RUN3 "
+                      "--ensemble vote -o submission.txt")  # fmt: skip
+    _add_scans(submit, positive)
+    submit.add_argument("--weights", required=True, nargs="+", metavar="W", help="of one or more models, see `viptt "
+                        "predict`")  # fmt: skip
+    submit.add_argument("--ensemble", default="mean", help="mean: of the probabilities; vote: most models; authors: "
+                        "rounded mean of class numbers, three models (default: %(default)s)")  # fmt: skip
+    submit.add_argument("-o", "--output", type=Path, required=True, help="file to write, such as submission.txt")
+    submit.add_argument("--fill", type=positive, metavar="CLASS", help="class 1..5 for scans that cannot be read; "
+                        "without it, such a scan keeps the file from being written")  # fmt: skip
+
+    text = "check a submission file: a scan missing, double or misnamed, a class out of 1..5"
+    validate = _command(commands, "validate-submission", _validate, text,
+                        "viptt validate-submission submission.txt --expected 421")  # fmt: skip
+    validate.add_argument("file", type=Path)
+    validate.add_argument("--expected", type=positive, default=421, metavar="N", help="scans, TST_0001.nii.gz to "
+                          "TST_N.nii.gz (default: %(default)s)")  # fmt: skip
+    validate.add_argument("--scans", type=Path, help="folder of the scans: the expected names are theirs instead")
+
+    text = "list, show, get, convert and export weights"
+    weights = commands.add_parser("weights", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    actions = weights.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _command(actions, "list", _list, "list the weights that are here, and the authors'", "viptt weights list")
+    show = _command(actions, "show", _show, "print the card of weights as JSON: classes, preprocessing, data, scores",
+                    "viptt weights show runs/RUN")  # fmt: skip
+    get = _command(actions, "get", _get, "download the authors' weights and convert them",
+                   "viptt weights get authors-tbt")  # fmt: skip
+    get.add_argument("name", help="authors-ucf50 or authors-tbt")
+    imported = _command(actions, "import", _import, "convert a Keras file (.h5) of the authors' network; TensorFlow is "
+                        "not needed", "viptt weights import ViPTT-Net-CLEF-TBT.h5 tbt.safetensors")  # fmt: skip
+    imported.add_argument("file", type=Path, help="the .h5 file")
+    imported.add_argument("output", type=Path, metavar="OUT", help="file to write, ends in .safetensors")
+    imported.add_argument("--classes", default="", help="names of the classes, A,B,C, in the order of the outputs "
+                          "(default: the paper's, by their number)")  # fmt: skip
+    export = _command(actions, "export", _export, "copy weights under a telling name, with card and SHA256SUMS, for a "
+                      "release", "viptt weights export runs/RUN release/")  # fmt: skip
+    export.add_argument("folder", type=Path, help="where to")
+    for command in (show, export):
+        command.add_argument("weights", metavar="W", help="see `viptt predict`")
+        command.add_argument("--sha256", default="", metavar="HEX", help="checksum of the file; a URL needs it")
+
+
+def _command(commands, name: str, run, text: str, example: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.",
+                                 epilog=f"Example: {example}")  # fmt: skip
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_scans(command: argparse.ArgumentParser, positive) -> None:
+    command.add_argument("scans", nargs="+", type=Path, metavar="SCANS", help="NIfTI files, and folders of them")
+    command.add_argument("--masks", type=Path, help="folder of lung masks, for weights trained on the lungs' box "
+                         "(default: masks1 beside a scan)")  # fmt: skip
+    command.add_argument("--device", default="auto", help=DEVICES)
+    command.add_argument("--precision", default="fp32", help="fp32: the same digits on every machine; auto: the "
+                         "fastest, differs in the third digit (default: %(default)s)")  # fmt: skip
+    command.add_argument("--jobs", type=positive, help="threads that read (default: the available cores)")
+
+
+def _predict(options) -> int:
+    form = _form(options)
+    predictions = _predictions(options, [_opened(options.weights, options.sha256)])
+    if form == "json":
+        text = json.dumps(predictions.to_dict(), indent=1) + "\n"
+    elif form == "csv":
+        text = predictions.table().to_csv(index=False)
+    else:
+        text = f"{predictions}\n"
+    if options.output:
+        _write(options.output, text)
+        print(f"{len(predictions.names)} scans in {options.output}")
+    else:
+        print(text, end="")
+    return _say_failed(predictions, told=form == "text" and not options.output)
+
+
+def _submit(options) -> int:
+    from viptt_core.constants import TB_CLASSES
+    from viptt_core.errors import check_choice
+    from viptt_core.submission import ENSEMBLES, check_ensemble, combine, write_submission
+
+    check_choice("ensemble", options.ensemble, ENSEMBLES)
+    check_ensemble(options.ensemble, len(options.weights))
+    if options.fill and options.fill > len(TB_CLASSES):
+        raise SettingError(f"class {options.fill} does not exist.", remedy=f"Give 1 to {len(TB_CLASSES)}.")
+    weights = [_opened(each) for each in options.weights]
+    for each in weights:
+        if each.classes != TB_CLASSES:
+            raise SettingError(f"{each.path} tells {', '.join(each.classes)}.",
+                               remedy=f"The task has {', '.join(TB_CLASSES)}.")  # fmt: skip
+    predictions = _predictions(options, weights)
+    kept = options.output.with_suffix(".predictions.csv")
+    tables = [predictions.table(m).assign(weights=str(w.path)) for m, w in enumerate(weights)]
+    import pandas as pd
+
+    _write(kept, pd.concat(tables).to_csv(index=False))
+    print(f"Probabilities of each model: {kept}")
+    code = _say_failed(predictions, told=False)
+    if code and not options.fill:
+        raise DataError("not written: the task wants every scan.", path=options.output,
+                        remedy="Mend the scans, or give them a class with --fill.")  # fmt: skip
+    import numpy as np
+
+    classes = np.full(len(predictions.names), options.fill or 0)
+    if not predictions.failed.all():
+        classes[~predictions.failed] = combine(predictions.probabilities[:, ~predictions.failed], options.ensemble)
+    write_submission(options.output, [Path(name).name for name in predictions.names], classes)
+    counts = ", ".join(f"{name} {n}" for name, n in zip(TB_CLASSES, np.bincount(classes, minlength=6)[1:], strict=True))
+    print(f"{len(classes)} scans in {options.output}: {counts}")
+    for note in predictions.notes:
+        print(note)
+    print(f"Check it: viptt validate-submission {options.output} --expected {len(classes)}")
+    return 0
+
+
+def _validate(options) -> None:
+    from viptt_core.submission import expected_names, validate_submission
+
+    if options.scans:
+        from viptt_core.predict import find_scans
+
+        names = [path.name for path in find_scans([options.scans])]
+    else:
+        names = expected_names(options.expected)
+    print(validate_submission(options.file, names))
+
+
+def _list(options) -> None:
+    from viptt_core.released import RELEASED, weights_here
+
+    here = weights_here()
+    for name, released in RELEASED.items():
+        if name not in here:
+            print(f"{name}  [viptt weights get {name}] {released.title}")
+    for name, card in here.items():
+        print(f"{name}  [{card.preprocessing.kind}s, {len(card.classes)} classes] {card.about}")
+    if not here:
+        print("None is here yet. A training run leaves its own: make demo")
+
+
+def _show(options) -> None:
+    print(json.dumps(_opened(options.weights, options.sha256).to_dict(), indent=1))
+
+
+def _get(options) -> None:
+    from viptt_core.released import get_released
+
+    weights = get_released(options.name)
+    print(f"{weights.card.about}\n{weights.path}, sha256 {weights.sha256}")
+    if weights.card.preprocessing.kind == "scan":
+        print(f"Next: viptt predict SCANS --weights {options.name}")
+
+
+def _import(options) -> None:
+    from viptt_core.released import import_keras
+
+    classes = tuple(part.strip() for part in options.classes.split(",") if part.strip())
+    weights = import_keras(options.file, options.output, classes=classes)
+    print(f"{weights.card.about}\n{', '.join(weights.classes)}\n{weights.path}, sha256 {weights.sha256}")
+
+
+def _export(options) -> None:
+    from viptt_core.released import export_weights
+
+    path = export_weights(options.weights, options.folder, checksum=options.sha256)
+    weights = _opened(path)
+    print(f"{path}, sha256 {weights.sha256}\nFrom a URL: viptt predict SCANS --weights "
+          f"https://HOST/{path.name} --sha256 {weights.sha256}")  # fmt: skip
+
+
+def _opened(reference: str | Path, sha256: str = ""):
+    from viptt_core.weights import open_weights
+
+    return open_weights(reference, sha256)
+
+
+def _predictions(options, weights: list):
+    from viptt_core.engine import Engine
+    from viptt_core.predict import predict_scans
+
+    if options.output and not options.output.absolute().parent.is_dir():  # worth knowing before the work
+        raise DataError("no such folder.", path=options.output.absolute().parent, remedy="Make it first.")
+    engine = Engine(device=options.device, precision=options.precision)
+    return predict_scans(weights, options.scans, masks=options.masks, engine=engine, n_jobs=options.jobs)
+
+
+def _form(options) -> str:
+    """"json", "csv" or "text", by the flags or the ending of the output."""
+    if options.json or options.csv:
+        return "json" if options.json else "csv"
+    ending = options.output.suffix if options.output else ""
+    return {".json": "json", ".csv": "csv"}.get(ending, "text")
+
+
+def _write(path: Path, text: str) -> None:
+    from viptt_core import disk
+
+    with disk.storing(path):
+        disk.replace(path, text)
+
+
+def _say_failed(predictions, *, told: bool) -> int:
+    """Name the scans that could not be read; the exit code."""
+    failed = [(name, error) for name, error in zip(predictions.names, predictions.errors, strict=True) if error]
+    if failed and not told:
+        print("\n".join(f"{name}: failed: {error}" for name, error in failed), file=sys.stderr)
+    if failed:
+        print(f"viptt: {len(failed)} of {len(predictions.names)} scans could not be read.", file=sys.stderr)
+    return int(bool(failed))
