@@ -37,3 +37,31 @@ def write_mask(path, low=(2, 2, 1), high=(8, 9, 4)):
 
 def write_labels(root, *rows, header="FileName,TypeOfTB"):
     (root / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
+
+
+def write_weights(path, *, classes=("Infiltrative", "Focal", "Tuberculoma", "Miliary", "Fibro-cavernous"), seed=0,
+                  data=None, training=None, **preprocessing):  # fmt: skip
+    """Weights of a small model with a card, for scans on a grid of 6 x 16 x 16; far from equal probabilities."""
+    import torch
+
+    from viptt_core.card import Card, Preprocessing
+    from viptt_core.model import ViPTTNet
+    from viptt_core.weights import save_weights
+
+    generator = torch.Generator().manual_seed(seed)
+    model = ViPTTNet(len(classes), backbone="small", hidden_size=8, feature_size=8, generator=generator)
+    torch.nn.init.normal_(model.classifier.weight, std=20, generator=generator)
+    grid = {"kind": "scan", "frames": 6, "size": 16, "pixel_range": "0..1", "hu_window": (-1000, 400),
+            "orientation": "canonical"} | preprocessing  # fmt: skip
+    card = Card("a small model", tuple(classes), Preprocessing(**grid), data or {}, training or {}, (), {}, "MIT")
+    save_weights(path, model, card)
+    return path
+
+
+def write_noise_scan(path, seed=0, signs=(-1, 1, 1), shape=(18, 20, 9), mm=(15.0, 15.0, 30.0)):
+    """A scan of noise in HU that measures as much as a chest, its axes running by `signs`; canonical by default."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = np.random.default_rng(seed).integers(-1000, 400, shape).astype(np.int16)
+    affine = np.diag([*(np.array(signs) * mm), 1.0])
+    nib.Nifti1Image(voxels, affine).to_filename(path)
+    return path

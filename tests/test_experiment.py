@@ -116,7 +116,8 @@ def test_still_frames_keep_label_and_group_of_their_video(videos):
 def test_a_run_on_disk_holds_all_that_decided_it(plan, videos):
     run = quiet(pretrain, plan, videos)
     assert {p.name for p in run.folder.iterdir()} == {
-        "config.json", "history.csv", "predictions.csv", "provenance.json", "weights.safetensors",
+        "config.json", "history.csv", "predictions.csv", "provenance.json", "weights.json",
+        "weights.safetensors",
     }  # fmt: skip
     assert run.config["data"] == videos.source and run.config["preset"]["pretrain"]["epochs"] == 1
     assert {"commit", "packages", "seconds", "peak_memory_mb", "device"} <= set(run.provenance)

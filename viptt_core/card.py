@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from viptt_core.errors import DataError
+from viptt_core.errors import DataError, SettingError
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, per_class, roc_auc
 from viptt_core.results import class_names_of, predicted_classes
 from viptt_core.sources.registry import load_registry
@@ -81,22 +80,19 @@ class Card:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, text: str, path: Path) -> Card:
-        """Parse a card; `path` is named in the error.
+    def from_dict(cls, table: dict[str, Any], path: Path) -> Card:
+        """The card out of parsed JSON; `path` is named in the error.
 
         Raises:
             DataError: a field is missing, unknown or of another type, or the format is another one.
         """
         try:
-            table = json.loads(text)
             if table["format"] != FORMAT:
                 raise DataError(f"has a card of format {table['format']}, not {FORMAT}.", path=path,
                                 remedy="Use the version of this package that wrote it.")  # fmt: skip
-            table["preprocessing"] = build(Preprocessing, table["preprocessing"], "preprocessing", path.name)
-            return build(cls, table, "card", path.name)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            if isinstance(error, DataError):
-                raise
+            grid = build(Preprocessing, table["preprocessing"], "preprocessing", path.name)
+            return build(cls, table | {"preprocessing": grid}, "card", path.name)
+        except (SettingError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"has a card that cannot be read ({error}).", path=path, remedy=REMEDY) from error
 
 

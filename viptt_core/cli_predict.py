@@ -63,10 +63,10 @@ def add_predict_commands(commands, positive) -> None:
                           "(default: the paper's, by their number)")  # fmt: skip
     export = _command(actions, "export", _export, "copy weights under a telling name, with card and SHA256SUMS, for a "
                       "release", "viptt weights export runs/RUN release/")  # fmt: skip
-    export.add_argument("folder", type=Path, help="where to")
     for command in (show, export):
         command.add_argument("weights", metavar="W", help="see `viptt predict`")
         command.add_argument("--sha256", default="", metavar="HEX", help="checksum of the file; a URL needs it")
+    export.add_argument("folder", type=Path, metavar="DIR", help="where to; made if it is not there")
 
 
 def _command(commands, name: str, run, text: str, example: str) -> argparse.ArgumentParser:

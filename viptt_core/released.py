@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -17,8 +18,7 @@ from viptt_core.keras_weights import load_keras_weights, read_keras_architecture
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.results import runs_root
-from viptt_core.tensors import read_header
-from viptt_core.weights import WEIGHTS, Weights, open_weights, save_weights, weights_root
+from viptt_core.weights import WEIGHTS, Weights, open_weights, read_card, save_weights, weights_root
 
 CHECKSUMS = "SHA256SUMS"  # beside exported weights, as sha256sum reads and writes it
 
@@ -140,11 +140,9 @@ def weights_here() -> dict[str, Card]:
     files |= {path.parent.name: path for path in sorted(runs_root().glob(f"*/{WEIGHTS}"))}
     cards = {}
     for name, path in files.items():
-        try:
-            cards[name] = Card.from_json(read_header(path)["card"], path)
-        except (DataError, KeyError):  # of an older version; to open it would say so
-            continue
-    return cards
+        with contextlib.suppress(DataError):  # damaged or of an older version; to open it would say so
+            cards[name] = read_card(path)
+    return {name: card for name, card in cards.items() if card is not None}
 
 
 def _keras_card(path: Path, classes: tuple[str, ...], known: Released | None) -> Card:

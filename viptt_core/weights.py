@@ -21,8 +21,9 @@ from viptt_core.env import artifact_root
 from viptt_core.errors import DataError, SettingError
 from viptt_core.model import ViPTTNet, check_architecture, plain_module
 from viptt_core.results import runs_root
-from viptt_core.tensors import read_tensors, storing_tensors, write_tensors
+from viptt_core.tensors import read_header, read_tensors, storing_tensors, write_tensors
 
+HEADER = "viptt"  # key of the safetensors header
 WEIGHTS = "weights.safetensors"  # name of the file in a run's folder
 
 
@@ -81,12 +82,11 @@ def save_weights(path: Path, model: nn.Module, card: Card | None = None) -> None
     """
     model = plain_module(model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = {"architecture": json.dumps(model.architecture)}
-    if card is not None:
-        header["card"] = json.dumps(card.to_dict())
+    content = {"architecture": model.architecture, "card": None if card is None else card.to_dict()}
     temporary = path.with_name(f".{path.name}.part")
     with storing_tensors(path, temporary):
-        write_tensors(temporary, model.state_dict(), header)
+        # One key: safetensors writes several in any order, and the same weights should be the same file.
+        write_tensors(temporary, model.state_dict(), {HEADER: json.dumps(content)})
         digest = disk.file_digest(temporary, "sha256")
         os.replace(temporary, path)
     if card is not None:
@@ -102,7 +102,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
         DataError: missing, truncated or damaged.
     """
     tensors, header = read_tensors(path)
-    return tensors, json.loads(header.get("architecture", "{}"))
+    return tensors, _content(header, path)["architecture"]
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -137,10 +137,11 @@ def open_weights(reference: str | Path, checksum: str = "") -> Weights:
         raise DataError(f"has another checksum (sha256 is {found}, not {digits}).", path=path,
                         remedy="Get the file again, or correct the checksum.")  # fmt: skip
     tensors, header = read_tensors(path)
-    if "card" not in header or "architecture" not in header:
+    content = _content(header, path)
+    if content.get("card") is None:
         raise DataError("has no card: nothing says what its classes are or how scans are prepared for it.", path=path,
                         remedy=REMEDY)  # fmt: skip
-    card, architecture = Card.from_json(header["card"], path), json.loads(header["architecture"])
+    card, architecture = Card.from_dict(content["card"], path), content["architecture"]
     if len(card.classes) != architecture.get("num_classes"):
         what = f"names {len(card.classes)} classes for {architecture.get('num_classes')} logits."
         raise DataError(what, path=path, remedy=REMEDY)
@@ -148,6 +149,25 @@ def open_weights(reference: str | Path, checksum: str = "") -> Weights:
         if not tensor.isfinite().all():
             raise DataError(f"holds values that are not finite, first in '{name}'.", path=path, remedy="Train again.")
     return Weights(path, found, architecture, card, tensors)
+
+
+def read_card(path: Path) -> Card | None:
+    """The card alone, None where there is none; the tensors are not read.
+
+    Raises:
+        DataError: the file is no whole file of weights, or the card cannot be read.
+    """
+    card = _content(read_header(path), path).get("card")
+    return Card.from_dict(card, path) if card is not None else None
+
+
+def _content(header: dict[str, str], path: Path) -> dict:
+    """What the header says: the architecture, and the card or None."""
+    try:
+        content = json.loads(header.get(HEADER, '{"architecture": {}}'))
+        return content | {"architecture": dict(content["architecture"])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"has a header that cannot be read ({error}).", path=path, remedy=REMEDY) from error
 
 
 def weights_root() -> Path:

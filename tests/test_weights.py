@@ -1,0 +1,315 @@
+"""Weights with their card: what is saved comes back bit for bit; what does not fit is refused with the reason."""
+
+import errno
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from files import write_noise_scan, write_weights
+from keras_reference import write_keras_file
+from loopback import Loopback, file, serve
+from safetensors.torch import load_file, save_file
+
+from viptt_core import released, tensors
+from viptt_core.cli import main
+from viptt_core.constants import TB_CLASSES, UCF_CLASSES
+from viptt_core.errors import DataError, SettingError, StorageError
+from viptt_core.experiment import compare_starts, plan_experiment
+from viptt_core.inference import predict_logits
+from viptt_core.metrics import cohen_kappa
+from viptt_core.model import ViPTTNet
+from viptt_core.predict import predict_scans
+from viptt_core.released import export_weights, get_released, import_keras, weights_here
+from viptt_core.results import predicted_classes
+from viptt_core.weights import load_weights, open_weights, read_weights, save_weights, weights_root
+
+
+def small(num_classes=3, **settings):
+    return ViPTTNet(num_classes, backbone="small", hidden_size=8, feature_size=6, **settings)
+
+
+def test_a_disk_that_fills_up_while_weights_are_written_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, small())
+    before = path.read_bytes()
+
+    def half_written(tensors, target, metadata=None):
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tensors, "save_file", half_written)
+    with pytest.raises(StorageError, match="w.safetensors.*disk is full"):
+        save_weights(path, small())
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_weights_of_another_model_are_refused_with_the_difference(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, small(3))
+    load_weights(small(3), path)
+    with pytest.raises(DataError, match="num_classes 3 instead of 5"):
+        load_weights(small(5), path)
+    with pytest.raises(DataError, match="backbone small instead of vgg16"):
+        load_weights(ViPTTNet(3, hidden_size=8, feature_size=6), path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", None])
+def test_a_file_that_holds_no_weights_is_refused(tmp_path, content):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, small())
+    path.write_bytes(path.read_bytes()[:-10] if content is None else content)
+    with pytest.raises(DataError, match="w.safetensors.*no whole file of weights"):
+        read_weights(path)
+
+
+def test_weights_carry_their_architecture(tmp_path):
+    save_weights(tmp_path / "w.safetensors", small(4))
+    assert read_weights(tmp_path / "w.safetensors")[1]["num_classes"] == 4
+
+
+# --- The card -----------------------------------------------------------------------------------------
+
+
+def test_save_and_load_give_the_same_logits_bit_for_bit(tmp_path):
+    path = write_weights(tmp_path / "w.safetensors")
+    first = open_weights(path)
+    save_weights(tmp_path / "again.safetensors", first.model(), first.card)
+    again = open_weights(tmp_path / "again.safetensors")
+    clips = np.random.default_rng(0).integers(0, 256, (3, 6, 16, 16)).astype(np.uint8)
+    logits = [predict_logits(weights.model(), clips, np.arange(3), pixel_range="0..1") for weights in (first, again)]
+    assert np.array_equal(*logits) and np.ptp(logits[0]) > 1
+    assert again.card == first.card and again.sha256 == first.sha256
+
+
+def test_the_card_beside_the_weights_says_the_same_as_the_one_in_them(tmp_path):
+    weights = open_weights(write_weights(tmp_path / "w.safetensors"))
+    beside = json.loads((tmp_path / "w.json").read_text())
+    assert beside == json.loads(json.dumps(weights.to_dict()))
+    assert beside["sha256"] == hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest()
+    assert beside["classes"] == list(TB_CLASSES) and beside["architecture"]["backbone"] == "small"
+    assert "not a medical device" in beside["use"]
+
+
+def rewritten(path, change):
+    """The file with another header."""
+    content = json.loads(tensors.read_header(path)["viptt"])
+    changed = change(content)
+    save_file(load_file(path), path, metadata={"viptt": json.dumps(content) if changed is None else changed})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda content: content.pop("card") and None, "has no card"),
+        (lambda content: "{", "header that cannot be read"),
+        (lambda content: "[]", "header that cannot be read"),
+        (lambda content: content.update(card="text"), "card that cannot be read"),
+        (lambda content: content["card"].update(abuot=content["card"].pop("about")), "Did you mean 'about'"),
+        (lambda content: content["card"]["preprocessing"].update(frames="6"), "frames"),
+        (lambda content: content["card"].update(format=9), "format 9, not 1"),
+        (lambda content: content["card"]["classes"].pop() and None, "names 4 classes for 5 logits"),
+        (lambda content: content["architecture"].update(hidden_size=9), "do not fit its architecture"),
+        (lambda content: content["architecture"].update(backbone="vgg61"), "Did you mean 'vgg16'"),
+        (lambda content: content["architecture"].update(colour=1), "colour"),
+        (lambda content: content.update(architecture=3), "header that cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_card_that_does_not_fit_is_refused(tmp_path, change, message):
+    path = write_weights(tmp_path / "w.safetensors")
+    rewritten(path, change)
+    with pytest.raises(DataError, match=f"w.safetensors: .*{message}"):
+        open_weights(path).model()
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):
+    weights = open_weights(write_weights(tmp_path / "w.safetensors"))
+    model = weights.model()
+    with torch.no_grad():
+        model.feature.bias[2] = torch.nan
+    save_weights(weights.path, model, weights.card)
+    with pytest.raises(DataError, match="not finite, first in 'feature.bias'"):
+        open_weights(weights.path)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"PK\x03\x04" + bytes(300), "a zip file, as PyTorch's .pt.*Ask for safetensors"),
+        (b"\x80\x02}q\x00." + bytes(300), "a pickle.*Ask for safetensors"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(300), "Keras writes.*viptt weights import"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+    ],
+)
+def test_files_of_other_kinds_are_told_by_their_beginning(tmp_path, content, message):
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        open_weights(tmp_path / "w.safetensors")
+
+
+def test_a_run_saves_a_card_whose_scores_are_those_of_its_predictions(make_clip_set, monkeypatch):
+    plan = plan_experiment("study", epochs=2, pretrain_epochs=1, device="cpu", starts="video")
+    source = {"set": "phantom", "hu_window": [-1000, 400]}
+    scans = make_clip_set(n=40, frames=4, classes=2, synthetic=True, source=source)
+    run = compare_starts(plan, scans, make_clip_set(seed=1), progress=False).runs["video"]
+    weights = open_weights(run.folder)
+    card = weights.card
+    assert open_weights(run.folder.name).sha256 == weights.sha256  # by its name
+    assert card.classes == scans.class_names and card.preprocessing.orientation == "canonical"
+    assert (card.preprocessing.kind, card.preprocessing.frames, card.preprocessing.size) == ("scan", 4, 16)
+    assert card.data["clips"] == {"train": 24, "validation": 8, "test": 8}
+    assert card.data["synthetic"] and card.licence == "MIT"
+    assert "knows nothing about patients" in card.about and card.made["commit"] == run.provenance["commit"]
+    for scores in card.metrics:
+        rows = run.predictions[run.predictions["part"] == scores["part"]]
+        kappa = cohen_kappa(rows["label"].to_numpy(), predicted_classes(rows))
+        assert scores["n"] == len(rows) and scores["kappa"] == pytest.approx(kappa, abs=1e-4)
+        assert scores["kappa_low"] <= scores["kappa"] <= scores["kappa_high"]
+        assert sum(found["n"] for found in scores["classes"].values()) == len(rows)
+    assert [scores["part"] for scores in card.metrics] == ["validation", "test"]
+    levels = [clip.mean() / 255 for clip in scans.clips]
+    assert min(levels) - 1e-3 <= card.training["grey_levels"][0] < card.training["grey_levels"][1] <= max(levels) + 1e-3
+
+
+@pytest.mark.parametrize(
+    "source, kind, details",
+    [
+        ({"set": "imageclef", "hu_window": [-1000, 400], "orientation": "file", "crop": "lungs"}, "scan",
+         {"orientation": "file", "crop": "lungs", "hu_window": (-1000, 400)}),
+        ({"set": "ucf50", "stride": 2, "fit": "crop"}, "video", {"stride": 2, "fit": "crop"}),
+        ({"set": "medmnist3d"}, "volume", {}),
+    ],
+)  # fmt: skip
+def test_the_card_says_how_input_is_prepared(make_clip_set, source, kind, details):
+    plan = plan_experiment("study", epochs=1, device="cpu", starts="random")
+    clips = make_clip_set(n=30, source=source)
+    run = compare_starts(plan, clips, clips, progress=False).runs["random"]
+    found = open_weights(run.folder).card.preprocessing
+    assert found.kind == kind
+    for name, value in details.items():
+        assert getattr(found, name) == value
+
+
+# --- By URL -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server():
+    with serve() as loopback:
+        yield loopback
+
+
+def test_weights_come_from_a_url_with_their_checksum(tmp_path, server: Loopback):
+    content = write_weights(tmp_path / "w.safetensors").read_bytes()
+    digits = hashlib.sha256(content).hexdigest()
+    server.script(file(content))
+    url = f"{server.url}/w.safetensors"
+    assert open_weights(url, digits).sha256 == digits
+    assert open_weights(f"{url}#sha256={digits}").path.parent == weights_root()
+    assert len(server.paths) == 1  # the second time it is there
+
+
+def test_a_url_without_or_with_another_checksum_is_refused(tmp_path, server):
+    server.script(file(write_weights(tmp_path / "w.safetensors").read_bytes()))
+    url = f"{server.url}/w.safetensors"
+    for reference in (url, f"{url}#sha256=0123", f"{url}#md5={'0' * 32}"):
+        with pytest.raises(SettingError, match="64 digits"):
+            open_weights(reference)
+    assert not server.paths  # refused before anything was asked for
+    with pytest.raises(DataError, match="is not the file"):
+        open_weights(url, "0" * 64)
+    assert not list(weights_root().glob("[!.]*"))
+
+
+def test_a_file_with_another_checksum_than_stated_is_refused(tmp_path):
+    path = write_weights(tmp_path / "w.safetensors")
+    assert open_weights(path, open_weights(path).sha256)
+    with pytest.raises(DataError, match="has another checksum"):
+        open_weights(path, "sha256:" + "0" * 64)
+
+
+@pytest.mark.parametrize(
+    "reference, message", [("nothing", "viptt weights list"), (".", "holds no weights.safetensors")]
+)
+def test_a_reference_to_nothing_says_what_to_do(reference, message):
+    with pytest.raises(DataError, match=message):
+        open_weights(reference)
+
+
+# --- Keras files, releases ----------------------------------------------------------------------------
+
+
+def test_a_keras_file_becomes_weights_that_predict_scans(tmp_path, capsys):
+    write_keras_file(tmp_path / "tbt.h5", num_classes=5, seed=1)
+    target = tmp_path / "tbt.safetensors"
+    assert main(["weights", "import", str(tmp_path / "tbt.h5"), str(target)]) == 0
+    assert ", ".join(TB_CLASSES) in capsys.readouterr().out
+    weights = open_weights(target)
+    grid = weights.card.preprocessing
+    assert (grid.kind, grid.frames, grid.size, grid.orientation, grid.pixel_range) == ("scan", 70, 224, "file", "0..1")
+    assert weights.card.data["set"] == "imageclef" and not weights.card.metrics
+    assert weights.card.made["sha256_of_it"] == hashlib.sha256((tmp_path / "tbt.h5").read_bytes()).hexdigest()
+    found = predict_scans(target, write_noise_scan(tmp_path / "scan.nii.gz", shape=(24, 24, 10)), progress=False)
+    assert np.isfinite(found.probabilities).all()
+
+
+def test_the_network_after_videos_is_no_network_for_scans(tmp_path):
+    write_keras_file(tmp_path / "ucf.h5", num_classes=10, holes=True)
+    weights = import_keras(tmp_path / "ucf.h5", tmp_path / "ucf.safetensors")
+    assert weights.classes == UCF_CLASSES and weights.card.preprocessing.pixel_range == "0..255"
+    with pytest.raises(DataError, match="was trained on videos.*fine-tuned on CT scans"):
+        predict_scans(weights, write_noise_scan(tmp_path / "scan.nii.gz"), progress=False)
+
+
+def test_classes_of_a_keras_file_are_named_or_asked_for(tmp_path):
+    write_keras_file(tmp_path / "three.h5", num_classes=3, holes=True)
+    with pytest.raises(SettingError, match="3 outputs, 0 classes are named.*--classes"):
+        import_keras(tmp_path / "three.h5", tmp_path / "out.safetensors")
+    assert import_keras(tmp_path / "three.h5", tmp_path / "out.safetensors", classes=["a", "b", "c"]).classes[2] == "c"
+    with pytest.raises(SettingError, match="does not end in .safetensors"):
+        import_keras(tmp_path / "three.h5", tmp_path / "out.pt", classes=["a", "b", "c"])
+
+
+def test_the_authors_weights_are_got_converted_and_kept(tmp_path, server, monkeypatch, capsys):
+    write_keras_file(tmp_path / "ViPTT-Net-CLEF-TBT.h5", num_classes=5, holes=True)
+    server.script(file((tmp_path / "ViPTT-Net-CLEF-TBT.h5").read_bytes()))
+    entry = released.RELEASED["authors-tbt"]
+    here = released.Released(entry.title, f"{server.url}/ViPTT-Net-CLEF-TBT.h5", entry.classes, entry.stage, entry.data)
+    monkeypatch.setitem(released.RELEASED, "authors-tbt", here)
+    assert main(["weights", "list"]) == 0
+    assert "authors-tbt  [viptt weights get authors-tbt]" in capsys.readouterr().out
+    assert main(["weights", "get", "authors-tbt"]) == 0
+    assert "viptt predict SCANS --weights authors-tbt" in capsys.readouterr().out
+    assert get_released("authors-tbt", progress=False).classes == TB_CLASSES and len(server.paths) == 1
+    assert open_weights("authors-tbt").card.licence.startswith("MIT, as the authors' repository")
+    assert main(["weights", "list"]) == 0
+    assert "authors-tbt  [scans, 5 classes]" in capsys.readouterr().out
+    assert main(["weights", "get", "authors-tbc"]) == 1
+    assert "Did you mean 'authors-tbt'" in capsys.readouterr().err
+
+
+def test_weights_are_exported_with_card_and_checksum(tmp_path, capsys):
+    path = write_weights(tmp_path / "w.safetensors", data={"set": "phantom"}, training={"stage": "finetune"})
+    folder = tmp_path / "release"
+    assert main(["weights", "export", str(path), str(folder)]) == 0
+    copy = export_weights(path, folder)  # again: still one line each
+    export_weights(write_weights(tmp_path / "v.safetensors", seed=1), folder)
+    assert copy.name.startswith("viptt-phantom-finetune-") and copy.read_bytes() == path.read_bytes()
+    assert json.loads(copy.with_suffix(".json").read_text())["file"] == copy.name
+    sums = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
+    assert len(sums) == 2 and sums[copy.name] == hashlib.sha256(copy.read_bytes()).hexdigest()
+    assert f"--sha256 {sums[copy.name]}" in capsys.readouterr().out
+
+
+def test_only_weights_with_a_card_are_listed(tmp_path):
+    write_weights(weights_root() / "mine.safetensors")
+    save_weights(weights_root() / "bare.safetensors", small())
+    (weights_root() / "broken.safetensors").write_bytes(b"no")
+    assert list(weights_here()) == ["mine"]
+
+
+def test_a_card_is_shown_as_json(tmp_path, capsys):
+    path = write_weights(tmp_path / "w.safetensors")
+    assert main(["weights", "show", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out)["preprocessing"]["hu_window"] == [-1000, 400]
