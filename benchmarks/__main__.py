@@ -145,6 +145,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None, rows: Mapping[str, Row] | None = None) -> int:
     """Run the command; 0 when every row ran, 1 when one failed, 2 for an unknown row, 130 when interrupted."""
     if rows is None:
+        import benchmarks.predict_rows
         import benchmarks.rows  # noqa: F401  registers them
         from benchmarks import ROWS as rows
     options = parser().parse_args(arguments)

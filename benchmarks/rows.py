@@ -52,7 +52,6 @@ GRID = {"frames": FRAMES, "size": SIZE}
 CLASSES = 10
 EPOCHS = 28  # of the frozen run
 TRAIN_CLIPS, VALIDATION_CLIPS = 4, 1  # of the frozen run: the reference needs seconds a clip and epoch
-PREDICTED_SCANS = 2
 CHUNK = 10  # frames whose activations the step in little memory keeps at once
 MEMORY_TIMED = {"quick": 16, "full": FRAMES}  # frames of a clip where chunks are compared with none
 GPU_STEPS = 10  # a measurement
@@ -491,38 +490,6 @@ def finetune_step(profile: Profile) -> Comparison:
     settings = {"frames": profile.frames, "size": profile.size, "batch_size": 2, "precision": _precision(),
                 "frames_per_chunk": model.frames_per_chunk, "weights": "random"}  # fmt: skip
     return Comparison(*seconds, settings, target=_speed_target())
-
-
-@row("predict a folder of scans", reference="the authors' steps, then plain PyTorch, fp32, one by one",
-     target=at_least(1.8))  # fmt: skip
-def predict_folder(profile: Profile) -> Comparison:
-    """From files to probabilities."""
-    from benchmarks.reference import authors_preprocess, plain_predict_folder
-    from viptt_core.engine import Engine
-    from viptt_core.predict import predict_scans
-
-    model, plain = models()
-    paths = phantom_scans()[0][:PREDICTED_SCANS]
-    prepare = functools.partial(authors_preprocess, depth=profile.frames, size=profile.size)
-    found = {}
-
-    def ours() -> None:
-        found["ours"] = predict_scans(model, paths, frames=profile.frames, size=profile.size, pixel_range="0..1",
-                                      engine=Engine(device=_device()), progress=False)  # fmt: skip
-
-    def theirs() -> None:
-        found["theirs"] = plain_predict_folder(plain, paths, preprocess=prepare)
-
-    seconds = alternate(ours, theirs, profile.repeats, warm_up=(ours, int))
-    preparing = seconds_of(lambda: [prepare(path) for path in paths])
-    notes = [
-        f"probabilities differ by {np.abs(found['ours'] - found['theirs']).max():.1e} at most (of 1)",
-        f"of the reference's time, {preparing / statistics.median(seconds[1]):.0%} is preparing the scans",
-    ]
-    settings = _phantom_settings(len(paths)) | {
-        "frames": profile.frames, "size": profile.size, "precision": _precision(), "weights": "random",
-    }  # fmt: skip
-    return Comparison(*seconds, settings, notes, target=_speed_target())
 
 
 @row("effect of whole grey levels on the logits", reference="float32 volumes")

@@ -50,7 +50,7 @@ def write_weights(path, *, classes=("Infiltrative", "Focal", "Tuberculoma", "Mil
 
     generator = torch.Generator().manual_seed(seed)
     model = ViPTTNet(len(classes), backbone="small", hidden_size=8, feature_size=8, generator=generator)
-    torch.nn.init.normal_(model.classifier.weight, std=20, generator=generator)
+    torch.nn.init.normal_(model.classifier.weight, std=100, generator=generator)
     grid = {"kind": "scan", "frames": 6, "size": 16, "pixel_range": "0..1", "hu_window": (-1000, 400),
             "orientation": "canonical"} | preprocessing  # fmt: skip
     card = Card("a small model", tuple(classes), Preprocessing(**grid), data or {}, training or {}, (), {}, "MIT")
@@ -58,7 +58,7 @@ def write_weights(path, *, classes=("Infiltrative", "Focal", "Tuberculoma", "Mil
     return path
 
 
-def write_noise_scan(path, seed=0, signs=(-1, 1, 1), shape=(18, 20, 9), mm=(15.0, 15.0, 30.0)):
+def write_noise_scan(path, seed=0, signs=(-1, 1, 1), shape=(18, 20, 12), mm=(16.0, 14.4, 25.0)):
     """A scan of noise in HU that measures as much as a chest, its axes running by `signs`; canonical by default."""
     path.parent.mkdir(parents=True, exist_ok=True)
     voxels = np.random.default_rng(seed).integers(-1000, 400, shape).astype(np.int16)

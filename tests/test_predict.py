@@ -1,53 +1,349 @@
-"""Scan files -> probabilities, against the steps done one by one."""
+"""Scan files -> probabilities, against the steps done one by one; files that are unusual, and files that fail."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import threading
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from files import write_noise_scan, write_scan, write_weights
+from scipy.stats import entropy
 
+from viptt_core import predict
+from viptt_core.card import RESEARCH_ONLY
+from viptt_core.check.inspection import scan_facts
+from viptt_core.cli import main
+from viptt_core.constants import TB_CLASSES
 from viptt_core.ct import load_volume
 from viptt_core.engine import Engine
-from viptt_core.errors import DataError
-from viptt_core.model import ViPTTNet
-from viptt_core.predict import predict_scans
+from viptt_core.errors import DataError, SettingError
+from viptt_core.nifti import Seen
+from viptt_core.predict import entropy_bits, find_scans, predict_scans, scan_warnings
+from viptt_core.weights import open_weights
 
-SETTINGS = {"frames": 6, "size": 16, "pixel_range": "0..1", "engine": Engine(device="cpu", precision="fp32"),
-            "n_jobs": 1, "progress": False}  # fmt: skip
+STORED = {"0.nii.gz": (-1, 1, 1), "1.nii.gz": (1, 1, 1), "2.nii.gz": (-1, -1, -1)}  # how the axes run
 
 
 @pytest.fixture
 def scans(tmp_path):
     """Three scans, stored in three orientations."""
-    rng = np.random.default_rng(0)
-    paths = []
-    for k, signs in enumerate(((-1, 1, 1), (1, 1, 1), (-1, -1, -1))):
-        voxels = rng.integers(-1000, 400, (18, 20, 9)).astype(np.int16)
-        paths.append(tmp_path / f"{k}.nii.gz")
-        nib.Nifti1Image(voxels, np.diag([*signs, 1.0])).to_filename(paths[-1])
-    return paths
+    return [write_noise_scan(tmp_path / "scans" / name, k, signs) for k, (name, signs) in enumerate(STORED.items())]
 
 
-@pytest.mark.parametrize("orientation", ["file", "canonical"])
-def test_probabilities_are_those_of_the_steps_done_one_by_one(scans, orientation):
-    model = ViPTTNet(4, backbone="small", hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(0))
-    found = predict_scans(model, scans, orientation=orientation, **SETTINGS)
-    assert found.shape == (3, 4) and np.allclose(found.sum(axis=1), 1)
-    volumes = [load_volume(path, depth=6, size=16, orientation=orientation) for path in scans]
-    levels = torch.from_numpy(np.rint(np.stack(volumes) * 255)) / 255
+def quiet(weights, paths, **settings):
+    return predict_scans(weights, paths, **{"engine": Engine(device="cpu", precision="fp32"), "n_jobs": 2,
+                                            "progress": False} | settings)  # fmt: skip
+
+
+def one_by_one(path, scans, **grid):
+    """The same by hand."""
+    weights = open_weights(path)
+    volumes = [load_volume(scan, **{"depth": 6, "size": 16, "orientation": "canonical"} | grid) for scan in scans]
+    levels = torch.from_numpy(np.rint(np.stack(volumes) * 255))
+    levels = levels / 255 if weights.card.preprocessing.pixel_range == "0..1" else levels
     with torch.no_grad():
-        expected = model.eval()(levels).softmax(dim=1).numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+        return weights.model()(levels).softmax(dim=1).numpy()
 
 
-def test_orientation_changes_what_a_turned_scan_gives(scans):
-    model = ViPTTNet(4, backbone="small", hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(0))
-    stored, turned = (predict_scans(model, scans, orientation=o, **SETTINGS) for o in ("file", "canonical"))
+# --- Probabilities ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grid", [{"orientation": "file"}, {"orientation": "canonical"}, {"hu_window": (-1000, 0)}])
+@pytest.mark.parametrize("pixel_range", ["0..1", "0..255"])
+def test_probabilities_are_those_of_the_steps_done_one_by_one(tmp_path, scans, grid, pixel_range):
+    path = write_weights(tmp_path / "w.safetensors", pixel_range=pixel_range, **grid)
+    found = quiet(path, scans)
+    assert found.probabilities.shape == (1, 3, 5) and np.allclose(found.probabilities.sum(axis=2), 1)
+    assert found.class_names == TB_CLASSES and not found.failed.any()
+    np.testing.assert_allclose(found.probabilities[0], one_by_one(path, scans, **grid), atol=1e-5)
+    assert found.probabilities.max() > 0.3  # far from equal: the comparison says something
+
+
+def test_orientation_changes_what_a_turned_scan_gives(tmp_path, scans):
+    stored, turned = (quiet(write_weights(tmp_path / f"{o}.safetensors", orientation=o), scans).probabilities[0]
+                      for o in ("file", "canonical"))  # fmt: skip
     assert np.allclose(stored[0], turned[0], atol=1e-6)  # stored canonically
     assert not np.allclose(stored[1], turned[1], atol=1e-6) and not np.allclose(stored[2], turned[2], atol=1e-6)
 
 
-def test_a_scan_that_cannot_be_read_is_named(scans):
-    scans[1].write_bytes(b"")
-    model = ViPTTNet(4, backbone="small", hidden_size=8, feature_size=8)
-    with pytest.raises(DataError, match="1.nii.gz: is empty"):
-        predict_scans(model, scans, **SETTINGS)
+def test_a_scan_gets_the_same_answer_alone_and_among_many(tmp_path, scans):
+    path = write_weights(tmp_path / "w.safetensors")
+    many = [write_noise_scan(tmp_path / f"{k}.nii.gz", k) for k in range(2 * predict.TOGETHER + 3)]
+    together = quiet(path, many).probabilities[0]
+    alone = np.concatenate([quiet(path, scan).probabilities[0] for scan in many])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_several_models_are_asked_at_one_reading_of_each_scan(tmp_path, scans, monkeypatch):
+    paths = [write_weights(tmp_path / f"{seed}.safetensors", seed=seed) for seed in range(2)]
+    paths.append(write_weights(tmp_path / "other.safetensors", seed=2, frames=4))
+    read = []
+    monkeypatch.setattr(predict.ct, "load_volume", lambda scan, **s: read.append(scan) or load_volume(scan, **s))
+    found = quiet(paths, scans)
+    assert len(read) == 2 * len(scans)  # two grids
+    for m, path in enumerate(paths):
+        assert np.array_equal(found.probabilities[m], quiet(path, scans).probabilities[0])
+    assert found.table(1).loc[0, "Focal"] == round(found.probabilities[1, 0, 1], 6)
+
+
+def test_scans_are_cropped_to_the_lungs_where_the_weights_were(tmp_path, scans):
+    path = write_weights(tmp_path / "w.safetensors", crop="lungs")
+    for folder in ("masks1", "others"):
+        for k, scan in enumerate(scans):
+            mask = np.zeros((18, 20, 12), np.uint8)
+            mask[4 : 12 - k, 5:15, 2:7] = 1
+            target = scan.parent / folder / scan.name
+            target.parent.mkdir(exist_ok=True)
+            nib.Nifti1Image(mask, nib.load(scan).affine).to_filename(target)
+    beside = quiet(path, scans).probabilities[0]
+    masks = [scan.parent / "masks1" / scan.name for scan in scans]
+    by_hand = np.concatenate([one_by_one(path, [scan], mask=mask) for scan, mask in zip(scans, masks, strict=True)])
+    np.testing.assert_allclose(beside, by_hand, atol=1e-5)
+    assert np.array_equal(beside, quiet(path, scans, masks=scans[0].parent / "others").probabilities[0])
+    (scans[0].parent / "masks1" / scans[1].name).unlink()
+    found = quiet(path, scans)
+    assert found.failed.tolist() == [False, True, False] and "has no lung mask" in found.errors[1]
+
+
+def test_entropy_is_in_bits():
+    rows = np.array([[1, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0], [0.7, 0.1, 0.1, 0.1], [np.nan] * 4])
+    np.testing.assert_allclose(entropy_bits(rows), [0, 2, 1, entropy([0.7, 0.1, 0.1, 0.1], base=2), np.nan])
+
+
+# --- Which files --------------------------------------------------------------------------------------
+
+
+def test_folders_are_searched_without_masks_hidden_files_and_doubles(tmp_path, scans):
+    root = scans[0].parent
+    for name in ("deep/er/3.nii.gz", "masks1/0.nii.gz", ".cache/4.nii.gz", "._0.nii.gz", "5.NII"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(scans[0], root / name)
+    (root / "labels.csv").write_text("FileName,Label\n")
+    found = find_scans([root / "1.nii.gz", root, root / "deep"])
+    assert [path.relative_to(root).as_posix() for path in found] == [
+        "1.nii.gz", "0.nii.gz", "2.nii.gz", "5.NII", "deep/er/3.nii.gz"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [(["no", "none"], "no, none: no such file"), (["empty"], "holds no scan.*dcm2niix"), ([], "no scan")],
+)
+def test_paths_without_scans_are_refused_before_any_work(tmp_path, monkeypatch, given, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises((DataError, SettingError), match=message):
+        find_scans(given)
+
+
+# --- What is unusual ----------------------------------------------------------------------------------
+
+
+def warnings_of(path, **grid):
+    weights = open_weights(write_weights(path.parent / "w.safetensors", **grid))
+    seen = Seen(path)
+    load_volume(path, depth=6, size=16, seen=seen)
+    return scan_warnings(path.name, scan_facts(seen), weights.card.preprocessing)
+
+
+def test_a_sound_chest_scan_gives_no_warning(tmp_path):
+    assert warnings_of(write_noise_scan(tmp_path / "0.nii.gz")) == []
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"shape": (18, 20, 4), "mm": (16.0, 14.4, 70.0)}, "has 4 slices"),
+        ({"mm": (1.0, 0.9, 25.0)}, "is 18 mm wide"),
+        ({"mm": (16.0, 14.4, 5.0)}, "is 60 mm long"),
+        ({"mm": (50.0, 45.0, 25.0)}, "is 900 mm wide"),
+        ({"mm": (16.0, 14.4, 100.0)}, "is 1200 mm long"),
+        ({"mm": (16.0, 16.0, 25.0)}, "stretches them to a square"),
+    ],
+)
+def test_implausible_sizes_are_told(tmp_path, settings, message):
+    assert any(message in warning for warning in warnings_of(write_noise_scan(tmp_path / "0.nii.gz", **settings)))
+
+
+def test_few_slices_are_told_by_what_is_made_of_them(tmp_path):
+    path = write_noise_scan(tmp_path / "0.nii.gz")
+    assert warnings_of(path, frames=24) == []
+    assert warnings_of(path, frames=25) == ["has 12 slices, from which 25 are made."]
+
+
+def test_values_that_are_no_hu_and_grey_levels_never_seen_are_told_and_predicted(tmp_path):
+    shifted = tmp_path / "shifted.nii.gz"
+    image = nib.load(write_noise_scan(tmp_path / "0.nii.gz"))
+    nib.Nifti1Image(image.get_fdata().astype(np.int16) + 1024, image.affine).to_filename(shifted)
+    path = write_weights(tmp_path / "w.safetensors", training={"grey_levels": [0.4, 0.6]})
+    found = quiet(path, [tmp_path / "0.nii.gz", shifted])
+    assert found.warnings[0] == () and not found.failed.any()
+    assert "does not look like Hounsfield units (values 24 to 1423)." in found.warnings[1]
+    with pytest.warns(match="Hounsfield"):
+        level = load_volume(shifted, depth=6, size=16, orientation="canonical").mean()
+    assert f"has a mean grey level of {level:.2f}; training scans had 0.40 to 0.60." in found.warnings[1]
+    assert "Hounsfield" in found.table().loc[1, "warnings"]
+
+
+def test_weights_from_synthetic_scans_say_so(tmp_path, scans):
+    found = quiet(write_weights(tmp_path / "w.safetensors", data={"synthetic": True}), scans)
+    assert found.notes == ("w.safetensors was trained on synthetic scans: what it says about a patient means nothing.",)
+    assert found.notes[0] in str(found) and found.notes[0] in found._repr_html_()
+
+
+def test_voxels_that_are_not_finite_are_told(tmp_path):
+    scan = write_scan(tmp_path / "0.nii.gz", nan_voxels=3)
+    found = quiet(write_weights(tmp_path / "w.safetensors"), scan)
+    assert any("3 of 720 voxels are NaN" in warning for warning in found.warnings[0])
+
+
+# --- What cannot be used ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "preprocessing, message", [({"kind": "video"}, "trained on videos"), ({"kind": "volume"}, "trained on volumes")]
+)
+def test_weights_for_other_input_are_refused(tmp_path, scans, preprocessing, message):
+    with pytest.raises(DataError, match=f"{message}.*fine-tuned on CT scans"):
+        quiet(write_weights(tmp_path / "w.safetensors", **preprocessing), scans)
+
+
+def test_models_of_different_classes_and_unwanted_masks_are_refused(tmp_path, scans):
+    one = write_weights(tmp_path / "one.safetensors")
+    other = write_weights(tmp_path / "other.safetensors", classes=("ill", "well"))
+    with pytest.raises(SettingError, match="tells ill, well"):
+        quiet([one, other], scans)
+    with pytest.raises(SettingError, match="trained on whole scans"):
+        quiet(one, scans, masks=tmp_path)
+    with pytest.raises(SettingError, match="no weights"):
+        quiet([], scans)
+
+
+def damage(path, how):
+    content = path.read_bytes()
+    if how == "empty":
+        path.write_bytes(b"")
+    elif how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "DICOM":
+        path.write_bytes(bytes(128) + b"DICM" + bytes(200))
+
+
+@pytest.mark.parametrize("how", ["empty", "truncated", "DICOM"])
+def test_a_damaged_scan_is_told_and_stops_no_other(tmp_path, scans, how):
+    path = write_weights(tmp_path / "w.safetensors")
+    whole = quiet(path, scans).probabilities[0]
+    damage(scans[1], how)
+    found = quiet(path, scans)
+    assert found.failed.tolist() == [False, True, False] and found.errors[1]
+    assert np.isnan(found.probabilities[0, 1]).all()
+    np.testing.assert_allclose(found.probabilities[0, [0, 2]], whole[[0, 2]], atol=1e-6)
+    rows = found.to_dict()["scans"]
+    assert [row["status"] for row in rows] == ["ok", "failed", "ok"] and rows[1]["probabilities"] is None
+    assert f"{scans[1]}: failed: {found.errors[1]}" in str(found)
+
+
+def test_a_file_the_system_does_not_give_is_a_failed_scan(tmp_path, scans, monkeypatch):
+    def refuse(path, **settings):
+        if path == scans[0]:
+            raise PermissionError(13, "Permission denied", str(path))
+        return load_volume(path, **settings)
+
+    monkeypatch.setattr(predict.ct, "load_volume", refuse)
+    found = quiet(write_weights(tmp_path / "w.safetensors"), scans)
+    assert found.failed.tolist() == [True, False, False] and "Permission denied" in found.errors[0]
+
+
+# --- Memory -------------------------------------------------------------------------------------------
+
+
+def test_reading_is_never_far_ahead_of_the_model():
+    """However slow the model: else a folder of scans would pile up in memory."""
+    started, most, lock = 0, 0, threading.Lock()
+
+    def read(path):
+        nonlocal started
+        with lock:
+            started += 1
+        return path
+
+    taken = 0
+    for path in predict._ahead(read, range(50), n_jobs=2):
+        assert path == taken
+        most = max(most, started - taken)
+        taken += 1
+    assert taken == 50 and most <= 2 * 2 + 1
+
+
+# --- The command --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return write_weights(tmp_path / "w.safetensors")
+
+
+def run(capsys, *arguments):
+    code = main(["predict", *map(str, arguments), "--device", "cpu"])
+    return code, *capsys.readouterr()
+
+
+def test_every_form_of_output_holds_the_same_numbers_and_the_notice(tmp_path, scans, weights, capsys):
+    expected = quiet(weights, scans)
+    code, text, _ = run(capsys, *scans, "--weights", weights, "--csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert code == 0 and [row["scan"] for row in rows] == list(map(str, scans))
+    for n, row in enumerate(rows):
+        assert [float(row[name]) for name in TB_CLASSES] == expected.probabilities[0, n].round(6).tolist()
+        assert row["class"] == TB_CLASSES[expected.probabilities[0, n].argmax()] and row["notice"] == RESEARCH_ONLY
+    code, text, _ = run(capsys, *scans, "--weights", weights, "--json")
+    found = json.loads(text)
+    assert code == 0 and found["notice"] == RESEARCH_ONLY and found["weights"]["sha256"] == open_weights(weights).sha256
+    for n, row in enumerate(found["scans"]):
+        assert list(row["probabilities"].values()) == expected.probabilities[0, n].round(6).tolist()
+    code, text, _ = run(capsys, *scans, "--weights", weights)
+    assert code == 0 and text.rstrip().endswith(RESEARCH_ONLY)
+    for ending, form in (("csv", "--csv"), ("json", "--json")):
+        target = tmp_path / f"out.{ending}"
+        assert run(capsys, *scans, "--weights", weights, "-o", target)[0] == 0
+        assert target.read_text() == run(capsys, *scans, "--weights", weights, form)[1]
+
+
+def test_a_damaged_file_among_many_gives_exit_code_one_and_is_listed(tmp_path, scans, weights, capsys):
+    damage(scans[1], "truncated")
+    code, text, said = run(capsys, scans[0].parent, "--weights", weights, "--csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert code == 1 and [bool(row["error"]) for row in rows] == [False, True, False]
+    assert "truncated" in rows[1]["error"] and rows[1]["Focal"] == "" and rows[0]["Focal"]
+    assert f"{scans[1]}: failed:" in said and "1 of 3 scans could not be read" in said
+    code, text, said = run(capsys, scans[0].parent, "--weights", weights)
+    assert code == 1 and "truncated" in text and "1 of 3 scans" in said
+
+
+def test_what_cannot_be_written_is_said_before_the_work(tmp_path, scans, weights, capsys, monkeypatch):
+    monkeypatch.setattr(predict, "_read", None)
+    code, _, said = run(capsys, *scans, "--weights", weights, "-o", tmp_path / "no" / "out.csv")
+    assert code == 1 and "no such folder" in said
+
+
+def test_a_misspelt_weights_file_says_where_to_look(tmp_path, scans, capsys):
+    code, _, said = run(capsys, *scans, "--weights", "runs/finetune")
+    assert code == 1 and "runs/finetune: no such weights. `viptt weights list`" in said
+
+
+# --- Real scans ---------------------------------------------------------------------------------------
+
+
+def test_every_real_scan_is_predicted_without_a_warning(shared_data, tmp_path):
+    scans = sorted((shared_data / "ct").glob("*.nii.gz"))
+    found = quiet(write_weights(tmp_path / "w.safetensors"), scans)
+    assert len(scans) == 5 and not found.failed.any() and np.isfinite(found.probabilities).all()
+    assert found.warnings == ((),) * len(scans)
+    masks = quiet(write_weights(tmp_path / "w.safetensors"), shared_data / "ct" / "lungmask_derived")
+    assert all(any("Hounsfield" in warning for warning in warnings) for warnings in masks.warnings)
+    assert os.fspath(scans[0]) == found.names[0]

@@ -18,7 +18,7 @@ import torch
 
 from viptt_core import ct
 from viptt_core.card import RESEARCH_ONLY, Preprocessing
-from viptt_core.check.faults import scan_faults, slice_axis
+from viptt_core.check.faults import LEAST_SLICES, scan_faults, slice_axis
 from viptt_core.check.inspection import ScanFacts, quiet_nibabel, scan_facts
 from viptt_core.datasets.listing import SCAN_ENDINGS, has_ending
 from viptt_core.datasets.scans import MASK_FOLDERS, is_hidden, mask_folder, to_grey_levels
@@ -200,7 +200,7 @@ def scan_warnings(where: str, facts: ScanFacts, grid: Preprocessing) -> list[str
     for what, (least, most) in CHEST_MM.items():
         if not least <= measured[what] <= most:
             found.append(f"is {measured[what]:.0f} mm {what}: is it a chest, and are its voxel sizes right?")
-    if facts.shape[along] < FEWEST_SHARE * grid.frames:
+    if LEAST_SLICES <= facts.shape[along] < FEWEST_SHARE * grid.frames:  # fewer still is a fault of its own
         found.append(f"has {facts.shape[along]} slices, from which {grid.frames} are made.")
     return found
 
