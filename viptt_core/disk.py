@@ -113,15 +113,19 @@ def reserve(path: Path, size: int) -> None:
 
 
 def replace(path: Path, content: str | bytes) -> None:
-    """Write a file under another name, force it to the disk and rename it."""
+    """Write a file under another name, force it to the disk and rename it; a failed one leaves nothing."""
     unfinished = path.with_name(path.name + ".tmp")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
-        write_all(descriptor, content.encode() if isinstance(content, str) else content)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(unfinished, path)
+        try:
+            write_all(descriptor, content.encode() if isinstance(content, str) else content)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def sync(path: Path) -> None:

@@ -48,10 +48,15 @@ def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
                 f"{backbone} weights {name} could not be downloaded ({error}).", path=url,
                 remedy=f"Connect to the network, or put this file into {path.parent} (TORCH_HOME moves that folder).",
             ) from error  # fmt: skip
-    state = torch.load(path, map_location="cpu", weights_only=True)  # refuses anything but tensors
-    features = {key.removeprefix(facts.prefix): value for key, value in state.items()
-                if not key.startswith(facts.head)}  # fmt: skip
-    if not all(tensor.isfinite().all() for tensor in features.values()):
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)  # refuses anything but tensors
+        features = {key.removeprefix(facts.prefix): value for key, value in state.items()
+                    if not key.startswith(facts.head)}  # fmt: skip
+        finite = all(tensor.isfinite().all() for tensor in features.values())
+    except Exception as error:  # of many types; PyTorch's words even advise to read what it refuses here
+        raise DataError(f"holds something else than weights ({type(error).__name__}).", path=path,
+                        remedy="Do not open it by other means; delete it, and start again.") from error  # fmt: skip
+    if not finite:
         raise DataError(f"{backbone} weights {name} hold values that are not finite.", path=path,
                         remedy=f"Take {facts.weights[-1]}.")  # fmt: skip
     return features

@@ -1,0 +1,411 @@
+"""Ensembles, and the submission file: written as it must be, and every fault of one found in a single reading."""
+
+import errno
+import subprocess
+import sys
+from fractions import Fraction
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+
+from viptt_core import disk, submission
+from viptt_core.constants import TB_CLASSES
+from viptt_core.errors import DataError, SettingError, StorageError
+from viptt_core.submission import (
+    AUTHORS_WEIGHTS,
+    check_submission,
+    combine,
+    disagreements,
+    expected_names,
+    validate_submission,
+    write_submission,
+)
+
+NAMES = expected_names(6)
+SOUND = [f"{name},{number}" for name, number in zip(NAMES, (1, 2, 3, 4, 5, 1), strict=True)]
+GONE = object()
+
+
+def runs(*classes, k=5, sure=0.6):
+    """Probabilities [M, 1, K] of models that say these classes, and hold all others to be equally likely."""
+    rows = np.full((len(classes), 1, k), (1 - sure) / (k - 1))
+    for row, number in zip(rows, classes, strict=True):
+        row[0, number - 1] = sure
+    return rows
+
+
+# --- Ensembles ------------------------------------------------------------------------------------
+
+
+def test_the_mean_of_probabilities_decides_and_a_tie_goes_to_the_lower_class():
+    values = np.array([[[0.4, 0.35, 0.25], [0.2, 0.4, 0.4]], [[0.1, 0.5, 0.4], [0.2, 0.4, 0.4]]])
+    answer = combine(values, "mean")
+    assert answer.tolist() == [2, 2] and answer.dtype == np.int64
+    assert combine(values[:1], "mean").tolist() == [1, 2]
+
+
+def test_the_order_of_the_models_does_not_decide():
+    # Added up in this order, 0.1, 0.2 and 0.3 differ from 0.3, 0.2 and 0.1 in the last bit.
+    tied = np.array([[[0.1, 0.3, *[0.15] * 4]], [[0.2, 0.2, *[0.15] * 4]], [[0.3, 0.1, *[0.15] * 4]]])
+    assert [combine(tied[list(order)], "mean").tolist() for order in permutations(range(3))] == [[1]] * 6
+
+
+def test_most_votes_win_even_against_a_sure_model():
+    values = np.concatenate([runs(4, sure=0.99), runs(2, 2, sure=0.4)])
+    assert combine(values, "vote").tolist() == [2] and combine(values, "mean").tolist() == [4]
+
+
+@pytest.mark.parametrize("sure, expected", [((0.5, 0.9, 0.6), 3), ((0.9, 0.5, 0.6), 1), ((0.5, 0.5, 0.8), 5)])
+def test_a_tied_vote_goes_to_the_tied_class_of_larger_mean_probability(sure, expected):
+    values = np.concatenate([runs(number, sure=s) for number, s in zip((1, 3, 5), sure, strict=True)])
+    assert combine(values, "vote").tolist() == [expected]
+
+
+def test_a_class_without_most_votes_never_wins_by_its_mean():
+    # Two votes each for 1 and 2; 3 is the second choice of all and has the largest mean.
+    values = np.array([[[0.5, 0.03, 0.47]], [[0.5, 0.03, 0.47]], [[0.02, 0.5, 0.48]], [[0.02, 0.5, 0.48]]])
+    assert combine(values, "mean").tolist() == [3] and combine(values, "vote").tolist() == [2]
+    tied = np.concatenate([runs(3, sure=0.6), runs(3, sure=0.6), runs(2, sure=0.6), runs(2, sure=0.6)])
+    assert combine(tied, "vote").tolist() == [2]  # and where the means are tied as well, the lower class
+
+
+def test_averaged_class_numbers_are_rounded_exactly_and_never_lie_half_way():
+    weights = [Fraction(str(weight)) for weight in AUTHORS_WEIGHTS]
+    assert sum(weights) == 1
+    for k in (5, 10):
+        for classes in product(range(1, k + 1), repeat=3):
+            exact = sum(weight * number for weight, number in zip(weights, classes, strict=True))
+            assert exact % 1 != Fraction(1, 2)
+            assert combine(runs(*classes, k=k), "authors").tolist() == [round(exact)], classes
+
+
+def test_averaged_class_numbers_may_be_a_class_that_no_run_said():
+    infiltrative, tuberculoma = TB_CLASSES.index("Infiltrative") + 1, TB_CLASSES.index("Tuberculoma") + 1
+    values = runs(infiltrative, tuberculoma, tuberculoma)
+    assert TB_CLASSES[combine(values, "authors")[0] - 1] == "Focal"
+    assert combine(values, "vote").tolist() == [tuberculoma]
+
+
+def test_the_first_run_weighs_most():
+    assert combine(runs(1, 5, 5), "authors").tolist() == [3] and combine(runs(5, 5, 1), "authors").tolist() == [4]
+
+
+def test_what_averaging_did_is_counted():
+    scans = [(1, 3, 3), (2, 2, 2), (4, 5, 5), (1, 1, 5), (1, 1, 2)]  # averaged: 2, 2, 4, 2, 1; voted: 3, 2, 5, 1, 1
+    values = np.concatenate([runs(*classes) for classes in scans], axis=1)
+    assert combine(values, "authors").tolist() == [2, 2, 4, 2, 1]
+    assert combine(values, "vote").tolist() == [3, 2, 5, 1, 1]
+    assert disagreements(values) == {"scans": 5, "runs_differ": 4, "not_the_vote": 3, "said_by_none": 2}
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_authors_ensemble_is_of_three_runs(count):
+    with pytest.raises(SettingError, match=f"'authors'.*three.*{count} were given"):
+        combine(runs(*[1] * count), "authors")
+
+
+@pytest.mark.parametrize("method", submission.ENSEMBLES)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_failed_scans_are_refused(method, value):
+    values = np.concatenate([runs(1, 2, 3)] * 4, axis=1)
+    values[1, 2, 0] = value
+    with pytest.raises(SettingError, match="1 of 4 scans have no probabilities; scan 3 is the first.*Leave failed"):
+        combine(values, method)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [(np.zeros((3, 5)), r"shape \(3, 5\)"), (np.zeros((0, 4, 5)), r"\(0, 4, 5\)"), (np.zeros((3, 0, 5)), "3, 0, 5"),
+     (np.ones((3, 4, 1)), r"\(3, 4, 1\)"), (runs(1, 2, 3) * 2, "softmax"), (runs(1, 2, sure=1.5), "softmax")],
+)  # fmt: skip
+def test_what_is_no_set_of_probabilities_is_refused(values, message):
+    with pytest.raises(SettingError, match=message):
+        combine(values, "mean")
+
+
+def test_an_unknown_ensemble_is_refused_with_the_near_match():
+    with pytest.raises(SettingError, match="Did you mean 'vote'"):
+        combine(runs(1), "votes")
+
+
+# --- Writing --------------------------------------------------------------------------------------
+
+
+def test_a_written_file_is_plain_in_the_order_given_and_sound(tmp_path):
+    path = write_submission(tmp_path / "new" / "s.txt", NAMES[::-1], np.array([5, 4, 3, 2, 1, 1]))
+    assert path.read_bytes() == b"TST_0006.nii.gz,5\nTST_0005.nii.gz,4\nTST_0004.nii.gz,3\n" \
+                                b"TST_0003.nii.gz,2\nTST_0002.nii.gz,1\nTST_0001.nii.gz,1\n"  # fmt: skip
+    assert check_submission(path, NAMES) == [] and [p.name for p in path.parent.iterdir()] == ["s.txt"]
+    assert str(validate_submission(path, NAMES)) == "6 scans, classes 1..5: 2/1/1/1/1"
+
+
+def test_names_and_number_of_the_test_scans():
+    names = expected_names()
+    assert len(names) == 421 and (names[0], names[-1]) == ("TST_0001.nii.gz", "TST_0421.nii.gz")
+    with pytest.raises(SettingError, match="at least 1"):
+        expected_names(0)
+
+
+@pytest.mark.parametrize(
+    "names, classes, message",
+    [
+        (NAMES[:2], [1], "2 names, 1 classes"),
+        ([], [], "holds no line"),
+        ([NAMES[0], NAMES[1], NAMES[0]], [1, 2, 3], "s.txt:3: TST_0001.nii.gz is there again, first in line 1"),
+        (NAMES[:2], [1, 0], "s.txt:2: has the class '0'.*counted from 1"),
+        (NAMES[:2], [6, 1], "s.txt:1: has the class '6'.*does not exist"),
+        (NAMES[:2], np.array([1.0, 2.0]), "s.txt:2: has the class '2.0'.*Write 2"),
+        (NAMES[:2], [1, "Focal"], "s.txt:2: has the class 'Focal'.*Write 2"),
+        (["scans/TST_0001.nii.gz"], [1], "s.txt:1: 'scans/TST_0001.nii.gz' is not the bare name"),
+        (["a.nii.gz", "TST_0001.nii"], [1, 1], "s.txt:2: 'TST_0001.nii' is not the bare name"),
+        ([".nii.gz"], [1], "bare name"), (["a,b.nii.gz"], [1], "bare name"), (["a\nb.nii.gz"], [1], "bare name"),
+        (["a b.nii.gz"], [1], "bare name"), (["a.nii.gz\n"], [1], "bare name"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sound_file_is_not_written(tmp_path, names, classes, message):
+    path = tmp_path / "s.txt"
+    path.write_text("the older one")
+    with pytest.raises(SettingError, match=f"(?s){message}"):
+        write_submission(path, names, classes)
+    assert path.read_text() == "the older one" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_leaves_the_older_file(tmp_path, monkeypatch):
+    path = write_submission(tmp_path / "s.txt", NAMES, [1] * 6)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(disk, "write_all", full)
+    with pytest.raises(StorageError, match="s.txt: cannot be written.*Free some space"):
+        write_submission(path, NAMES, [2] * 6)
+    assert path.read_bytes() == before
+
+
+# --- Checking -------------------------------------------------------------------------------------
+
+
+def written(tmp_path, rows, ends="\n", beginning=""):
+    path = tmp_path / "s.txt"
+    path.write_bytes((beginning + "".join(row + ends for row in rows)).encode())
+    return path
+
+
+def changed(line, row):
+    """The sound file with another line (from 1), or without it."""
+    return [*SOUND[: line - 1], *([] if row is GONE else [row]), *SOUND[line:]]
+
+
+def told(path):
+    return [(found.line, found.kind, f"{found.what} {found.remedy}") for found in check_submission(path, NAMES)]
+
+
+def assert_only(found, *expected):
+    """Line, kind and some words of every problem."""
+    assert [(line, kind) for line, kind, _ in found] == [(line, kind) for line, kind, _ in expected], found
+    for (*_, text), (*_, words) in zip(found, expected, strict=True):
+        assert words in text
+
+
+@pytest.mark.parametrize("last", ["\n", ""])
+def test_a_sound_file_has_no_problem_whatever_its_order(tmp_path, last):
+    path = tmp_path / "s.txt"
+    path.write_text("\n".join(reversed(SOUND)) + last)
+    assert check_submission(str(path), NAMES) == []
+
+
+@pytest.mark.parametrize(
+    "row, kind, words",
+    [
+        ("TST_0003.nii.gz;3", "wrong separator", "has a semicolon for a comma. Put a comma: TST_0003.nii.gz,CLASS"),
+        ("TST_0003.nii.gz\t3", "wrong separator", "a tab"),
+        ("TST_0003.nii.gz 3", "wrong separator", "a space"),
+        ("TST_0003.nii.gz   3 ", "wrong separator", "a space"),
+        ("TST_0003.nii.gz", "wrong number of fields", "has no comma. Write the name and the class alone"),
+        ("TST_0003.nii.gz,3,0.9", "wrong number of fields", "has 3 fields"),
+        ("3,TST_0003.nii.gz,3", "wrong number of fields", "TST_0003.nii.gz,CLASS"),
+        ("TST_0003.nii.gz, 3", "space", "Delete them"),
+        (" TST_0003.nii.gz,3", "space", "Delete them"),
+        ("TST_0003.nii.gz,3\t", "space", "Delete them"),
+        ("TST_0003.nii.gz,", "not a whole number", "has no class"),
+        ("TST_0003.nii.gz,2.0", "not a whole number", "Write 2."),
+        ("TST_0003.nii.gz,02", "not a whole number", "Write 2."),
+        ("TST_0003.nii.gz,'2'", "not a whole number", "Write 2."),
+        ("TST_0003.nii.gz,Focal", "not a whole number", "Write 2."),
+        ("TST_0003.nii.gz,fibro cavernous", "not a whole number", "Write 5."),
+        ("TST_0003.nii.gz,2.5", "not a whole number", "Known: 1 Infiltrative, 2 Focal"),
+        ("TST_0003.nii.gz,nan", "not a whole number", "Known: 1 Infiltrative"),
+        ("TST_0003.nii.gz,\uff12", "not a whole number", "Write 2."),
+        ("TST_0003.nii.gz,0", "no such class", "counted from 1"),
+        ("TST_0003.nii.gz,6", "no such class", "'6', which does not exist. Known: 1 Infiltrative"),
+        ("TST_0003.nii.gz,-1", "no such class", "'-1'"),
+    ],
+)
+def test_a_bad_line_is_named_and_its_scan_is_not_called_missing(tmp_path, row, kind, words):
+    assert_only(told(written(tmp_path, changed(3, row))), (3, kind, words))
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("tst_0003.nii.gz", "capitals and small letters differ. Did you mean TST_0003.nii.gz?"),
+        ("TST_0003.nii", "it lacks the ending .gz. Did you mean TST_0003.nii.gz?"),
+        ("TST_0003", "it lacks the ending .nii.gz. Did you mean TST_0003.nii.gz?"),
+        ("test/TST_0003.nii.gz", "it has a folder before it. Did you mean TST_0003.nii.gz?"),
+        ("C:\\test\\TST_0003.nii.gz", "it has a folder before it. Did you mean TST_0003.nii.gz?"),
+        ('"TST_0003.nii.gz"', "it is in quotes. Did you mean TST_0003.nii.gz?"),
+        ("TST-3.nii.gz", "is not expected. Did you mean TST_0003.nii.gz?"),
+        ("TTS_0003.nii.gz", "is not expected. Did you mean TST_0003.nii.gz?"),
+        ("TRN_0003.nii.gz", "TRN_ is for the training scans. Expected: TST_0001.nii.gz to TST_0006.nii.gz"),
+        ("TST_0422.nii.gz", "'TST_0422.nii.gz' is not expected. Expected: TST_0001.nii.gz to"),
+        ("", "has no name. Expected"),
+    ],
+)
+def test_a_wrong_name_is_told_of_with_the_one_it_may_mean(tmp_path, name, words):
+    found = told(written(tmp_path, changed(3, f"{name},3")))
+    assert_only(found, (3, "unknown name", words), (None, "missing", "1 of 6 scans: TST_0003.nii.gz."))
+
+
+def test_training_scans_may_be_expected_too(tmp_path):
+    (problem, _) = check_submission(written(tmp_path, ["trn_0001.nii.gz,1"]), ["TRN_0001.nii.gz"])
+    assert "capitals and small letters differ. Did you mean TRN_0001.nii.gz?" in str(problem)
+
+
+def test_a_name_that_could_mean_two_is_not_guessed(tmp_path):
+    path = written(tmp_path, ["A_1.nii.gz,1", "B_1.nii.gz,1", "C_1.nii.gz,1"])
+    (problem, _) = check_submission(path, ["A_1.nii.gz", "B_1.nii.gz", "A-2.nii.gz"])
+    assert problem.line == 3 and "Did you mean" not in str(problem)
+
+
+@pytest.mark.parametrize("header", ["FileName,TypeOfTB", "filename;class", "name\tclass"])
+def test_a_header_is_told_of_once(tmp_path, header):
+    assert_only(told(written(tmp_path, [header, *SOUND])), (1, "header", f"is a header, {header!r}. Delete it"))
+    assert "header" not in [kind for _, kind, _ in told(written(tmp_path, [*SOUND, header]))]
+
+
+def test_a_first_line_with_a_mistake_is_no_header(tmp_path):
+    found = told(written(tmp_path, changed(1, "TST_0001.nii.gz,Miliary")))
+    assert_only(found, (1, "not a whole number", "Write 4."))
+    found = told(written(tmp_path, changed(1, "tst_0001.nii,1")))
+    assert [kind for _, kind, _ in found] == ["unknown name", "missing"]
+    named = check_submission(written(tmp_path, ["one.nii.gz,Focal"]), ["one.nii.gz"])
+    assert [problem.kind for problem in named] == ["not a whole number"]
+
+
+@pytest.mark.parametrize("at", [1, 3, 6])
+def test_blank_lines_are_told_of_wherever_they_are(tmp_path, at):
+    assert_only(told(written(tmp_path, [*SOUND[:at], "", *SOUND[at:]])), (at + 1, "blank line", "Delete it"))
+
+
+def test_a_scan_named_again_is_told_of_with_its_first_line(tmp_path):
+    found = told(written(tmp_path, [*SOUND, "TST_0002.nii.gz,5", "TST_0002.nii.gz;5"]))
+    assert_only(found, (7, "double", "TST_0002.nii.gz is there again, first in line 2"),
+                (8, "wrong separator", ""), (8, "double", "first in line 2"))  # fmt: skip
+
+
+def test_missing_scans_are_listed_up_to_twenty_and_then_counted(tmp_path):
+    names = expected_names(30)
+    (few,) = check_submission(written(tmp_path, [f"{name},1" for name in names[20:]]), names)
+    assert few.line is None and "20 of 30 scans: TST_0001" in few.what and few.what.endswith("TST_0020.nii.gz.")
+    (many,) = check_submission(written(tmp_path, [f"{name},1" for name in names[23:]]), names)
+    assert "23 of 30" in many.what and many.what.endswith("TST_0020.nii.gz and 3 more.")
+
+
+def test_windows_line_ends_are_one_problem(tmp_path):
+    path = written(tmp_path, SOUND, ends="\r\n")
+    assert_only(told(path), (1, "line ends", "(6 do). Save the file with Unix line ends"))
+    path.write_bytes("\n".join([*SOUND[:4], SOUND[4] + "\r", SOUND[5]]).encode())
+    assert_only(told(path), (5, "line ends", "(1 do)"))
+    assert_only(told(written(tmp_path, SOUND, ends="\r")), (1, "line ends", "(6 do)"))
+
+
+def test_a_byte_order_mark_is_one_problem(tmp_path):
+    assert_only(told(written(tmp_path, SOUND, beginning="\ufeff")), (1, "byte-order mark", "not 'UTF-8 with BOM'"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b" \r\n\n", "\ufeff".encode()])
+def test_an_empty_file_is_called_empty(tmp_path, content):
+    path = tmp_path / "s.txt"
+    path.write_bytes(content)
+    problem = check_submission(path, NAMES)[-1]
+    assert (problem.line, problem.kind) == (None, "empty file")
+    assert "missing" not in {other.kind for other in check_submission(path, NAMES)}
+
+
+@pytest.mark.parametrize("middle, line", [(b"\xff\xfe", 2), (b"\x00", 2), ("TST_0002.nii.gz,é".encode("latin-1"), 2)])
+def test_what_is_not_text_is_told_of_by_its_first_line(tmp_path, middle, line):
+    path = tmp_path / "s.txt"
+    path.write_bytes(SOUND[0].encode() + b"\n" + middle + b"\n" + SOUND[2].encode())
+    assert_only(told(path), (line, "not text", "Save it as plain text in UTF-8"))
+    path.write_bytes("\n".join(SOUND).encode("utf-16"))
+    assert_only(told(path), (1, "not text", "UTF-8"))
+
+
+def test_all_problems_are_found_in_one_reading(tmp_path):
+    rows = ["FileName,TypeOfTB", "TST_0001.nii.gz;2.0", " tst_0002.nii.gz,7", "", "TST_0003.nii.gz,3,3",
+            "TST_0003.nii.gz,3", "TST_0005.nii.gz,1"]  # fmt: skip
+    found = told(written(tmp_path, rows, ends="\r\n", beginning="\ufeff"))
+    assert [(line, kind) for line, kind, _ in found] == [
+        (1, "byte-order mark"), (1, "line ends"), (1, "header"), (2, "wrong separator"), (2, "not a whole number"),
+        (3, "space"), (3, "unknown name"), (3, "no such class"), (4, "blank line"), (5, "wrong number of fields"),
+        (6, "double"), (None, "missing"),
+    ]  # fmt: skip
+    assert "3 of 6 scans: TST_0002.nii.gz, TST_0004.nii.gz, TST_0006.nii.gz." in found[-1][2]
+
+
+def test_a_problem_reads_as_file_line_sentence_and_remedy(tmp_path):
+    path = written(tmp_path, changed(3, "TST_0003.nii.gz,6")[:5])
+    assert [str(problem) for problem in check_submission(path, NAMES)] == [
+        f"{path}:3: has the class '6', which does not exist. Known: 1 Infiltrative, 2 Focal, 3 Tuberculoma, 4 Miliary, "
+        "5 Fibro-cavernous.",
+        f"{path}: has no line for 1 of 6 scans: TST_0006.nii.gz. Add a line for each.",
+    ]
+
+
+def test_a_long_field_is_cut_in_the_message(tmp_path):
+    (problem,) = check_submission(written(tmp_path, changed(3, f"TST_0003.nii.gz,{'x' * 5000}")), NAMES)
+    assert len(str(problem)) < 400
+    (problem,) = check_submission(written(tmp_path, changed(3, f"TST_0003.nii.gz,{'9' * 5000}")), NAMES)
+    assert len(str(problem)) < 400
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
+def test_a_file_that_is_not_there_is_named(tmp_path, make):
+    make(tmp_path / "s.txt")
+    for check in (check_submission, validate_submission):
+        with pytest.raises(DataError, match="s.txt: cannot be read.*Name the submission file"):
+            check(tmp_path / "s.txt", NAMES)
+
+
+@pytest.mark.parametrize("expected", [[], [*NAMES, NAMES[0]]])
+def test_what_is_expected_must_make_sense(tmp_path, expected):
+    with pytest.raises(SettingError, match="no scan is expected, or one of them twice"):
+        check_submission(written(tmp_path, SOUND), expected)
+
+
+def test_an_unsound_file_is_refused_with_twenty_problems_and_a_count(tmp_path):
+    names = expected_names(25)
+    path = written(tmp_path, [f"{name},9" for name in names])
+    with pytest.raises(DataError) as caught:
+        validate_submission(path, names)
+    lines = str(caught.value).split("\n")
+    assert lines[0] == f"{path}: is not a sound submission. 25 problems:"
+    assert len(lines) == 1 + 20 + 2 and lines[20].startswith(f"  {path}:20: has the class '9'")
+    assert lines[21] == "  ... and 5 more" and "viptt submit" in lines[22]
+    assert caught.value.kind == "no such class"
+
+
+def test_a_sound_submission_is_summed_up_by_class(tmp_path):
+    # What the authors handed in had these counts.
+    counts = (181, 117, 45, 53, 25)
+    path = write_submission(tmp_path / "s.txt", expected_names(), np.repeat(np.arange(1, 6), counts))
+    summary = validate_submission(path, expected_names(421))
+    assert summary.counts == counts and str(summary) == "421 scans, classes 1..5: 181/117/45/53/25"
+
+
+def test_neither_torch_nor_pandas_is_needed():
+    code = "import sys, viptt_core.submission; print(sorted({'torch', 'pandas', 'scipy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
