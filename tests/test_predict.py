@@ -22,6 +22,7 @@ from viptt_core.constants import TB_CLASSES
 from viptt_core.ct import load_volume
 from viptt_core.engine import Engine
 from viptt_core.errors import DataError, SettingError
+from viptt_core.inference import predict_logits
 from viptt_core.nifti import Seen
 from viptt_core.predict import entropy_bits, find_scans, predict_scans, scan_warnings
 from viptt_core.weights import open_weights
@@ -124,7 +125,7 @@ def test_folders_are_searched_without_masks_hidden_files_and_doubles(tmp_path, s
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(scans[0], root / name)
     (root / "labels.csv").write_text("FileName,Label\n")
-    found = find_scans([root / "1.nii.gz", root, root / "deep"])
+    found = find_scans([root / "1.nii.gz", root, root / "deep", root / "deep" / ".." / "2.nii.gz"])
     assert [path.relative_to(root).as_posix() for path in found] == [
         "1.nii.gz", "0.nii.gz", "2.nii.gz", "5.NII", "deep/er/3.nii.gz"
     ]  # fmt: skip
@@ -257,6 +258,26 @@ def test_a_file_the_system_does_not_give_is_a_failed_scan(tmp_path, scans, monke
     monkeypatch.setattr(predict.ct, "load_volume", refuse)
     found = quiet(write_weights(tmp_path / "w.safetensors"), scans)
     assert found.failed.tolist() == [True, False, False] and "Permission denied" in found.errors[0]
+
+
+def test_an_interruption_keeps_what_was_predicted(tmp_path, weights, capsys, monkeypatch):
+    scans = [write_noise_scan(tmp_path / f"{k}.nii.gz", k) for k in range(predict.TOGETHER + 2)]
+    whole, predicted = quiet(weights, scans), []
+
+    def interrupt(*arguments, **settings):
+        if predicted:
+            raise KeyboardInterrupt
+        predicted.append(1)
+        return predict_logits(*arguments, **settings)
+
+    monkeypatch.setattr(predict, "predict_logits", interrupt)
+    target = tmp_path / "out.json"
+    code, _, said = run(capsys, *scans, "--weights", weights, "-o", target)
+    rows = json.loads(target.read_text())["scans"]
+    assert code == 130 and "interrupted" in said
+    assert [row["status"] for row in rows] == ["ok"] * predict.TOGETHER + ["failed"] * 2
+    assert rows[-1]["error"] == predict.INTERRUPTED and rows[-1]["probabilities"] is None
+    assert rows[0]["probabilities"]["Focal"] == round(whole.probabilities[0, 0, 1], 6)
 
 
 # --- Memory -------------------------------------------------------------------------------------------

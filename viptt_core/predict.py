@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -33,6 +34,7 @@ TOGETHER = 8  # scans that wait for the model at once
 CHEST_MM = {"wide": (150, 600), "long": (120, 800)}  # a field of view that can hold a chest, from child to whole trunk
 FEWEST_SHARE = 0.5  # of the frames a model sees: with fewer slices most of them would be made up
 GREY_MARGIN = 0.25  # of the range of the training scans' grey levels
+INTERRUPTED = "not predicted: the work was interrupted."
 DICOM = "Convert DICOM first: dcm2niix -z y -b n -f %f -o OUT FOLDER"
 
 
@@ -64,6 +66,11 @@ class Predictions:
     def failed(self) -> np.ndarray:
         """Scans that could not be read, bool [N]."""
         return np.array([bool(error) for error in self.errors])
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the work ended early."""
+        return INTERRUPTED in self.errors
 
     def table(self, model: int = 0) -> pd.DataFrame:
         """What one model says: scan, class, a probability a class, entropy_bits, warnings, error, notice.
@@ -157,7 +164,8 @@ def predict_scans(weights: Weights | str | PathLike | Sequence[Weights | str | P
         progress: Show a progress bar.
 
     Returns:
-        One entry a scan, those that could not be read included.
+        One entry a scan, those that could not be read included. Ctrl-C ends the work early and loses nothing: the
+        scans that are left have the error INTERRUPTED.
 
     Raises:
         DataError: weights cannot be used, or are none for scans; a path does not exist.
@@ -173,8 +181,9 @@ def predict_scans(weights: Weights | str | PathLike | Sequence[Weights | str | P
     probabilities = np.full((len(opened), len(paths), len(opened[0].classes)), np.nan)
     warnings, errors = [], []
     read = partial(_read, grids=list(dict.fromkeys(grids)), masks=None if masks is None else Path(masks))
-    with quiet_nibabel(), tqdm(total=len(paths), desc="predicting", unit="scan", disable=not progress) as bar:
-        reading = _ahead(read, paths, n_jobs or available_cores())
+    reading = _ahead(read, paths, n_jobs or available_cores())
+    with (quiet_nibabel(), suppress(KeyboardInterrupt),
+          tqdm(total=len(paths), desc="predicting", unit="scan", disable=not progress) as bar):  # fmt: skip
         while batch := list(islice(reading, TOGETHER)):
             sound = [n for n, found in enumerate(batch, start=len(errors)) if not found.error]
             for m, (model, precision) in enumerate(models):
@@ -187,6 +196,11 @@ def predict_scans(weights: Weights | str | PathLike | Sequence[Weights | str | P
                 errors.append(found.error)
                 warnings.append(found.warnings if found.error else (*found.warnings, *_unlike_training(found, opened)))
             bar.update(len(batch))
+    reading.close()
+    done = min(len(errors), len(warnings))  # an interruption may fall between the two
+    probabilities[:, done:] = np.nan
+    errors = errors[:done] + [INTERRUPTED] * (len(paths) - done)
+    warnings = warnings[:done] + [()] * (len(paths) - done)
     return Predictions(tuple(map(str, paths)), tuple(opened), probabilities, tuple(warnings), tuple(errors),
                        tuple(dict.fromkeys(note for each in opened for note in _notes(each))))  # fmt: skip
 
