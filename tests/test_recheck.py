@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from viptt_core.errors import DataError, SettingError
+from viptt_core.study import model_card
 from viptt_core.study import recheck as module
 from viptt_core.study.ledger import PAGE, write_ledger
 from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, write_outcomes
@@ -70,7 +71,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory):
-    """A repository with the results of one small study, tables and page written."""
+    """A repository with the results of one small study, tables and pages written."""
     root = tmp_path_factory.mktemp("committed")
     plan, folder = root / "plans" / "synthetic.toml", root / "results" / "synthetic"
     plan.parent.mkdir()
@@ -80,6 +81,7 @@ def committed(tmp_path_factory):
     write_study(study, root)
     (folder / "study.json").write_text(json.dumps({"plan": study.digest, "plan_file": "plans/synthetic.toml"}))
     write_ledger(root)
+    model_card.write_card(root)
     return root
 
 
@@ -103,6 +105,7 @@ def test_what_was_committed_is_identical_without_torch_and_matplotlib(committed)
     done = subprocess.run([sys.executable, "-c", code, str(committed)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[] []"
     assert "synthetic: contrasts identical" in done.stdout and f"{PAGE.as_posix()}: identical" in done.stdout
+    assert "MODEL_CARD.md: identical" in done.stdout
 
 
 def test_predictions_that_were_changed_make_tables_differ(root, capsys):
@@ -115,13 +118,14 @@ def test_predictions_that_were_changed_make_tables_differ(root, capsys):
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_number_changed_in_a_table_is_told_for_the_table_and_the_page(root):
+def test_a_number_changed_in_a_table_is_told_for_the_table_and_the_pages(root):
     path = root / "results" / "synthetic" / "contrasts.csv"
     table = pd.read_csv(path)
     table.assign(difference=table["difference"] + 0.002).to_csv(path, index=False)
     differences = recheck(root=root)
     assert any("contrasts" in difference for difference in differences)
-    assert any(difference.startswith("book/claims.md: line ") for difference in differences)
+    for page in ("book/claims.md", "MODEL_CARD.md"):
+        assert any(difference.startswith(f"{page}: line ") for difference in differences)
 
 
 @pytest.mark.usefixtures("quick")
@@ -147,13 +151,23 @@ def test_a_plan_that_changed_after_the_runs_is_told(root):
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_page_edited_by_hand_is_told_by_its_line(root):
-    page = root / PAGE
+@pytest.mark.parametrize("name", [PAGE, model_card.PAGE])
+def test_a_page_edited_by_hand_is_told_by_its_line(root, name, capsys):
+    page = root / name
     page.write_text(page.read_text().replace("0.17", "0.18", 1))
     (difference,) = recheck(root=root)
-    assert "0.18" in difference and difference.startswith("book/claims.md: line ")
+    assert "0.18" in difference and difference.startswith(f"{name.as_posix()}: line ")
+    assert f"{name.as_posix()}: differs" in capsys.readouterr().out
     page.unlink()
-    assert recheck(root=root)[0].startswith("book/claims.md: line 1 is None")
+    assert recheck(root=root)[0].startswith(f"{name.as_posix()}: line 1 is None")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_page_that_cannot_be_computed_is_told_and_the_others_are_compared(root, capsys):
+    (root / "results" / "02_finetune.csv").write_text("arm,n\nrandom,81\n")
+    (difference,) = recheck(root=root)
+    assert difference.startswith("MODEL_CARD.md: ") and "column of 02_finetune.csv" in difference
+    assert "book/claims.md: identical" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("quick")
@@ -178,6 +192,7 @@ def test_tables_of_a_study_without_predictions_are_refused(tmp_path):
         write_study(load_study("lidc"), tmp_path)
 
 
-def test_without_any_results_the_page_alone_is_checked(tmp_path):
+def test_without_any_results_the_pages_alone_are_checked(tmp_path):
     write_ledger(tmp_path)
+    model_card.write_card(tmp_path)
     assert recheck(root=tmp_path) == []

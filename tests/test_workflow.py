@@ -166,12 +166,12 @@ def test_an_arm_that_fails_keeps_the_others_and_is_all_that_is_repeated(small, p
     mended.touch()
     again = workflow("ledger", **settings)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert [call[1] for call in asked()] == ["run", "pack", "tables", "ledger"]
+    assert [call[1] for call in asked()] == ["run", "pack", "tables", "ledger", "card"]
     assert not (private_root / "results").exists()  # no result decides what is run
 
     settings |= {"settings": "--epochs 2"}  # other settings: everything anew
     assert workflow("ledger", **settings).returncode == 0
-    assert len(asked()) == len(calls) + 3
+    assert len(asked()) == len(calls) + 4
 
 
 def test_two_runs_do_not_meet_in_one_folder(private_root):

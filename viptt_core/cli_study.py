@@ -25,6 +25,7 @@ def add_study_commands(commands, positive) -> None:
     _step(steps, "pack", _pack, "put the predictions of each experiment into one file in results/", positive=positive)
     _step(steps, "tables", _tables, "compute every table from these files", positive=positive)
     _step(steps, "ledger", _ledger, "write the claim ledger, book/claims.md", plan=False)
+    _step(steps, "card", _card, "write the model card, MODEL_CARD.md", plan=False)
 
     text = "recompute every number from the committed predictions, and say what differs (2 minutes, no GPU)"
     recheck = commands.add_parser("recheck", help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -166,6 +167,12 @@ def _ledger(options) -> None:
     from viptt_core.study.ledger import write_ledger
 
     print(write_ledger())
+
+
+def _card(options) -> None:
+    from viptt_core.study.model_card import write_card
+
+    print(write_card())
 
 
 def _recheck(options) -> int:

@@ -122,7 +122,7 @@ def _published(claims: list[Claim], results: Committed) -> list[str]:
     rows = [(claim.claim, _value(claim), claim.source, status(claim, results)) for claim in claims]
     sources = "; ".join(f"**{letter}** {what}" for letter, what in SOURCES.items())
     return ["## What the paper says",
-            _table(("claim", "published", "source", "status"), "lrcl", rows),
+            markdown_table(("claim", "published", "source", "status"), "lrcl", rows),
             f"Sources: {sources}. *Computed*: the difference of two published values, itself not published.",
             "The paper's numbers for each class and its table of ablations: not available. We could read its abstract "
             "and the notebooks, no more. That its two validation kappas belong to the two unequal runs of the "
@@ -140,7 +140,7 @@ def _ours(claims: list[Claim], results: Committed) -> list[str]:
     head = "## Ours, on the data of the claims"
     if not rows:
         return [head, f"{_absence(results)} The commands stand [below](commands-of-claims)."]
-    return [head, _table(("claim", "ours (95 % interval)", "n", "seeds", "run"), "lrrrl", rows)]
+    return [head, markdown_table(("claim", "ours (95 % interval)", "n", "seeds", "run"), "lrrrl", rows)]
 
 
 def _beside(claims: list[Claim], studies: dict[str, Committed]) -> list[str]:
@@ -154,7 +154,7 @@ def _beside(claims: list[Claim], studies: dict[str, Committed]) -> list[str]:
             shown = ("no results yet", "") if found is None else (_estimate(found, answer), _count(found.get("seeds")))
             rows.append((DATA[answer.study], _arms(answer.row), *shown))
         head = ("data", "arm or contrast", "ours (95 % interval)", "seeds")
-        parts += [_topic(claim, claim.beside[0].of), _table(head, "llrr", rows)]
+        parts += [_topic(claim, claim.beside[0].of), markdown_table(head, "llrr", rows)]
     return parts
 
 
@@ -168,8 +168,9 @@ def _logs(claims: list[Claim], results: Committed) -> list[str]:
         runs.append((what, claim.run["gpu"], f"{claim.run['best_epoch']} of {claim.run['epochs']}",
                      str(claim.run["seconds_per_epoch"]), f"{claim.run['hours']:.2f}"))  # fmt: skip
     return ["## Training logs", "From the outputs that the authors stored with their notebooks (C): the lowest "
-            "validation loss, and the score at that epoch.", _table(("run", "loss", "score", "status"), "lrrl", rows),
-            _table(("run", "GPU", "best epoch", "s an epoch", "hours"), "llrrr", runs)]  # fmt: skip
+            "validation loss, and the score at that epoch.",
+            markdown_table(("run", "loss", "score", "status"), "lrrl", rows),
+            markdown_table(("run", "GPU", "best epoch", "s an epoch", "hours"), "llrrr", runs)]  # fmt: skip
 
 
 def _commands(claims: list[Claim]) -> list[str]:
@@ -232,7 +233,7 @@ def _folds(results: Committed) -> list[str]:
     rows = [(_arms(row), _interval(row["difference"], row["low"], row["high"]), _p(row["p"]))
             for _, row in table.iterrows()]  # fmt: skip
     return ["**By folds.** The same contrasts over the folds, corrected for training sets that overlap (Nadeau and "
-            "Bengio).", _table(("contrast", "kappa (95 % interval)", "p"), "lrr", rows)]  # fmt: skip
+            "Bengio).", markdown_table(("contrast", "kappa (95 % interval)", "p"), "lrr", rows)]  # fmt: skip
 
 
 def _attribution(results: Committed) -> list[str]:
@@ -244,13 +245,13 @@ def _attribution(results: Committed) -> list[str]:
             for _, row in table.iterrows()]  # fmt: skip
     return ["**What the unequal comparison is made of.** The gap between the two unequal arms, and what each change "
             "adds on average over all orders of making them (Shapley values).",
-            _table(("change", "kappa (95 % interval)", "share"), "lrr", rows)]  # fmt: skip
+            markdown_table(("change", "kappa (95 % interval)", "share"), "lrr", rows)]  # fmt: skip
 
 
 def _contrasts(rows: list[pd.Series], measure: str) -> str:
     shown = [(_arms(row), _interval(row["difference"], row["low"], row["high"]), _count(row["seeds"]), _p(row["p"]),
               _p(row["p_holm"])) for row in rows]  # fmt: skip
-    return _table(("contrast", f"{measure} (95 % interval)", "seeds", "p", "p, Holm"), "lrrrr", shown)
+    return markdown_table(("contrast", f"{measure} (95 % interval)", "seeds", "p", "p, Holm"), "lrrrr", shown)
 
 
 def _answer(claim: Claim, results: Committed) -> pd.Series | None:
@@ -333,7 +334,8 @@ def _link(results: Committed, file: str) -> str:
     return f"[{file}](../results/{results.folder.name}/{file})"
 
 
-def _table(head: Iterable[str], align: str, rows: Iterable[Iterable[str]]) -> str:
+def markdown_table(head: Iterable[str], align: str, rows: Iterable[Iterable[str]]) -> str:
+    """A table; `align` has a letter a column: l, r or c."""
     rule = ["---:" if side == "r" else ":---:" if side == "c" else "---" for side in align]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 

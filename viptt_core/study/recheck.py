@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 
 from viptt_core.env import artifact_root
 from viptt_core.errors import DataError, ViPTTError, check_choice
+from viptt_core.study import ledger, model_card
 from viptt_core.study.committed import RECORD, Committed, read_committed
 from viptt_core.study.evidence_table import Evidence, read_evidence
-from viptt_core.study.ledger import PAGE, ledger_text
 from viptt_core.study.outcomes import Outcomes, read_outcomes
 from viptt_core.study.plan import Study
 from viptt_core.study.tables import TABLES, compare_tables, make_tables, write_tables
 
 MOST_BYTES = 10_000_000  # of all predictions together: they are in the repository
 EVIDENCE = "evidence"
+# What is written from the tables alone, and what would be written now.
+PAGES = {ledger.PAGE: ledger.ledger_text, model_card.PAGE: model_card.card_text}
 
 
 def recheck(studies: list[str] | None = None, root: Path | None = None) -> list[str]:
-    """Compute tables and ledger again and compare with what is committed; prints what it looks at.
+    """Compute tables, ledger and model card again and compare with what is committed; prints what it looks at.
 
     Args:
         studies: Names below `results/`; None takes all that have a record.
@@ -41,7 +44,9 @@ def recheck(studies: list[str] | None = None, root: Path | None = None) -> list[
             differences += _study(read_committed(name, root))
         except ViPTTError as error:
             differences.append(f"{name}: {error}")
-    return differences + _page(root)
+    for page, text in PAGES.items():
+        differences += _page(root, page, text)
+    return differences
 
 
 def write_study(study: Study, root: Path | None = None) -> list[Path]:
@@ -98,17 +103,17 @@ def _study(committed: Committed) -> list[str]:
     return differences + [f"{name}: {table}.csv follows from no predictions" for table in surplus]
 
 
-def _page(root: Path) -> list[str]:
-    """Where the ledger differs from what would be written now: its first line that does."""
-    path = root / PAGE
+def _page(root: Path, page: Path, text: Callable[[Path], str]) -> list[str]:
+    """Where a page differs from what would be written now: its first line that does."""
+    path, name = root / page, page.as_posix()
     try:
         there = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        now = ledger_text(root).splitlines()
+        now = text(root).splitlines()
     except ViPTTError as error:
-        return [f"{PAGE.as_posix()}: {error}"]
+        return [f"{name}: {error}"]
     for number, (old, new) in enumerate(zip_longest(there, now), 1):
         if old != new:
-            print(f"{PAGE.as_posix()}: differs", flush=True)
-            return [f"{PAGE.as_posix()}: line {number} is {old!r}, computed {new!r}"]
-    print(f"{PAGE.as_posix()}: identical", flush=True)
+            print(f"{name}: differs", flush=True)
+            return [f"{name}: line {number} is {old!r}, computed {new!r}"]
+    print(f"{name}: identical", flush=True)
     return []
