@@ -1,0 +1,449 @@
+"""The authors' Keras files: the same function as Keras computes, and every other file refused before any copy."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from keras_reference import keras_layers, keras_probabilities, write_keras_file
+
+from viptt_core.errors import DataError, SettingError
+from viptt_core.keras_weights import load_keras_weights, read_keras_architecture
+from viptt_core.model import ViPTTNet
+
+FIVE = {"backbone": "vgg16", "temporal": "lstm", "hidden_size": 256, "feature_size": 1024, "num_classes": 5}
+
+
+def two_clips():
+    """Clips [2, 3, 32, 32], brightness ramps and noise, of both signs: features of the two differ clearly."""
+    y, x = np.mgrid[:32, :32] / 31
+    noise = np.random.default_rng(1).standard_normal((3, 32, 32))
+    return np.stack([8 * np.stack([x, y, x * y]) - 4, -5 * noise]).astype(np.float32)
+
+
+def probabilities(model, clips):
+    with torch.no_grad():
+        return model.eval()(torch.from_numpy(clips)).softmax(dim=1).numpy()
+
+
+@pytest.fixture(scope="module")
+def layers():
+    return keras_layers(num_classes=5)
+
+
+@pytest.fixture(scope="module")
+def expected(layers):
+    return keras_probabilities(layers, two_clips())
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ViPTTNet(5, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A place for a file of 60 MB, which pytest would keep."""
+    yield tmp_path / "weights.h5"
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+def refused(model, path, match, error=DataError):
+    """Loading raises, names the file and a remedy, and leaves the model as it was."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(error, match=match) as caught:
+        load_keras_weights(model, path)
+    assert caught.value.remedy and (error is SettingError or caught.value.path == path)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def changed(layers, name, change):
+    """Layers with `change(values)` in place of one weight, found by a part of its name; None leaves it out."""
+    full = [weight for _, weights in layers for weight, _ in weights if name in weight][0]
+    new = [(layer, [(w, change(v) if w == full else v) for w, v in weights]) for layer, weights in layers]
+    return [(layer, [(w, v) for w, v in weights if v is not None]) for layer, weights in new]
+
+
+# --- The same function ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_classes", [5, 10])
+def test_a_loaded_model_predicts_what_the_definitions_of_keras_layers_say(path, num_classes):
+    clips = two_clips()
+    expected = keras_probabilities(write_keras_file(path, num_classes=num_classes), clips)
+    # Far from uniform, and far from each other: else nearly any weights would pass.
+    assert expected.max(axis=1).min() > 0.5 and abs(expected[0] - expected[1]).max() > 0.3
+    model = ViPTTNet(num_classes)
+    assert load_keras_weights(model, path) is model
+    np.testing.assert_allclose(probabilities(model, clips), expected, atol=1e-4)
+
+
+def swap(first, second):
+    def change(values):
+        gates = np.split(values, 4, axis=-1)
+        gates[first], gates[second] = gates[second], gates[first]
+        return np.concatenate(gates, axis=-1)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [("cell/kernel", swap(0, 1)), ("recurrent", swap(2, 3)), ("cell/bias", swap(0, 1)),
+     ("block3_conv2/kernel", lambda v: v.swapaxes(0, 1)), ("block4_conv2/kernel", lambda v: v.swapaxes(2, 3)),
+     ("block4_conv1/bias", np.zeros_like), ("conv3d/bias", np.zeros_like), ("cell/bias", np.zeros_like),
+     ("dense/bias", np.zeros_like), ("final_output/bias", np.zeros_like)],
+)  # fmt: skip
+def test_the_comparison_notices_one_wrong_weight(layers, expected, name, change):
+    differing = keras_probabilities(changed(layers, name, change), two_clips()) - expected
+    assert abs(differing).max() > 1e-3  # ten times what is allowed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not all(map(importlib.util.find_spec, ("tensorflow", "tf_keras"))), reason="needs the extra keras")
+def test_a_model_saved_by_keras_predicts_what_keras_predicts(path):
+    folder, clips = path.parent, two_clips()
+    np.save(folder / "clips.npy", clips)
+    # In a process of its own: TensorFlow and PyTorch bring libraries that need not get along.
+    code = "import sys, numpy, keras_reference as k; k.save_with_keras(sys.argv[1], numpy.load(sys.argv[2]))"
+    subprocess.run([sys.executable, "-c", code, folder, folder / "clips.npy"], cwd=Path(__file__).parent, check=True)
+    for pooling in ("inside", "after"):
+        expected = np.load(folder / f"{pooling}.npy")
+        stated = keras_probabilities(keras_layers(num_classes=expected.shape[1]), clips)
+        np.testing.assert_allclose(stated, expected, atol=1e-4)  # so the other tests' reference is Keras, too
+        for saved in ("model", "weights"):
+            file = folder / f"{pooling}_{saved}.h5"
+            found = load_keras_weights(ViPTTNet(read_keras_architecture(file)["num_classes"]), file)
+            np.testing.assert_allclose(probabilities(found, clips), expected, atol=1e-4)
+
+
+# --- Variants of the layout -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"suffix": "_2"}, {"suffix": "_1", "last": "dense_4"}, {"whole_model": False}, {"optimizer": True},
+     {"prefix": "time_distributed/vgg16/"}, {"text": str}, {"split": True}, {"split": True, "text": str}],
+    ids=str,
+)  # fmt: skip
+def test_names_and_layout_may_differ_from_run_to_run(path, layers, model, settings):
+    write_keras_file(path, num_classes=5, **settings)
+    for tensor in model.state_dict().values():  # what an earlier file left
+        tensor.zero_()
+    state = load_keras_weights(model, path).state_dict()
+    stored = [values for _, weights in layers for _, values in weights]
+    assert len(state) == len(stored) == 35
+    for tensor, values in zip(state.values(), stored, strict=True):  # the same numbers, whatever their order
+        assert tensor.numel() == values.size and tensor.double().sum() == pytest.approx(values.sum(dtype=float))
+    assert torch.equal(state["classifier.weight"].T, torch.from_numpy(layers[-1][1][0][1]))
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
+def test_other_float_types_are_read_as_float32(path, layers, model, dtype):
+    write_keras_file(path, layers=[(n, [(w, v.astype(dtype)) for w, v in weights]) for n, weights in layers])
+    state = load_keras_weights(model, path).state_dict()
+    for name, values in (("temporal.weight_ih_l0", layers[4][1][0][1]), ("feature.weight", layers[5][1][0][1])):
+        assert state[name].dtype == torch.float32
+        np.testing.assert_array_equal(state[name], values.astype(dtype).astype(np.float32).T)
+
+
+def test_the_sizes_of_a_fitting_model_are_read_off_the_file(path):
+    write_keras_file(path, num_classes=5, holes=True)
+    assert read_keras_architecture(path) == FIVE
+    write_keras_file(path, num_classes=7, hidden_size=6, feature_size=9, holes=True)
+    found = read_keras_architecture(path)
+    assert found == FIVE | {"hidden_size": 6, "feature_size": 9, "num_classes": 7}
+    sizes = {name: found[name] for name in ("num_classes", "hidden_size", "feature_size")}
+    assert load_keras_weights(ViPTTNet(**sizes), path).architecture == found
+
+
+# --- Refusals: another network ----------------------------------------------------------------
+
+
+def test_another_number_of_classes_is_refused_with_the_number(path, model):
+    write_keras_file(path, num_classes=10, holes=True)
+    refused(model, path, "weights.h5: holds 10 classes, the model has 5. .*num_classes=10")
+
+
+def test_another_size_of_the_lstm_is_refused_with_the_size(path, model):
+    write_keras_file(path, num_classes=5, hidden_size=128, holes=True)
+    refused(model, path, "holds a hidden_size of 128, the model has 256. .*hidden_size=128")
+
+
+@pytest.mark.parametrize("settings", [{"backbone": "small"}, {"temporal": "gru"}], ids=str)
+def test_another_kind_of_model_is_refused(path, settings):
+    write_keras_file(path, num_classes=5, holes=True)
+    refused(ViPTTNet(5, **settings), path, "the model has .*(small|gru).*vgg16", SettingError)
+
+
+def grown(*shape):
+    return lambda values: np.zeros(shape, values.dtype)
+
+
+@pytest.mark.parametrize(
+    "name, change, match",
+    [
+        ("conv3d/kernel", grown(3, 3, 1, 3), r"weight 1, 'conv3d/.*\(3, 3, 1, 3\).*stem, of shape \(1, 1, 1, 1, 3\)"),
+        ("block1_conv1/kernel", grown(3, 3, 3, 40), r"weight 3, .*\(3, 3, 3, 40\).*block1_conv1, .*\(3, 3, 3, 64\)"),
+        ("block5_conv3/bias", grown(256), r"weight 28, .*block5_conv3/bias.*\(256,\).*of shape \(512\)"),
+        ("cell/kernel", grown(1536, 1024), r"\(1536, 1024\).*the LSTM, of shape \(512, 4 x hidden\)"),
+        ("cell/kernel", grown(512, 1023), r"\(512, 1023\).*4 x hidden"),
+        ("cell/recurrent", grown(255, 1024), r"\(255, 1024\).*recurrent_kernel of the LSTM, of shape \(256, 1024\)"),
+        ("cell/bias", grown(2048), r"weight 31, .*\(2048,\).*bias of the LSTM, of shape \(1024\)"),
+        ("cell/bias", grown(2, 1024), r"\(2, 1024\).*bias of the LSTM"),
+        ("final_output/kernel", grown(512, 5), r"\(512, 5\).*the last layer, of shape \(1024, classes\)"),
+        ("final_output/bias", grown(6), r"weight 35, .*\(6,\).*\(5\)"),
+        ("block2_conv1/bias", lambda _: None, r"weight 8, .*block2_conv2/kernel.*bias of VGG16's block2_conv1"),
+        ("final_output/bias", lambda _: None, "holds 34 weights; the next, the bias of the last layer, is missing"),
+    ],
+)
+def test_a_weight_of_another_network_is_named_with_what_was_expected(path, model, layers, name, change, match):
+    write_keras_file(path, layers=changed(layers, name, change), holes=True)
+    refused(model, path, f"weights.h5: .*{match}.*Give the weights of a ViPTT-Net")
+    with pytest.raises(DataError, match=match):
+        read_keras_architecture(path)
+
+
+def test_layers_too_many_or_too_few_are_refused(path, model, layers):
+    write_keras_file(path, layers=[*layers, ("dense_9", [("dense_9/kernel:0", np.zeros((5, 3), "f4"))])], holes=True)
+    refused(model, path, r"holds 36 weights, ViPTT-Net has 35.*'dense_9/dense_9/kernel:0', of shape \(5, 3\)")
+    write_keras_file(path, layers=layers[:-1], holes=True)
+    refused(model, path, "holds 33 weights; the next, the kernel of the last layer, is missing")
+    write_keras_file(path, layers=[], holes=True)
+    refused(model, path, "holds 0 weights; the next, the kernel of the 1x1x1 stem")
+
+
+def test_a_kernel_and_a_bias_are_told_apart_by_name_where_shapes_agree(path, model, layers):
+    twisted = [(n, [(w.replace("dense/bias", "dense/gamma"), v) for w, v in weights]) for n, weights in layers]
+    write_keras_file(path, layers=twisted, holes=True)
+    refused(model, path, "dense/gamma:0.*expected is the bias of the dense layer")
+
+
+def test_convolutions_in_another_order_are_refused(path, model, layers):
+    name, weights = layers[2]
+    frozen = [pair for pair in weights if "block5_conv1" in pair[0]]  # trained weights are saved first
+    trained = [pair for pair in weights if "block5_conv1" not in pair[0]]
+    write_keras_file(path, layers=[*layers[:2], (name, trained + frozen), *layers[3:]], holes=True)
+    refused(model, path, "block5_conv1 of VGG16 after block5_conv3.*trainable=True")
+
+
+@pytest.mark.parametrize("text", [bytes, str])
+def test_an_efficientnet_is_refused_by_its_long_list_of_weights(path, model, layers, text):
+    many = [(f"block{i}/kernel:0", np.zeros((3, 3, 3, 40), "f4")) for i in range(502)]
+    write_keras_file(path, layers=[*layers[:2], ("time_distributed", many), *layers[3:]], holes=True, text=text)
+    refused(model, path, "weight_names at '/model_weights/time_distributed' lists 502 names")
+
+
+# --- Refusals: another or a damaged file ------------------------------------------------------
+
+
+def zip_archive(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.weights.h5", "")
+
+
+@pytest.mark.parametrize(
+    "write, match",
+    [
+        (lambda path: torch.save({"a": torch.ones(2)}, path), "is a zip archive.*PyTorch file, not an HDF5 file"),
+        (lambda path: torch.save({}, path, _use_new_zipfile_serialization=False), "is a Python pickle, not"),
+        (zip_archive, "is a zip archive, such as a Keras 3"),
+        (lambda path: path.write_text("\n<!DOCTYPE html><title>Log in</title>"), "is a web page, not"),
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "is a Git LFS pointer"),
+        (lambda path: path.write_bytes(os.urandom(5)), "is not an HDF5 file"),
+        (lambda path: path.write_bytes(b""), "is empty"),
+        (lambda path: path.mkdir(), "is not a file"),
+        (lambda path: None, "is not a file"),
+    ],
+)
+def test_a_file_that_is_not_hdf5_is_named_for_what_it_is(path, model, write, match):
+    write(path)
+    refused(model, path, match)
+
+
+def test_a_file_that_may_not_be_read_is_refused(path, model, monkeypatch):
+    def forbidden(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    path.write_bytes(b"x")
+    monkeypatch.setattr(Path, "open", forbidden)
+    refused(model, path, "cannot be read .*Permission denied.*permissions")
+
+
+def newer_layout(file):
+    del file["model_weights"]
+    file.create_group("layers/dense/vars").create_dataset("0", data=np.zeros(3))
+
+
+def drop_names(file):
+    del file["model_weights/lstm"].attrs["weight_names"]
+
+
+def drop_list(file):
+    del file["model_weights"].attrs["layer_names"]
+
+
+def drop_dataset(file):
+    del file["model_weights/dense/dense/bias:0"]
+
+
+def drop_layer(file):
+    del file["model_weights/lstm"]
+
+
+def list_numbers(file):
+    file["model_weights"].attrs["layer_names"] = np.arange(3)
+
+
+def list_one_text(file):
+    file["model_weights"].attrs["layer_names"] = "conv3d"
+
+
+def bad_utf8(file):
+    file["model_weights"].attrs["layer_names"] = np.array([b"\xff\xfe"])
+
+
+def endless_names(file):
+    del file["model_weights"].attrs["layer_names"]
+    file["model_weights"].attrs["layer_names"] = np.array([b"a" * 5000] * 3)
+
+
+@pytest.mark.parametrize(
+    "damage, match",
+    [
+        (newer_layout, "is of the newer layout .weights.h5.*model.save"),
+        (drop_list, "no Keras model: it has no list layer_names"),
+        (drop_names, "no list weight_names at the layer 'lstm'"),
+        (drop_dataset, "lists 'dense/bias:0', which it does not hold in '/model_weights/dense'"),
+        (drop_layer, "lists 'lstm', which it does not hold"),
+        (list_numbers, "no list of names in layer_names"),
+        (list_one_text, "no list of names in layer_names"),
+        (bad_utf8, "damaged .UnicodeDecodeError"),
+        (endless_names, "names of 5000 bytes"),
+    ],
+)
+def test_a_file_that_lacks_a_part_is_refused_with_the_part(path, model, layers, damage, match):
+    write_keras_file(path, layers=layers, holes=True)
+    with h5py.File(path, "r+") as file:
+        damage(file)
+    refused(model, path, match)
+
+
+def replace(create):
+    """Put another object in the place of the last layer's bias."""
+
+    def damage(file):
+        group = file["model_weights/final_output/final_output"]
+        del group["bias:0"]
+        create(group, "bias:0")
+
+    return damage
+
+
+def virtual(group, name):
+    layout = h5py.VirtualLayout((5,), "f4")
+    layout[:] = h5py.VirtualSource("other.h5", "bias", (5,))
+    group.create_virtual_dataset(name, layout)
+
+
+def outside(group, name):
+    group.create_dataset(name, (5,), "f4", external=[("other.h5", 0, 20)])
+
+
+@pytest.mark.parametrize(
+    "create, match",
+    [
+        (lambda g, n: g.__setitem__(n, h5py.ExternalLink("other.h5", "/bias")), "has a link at .*bias:0"),
+        (lambda g, n: g.__setitem__(n, h5py.ExternalLink("absent.h5", "/bias")), "has a link at .*bias:0"),
+        (lambda g, n: g.__setitem__(n, h5py.SoftLink("/model_weights/dense")), "has a link at .*bias:0"),
+        (virtual, "bias:0' is not stored in one piece in this file"),
+        (outside, "bias:0' is not stored in one piece in this file"),
+        (lambda g, n: g.create_dataset(n, (5,), "f4", chunks=(5,), compression="gzip"), "not stored in one piece"),
+        (lambda g, n: g.create_dataset(n, (5,), "f4"), "its values are not in the file"),  # HDF5 would read zeros
+        (lambda g, n: g.create_dataset(n, (10**12,), "f4"), r"\(1000000000000,\), but its values are not in"),
+        (lambda g, n: g.create_dataset(n, (0,), "f4"), r"\(0,\), but its values are not in the file"),
+        (lambda g, n: g.create_dataset(n, data=np.arange(5)), "bias:0' holds int64, not float16"),
+        (lambda g, n: g.create_dataset(n, data=np.zeros(5, np.longdouble)), "bias:0' holds float128, not"),
+        (lambda g, n: g.create_dataset(n, data=np.zeros(5, "c8")), "bias:0' holds complex64, not"),
+        (lambda g, n: g.create_dataset(n, data=h5py.Empty("f4")), "bias:0' is not an array"),
+        (lambda g, n: g.create_group(n), "bias:0' is not an array"),
+        (lambda g, n: g.create_dataset(n, data=np.array([0, 1, np.nan, 0, 0], "f4")), "NaN or infinite .*bias:0"),
+        (lambda g, n: g.create_dataset(n, data=np.array([0, 1, 1e200, 0, 0])), "NaN or infinite .*bias:0"),
+    ],
+)
+def test_a_weight_that_is_not_plain_numbers_in_the_file_is_refused(path, model, layers, create, match):
+    with h5py.File(path.parent / "other.h5", "w") as other:
+        other["bias"] = np.ones(5, "f4")
+    write_keras_file(path, layers=layers, holes=True)
+    with h5py.File(path, "r+") as file:
+        replace(create)(file)
+    refused(model, path, match)
+
+
+def test_a_group_may_not_lead_to_another_file(path, model, layers):
+    write_keras_file(path.parent / "other.h5", layers=layers, holes=True)
+    with h5py.File(path, "w") as file:
+        file["model_weights"] = h5py.ExternalLink("other.h5", "/model_weights")
+    refused(model, path, "has a link at 'model_weights'")
+
+
+def test_long_names_and_control_characters_do_not_reach_the_message(path, model, layers):
+    name = "\x1b[31m" + "a" * 500
+    write_keras_file(path, layers=[(name, [(name, np.zeros(3, "f4"))])])
+    with pytest.raises(DataError) as caught:
+        load_keras_weights(model, path)
+    assert "\x1b" not in str(caught.value) and len(caught.value.what) < 400
+
+
+def test_a_truncated_file_is_refused_wherever_it_ends(path, model, layers):
+    write_keras_file(path, layers=layers, holes=True)
+    size = path.stat().st_size
+    for length in sorted({size - 1, size // 2, 5000, 2048, 100, 97, 96, 95, 48, 20, 9, 8, 7, 1}, reverse=True):
+        os.truncate(path, length)
+        with pytest.raises(DataError, match=f"{path}.*(truncated|not an HDF5)"):
+            load_keras_weights(model, path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_damage_anywhere_is_refused_or_harmless(path, model, layers):
+    """Bytes outside the weights' values changed at random: a DataError, or the same structure still."""
+    write_keras_file(path, layers=layers, holes=True)
+    content, found = structure(path), []
+    rng = np.random.default_rng(0)
+    with open(path, "r+b", buffering=0) as file:
+        for case in range(250):
+            position, length = int(rng.choice(content)), int(rng.choice([1, 1, 4, 8]))
+            file.seek(position)
+            before = file.read(length)
+            file.seek(position)
+            file.write(rng.bytes(len(before)))
+            try:
+                found.append(read_keras_architecture(path))
+                if case % 25 == 0:
+                    load_keras_weights(model, path)
+            except DataError:
+                found.append(None)
+            file.seek(position)
+            file.write(before)
+    assert found.count(None) > 60 and found.count(FIVE) > 20
+
+
+def structure(path):
+    """Positions of a file's bytes that are not values of a weight and not zero (most of those are unused)."""
+    values = np.zeros(path.stat().st_size, bool)
+
+    def mark(_, item):
+        if isinstance(item, h5py.Dataset):
+            start = item.id.get_offset()
+            values[start : start + item.id.get_storage_size()] = True
+
+    with h5py.File(path) as file:
+        file.visititems(mark)
+    return np.flatnonzero(~values & (np.fromfile(path, np.uint8) != 0))
