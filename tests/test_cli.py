@@ -1,10 +1,15 @@
 """The command line: helps, and says errors in a line."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from viptt_core.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_help_names_every_command(capsys):
@@ -12,8 +17,9 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     text = capsys.readouterr().out
     assert stopped.value.code == 0
-    for command in ("phantom", "actions", "presets", "summary", "publish", "fresh", "env"):
-        assert f"\n    {command} " in text
+    for command in ("data", "predict", "submit", "validate-submission", "score", "weights", "study", "recheck",
+                    "phantom", "actions", "train", "presets", "summary", "publish", "fresh", "env"):  # fmt: skip
+        assert f"\n    {command}" in text
     assert "papermill notebooks/02_finetune.py" in text
 
 
@@ -65,3 +71,9 @@ def test_wrong_usage_exits_with_two(arguments):
 def test_env_reports_versions(capsys):
     assert main(["env"]) == 0
     assert json.loads(capsys.readouterr().out)["packages"]["torch"] != "not installed"
+
+
+def test_a_pipe_that_is_closed_early_is_no_error():
+    command = f"{sys.executable} -m viptt_core presets paper | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and done.stderr == ""

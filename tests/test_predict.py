@@ -193,7 +193,7 @@ def test_values_that_are_no_hu_and_grey_levels_never_seen_are_told_and_predicted
 
 def test_weights_from_synthetic_scans_say_so(tmp_path, scans):
     found = quiet(write_weights(tmp_path / "w.safetensors", data={"synthetic": True}), scans)
-    assert found.notes == ("w.safetensors was trained on synthetic scans: what it says about a patient means nothing.",)
+    assert found.notes == ("w: trained on synthetic scans; what it says about a patient means nothing.",)
     assert found.notes[0] in str(found) and found.notes[0] in found._repr_html_()
 
 

@@ -314,7 +314,7 @@ def _models(weights: Sequence[Weights], engine: Engine) -> list[tuple]:
 
 def _notes(weights: Weights) -> Iterator[str]:
     if weights.card.data.get("synthetic"):
-        yield f"{weights.path.name} was trained on synthetic scans: what it says about a patient means nothing."
+        yield f"{weights.name}: trained on synthetic scans; what it says about a patient means nothing."
 
 
 def _scans_below(folder: Path) -> list[Path]:

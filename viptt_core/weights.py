@@ -46,6 +46,11 @@ class Weights:
     tensors: dict[str, Tensor] = field(repr=False)
 
     @property
+    def name(self) -> str:
+        """What a reader calls them: the run, or the file without its ending."""
+        return self.path.parent.name if self.path.name == WEIGHTS else self.path.stem
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return self.card.classes
 
