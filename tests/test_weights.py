@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from viptt_core.model import ViPTTNet
 from viptt_core.predict import predict_scans
 from viptt_core.released import export_weights, get_released, import_keras, weights_here
 from viptt_core.results import predicted_classes
+from viptt_core.splits import make_split
 from viptt_core.weights import load_weights, open_weights, read_weights, save_weights, weights_root
 
 
@@ -152,6 +154,8 @@ def test_a_run_saves_a_card_whose_scores_are_those_of_its_predictions(make_clip_
     plan = plan_experiment("study", epochs=2, pretrain_epochs=1, device="cpu", starts="video")
     source = {"set": "phantom", "hu_window": [-1000, 400]}
     scans = make_clip_set(n=40, frames=4, classes=2, synthetic=True, source=source)
+    brightness = np.linspace(0, 1, 40)[:, None, None, None]  # the darkest and the brightest are not all in one part
+    scans = replace(scans, clips=np.rint(scans.clips * (0.2 + 0.8 * brightness)).astype(np.uint8))
     run = compare_starts(plan, scans, make_clip_set(seed=1), progress=False).runs["video"]
     weights = open_weights(run.folder)
     card = weights.card
@@ -168,8 +172,9 @@ def test_a_run_saves_a_card_whose_scores_are_those_of_its_predictions(make_clip_
         assert scores["kappa_low"] <= scores["kappa"] <= scores["kappa_high"]
         assert sum(found["n"] for found in scores["classes"].values()) == len(rows)
     assert [scores["part"] for scores in card.metrics] == ["validation", "test"]
-    levels = [clip.mean() / 255 for clip in scans.clips]
-    assert min(levels) - 1e-3 <= card.training["grey_levels"][0] < card.training["grey_levels"][1] <= max(levels) + 1e-3
+    train = make_split(plan.preset.splits, scans, stage="finetune", seed=plan.seed).train
+    levels = scans.clips[train].mean(axis=(1, 2, 3)) / 255
+    assert card.training["grey_levels"] == pytest.approx([levels.min(), levels.max()], abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +286,9 @@ def test_the_authors_weights_are_got_converted_and_kept(tmp_path, server, monkey
     assert "authors-tbt  [viptt weights get authors-tbt]" in capsys.readouterr().out
     assert main(["weights", "get", "authors-tbt"]) == 0
     assert "viptt predict SCANS --weights authors-tbt" in capsys.readouterr().out
+    converted = (weights_root() / "authors-tbt.safetensors").stat()
     assert get_released("authors-tbt", progress=False).classes == TB_CLASSES and len(server.paths) == 1
+    assert (weights_root() / "authors-tbt.safetensors").stat() == converted  # not written again
     assert open_weights("authors-tbt").card.licence.startswith("MIT, as the authors' repository")
     assert main(["weights", "list"]) == 0
     assert "authors-tbt  [scans, 5 classes]" in capsys.readouterr().out
@@ -297,8 +304,9 @@ def test_weights_are_exported_with_card_and_checksum(tmp_path, capsys):
     export_weights(write_weights(tmp_path / "v.safetensors", seed=1), folder)
     assert copy.name.startswith("viptt-phantom-finetune-") and copy.read_bytes() == path.read_bytes()
     assert json.loads(copy.with_suffix(".json").read_text())["file"] == copy.name
-    sums = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
-    assert len(sums) == 2 and sums[copy.name] == hashlib.sha256(copy.read_bytes()).hexdigest()
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    sums = dict(reversed(line.split("  ")) for line in lines)
+    assert len(lines) == len(sums) == 2 and sums[copy.name] == hashlib.sha256(copy.read_bytes()).hexdigest()
     assert f"--sha256 {sums[copy.name]}" in capsys.readouterr().out
 
 
