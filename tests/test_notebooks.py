@@ -67,7 +67,10 @@ def test_notebooks_run_with_other_parameters(name, tmp_path, private_root):
     """papermill as a reader types it, at the smallest size."""
     out = tmp_path / "out.ipynb"
     known = (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8")
-    settings = TINY | ({"pretrain_epochs": 1, "starts": "random,image,video"} if name == "02_finetune" else {})
+    settings = TINY | {
+        "02_finetune": {"pretrain_epochs": 1, "starts": "random,image,video"},
+        "05_submission": {"pretrain_epochs": 1, "n_train": 40, "n_scans": 5, "ensemble": "authors"},
+    }.get(name, {})  # fmt: skip
     given = [part for key, value in settings.items() if f"\n{key}:" in known for part in ("-p", key, str(value))]
     done = subprocess.run(
         [sys.executable, "-m", "papermill", f"notebooks/{name}.py", str(out), "--no-progress-bar", *given],
@@ -80,6 +83,9 @@ def test_notebooks_run_with_other_parameters(name, tmp_path, private_root):
         arms = ("random", "image", "video") if name == "02_finetune" else ("video", "most frequent class")
         assert all(arm in text for arm in arms)
         assert len(list((private_root / "runs").glob("pretrain-video-*"))) == 1
+    if name == "05_submission":
+        written = (private_root / "runs" / "submission.txt").read_text()
+        assert re.fullmatch(r"(TRN_000[1-5]\.nii\.gz,[1-5]\n){5}", written)
 
 
 def test_a_misspelt_parameter_fails_before_any_work_and_names_the_near_match(tmp_path, private_root):

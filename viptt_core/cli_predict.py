@@ -1,4 +1,4 @@
-"""`viptt predict`, `viptt submit`, `viptt validate-submission` and `viptt weights`: using what was trained."""
+"""`viptt predict`, `submit`, `validate-submission`, `score` and `weights`: using what was trained."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import DataError
 
 DEVICES = "auto, cpu, cuda or mps (default: %(default)s)"
 
@@ -45,6 +45,18 @@ def add_predict_commands(commands, positive) -> None:
     validate.add_argument("--expected", type=positive, default=421, metavar="N", help="scans, TST_0001.nii.gz to "
                           "TST_N.nii.gz (default: %(default)s)")  # fmt: skip
     validate.add_argument("--scans", type=Path, help="folder of the scans: the expected names are theirs instead")
+
+    text = "score predictions against labels: kappa, accuracy and AUC, with intervals over patients"
+    score = _command(commands, "score", _score, text, "viptt score predictions.csv labels.csv --label-column diagnosis "
+                     "--patient-column patient")  # fmt: skip
+    score.add_argument("predictions", type=Path, help="what `viptt predict --csv` wrote, or `viptt submit` kept")
+    score.add_argument("labels", type=Path, help="CSV with one row a scan")
+    score.add_argument("--file-column", default="", help="file name or path of a scan (default: FileName)")
+    score.add_argument("--label-column", default="", help="class: a name, or 1..5 for ImageCLEF's (default: Label, "
+                       "else TypeOfTB)")  # fmt: skip
+    score.add_argument("--patient-column", default="", help="intervals are then over patients (default: each scan its "
+                       "own)")  # fmt: skip
+    score.add_argument("--json", action="store_true", help="print JSON")
 
     text = "list, show, get, convert and export weights"
     weights = commands.add_parser("weights", help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -105,40 +117,22 @@ def _predict(options) -> int:
 
 def _submit(options) -> int:
     from viptt_core.constants import TB_CLASSES
-    from viptt_core.errors import check_choice
-    from viptt_core.submission import ENSEMBLES, check_ensemble, combine, write_submission
+    from viptt_core.entry import counts_of, entry_scans, open_models, plan_entry, predict_entry, write_entry
 
-    check_choice("ensemble", options.ensemble, ENSEMBLES)
-    check_ensemble(options.ensemble, len(options.weights))
-    if options.fill and options.fill > len(TB_CLASSES):
-        raise SettingError(f"class {options.fill} does not exist.", remedy=f"Give 1 to {len(TB_CLASSES)}.")
-    weights = [_opened(each) for each in options.weights]
-    for each in weights:
-        if each.classes != TB_CLASSES:
-            raise SettingError(f"{each.path} tells {', '.join(each.classes)}.",
-                               remedy=f"The task has {', '.join(TB_CLASSES)}.")  # fmt: skip
-    predictions = _predictions(options, weights)
-    kept = options.output.with_suffix(".predictions.csv")
-    tables = [predictions.table(m).assign(weights=str(w.path)) for m, w in enumerate(weights)]
-    import pandas as pd
-
-    _write(kept, pd.concat(tables).to_csv(index=False))
-    print(f"Probabilities of each model: {kept}")
-    code = _say_failed(predictions, told=False)
-    if code and not options.fill:
-        raise DataError("not written: the task wants every scan.", path=options.output,
-                        remedy="Mend the scans, or give them a class with --fill.")  # fmt: skip
-    import numpy as np
-
-    classes = np.full(len(predictions.names), options.fill or 0)
-    if not predictions.failed.all():
-        classes[~predictions.failed] = combine(predictions.probabilities[:, ~predictions.failed], options.ensemble)
-    write_submission(options.output, [Path(name).name for name in predictions.names], classes)
-    counts = ", ".join(f"{name} {n}" for name, n in zip(TB_CLASSES, np.bincount(classes, minlength=6)[1:], strict=True))
-    print(f"{len(classes)} scans in {options.output}: {counts}")
-    for note in predictions.notes:
+    plan = plan_entry(options.weights, ensemble=options.ensemble, output=options.output, fill=options.fill or 0)
+    scans, models = entry_scans(plan, options.scans), open_models(plan)
+    entry = predict_entry(plan, models, scans, masks=options.masks or "", device=options.device,
+                          precision=options.precision, n_jobs=options.jobs)  # fmt: skip
+    print(f"Probabilities of each model: {plan.kept}")
+    code = _say_failed(entry.predictions, told=False)
+    if entry.predictions.interrupted:
+        return code
+    classes = write_entry(entry)
+    counts = ", ".join(f"{name} {n}" for name, n in zip(TB_CLASSES, counts_of(classes), strict=True))
+    print(f"{len(classes)} scans in {plan.output}: {counts}")
+    for note in entry.predictions.notes:
         print(note)
-    print(f"Check it: viptt validate-submission {options.output} --expected {len(classes)}")
+    print(f"Check it: viptt validate-submission {plan.output} --expected {len(classes)}")
     return 0
 
 
@@ -152,6 +146,25 @@ def _validate(options) -> None:
     else:
         names = expected_names(options.expected)
     print(validate_submission(options.file, names))
+
+
+def _score(options) -> None:
+    from viptt_core.results import Summary
+    from viptt_core.score import are_phantoms, match_labels, read_labels, read_predictions
+
+    table = read_labels(options.labels, file_column=options.file_column, label_column=options.label_column,
+                        patient_column=options.patient_column)  # fmt: skip
+    found = [match_labels(rows, table, arm=arm) for arm, rows in read_predictions(options.predictions).items()]
+    summary = Summary(*(each.rows for each in found), synthetic=are_phantoms(table.path.parent))
+    if options.json:
+        first = found[0]
+        print(json.dumps({
+            "synthetic": summary.synthetic, "scored": len(first.rows), "failed": first.failed,
+            "unlabelled": first.unlabelled, "unpredicted": first.unpredicted,
+            "rows": json.loads(summary.table.to_json(orient="records")),
+        }, indent=1))  # fmt: skip
+    else:
+        print(f"{found[0].report()}\n{summary}")
 
 
 def _list(options) -> None:
@@ -233,6 +246,9 @@ def _say_failed(predictions, *, told: bool) -> int:
     failed = [(name, error) for name, error in zip(predictions.names, predictions.errors, strict=True) if error]
     if failed and not told:
         print("\n".join(f"{name}: failed: {error}" for name, error in failed), file=sys.stderr)
+    if predictions.interrupted:
+        print("viptt: interrupted; what was predicted before is kept.", file=sys.stderr)
+        return 130
     if failed:
         print(f"viptt: {len(failed)} of {len(predictions.names)} scans could not be read.", file=sys.stderr)
     return int(bool(failed))

@@ -14,7 +14,7 @@ from viptt_core.errors import DataError
 from viptt_core.papermill_io import PREFIX, source_sha256
 from viptt_core.results import SCORE_COLUMNS, SUMMARY_MIME
 
-PUBLISHED = ("00_data", "01_pretrain", "02_finetune", "03_ablations", "04_per_class", "06_performance")
+PUBLISHED = ("00_data", "01_pretrain", "02_finetune", "03_ablations", "04_per_class", "05_submission", "06_performance")
 # Result files a notebook reads, besides what it makes itself; a study's tables stand for the predictions they are from.
 READS = {
     "03_ablations": "results/*/*.csv", "04_per_class": "results/*/*.csv", "06_performance": "benchmarks/results/*.json",

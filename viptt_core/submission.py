@@ -1,6 +1,6 @@
-"""ImageCLEF 2021, TB type: several models' probabilities -> one class a scan -> the file handed in, and its check.
+"""The file that ImageCLEF 2021's TB-type task takes: written only when sound, and checked line by line.
 
-The file is text without a header, one line `TST_0001.nii.gz,2` a scan, classes numbered from 1. [B]
+It is text without a header, one line `TST_0001.nii.gz,2` a scan, classes numbered from 1. [B]
 """
 
 from __future__ import annotations
@@ -15,67 +15,14 @@ import numpy as np
 
 from viptt_core import disk
 from viptt_core.constants import TB_CLASSES
-from viptt_core.errors import DataError, SettingError, check_choice
+from viptt_core.errors import DataError, SettingError
 
-ENSEMBLES = ("mean", "vote", "authors")
-AUTHORS_WEIGHTS = (0.6, 0.2, 0.2)  # of their three runs, in the order of the runs [C]
 TEST_SCANS = 421  # in the hidden test set [B]
+SCAN_NAME = re.compile(r"[^/\\,\"\s]+\.nii\.gz")  # a name that does not break the lines of the file
 LISTED = 20  # problems, or missing scans, that a message names before it only counts
 _NUMBERS = ", ".join(f"{number} {name}" for number, name in enumerate(TB_CLASSES, 1))
 _SEPARATORS = {";": "a semicolon", "\t": "a tab", " ": "a space"}
 _SHOWN = 60  # characters of a field that a message repeats
-
-
-def combine(probabilities, method: str) -> np.ndarray:
-    """One class a scan out of the probabilities of several models.
-
-    "mean" takes the class of the largest mean probability, the lower one on a tie. "vote" takes the class that
-    most models find most probable; on a tie, of the tied classes the one with the larger mean probability.
-
-    "authors" is round(0.6 a + 0.2 b + 0.2 c) over the class NUMBERS of three runs, as the authors handed in. It is
-    wrong for classes without an order: where one run says Infiltrative (1) and two say Tuberculoma (3), 1.8 becomes
-    2, Focal, which no run said and which is no finding between the two. It stands here only to repeat the authors.
-
-    Args:
-        probabilities: float [M, N, K] of M models, 0..1; N and M at least 1, K at least 2.
-        method: One of ENSEMBLES.
-
-    Returns:
-        int64 [N], class numbers 1..K.
-
-    Raises:
-        SettingError: another shape or method, no probabilities (of a failed scan), or not three models for "authors".
-    """
-    check_choice("ensemble", method, ENSEMBLES)
-    values = _checked(probabilities)
-    if method == "authors":
-        if len(values) != len(AUTHORS_WEIGHTS):
-            what = f"the ensemble 'authors' is of three runs, and {len(values)} were given."
-            raise SettingError(what, remedy="Give three, in the order of their weights, or take 'mean' or 'vote'.")
-        # Ten times the sum is even, so it never lies half way between two classes, and rounding needs no rule.
-        return np.rint(np.tensordot(AUTHORS_WEIGHTS, _answers(values), axes=1)).astype(np.int64)
-    mean = np.sort(values, axis=0).mean(axis=0)  # sorted, so that the order of the models decides no tie by rounding
-    if method == "vote":
-        votes = (_answers(values)[..., None] == np.arange(1, values.shape[2] + 1)).sum(axis=0)
-        mean = np.where(votes == votes.max(axis=1, keepdims=True), mean, -1.0)
-    return mean.argmax(axis=1).astype(np.int64) + 1
-
-
-def disagreements(probabilities) -> dict[str, int]:
-    """What averaging class numbers did to the scans, compared with a vote of the same three runs.
-
-    Args:
-        probabilities: float [3, N, K], as for `combine`, which raises the same errors.
-
-    Returns:
-        "scans" (N), "runs_differ" (scans on which the runs do not all say the same), "not_the_vote" (the authors'
-        average is another class than the vote's) and "said_by_none" (it is a class that no run said).
-    """
-    averaged, voted = combine(probabilities, "authors"), combine(probabilities, "vote")
-    said = _answers(_checked(probabilities))
-    found = {"runs_differ": (said != said[0]).any(axis=0), "not_the_vote": averaged != voted,
-             "said_by_none": (said != averaged).all(axis=0)}  # fmt: skip
-    return {"scans": len(averaged)} | {name: int(scans.sum()) for name, scans in found.items()}
 
 
 @dataclass(frozen=True)
@@ -139,7 +86,7 @@ def write_submission(path: str | PathLike, names: Sequence[str], classes) -> Pat
         Problem(str(path), line, "bad name", f"{_shown(name)} is not the bare name of a .nii.gz file.",
                 "Give names such as TST_0001.nii.gz, without a folder.")
         for line, name in enumerate(names, 1)
-        if not re.fullmatch(r"[^/\\,\"\s]+\.nii\.gz", name)
+        if not SCAN_NAME.fullmatch(name)
     ]  # fmt: skip
     # A name that breaks the lines would make every later number of a line wrong: it is told of alone.
     if problems := problems or _check_text(text, names, str(path))[1]:
@@ -325,23 +272,3 @@ def _told(problems: Sequence[Problem]) -> str:
 
 def _shown(text: str) -> str:
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
-
-
-def _answers(values: np.ndarray) -> np.ndarray:
-    """Class numbers 1..K of each model, int64 [M, N]; the lower one on a tie."""
-    return values.argmax(axis=2).astype(np.int64) + 1
-
-
-def _checked(probabilities) -> np.ndarray:
-    values = np.asarray(probabilities, dtype=np.float64)
-    if values.ndim != 3 or 0 in values.shape[:2] or values.shape[2] < 2:
-        remedy = "Give [models, scans, classes], at least one model, one scan and two classes."
-        raise SettingError(f"probabilities have shape {values.shape}.", remedy=remedy)
-    bad = ~np.isfinite(values).all(axis=(0, 2))
-    if bad.any():
-        what = f"{bad.sum()} of {len(bad)} scans have no probabilities; scan {bad.argmax() + 1} is the first."
-        raise SettingError(what, remedy="Leave failed scans out before models are combined.")
-    if values.min() < 0 or np.abs(values.sum(axis=2) - 1).max() > 1e-3:
-        raise SettingError("values are no probabilities: a scan's classes do not add up to 1.",
-                           remedy="Give what softmax returns, not logits.")  # fmt: skip
-    return values

@@ -1,0 +1,147 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # From checkpoints to the ImageCLEF file
+#
+# **Aim.** Predict a folder of scans with several models, combine what they say, and write and check the file that
+# ImageCLEF's task takes. The authors averaged the class *numbers* of three runs; see what that does, beside averaging
+# probabilities and beside a vote.
+#
+# **Runtime.** About three minutes on two CPU cores with the `demo` preset, once its models are trained (notebook 02
+# trains two of the three; the third takes some minutes more). The 421 test scans of ImageCLEF take a minute or two to
+# read, and longer on a CPU with the paper's network: a GPU is then of use. The scans are not to be passed on; without
+# them the page runs on a hundred synthetic ones, which it keeps below `data/` (some 200 MB).
+
+# %%
+from viptt_core.entry import entry_models, entry_scans, plan_entry, predict_entry, write_entry
+from viptt_core.entry_tables import agreement_table, differences_table, models_table, scans_table, scores
+from viptt_core.figures_entry import counts_chart, published_chart, rule_chart, scores_chart
+from viptt_core.papermill_io import check_parameters
+from viptt_core.submission import validate_submission
+
+# %% tags=["parameters"]
+weights: str = ""  # A,B,C: files, runs, names that `viptt weights list` knows, URLs; empty: models are trained here
+scans: str = ""  # folder of the scans; empty: synthetic scans of patients that no run has seen
+masks: str = ""  # folder of lung masks, for models of the box around the lungs; empty: masks1 beside the scans
+labels: str = ""  # CSV of the scans' classes, where they are known; synthetic scans have one
+file_column: str = ""  # of the CSV; empty: FileName
+label_column: str = ""  # of the CSV, names or 1..5; empty: Label or TypeOfTB
+patient_column: str = ""  # of the CSV, intervals are then over patients; empty: each scan its own
+ensemble: str = "mean"  # what is written: "mean" of probabilities, "vote", or "authors" (class numbers, three models)
+fill: int = 0  # class 1..5 for scans that cannot be read; 0: such a scan keeps the file from being written
+expected: int = 0  # number of test scans TST_0001.nii.gz and so on, 421 for ImageCLEF; 0: the scans that are there
+output: str = ""  # file to write; empty: runs/submission.txt
+preset: str = "demo"  # of the models that are trained here, and of synthetic scans
+epochs: int = 0  # of their fine-tuning, at most; 0: as the preset says
+pretrain_epochs: int = 0  # of their pretraining, at most; 0: as the preset says
+n_train: int = 0  # number of synthetic scans to train on; 0: as the preset says
+n_videos: int = 0  # number of synthetic videos to pretrain on; 0: as the preset says
+n_scans: int = 0  # number of synthetic scans to predict; 0: 100
+seed: int = 0  # of the training here
+device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
+
+# %%
+check_parameters(globals())
+plan = plan_entry(weights, ensemble=ensemble, output=output, fill=fill, expected=expected)
+
+# %% [markdown]
+# ## The scans
+
+# %%
+files = entry_scans(
+    plan, scans, labels=labels, file_column=file_column, label_column=label_column, patient_column=patient_column,
+    preset=preset, n=n_scans,
+)
+
+# %% [markdown]
+# ## The models
+# A model's card travels in its file: what it was trained on, and what a scan must become before it is asked. Scores
+# are those on its own test part.
+
+# %%
+models = entry_models(
+    plan, preset=preset, epochs=epochs, pretrain_epochs=pretrain_epochs, n_train=n_train, n_videos=n_videos,
+    seed=seed, device=device,
+)
+models_table(models)
+
+# %% [markdown]
+# ## What each model says
+# A scan that cannot be read stops no other. A scan unlike a chest CT, or unlike those that the models were trained on,
+# is predicted, with a warning. `viptt submit` does the same from a shell.
+
+# %%
+entry = predict_entry(plan, models, files, masks=masks, device=device)
+
+# %%
+scans_table(entry)
+
+# %%
+agreement_table(entry)
+
+# %% [markdown]
+# ## Three ways to combine them
+# - *mean*: the class of the largest mean probability.
+# - *vote*: the class that most models find most probable.
+# - *authors*: round(0.6 a + 0.2 b + 0.2 c), where a, b and c are the class *numbers* of three runs.
+#
+# The numbers are names: a Tuberculoma (3) is not more than an Infiltrative finding (1), and a Focal one (2) does not
+# lie between them. Their average can name a class that no run has named. Where the second and the third run agree,
+# this is what comes of it; orange marks an answer that nobody gave. What two of the three agree on, against the first,
+# is never the answer.
+
+# %%
+rule_chart()
+
+# %% [markdown]
+# These scans, where the three ways differ:
+
+# %%
+differences_table(entry)
+
+# %%
+counts_chart(entry)
+
+# %% [markdown]
+# The authors' notebooks hold these counts of two of their three runs and of the file they handed in. Infiltrative (1)
+# is in fewer scans than in either run, Focal (2) in more, as averages of 1 and a larger number would have it. (The
+# counts of the third run are not known and may have a part in this.)
+
+# %%
+published_chart()
+
+# %% [markdown]
+# ## Scores
+# Only where the classes are known; those of ImageCLEF's test scans are not public.
+
+# %%
+summary = scores(entry)
+summary
+
+# %%
+scores_chart(summary, entry)
+
+# %% [markdown]
+# ## The file
+# One line a scan, no header. The check is strict: each scan once, under its own name, with a class of 1 to 5.
+
+# %%
+written = write_entry(entry)
+print(validate_submission(plan.output, files.names))
+print(entry.head())
+
+# %% [markdown]
+# ## Recap
+# Classes without an order must not be averaged by their numbers: the result depends on how the list happens to be
+# sorted, and can be a class that no model believes in. Average probabilities, or vote. Read the differences in score
+# beside the intervals: one seed and one cohort decide little, and synthetic scans say nothing about patients.

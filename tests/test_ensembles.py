@@ -1,0 +1,110 @@
+"""Ensembles: the mean, the vote, and the authors' average of class numbers, against answers worked by hand."""
+
+from fractions import Fraction
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+
+from viptt_core.constants import TB_CLASSES
+from viptt_core.ensembles import AUTHORS_WEIGHTS, ENSEMBLES, combine, disagreements
+from viptt_core.errors import SettingError
+
+
+def runs(*classes, k=5, sure=0.6):
+    """Probabilities [M, 1, K] of models that say these classes, and hold all others to be equally likely."""
+    rows = np.full((len(classes), 1, k), (1 - sure) / (k - 1))
+    for row, number in zip(rows, classes, strict=True):
+        row[0, number - 1] = sure
+    return rows
+
+
+def test_the_mean_of_probabilities_decides_and_a_tie_goes_to_the_lower_class():
+    values = np.array([[[0.4, 0.35, 0.25], [0.2, 0.4, 0.4]], [[0.1, 0.5, 0.4], [0.2, 0.4, 0.4]]])
+    answer = combine(values, "mean")
+    assert answer.tolist() == [2, 2] and answer.dtype == np.int64
+    assert combine(values[:1], "mean").tolist() == [1, 2]
+
+
+def test_the_order_of_the_models_does_not_decide():
+    # Added up in this order, 0.1, 0.2 and 0.3 differ from 0.3, 0.2 and 0.1 in the last bit.
+    tied = np.array([[[0.1, 0.3, *[0.15] * 4]], [[0.2, 0.2, *[0.15] * 4]], [[0.3, 0.1, *[0.15] * 4]]])
+    assert [combine(tied[list(order)], "mean").tolist() for order in permutations(range(3))] == [[1]] * 6
+
+
+def test_most_votes_win_even_against_a_sure_model():
+    values = np.concatenate([runs(4, sure=0.99), runs(2, 2, sure=0.4)])
+    assert combine(values, "vote").tolist() == [2] and combine(values, "mean").tolist() == [4]
+
+
+@pytest.mark.parametrize("sure, expected", [((0.5, 0.9, 0.6), 3), ((0.9, 0.5, 0.6), 1), ((0.5, 0.5, 0.8), 5)])
+def test_a_tied_vote_goes_to_the_tied_class_of_larger_mean_probability(sure, expected):
+    values = np.concatenate([runs(number, sure=s) for number, s in zip((1, 3, 5), sure, strict=True)])
+    assert combine(values, "vote").tolist() == [expected]
+
+
+def test_a_class_without_most_votes_never_wins_by_its_mean():
+    # Two votes each for 1 and 2; 3 is the second choice of all and has the largest mean.
+    values = np.array([[[0.5, 0.03, 0.47]], [[0.5, 0.03, 0.47]], [[0.02, 0.5, 0.48]], [[0.02, 0.5, 0.48]]])
+    assert combine(values, "mean").tolist() == [3] and combine(values, "vote").tolist() == [2]
+    tied = np.concatenate([runs(3, sure=0.6), runs(3, sure=0.6), runs(2, sure=0.6), runs(2, sure=0.6)])
+    assert combine(tied, "vote").tolist() == [2]  # and where the means are tied as well, the lower class
+
+
+def test_averaged_class_numbers_are_rounded_exactly_and_never_lie_half_way():
+    weights = [Fraction(str(weight)) for weight in AUTHORS_WEIGHTS]
+    assert sum(weights) == 1
+    for k in (5, 10):
+        for classes in product(range(1, k + 1), repeat=3):
+            exact = sum(weight * number for weight, number in zip(weights, classes, strict=True))
+            assert exact % 1 != Fraction(1, 2)
+            assert combine(runs(*classes, k=k), "authors").tolist() == [round(exact)], classes
+
+
+def test_averaged_class_numbers_may_be_a_class_that_no_run_said():
+    infiltrative, tuberculoma = TB_CLASSES.index("Infiltrative") + 1, TB_CLASSES.index("Tuberculoma") + 1
+    values = runs(infiltrative, tuberculoma, tuberculoma)
+    assert TB_CLASSES[combine(values, "authors")[0] - 1] == "Focal"
+    assert combine(values, "vote").tolist() == [tuberculoma]
+
+
+def test_the_first_run_weighs_most():
+    assert combine(runs(1, 5, 5), "authors").tolist() == [3] and combine(runs(5, 5, 1), "authors").tolist() == [4]
+
+
+def test_what_averaging_did_is_counted():
+    scans = [(1, 3, 3), (2, 2, 2), (4, 5, 5), (1, 1, 5), (1, 1, 2)]  # averaged: 2, 2, 4, 2, 1; voted: 3, 2, 5, 1, 1
+    values = np.concatenate([runs(*classes) for classes in scans], axis=1)
+    assert combine(values, "authors").tolist() == [2, 2, 4, 2, 1]
+    assert combine(values, "vote").tolist() == [3, 2, 5, 1, 1]
+    assert disagreements(values) == {"scans": 5, "runs_differ": 4, "not_the_vote": 3, "said_by_none": 2}
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_authors_ensemble_is_of_three_runs(count):
+    with pytest.raises(SettingError, match=f"'authors'.*three.*{count} were given"):
+        combine(runs(*[1] * count), "authors")
+
+
+@pytest.mark.parametrize("method", ENSEMBLES)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_failed_scans_are_refused(method, value):
+    values = np.concatenate([runs(1, 2, 3)] * 4, axis=1)
+    values[1, 2, 0] = value
+    with pytest.raises(SettingError, match="1 of 4 scans have no probabilities; scan 3 is the first.*Leave failed"):
+        combine(values, method)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [(np.zeros((3, 5)), r"shape \(3, 5\)"), (np.zeros((0, 4, 5)), r"\(0, 4, 5\)"), (np.zeros((3, 0, 5)), "3, 0, 5"),
+     (np.ones((3, 4, 1)), r"\(3, 4, 1\)"), (runs(1, 2, 3) * 2, "softmax"), (runs(1, 2, sure=1.5), "softmax")],
+)  # fmt: skip
+def test_what_is_no_set_of_probabilities_is_refused(values, message):
+    with pytest.raises(SettingError, match=message):
+        combine(values, "mean")
+
+
+def test_an_unknown_ensemble_is_refused_with_the_near_match():
+    with pytest.raises(SettingError, match="Did you mean 'vote'"):
+        combine(runs(1), "votes")

@@ -1,0 +1,363 @@
+"""From models and scans to the submission: notebook, command and Python alike; every mistake said before the work."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from files import write_noise_scan, write_weights
+
+from viptt_core import entry as entry_module
+from viptt_core import figures_entry, predict
+from viptt_core.cli import main
+from viptt_core.constants import TB_CLASSES
+from viptt_core.datasets import phantom
+from viptt_core.ensembles import ENSEMBLES, combine
+from viptt_core.entry import (
+    entry_models,
+    entry_scans,
+    open_models,
+    plan_entry,
+    predict_entry,
+    write_entry,
+)
+from viptt_core.entry_tables import (
+    agreement_table,
+    counts_table,
+    differences_table,
+    models_table,
+    scans_table,
+    scores,
+)
+from viptt_core.errors import DataError, SettingError
+from viptt_core.metrics import cohen_kappa
+from viptt_core.predict import predict_scans
+from viptt_core.results import Summary
+from viptt_core.submission import validate_submission
+
+ROOT = Path(__file__).resolve().parents[1]
+N = 5
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Three models that do not agree on `scans`, so that every ensemble says something else."""
+    return [write_weights(tmp_path / f"m{seed}.safetensors", seed=seed) for seed in (1, 8, 11)]
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Scans of noise, each darker than the one before."""
+    (tmp_path / "scans").mkdir()
+    for i in range(N):
+        hu = np.random.default_rng(i).integers(-1000, 400, (18, 20, 9))
+        hu[4 + i :] -= 300 * i
+        scan = nib.Nifti1Image(hu.clip(-1000, 400).astype(np.int16), np.diag([-15.0, 15.0, 30.0, 1.0]))
+        scan.to_filename(tmp_path / "scans" / f"TST_{i + 1:04d}.nii.gz")
+    return tmp_path / "scans"
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """No scan may be read, and nothing be trained."""
+
+    def refuse(*arguments, **settings):
+        raise AssertionError("a scan was read, or a model trained")
+
+    for name in ("predict_scans", "compare_starts", "load_for"):
+        monkeypatch.setattr(entry_module, name, refuse)
+
+
+def made(weights, scans, tmp_path, *, labels="", **settings):
+    plan = plan_entry(weights, output=tmp_path / "out.txt", **settings)
+    found = entry_scans(plan, scans, labels=labels)
+    return predict_entry(plan, open_models(plan), found, n_jobs=1, progress=False)
+
+
+def submit(weights, scans, *more):
+    return main(["submit", *map(str, scans if isinstance(scans, list) else [scans]), "--weights",
+                 *map(str, weights), "--jobs", "1", *map(str, more)])  # fmt: skip
+
+
+# --- One way of doing it --------------------------------------------------------------------------
+
+
+def test_notebook_command_and_python_give_the_same_predictions_and_file(weights, scans, tmp_path):
+    for ensemble in ("authors", "mean"):
+        assert submit(weights, scans, "-o", tmp_path / f"{ensemble}.txt", "--ensemble", ensemble) == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", "notebooks/05_submission.py", str(tmp_path / "out.ipynb"), "-p", "weights",
+         ", ".join(map(str, weights)), "-p", "scans", str(scans), "-p", "ensemble", "authors", "-p", "output",
+         str(tmp_path / "notebook.txt"), "-p", "device", "cpu", "--no-progress-bar"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "notebook.txt").read_bytes() == (tmp_path / "authors.txt").read_bytes()
+    kept = (tmp_path / "notebook.predictions.csv").read_bytes()
+    assert kept == (tmp_path / "authors.predictions.csv").read_bytes()
+    for path in weights:
+        assert main(["predict", str(scans), "--weights", str(path), "-o", str(path.with_suffix(".csv"))]) == 0
+    found = predict_scans(weights, scans, n_jobs=1, progress=False)
+    tables = [found.table(m) for m in range(3)]
+    read = pd.read_csv(tmp_path / "notebook.predictions.csv", keep_default_na=False)
+    for path, expected in zip(weights, tables, strict=True):
+        for table in (pd.read_csv(path.with_suffix(".csv"), keep_default_na=False), read[read["weights"] == str(path)]):
+            np.testing.assert_array_equal(table[list(TB_CLASSES)].to_numpy(), expected[list(TB_CLASSES)].to_numpy())
+            assert table["class"].tolist() == expected["class"].tolist()
+            assert table["scan"].tolist() == [str(scans / f"TST_{i + 1:04d}.nii.gz") for i in range(N)]
+    for ensemble in ("authors", "mean"):
+        lines = [f"TST_{i + 1:04d}.nii.gz,{k}" for i, k in enumerate(combine(found.probabilities, ensemble))]
+        assert (tmp_path / f"{ensemble}.txt").read_text().splitlines() == lines
+    assert (tmp_path / "authors.txt").read_bytes() != (tmp_path / "mean.txt").read_bytes()  # else nothing is shown
+
+
+def test_the_command_says_what_it_wrote(weights, scans, tmp_path, capsys):
+    out = tmp_path / "sub.txt"
+    assert submit(weights[:1], scans, "-o", out) == 0
+    printed = capsys.readouterr().out
+    counts = validate_submission(out, [f"TST_{i + 1:04d}.nii.gz" for i in range(N)]).counts
+    told = ", ".join(f"{name} {n}" for name, n in zip(TB_CLASSES, counts, strict=True))
+    assert f"{N} scans in {out}: {told}" in printed
+    assert f"Probabilities of each model: {tmp_path / 'sub.predictions.csv'}" in printed
+    assert f"viptt validate-submission {out} --expected {N}" in printed
+    assert main(["validate-submission", str(out), "--expected", str(N)]) == 0
+
+
+# --- Scans that cannot be read --------------------------------------------------------------------
+
+
+def test_a_damaged_scan_keeps_the_file_from_being_written_and_the_rest_is_kept(weights, scans, tmp_path, capsys):
+    bad, out = scans / "TST_0003.nii.gz", tmp_path / "sub.txt"
+    bad.write_bytes(bad.read_bytes()[:200])
+    assert submit(weights, scans, "-o", out) == 1
+    error = capsys.readouterr().err
+    assert f"{bad}: failed: " in error and "1 of 5 scans could not be read" in error
+    assert f"{out}: not written: the task wants every scan. Not read: TST_0003.nii.gz." in error and "--fill" in error
+    assert not out.exists()
+    kept = pd.read_csv(tmp_path / "sub.predictions.csv")
+    assert kept["error"].notna().sum() == 3 and kept["Focal"].notna().sum() == 12
+
+
+def test_a_damaged_scan_gets_the_class_asked_for_and_is_named(weights, scans, tmp_path, capsys):
+    whole, out = tmp_path / "whole.txt", tmp_path / "sub.txt"
+    assert submit(weights, scans, "-o", whole, "--ensemble", "vote") == 0
+    (scans / "TST_0003.nii.gz").write_bytes(b"")
+    capsys.readouterr()
+    assert submit(weights, scans, "-o", out, "--ensemble", "vote", "--fill", "2") == 0
+    assert f"{scans / 'TST_0003.nii.gz'}: failed: " in capsys.readouterr().err
+    lines = whole.read_text().splitlines()
+    assert out.read_text().splitlines() == [*lines[:2], "TST_0003.nii.gz,2", *lines[3:]]
+
+
+def test_where_no_scan_can_be_read_all_are_filled(weights, scans, tmp_path):
+    for path in scans.iterdir():
+        path.write_bytes(b"")
+    entry = made(weights, scans, tmp_path, fill=4, ensemble="authors")
+    assert write_entry(entry).tolist() == [4] * N and entry.votes().sum() == 0
+    for table in (scans_table(entry), agreement_table(entry), differences_table(entry)):
+        assert str(table)
+    assert counts_table(entry)[list(TB_CLASSES)].to_numpy().sum() == 0
+    assert "synthetic" not in figures_entry.counts_chart(entry).alt
+
+
+def test_an_interrupted_prediction_is_kept_and_fills_nothing(weights, scans, tmp_path, capsys, monkeypatch):
+    real = predict.scan_warnings
+
+    def interrupt(where, *more):
+        if "TST_0004" in where:
+            raise KeyboardInterrupt
+        return real(where, *more)
+
+    monkeypatch.setattr(predict, "scan_warnings", interrupt)
+    monkeypatch.setattr(predict, "TOGETHER", 1)
+    out = tmp_path / "sub.txt"
+    assert submit(weights, scans, "-o", out, "--fill", "1") == 130
+    assert "interrupted; what was predicted before is kept" in capsys.readouterr().err and not out.exists()
+    assert pd.read_csv(tmp_path / "sub.predictions.csv")["Focal"].notna().sum() == 9
+    with pytest.raises(DataError, match="not written: the prediction was interrupted"):
+        write_entry(made(weights, scans, tmp_path, fill=1))
+
+
+# --- Mistakes, before any work --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more, words", [
+    (["--ensemble", "majority"], "ensemble 'majority' does not exist. Known: mean, vote, authors"),
+    (["--ensemble", "vot"], "Did you mean 'vote'?"),
+    (["--ensemble", "authors"], "'authors' is of three runs, and 2 were given"),
+    (["--fill", "6"], "class 6 does not exist. Give 1 to 5"),
+    (["-o", "none/sub.txt"], "none: no such folder. Make it first."),
+    (["-o", "."], ".: is a folder."),
+    (["--weights", "none"], "none: no such weights"),
+    (["--weights", ""], "no weights are named"),
+])  # fmt: skip
+def test_settings_are_checked_before_any_scan_is_read(weights, scans, tmp_path, capsys, monkeypatch, unread, more,
+                                                      words):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert submit(weights[:2], scans, "-o", "sub.txt", *more) == 1
+    error = capsys.readouterr().err
+    assert words in error and error.startswith("viptt: ")
+    assert not (tmp_path / "sub.txt").exists() and not (tmp_path / "sub.predictions.csv").exists()
+
+
+def test_models_of_other_classes_are_refused_before_any_scan_is_read(scans, tmp_path, capsys, unread):
+    other = write_weights(tmp_path / "other.safetensors", classes=("ill", "well"))
+    assert submit([other], scans, "-o", tmp_path / "sub.txt") == 1
+    assert "tells ill, well. The task has Infiltrative, Focal" in capsys.readouterr().err
+
+
+def test_a_name_that_two_scans_share_is_refused_before_any_scan_is_read(weights, scans, tmp_path, capsys, unread):
+    write_noise_scan(tmp_path / "more" / "TST_0002.nii.gz")
+    assert submit(weights, [scans, tmp_path / "more"], "-o", tmp_path / "sub.txt") == 1
+    error = capsys.readouterr().err
+    assert "TST_0002.nii.gz: more than one scan is named so" in error and str(tmp_path / "more") in error
+
+
+@pytest.mark.parametrize("name", ["a b.nii.gz", "a,b.nii.gz", "a.nii", "A.NII.GZ"])
+def test_a_name_that_no_submission_can_hold_is_refused_before_any_scan_is_read(weights, tmp_path, unread, name):
+    write_noise_scan(tmp_path / "s" / "x.nii.gz").rename(tmp_path / "s" / name)
+    with pytest.raises(DataError, match="a submission names .nii.gz files"):
+        made(weights, tmp_path / "s", tmp_path)
+
+
+def test_the_expected_scans_must_all_be_there(weights, scans, tmp_path, unread):
+    plan = plan_entry(weights, output=tmp_path / "out.txt", expected=N)
+    assert entry_scans(plan, scans).names == [f"TST_{i + 1:04d}.nii.gz" for i in range(N)]
+    (scans / "TST_0002.nii.gz").rename(scans / "TST_0009.nii.gz")
+    with pytest.raises(DataError, match="5 scans are expected: TST_0002.nii.gz missing; TST_0009.nii.gz not expected"):
+        entry_scans(plan, scans)
+    with pytest.raises(SettingError, match="-1 scans are expected"):
+        plan_entry(weights, output=tmp_path / "out.txt", expected=-1)
+
+
+def test_faulty_labels_are_refused_before_any_scan_is_read(weights, scans, tmp_path, unread):
+    (tmp_path / "l.csv").write_text("FileName,Label\nTST_0001,Focl\n")
+    with pytest.raises(DataError, match="unknown label 'Focl'"):
+        made(weights, scans, tmp_path, labels=tmp_path / "l.csv")
+    with pytest.raises(DataError, match="no such file"):
+        made(weights, scans, tmp_path, labels=tmp_path / "none.csv")
+    with pytest.raises(SettingError, match="labels are named, but no scans"):
+        entry_scans(plan_entry(weights, output=tmp_path / "out.txt"), labels=tmp_path / "l.csv")
+
+
+# --- What stands in it ----------------------------------------------------------------------------
+
+
+def test_tables_and_figures_count_what_the_models_said(weights, scans, tmp_path):
+    (scans / "TST_0002.nii.gz").write_bytes(b"")
+    entry = made(weights, scans, tmp_path)
+    fine = [0, 2, 3, 4]
+    votes = entry.predictions.probabilities[:, fine].argmax(axis=2) + 1
+    counts = counts_table(entry)
+    assert counts["who"].tolist() == ["m1", "m8", "m11", *ENSEMBLES]
+    for row, numbers in zip(counts[list(TB_CLASSES)].to_numpy()[:3], votes, strict=True):
+        assert row.tolist() == [(numbers == k).sum() for k in range(1, 6)]
+    authors = combine(entry.sound, "authors")
+    none = (authors != votes).all(axis=0).sum()
+    assert none > 0  # else this test says nothing
+    differences = differences_table(entry)
+    assert f"one that no model said for {none}." in differences.text
+    marked = differences.table[differences.table["said by no model"] == "yes"]
+    assert marked["scans"].sum() == none
+    assert "1 could not be read" in scans_table(entry).text
+    assert "TST_0002.nii.gz" in scans_table(entry).table["scan"].tolist()
+    share = (votes[0] == votes[1]).mean()
+    assert agreement_table(entry).table["same class"].tolist()[0] == f"{share:.0%}"
+    assert f"m1: Infiltrative {(votes[0] == 1).sum()}, " in figures_entry.counts_chart(entry).alt
+    assert "Research use only" in str(models_table(entry.models)) and entry.models.weights[2].sha256[:12] in str(
+        models_table(entry.models)
+    )
+
+
+def test_scores_are_of_the_classes_that_are_handed_in(weights, scans, tmp_path):
+    labels = [1, 2, 3, 4, 5]
+    write_noise_scan(scans / "TST_0006.nii.gz")  # has no label
+    (tmp_path / "l.csv").write_text("FileName,TypeOfTB\n" + "".join(f"TST_000{k},{k}\n" for k in labels))
+    entry = made(weights, scans, tmp_path, labels=tmp_path / "l.csv")
+    summary = scores(entry)
+    table = summary.table.set_index("arm")
+    assert list(table.index) == ["m1", "m8", "m11", *(f"ensemble: {method}" for method in ENSEMBLES)]
+    for method in ENSEMBLES:
+        said = combine(entry.predictions.probabilities, method)[:5]
+        row = table.loc[f"ensemble: {method}"]
+        assert row["kappa"] == pytest.approx(cohen_kappa(np.array(labels) - 1, said - 1)) and np.isnan(row["auc"])
+        assert row["n"] == 5
+    assert table["auc"].iloc[:3].notna().all()
+    assert "5 scans scored" in summary.caveat and "TST_0006.nii.gz" in summary.caveat
+    assert counts_table(entry).iloc[-1].tolist() == ["true", "true", 1, 1, 1, 1, 1]
+    assert f"m1 {table['kappa'].iloc[0]:.2f}" in figures_entry.scores_chart(summary, entry).alt
+
+
+def test_without_labels_nothing_is_scored(weights, scans, tmp_path):
+    entry = made(weights, scans, tmp_path)
+    found = scores(entry)
+    assert "nothing can be scored" in str(found) and figures_entry.scores_chart(found, entry) is found
+
+
+def test_one_model_is_not_compared_with_others(weights, scans, tmp_path):
+    entry = made(weights[:1], scans, tmp_path)
+    assert entry.methods == ("mean", "vote")
+    assert "nothing to compare" in str(agreement_table(entry)) and "three models" in str(differences_table(entry))
+    assert entry.classes("mean").tolist() == entry.votes()[0].tolist()
+
+
+def test_models_are_named_by_start_file_or_number(tmp_path):
+    by_start = [write_weights(tmp_path / f"{k}.safetensors", training={"start": start}) for k, start in
+                enumerate(("random", "image"))]  # fmt: skip
+    plan = plan_entry(by_start, output=tmp_path / "o.txt")
+    assert open_models(plan).names == ("random", "image")
+    same = [write_weights(tmp_path / run / "weights.safetensors", training={"start": "video"}) for run in ("a", "b")]
+    assert open_models(plan_entry(same, output=tmp_path / "o.txt")).names == ("a", "b")
+    assert open_models(plan_entry([same[0]] * 2, output=tmp_path / "o.txt")).names == ("1 a", "2 a")
+
+
+def test_the_rule_of_the_authors_is_drawn_as_it_is_computed():
+    picture = figures_entry.rule_chart()
+    assert "Of 20 cases in which they differ, in 0 it is what the two others say. In 12, marked" in picture.alt
+    assert "Infiltrative and twice Tuberculoma give Focal" in picture.alt
+    texts = [text.get_text() for text in picture.figure.axes[0].texts]
+    assert len(texts) == 25 and texts[::6] == ["1", "2", "3", "4", "5"]
+    assert all(sum(counts) == 421 for counts in figures_entry.PUBLISHED_COUNTS.values())
+    assert "Focal 117" in figures_entry.published_chart().alt
+
+
+# --- Synthetic models and scans -------------------------------------------------------------------
+
+
+def test_without_weights_and_scans_synthetic_ones_are_made_and_marked(private_root, monkeypatch, make_clip_set):
+    loaded = []
+
+    def load(preset, name, *, n, progress):
+        loaded.append((name, n))
+        classes = TB_CLASSES if name == "phantom" else tuple("abcde")
+        return make_clip_set(n=60, classes=5, class_names=classes, synthetic=True,
+                             source={"set": name, "hu_window": [-1000, 400]})  # fmt: skip
+
+    monkeypatch.setattr(entry_module, "load_for", load)
+    plan = plan_entry(ensemble="authors")
+    files = entry_scans(plan, preset="study", n=6, progress=False)
+    assert len(files.names) == 6 and files.synthetic and private_root in files.paths[0].parents
+    models = entry_models(plan, preset="study", epochs=1, pretrain_epochs=1, n_train=40, device="cpu", progress=False)
+    assert loaded == [("phantom", 40), ("actions", None)]
+    assert models.names == ("random", "image", "video") and models.synthetic
+    entry = predict_entry(plan, models, files, device="cpu", n_jobs=1, progress=False)
+    classes = write_entry(entry)
+    assert plan.output == private_root / "runs" / "submission.txt"
+    assert validate_submission(plan.output, files.names).scans == 6
+    assert entry.head(1) == f"TRN_0001.nii.gz,{classes[0]}"
+    summary = scores(entry)
+    assert isinstance(summary, Summary) and summary.synthetic and set(summary.table["n"]) == {6}
+    for picture in (figures_entry.counts_chart(entry), figures_entry.scores_chart(summary, entry)):
+        assert picture.alt.endswith("Synthetic data.")
+
+
+def test_synthetic_test_patients_are_of_a_cohort_that_no_run_has_seen():
+    cohorts = {inspect.signature(phantom).parameters["seed"].default, *range(10)}
+    for plan in (ROOT / "viptt_core" / "study" / "plans").glob("*.toml"):
+        cohorts |= {int(number) for number in re.findall(r"\b(?:cohort|seed)s? = (\d+)", plan.read_text("utf-8"))}
+    assert 101 in cohorts and entry_module.COHORT not in cohorts

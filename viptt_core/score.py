@@ -1,0 +1,186 @@
+"""Predictions of scans + a label table -> rows like those of a run, so that `results.Summary` scores them alike."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from viptt_core.constants import TB_CLASSES
+from viptt_core.datasets.labels import Columns, Table, join, read_table
+from viptt_core.datasets.listing import Listing
+from viptt_core.datasets.scans import IMAGECLEF_COLUMNS
+from viptt_core.errors import DataError
+from viptt_core.weights import WEIGHTS
+
+LABEL_COLUMNS = ("Label", IMAGECLEF_COLUMNS.label)  # looked for in this order
+MODEL_COLUMN = "weights"  # of the file that `viptt submit` keeps: which model a row is of
+PHANTOM_RECORDS = ("phantom.json", "example.json")  # what `viptt phantom` leaves beside the scans
+LISTED = 10  # scans that a report names before it only counts
+REMEDY = "Give the file that `viptt predict --csv` wrote."
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Predictions that have a label, and what is left out of the scores.
+
+    Attributes:
+        rows: As `results.Run.predictions`: arm, part ("test"), name, group (the patient, else the scan), label, then
+            one probability column a class.
+        failed: Scans that could not be read.
+        unlabelled: Scans that were read and have no row in the table.
+        unpredicted: Rows of the table whose scan was not predicted.
+    """
+
+    rows: pd.DataFrame = field(repr=False)
+    failed: tuple[str, ...]
+    unlabelled: tuple[str, ...]
+    unpredicted: tuple[str, ...]
+
+    def report(self) -> str:
+        """How many scans are scored, and which are not, a line each."""
+        n, patients = len(self.rows), self.rows["group"].nunique()
+        lines = [f"{_scans(n)} scored{f', of {patients} patient' + 's' * (patients > 1) if patients < n else ''}"]
+        for names, why in ((self.failed, "could not be read and left out of the scores"),
+                           (self.unlabelled, "without a label and left out of the scores"),
+                           (self.unpredicted, "with a label but not predicted")):  # fmt: skip
+            if names:
+                more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+                lines.append(f"{_scans(len(names))} {why}: {', '.join(names[:LISTED])}{more}")
+        return "\n".join(lines)
+
+
+def read_labels(path: str | PathLike, *, file_column: str = "", label_column: str = "",
+                patient_column: str = "") -> Table:  # fmt: skip
+    """Read a label table, see `labels.read_table`; what is wrong with it is told when it is joined.
+
+    Args:
+        path: The CSV.
+        file_column: Names the scan by its file name or path; "" for FileName.
+        label_column: "" for the one of LABEL_COLUMNS that is there.
+        patient_column: Intervals are then over patients; "" for each scan its own.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    tables = [read_table(Path(path).expanduser(), Columns(file_column or IMAGECLEF_COLUMNS.file, label, patient_column))
+              for label in ([label_column] if label_column else LABEL_COLUMNS)]  # fmt: skip
+    return next((table for table in tables if "missing column" not in {f.kind for f in table.faults}), tables[0])
+
+
+def read_predictions(path: str | PathLike) -> dict[str, pd.DataFrame]:
+    """Read what `viptt predict --csv` or `viptt submit` wrote: one table a model, by the name of its arm.
+
+    Raises:
+        DataError: there is no such file, or it is none of these.
+    """
+    path = Path(path)
+    texts = ["scan", "class", "warnings", "error", MODEL_COLUMN]
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DataError("no such file.", path=path, remedy=REMEDY, kind="missing file") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"holds no predictions ({error}).", path=path, remedy=REMEDY) from error
+    lacking = [name for name in ("scan", "class", "entropy_bits", "error") if name not in table]
+    if lacking:
+        raise DataError(f"holds no predictions: it lacks the columns {', '.join(lacking)}.", path=path, remedy=REMEDY)
+    table = table.fillna(dict.fromkeys([name for name in texts if name in table], ""))
+    names = classes_of(table)
+    values = table.loc[table["error"] == "", names].apply(pd.to_numeric, errors="coerce").to_numpy()
+    if len(names) < 2 or not table["scan"].all() or not ((values >= 0) & (values <= 1)).all():
+        raise DataError("holds rows that are no probabilities of a scan, and no error.", path=path, remedy=REMEDY)
+    if MODEL_COLUMN not in table:
+        return {"predicted": table}
+    of_model = dict(list(table.groupby(MODEL_COLUMN, sort=False)))
+    return dict(zip(model_names([Path(file) for file in of_model]), of_model.values(), strict=True))
+
+
+def model_names(files: Sequence[Path]) -> list[str]:
+    """Names of weights by their files, or by their runs; numbered where these do not differ."""
+    names = [file.parent.name if file.name == WEIGHTS else file.stem for file in files]
+    return names if len(set(names)) == len(names) else [f"{n} {name}" for n, name in enumerate(names, 1)]
+
+
+def classes_of(predictions: pd.DataFrame) -> list[str]:
+    """Names of the probability columns of a table of `predict.Predictions`."""
+    columns = list(predictions.columns)
+    return columns[columns.index("class") + 1 : columns.index("entropy_bits")]
+
+
+def labelled(predictions: pd.DataFrame, table: Table, *, arm: str = "predicted") -> pd.DataFrame:
+    """The rows of `match_labels`."""
+    return match_labels(predictions, table, arm=arm).rows
+
+
+def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predicted") -> Labelled:
+    """Join predictions to labels on the scans' names or paths, never on their order.
+
+    Args:
+        predictions: As `predict.Predictions.table` gives them; rows with an error are left out.
+        table: See `read_labels`. Labels are names of classes, or numbers 1..5 for the benchmark's five.
+        arm: Name of the model, in the rows.
+
+    Raises:
+        DataError: the table has faults, a label is unknown, a row of it means two scans, a scan is predicted
+            twice, or none is left to score.
+    """
+    names, class_names = predictions["scan"].tolist(), classes_of(predictions)
+    if double := [name for name, count in Counter(map(os.path.abspath, names)).items() if count > 1]:
+        raise DataError(f"{_scans(len(double))} predicted more than once: {', '.join(double[:LISTED])}.",
+                        remedy="Keep one row a scan.")  # fmt: skip
+    known = known_labels(class_names, [label for _, label, _ in table.rows])
+    joined, faults = _joined(table, [Path(name) for name in names], known)
+    stopping = tuple(fault for fault in (*table.faults, *faults) if fault.level == "set")
+    Listing("labels", table.path.parent, "scan", (), tuple(class_names), faults=stopping).left_out("skip")
+    label_of = {str(path): (label, patient) for path, label, patient in joined}
+    failed = predictions["error"].ne("").to_numpy()
+    has_label = np.array([str(Path(name)) in label_of for name in names])
+    rows = predictions[~failed & has_label]
+    if rows.empty:
+        what = f"no scan is left to score: {failed.sum()} of {len(names)} could not be read, "
+        raise DataError(f"{what}{(~failed & ~has_label).sum()} have no label.", path=table.path,
+                        remedy="Its rows name scans by file name, or by path.")  # fmt: skip
+    found = [label_of[str(Path(name))] for name in rows["scan"]]
+    scored = pd.DataFrame({
+        "arm": arm, "part": "test", "name": rows["scan"].to_numpy(),
+        "group": [patient or name for (_, patient), name in zip(found, rows["scan"], strict=True)],
+        "label": [label for label, _ in found],
+    })  # fmt: skip
+    return Labelled(
+        pd.concat([scored, rows[class_names].astype(float).reset_index(drop=True)], axis=1),
+        failed=tuple(predictions.loc[failed, "scan"]), unlabelled=tuple(predictions.loc[~failed & ~has_label, "scan"]),
+        unpredicted=tuple(fault.where for fault in faults if fault.kind == "missing file"),
+    )  # fmt: skip
+
+
+def known_labels(class_names: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
+    """Label as written -> index of the class; numbers mean the benchmark's five classes, counted from 1."""
+    written = [label for label in labels if label]
+    if tuple(class_names) == TB_CLASSES and written and all(label.isdecimal() for label in written):
+        return {str(k): k - 1 for k in range(1, len(TB_CLASSES) + 1)}
+    return {name: k for k, name in enumerate(class_names)}
+
+
+def are_phantoms(folder: Path) -> bool:
+    """Whether a folder of scans was written by `viptt phantom`."""
+    return any((folder / record).is_file() for record in PHANTOM_RECORDS)
+
+
+def _joined(table: Table, files: list[Path], known: dict[str, int]):
+    """See `labels.join`; paths in the table may begin at any folder above the scans: where most rows are found."""
+    files_at = {Path(os.path.abspath(path)): path for path in files}
+    nearest = Path(os.path.commonpath([path.parent for path in files_at]))
+    joined, faults = max((join(table, list(files_at), root, known) for root in (nearest, *nearest.parents)),
+                         key=lambda found: len(found[0]))  # fmt: skip
+    return [(files_at[path], label, patient) for path, label, patient in joined], faults
+
+
+def _scans(count: int) -> str:
+    return "1 scan" if count == 1 else f"{count} scans"
