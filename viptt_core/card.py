@@ -12,7 +12,7 @@ import pandas as pd
 from viptt_core.errors import DataError, SettingError
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, per_class, roc_auc
 from viptt_core.results import class_names_of, predicted_classes
-from viptt_core.sources.registry import load_registry
+from viptt_core.sources.registry import DataSource, load_registry
 from viptt_core.splits import Split
 from viptt_core.store import ClipSet
 from viptt_core.toml_tables import build
@@ -134,8 +134,16 @@ def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFra
         },
         metrics=tuple(_scores(rows, part) for part, rows in predictions.groupby("part", sort=False)),
         made={key: record.get(key) for key in ("commit", "date", "python", "packages", "device", "precision")},
-        licence="MIT" if clips.synthetic else f"Trained on data under: {licence}. Its terms hold for the weights, too.",
+        licence=_licence(known, licence, synthetic=clips.synthetic),
     )  # fmt: skip
+
+
+def _licence(known: DataSource | None, of_data: str, *, synthetic: bool) -> str:
+    if synthetic:
+        return "MIT"
+    if known is not None and known.access == "yours":
+        return "The terms of the data they were trained on, which their owner knows."
+    return f"Trained on data under: {of_data}. Its terms hold for the weights, too."
 
 
 def grey_levels(clips: np.ndarray) -> list[float]:

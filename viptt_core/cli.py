@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -19,12 +20,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code = options.run(options)
+        sys.stdout.flush()  # here, where a closed pipe can be dealt with
     except ViPTTError as error:
         print(f"viptt: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("viptt: interrupted; what was complete is kept.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its end
+        return 0
     return code or 0
 
 
@@ -41,9 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     add_predict_commands(commands, _positive)
     add_study_commands(commands, _positive)
 
-    phantom = _command(commands, "phantom", _phantom, "write synthetic CT scans as an ImageCLEF folder")
+    phantom = _command(commands, "phantom", _phantom, "write synthetic CT scans as an ImageCLEF folder or, with "
+                       "--patients, as a folder of one's own: several scans a patient, a label CSV")  # fmt: skip
     phantom.add_argument("folder", type=Path, help="folder to write; an interrupted call is taken up again")
     phantom.add_argument("-n", type=_positive, default=20, help="number of scans (default: %(default)s)")
+    phantom.add_argument("--patients", type=_positive, help="number of patients, each with one scan or some; columns "
+                         "FileName,diagnosis,patient (default: ImageCLEF's layout, a patient a scan)")  # fmt: skip
     phantom.add_argument("--size", type=_positive, default=512, help="voxels in-plane (default: %(default)s)")
     phantom.add_argument("--slices", type=_positive, help="slices a scan (default: by the patient's slice thickness)")
 
@@ -123,10 +131,18 @@ def _positive(text: str) -> int:
 
 def _phantom(options) -> None:
     from viptt_core.env import available_cores
+    from viptt_core.synthetic.example import write_example
     from viptt_core.synthetic.phantom import write_imageclef
 
-    folder = write_imageclef(options.folder, options.n, seed=options.seed, size=options.size,
-                             slices=options.slices, n_jobs=options.jobs or available_cores())  # fmt: skip
+    settings = {"seed": options.seed, "size": options.size, "slices": options.slices,
+                "n_jobs": options.jobs or available_cores()}  # fmt: skip
+    if options.patients:
+        folder = write_example(options.folder, options.n, patients=options.patients, **settings)
+        print(f"{options.n} synthetic scans of {options.patients} patients in {folder}, with {folder / 'labels.csv'}. "
+              f"Read them with: -p dataset folder -p data_root {folder} -p label_column diagnosis "
+              "-p patient_column patient")  # fmt: skip
+        return
+    folder = write_imageclef(options.folder, options.n, **settings)
     print(f"{options.n} synthetic scans in {folder}. Read them with: -p dataset imageclef -p data_root {folder}")
 
 

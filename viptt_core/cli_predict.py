@@ -109,7 +109,9 @@ def _predict(options) -> int:
         text = f"{predictions}\n"
     if options.output:
         _write(options.output, text)
-        print(f"{len(predictions.names)} scans in {options.output}")
+        warned = sum(map(bool, predictions.warnings))
+        told = f", {warned} of them with warnings" if warned else ""
+        print(f"{len(predictions.names)} scans in {options.output}{told}")
     else:
         print(text, end="")
     return _say_failed(predictions, told=form == "text" and not options.output)
@@ -149,13 +151,15 @@ def _validate(options) -> None:
 
 
 def _score(options) -> None:
+    from viptt_core.datasets.listing import is_synthetic
     from viptt_core.results import Summary
-    from viptt_core.score import are_phantoms, match_labels, read_labels, read_predictions
+    from viptt_core.score import match_labels, read_labels, read_predictions
 
     table = read_labels(options.labels, file_column=options.file_column, label_column=options.label_column,
                         patient_column=options.patient_column)  # fmt: skip
     found = [match_labels(rows, table, arm=arm) for arm, rows in read_predictions(options.predictions).items()]
-    summary = Summary(*(each.rows for each in found), synthetic=are_phantoms(table.path.parent))
+    summary = Summary(*(each.rows for each in found), synthetic=is_synthetic(table.path.parent),
+                      about="labelled scans")
     if options.json:
         first = found[0]
         print(json.dumps({

@@ -61,7 +61,7 @@ def load_volume(path: str | PathLike, *, depth: int = PAPER_FRAMES, size: int = 
     with open_scan(path) as scan:
         seen.scan = scan
         turn = _Turn.of(scan, path) if orientation == "canonical" else _Turn()
-        planes = map(seen.note_range, map(seen.fill_with_air, scan.planes()))
+        planes = map(seen.fill_with_air, map(seen.note_range, scan.planes()))
         shape = scan.shape
         if box is not None:
             if box.grid != shape:

@@ -18,6 +18,7 @@ from viptt_core import disk
 from viptt_core.constants import TB_CLASSES
 from viptt_core.datasets import load_for
 from viptt_core.datasets.labels import Table
+from viptt_core.datasets.listing import is_synthetic
 from viptt_core.datasets.simulated import PHANTOM_OVERSAMPLING
 from viptt_core.engine import Engine
 from viptt_core.ensembles import AUTHORS_WEIGHTS, ENSEMBLES, check_ensemble, combine
@@ -27,7 +28,7 @@ from viptt_core.experiment import compare_starts, plan_experiment
 from viptt_core.predict import Predictions, find_scans, predict_scans
 from viptt_core.presets import STARTS, load_preset
 from viptt_core.results import runs_root
-from viptt_core.score import MODEL_COLUMN, are_phantoms, match_labels, model_names, read_labels
+from viptt_core.score import MODEL_COLUMN, match_labels, model_names, read_labels
 from viptt_core.submission import SCAN_NAME, expected_names, write_submission
 from viptt_core.weights import Weights, open_weights
 
@@ -244,7 +245,7 @@ def entry_scans(plan: EntryPlan, scans: str | PathLike | Sequence[str | PathLike
     if table is not None:  # its faults are said now, and not after the work
         match_labels(pd.DataFrame({"scan": [str(path) for path in paths], "class": "", **dict.fromkeys(TB_CLASSES, 0.0),
                                    "entropy_bits": 0.0, "error": ""}), table)  # fmt: skip
-    return EntryScans(tuple(paths), table, any(are_phantoms(folder) for folder in {path.parent for path in paths}))
+    return EntryScans(tuple(paths), table, any(is_synthetic(folder) for folder in {path.parent for path in paths}))
 
 
 def predict_entry(plan: EntryPlan, models: Models, scans: EntryScans, *, masks: str | PathLike = "",

@@ -136,7 +136,7 @@ def scores(entry: Entry) -> Summary | EntryTable:
         arms.append(rows.assign(arm=ensemble_name(method), **dict(zip(TB_CLASSES, certain.T, strict=True))))
     left = matched[0].report().replace("\n", "; ")
     summary = Summary(*arms, caveat=f"{left}. Ensembles answer with a class, which has no AUC.",
-                      synthetic=entry.synthetic)  # fmt: skip
+                      synthetic=entry.synthetic, about="labelled scans")  # fmt: skip
     of_ensemble = summary.table["arm"].isin([ensemble_name(method) for method in entry.methods])
     summary.table.loc[of_ensemble, ["auc", "auc_low", "auc_high"]] = np.nan
     return summary

@@ -100,7 +100,12 @@ class Seen:
         return np.where(finite, plane, plane.dtype.type(HU_AIR))
 
     def note_range(self, plane: np.ndarray) -> np.ndarray:
-        self.lowest, self.highest = min(self.lowest, plane.min()), max(self.highest, plane.max())
+        """Note the range of the finite voxels; the plane itself."""
+        low, high = plane.min(), plane.max()
+        if not (np.isfinite(low) and np.isfinite(high)):  # copying the others takes time, and is hardly ever needed
+            finite = plane[np.isfinite(plane)]
+            low, high = (finite.min(), finite.max()) if finite.size else (np.inf, -np.inf)
+        self.lowest, self.highest = min(self.lowest, low), max(self.highest, high)
         return plane
 
     def check(self) -> None:

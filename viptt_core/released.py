@@ -142,7 +142,8 @@ def weights_here() -> dict[str, Card]:
     for name, path in files.items():
         with contextlib.suppress(DataError):  # damaged or of an older version; to open it would say so
             cards[name] = read_card(path)
-    return {name: card for name, card in cards.items() if card is not None}
+    there = {name: card for name, card in cards.items() if card is not None}
+    return dict(sorted(there.items(), key=lambda entry: entry[1].preprocessing.kind != "scan"))  # those to predict with
 
 
 def _keras_card(path: Path, classes: tuple[str, ...], known: Released | None) -> Card:

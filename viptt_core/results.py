@@ -131,10 +131,11 @@ class Summary:
         level: Coverage of the intervals.
         caveat: A sentence shown under the table.
         synthetic: Whether the clips were simulated; the table then says so.
+        about: What the rows are of, where they are no part of a split.
     """
 
     def __init__(self, *predictions: pd.DataFrame, part: str = "test", level: float = 0.95, caveat: str = "",
-                 synthetic: bool = False) -> None:  # fmt: skip
+                 synthetic: bool = False, about: str = "") -> None:  # fmt: skip
         rows = []
         predictions = pd.concat(predictions, ignore_index=True)
         for arm, rows_of_arm in predictions[predictions["part"] == part].groupby("arm", sort=False):
@@ -150,7 +151,7 @@ class Summary:
                 )
             rows.append(row)
         self.table = pd.DataFrame(rows, columns=SCORE_COLUMNS)
-        self.part, self.level, self.synthetic = part, level, synthetic
+        self.part, self.level, self.synthetic, self.about = part, level, synthetic, about or f"{part} part"
         self.caveat = ("Synthetic data: this says nothing about patients. " if synthetic else "") + caveat
 
     def __str__(self) -> str:
@@ -177,7 +178,7 @@ class Summary:
         return shown
 
     def _footer(self) -> str:
-        return f"{self.part} part, bootstrap over groups. {self.caveat}".strip()
+        return f"{self.about}, bootstrap over groups. {self.caveat}".strip()
 
 
 def _with_interval(value: float, low: float, high: float) -> str:

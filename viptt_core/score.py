@@ -21,7 +21,6 @@ from viptt_core.weights import WEIGHTS
 
 LABEL_COLUMNS = ("Label", IMAGECLEF_COLUMNS.label)  # looked for in this order
 MODEL_COLUMN = "weights"  # of the file that `viptt submit` keeps: which model a row is of
-PHANTOM_RECORDS = ("phantom.json", "example.json")  # what `viptt phantom` leaves beside the scans
 LISTED = 10  # scans that a report names before it only counts
 REMEDY = "Give the file that `viptt predict --csv` wrote."
 
@@ -166,11 +165,6 @@ def known_labels(class_names: Sequence[str], labels: Sequence[str]) -> dict[str,
     if tuple(class_names) == TB_CLASSES and written and all(label.isdecimal() for label in written):
         return {str(k): k - 1 for k in range(1, len(TB_CLASSES) + 1)}
     return {name: k for k, name in enumerate(class_names)}
-
-
-def are_phantoms(folder: Path) -> bool:
-    """Whether a folder of scans was written by `viptt phantom`."""
-    return any((folder / record).is_file() for record in PHANTOM_RECORDS)
 
 
 def _joined(table: Table, files: list[Path], known: dict[str, int]):

@@ -125,7 +125,7 @@ def inspect_scan(path: str | PathLike) -> ScanFacts:
         digest = hashlib.sha256(repr(scan.shape).encode())
         for stored in scan.planes():
             plane = seen.fill_with_air(stored)
-            _note_extremes(seen, stored if plane is stored else stored[np.isfinite(stored)])
+            seen.note_range(stored)
             air += np.count_nonzero(plane < LUNG_OR_AIR)
             digest.update(_checksum(_whole_hu(plane)))
         seen.scan = scan
@@ -255,11 +255,6 @@ def quiet_nibabel() -> Iterator[None]:
         yield
     finally:
         logger.disabled = before
-
-
-def _note_extremes(seen: Seen, values: np.ndarray) -> None:
-    if values.size:
-        seen.lowest, seen.highest = min(seen.lowest, values.min()), max(seen.highest, values.max())
 
 
 def _checksum(plane: np.ndarray) -> bytes:

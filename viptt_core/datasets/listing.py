@@ -15,6 +15,8 @@ from viptt_core.store import LISTED, Item
 
 VIDEO_ENDINGS = (".avi", ".mp4", ".mkv", ".webm")
 SCAN_ENDINGS = (".nii.gz", ".nii")
+# What `viptt phantom` and `viptt actions` leave beside the files they write.
+SYNTHETIC_RECORDS = ("phantom.json", "example.json", "actions.json")
 # set: nothing can be loaded until it is mended. file: this file cannot be used; it stops a run, or is left out
 # with on_error="skip". left out: found, and not used in any case. note: handled, or good to know.
 LEVELS = ("set", "file", "left out", "note")
@@ -75,6 +77,11 @@ class Listing:
     masks: dict[str, dict[str, Path]] = field(default_factory=dict)
     crop: str = ""
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether the files were written by this package's generators."""
+        return is_synthetic(self.root)
+
     def left_out(self, on_error: str) -> list[tuple[str, str]]:
         """Name and reason of what is found but not used.
 
@@ -114,6 +121,11 @@ def existing_folder(root: str | Path | None, content: str) -> Path:
     if not root.is_dir():
         raise DataError("no such folder.", path=root, remedy=f"Give the folder with {content}.")
     return root
+
+
+def is_synthetic(folder: Path) -> bool:
+    """Whether `viptt phantom` or `viptt actions` wrote a folder."""
+    return any((folder / record).is_file() for record in SYNTHETIC_RECORDS)
 
 
 def has_ending(path: Path, endings: Sequence[str]) -> bool:

@@ -177,7 +177,8 @@ def decode_scans(listing: Listing, *, frames: int, size: int, hu_window, orienta
         settings={"set": listing.name, "code": code_version(DECODER), "frames": frames, "size": size,
                   "hu_window": list(hu_window), "orientation": orientation, "crop": listing.crop},
         class_names=listing.class_names, place=(str(listing.root.resolve()), *listing.place), dtype=dtype,
-        excluded=listing.left_out(on_error), on_error=on_error, n_jobs=n_jobs, progress=progress,
+        synthetic=listing.synthetic, excluded=listing.left_out(on_error), on_error=on_error, n_jobs=n_jobs,
+        progress=progress,
     )  # fmt: skip
 
 

@@ -154,5 +154,6 @@ def decode_videos(listing: Listing, *, frames: int, size: int, stride: int, fit:
         settings={"set": listing.name, "code": code_version(DECODER), "frames": frames, "size": size,
                   "stride": stride, "fit": fit},
         class_names=listing.class_names, place=(str(listing.root.resolve()), *listing.place),
-        excluded=listing.left_out(on_error), on_error=on_error, n_jobs=n_jobs, progress=progress,
+        synthetic=listing.synthetic, excluded=listing.left_out(on_error), on_error=on_error, n_jobs=n_jobs,
+        progress=progress,
     )  # fmt: skip

@@ -1,0 +1,228 @@
+"""The page on one's own data: its commands are run as they are printed, at a smaller size."""
+
+import contextlib
+import io
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from files import write_scan
+from test_notebooks import cells_of
+
+from viptt_core.card import Card, Preprocessing
+from viptt_core.cli import _parser, main
+from viptt_core.model import ViPTTNet
+from viptt_core.predict import predict_scans
+from viptt_core.synthetic.example import HEADER, write_example
+from viptt_core.weights import WEIGHTS, save_weights
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "book" / "own_data.md").read_text(encoding="utf-8")
+PLACEHOLDER = "RUN"  # the reader's choice from `viptt weights list`
+
+# How a command is made smaller: options that replace the page's, or are added, by how the command begins.
+SMALL_SCANS = "--size 24 --slices 12 --jobs 1"
+REDUCED = {
+    "viptt phantom data/own": f"-n 70 {SMALL_SCANS}",  # of 60 patients: five of the rarest class
+    "viptt phantom data/new": f"-n 6 --patients 5 {SMALL_SCANS}",
+    "viptt data check": "--jobs 1",
+    "papermill": "-p preset study -p epochs 1 -p pretrain_epochs 1 -p n_videos 50 -p device cpu",
+    "viptt predict data/new": "--device cpu --jobs 1",
+}  # fmt: skip
+# What is not run, and why.
+NOT_RUN = {
+    "dcm2niix": "another program, and it needs DICOM files",
+    "viptt weights get authors-tbt": "downloads",
+    "viptt predict data/new --weights authors-tbt": "needs that download",
+}
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, flags=re.M | re.S)
+
+
+def commands():
+    """The words of each command of the page, in order; comments and line breaks taken out."""
+    lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def matching(table, words):
+    """The entry of a table whose key a command begins with; None if there is none."""
+    return next((value for key, value in table.items() if words[: len(key.split())] == key.split()), None)
+
+
+def reduced(words):
+    """A command with the options of REDUCED in place of its own."""
+    options, words = shlex.split(matching(REDUCED, words) or ""), list(words)
+    length = 3 if options[:1] == ["-p"] else 2  # -p NAME VALUE
+    for option in (options[i : i + length] for i in range(0, len(options), length)):
+        for i in range(len(words) - length + 1):
+            if words[i : i + length - 1] == option[:-1]:
+                words[i : i + length] = option
+                break
+        else:
+            words += option
+    return words
+
+
+def run(words):
+    """Run a command of the page where it stands: (exit code, what it printed)."""
+    if words[0] == "papermill":
+        done = subprocess.run([sys.executable, "-m", *words, "--no-progress-bar"], capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr[-3000:]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = main(words[1:])
+    return code, printed.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder in which the page's relative paths mean what they say, as in the repository's top folder."""
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    monkeypatch.setenv("VIPTT_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_page_has_all_steps_in_their_order():
+    begun = [" ".join(words[:2]) for words in commands()]
+    steps = ["viptt phantom", "viptt data", "papermill notebooks/02_finetune.py", "viptt summary", "viptt weights",
+             "viptt predict", "viptt score"]  # fmt: skip
+    assert sorted(steps, key=begun.index) == steps
+    assert set(re.findall(r"^```(\w*)$", TEXT, flags=re.M)) == {"bash", "python", "text", ""}  # nothing runs unseen
+
+
+def test_every_command_of_the_page_parses():
+    """Also of those that are not run, and of those within a line."""
+    within = [shlex.split(code) for code in re.findall(r"`((?:viptt|papermill) [^`]+)`", TEXT)]
+    for words in [*commands(), *within]:
+        if words[0] == "viptt":
+            options = _parser().parse_args(words[1:])
+            assert callable(options.run), words
+        elif words[0] == "papermill":
+            _, cell = next(cell for cell in cells_of(Path(words[1]).stem) if "parameters" in cell[0])
+            known = set(re.findall(r"^(\w+):", cell, flags=re.M))
+            given = [words[i + 1] for i, word in enumerate(words) if word == "-p"]
+            assert given and set(given) <= known, words
+        else:
+            assert matching(NOT_RUN, words), words
+
+
+def test_parameters_within_a_line_exist():
+    _, cell = next(cell for cell in cells_of("02_finetune") if "parameters" in cell[0])
+    given = [name for code in re.findall(r"`(-p [^`]+)`", TEXT) for name in re.findall(r"-p (\w+)", code)]
+    assert "preset" in given and set(given) <= set(re.findall(r"^(\w+):", cell, flags=re.M))
+
+
+def test_commands_are_run_or_listed_and_the_lists_hold_nothing_else():
+    for table in (NOT_RUN, REDUCED):
+        for key in table:
+            assert any(words[: len(key.split())] == key.split() for words in commands()), f"not on the page: {key}"
+    for words in commands():
+        assert words[0] in ("viptt", "papermill") or matching(NOT_RUN, words), f"neither run nor listed: {words}"
+
+
+def test_the_table_of_the_page_is_the_examples():
+    assert f"```text\n{HEADER}\n" in TEXT
+    own = next(words for words in commands() if words[:2] == ["viptt", "data"])
+    assert own[own.index("--label-column") + 1] in HEADER and own[own.index("--patient-column") + 1] in HEADER
+
+
+def test_the_uncertainties_are_those_of_the_binomial():
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| ± (\d+) points \|$", TEXT, flags=re.M)
+    assert len(rows) == 4
+    for patients, tested, points in (map(int, row) for row in rows):
+        assert tested == patients // 5 and points == round(100 * 1.96 * 0.5 / tested**0.5)
+
+
+@pytest.fixture
+def weights(folder):
+    """Weights under the name that the page writes for the reader's own."""
+    card = Card("A test", ("ill", "well"), Preprocessing("scan", 24, 16, "0..1", (-1000, 400), "canonical"), {},
+                {"grey_levels": [0.9, 0.95]}, (), {}, "MIT")  # fmt: skip
+    model = ViPTTNet(2, backbone="small", hidden_size=4, feature_size=4)
+    save_weights(folder / "runs" / PLACEHOLDER / WEIGHTS, model, card)
+
+
+def test_the_warnings_of_the_page_are_those_of_the_program(folder, weights):
+    write_scan(folder / "odd" / "holes.nii", nan_voxels=3)
+    flat, askew = np.full((12, 12, 11), -500, np.int16), np.eye(4)
+    flat[0] = -1000
+    askew[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
+    volumes = {"askew": (flat, askew), "narrow": (flat[:, :6], np.eye(4)), "grey": (flat + 1000, np.eye(4))}
+    images = {name: nib.Nifti1Image(*volume) for name, volume in volumes.items()}
+    images["two"] = nib.Nifti1Image(flat, np.eye(4))
+    images["two"].set_qform(askew, "scanner")
+    for name, image in images.items():
+        nib.save(image, folder / "odd" / f"{name}.nii")
+    said = [warning for of_scan in predict_scans(PLACEHOLDER, "odd", n_jobs=1, progress=False).warnings
+            for warning in of_scan]  # fmt: skip
+    table = TEXT.split("| warning |")[1].split("\n\n")[0]
+    phrases = [part for cell in re.findall(r"^\| ([^|]+) \|", table, flags=re.M) for part in cell.split("; ")]
+    for phrase in phrases:
+        pattern = re.sub(r"\d[\d.]*", "NUMBER", phrase.replace("...", "ANY"))
+        pattern = re.escape(pattern).replace("NUMBER", r"[\d.]+").replace("ANY", ".*")
+        assert any(re.search(pattern, warning) for warning in said), f"{phrase}: {said}"
+    assert len(phrases) == 10
+
+
+def test_the_lines_of_python_run(folder, weights):
+    write_example(folder / "data" / "new", 3, patients=2, size=24, slices=4, progress=False)
+    run_snippet(PLACEHOLDER)
+    assert list(pd.read_csv("predictions.csv"))[:5] == ["scan", "class", "ill", "well", "entropy_bits"]
+
+
+def run_snippet(name):
+    """The page's lines of Python; what they leave."""
+    (lines,) = blocks("python")
+    assert f'"{PLACEHOLDER}"' in lines
+    printed, left = io.StringIO(), {}
+    with contextlib.redirect_stdout(printed):
+        exec(lines.replace(f'"{PLACEHOLDER}"', repr(name)), left)
+    assert printed.getvalue().endswith("0 could not be read\n")
+    return left
+
+
+def test_the_page_works_from_its_first_command_to_its_last(folder):
+    name, printed = PLACEHOLDER, {}
+    for words in commands():
+        if matching(NOT_RUN, words):
+            continue
+        words = [name if word == PLACEHOLDER else word for word in reduced(words)]
+        code, text = run(words)
+        assert code == 0, f"{words}: {text}"
+        printed[" ".join(words[:3])] = text
+        if words[1:] == ["weights", "list"]:
+            shape = re.search(r"^```text\n(finetune-.*)\n```$", TEXT, flags=re.M)[1]  # the page's line, but for numbers
+            pattern = re.sub(r"'demo'", "'study'", re.sub(r"\(\d+ scans\)", r"(N scans)", shape))
+            pattern = re.escape(pattern).replace("N", r"\d+").replace("0123456789abcdef", "[0-9a-f]+")
+            name = next(line for line in text.splitlines() if re.fullmatch(pattern, line)).split()[0]
+    predicted = pd.read_csv("predictions.csv")
+    documented = re.findall(r"^\| `(\w+)` \|", TEXT.split("## Predict new scans")[1].split("## ")[0], flags=re.M)
+    classes = list(predicted)[2:-4]
+    assert len(predicted) == 6 and predicted["error"].isna().all() and predicted["warnings"].isna().all()
+    assert list(predicted) == [*documented[:2], *classes, *documented[2:]] and len(classes) == 5
+    assert printed["viptt data check"].startswith("SOUND")
+    for scores in ("viptt summary out.ipynb", "viptt score predictions.csv"):
+        assert "kappa (95 % interval)" in printed[scores]
+    assert len(list(Path("release").glob("*.safetensors"))) == 1 and Path("release/SHA256SUMS").is_file()
+
+    left = run_snippet(name)
+    assert left["predictions"].probabilities.shape == (1, 6, 5)
+    pd.testing.assert_frame_equal(pd.read_csv("predictions.csv"), predicted)
+
+    scan = Path("data/new/scan_002.nii.gz")  # damaged: the others are predicted, and the exit code says so
+    scan.write_bytes(scan.read_bytes()[:500])
+    words = next(words for words in commands() if words[:2] == ["viptt", "predict"])
+    code, _ = run([name if word == PLACEHOLDER else word for word in reduced(words)])
+    predicted = pd.read_csv("predictions.csv")
+    assert code == 1 and predicted["error"].notna().tolist() == [False, True, False, False, False, False]
+    assert predicted["class"].notna().tolist() == [True, False, True, True, True, True]
