@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from files import write_labels, write_scan, write_video
 
+from viptt_core.cli import main
 from viptt_core.ct import prepare_volume
 from viptt_core.datasets import list_dataset, load_dataset, load_for
 from viptt_core.errors import DataError, SettingError
@@ -159,3 +160,14 @@ def test_real_patients_never_straddle(shared_data):
                          n_jobs=1, progress=False)  # fmt: skip
     split = make_split("group", clips, stage="finetune")
     assert not set(clips.groups[split.train]) & set(clips.groups[np.concatenate([split.validation, split.test])])
+
+
+@pytest.mark.parametrize("patients", [(), ("--patients", "15")])
+def test_written_phantoms_stay_synthetic_when_they_are_read_back(tmp_path, patients):
+    folder = tmp_path / "scans"
+    assert main(["phantom", str(folder), "-n", "15", "--size", "24", "--slices", "4", "--jobs", "1", *patients]) == 0
+    settings = {"label_column": "diagnosis" if patients else "TypeOfTB"}
+    clips = load_dataset("folder", folder, frames=4, size=16, n_jobs=1, progress=False, **settings)
+    assert clips.synthetic
+    (folder / ("example.json" if patients else "phantom.json")).unlink()
+    assert not load_dataset("folder", folder, frames=4, size=16, n_jobs=1, progress=False, **settings).synthetic

@@ -197,10 +197,16 @@ def test_weights_from_synthetic_scans_say_so(tmp_path, scans):
     assert found.notes[0] in str(found) and found.notes[0] in found._repr_html_()
 
 
-def test_voxels_that_are_not_finite_are_told(tmp_path):
+def test_voxels_that_are_not_finite_are_told_and_hide_nothing_else(tmp_path):
     scan = write_scan(tmp_path / "0.nii.gz", nan_voxels=3)
     found = quiet(write_weights(tmp_path / "w.safetensors"), scan)
     assert any("3 of 720 voxels are NaN" in warning for warning in found.warnings[0])
+    assert not any("Hounsfield" in warning for warning in found.warnings[0])
+    image = nib.load(scan)
+    nib.Nifti1Image(image.get_fdata(dtype=np.float32) + 1024, image.affine).to_filename(scan)
+    shifted = quiet(write_weights(tmp_path / "w.safetensors"), scan).warnings[0]
+    assert "does not look like Hounsfield units (values 24 to 1424)." in shifted
+    assert any("3 of 720 voxels are NaN" in warning for warning in shifted)
 
 
 # --- What cannot be used ------------------------------------------------------------------------------
