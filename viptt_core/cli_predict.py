@@ -108,7 +108,9 @@ def _predict(options) -> int:
     else:
         text = f"{predictions}\n"
     if options.output:
-        _write(options.output, text)
+        from viptt_core import disk
+
+        disk.write_file(options.output, text)
         warned = sum(map(bool, predictions.warnings))
         told = f", {warned} of them with warnings" if warned else ""
         print(f"{len(predictions.names)} scans in {options.output}{told}")
@@ -236,13 +238,6 @@ def _form(options) -> str:
         return "json" if options.json else "csv"
     ending = options.output.suffix if options.output else ""
     return {".json": "json", ".csv": "csv"}.get(ending, "text")
-
-
-def _write(path: Path, text: str) -> None:
-    from viptt_core import disk
-
-    with disk.storing(path):
-        disk.replace(path, text)
 
 
 def _say_failed(predictions, *, told: bool) -> int:

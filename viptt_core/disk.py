@@ -128,6 +128,17 @@ def replace(path: Path, content: str | bytes) -> None:
         raise
 
 
+def write_file(path: Path, content: str | bytes) -> None:
+    """`replace`, in a folder that is made if it is not there.
+
+    Raises:
+        StorageError: it cannot be written; an older file of this name stays whole.
+    """
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, content)
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk and not only in the system's memory."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -25,7 +25,8 @@ from viptt_core.ensembles import AUTHORS_WEIGHTS, ENSEMBLES, check_ensemble, com
 from viptt_core.env import artifact_root, available_cores
 from viptt_core.errors import DataError, SettingError
 from viptt_core.experiment import compare_starts, plan_experiment
-from viptt_core.predict import Predictions, find_scans, predict_scans
+from viptt_core.predict import find_scans, predict_scans
+from viptt_core.predictions import Predictions
 from viptt_core.presets import STARTS, load_preset
 from viptt_core.results import runs_root
 from viptt_core.score import MODEL_COLUMN, match_labels, model_names, read_labels
@@ -267,8 +268,7 @@ def predict_entry(plan: EntryPlan, models: Models, scans: EntryScans, *, masks: 
     predictions = predict_scans(models.weights, scans.paths, masks=masks or None, n_jobs=n_jobs, progress=progress,
                                 engine=Engine(device=device, precision=precision))  # fmt: skip
     tables = [predictions.table(m).assign(**{MODEL_COLUMN: str(each.path)}) for m, each in enumerate(models.weights)]
-    with disk.storing(plan.kept):
-        disk.replace(plan.kept, pd.concat(tables).to_csv(index=False))
+    disk.write_file(plan.kept, pd.concat(tables).to_csv(index=False))
     return Entry(plan, models, scans, predictions)
 
 

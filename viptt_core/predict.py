@@ -6,19 +6,17 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from viptt_core import ct
-from viptt_core.card import RESEARCH_ONLY, Preprocessing
+from viptt_core.card import Preprocessing
 from viptt_core.check.faults import LEAST_SLICES, scan_faults, slice_axis
 from viptt_core.check.inspection import ScanFacts, quiet_nibabel, scan_facts
 from viptt_core.datasets.listing import SCAN_ENDINGS, has_ending
@@ -28,100 +26,14 @@ from viptt_core.env import available_cores
 from viptt_core.errors import DataError, SettingError
 from viptt_core.inference import predict_logits
 from viptt_core.nifti import Seen
+from viptt_core.predictions import INTERRUPTED, Predictions
 from viptt_core.weights import Weights, open_weights
 
 TOGETHER = 8  # scans that wait for the model at once
 CHEST_MM = {"wide": (150, 600), "long": (120, 800)}  # a field of view that can hold a chest, from child to whole trunk
 FEWEST_SHARE = 0.5  # of the frames a model sees: with fewer slices most of them would be made up
 GREY_MARGIN = 0.25  # of the range of the training scans' grey levels
-INTERRUPTED = "not predicted: the work was interrupted."
 DICOM = "Convert DICOM first: dcm2niix -z y -b n -f %f -o OUT FOLDER"
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What models say about scans.
-
-    Attributes:
-        names: The N scans as they were named.
-        weights: The M models.
-        probabilities: float64 [M, N, K]; nan for a scan that could not be read.
-        warnings: Of each scan: how it is unlike what the models were trained on.
-        errors: Of each scan: why it could not be read; "" for all others.
-        notes: About the models, whatever the scan.
-    """
-
-    names: tuple[str, ...]
-    weights: tuple[Weights, ...] = field(repr=False)
-    probabilities: np.ndarray = field(repr=False)
-    warnings: tuple[tuple[str, ...], ...] = field(repr=False)
-    errors: tuple[str, ...] = field(repr=False)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.weights[0].classes
-
-    @property
-    def failed(self) -> np.ndarray:
-        """Scans that could not be read, bool [N]."""
-        return np.array([bool(error) for error in self.errors])
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the work ended early."""
-        return INTERRUPTED in self.errors
-
-    def table(self, model: int = 0) -> pd.DataFrame:
-        """What one model says: scan, class, a probability a class, entropy_bits, warnings, error, notice.
-
-        The entropy is 0 for a model that is sure, log2 K for one that has no idea. It says nothing about
-        whether the model is right, nor whether it should have been asked.
-        """
-        probabilities = self.probabilities[model]
-        rows = pd.DataFrame(probabilities, columns=list(self.class_names)).round(6)
-        classes = ["" if failed else self.class_names[k]
-                   for failed, k in zip(self.failed, probabilities.argmax(axis=1), strict=True)]  # fmt: skip
-        rows.insert(0, "class", classes)
-        rows.insert(0, "scan", list(self.names))
-        return rows.assign(
-            entropy_bits=entropy_bits(probabilities).round(4), warnings=["; ".join(w) for w in self.warnings],
-            error=list(self.errors), notice=RESEARCH_ONLY,
-        )  # fmt: skip
-
-    def to_dict(self, model: int = 0) -> dict[str, Any]:
-        """The same, and what the model is, as a plain dictionary for JSON."""
-        weights, scans = self.weights[model], []
-        for n, row in enumerate(self.table(model).to_dict("records")):
-            failed = bool(self.errors[n])
-            scans.append({
-                "scan": row["scan"], "status": "failed" if failed else "ok", "class": row["class"] or None,
-                "probabilities": None if failed else {name: row[name] for name in self.class_names},
-                "entropy_bits": None if failed else row["entropy_bits"],
-                "warnings": list(self.warnings[n]), "error": row["error"] or None,
-            })  # fmt: skip
-        return {
-            "notice": RESEARCH_ONLY, "notes": list(self.notes), "classes": list(self.class_names),
-            "weights": {"file": weights.path.name, "sha256": weights.sha256, "about": weights.card.about},
-            "preprocessing": weights.card.to_dict()["preprocessing"], "scans": scans,
-        }  # fmt: skip
-
-    def __str__(self) -> str:
-        shown = self.table().drop(columns=["warnings", "error", "notice"])
-        lines = [shown.round(3).to_string(index=False, na_rep="-")]
-        for name, warnings, error in zip(self.names, self.warnings, self.errors, strict=True):
-            lines += [f"{name}: failed: {error}"] if error else [f"{name}: {warning}" for warning in warnings]
-        return "\n".join([*lines, *self.notes, RESEARCH_ONLY])
-
-    def _repr_html_(self) -> str:
-        shown = self.table().drop(columns=["notice"]).round(3)
-        html = shown.to_html(index=False, border=0, classes="table", na_rep="")
-        return f'<div style="overflow-x:auto">{html}</div><p>{" ".join([*self.notes, RESEARCH_ONLY])}</p>'
-
-
-def entropy_bits(probabilities: np.ndarray) -> np.ndarray:
-    """Shannon entropy over the last axis, in bits; nan stays nan."""
-    return -(probabilities * np.log2(np.where(probabilities == 0, 1, probabilities))).sum(axis=-1) + 0.0
 
 
 def find_scans(paths: Sequence[str | PathLike]) -> list[Path]:

@@ -55,12 +55,12 @@ def runs_root() -> Path:
 
 def write_history(folder: Path, epochs: list[dict]) -> None:
     """Write the epochs so far to `history.csv` in a run's folder, replacing an older one."""
-    _publish(folder / "history.csv", pd.DataFrame(epochs).to_csv(index=False))
+    disk.write_file(folder / "history.csv", pd.DataFrame(epochs).to_csv(index=False))
 
 
 def write_config(folder: Path, config: dict) -> None:
     """Write `config.json`: first of a run's files, and again with what came of it."""
-    _publish(folder / "config.json", json.dumps(config, indent=1, default=str))
+    disk.write_file(folder / "config.json", json.dumps(config, indent=1, default=str))
 
 
 def write_run(folder: Path, *, config: dict, history: list[dict], predictions: pd.DataFrame, provenance: dict) -> Run:
@@ -71,8 +71,8 @@ def write_run(folder: Path, *, config: dict, history: list[dict], predictions: p
     """
     write_config(folder, config)
     write_history(folder, history)
-    _publish(folder / "predictions.csv", predictions.to_csv(index=False))
-    _publish(folder / "provenance.json", json.dumps(provenance, indent=1))
+    disk.write_file(folder / "predictions.csv", predictions.to_csv(index=False))
+    disk.write_file(folder / "provenance.json", json.dumps(provenance, indent=1))
     return read_run(folder)
 
 
@@ -95,12 +95,6 @@ def read_run(folder: Path) -> Run:
     except (OSError, ValueError) as error:
         raise DataError(f"not a finished run ({error}).", path=folder, remedy="Delete it and run again.") from error
     return Run(folder, config, history, predictions, provenance)
-
-
-def _publish(path: Path, text: str) -> None:
-    with disk.storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        disk.replace(path, text)
 
 
 def predictions_table(*, arm: str, part: str, names, groups, labels, probabilities: np.ndarray,

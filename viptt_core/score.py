@@ -108,7 +108,7 @@ def model_names(files: Sequence[Path]) -> list[str]:
 
 
 def classes_of(predictions: pd.DataFrame) -> list[str]:
-    """Names of the probability columns of a table of `predict.Predictions`."""
+    """Names of the probability columns of a table of `predictions.Predictions`."""
     columns = list(predictions.columns)
     return columns[columns.index("class") + 1 : columns.index("entropy_bits")]
 
@@ -122,7 +122,7 @@ def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predict
     """Join predictions to labels on the scans' names or paths, never on their order.
 
     Args:
-        predictions: As `predict.Predictions.table` gives them; rows with an error are left out.
+        predictions: As `predictions.Predictions.table` gives them; rows with an error are left out.
         table: See `read_labels`. Labels are names of classes, or numbers 1..5 for the benchmark's five.
         arm: Name of the model, in the rows.
 

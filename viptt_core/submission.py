@@ -92,9 +92,7 @@ def write_submission(path: str | PathLike, names: Sequence[str], classes) -> Pat
     if problems := problems or _check_text(text, names, str(path))[1]:
         raise SettingError(f"would not be a sound submission, and was not written. {_told(problems)}",
                            path=path, remedy="Mend these and write it again.")  # fmt: skip
-    with disk.storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        disk.replace(path, text)
+    disk.write_file(path, text)
     return path
 
 

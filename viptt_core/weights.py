@@ -96,8 +96,7 @@ def save_weights(path: Path, model: nn.Module, card: Card | None = None) -> None
         os.replace(temporary, path)
     if card is not None:
         beside = {"file": path.name, "sha256": digest, "architecture": model.architecture, **card.to_dict()}
-        with disk.storing(path.with_suffix(".json")):
-            disk.replace(path.with_suffix(".json"), json.dumps(beside, indent=1) + "\n")
+        disk.write_file(path.with_suffix(".json"), json.dumps(beside, indent=1) + "\n")
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:

@@ -89,11 +89,8 @@ def write_ledger(root: Path | None = None) -> Path:
         StorageError: it cannot be written.
     """
     root = root or artifact_root()
-    path, text = root / PAGE, ledger_text(root)
-    with disk.storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        disk.replace(path, text)
-    return path
+    disk.write_file(root / PAGE, ledger_text(root))
+    return root / PAGE
 
 
 _HEAD = """# Claims, and what became of them

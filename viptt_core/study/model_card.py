@@ -58,11 +58,8 @@ def write_card(root: Path | None = None) -> Path:
         StorageError: it cannot be written.
     """
     root = root or artifact_root()
-    path, text = root / PAGE, card_text(root)
-    with disk.storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        disk.replace(path, text)
-    return path
+    disk.write_file(root / PAGE, card_text(root))
+    return root / PAGE
 
 
 def layer_parameters(preset: Preset, num_classes: int) -> dict[str, int]:
