@@ -212,7 +212,7 @@ def _export(options) -> None:
 
     path = export_weights(options.weights, options.folder, checksum=options.sha256)
     weights = _opened(path)
-    print(f"{path}, sha256 {weights.sha256}\nFrom a URL: viptt predict SCANS --weights "
+    print(f"{path}, sha256 {weights.sha256}\nLicence: {weights.card.licence}\nFrom a URL: viptt predict SCANS --weights "
           f"https://HOST/{path.name} --sha256 {weights.sha256}")  # fmt: skip
 
 

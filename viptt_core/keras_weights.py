@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from viptt_core.checkpoint import plain_module
 from viptt_core.errors import DataError, SettingError
+from viptt_core.model import plain_module
 
 _VGG16_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions of each block
 _HIDDEN, _GATES, _FEATURES, _CLASSES = "hidden", "4 x hidden", "features", "classes"  # sizes the file decides
