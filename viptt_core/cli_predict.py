@@ -212,8 +212,8 @@ def _export(options) -> None:
 
     path = export_weights(options.weights, options.folder, checksum=options.sha256)
     weights = _opened(path)
-    print(f"{path}, sha256 {weights.sha256}\nLicence: {weights.card.licence}\nFrom a URL: viptt predict SCANS --weights "
-          f"https://HOST/{path.name} --sha256 {weights.sha256}")  # fmt: skip
+    print(f"{path}, sha256 {weights.sha256}\nLicence: {weights.card.licence}")
+    print(f"From a URL: viptt predict SCANS --weights https://HOST/{path.name} --sha256 {weights.sha256}")
 
 
 def _opened(reference: str | Path, sha256: str = ""):
