@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from files import write_noise_scan, write_weights
 
 from viptt_core import train
 from viptt_core.engine import Engine, pick_precision
 from viptt_core.feed import Feed
 from viptt_core.model import ViPTTNet
+from viptt_core.predict import predict_scans
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
 from viptt_core.train import fit
@@ -59,3 +61,11 @@ def test_no_step_waits_for_the_gpu(make_clip_set, monkeypatch):
     losses(make_clip_set, device="cuda", precision="fp32")  # what is set up at the first step may wait
     monkeypatch.setattr(train._Training, "_step", watched)
     assert np.isfinite(losses(make_clip_set, device="cuda", precision="fp32")).all()
+
+
+def test_scans_predicted_on_the_gpu_get_the_probabilities_of_the_cpu(tmp_path):
+    weights = write_weights(tmp_path / "w.safetensors")
+    scans = [write_noise_scan(tmp_path / f"{k}.nii.gz", k) for k in range(20)]
+    on_gpu, on_cpu = (predict_scans(weights, scans, engine=Engine(device=device, precision="fp32"), progress=False)
+                      for device in ("cuda", "cpu"))  # fmt: skip
+    np.testing.assert_allclose(on_gpu.probabilities, on_cpu.probabilities, atol=1e-3)
