@@ -49,7 +49,7 @@ test: $(STAMP)  ## ruff and the tests (minutes)
 test-slow: $(STAMP)  ## the tests that take longer
 	@$(IN_VENV) pytest -q -m slow
 
-bench: $(STAMP)  ## measure against the references: ratios into benchmarks/results (15 minutes)
+bench: $(STAMP)  ## measure against the references: ratios into benchmarks/results (20 minutes)
 	@$(IN_VENV) python -m benchmarks --profile quick
 
 bench-full: $(STAMP)  ## the same at the paper's size (hours)

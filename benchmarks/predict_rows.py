@@ -78,15 +78,15 @@ def _folder(weights, plain, paths, repeats: int, notes: list[str], settings: dic
     prepare = functools.partial(authors_preprocess, depth=grid.frames, size=grid.size)
     found = {}
 
-    def ours() -> None:
+    def ours(scans=paths) -> None:
         engine = Engine(device=_device(), precision=precision)
-        found["ours"] = predict_scans(weights, paths, engine=engine, progress=False).probabilities[0]
+        found["ours"] = predict_scans(weights, scans, engine=engine, progress=False).probabilities[0]
 
     def theirs() -> None:
         found["theirs"] = plain_predict_folder(plain, paths, preprocess=prepare)
 
-    seconds = alternate(ours, theirs, repeats, warm_up=(ours, int))
-    preparing = seconds_of(lambda: [prepare(path) for path in paths[:PAPER_SCANS]]) / len(paths[:PAPER_SCANS])
+    seconds = alternate(ours, theirs, repeats, warm_up=(lambda: ours(paths[:1]), int))
+    preparing = seconds_of(lambda: prepare(paths[0]))
     each = statistics.median(seconds[1]) / len(paths)
     notes = [
         *notes, f"probabilities differ by {np.abs(found['ours'] - found['theirs']).max():.1e} at most (of 1)",

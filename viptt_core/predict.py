@@ -29,7 +29,8 @@ from viptt_core.nifti import Seen
 from viptt_core.predictions import INTERRUPTED, Predictions
 from viptt_core.weights import Weights, open_weights
 
-TOGETHER = 8  # scans that wait for the model at once
+TOGETHER = 8  # scans that wait for the model at once, and
+FRAMES_TOGETHER = 128  # no more frames, but one scan: at the paper's size a scan fills a GPU by itself
 CHEST_MM = {"wide": (150, 600), "long": (120, 800)}  # a field of view that can hold a chest, from child to whole trunk
 FEWEST_SHARE = 0.5  # of the frames a model sees: with fewer slices most of them would be made up
 GREY_MARGIN = 0.25  # of the range of the training scans' grey levels
@@ -96,7 +97,8 @@ def predict_scans(weights: Weights | str | PathLike | Sequence[Weights | str | P
     reading = _ahead(read, paths, n_jobs or available_cores())
     with (quiet_nibabel(), suppress(KeyboardInterrupt),
           tqdm(total=len(paths), desc="predicting", unit="scan", disable=not progress) as bar):  # fmt: skip
-        while batch := list(islice(reading, TOGETHER)):
+        together = min(TOGETHER, max(1, FRAMES_TOGETHER // max(grid.frames for grid in grids)))
+        while batch := list(islice(reading, together)):
             sound = [n for n, found in enumerate(batch, start=len(errors)) if not found.error]
             for m, (model, precision) in enumerate(models):
                 if sound:
