@@ -159,14 +159,18 @@ def paper_small():
     return _saved(build_model(load_preset("demo"), 5, seed=0), frames=FRAMES, size=SIZE, orientation="file")
 
 
-@row("memory of predicting 100 scans: growth after the first 20", reference="an absolute bound",
+@row("memory of predicting 100 scans: growth from the first to the last", reference="an absolute bound",
      target=at_most(MOST_GROWTH, "bytes"))  # fmt: skip
 def predict_memory(profile: Profile) -> Comparison:
     """Resident memory must not grow with the folder."""
     many_phantoms()
     found = memory_of("benchmarks.predict_rows:predict_in_turn")
     resident = found.result["resident"]
-    growth = max(resident[STEADY:]) - max(resident[:STEADY])
-    note = f"peak {found.peak_bytes / 1e9:.2f} GB; volumes of 70 x 224 x 224, a small network"
+    # Medians: a buffer that a reader holds at the moment of a look is no growth, what is never given back is.
+    early, late = (statistics.median(part) for part in (resident[STEADY : 2 * STEADY], resident[-STEADY:]))
+    growth = late - early
+    note = (f"median of the last {STEADY} scans less that of scans {STEADY + 1} to {2 * STEADY}; at most "
+            f"{(max(resident[STEADY:]) - early) / 1e6:.0f} MB above it for a moment; peak {found.peak_bytes / 1e9:.2f} "
+            f"GB; volumes of 70 x 224 x 224, a small network")  # fmt: skip
     series = [("scan", float(k + 1), float(value)) for k, value in enumerate(resident)]
     return Comparison([max(growth, 0)], settings={"n": MANY}, notes=[note], unit="bytes", series=series)
