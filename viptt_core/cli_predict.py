@@ -122,6 +122,7 @@ def _predict(options) -> int:
 def _submit(options) -> int:
     from viptt_core.constants import TB_CLASSES
     from viptt_core.entry import counts_of, entry_scans, open_models, plan_entry, predict_entry, write_entry
+    from viptt_core.submission import expected_names
 
     plan = plan_entry(options.weights, ensemble=options.ensemble, output=options.output, fill=options.fill or 0)
     scans, models = entry_scans(plan, options.scans), open_models(plan)
@@ -136,7 +137,9 @@ def _submit(options) -> int:
     print(f"{len(classes)} scans in {plan.output}: {counts}")
     for note in entry.predictions.notes:
         print(note)
-    print(f"Check it: viptt validate-submission {plan.output} --expected {len(classes)}")
+    whole = sorted(scans.names) == expected_names(len(classes))  # the benchmark's test set
+    which = f"--expected {len(classes)}" if whole else f"--scans {options.scans[0]}"
+    print(f"Check it: viptt validate-submission {plan.output} {which}")
     return 0
 
 
