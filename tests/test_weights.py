@@ -113,6 +113,8 @@ def rewritten(path, change):
         (lambda content: content["card"].update(format=9), "format 9, not 1"),
         (lambda content: content["card"]["classes"].pop() and None, "names 4 classes for 5 logits"),
         (lambda content: content["architecture"].update(hidden_size=9), "do not fit its architecture"),
+        (lambda content: content["architecture"].update(hidden_size=10**9), r"feature.weight is \[8, 8\]"),
+        (lambda content: content["architecture"].pop("hidden_size") and None, "hidden_size"),
         (lambda content: content["architecture"].update(backbone="vgg61"), "Did you mean 'vgg16'"),
         (lambda content: content["architecture"].update(colour=1), "colour"),
         (lambda content: content.update(architecture=3), "header that cannot be read"),

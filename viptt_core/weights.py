@@ -61,9 +61,15 @@ class Weights:
             DataError: they do not fit the architecture that the file states.
         """
         try:
+            # Before anything is built: a header may ask for more memory than there is, tensors are there in full.
+            for name, sizes in (("feature.weight", ("feature_size", "hidden_size")),
+                                ("classifier.weight", ("num_classes", "feature_size"))):  # fmt: skip
+                found, stated = list(self.tensors[name].shape), [self.architecture[size] for size in sizes]
+                if found != stated:
+                    raise SettingError(f"{name} is {found}, not {stated}")
             model = ViPTTNet(**self.architecture)
             model.load_state_dict(self.tensors)
-        except (SettingError, RuntimeError, TypeError) as error:
+        except (SettingError, RuntimeError, TypeError, KeyError) as error:
             what = str(error).strip().splitlines()[-1].strip()
             raise DataError(f"holds weights that do not fit its architecture ({what}).", path=self.path,
                             remedy=REMEDY) from error  # fmt: skip
