@@ -129,7 +129,7 @@ def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFra
         data={"set": name, "synthetic": clips.synthetic, "clips": sizes, "key": clips.key, "licence": licence},
         training={
             "stage": stage, "start": config["start"], "seed": config["seed"], "pretrained": config["pretrained"],
-            "best_epoch": config["best_epoch"], "grey_levels": grey_levels(clips.clips[split.train]),
+            "best_epoch": config["best_epoch"], "grey_levels": grey_levels(clips.clips, split.train),
             "selection_biased": config["selection_biased"], "preset": preset,
         },
         metrics=tuple(_scores(rows, part) for part, rows in predictions.groupby("part", sort=False)),
@@ -146,9 +146,12 @@ def _licence(known: DataSource | None, of_data: str, *, synthetic: bool) -> str:
     return f"Trained on data under: {of_data}. Its terms hold for the weights, too."
 
 
-def grey_levels(clips: np.ndarray) -> list[float]:
-    """Lowest and highest mean grey level of a clip, 0..1, over clips [N,T,H,W] with levels 0..255."""
-    means = [float(clip.mean(dtype=np.float64)) / 255 for clip in clips]
+def grey_levels(clips: np.ndarray, indices: np.ndarray) -> list[float]:
+    """Lowest and highest mean grey level, 0..1, of the clips at `indices` in [N,T,H,W] with levels 0..255.
+
+    One clip after the other: together those of a real set would fill the memory.
+    """
+    means = [float(clips[n].mean(dtype=np.float64)) / 255 for n in indices]
     return [round(min(means), 4), round(max(means), 4)] if means else []
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from viptt_core import __version__
+from viptt_core.cli_command import add_command
 from viptt_core.cli_data import add_data_commands
 from viptt_core.cli_predict import add_predict_commands
 from viptt_core.cli_study import add_study_commands
@@ -46,8 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     add_predict_commands(commands, _positive)
     add_study_commands(commands, _positive)
 
-    phantom = _command(commands, "phantom", _phantom, "write synthetic CT scans as an ImageCLEF folder or, with "
-                       "--patients, as a folder of one's own: several scans a patient, a label CSV")  # fmt: skip
+    phantom = add_command(commands, "phantom", _phantom, "write synthetic CT scans as an ImageCLEF folder or, with "
+                          "--patients, as a folder of one's own: several scans a patient, a label CSV")  # fmt: skip
     phantom.add_argument("folder", type=Path, help="folder to write; an interrupted call is taken up again")
     phantom.add_argument("-n", type=_positive, default=20, help="number of scans (default: %(default)s)")
     phantom.add_argument("--patients", type=_positive, help="number of patients, each with one scan or some; columns "
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument("--size", type=_positive, default=512, help="voxels in-plane (default: %(default)s)")
     phantom.add_argument("--slices", type=_positive, help="slices a scan (default: by the patient's slice thickness)")
 
-    actions = _command(commands, "actions", _actions, "write synthetic activity videos as a UCF50 folder")
+    actions = add_command(commands, "actions", _actions, "write synthetic activity videos as a UCF50 folder")
     actions.add_argument("folder", type=Path, help="folder to write; an interrupted call is taken up again")
     actions.add_argument("--groups", type=_positive, default=25, help="groups a class (default: %(default)s)")
     actions.add_argument("--clips", type=_positive, default=4, help="clips a group (default: %(default)s)")
@@ -64,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--seed", type=int, default=0, help="of the generator (default: %(default)s)")
         command.add_argument("--jobs", type=_positive, help="worker processes (default: the available cores)")
 
-    train = _command(commands, "train", _train, "run the comparison of 02_finetune without a notebook, in one or more "
-                     "processes: accelerate launch -m viptt_core train --preset corrected ...")  # fmt: skip
+    train = add_command(commands, "train", _train, "run the comparison of 02_finetune without a notebook, in one or "
+                        "more processes: accelerate launch -m viptt_core train --preset corrected ...")  # fmt: skip
     data = train.add_argument_group("data", "The same as the notebook takes; `viptt data list` shows the sets.")
     data.add_argument("--dataset", default="phantom", help="scans: phantom, imageclef, mosmed, medmnist3d or folder "
                       "(default: %(default)s)")  # fmt: skip
@@ -97,25 +98,19 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--compile", action="store_true", help="run the backbone through torch.compile")
     how.add_argument("--tensorboard", action="store_true", help="log to TensorBoard too, in the run's folder")
 
-    presets = _command(commands, "presets", _presets, "list the presets, or show all settings of one")
+    presets = add_command(commands, "presets", _presets, "list the presets, or show all settings of one")
     presets.add_argument("name", nargs="?", help="preset to show")
 
-    summary = _command(commands, "summary", _summary, "print the result table of an executed notebook")
+    summary = add_command(commands, "summary", _summary, "print the result table of an executed notebook")
     summary.add_argument("notebook", type=Path, help="for example out.ipynb")
 
-    publish = _command(commands, "publish", _publish, "execute notebooks and write them into the book")
+    publish = add_command(commands, "publish", _publish, "execute notebooks and write them into the book")
     publish.add_argument("names", nargs="*", metavar="NAME", help="such as 02_finetune (default: all)")
 
-    fresh = _command(commands, "fresh", _fresh, "say which published notebooks no longer fit their source or code")
+    fresh = add_command(commands, "fresh", _fresh, "say which published notebooks no longer fit their source or code")
     fresh.add_argument("--strict", action="store_true", help="fail when only package code changed, too")
 
-    _command(commands, "env", _env, "print versions, machine and commit, for a bug report")
-    return parser
-
-
-def _command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    parser.set_defaults(run=run)
+    add_command(commands, "env", _env, "print versions, machine and commit, for a bug report")
     return parser
 
 

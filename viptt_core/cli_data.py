@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import csv
 import json
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+from viptt_core.cli_command import add_command
 from viptt_core.errors import DataError
 
 CHECK_PRESET = "paper"  # 70 frames, the affine as it is: the strictest on videos
@@ -38,17 +38,17 @@ def add_data_commands(commands, positive: Callable[[str], int]) -> None:
     )
     actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    _command(actions, "list", _list, "list the data sets: size, licence, access, and which are here",
-             "viptt data list")  # fmt: skip
+    add_command(actions, "list", _list, "list the data sets: size, licence, access, and which are here",
+                "viptt data list")  # fmt: skip
 
-    info = _command(actions, "info", _info, "say all that is known of a data set, and what a folder of it holds",
-                    "viptt data info imageclef data/imageclef")  # fmt: skip
+    info = add_command(actions, "info", _info, "say all that is known of a data set, and what a folder of it holds",
+                       "viptt data info imageclef data/imageclef")  # fmt: skip
     info.add_argument("name", help="see `viptt data list`")
     info.add_argument("root", nargs="?", type=Path, help="folder or .npz file to look into; nothing is decoded")
     info.add_argument("--json", action="store_true", help="print JSON")
 
-    get = _command(actions, "get", _get, "download, unpack and check a data set; say how, where that is not possible",
-                   "viptt data get medmnist3d --subset nodulemnist3d --preset demo")  # fmt: skip
+    get = add_command(actions, "get", _get, "download, unpack and check a data set; say how, where that is not "
+                      "possible", "viptt data get medmnist3d --subset nodulemnist3d --preset demo")  # fmt: skip
     get.add_argument("name", help="see `viptt data list`")
     get.add_argument("--root", type=Path, help="folder to put it into (default: data/NAME); a synthetic set is "
                      "written as files only if it is given")  # fmt: skip
@@ -59,10 +59,10 @@ def add_data_commands(commands, positive: Callable[[str], int]) -> None:
     get.add_argument("--no-check", action="store_true", help="do not read every file afterwards")
     get.add_argument("--jobs", type=positive, help="worker processes (default: the available cores)")
 
-    check = _command(actions, "check", _check, "read every file of a data set once and report what would spoil a run; "
-                     "exit code 1 if anything would",
-                     "viptt data check folder DIR --labels DIR/labels.csv --label-column diagnosis "
-                     "--patient-column patient")  # fmt: skip
+    check = add_command(actions, "check", _check, "read every file of a data set once and report what would spoil a "
+                        "run; exit code 1 if anything would",
+                        "viptt data check folder DIR --labels DIR/labels.csv --label-column diagnosis "
+                        "--patient-column patient")  # fmt: skip
     check.add_argument("name", help="see `viptt data list`")
     check.add_argument("root", type=Path, help="folder or .npz file")
     check.add_argument("--json", action="store_true", help="print JSON; progress goes to the error stream")
@@ -112,13 +112,6 @@ def folder_contents(root: Path) -> dict:
         if types:
             contents["labels"] = dict(sorted(types.items()))
     return contents
-
-
-def _command(commands, name: str, run, text: str, example: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.",
-                                 epilog=f"Example: {example}")  # fmt: skip
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _list(options) -> None:

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from viptt_core.cli_command import add_command
 from viptt_core.errors import DataError
 
 DEVICES = "auto, cpu, cuda or mps (default: %(default)s)"
@@ -14,9 +15,9 @@ DEVICES = "auto, cpu, cuda or mps (default: %(default)s)"
 
 def add_predict_commands(commands, positive) -> None:
     """Add the commands to the subparsers of `viptt`; `positive` reads a number of at least 1."""
-    predict = _command(commands, "predict", _predict, "class probabilities of CT scans (NIfTI); exit code 1 if a scan "
-                       "could not be read. Research use only",
-                       "viptt predict data/own --weights runs/RUN -o predictions.csv")  # fmt: skip
+    predict = add_command(commands, "predict", _predict, "class probabilities of CT scans (NIfTI); exit code 1 if a "
+                          "scan could not be read. Research use only",
+                          "viptt predict data/own --weights runs/RUN -o predictions.csv")  # fmt: skip
     _add_scans(predict, positive)
     predict.add_argument("--weights", required=True, metavar="W", help="file, run (folder or name), a name of `viptt "
                          "weights list`, or URL")  # fmt: skip
@@ -27,8 +28,8 @@ def add_predict_commands(commands, positive) -> None:
     predict.add_argument("-o", "--output", type=Path, help="write to this file instead; .json or .csv say the form")
 
     text = "predict the scans of ImageCLEF's TB-type task and write the file to submit"
-    submit = _command(commands, "submit", _submit, text, "viptt submit data/imageclef/test --weights RUN1 RUN2 RUN3 "
-                      "--ensemble vote -o submission.txt")  # fmt: skip
+    submit = add_command(commands, "submit", _submit, text, "viptt submit data/imageclef/test --weights RUN1 RUN2 RUN3 "
+                         "--ensemble vote -o submission.txt")  # fmt: skip
     _add_scans(submit, positive)
     submit.add_argument("--weights", required=True, nargs="+", metavar="W", help="of one or more models, see `viptt "
                         "predict`")  # fmt: skip
@@ -39,16 +40,16 @@ def add_predict_commands(commands, positive) -> None:
                         "without it, such a scan keeps the file from being written")  # fmt: skip
 
     text = "check a submission file: a scan missing, double or misnamed, a class out of 1..5"
-    validate = _command(commands, "validate-submission", _validate, text,
-                        "viptt validate-submission submission.txt --expected 421")  # fmt: skip
+    validate = add_command(commands, "validate-submission", _validate, text,
+                           "viptt validate-submission submission.txt --expected 421")  # fmt: skip
     validate.add_argument("file", type=Path)
     validate.add_argument("--expected", type=positive, default=421, metavar="N", help="scans, TST_0001.nii.gz to "
                           "TST_N.nii.gz (default: %(default)s)")  # fmt: skip
     validate.add_argument("--scans", type=Path, help="folder of the scans: the expected names are theirs instead")
 
     text = "score predictions against labels: kappa, accuracy and AUC, with intervals over patients"
-    score = _command(commands, "score", _score, text, "viptt score predictions.csv labels.csv --label-column diagnosis "
-                     "--patient-column patient")  # fmt: skip
+    score = add_command(commands, "score", _score, text, "viptt score predictions.csv labels.csv --label-column "
+                        "diagnosis --patient-column patient")  # fmt: skip
     score.add_argument("predictions", type=Path, help="what `viptt predict --csv` wrote, or `viptt submit` kept")
     score.add_argument("labels", type=Path, help="CSV with one row a scan")
     score.add_argument("--file-column", default="", help="file name or path of a scan (default: FileName)")
@@ -61,31 +62,25 @@ def add_predict_commands(commands, positive) -> None:
     text = "list, show, get, convert and export weights"
     weights = commands.add_parser("weights", help=text, description=f"{text[0].upper()}{text[1:]}.")
     actions = weights.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _command(actions, "list", _list, "list the weights that are here, and the authors'", "viptt weights list")
-    show = _command(actions, "show", _show, "print the card of weights as JSON: classes, preprocessing, data, scores",
-                    "viptt weights show runs/RUN")  # fmt: skip
-    get = _command(actions, "get", _get, "download the authors' weights and convert them",
-                   "viptt weights get authors-tbt")  # fmt: skip
+    add_command(actions, "list", _list, "list the weights that are here, and the authors'", "viptt weights list")
+    show = add_command(actions, "show", _show, "print the card of weights as JSON: classes, preprocessing, data, "
+                       "scores", "viptt weights show runs/RUN")  # fmt: skip
+    get = add_command(actions, "get", _get, "download the authors' weights and convert them",
+                      "viptt weights get authors-tbt")  # fmt: skip
     get.add_argument("name", help="authors-ucf50 or authors-tbt")
-    imported = _command(actions, "import", _import, "convert a Keras file (.h5) of the authors' network; TensorFlow is "
-                        "not needed", "viptt weights import ViPTT-Net-CLEF-TBT.h5 tbt.safetensors")  # fmt: skip
+    imported = add_command(actions, "import", _import, "convert a Keras file (.h5) of the authors' network; "
+                           "TensorFlow is not needed",
+                           "viptt weights import ViPTT-Net-CLEF-TBT.h5 tbt.safetensors")  # fmt: skip
     imported.add_argument("file", type=Path, help="the .h5 file")
     imported.add_argument("output", type=Path, metavar="OUT", help="file to write, ends in .safetensors")
     imported.add_argument("--classes", default="", help="names of the classes, A,B,C, in the order of the outputs "
                           "(default: the paper's, by their number)")  # fmt: skip
-    export = _command(actions, "export", _export, "copy weights under a telling name, with card and SHA256SUMS, for a "
-                      "release", "viptt weights export runs/RUN release/")  # fmt: skip
+    export = add_command(actions, "export", _export, "copy weights under a telling name, with card and SHA256SUMS, "
+                         "for a release", "viptt weights export runs/RUN release/")  # fmt: skip
     for command in (show, export):
         command.add_argument("weights", metavar="W", help="see `viptt predict`")
         command.add_argument("--sha256", default="", metavar="HEX", help="checksum of the file; a URL needs it")
     export.add_argument("folder", type=Path, metavar="DIR", help="where to; made if it is not there")
-
-
-def _command(commands, name: str, run, text: str, example: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.",
-                                 epilog=f"Example: {example}")  # fmt: skip
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _add_scans(command: argparse.ArgumentParser, positive) -> None:

@@ -17,7 +17,7 @@ from viptt_core.datasets.labels import Columns, Table, join, read_table
 from viptt_core.datasets.listing import Listing
 from viptt_core.datasets.scans import IMAGECLEF_COLUMNS
 from viptt_core.errors import DataError
-from viptt_core.weights import WEIGHTS
+from viptt_core.weights import weights_name
 
 LABEL_COLUMNS = ("Label", IMAGECLEF_COLUMNS.label)  # looked for in this order
 MODEL_COLUMN = "weights"  # of the file that `viptt submit` keeps: which model a row is of
@@ -103,7 +103,7 @@ def read_predictions(path: str | PathLike) -> dict[str, pd.DataFrame]:
 
 def model_names(files: Sequence[Path]) -> list[str]:
     """Names of weights by their files, or by their runs; numbered where these do not differ."""
-    names = [file.parent.name if file.name == WEIGHTS else file.stem for file in files]
+    names = [weights_name(file) for file in files]
     return names if len(set(names)) == len(names) else [f"{n} {name}" for n, name in enumerate(names, 1)]
 
 

@@ -48,7 +48,7 @@ class Weights:
     @property
     def name(self) -> str:
         """What a reader calls them: the run, or the file without its ending."""
-        return self.path.parent.name if self.path.name == WEIGHTS else self.path.stem
+        return weights_name(self.path)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ class Weights:
 
     def to_dict(self) -> dict[str, Any]:
         """Card, architecture and checksum as one plain dictionary, for JSON."""
-        return {"file": self.path.name, "sha256": self.sha256, "architecture": self.architecture, **self.card.to_dict()}
+        return _described(self.path, self.sha256, self.architecture, self.card)
 
 
 def save_weights(path: Path, model: nn.Module, card: Card | None = None) -> None:
@@ -101,7 +101,7 @@ def save_weights(path: Path, model: nn.Module, card: Card | None = None) -> None
         digest = disk.file_digest(temporary, "sha256")
         os.replace(temporary, path)
     if card is not None:
-        beside = {"file": path.name, "sha256": digest, "architecture": model.architecture, **card.to_dict()}
+        beside = _described(path, digest, model.architecture, card)
         disk.write_file(path.with_suffix(".json"), json.dumps(beside, indent=1) + "\n")
 
 
@@ -169,6 +169,15 @@ def read_card(path: Path) -> Card | None:
     """
     card = _content(read_header(path), path).get("card")
     return Card.from_dict(card, path) if card is not None else None
+
+
+def weights_name(path: Path) -> str:
+    """What a reader calls a file of weights, see `Weights.name`."""
+    return path.parent.name if path.name == WEIGHTS else path.stem
+
+
+def _described(path: Path, sha256: str, architecture: dict, card: Card) -> dict[str, Any]:
+    return {"file": path.name, "sha256": sha256, "architecture": architecture, **card.to_dict()}
 
 
 def _content(header: dict[str, str], path: Path) -> dict:

@@ -136,11 +136,9 @@ class Runner:
             losses[rate] = float(run.history["val_loss"].min())
             seconds += run.provenance["seconds"]
         best = min(losses, key=losses.get)
-        with disk.storing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            found = {"plan": self.study.digest, "rate": best, "seconds": round(seconds, 1),
-                     "val_loss": {str(rate): loss for rate, loss in losses.items()}}  # fmt: skip
-            disk.replace(path, json.dumps(found))
+        found = {"plan": self.study.digest, "rate": best, "seconds": round(seconds, 1),
+                 "val_loss": {str(rate): loss for rate, loss in losses.items()}}  # fmt: skip
+        disk.write_file(path, json.dumps(found))
         return best
 
     def run_arm(self, arm: Arm, seeds: int = 0) -> Outcomes:
@@ -296,8 +294,7 @@ def pack(study: Study, folder: Path | None = None) -> list[Path]:
         "plan_commit": file_commit(plan_file), "commits": sorted(commits), "devices": sorted(devices),
     } | _pilots(study)  # fmt: skip
     written.append(folder / "study.json")
-    with disk.storing(written[-1]):
-        disk.replace(written[-1], json.dumps(record, indent=1) + "\n")
+    disk.write_file(written[-1], json.dumps(record, indent=1) + "\n")
     return written
 
 

@@ -29,9 +29,7 @@ def write_packed(path: Path, meta: dict, **arrays: np.ndarray) -> None:
     """
     packed = io.BytesIO()
     np.savez_compressed(packed, meta=np.array(json.dumps({"format": FORMAT} | meta)), **arrays)
-    with disk.storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        disk.replace(path, packed.getvalue())
+    disk.write_file(path, packed.getvalue())
 
 
 def read_packed(path: Path, build, *, what: str, remedy: str):

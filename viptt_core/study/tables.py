@@ -276,9 +276,7 @@ def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:
     written = []
     for name, table in tables.items():
         written.append(folder / f"{name}.csv")
-        with disk.storing(written[-1]):
-            folder.mkdir(parents=True, exist_ok=True)
-            disk.replace(written[-1], table.to_csv(index=False, float_format="%.12g", lineterminator="\n"))
+        disk.write_file(written[-1], table.to_csv(index=False, float_format="%.12g", lineterminator="\n"))
     for name in set(TABLES) - set(tables):
         with disk.storing(folder / f"{name}.csv"):
             (folder / f"{name}.csv").unlink(missing_ok=True)

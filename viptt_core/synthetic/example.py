@@ -70,8 +70,7 @@ def write_example(root, n: int, *, patients: int, seed: int = 0, size: int = 128
         pass
     rows = [f"{name},{TB_CLASSES[labels[patient]]},P{patient + 1:0{max(3, len(str(patients)))}}"
             for name, (patient, *_) in zip(names, scans, strict=True)]  # fmt: skip
-    with disk.storing(root / TABLE):
-        disk.replace(root / TABLE, "\n".join([HEADER, *rows, ""]))
+    disk.write_file(root / TABLE, "\n".join([HEADER, *rows, ""]))
     return root
 
 
@@ -123,5 +122,4 @@ def _write_scan(path: Path, seed: tuple[int, int], label: int, size: int, slices
     for place in (image.set_sform, image.set_qform):
         place(phantom.affine, "scanner")
     image.header.set_xyzt_units("mm")
-    with disk.storing(path):
-        disk.replace(path, gzip.compress(image.to_bytes(), 4, mtime=0))  # no time: same seed, same bytes
+    disk.write_file(path, gzip.compress(image.to_bytes(), 4, mtime=0))  # no time: same seed, same bytes
