@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 IN_VENV := export PATH="$$PWD/.venv/bin:$$PATH" PYTHONUTF8=1;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo paper recheck test test-slow bench bench-full book notebooks clean
+.PHONY: help demo paper recheck test test-slow bench bench-full book notebooks release clean
 
 help:  ## this list
 	@echo "usage: make TARGET [PYTHON=python3.12] [WORKERS=2]"; echo
@@ -60,6 +60,17 @@ book: $(STAMP)  ## build the book into _build/html; a warning is an error
 
 notebooks: $(STAMP)  ## execute the notebooks again and put them into book/notebooks
 	@$(IN_VENV) viptt publish
+
+# A fresh page whose runs are not here (a new clone) is executed again, too: its weights are part of a release.
+SHOWN = book/notebooks/02_finetune.ipynb
+release: $(STAMP)  ## into dist/: stale pages executed again, then recheck, tests, the book, weights, the package
+	@$(IN_VENV) set -e; viptt address --check; \
+	  for run in $$(viptt summary $(SHOWN) --runs); do [ -d "$$run" ] || { viptt publish 02_finetune; break; }; done; \
+	  viptt publish --stale; viptt study card; viptt recheck; $(MAKE) --no-print-directory test book; \
+	  rm -rf dist; mkdir dist; python -c 'import shutil; shutil.make_archive("dist/book", "zip", "_build/html")'; \
+	  for run in $$(viptt summary $(SHOWN) --runs); do viptt weights export "$$run" dist/weights; done; \
+	  python -m pip wheel -q --no-deps -w dist .; git status --short
+	@echo "dist/ holds the release. Pages that were executed again are to be committed before it is tagged."
 
 clean:  ## remove the built book, caches and out.ipynb; keeps .venv, data, runs and results
 	rm -rf _build build viptt_core.egg-info .pytest_cache .ruff_cache out.ipynb

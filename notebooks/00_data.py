@@ -19,6 +19,27 @@
 #
 # **Runtime.** About two minutes on two CPU cores the first time, half a minute after that. No GPU, no download.
 
+# %% tags=["colab", "remove-cell"]
+# On Google Colab this fetches the repository and installs it: a minute or two. Anywhere else it installs nothing.
+import os
+import sys
+
+if "google.colab" in sys.modules:
+    from IPython import get_ipython
+
+    REPOSITORY = "https://github.com/OWNER/viptt-net"
+    FOLDER = "/content/viptt-net"
+    if not os.path.isdir(FOLDER):
+        get_ipython().system(f"git clone --depth 1 {REPOSITORY} {FOLDER}")
+    # Without constraints.txt: Colab brings a PyTorch of its own, built for its GPU.
+    get_ipython().system(f"pip install --quiet --editable {FOLDER}")
+    os.chdir(FOLDER)
+    sys.path.insert(0, FOLDER)
+
+from viptt_core.cloud import prepare
+
+prepare(keep_on_drive=False)  # True, on Colab: what is decoded and trained here is kept on your Google Drive
+
 # %%
 from viptt_core.datasets import load_for
 from viptt_core.experiment import plan_experiment
@@ -34,7 +55,8 @@ from viptt_core.figures_data import (
 from viptt_core.leakage import measure_leakage
 from viptt_core.papermill_io import check_parameters
 from viptt_core.splits import make_split
-from viptt_core.viewer import browse_clips, view_clip
+from viptt_core.viewer import browse_clips
+from viptt_core.viewer_phantoms import compare_phantoms, view_phantom
 
 # %% tags=["parameters"]
 dataset: str = "phantom"  # scans: "phantom" (synthetic), "imageclef", "mosmed", "medmnist3d" or "folder" (your own)
@@ -145,16 +167,35 @@ sampling_of_video(
 
 # %% [markdown]
 # ## Page through it
-# Choose a clip; then drag the slider, use the arrow keys on it, press play, or turn the wheel on the picture.
+# Click a picture, then use the arrow keys, Page Up and Page Down, or the space bar; or turn the wheel on it, swipe
+# across it, or drag the slider. All keys are listed below each viewer.
+#
+# The five types side by side, simulated, with their findings outlined. The key `o` takes the outlines away: try to
+# find them without.
+
+# %%
+compare_phantoms()
+
+# %% [markdown]
+# One scan on the paper's grid, 70 slices of 224 x 224, in the paper's window. Choose the one for soft tissue, or drag
+# level and width. The picture has 256 grey levels for the paper's 1400 HU, as the network's input has: a narrow window
+# spreads few of them, and what lay outside -1000 to 400 HU is gone. Its compression for this page adds faint blocks,
+# which a narrow window shows, too.
+
+# %%
+view_phantom()
+
+# %% [markdown]
+# The scans of this run, as the network gets them:
 
 # %%
 browse_clips(scans)
 
 # %% [markdown]
-# And a video, in the same viewer:
+# And the videos, in the same viewer, played at their own rate:
 
 # %%
-view_clip(videos, 0)
+browse_clips(videos, per_class=1)
 
 # %% [markdown]
 # ## How many of each

@@ -18,6 +18,27 @@
 # **Runtime.** About two minutes on two CPU cores with the `demo` preset. With real UCF50 and the
 # `paper` preset a GPU is needed: the authors' runs took 1.7 to 5.4 hours on 16 GB GPUs.
 
+# %% tags=["colab", "remove-cell"]
+# On Google Colab this fetches the repository and installs it: a minute or two. Anywhere else it installs nothing.
+import os
+import sys
+
+if "google.colab" in sys.modules:
+    from IPython import get_ipython
+
+    REPOSITORY = "https://github.com/OWNER/viptt-net"
+    FOLDER = "/content/viptt-net"
+    if not os.path.isdir(FOLDER):
+        get_ipython().system(f"git clone --depth 1 {REPOSITORY} {FOLDER}")
+    # Without constraints.txt: Colab brings a PyTorch of its own, built for its GPU.
+    get_ipython().system(f"pip install --quiet --editable {FOLDER}")
+    os.chdir(FOLDER)
+    sys.path.insert(0, FOLDER)
+
+from viptt_core.cloud import prepare
+
+prepare(keep_on_drive=False)  # True, on Colab: what is decoded and trained here is kept on your Google Drive
+
 # %%
 from viptt_core.baselines import baseline_predictions
 from viptt_core.datasets import load_for
@@ -26,6 +47,7 @@ from viptt_core.figures import confusion, show_clips, training_curves
 from viptt_core.papermill_io import check_parameters
 from viptt_core.results import Summary
 from viptt_core.splits import make_split
+from viptt_core.viewer import browse_clips
 
 # %% tags=["parameters"]
 dataset: str = "actions"  # videos: "actions" (synthetic), "ucf50", "ucf101" or "folder" (your own)
@@ -64,6 +86,12 @@ print(videos.report())
 
 # %%
 show_clips(videos)
+
+# %% [markdown]
+# The first of each class, to play. The rate is that of the video, less the frames that were skipped.
+
+# %%
+browse_clips(videos, per_class=1)
 
 # %% [markdown]
 # ## Training

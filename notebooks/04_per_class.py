@@ -19,6 +19,27 @@
 # **Runtime.** About a minute on one CPU core: everything is computed from committed predictions and maps, and nothing
 # is trained.
 
+# %% tags=["colab", "remove-cell"]
+# On Google Colab this fetches the repository and installs it: a minute or two. Anywhere else it installs nothing.
+import os
+import sys
+
+if "google.colab" in sys.modules:
+    from IPython import get_ipython
+
+    REPOSITORY = "https://github.com/OWNER/viptt-net"
+    FOLDER = "/content/viptt-net"
+    if not os.path.isdir(FOLDER):
+        get_ipython().system(f"git clone --depth 1 {REPOSITORY} {FOLDER}")
+    # Without constraints.txt: Colab brings a PyTorch of its own, built for its GPU.
+    get_ipython().system(f"pip install --quiet --editable {FOLDER}")
+    os.chdir(FOLDER)
+    sys.path.insert(0, FOLDER)
+
+from viptt_core.cloud import prepare
+
+prepare(keep_on_drive=False)  # True, on Colab: what is decoded and trained here is kept on your Google Drive
+
 # %%
 from viptt_core.figures_per_class import (
     browse_examples,
@@ -111,7 +132,8 @@ pointing_table(found)
 
 # %% [markdown]
 # ## Errors, one by one
-# Errors come first in the list. On the left the scan, in the middle the finding outlined, on the right Grad-CAM.
+# Errors come first in the list. Laid over the scan: the true finding, outlined, and Grad-CAM of one network. Switch
+# them off and on with the boxes below, or with the key `o` after a click on the picture.
 
 # %%
 browse_examples(found)

@@ -22,6 +22,27 @@
 # read, and longer on a CPU with the paper's network: a GPU is then of use. The scans are not to be passed on; without
 # them the page runs on a hundred synthetic ones, which it keeps below `data/` (some 200 MB).
 
+# %% tags=["colab", "remove-cell"]
+# On Google Colab this fetches the repository and installs it: a minute or two. Anywhere else it installs nothing.
+import os
+import sys
+
+if "google.colab" in sys.modules:
+    from IPython import get_ipython
+
+    REPOSITORY = "https://github.com/OWNER/viptt-net"
+    FOLDER = "/content/viptt-net"
+    if not os.path.isdir(FOLDER):
+        get_ipython().system(f"git clone --depth 1 {REPOSITORY} {FOLDER}")
+    # Without constraints.txt: Colab brings a PyTorch of its own, built for its GPU.
+    get_ipython().system(f"pip install --quiet --editable {FOLDER}")
+    os.chdir(FOLDER)
+    sys.path.insert(0, FOLDER)
+
+from viptt_core.cloud import prepare
+
+prepare(keep_on_drive=False)  # True, on Colab: what is decoded and trained here is kept on your Google Drive
+
 # %%
 from viptt_core.entry import entry_models, entry_scans, plan_entry, predict_entry, write_entry
 from viptt_core.entry_tables import agreement_table, differences_table, models_table, scans_table, scores

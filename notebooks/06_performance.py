@@ -18,6 +18,27 @@
 # **Runtime.** Seconds: this page reads results that were measured before. To measure them again takes a
 # quarter of an hour on two CPU cores (`make bench`), or hours at the paper's size (`make bench-full`).
 
+# %% tags=["colab", "remove-cell"]
+# On Google Colab this fetches the repository and installs it: a minute or two. Anywhere else it installs nothing.
+import os
+import sys
+
+if "google.colab" in sys.modules:
+    from IPython import get_ipython
+
+    REPOSITORY = "https://github.com/OWNER/viptt-net"
+    FOLDER = "/content/viptt-net"
+    if not os.path.isdir(FOLDER):
+        get_ipython().system(f"git clone --depth 1 {REPOSITORY} {FOLDER}")
+    # Without constraints.txt: Colab brings a PyTorch of its own, built for its GPU.
+    get_ipython().system(f"pip install --quiet --editable {FOLDER}")
+    os.chdir(FOLDER)
+    sys.path.insert(0, FOLDER)
+
+from viptt_core.cloud import prepare
+
+prepare(keep_on_drive=False)  # True, on Colab: what is decoded and trained here is kept on your Google Drive
+
 # %%
 from viptt_core.papermill_io import check_parameters
 from viptt_core.performance import load_results, profile_table, results_table

@@ -3,20 +3,16 @@
 import contextlib
 import io
 import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from commands import block_commands, blocks, is_run, reduced, run
 from files import write_scan
-from test_notebooks import cells_of
 
 from viptt_core.card import Card, Preprocessing
-from viptt_core.cli import _parser, main
 from viptt_core.model import ViPTTNet
 from viptt_core.predict import predict_scans
 from viptt_core.synthetic.example import HEADER, write_example
@@ -26,61 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "book" / "own_data.md").read_text(encoding="utf-8")
 PLACEHOLDER = "RUN"  # the reader's choice from `viptt weights list`
 
-# How a command is made smaller: options that replace the page's, or are added, by how the command begins.
-SMALL_SCANS = "--size 24 --slices 12 --jobs 1"
-REDUCED = {
-    "viptt phantom data/own": f"-n 70 {SMALL_SCANS}",  # of 60 patients: five of the rarest class
-    "viptt phantom data/new": f"-n 6 --patients 5 {SMALL_SCANS}",
-    "viptt data check": "--jobs 1",
-    "papermill": "-p preset study -p epochs 1 -p pretrain_epochs 1 -p n_videos 50 -p device cpu",
-    "viptt predict data/new": "--device cpu --jobs 1",
-}  # fmt: skip
-# What is not run, and why.
-NOT_RUN = {
-    "dcm2niix": "another program, and it needs DICOM files",
-    "viptt weights get authors-tbt": "downloads",
-    "viptt predict data/new --weights authors-tbt": "needs that download",
-}
-
-
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, flags=re.M | re.S)
-
 
 def commands():
-    """The words of each command of the page, in order; comments and line breaks taken out."""
-    lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
-
-
-def matching(table, words):
-    """The entry of a table whose key a command begins with; None if there is none."""
-    return next((value for key, value in table.items() if words[: len(key.split())] == key.split()), None)
-
-
-def reduced(words):
-    """A command with the options of REDUCED in place of its own."""
-    options, words = shlex.split(matching(REDUCED, words) or ""), list(words)
-    length = 3 if options[:1] == ["-p"] else 2  # -p NAME VALUE
-    for option in (options[i : i + length] for i in range(0, len(options), length)):
-        for i in range(len(words) - length + 1):
-            if words[i : i + length - 1] == option[:-1]:
-                words[i : i + length] = option
-                break
-        else:
-            words += option
-    return words
-
-
-def run(words):
-    """Run a command of the page where it stands: (exit code, what it printed)."""
-    if words[0] == "papermill":
-        done = subprocess.run([sys.executable, "-m", *words, "--no-progress-bar"], capture_output=True, text=True)
-        return done.returncode, done.stdout + done.stderr[-3000:]
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        code = main(words[1:])
-    return code, printed.getvalue()
+    """The words of each command of the page, in order."""
+    return block_commands(TEXT)
 
 
 @pytest.fixture
@@ -98,36 +43,6 @@ def test_the_page_has_all_steps_in_their_order():
              "viptt predict", "viptt score"]  # fmt: skip
     assert sorted(steps, key=begun.index) == steps
     assert set(re.findall(r"^```(\w*)$", TEXT, flags=re.M)) == {"bash", "python", "text", ""}  # nothing runs unseen
-
-
-def test_every_command_of_the_page_parses():
-    """Also of those that are not run, and of those within a line."""
-    within = [shlex.split(code) for code in re.findall(r"`((?:viptt|papermill) [^`]+)`", TEXT)]
-    for words in [*commands(), *within]:
-        if words[0] == "viptt":
-            options = _parser().parse_args(words[1:])
-            assert callable(options.run), words
-        elif words[0] == "papermill":
-            _, cell = next(cell for cell in cells_of(Path(words[1]).stem) if "parameters" in cell[0])
-            known = set(re.findall(r"^(\w+):", cell, flags=re.M))
-            given = [words[i + 1] for i, word in enumerate(words) if word == "-p"]
-            assert given and set(given) <= known, words
-        else:
-            assert matching(NOT_RUN, words), words
-
-
-def test_parameters_within_a_line_exist():
-    _, cell = next(cell for cell in cells_of("02_finetune") if "parameters" in cell[0])
-    given = [name for code in re.findall(r"`(-p [^`]+)`", TEXT) for name in re.findall(r"-p (\w+)", code)]
-    assert "preset" in given and set(given) <= set(re.findall(r"^(\w+):", cell, flags=re.M))
-
-
-def test_commands_are_run_or_listed_and_the_lists_hold_nothing_else():
-    for table in (NOT_RUN, REDUCED):
-        for key in table:
-            assert any(words[: len(key.split())] == key.split() for words in commands()), f"not on the page: {key}"
-    for words in commands():
-        assert words[0] in ("viptt", "papermill") or matching(NOT_RUN, words), f"neither run nor listed: {words}"
 
 
 def test_the_table_of_the_page_is_the_examples():
@@ -182,7 +97,7 @@ def test_the_lines_of_python_run(folder, weights):
 
 def run_snippet(name):
     """The page's lines of Python; what they leave."""
-    (lines,) = blocks("python")
+    (lines,) = blocks(TEXT, "python")
     assert f'"{PLACEHOLDER}"' in lines
     printed, left = io.StringIO(), {}
     with contextlib.redirect_stdout(printed):
@@ -194,7 +109,7 @@ def run_snippet(name):
 def test_the_page_works_from_its_first_command_to_its_last(folder):
     name, printed = PLACEHOLDER, {}
     for words in commands():
-        if matching(NOT_RUN, words):
+        if not is_run(words):
             continue
         words = [name if word == PLACEHOLDER else word for word in reduced(words)]
         code, text = run(words)

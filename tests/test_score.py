@@ -11,9 +11,14 @@ from viptt_core.constants import TB_CLASSES
 from viptt_core.errors import DataError
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa
 from viptt_core.results import Summary, class_names_of, predicted_classes
-from viptt_core.score import labelled, match_labels, read_labels, read_predictions
+from viptt_core.score import match_labels, read_labels, read_predictions
 
 ILL_WELL = ("ill", "well")
+
+
+def labelled(*tables, **settings):
+    """The rows that are scored."""
+    return match_labels(*tables, **settings).rows
 
 
 def predictions(scans, classes, names=ILL_WELL, failed=()):

@@ -22,7 +22,7 @@ class Answer:
         column: Of the number.
         row: What the other columns must hold; exactly one row does.
         study: Name of the plan; "paper" is the one on the data of the claims.
-        of: Which published number is meant: "" is the claim's value, else a key of its `run`.
+        of: Which published number is meant: "" is the value of the claim, else a key of its `run`.
     """
 
     table: str
@@ -46,9 +46,9 @@ class Claim:
             that epoch, seconds_per_epoch (median), hours.
         difference_of: Two claims whose difference is the value, which is then not published but computed here.
         needs: The data set it is about, a name of the registry.
-        command: What reproduces it, in the top folder of the repository; "" where there is none, see `why`.
+        command: What reproduces it, in the top folder of the repository; "" where there is none, then see `why`.
         answer: Where our number for it stands, as an `Answer`; None where no table holds it.
-        beside: `Answer`s on other data. They are shown and never count.
+        beside: Answers on other data. They are shown and never count.
         why: Why there is no command or no answer.
     """
 

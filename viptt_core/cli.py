@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from viptt_core import __version__
+from viptt_core.cli_address import add_address_command
 from viptt_core.cli_command import add_command
 from viptt_core.cli_data import add_data_commands
 from viptt_core.cli_predict import add_predict_commands
@@ -18,7 +19,7 @@ from viptt_core.errors import ViPTTError
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code. Errors a user can mend are one message, not a traceback."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         code = options.run(options)
         sys.stdout.flush()  # here, where a closed pipe can be dealt with
@@ -34,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     return code or 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command, help included."""
     parser = argparse.ArgumentParser(
         prog="viptt",
         description="ViPTT-Net: video pretraining for tuberculosis typing on chest CT. Research use only.",
@@ -103,13 +105,17 @@ def _parser() -> argparse.ArgumentParser:
 
     summary = add_command(commands, "summary", _summary, "print the result table of an executed notebook")
     summary.add_argument("notebook", type=Path, help="for example out.ipynb")
+    summary.add_argument("--runs", action="store_true", help="print the folders of the runs it shows instead")
 
-    publish = add_command(commands, "publish", _publish, "execute notebooks and write them into the book")
+    publish = add_command(commands, "publish", _publish, "execute notebooks and write them into the book, with "
+                          "the pictures and tables of its other pages")
     publish.add_argument("names", nargs="*", metavar="NAME", help="such as 02_finetune (default: all)")
+    publish.add_argument("--stale", action="store_true", help="only those that `viptt fresh --strict` complains of")
 
     fresh = add_command(commands, "fresh", _fresh, "say which published notebooks no longer fit their source or code")
     fresh.add_argument("--strict", action="store_true", help="fail when only package code changed, too")
 
+    add_address_command(commands)
     add_command(commands, "env", _env, "print versions, machine and commit, for a bug report")
     return parser
 
@@ -194,19 +200,24 @@ def _presets(options) -> None:
 
 
 def _summary(options) -> None:
-    from viptt_core.publish import read_summary
+    from viptt_core.publish import read_summary, recorded_runs
 
-    print(read_summary(options.notebook))
+    print("\n".join(recorded_runs(options.notebook)) if options.runs else read_summary(options.notebook))
 
 
 def _publish(options) -> None:
+    from viptt_core.artwork import write_artwork
     from viptt_core.presets import check_choice
-    from viptt_core.publish import PUBLISHED, publish
+    from viptt_core.publish import PUBLISHED, is_stale, publish
 
     for name in options.names:
         check_choice("notebook", name, PUBLISHED)
     for name in options.names or PUBLISHED:
-        print(publish(name), flush=True)
+        if options.stale and not is_stale(name):
+            print(f"{name} is fresh", flush=True)
+        else:
+            print(publish(name), flush=True)
+    write_artwork()
 
 
 def _fresh(options) -> None:

@@ -7,6 +7,7 @@
 # --- Computed tomography ------------------------------------------------------------------
 HU_AIR = -1000  # by the definition of the Hounsfield scale
 HU_WINDOW = (-1000, 400)  # HU; lower and upper bound kept before scaling to [0, 1] [C]
+CT_WINDOWS = {"the paper's": HU_WINDOW, "lung": (-1350, 150), "soft tissue": (-160, 240)}  # the last two: radiology
 
 # --- The paper's input grid ---------------------------------------------------------------
 PAPER_FRAMES = 70  # frames of a video, slices of a scan [C]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -13,6 +11,7 @@ from viptt_core.constants import TB_CLASSES
 from viptt_core.ensembles import disagreements
 from viptt_core.entry import Entry, Models, counts_of
 from viptt_core.metrics import accuracy, cohen_kappa
+from viptt_core.result_table import ResultTable
 from viptt_core.results import Summary
 from viptt_core.score import Labelled, match_labels
 
@@ -21,24 +20,7 @@ MOST_NAMED = 10  # scans that failed, or with warnings
 NO_LABELS = "The classes of these scans are not known here: nothing can be scored."
 
 
-@dataclass(frozen=True)
-class EntryTable:
-    """A table with a sentence below it; or the sentence alone."""
-
-    text: str
-    table: pd.DataFrame | None = None
-
-    def __str__(self) -> str:
-        table = "" if self.table is None else self.table.to_string(index=False)
-        return "\n".join(filter(None, (table, self.text)))
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        table = "" if self.table is None else self.table.to_html(index=False, border=0, classes="table", na_rep="")
-        text = html.escape(self.text).replace("\n", "<br>")
-        return {"text/plain": str(self), "text/html": f'<div style="overflow-x:auto">{table}</div><p>{text}</p>'}
-
-
-def models_table(models: Models) -> EntryTable:
+def models_table(models: Models) -> ResultTable:
     """The cards: what each model is, what a scan becomes for it, and how it did on the test part of its own data."""
     rows = []
     for name, each in zip(models.names, models.weights, strict=True):
@@ -52,10 +34,10 @@ def models_table(models: Models) -> EntryTable:
             f"{own['kappa']:.2f} ({own['kappa_low']:.2f} to {own['kappa_high']:.2f}), n = {own['n']}",
             "sha256": each.sha256[:12],
         })  # fmt: skip
-    return EntryTable(models.weights[0].card.use, pd.DataFrame(rows))
+    return ResultTable(models.weights[0].card.use, pd.DataFrame(rows))
 
 
-def scans_table(entry: Entry) -> EntryTable:
+def scans_table(entry: Entry) -> ResultTable:
     """The first scans, those that could not be read, and some of those with warnings: what each model says."""
     found, votes = entry.predictions, entry.votes()
     odd = [n for n, warnings in enumerate(found.warnings) if warnings and not found.failed[n]]
@@ -67,21 +49,21 @@ def scans_table(entry: Entry) -> EntryTable:
     rows["warnings"] = ["; ".join(found.warnings[n]) for n in chosen]
     rows["error"] = [found.errors[n] for n in chosen]
     text = f"{len(chosen)} of {len(found.names)} scans. {len(failed)} could not be read; {len(odd)} have warnings."
-    return EntryTable("\n".join([text, *found.notes]), rows)
+    return ResultTable("\n".join([text, *found.notes]), rows)
 
 
-def agreement_table(entry: Entry) -> EntryTable:
+def agreement_table(entry: Entry) -> ResultTable:
     """How often two models say the same, and kappa between them: agreement beyond what chance would give."""
     votes = entry.votes()[:, ~entry.predictions.failed]
     if len(votes) < 2 or not votes.size:
-        return EntryTable("One model, or no scan that could be read: there is nothing to compare.")
+        return ResultTable("One model, or no scan that could be read: there is nothing to compare.")
     rows = [
         {"models": f"{a} and {b}", "same class": f"{accuracy(votes[i], votes[j]):.0%}",
          "kappa between them": round(cohen_kappa(votes[i], votes[j]), 2)}
         for (i, a), (j, b) in combinations(enumerate(entry.models.names), 2)
     ]  # fmt: skip
     together = int((votes == votes[0]).all(axis=0).sum())
-    return EntryTable(f"All {len(votes)} say the same of {together} of {votes.shape[1]} scans.", pd.DataFrame(rows))
+    return ResultTable(f"All {len(votes)} say the same of {together} of {votes.shape[1]} scans.", pd.DataFrame(rows))
 
 
 def counts_table(entry: Entry) -> pd.DataFrame:
@@ -100,11 +82,11 @@ def counts_table(entry: Entry) -> pd.DataFrame:
                          for who, kind, counts in said])  # fmt: skip
 
 
-def differences_table(entry: Entry) -> EntryTable:
+def differences_table(entry: Entry) -> ResultTable:
     """What the models said where the ensembles differ, and what each ensemble makes of it; the most frequent first."""
     fine = ~entry.predictions.failed
     if "authors" not in entry.methods or not fine.any():
-        return EntryTable("The authors' ensemble is of three models; these are compared by the others alone.")
+        return ResultTable("The authors' ensemble is of three models; these are compared by the others alone.")
     votes, found = entry.votes()[:, fine].T, disagreements(entry.sound)
     answers = np.stack([entry.classes(method)[fine] for method in entry.methods], axis=1)
     said = [*entry.models.names, *map(ensemble_name, entry.methods)]
@@ -118,13 +100,13 @@ def differences_table(entry: Entry) -> EntryTable:
     text = (f"{len(counted[:2 * HEAD])} of {len(counted)} ways to differ. The models do not all say the same of "
             f"{found['runs_differ']} of {found['scans']} scans. Averaged class numbers are another class than the vote "
             f"for {found['not_the_vote']} scans, and one that no model said for {found['said_by_none']}.")  # fmt: skip
-    return EntryTable(text, counted[: 2 * HEAD])
+    return ResultTable(text, counted[: 2 * HEAD])
 
 
-def scores(entry: Entry) -> Summary | EntryTable:
+def scores(entry: Entry) -> Summary | ResultTable:
     """Kappa and accuracy of each model and each ensemble, with intervals, where the classes are known."""
     if entry.scans.labels is None:
-        return EntryTable(NO_LABELS)
+        return ResultTable(NO_LABELS)
     matched = _of_models(entry)
     rows = matched[0].rows
     place = {name: n for n, name in enumerate(entry.predictions.names)}

@@ -6,9 +6,10 @@ Colours are Okabe and Ito's, safe for colour-blind readers; arms keep theirs thr
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -27,35 +28,53 @@ STYLE = {
     "axes.titleweight": "bold", "axes.titlelocation": "left", "svg.fonttype": "path", "svg.hashsalt": "viptt",
     "figure.facecolor": "white", "savefig.facecolor": "white", "legend.frameon": False,
 }  # fmt: skip
-styled = matplotlib.rc_context(STYLE)
+
+
+def styled(draw: Callable) -> Callable:
+    """Draw in the house style, and let the picture say which function drew it."""
+
+    @functools.wraps(draw)
+    def styled_draw(*args, **settings):
+        with matplotlib.rc_context(STYLE):
+            shown = draw(*args, **settings)
+        if isinstance(shown, Picture):
+            shown.code = f"{draw.__module__}.{draw.__qualname__}"
+        return shown
+
+    return styled_draw
 
 
 class Picture:
     """A finished figure with its text alternative, shown by notebooks and the book.
 
+    The book adds a line with its source below: code, data, command (see `viptt_core.book.sources`).
+
     Args:
         figure: The matplotlib figure.
         alt: What the picture shows, for readers who do not see it.
-        vector: Whether to show it as SVG (charts) or WebP (photographs, volumes).
+        vector: Whether to show it as SVG (charts) or WebP (photographs, volumes). On a dark page charts are inverted.
         synthetic: Write "synthetic data" on it.
+        data: Committed files it is drawn from, paths from the artifact's root.
+        table: The numbers it is drawn from, where they stand in no committed file: they go along, as CSV.
     """
 
-    def __init__(self, figure: Figure, alt: str, *, vector: bool = True, synthetic: bool = False) -> None:
+    def __init__(self, figure: Figure, alt: str, *, vector: bool = True, synthetic: bool = False,
+                 data: Sequence[str] = (), table: pd.DataFrame | None = None) -> None:  # fmt: skip
         if not alt.strip():
             raise ValueError("a picture needs a text alternative")
-        self.figure, self.vector = figure, vector
+        self.figure, self.vector, self.data, self.table, self.code = figure, vector, tuple(data), table, ""
         self.alt = alt + (" Synthetic data." if synthetic else "")
         if synthetic:
             # Below everything else, where no label of an axis can be.
             figure.text(0.995, -0.01, "synthetic data", ha="right", va="top", fontsize=8, color="#B00020")
 
-    @styled
     def encode(self, kind: str, **settings) -> bytes:
         """The picture as "svg", "webp" or another kind, the same bytes for the same picture."""
         file = io.BytesIO()
         if kind == "svg":
             settings["metadata"] = {"Date": None}
-        self.figure.savefig(file, format=kind, bbox_inches="tight", **settings)
+        with matplotlib.rc_context(STYLE):
+            self.figure.savefig(file, format=kind, bbox_inches="tight", **settings)
         return file.getvalue()
 
     def save(self, path: str | Path) -> None:
@@ -67,12 +86,19 @@ class Picture:
             mime, picture = "image/svg+xml", self.encode("svg")
         else:  # a third of the size of a PNG
             mime, picture = "image/webp", self.encode("webp", dpi=110, pil_kwargs={"quality": 85})
-        data = base64.b64encode(picture).decode()
-        alt = html.escape(self.alt, quote=True)
-        return {
-            "text/html": f'<img src="data:{mime};base64,{data}" alt="{alt}" style="max-width:100%;height:auto">',
-            "text/plain": self.alt,
-        }
+        look = ' class="viptt-chart"' if self.vector else ""
+        image = (f'<img src="data:{mime};base64,{base64.b64encode(picture).decode()}"{look} '
+                 f'alt="{html.escape(self.alt, quote=True)}" style="max-width:100%;height:auto">')  # fmt: skip
+        page = (f'<figure class="viptt-figure" style="margin:0" data-code="{self.code}" '
+                f'data-files="{" ".join(self.data)}">{image}{self._numbers()}</figure>')  # fmt: skip
+        return {"text/html": page, "text/plain": self.alt}
+
+    def _numbers(self) -> str:
+        if self.table is None:
+            return ""
+        data = base64.b64encode(self.table.to_csv(index=False).encode()).decode()
+        name = f"{self.code.rpartition('.')[2] or 'figure'}.csv"
+        return f'<figcaption><a download="{name}" href="data:text/csv;base64,{data}">numbers (CSV)</a></figcaption>'
 
 
 @styled
@@ -112,7 +138,8 @@ def class_balance(clips: ClipSet) -> Picture:
     axis.set(xlabel="clips", title="Class balance")
     axis.margins(x=0.1)
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return Picture(figure, f"Bars of the number of clips of each class: {listed}.", synthetic=clips.synthetic)
+    return Picture(figure, f"Bars of the number of clips of each class: {listed}.", synthetic=clips.synthetic,
+                   table=pd.DataFrame({"class": list(counts), "clips": list(counts.values())}))  # fmt: skip
 
 
 @styled
@@ -137,7 +164,8 @@ def training_curves(history: pd.DataFrame, *, synthetic: bool = False) -> Pictur
     axes[0, 1].set(xlabel="epoch", ylabel="kappa", title="Validation kappa")
     axes[0, 1].legend(title="start")
     figure.tight_layout()
-    return Picture(figure, "Loss and validation kappa over the epochs. " + "; ".join(kept) + ".", synthetic=synthetic)
+    return Picture(figure, "Loss and validation kappa over the epochs. " + "; ".join(kept) + ".", synthetic=synthetic,
+                   table=history)  # fmt: skip
 
 
 @styled
@@ -149,7 +177,7 @@ def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool 
     arms = list(predictions[predictions["part"] == part].groupby("arm", sort=False))
     side = 0.55 * len(names) + 0.8
     figure, axes = new_axes(1, len(arms), size=(side * len(arms) + 2.2, side))
-    told = []
+    told, counts = [], []
     for axis, (arm, rows) in zip(axes[0], arms, strict=True):
         predicted = predicted_classes(rows)
         table = confusion_matrix(rows["label"].to_numpy(), predicted, len(names))
@@ -160,16 +188,16 @@ def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool 
         axis.tick_params(axis="x", rotation=90)
         recall = per_class(rows["label"].to_numpy(), predicted, len(names))["recall"]
         told.append(f"{arm}: " + ", ".join(f"{n} {r:.2f}" for n, r in zip(names, recall, strict=True)))
+        counts.append(pd.DataFrame(table, columns=names).assign(arm=arm, true=names))
     axes[0, 0].set_ylabel("true")
     figure.tight_layout()
-    return Picture(
-        figure, f"Confusion matrices of the {part} part. Recall by class, " + "; ".join(told) + ".", synthetic=synthetic
-    )
+    return Picture(figure, f"Confusion matrices of the {part} part. Recall by class, {'; '.join(told)}.",
+                   synthetic=synthetic, table=pd.concat(counts)[["arm", "true", *names]])  # fmt: skip
 
 
 @styled
-def kappa_by_arm(table: pd.DataFrame, *, part: str = "test", synthetic: bool = False) -> Picture:
-    """Kappa of each arm as a dot with its interval; `table` is that of a `results.Summary`."""
+def kappa_by_arm(table: pd.DataFrame, *, on: str = "test part", synthetic: bool = False) -> Picture:
+    """Kappa of each arm as a dot with its interval; `table` is that of a `results.Summary`, `on` names the scans."""
     table = table.dropna(subset=["kappa"])
     figure, axes = new_axes(1, 1, size=(6.4, 0.5 * len(table) + 1.1))
     axis = axes[0, 0]
@@ -179,10 +207,10 @@ def kappa_by_arm(table: pd.DataFrame, *, part: str = "test", synthetic: bool = F
         axis.plot(row.kappa, y, "o", color=colour, ms=9)
         axis.annotate(f"{row.kappa:.2f}", (row.kappa, y), textcoords="offset points", xytext=(0, 9), ha="center")
     axis.axvline(0, color="black", lw=0.8)
-    axis.set(yticks=range(len(table)), yticklabels=list(table["arm"]), xlabel=f"kappa, {part} part",
+    axis.set(yticks=range(len(table)), yticklabels=list(table["arm"]), xlabel=f"kappa, {on}",
              ylim=(len(table) - 0.4, -0.9))  # fmt: skip
     told = "; ".join(f"{r.arm} {r.kappa:.2f}, {r.kappa_low:.2f} to {r.kappa_high:.2f}" for r in table.itertuples())
-    return Picture(figure, f"Kappa of each arm with its interval: {told}.", synthetic=synthetic)
+    return Picture(figure, f"Kappa of each arm with its interval: {told}.", synthetic=synthetic, table=table)
 
 
 def new_axes(rows: int, columns: int, *, size: Sequence[float]):

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from nibabel.orientations import apply_orientation
 
 from viptt_core import ct
-from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, TB_CLASSES, UCF_CLASSES, UCF_FRAME_RATE
+from viptt_core.constants import CT_WINDOWS, PAPER_FRAMES, TB_CLASSES, UCF_CLASSES, UCF_FRAME_RATE
 from viptt_core.env import artifact_root
 from viptt_core.figures import OTHER_COLOUR, Picture, new_axes, styled
 from viptt_core.leakage import BY_CLIP, BY_GROUP, Leakage
@@ -20,7 +20,6 @@ from viptt_core.nifti import read_nifti
 from viptt_core.splits import PARTS, Split
 from viptt_core.store import ClipSet
 
-WINDOWS = {"the paper's": HU_WINDOW, "lung": (-1350, 150), "soft tissue": (-160, 240)}  # HU; the last two: radiology
 WINDOW_COLOURS = ("#0072B2", "#009E73", "#D55E00")
 LUNG_HU = (-950, -600)  # air-filled lung, not the air around the patient
 PART_COLOURS = {"train": "#BBBBBB", "validation": "#E69F00", "test": "#0072B2"}
@@ -53,7 +52,7 @@ def hu_windows(path: str | Path = "") -> Picture:
         credit = f"{f'No scan at {path}: s' if path else 'S'}imulated. Real scans: {LUNG_PET_CT_DX}."
     z = np.count_nonzero((hu > LUNG_HU[0]) & (hu < LUNG_HU[1]), axis=(0, 1)).argmax()
     values = hu[:, :, z]
-    windows = {"all values": (int(values.min()), int(values.max()))} | WINDOWS
+    windows = {"all values": (int(values.min()), int(values.max()))} | CT_WINDOWS
     figure = Figure(figsize=(6.4, 7.6))
     grid = figure.add_gridspec(3, 2, height_ratios=(3, 3, 2.4))
     for cell, (name, (low, high)) in zip(grid, windows.items(), strict=False):
@@ -66,7 +65,7 @@ def hu_windows(path: str | Path = "") -> Picture:
     axis = figure.add_subplot(grid[2, :])
     axis.hist(values.ravel(), bins=np.arange(values.min(), values.max() + 21, 20), color="#666666", log=True)
     top = axis.get_ylim()[1]
-    for row, ((name, (low, high)), colour) in enumerate(zip(WINDOWS.items(), WINDOW_COLOURS, strict=True)):
+    for row, ((name, (low, high)), colour) in enumerate(zip(CT_WINDOWS.items(), WINDOW_COLOURS, strict=True)):
         axis.vlines((low, high), 0.5, top * 4 ** (row + 0.5), color=colour, lw=1, ls=":")
         axis.plot((low, high), [top * 4 ** (row + 0.5)] * 2, color=colour, lw=3, solid_capstyle="butt")
         axis.annotate(f"{name}: {low} to {high}", (high, top * 4 ** (row + 0.5)), xytext=(5, 0), color=colour,
@@ -76,7 +75,7 @@ def hu_windows(path: str | Path = "") -> Picture:
     figure.tight_layout()
     figure.text(0.02, 0, textwrap.fill(credit, 100), fontsize=7.5, va="top", ha="left")
     cut = ", ".join(f"{name} window {(values < low).mean():.0%} below and {(values > high).mean():.0%} above"
-                    for name, (low, high) in WINDOWS.items())  # fmt: skip
+                    for name, (low, high) in CT_WINDOWS.items())  # fmt: skip
     return Picture(
         figure,
         f"Axial slice {z + 1} of {hu.shape[2]} of a chest CT in {len(windows)} grey scales: "
@@ -243,7 +242,7 @@ def leakage_chart(leakage: Leakage) -> Picture:
     axis.set(ylim=(1.5, -0.75), xlim=(0, 1), xlabel="accuracy of the nearest neighbour; a mark a seed")
     axis.xaxis.set_major_formatter("{x:.0%}")
     return Picture(figure, f"Bars of the accuracy of a nearest neighbour. {leakage.sentence()}",
-                   synthetic=leakage.synthetic)  # fmt: skip
+                   synthetic=leakage.synthetic, table=leakage.runs)  # fmt: skip
 
 
 def slices_read(n_slices: int, depth: int) -> np.ndarray:

@@ -9,8 +9,9 @@ from matplotlib.patches import Rectangle
 from viptt_core.constants import TB_CLASSES
 from viptt_core.ensembles import AUTHORS_WEIGHTS, combine
 from viptt_core.entry import Entry
-from viptt_core.entry_tables import EntryTable, counts_table, told
+from viptt_core.entry_tables import counts_table, told
 from viptt_core.figures import ARM_COLOURS, OTHER_COLOUR, Picture, kappa_by_arm, new_axes, styled
+from viptt_core.result_table import ResultTable
 from viptt_core.results import Summary
 
 # Predicted classes of the 421 hidden test scans, in the authors' notebooks; of the third run they are not known. [C]
@@ -47,7 +48,7 @@ def counts_chart(entry: Entry) -> Picture:
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=SMALL)
     figure.tight_layout()
     return Picture(figure, f"Number of scans in each class, by model and by ensemble. {told(rows)}.",
-                   synthetic=entry.synthetic)  # fmt: skip
+                   synthetic=entry.synthetic, table=rows)  # fmt: skip
 
 
 @styled
@@ -66,7 +67,7 @@ def published_chart() -> Picture:
     rows = pd.DataFrame([{"who": who} | dict(zip(TB_CLASSES, counts, strict=True))
                          for who, counts in PUBLISHED_COUNTS.items()])  # fmt: skip
     words = "Predicted classes of the 421 hidden test scans, as the authors published them."
-    return Picture(figure, f"{words} {told(rows)}.")
+    return Picture(figure, f"{words} {told(rows)}.", table=rows)
 
 
 @styled
@@ -104,9 +105,11 @@ def rule_chart() -> Picture:
                    f"others say. In {said_by_none.sum()}, marked in orange, no run said it: {cases}.")  # fmt: skip
 
 
-def scores_chart(summary: Summary | EntryTable, entry: Entry) -> Picture | EntryTable:
+def scores_chart(summary: Summary | ResultTable, entry: Entry) -> Picture | ResultTable:
     """Kappa of each model and ensemble with its interval, see `figures.kappa_by_arm`; a sentence without labels."""
-    return kappa_by_arm(summary.table, synthetic=entry.synthetic) if isinstance(summary, Summary) else summary
+    if not isinstance(summary, Summary):
+        return summary
+    return kappa_by_arm(summary.table, on="these scans", synthetic=entry.synthetic)
 
 
 def _numbered() -> list[str]:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
+from viptt_core.constants import HU_WINDOW
 from viptt_core.figures import Picture, styled
 from viptt_core.figures_study import SMALL, WIDTH, legend_below, look
+from viptt_core.result_table import ResultTable
 from viptt_core.study.evidence_table import Evidence
-from viptt_core.study.report import ResultTable, StudyResults, with_interval
+from viptt_core.study.report import StudyResults, with_interval
 from viptt_core.study.report_tables import EVIDENCE_MEASURES, PER_CLASS
-from viptt_core.viewer import Shown, Viewer
+from viptt_core.viewer import Viewer
+from viptt_core.viewer_pictures import Overlay, Shown
 
 LINES = ("-", "--", ":", "-.")  # of arms, in turn: two may have the same start
 CURVES = {"roc": ("false positives", "true positives"), "pr": ("recall", "precision")}
 STRIP = 6  # slices of an example that are shown
 EXAMPLES = 3
 FINDING_COLOUR = "#56B4E9"
-PANEL = 85  # pixels, side of a picture in the viewer: three beside each other are as wide as its widest
-MOST_BYTES = 400_000  # of the viewer's pictures
 
 
 @styled
@@ -49,7 +49,7 @@ def confusion_chart(results: StudyResults) -> Picture | ResultTable:
     axes[-1].set_xlabel("predicted", fontsize=SMALL)
     figure.tight_layout()
     return Picture(figure, f"Confusion matrices, mean over seeds. Rightly predicted of each true class, "
-                   f"{'; '.join(told)}.", synthetic=results.synthetic)  # fmt: skip
+                   f"{'; '.join(told)}.", synthetic=results.synthetic, data=results.data("confusion.csv"))  # fmt: skip
 
 
 @styled
@@ -80,7 +80,7 @@ def class_chart(results: StudyResults) -> Picture | ResultTable:
     figure.tight_layout()
     legend_below(figure, axes[0])
     return Picture(figure, f"Precision, recall and F1 of each class and arm with intervals. Recall, {'; '.join(told)}.",
-                   synthetic=results.synthetic)  # fmt: skip
+                   synthetic=results.synthetic, data=results.data("per_class.csv"))  # fmt: skip
 
 
 @styled
@@ -106,7 +106,7 @@ def curves_chart(results: StudyResults) -> Picture | ResultTable:
     figure.tight_layout(h_pad=0.6)
     legend_below(figure, axes[0, 0])
     return Picture(figure, "ROC and precision-recall curves, each class against the rest. Areas under them: "
-                   f"{'; '.join(told)}.", synthetic=results.synthetic)  # fmt: skip
+                   f"{'; '.join(told)}.", synthetic=results.synthetic, data=results.data("curves.csv"))  # fmt: skip
 
 
 @styled
@@ -128,7 +128,8 @@ def calibration_chart(results: StudyResults) -> Picture | ResultTable:
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", aspect="equal")
     figure.tight_layout()
     legend_below(figure, axis)
-    return Picture(figure, f"Accuracy over confidence. {'. '.join(told)}.", synthetic=results.synthetic)
+    return Picture(figure, f"Accuracy over confidence. {'. '.join(told)}.",
+                   synthetic=results.synthetic, data=results.data("calibration.csv"))  # fmt: skip
 
 
 # --- What the networks looked at ------------------------------------------------------------------------------
@@ -176,7 +177,7 @@ def evidence_strip(results: StudyResults, *, arm: str = "") -> Picture | ResultT
         figure,
         f"{len(chosen)} scans as the arm {arm} sees them: slices with the outline of the true finding, Grad-CAM over "
         f"them, and a bar a slice for its importance, blue where the finding is. {'; '.join(told)}.",
-        vector=False, synthetic=evidence.synthetic,
+        vector=False, synthetic=evidence.synthetic, data=results.data("evidence.npz"),
     )  # fmt: skip
 
 
@@ -205,11 +206,11 @@ def pointing_chart(results: StudyResults) -> Picture | ResultTable:
         axis.spines["left"].set_visible(False)
     figure.tight_layout()
     return Picture(figure, f"Evidence on the true finding against chance: {'; '.join(told)}.",
-                   synthetic=results.synthetic)  # fmt: skip
+                   synthetic=results.synthetic, data=results.data("evidence.csv"))  # fmt: skip
 
 
 def browse_examples(results: StudyResults, *, arm: str = "") -> Viewer | ResultTable:
-    """Page through the stored examples, those that an arm got wrong first: scan, finding outlined, Grad-CAM.
+    """Page through the stored examples, those that an arm got wrong first, with finding and Grad-CAM to lay over them.
 
     Args:
         results: Of the study.
@@ -225,13 +226,15 @@ def browse_examples(results: StudyResults, *, arm: str = "") -> Viewer | ResultT
         i = evidence.shown[m]
         true, name = evidence.class_names[evidence.labels[i]], str(evidence.names[i])
         told = "; ".join(f"{one} predicts {_named(evidence, one, i)}" for one in evidence.arms)
-        caption = f"{name}, {true}; {told}. Scan, finding outlined, Grad-CAM of {arm}"
         clips.append(Shown(
-            _side_by_side(evidence.clips[m], evidence.findings[i], evidence.grad_cam[arm][i]),
-            f"{caption}{', synthetic' if evidence.synthetic else ''}", name,
+            evidence.clips[m], f"{name}, {true}; {told}{', synthetic' * evidence.synthetic}", name,
             f"{true} taken for {_named(evidence, arm, i)}" if wrong[m] else f"{true}, right",
+            (Overlay(f"Grad-CAM of {arm}", evidence.grad_cam[arm][i]),
+             Overlay("finding, outlined", evidence.findings[i])),
+            synthetic=evidence.synthetic,
         ))  # fmt: skip
-    return Viewer(clips, most_bytes=MOST_BYTES)
+    # Phantoms: the only scans whose finding is known lie as canonical ones, and are read through the paper's window.
+    return Viewer(clips, hu_window=HU_WINDOW, sides=True)
 
 
 def _of_arms(results: StudyResults, table: str) -> dict:
@@ -264,16 +267,6 @@ def _draw_slice(axis, pixels: np.ndarray, finding: np.ndarray, heat: np.ndarray 
                      origin="lower")  # fmt: skip
     axis.set(xlim=(0, 1), ylim=(1, 0))
     axis.set_axis_off()
-
-
-def _side_by_side(clip: np.ndarray, finding: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Scan, scan with the finding outlined in white, Grad-CAM: uint8 [T, PANEL, 3 PANEL]."""
-    ways = ((clip, cv2.INTER_CUBIC), (finding.astype(np.uint8), cv2.INTER_NEAREST), (heat, cv2.INTER_LINEAR))
-    pixels, inside, heat = (
-        np.stack([cv2.resize(one, (PANEL, PANEL), interpolation=how) for one in volume]) for volume, how in ways
-    )
-    edge = np.stack([cv2.morphologyEx(one, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) for one in inside])
-    return np.concatenate([pixels, np.where(edge > 0, np.uint8(255), pixels), heat], axis=2)
 
 
 def _named(evidence: Evidence, arm: str, i: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import statistics
 from dataclasses import dataclass
@@ -11,30 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from viptt_core.errors import DataError
+from viptt_core.result_table import ResultTable
 
 FORMAT, PROFILE_FILE = 1, "profile-cpu.json"
 MET = {True: "yes", False: "no", None: "no target"}
 LEAST_SHOWN = 0.01  # of the time; smaller parts only fill the table
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A table, which scrolls by itself on a narrow screen, with sentences below it and notes that unfold."""
-
-    text: str = ""
-    table: pd.DataFrame | None = None
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        table = [] if self.table is None else [self.table.to_string(index=False)]
-        return "\n".join([*table, self.text, *self.notes]).strip()
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        page = "" if self.table is None else self.table.to_html(index=False, border=0, classes="table")
-        page = f'<div style="overflow-x:auto">{page}</div><p>{html.escape(self.text)}</p>'
-        items = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
-        page += f"<details><summary>Notes on the rows</summary><ul>{items}</ul></details>" if items else ""
-        return {"text/plain": str(self), "text/html": page}
 
 
 @dataclass(frozen=True)
@@ -55,12 +35,12 @@ class Results:
     def on_gpu(self) -> bool:
         return any(content["machine"]["gpu"] for content in self.others.values())
 
-    def machines(self) -> Shown:
+    def machines(self) -> ResultTable:
         """Each machine with its versions, date and commit."""
         every = {_label(self.main): self.main} | self.others
-        return Shown("; ".join(_machine(name, content) for name, content in every.items()) + ".")
+        return ResultTable("; ".join(_machine(name, content) for name, content in every.items()) + ".")
 
-    def verdict(self) -> Shown:
+    def verdict(self) -> ResultTable:
         """How many targets were met, which were missed, and what was not measured and why."""
         rows = self.main["rows"]
         aims = [row for row in rows if row["met"] is not None]
@@ -68,7 +48,7 @@ class Results:
         absent = [f"{row['title']} ({row['status']}: {row['reason']})" for row in rows if row["status"] != "measured"]
         text = f"Targets met: {len(aims) - len(missed)} of {len(aims)} measured."
         text += f" Missed: {'; '.join(missed)}." if missed else ""
-        return Shown(text + (f" Without a measurement: {'; '.join(absent)}." if absent else ""))
+        return ResultTable(text + (f" Without a measurement: {'; '.join(absent)}." if absent else ""))
 
 
 def load_results(profile: str = "quick", *, folder: str | Path = "") -> Results:
@@ -90,7 +70,7 @@ def load_results(profile: str = "quick", *, folder: str | Path = "") -> Results:
     return Results(main, {_label(content): content for content in others}, parts)
 
 
-def results_table(results: Results) -> Shown:
+def results_table(results: Results) -> ResultTable:
     """All rows: what, beside what, both times, ratio with range, target, met; other files as further columns."""
     lines, notes = [], []
     for row in results.main["rows"]:
@@ -106,13 +86,13 @@ def results_table(results: Results) -> Shown:
         lines.append(line if results.on_gpu else line | {"GPU": "not measured"})
         notes += [f"{row['title']}: {'; '.join(row['notes'])}."] if row["notes"] else []
     text = "" if results.on_gpu else "GPU: not measured, because no result file of a GPU is here."
-    return Shown(text, pd.DataFrame(lines), tuple(notes))
+    return ResultTable(text, pd.DataFrame(lines), notes=tuple(notes))
 
 
-def profile_table(results: Results) -> Shown:
+def profile_table(results: Results) -> ResultTable:
     """Parts of each piece of work with their share, a sentence on the largest, and the machine."""
     if results.profile is None:
-        return Shown("Where the time goes: not measured.")
+        return ResultTable("Where the time goes: not measured.")
     lines, told = [], []
     for work in results.profile["work"]:
         largest = " and ".join(f"{part['name']} ({part['share']:.0%})" for part in work["parts"][:2])
@@ -122,7 +102,7 @@ def profile_table(results: Results) -> Shown:
     size = next((work["settings"] for work in results.profile["work"] if "frames" in work["settings"]), None)
     if size is not None:
         told.append(f"Clips of {size['frames']} frames of {size['size']} x {size['size']}, {size['precision']}.")
-    return Shown(f"{' '.join(told)} {_machine('Measured on', results.profile)}.",
+    return ResultTable(f"{' '.join(told)} {_machine('Measured on', results.profile)}.",
                  pd.DataFrame(lines, columns=["work", "part", "share", "mostly"]))  # fmt: skip
 
 

@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from viptt_core.figures import Picture, styled
-from viptt_core.performance import Results, Shown, aim_text, amount, value_text
+from viptt_core.performance import PROFILE_FILE, Results, aim_text, amount, value_text
+from viptt_core.result_table import ResultTable
 
 MARKS = {
     True: ("o", "#0072B2", "target met"), False: ("D", "#D55E00", "target missed"), None: ("s", "#666666", "no target"),
@@ -25,14 +26,14 @@ LEAST_NUMBERED, LEAST_TOLD = 0.08, 0.005  # shares: with room for a number in th
 
 
 @styled
-def ratio_chart(results: Results) -> Picture | Shown:
+def ratio_chart(results: Results) -> Picture | ResultTable:
     """Ratios with their range on log axes, and the targets; one panel a direction of the target."""
     rows = [row for row in results.main["rows"] if row["reference_values"] and row["target"]["unit"] == "x"]
     faster, slower = ([r for r in rows if (r["target"]["kind"] == "at most") is most] for most in (False, True))
     panels = [("Times faster than the reference", faster, "right"), ("Times the reference's time", slower, "left")]
     panels = [panel for panel in panels if panel[1]]
     if not panels:
-        return Shown("Ratios: not measured.")
+        return ResultTable("Ratios: not measured.")
     heights = [len(panel[1]) + 1.6 for panel in panels]
     figure, seen = Figure(figsize=(WIDTH, 0.44 * sum(heights) + 0.3)), {}
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -56,15 +57,16 @@ def ratio_chart(results: Results) -> Picture | Shown:
     figure.legend(seen.values(), seen, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, fontsize=SMALL)
     every = [row for panel in panels for row in panel[1]]
     told = "; ".join(f"{row['title']} {value_text(row)}, {aim_text(row) or 'none'}" for row in every)
-    return Picture(figure, f"Ratios to the reference on log axes, then the target of each: {told}.")
+    return Picture(figure, f"Ratios to the reference on log axes, then the target of each: {told}.",
+                   data=[_file(results)])  # fmt: skip
 
 
 @styled
-def scaling_chart(results: Results) -> Picture | Shown:
+def scaling_chart(results: Results) -> Picture | ResultTable:
     """Seconds of a step over the pixels in it, as clips, frames and frame size grow; slopes computed."""
     row = next((row for row in results.main["rows"] if row["series"] and "base" in row["settings"]), None)
     if row is None:
-        return Shown("How time grows: not measured in this profile.")
+        return ResultTable("How time grows: not measured in this profile.")
     figure, told, corners = Figure(figsize=(WIDTH, 3.6)), [], []
     axis = figure.subplots()
     for name, (meaning, marker, colour) in LINES.items():
@@ -81,14 +83,14 @@ def scaling_chart(results: Results) -> Picture | Shown:
     _plain_ticks(axis.yaxis)
     axis.legend(fontsize=SMALL)
     alt = f"Seconds of an all-layer step over its pixels, both axes logarithmic; {'; '.join(told)}; 1 is linear."
-    return Picture(figure, alt)
+    return Picture(figure, alt, data=[_file(results)])
 
 
 @styled
-def profile_chart(results: Results) -> Picture | Shown:
+def profile_chart(results: Results) -> Picture | ResultTable:
     """A bar for each piece of work, divided into its parts."""
     if results.profile is None:
-        return Shown("Where the time goes: not measured; run python -m benchmarks.profiling.")
+        return ResultTable("Where the time goes: not measured; run python -m benchmarks.profiling.")
     works = results.profile["work"]
     figure, seen, told = Figure(figsize=(WIDTH, 0.75 * len(works) + 0.5)), {}, []
     axis = figure.subplots()
@@ -112,7 +114,12 @@ def profile_chart(results: Results) -> Picture | Shown:
     names = [name for name in PARTS if name in seen]
     figure.legend([seen[name] for name in names], names, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2,
                   fontsize=SMALL)  # fmt: skip
-    return Picture(figure, f"Bars divided by what takes the time. {'; '.join(told)}.")
+    return Picture(figure, f"Bars divided by what takes the time. {'; '.join(told)}.",
+                   data=[f"benchmarks/results/{PROFILE_FILE}"])  # fmt: skip
+
+
+def _file(results: Results) -> str:
+    return f"benchmarks/results/{results.main['profile']}-cpu.json"
 
 
 def _plain_ticks(axis) -> None:

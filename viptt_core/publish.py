@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from viptt_core import disk
 from viptt_core.env import artifact_root, code_version, provenance
 from viptt_core.errors import DataError
 from viptt_core.papermill_io import PREFIX, source_sha256
@@ -19,8 +21,7 @@ PUBLISHED = ("00_data", "01_pretrain", "02_finetune", "03_ablations", "04_per_cl
 READS = {
     "03_ablations": "results/*/*.csv", "04_per_class": "results/*/*.csv", "06_performance": "benchmarks/results/*.json",
 }  # fmt: skip
-RESULT_NOTEBOOK = "02_finetune"  # the one whose table and figure stand on the first page
-STUDY_NOTEBOOK = "03_ablations"  # its attribution stands there, too
+RESULT_NOTEBOOK = "02_finetune"  # the one whose table other pages show, too
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
@@ -76,35 +77,15 @@ def publish(name: str, parameters: dict | None = None, *, progress: bool = True)
     unfinished.unlink()
     if name == RESULT_NOTEBOOK:
         write_result(target, root)
-    if name == STUDY_NOTEBOOK:
-        write_attribution(root)
     return target
 
 
 def write_result(notebook: Path, root: Path) -> None:
-    """Write the result table of an executed notebook to `results/` and its figure for README and book."""
+    """Write the result table of an executed notebook to `results/`; the picture of the README is drawn from it."""
     import pandas as pd
 
-    from viptt_core.figures import kappa_by_arm
-
-    summary = recorded_summaries(notebook)[-1]
-    table = pd.DataFrame(summary["rows"])[SCORE_COLUMNS]
-    for path in (root / "results", root / "book" / "_static"):
-        path.mkdir(parents=True, exist_ok=True)
-    table.to_csv(root / "results" / f"{notebook.stem}.csv", index=False)
-    picture = kappa_by_arm(table, part=summary["part"], synthetic=summary["synthetic"])
-    picture.save(root / "book" / "_static" / "kappa.svg")
-
-
-def write_attribution(root: Path) -> None:
-    """Write the figure of what the paper's gap is made of, for README and book, from the committed predictions."""
-    from viptt_core.figures_study import attribution_chart
-    from viptt_core.study.report import open_results
-
-    (root / "book" / "_static").mkdir(parents=True, exist_ok=True)
-    attribution_chart(open_results("synthetic", folder=str(root / "results"))).save(
-        root / "book" / "_static" / "attribution.svg"
-    )
+    table = pd.DataFrame(recorded_summaries(notebook)[-1]["rows"])[SCORE_COLUMNS]
+    disk.write_file(root / "results" / f"{notebook.stem}.csv", table.to_csv(index=False))
 
 
 def scrub(notebook, root: Path) -> None:
@@ -167,6 +148,15 @@ def check_freshness(name: str) -> Freshness:
     )
 
 
+def is_stale(name: str) -> bool:
+    """Whether a notebook was never executed, or anything it was made from has changed since."""
+    try:
+        freshness = check_freshness(name)
+    except DataError:
+        return True
+    return freshness.source_changed or freshness.code_changed
+
+
 def read_version(name: str, root: Path) -> str:
     """Hash of the names and contents of the result files a notebook reads; "" where it reads none."""
     if name not in READS:
@@ -199,6 +189,20 @@ def recorded_summaries(path: Path) -> list[dict]:
     ]
     if not found:
         raise DataError("holds no result table.", path=path, remedy="Execute 01_pretrain or 02_finetune to its end.")
+    return found
+
+
+def recorded_runs(path: Path) -> list[str]:
+    """Folders of the runs that an executed notebook shows, such as "runs/finetune-video-0123456789ab", in order.
+
+    Raises:
+        DataError: no notebook, or one that shows no run.
+    """
+    printed = "".join("".join(output.get("text", "")) for cell in read_notebook(path)["cells"]
+                      for output in cell.get("outputs", []))  # fmt: skip
+    found = list(dict.fromkeys(re.findall(r"^ *(runs/\S+)$", printed, flags=re.MULTILINE)))
+    if not found:
+        raise DataError("shows no run.", path=path, remedy="Execute 01_pretrain or 02_finetune to its end.")
     return found
 
 

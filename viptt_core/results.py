@@ -14,6 +14,7 @@ from viptt_core import disk
 from viptt_core.env import artifact_root
 from viptt_core.errors import DataError
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, roc_auc
+from viptt_core.result_table import table_html
 
 SUMMARY_MIME = "application/vnd.viptt.summary+json"
 SCORES = ("kappa", "accuracy", "auc")
@@ -152,10 +153,9 @@ class Summary:
         return f"{self._shown().to_string(index=False)}\n{self._footer()}"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        html = self._shown().to_html(index=False, border=0, classes="table")
         return {
             "text/plain": str(self),
-            "text/html": f'<div style="overflow-x:auto">{html}</div><p>{self._footer()}</p>',
+            "text/html": f"{table_html(self._shown())}<p>{self._footer()}</p>",
             SUMMARY_MIME: {
                 "text": str(self), "part": self.part, "synthetic": self.synthetic,
                 "rows": json.loads(self.table.to_json(orient="records")),

@@ -113,11 +113,6 @@ def classes_of(predictions: pd.DataFrame) -> list[str]:
     return columns[columns.index("class") + 1 : columns.index("entropy_bits")]
 
 
-def labelled(predictions: pd.DataFrame, table: Table, *, arm: str = "predicted") -> pd.DataFrame:
-    """The rows of `match_labels`."""
-    return match_labels(predictions, table, arm=arm).rows
-
-
 def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predicted") -> Labelled:
     """Join predictions to labels on the scans' names or paths, never on their order.
 

@@ -5,8 +5,6 @@ A part that a study lacks, or whose runs are not there yet, becomes a sentence t
 
 from __future__ import annotations
 
-import html
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from viptt_core.constants import TB_RARE_CLASSES
 from viptt_core.env import artifact_root
 from viptt_core.errors import DataError
 from viptt_core.metrics import cohen_kappa, per_class
+from viptt_core.result_table import ResultTable
 from viptt_core.study import ledger
 from viptt_core.study.committed import RECORD, read_committed
 from viptt_core.study.evidence_table import Evidence, read_evidence
@@ -28,37 +27,7 @@ VERDICTS = {1: "better", -1: "worse", 0: "cannot be told apart", None: "no inter
 EVIDENCE_FILE = "evidence.npz"
 SYNTHETIC = "Synthetic data: says nothing about patients."
 INTERVAL = "Intervals (95 %) cover training seed and test cases; with one seed, test cases alone."
-LONG = 60  # characters of a cell that may be broken into lines
 SEPARATOR = ";"  # names of arms hold commas
-
-
-@dataclass(frozen=True)
-class ResultTable:
-    """A table with a caption and sentences below it; or the sentences alone."""
-
-    text: str
-    table: pd.DataFrame | None = None
-    caption: str = ""
-
-    def __str__(self) -> str:
-        table = "" if self.table is None else self.table.to_string(index=False)
-        return "\n".join(filter(None, (self.caption, table, self.text)))
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        page = ""
-        if self.table is not None:
-            page = self.table.to_html(index=False, border=0, classes="table", na_rep="")
-            caption = f'<caption style="caption-side:top;text-align:left">{html.escape(self.caption)}</caption>'
-            page = re.sub("<td>([^<]*)</td>", _unbroken, page.replace("<thead>", f"{caption}<thead>", 1))
-            page = f'<div style="overflow-x:auto">{page}</div>'
-        text = html.escape(self.text).replace("\n", "<br>")
-        return {"text/plain": str(self), "text/html": f"{page}<p>{text}</p>"}
-
-
-def _unbroken(cell: re.Match) -> str:
-    """A table's cell that a narrow screen does not break into a word a line: the table scrolls instead."""
-    style = "min-width:24em" if len(cell[1]) > LONG else "white-space:nowrap"
-    return f'<td style="{style}">{cell[1]}</td>'
 
 
 @dataclass(frozen=True)
@@ -115,6 +84,10 @@ class StudyResults:
         values = [_score(measure, outcomes.labels[tested], classes[tested], outcomes.class_names)
                   for classes in outcomes.by_seed(arm)[0] for tested in [classes >= 0]]  # fmt: skip
         return pd.Series(values, index=seeds)
+
+    def data(self, *files: str) -> tuple[str, ...]:
+        """Paths of committed files of the study, from the artifact's root."""
+        return tuple(f"results/{self.plan.name}/{file}" for file in files)
 
     def absent(self, what: str) -> ResultTable:
         """The sentence in place of a part that is not there."""

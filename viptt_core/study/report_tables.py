@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from viptt_core.result_table import ResultTable
 from viptt_core.study.plan import Arm
 from viptt_core.study.report import (
     INTERVAL,
     VERDICTS,
-    ResultTable,
     StudyResults,
     contrast_name,
     interval_cells,

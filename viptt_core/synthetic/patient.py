@@ -92,7 +92,7 @@ def from_carina(p: SimpleNamespace, points) -> np.ndarray:
 
 
 def hull(p: SimpleNamespace, z):
-    """Outline of each half of the chest cavity at height z: centre |x|, centre y, half width, half depth."""
+    """Outline of each half of the chest cavity at height z: centre `|x|`, centre y, half width, half depth."""
     below = np.maximum(p.apex - z, 0.02)
     grow = (1 - np.exp(-below / 34)) ** 0.55  # rounded apex, full width about 12 cm below
     wide = p.wide * (0.95 + 0.05 * below / p.height)

@@ -1,0 +1,379 @@
+"""The commands that the pages show: which there are, what is wrong with one, and how each is tested.
+
+Three tables below say how: run at reduced parameters, covered by a test of another module, or not run, with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import jupytext
+
+from viptt_core.cli import build_parser, main
+from viptt_core.presets import preset_names
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([
+    *(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.py"), *(ROOT / "data").glob("README.md"),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "MODEL_CARD.md", "CHANGELOG.md")),
+])  # fmt: skip
+FENCE = r"^( *)```(?:\{code-block\} )?(\w*) *\n(.*?)^\1``` *$"
+SHELL = ("bash", "sh", "shell", "console")  # every line is a command
+PLAIN = ("", "text")  # lines that begin as a command does are
+PROGRAMS = ("viptt", "papermill", "jupyter-book", "make", "pip", "python", "python3", "accelerate", "torchrun", "conda",
+            "docker", "ruff", "pytest", "git")  # fmt: skip
+
+# --- How each command is tested -------------------------------------------------------------------
+# Keys are how a command begins; the longest one that fits decides.
+ONE_EPOCH = "-p preset study -p epochs 1 -p device cpu"
+BOTH_STAGES = f"{ONE_EPOCH} -p pretrain_epochs 1"
+
+# Run, with these options in place of the page's, or added.
+REDUCED = {
+    "viptt phantom": "-n 3 --size 24 --slices 12 --jobs 1",
+    "viptt phantom data/own": "-n 70 --size 24 --slices 12 --jobs 1",  # of 60 patients: five of the rarest class
+    "viptt phantom data/new": "-n 6 --patients 5 --size 24 --slices 12 --jobs 1",
+    "viptt actions": "--groups 1 --clips 1 --jobs 1",
+    "viptt data list": "",
+    "viptt data info": "",
+    "viptt data check": "--preset study --jobs 1",
+    "viptt weights list": "",
+    "viptt weights show": "",
+    "viptt weights import": "",
+    "viptt weights export": "",
+    "viptt predict": "--device cpu --jobs 1",
+    "viptt submit": "--device cpu --jobs 1",
+    "viptt validate-submission": "--expected 3",
+    "viptt score": "",
+    "viptt summary": "",
+    "papermill notebooks/00_data.py": "-p preset study",
+    "papermill notebooks/01_pretrain.py": ONE_EPOCH,
+    "papermill notebooks/02_finetune.py": BOTH_STAGES,
+    "papermill notebooks/02_finetune.py out.ipynb -p dataset folder": f"{BOTH_STAGES} -p n_videos 50",
+    "papermill notebooks/02_finetune.py --help-notebook": "",
+}  # fmt: skip
+
+# What a test of another module does with small data, a server of its own, or a dry run.
+WORKFLOW = "test_workflow.py::test_a_killed_run_goes_on_and_repeats_no_finished_run"
+COVERED_BY = {
+    "papermill notebooks/02_finetune.py out.ipynb -p epochs 50":
+        "test_notebooks.py::test_notebooks_run_with_other_parameters",
+    "make demo": "test_notebooks.py::test_notebooks_run_with_other_parameters",
+    "make recheck": "test_recheck.py::test_what_was_committed_is_identical_without_torch_and_matplotlib",
+    "viptt recheck": "test_recheck.py::test_what_was_committed_is_identical_without_torch_and_matplotlib",
+    "make paper": WORKFLOW,
+    "make paper PLAN=1": "test_workflow.py::test_make_plan_starts_nothing",
+    "make bench": "test_benchmarks.py::test_finished_rows_are_kept",
+    "jupyter-book build book/": "test_browser.py::test_the_book_builds_without_a_warning",
+    "viptt data get": "test_cli_data.py::test_one_command_from_a_server_to_a_checked_clip_set",
+    "viptt weights get": "test_weights.py::test_the_authors_weights_are_got_converted_and_kept",
+    "viptt fresh": "test_notebooks.py::test_published_notebooks_fit_their_source",
+    "viptt address": "test_publishing.py::test_one_command_sets_the_address_everywhere_and_keeps_the_stamps",
+    "viptt study pretrain": WORKFLOW,
+    "viptt study run": WORKFLOW,
+    "viptt study pack": WORKFLOW,
+    "viptt study tables": WORKFLOW,
+    "viptt study ledger": WORKFLOW,
+    "viptt study card": "test_model_card.py::test_the_command_writes_the_card",
+}  # fmt: skip
+
+# The one list of what no test runs, and why. These are parsed all the same where a parser is known.
+BY_MAKE = "sets up an environment, which downloads 6 GB; `make` runs the same steps before the first test"
+NOT_RUN = {
+    "make test": "would run this test",
+    "ruff check .": "`make test` runs it before the tests",
+    "pytest": "would run this test",
+    "make notebooks": "calls `viptt publish`",
+    "python3 -m venv .venv": BY_MAKE,
+    "source .venv/bin/activate": BY_MAKE,
+    "pip install -c constraints.txt": BY_MAKE,
+    "pip download": "downloads 6 GB",
+    "pip install --no-index": "installs what that downloaded",
+    "touch .venv/.installed": "marks that environment as made",
+    "docker": "no Docker where the tests run; tests/test_publishing.py reads the Dockerfile",
+    "python3 -m venv /tmp/keras": "TensorFlow needs an environment of its own; by hand",
+    "/tmp/keras/bin/pip": "the same",
+    "/tmp/keras/bin/python": "the same",
+    "accelerate launch --multi_gpu": "needs four GPUs; on CPUs tests/test_processes.py starts both launchers",
+    "dcm2niix": "another program, and it needs DICOM files",
+    "viptt predict data/new --weights authors-tbt": "downloads; tests/test_weights.py reads a file in its form",
+    "git clone": "needs the address of the repository, which is a placeholder until it has one",
+    "cd viptt-net": "the folder of that clone",
+    "viptt publish": "half an hour; what it writes is compared with its sources by tests/test_notebooks.py",
+    "git log": "shows the history of a file, which a copy without Git has not",
+}
+
+
+def entry(words, *tables):
+    """(table, key) of the longest key of the tables that a command begins with; (None, "") if there is none."""
+    found = [(table, key) for table in tables or (REDUCED, COVERED_BY, NOT_RUN) for key in table
+             if words[: len(key.split())] == key.split()]  # fmt: skip
+    return max(found, key=lambda each: len(each[1].split()), default=(None, ""))
+
+
+def is_run(words) -> bool:
+    """Whether a command is one to run, at reduced parameters."""
+    return entry(words)[0] is REDUCED
+
+
+def reduced(words) -> list[str]:
+    """A command with its options of REDUCED in place of the page's own."""
+    table, key = entry(words, REDUCED)
+    options, words = shlex.split(table[key]) if table else [], list(words)
+    length = 3 if options[:1] == ["-p"] else 2  # -p NAME VALUE
+    for option in (options[i : i + length] for i in range(0, len(options), length)):
+        for i in range(len(words) - length + 1):
+            if words[i : i + length - 1] == option[:-1]:
+                words[i : i + length] = option
+                break
+        else:
+            words += option
+    return words
+
+
+def run(words) -> tuple[int, str]:
+    """Run a `viptt` or papermill command where it stands: (exit code, what it printed)."""
+    if words[0] == "papermill":
+        if "--help-notebook" not in words:
+            words = [*words, "--no-progress-bar"]
+        done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr[-3000:]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = main(words[1:])
+    return code, printed.getvalue()
+
+
+# --- Which there are ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A command on a page. `words` as the shell would split them; `within` a line of text, or a block of its own."""
+
+    page: str
+    words: tuple[str, ...]
+    within: bool
+
+    def __str__(self) -> str:
+        return f"{self.page}: {shlex.join(self.words)}"
+
+
+def page_text(path: Path) -> str:
+    """Markdown of a page; of a notebook that of its text cells."""
+    if path.suffix == ".md":
+        return path.read_text(encoding="utf-8")
+    return "\n\n".join(cell.source for cell in jupytext.read(path).cells if cell.cell_type == "markdown")
+
+
+def blocks(text: str, *languages: str) -> list[str]:
+    """Fenced blocks in these languages, without their fences and indentation."""
+    return [textwrap.dedent(block) for _, language, block in re.findall(FENCE, text, flags=re.M | re.S)
+            if language in languages]  # fmt: skip
+
+
+def lines(block: str) -> list[list[str]]:
+    """The words of each command of a block, in order; comments, prompts, line breaks and variables set taken out."""
+    found = []
+    for line in block.replace("\\\n", " ").splitlines():
+        words = shlex.split(re.sub(r"^\s*[$] ", "", line), comments=True)
+        while "&&" in words:
+            found.append(words[: words.index("&&")])
+            words = words[words.index("&&") + 1 :]
+        found.append(words)
+    found = [[word for i, word in enumerate(words) if i or not re.fullmatch(r"[A-Z_]+=\S*", word)] for words in found]
+    return [words for words in found if words]
+
+
+def block_commands(text: str) -> list[list[str]]:
+    """The words of each command of the blocks of a page, in their order."""
+    found = []
+    for _, language, block in re.findall(FENCE, text, flags=re.M | re.S):
+        if language in SHELL:
+            found += lines(textwrap.dedent(block))
+        elif language in PLAIN:
+            first = re.compile(rf"[$ ]*({'|'.join(PROGRAMS)}) [\w.-]")
+            joined = textwrap.dedent(block).replace("\\\n", " ").splitlines()
+            found += [words for line in joined if first.match(line) for words in lines(line)]
+    return found
+
+
+def inline_code(text: str) -> list[str]:
+    """Code within lines, its own line breaks taken out."""
+    text = re.sub(FENCE, "", text, flags=re.M | re.S)
+    return [" ".join(code.split()) for code in re.findall(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)", text)]
+
+
+def commands_of(path: Path) -> list[Shown]:
+    """All commands of a page: those of its blocks, then those within its lines."""
+    page, text = path.relative_to(ROOT).as_posix(), page_text(path)
+    within = [words for code in inline_code(text) if code.split()[0] in PROGRAMS for words in lines(code)]
+    return [*(Shown(page, tuple(words), False) for words in block_commands(text)),
+            *(Shown(page, tuple(words), True) for words in within)]  # fmt: skip
+
+
+@cache
+def all_commands() -> tuple[Shown, ...]:
+    """All commands of all pages."""
+    return tuple(shown for path in PAGES if path.is_file() for shown in commands_of(path))
+
+
+# --- What is wrong with one -----------------------------------------------------------------------
+
+
+def fault(words, *, within: bool = False) -> str:
+    """What is wrong with a command; "" if nothing is. One within a line may only name a program or a subcommand."""
+    words = [word for word in words if word != "..."]
+    checks = {"viptt": _viptt, "papermill": _papermill, "jupyter-book": _jupyter_book, "make": _make, "pip": _pip,
+              "python": _python, "python3": _python, "accelerate": _launcher, "torchrun": _launcher, "conda": _conda,
+              "docker": _docker, "ruff": _paths, "pytest": _paths, "git": _paths}  # fmt: skip
+    program = Path(words[0]).name
+    if program not in checks or len(words) == 1:
+        return "" if within or entry(words)[0] is NOT_RUN or program == "make" else "no such program is known"
+    return checks[program](words[1:], within)
+
+
+def parameters_of(notebook: str) -> set[str]:
+    """Names in the parameters cell of notebooks/NAME.py."""
+    cells = jupytext.read(ROOT / "notebooks" / f"{notebook}.py").cells
+    source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    return set(re.findall(r"^(\w+):", source, flags=re.M))
+
+
+def parameters_fault(words, known) -> str:
+    """What is wrong with `-p NAME VALUE` and `-r NAME VALUE` among words."""
+    for i, word in enumerate(words):
+        if word in ("-p", "-r"):
+            name, value = [*words[i + 1 : i + 3], "", ""][:2]
+            if name not in known:
+                return f"there is no parameter '{name}'"
+            if not value or value.startswith("-"):
+                return f"parameter '{name}' has no value"
+            if name == "preset" and value not in preset_names():
+                return f"there is no preset '{value}'"
+    return ""
+
+
+def _viptt(words, within) -> str:
+    parser, rest = build_parser(), list(words)
+    while rest and (below := _subcommands(parser)):
+        if rest[0].startswith("-"):
+            break
+        if rest[0].isupper():  # `viptt COMMAND --help`
+            return ""
+        if rest[0] not in below:
+            return f"there is no command '{rest[0]}'"
+        parser = below[rest.pop(0)]
+    if within and all(word.startswith("-") for word in rest):
+        return " ".join(f"there is no option '{word}'" for word in rest if word not in parser._option_string_actions)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            build_parser().parse_args(words)
+    except SystemExit as stopped:
+        return "" if not stopped.code else said.getvalue().strip().splitlines()[-1]
+    return ""
+
+
+def _subcommands(parser) -> dict:
+    return next((action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)), {})
+
+
+def _papermill(words, within) -> str:
+    path = ROOT / words[0]
+    if not path.is_file() or path.parent.name != "notebooks":
+        return f"there is no notebook {words[0]}"
+    if words[1:] == ["--help-notebook"]:
+        return ""
+    if not words[1:2] or not words[1].endswith(".ipynb"):
+        return "no .ipynb to write"
+    known = {"-p": 3, "-r": 3, "--no-progress-bar": 1, "--cwd": 2}
+    rest = words[2:]
+    while rest:
+        if rest[0] not in known:
+            return f"'{rest[0]}' is no option of papermill used here"
+        rest = rest[known[rest[0]] :]
+    return parameters_fault(words, parameters_of(path.stem))
+
+
+def _make(words, within) -> str:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z-]+):", text, flags=re.M)
+    for word in words:
+        name, is_set, _ = word.partition("=")
+        if is_set and not re.search(rf"\$\({name}\)|^ifdef {name}$", text, flags=re.M):
+            return f"the Makefile uses no variable '{name}'"
+        if not is_set and word not in targets:
+            return f"the Makefile has no target '{word}'"
+    return ""
+
+
+def _jupyter_book(words, within) -> str:
+    if words[0] != "build" or not words[1:] and not within:
+        return f"'{shlex.join(words)}' builds no folder"
+    missing = [word for word in words[1:] if not word.startswith("-") and not (ROOT / word / "_toc.yml").is_file()]
+    return f"no book in {missing}" if missing else ""
+
+
+def _pip(words, within) -> str:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for option, value in pairwise(words):
+        if option in ("-c", "-r", "--constraint", "--requirement") and not (ROOT / value).is_file():
+            return f"there is no file {value}"
+    for extras in re.findall(r"\.\[([\w,]+)\]", " ".join(words)):
+        if unknown := set(extras.split(",")) - set(project["optional-dependencies"]):
+            return f"there is no extra {sorted(unknown)}"
+    return "" if words[0] in ("install", "download", "wheel") else f"'pip {words[0]}' is not known here"
+
+
+def _python(words, within) -> str:
+    if words[0] != "-m":
+        return _paths(words[:1], within)
+    module, rest = words[1], words[2:]
+    if module == "viptt_core":
+        return _viptt(rest, within)
+    if module in ("pip", "pytest"):
+        return fault([module, *rest], within=within)
+    ours = ROOT.joinpath(*module.split("."))
+    if ours.with_suffix(".py").is_file() or (ours / "__main__.py").is_file():
+        return ""
+    return "" if importlib.util.find_spec(module.partition(".")[0]) else f"there is no module {module}"
+
+
+def _launcher(words, within) -> str:
+    if "-m" not in words:
+        return "" if within else "starts no module"
+    return _python(words[words.index("-m") :], within)
+
+
+def _conda(words, within) -> str:
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    if words[0] == "activate":
+        return "" if f"name: {words[1]}\n" in text else f"environment.yml names no '{words[1]}'"
+    return _paths([words[words.index("-f") + 1]], within) if "-f" in words else ""
+
+
+def _docker(words, within) -> str:
+    if words[0] not in ("build", "run", "pull", "image"):
+        return f"'docker {words[0]}' is not known here"
+    return "" if words[0] != "build" or (ROOT / "Dockerfile").is_file() else "there is no Dockerfile"
+
+
+def _paths(words, within) -> str:
+    """Files of the repository among the words: they look like paths, and must exist."""
+    named = [word for word in words if re.fullmatch(r"[\w.-]+(/[\w.-]+)+|\w+\.(py|toml|yml|md|txt)", word)]
+    missing = [word for word in named if not (ROOT / word).exists()]
+    return f"not here: {', '.join(missing)}" if missing else ""

@@ -1,0 +1,148 @@
+"""What the built book adds to its pages: formulas, the line below a figure, the stamp of a page, the status, the reference."""
+
+import ast
+import base64
+import json
+import re
+from pathlib import Path
+
+import matplotlib.figure
+import pandas as pd
+import pytest
+
+from viptt_core.book import stamp
+from viptt_core.book.mathml import to_mathml
+from viptt_core.book.sources import FIGURE, _complete
+from viptt_core.book.status import outcome, status_table
+from viptt_core.errors import DataError
+from viptt_core.figures import Picture, styled
+from viptt_core.publish import PUBLISHED, Freshness, recorded_runs
+
+ROOT = Path(__file__).resolve().parents[1]
+PROVENANCE = {
+    "commit": "0123456789abcdef+", "date": "2026-11-03T10:00:00+00:00", "python": "3.12.1", "packages": {"torch": "2.15"},
+    "system": "Linux x86_64", "processor": "Some <CPU>, 2 cores", "threads": 2, "gpu": None, "seconds": 200,
+}  # fmt: skip
+
+
+@pytest.fixture
+def checkout(monkeypatch):
+    """The committed pages, not the folder of the tests."""
+    monkeypatch.delenv("VIPTT_ROOT")
+
+
+# --- Formulas ---------------------------------------------------------------------------------------------
+
+
+def test_formulas_become_mathml_that_needs_no_script():
+    inline, block = to_mathml(r"\kappa = \frac{a}{b}"), to_mathml("x_t", display="block")
+    assert inline.startswith("<math") and "<mfrac>" in inline and 'display="inline"' in inline
+    assert "<msub>" in block and 'display="block"' in block
+
+
+# --- Figures ----------------------------------------------------------------------------------------------
+
+
+@styled
+def a_chart(**settings):
+    figure = matplotlib.figure.Figure(figsize=(1, 1))
+    figure.subplots().plot([0, 1])
+    return Picture(figure, "A line from 0 to 1.", **settings)
+
+
+def completed(picture, tmp_path):
+    page = FIGURE.sub(lambda found: _complete(found, "02_finetune", "../", tmp_path),
+                      picture._repr_mimebundle_()["text/html"])  # fmt: skip
+    return page.partition('<figcaption class="viptt-source">')[2]
+
+
+def test_a_figure_links_to_the_function_that_drew_it_and_names_its_command(tmp_path):
+    line = completed(a_chart(), tmp_path)
+    assert f'<a href="../_modules/{__name__}.html#a_chart">a_chart</a>' in line
+    assert "<code>viptt publish 02_finetune</code>" in line
+    assert 'href="../_sources/notebooks/02_finetune.ipynb"' in line  # its data are what the notebook made
+
+
+def test_a_figure_of_committed_files_brings_them_into_the_book(tmp_path, checkout):
+    line = completed(a_chart(data=["results/02_finetune.csv", "results/absent.csv"]), tmp_path)
+    (link,) = re.findall(r'href="\.\./(_data/[^"]+)"', line)
+    assert (tmp_path / link).read_bytes() == (ROOT / "results" / "02_finetune.csv").read_bytes()
+    assert "absent" not in line
+
+
+def test_numbers_that_stand_in_no_file_come_with_the_figure(tmp_path):
+    picture = a_chart(table=pd.DataFrame({"arm": ["video"], "kappa": [0.5]}))
+    name, data = re.search(r'download="([^"]+)" href="data:text/csv;base64,([^"]+)"', completed(picture, tmp_path)).groups()
+    assert name == "a_chart.csv" and base64.b64decode(data).decode() == "arm,kappa\nvideo,0.5\n"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_figure_says_what_drew_it_from_files_that_are_there(name):
+    notebook = json.loads((ROOT / "book" / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+    pages = ["".join(output["data"]["text/html"]) for cell in notebook["cells"]
+             for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]  # fmt: skip
+    tags = [tag for page in pages for tag in re.findall(r'<figure class="viptt-figure"[^>]*>', page)]
+    assert tags and not any("<img" in page and "viptt-figure" not in page for page in pages)
+    for tag in tags:
+        code, files = re.search(r'data-code="viptt_core\.([\w.]+)" data-files="([^"]*)"', tag).groups()
+        module, _, function = code.rpartition(".")
+        tree = ast.parse((ROOT / "viptt_core" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+        assert function in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)], code
+        assert all((ROOT / file).is_file() for file in files.split()), files
+
+
+# --- The stamp and the status -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "word"), [(False, False, "fresh"), (True, False, "stale"), (False, True, "stale")]
+)
+def test_a_page_says_whether_what_it_was_made_from_has_changed(source, code, word, monkeypatch):
+    monkeypatch.setattr(stamp, "check_freshness", lambda name: Freshness(source, code))
+    monkeypatch.setattr(stamp, "read_record", lambda name: {"provenance": PROVENANCE, "parameters": {"epochs": 3}})
+    page = stamp.stamp_html("02_finetune")
+    assert f'<span class="viptt-{word}">{word}</span>' in page
+    for part in ("3 November 2026", "3 min", "<code>0123456</code> with changes", "Some &lt;CPU&gt;", "no GPU",
+                 "Python 3.12.1", "torch 2.15", "epochs = 3", "viptt publish 02_finetune"):  # fmt: skip
+        assert part in page
+
+
+def test_commits_are_linked_once_the_repository_has_an_address():
+    assert "<a " not in stamp.commit_html("abc", "https://github.com/OWNER/viptt-net")
+    assert stamp.commit_html("abc", "https://example.org/a/b").startswith('<a href="https://example.org/a/b/commit/abc">')
+
+
+def test_the_status_has_a_row_for_every_notebook(checkout):
+    rows = status_table().splitlines()[2:]
+    assert [re.match(r"\| \[(\w+)\]\(notebooks/\1\) \|", row)[1] for row in rows] == list(PUBLISHED)
+    assert all(re.search(r"\| (\d+) of \1 cells ran \|", row) for row in rows)
+
+
+def test_a_failed_cell_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("VIPTT_ROOT", str(tmp_path))
+    cells = [{"cell_type": "code", "execution_count": n, "outputs": [{"output_type": kind}] if kind else []}
+             for n, kind in ((1, "stream"), (2, "error"), (None, ""))]  # fmt: skip
+    (tmp_path / "book" / "notebooks").mkdir(parents=True)
+    (tmp_path / "book" / "notebooks" / "x.ipynb").write_text(json.dumps({"cells": cells}))
+    assert outcome("x") == "failed in cell 2 of 3"
+
+
+def test_the_runs_that_a_page_shows_are_found(tmp_path):
+    found = recorded_runs(ROOT / "book" / "notebooks" / "02_finetune.ipynb")
+    assert len(found) >= 2 and all(re.fullmatch(r"runs/finetune-\w+-[0-9a-f]+", run) for run in found)
+    (tmp_path / "x.ipynb").write_text('{"cells": []}')
+    with pytest.raises(DataError, match="shows no run"):
+        recorded_runs(tmp_path / "x.ipynb")
+
+
+# --- The reference ----------------------------------------------------------------------------------------
+
+
+def test_the_reference_has_every_module_once():
+    listed = [name for page in (ROOT / "book" / "api").glob("*.md")
+              for name in re.findall(r"^\.\. automodule:: viptt_core\.(\S+)$", page.read_text("utf-8"), flags=re.M)]  # fmt: skip
+    modules = {path.relative_to(ROOT / "viptt_core").with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+               for path in (ROOT / "viptt_core").rglob("*.py")}  # fmt: skip
+    empty = {"__init__", "__main__", "sources", "study", "synthetic"}  # nothing but a docstring
+    commands = {name for name in modules if name.startswith("cli")}  # their reference is `viptt --help`
+    assert sorted(listed) == sorted(modules - empty - commands)

@@ -1,0 +1,271 @@
+"""The built book as readers meet it: from disk and over HTTP, on a phone and a desk, light and dark, by keyboard."""
+
+import os
+import posixpath
+import re
+
+import numpy as np
+import pytest
+from browser import (
+    CHROMIUM,
+    DESK,
+    LISTINGS,
+    PHONE,
+    ROOT,
+    Markup,
+    build_once,
+    find_axe,
+    open_browser,
+    open_tab,
+    serve,
+    too_wide,
+    violations,
+)
+
+from viptt_core.viewer import Viewer
+
+WIDTHS = (PHONE, DESK)
+MOST_BYTES, MOST_BYTES_OF_A_PAGE = 40e6, 3e6
+VIEWER_PAGE, MOST_BYTES_OF_VIEWER_PAGE = "notebooks/00_data.html", 2e6  # all 70 slices of a scan
+# One page of each kind, where all would take too long: `make test-slow` reads all.
+KINDS = ("intro.html", "model.html", VIEWER_PAGE, "notebooks/03_ablations.html", "claims.html", "status.html",
+         "references.html", "search.html", "api/model.html", *LISTINGS)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory):
+    """Built once, also where several processes run the tests."""
+    pytest.importorskip("jupyter_book")
+    folder = tmp_path_factory.getbasetemp()
+    return build_once((folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder) / "book")
+
+
+@pytest.fixture(scope="module")  # closed before other tests need an event loop
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here")
+    pytest.importorskip("playwright")
+    with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def axe():
+    try:
+        return find_axe()
+    except LookupError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=["disk", "http"])
+def base(request, book):
+    """Where the book is: a reader opens its index.html, or a server has it."""
+    if request.param == "disk":
+        yield book.folder.as_uri() + "/"
+    else:
+        with serve(book.folder) as url:
+            yield url
+
+
+@pytest.fixture
+def on_disk(book):
+    return book.folder.as_uri() + "/"
+
+
+def test_the_book_builds_without_a_warning(book):
+    assert not book.failed, book.log
+    assert set(book.pages) >= set(KINDS) and (book.folder / "index.html").is_file()
+
+
+def test_pages_report_no_error_ask_no_other_host_and_fit_the_window(browser, book, base):
+    found = {}
+    with open_tab(browser, base) as tab:
+        for name in book.pages if base.startswith("file:") else KINDS:
+            tab.open(name)
+            told = [line for width in WIDTHS for line in too_wide(tab, width)] + tab.take_faults()
+            if told:
+                found[name] = told
+    assert found == {}
+
+
+@pytest.mark.parametrize("scheme, width, every", [
+    ("light", DESK, False), ("dark", PHONE, False),
+    *(pytest.param(scheme, width, True, marks=pytest.mark.slow) for scheme in ("light", "dark") for width in WIDTHS),
+])  # fmt: skip
+def test_pages_have_no_serious_barrier(browser, book, on_disk, axe, scheme, width, every):
+    """Contrast, names, roles, keyboard: the rules of axe-core."""
+    found = {}
+    with open_tab(browser, on_disk, scheme=scheme, width=width) as tab:
+        for name in book.pages if every else KINDS:
+            tab.open(name)
+            assert tab.page.evaluate("document.documentElement.dataset.theme") == scheme
+            if told := violations(tab, axe):
+                found[name] = told
+    assert found == {}
+
+
+def test_the_theme_button_darkens_the_page_and_inverts_charts_alone(browser, book, on_disk):
+    chart = next(name for name, page in book.pages.items() for image in Markup(page.read_text("utf-8")).images
+                 if "viptt-chart" in (image.get("class") or ""))  # fmt: skip
+    looks = """() => Object.fromEntries(["img.viptt-chart", "main article img:not(.viptt-chart)", "body"].map(which =>
+      [which, [...document.querySelectorAll(which)].map(node => getComputedStyle(node))
+        .map(style => which === "body" ? style.backgroundColor : style.filter)]))"""
+    with open_tab(browser, on_disk) as tab:
+        tab.open(chart)
+        charts, others, (ground,) = tab.page.evaluate(looks).values()
+        assert set(charts) == {"none"} and set(others) <= {"none"} and ground == "rgb(255, 255, 255)"
+        for mode in ("auto", "dark"):
+            tab.page.get_by_role("button", name="Color mode").click()
+            assert tab.page.evaluate("document.documentElement.dataset.mode") == mode
+        charts, others, (ground,) = tab.page.evaluate(looks).values()
+        assert set(charts) == {"invert(1) hue-rotate(180deg)"} and set(others) <= {"none"}
+        assert max(map(int, re.findall(r"\d+", ground))) < 50
+
+
+def test_search_finds_the_pages_of_a_word(browser, base):
+    with open_tab(browser, base) as tab:
+        tab.open("notebooks/02_finetune.html")
+        tab.page.get_by_role("button", name=re.compile("^Search")).first.click()
+        tab.page.get_by_role("searchbox").fill("kappa")
+        tab.page.keyboard.press("Enter")
+        tab.page.get_by_text(re.compile(r"found \d+ page")).wait_for()
+        found = tab.page.locator("#search-results li a")
+        pages = {href.split("#")[0] for href in found.evaluate_all("all => all.map(a => a.getAttribute('href'))")}
+        assert pages >= {"claims.html", "notebooks/02_finetune.html"}
+        found.first.click()
+        tab.page.wait_for_load_state()
+        assert "kappa" in tab.page.locator("main").inner_text().lower()
+        assert tab.take_faults() == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_sidebar_leads_to_a_page_and_marks_it(browser, on_disk, width):
+    with open_tab(browser, on_disk, width=width) as tab:
+        tab.open("index.html")
+        tab.page.wait_for_url("**/intro.html")
+        link = tab.page.locator(".bd-sidebar-primary nav a[href='claims.html']")
+        assert link.is_visible() == (width == DESK)
+        if width == PHONE:
+            tab.page.get_by_role("button", name="Toggle primary sidebar").click()
+        title = link.inner_text()
+        link.click()
+        tab.page.wait_for_url("**/claims.html")
+        assert title in tab.page.get_by_role("heading", level=1).inner_text()
+        assert title in tab.page.locator(".bd-sidebar-primary .current").last.inner_text(timeout=5000) or width == PHONE
+        assert tab.take_faults() == []
+
+
+def test_next_leads_through_all_pages_of_the_contents(book):
+    page, read = "intro.html", []
+    while page not in read:
+        read.append(page)
+        onward = Markup(book.pages[page].read_text("utf-8")).links.get("right-next", [])
+        page = posixpath.normpath(posixpath.join(posixpath.dirname(page), onward[0])) if onward else page
+    contents = re.findall(r"(?:file|root): (\S+)", (ROOT / "book" / "_toc.yml").read_text("utf-8"))
+    assert read == [f"{name}.html" for name in contents]
+
+
+def test_every_picture_has_a_text_alternative(book):
+    """Without one, Sphinx takes the name of the file."""
+    missing = [
+        (name, image.get("src", "")[:80]) for name, page in book.pages.items()
+        for image in Markup(page.read_text("utf-8")).images
+        if not (image.get("alt") or "").strip() or re.search(r"\.(svg|png|jpe?g|webp|gif)$", image["alt"])
+    ]  # fmt: skip
+    assert missing == []
+
+
+def test_the_book_and_its_pages_stay_small(book):
+    sizes = {name: page.stat().st_size for name, page in book.pages.items()}
+    assert sum(path.stat().st_size for path in book.folder.rglob("*") if path.is_file()) < MOST_BYTES
+    assert {name: size for name, size in sizes.items() if size >= MOST_BYTES_OF_A_PAGE} == {}
+    assert sizes[VIEWER_PAGE] < MOST_BYTES_OF_VIEWER_PAGE
+
+
+# --- The viewer ------------------------------------------------------------------------------------------
+
+# What a reader sees, and what is told to one who does not: the picture's grey level, and the number of the slice.
+SEEN = """picture => {
+  const canvas = picture.querySelector("canvas");
+  const level = canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data[0];
+  return [level, +picture.getAttribute("aria-valuetext").match(/slice (\\d+) of/)[1],
+    +picture.innerText.match(/slice (\\d+)(?: of |\\/)\\d+/)[1]];
+}"""
+
+
+@pytest.fixture
+def viewer(browser, tmp_path):
+    """A volume of 24 slices, slice k grey level 10 k, on a page of its own."""
+    levels = 10 * np.arange(1, 25, dtype=np.uint8)
+    frames = np.broadcast_to(levels[:, None, None], (24, 32, 32)).copy()
+    (tmp_path / "viewer.html").write_text(
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>viewer</title><body>'
+        f"{Viewer(frames, caption='ever brighter').page()}</body></html>", encoding="utf-8"
+    )  # fmt: skip
+    with open_tab(browser, tmp_path.as_uri() + "/", own_clock=True) as tab:
+        tab.open("viewer.html")
+        tab.page.clock.pause_at("2100-01-01")  # from here on time is told
+        yield tab
+        assert tab.take_faults() == []
+
+
+def slice_of(tab):
+    """The number of the slice that is shown, where picture, words and number agree."""
+    picture = tab.page.get_by_role("slider", name="ever brighter")
+    # Nothing is drawn until the pictures are decoded.
+    tab.page.wait_for_function("canvas => canvas.getContext('2d').getImageData(0, 0, 1, 1).data[3]",
+                               arg=picture.locator("canvas").first.element_handle())  # fmt: skip
+    level, told, number = picture.evaluate(SEEN)
+    assert told == number == round(level / 10)
+    return number
+
+
+def test_keys_on_the_picture_page_through_it(viewer):
+    begin = slice_of(viewer)
+    viewer.page.get_by_role("slider", name="ever brighter").focus()
+    for key, slice_number in (
+        ("ArrowRight", begin + 1), ("ArrowLeft", begin), ("ArrowDown", begin + 1), ("ArrowUp", begin), ("Home", 1),
+        ("ArrowLeft", 1), ("PageDown", 11), ("End", 24), ("ArrowRight", 24), ("PageUp", 14),
+    ):  # fmt: skip
+        viewer.page.keyboard.press(key)
+        assert (key, slice_of(viewer)) == (key, slice_number)
+
+
+def test_the_slider_pages_by_value_and_by_key(viewer):
+    slider = viewer.page.get_by_role("slider", name="slice", exact=True)
+    slider.fill("5")
+    assert slice_of(viewer) == 6
+    slider.press("ArrowRight")
+    assert slice_of(viewer) == 7
+
+
+def test_play_pages_on_until_paused(viewer):
+    viewer.page.keyboard.press("Tab")
+    viewer.page.keyboard.press("Home")
+    assert slice_of(viewer) == 1
+    viewer.page.get_by_role("button", name="play").click()
+    viewer.page.clock.run_for(1010)
+    assert slice_of(viewer) == 13  # twelve a second
+    viewer.page.get_by_role("button", name="pause").click()
+    viewer.page.clock.run_for(1010)
+    assert slice_of(viewer) == 13
+
+
+def test_the_viewers_of_the_book_answer_keys_and_slider_alike(browser, on_disk):
+    picture_of = "picture => picture.querySelector('canvas').toDataURL()"
+    with open_tab(browser, on_disk) as tab:
+        tab.open(VIEWER_PAGE)
+        for viewer in tab.page.locator(".viptt-viewer").all():
+            picture, slider = viewer.get_by_role("slider").first, viewer.locator("input[type=range]").first
+            picture.focus()
+            tab.page.keyboard.press("Home")
+            first, scrolled = picture.evaluate(picture_of), tab.page.evaluate("scrollY")
+            tab.page.keyboard.press("PageDown")
+            later = picture.evaluate(picture_of)
+            assert first != later and re.search(r" 11 of ", picture.get_attribute("aria-valuetext"))
+            slider.fill("0")
+            assert picture.evaluate(picture_of) == first
+            slider.fill("10")
+            assert picture.evaluate(picture_of) == later
+            assert (tab.page.evaluate("scrollY"), tab.page.url) == (scrolled, on_disk + VIEWER_PAGE)  # not the page's
+        assert tab.take_faults() == []

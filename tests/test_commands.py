@@ -1,0 +1,216 @@
+"""Every command that a page shows can be typed, and is run at reduced parameters, covered, or listed with a reason."""
+
+import ast
+import itertools
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import (
+    COVERED_BY,
+    NOT_RUN,
+    PAGES,
+    PROGRAMS,
+    REDUCED,
+    ROOT,
+    all_commands,
+    block_commands,
+    entry,
+    fault,
+    inline_code,
+    is_run,
+    page_text,
+    parameters_fault,
+    parameters_of,
+    reduced,
+    run,
+)
+from files import write_noise_scan, write_weights
+from keras_reference import write_keras_file
+from planted import chest, write_scan, write_sound_scans, write_video
+
+from viptt_core.constants import UCF_CLASSES
+from viptt_core.publish import PUBLISHED
+
+# A page whose commands its own test runs from the first to the last, each on what the one before left.
+WALKED = {"book/own_data.md": "test_own_data_page.py::test_the_page_works_from_its_first_command_to_its_last"}
+# What a page's placeholder stands for here; a published file's name would ask for its checksum.
+STANDS_FOR = {"DIR": "data/imageclef", "FOLDER": "data/imageclef", "NAME": "imageclef", "SCANS": "data/new",
+              "RUN1": "one", "RUN2": "two", "RUN3": "three", "runs/RUN": "runs/one",
+              "data/medmnist3d/nodulemnist3d.npz": "data/medmnist3d/mine.npz"}  # fmt: skip
+FRAMES = 46  # of a video; the preset `study` takes every third of 45
+
+
+def shown_in_blocks():
+    return [shown for shown in all_commands() if not shown.within]
+
+
+def typed_here(words):
+    """A command at reduced parameters, with this test's files for its placeholders."""
+    words = [STANDS_FOR.get(word, word) for word in reduced(list(words))]
+    return ["run.ipynb" if word == "out.ipynb" and words[0] == "papermill" else word for word in words]
+
+
+def to_run():
+    """Commands of blocks to run here, once each; of those that train, only the one with videos of its own every day."""
+    found = {}
+    for shown in shown_in_blocks():
+        if shown.page not in WALKED and is_run(list(shown.words)):
+            words = typed_here(shown.words)
+            found.setdefault(tuple(sorted(words)), words)  # README and page may give the same options in another order
+    for words in found.values():
+        slow = words[0] == "papermill" and not {"pretrain_dataset", "--help-notebook"} & set(words)
+        yield pytest.param(words, marks=[pytest.mark.slow] * slow, id=" ".join(words)[:90])
+
+
+# --- They can be typed ----------------------------------------------------------------------------
+
+
+def test_every_command_of_every_page_is_what_its_program_takes():
+    faults = [f"{shown}: {what}" for shown in all_commands() if (what := fault(shown.words, within=shown.within))]
+    assert not faults, "\n".join(faults)
+    assert len(all_commands()) > 100
+
+
+def test_parameters_within_a_line_exist():
+    """`-p epochs 5` in a sentence: of the notebooks, or of the one that the page is."""
+    everywhere = set.union(*map(parameters_of, PUBLISHED))
+    seen = 0
+    for path in filter(Path.is_file, PAGES):
+        known = parameters_of(path.stem) if path.suffix == ".py" else everywhere
+        for code in inline_code(page_text(path)):
+            if code.startswith(("-p ", "-r ")) and "NAME" not in code:
+                seen += 1
+                what = parameters_fault(shlex.split(code), known)
+                assert not what or code.split()[1:] == code.split()[1:2], f"{path.name}: {code}: {what}"
+    assert seen > 10
+
+
+def test_the_lines_of_the_makefile_are_what_their_programs_take():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    recipes = [line.split("$(IN_VENV) ")[1] for line in text.splitlines() if "@$(IN_VENV) " in line]
+    typed = []
+    for recipe in recipes:
+        typed.append([])
+        for word in shlex.split(recipe):
+            typed[-1].append(word.rstrip(";"))
+            if word.endswith(";"):
+                typed.append([])
+    typed = [words for words in typed if words and words[0] in PROGRAMS and "$" not in "".join(words)]
+    assert len(typed) > 10
+    for words in typed:
+        assert not fault(words), words
+
+
+@pytest.mark.parametrize("typed", [
+    "viptt dta list", "viptt data chek DIR", "viptt predict SCANS", "viptt predict SCANS --weight", "viptt data get",
+    "papermill notebooks/07_none.py out.ipynb", "papermill notebooks/02_finetune.py",
+    "papermill notebooks/02_finetune.py out.ipynb -p epoch 5", "papermill notebooks/02_finetune.py out.ipynb -p epochs",
+    "papermill notebooks/02_finetune.py out.ipynb -p preset papr", "papermill notebooks/02_finetune.py out.ipynb -x",
+    "make dmo", "make demo PYTHN=python3", "jupyter-book build bok/", "jupyter-book clean book/",
+    "pip install -c constraint.txt .", "pip install .[al]", "pip instal .", "python -m benchmark", "python none.py",
+    "python -m viptt_core tran", "torchrun -m viptt_core train --epoch 0", "accelerate launch", "conda activate vptt",
+    "conda env create -f env.yml", "docker bild .", "pytest tests/test_none.py", "ruff check tests/none.py",
+    "git log -- viptt_core/none.py", "unheard of",
+])  # fmt: skip
+def test_a_wrong_command_is_told(typed):
+    assert fault(shlex.split(typed))
+
+
+def test_within_a_line_a_command_may_be_named_without_its_arguments():
+    for typed in ("viptt data get", "viptt phantom --patients", "torchrun", "make", "pip"):
+        assert not fault(shlex.split(typed), within=True)
+    for typed in ("viptt data gt", "viptt phantom --patient", "viptt predict SCANS --weights", "make al"):
+        assert fault(shlex.split(typed), within=True)
+
+
+def test_commands_are_found_in_every_form_a_page_may_have():
+    text = ("Type `viptt env`, or `-p preset\ndemo`.\n```bash\nOMP_NUM_THREADS=1 pytest -q  # all\nmake a \\\n  B=1\n"
+            "cd x && make c\n```\n1. So:\n   ```console\n   $ make d\n   ```\n```{code-block} sh\nmake e\n```\n"
+            "```\nviptt: no\nmake f\n- make\n```\n```python\nmake = 1\n```\n")  # fmt: skip
+    assert [" ".join(words) for words in block_commands(text)] == [
+        "pytest -q", "make a B=1", "cd x", "make c", "make d", "make e", "make f"]  # fmt: skip
+    assert inline_code(text) == ["viptt env", "-p preset demo"]
+
+
+def test_messages_that_the_page_explains_are_those_of_the_program():
+    page = (ROOT / "book" / "reproduce.md").read_text(encoding="utf-8")
+    table = page.split("| it says |")[1].split("\n\n")[0]
+    said = [code for row in table.splitlines()[2:] for code in inline_code(row.split(" | ")[0])]
+    of_the_system = {"viptt: command not found", "No space left on device", "Killed"}
+    sources = [ROOT / "Makefile", *(ROOT / "viptt_core").rglob("*.py"), *(ROOT / "workflow").glob("*.py")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    assert len(said) > 6 and of_the_system < set(said)
+    assert all(message in text for message in set(said) - of_the_system)
+
+
+# --- Each is run, covered or listed ---------------------------------------------------------------
+
+
+def test_every_command_of_a_block_is_run_covered_or_listed():
+    nowhere = [str(shown) for shown in shown_in_blocks() if entry(list(shown.words))[0] is None]
+    assert not nowhere, "put into a table of tests/commands.py:\n" + "\n".join(nowhere)
+
+
+def test_the_tables_hold_nothing_that_no_page_shows():
+    used = {entry(list(shown.words))[1] for shown in shown_in_blocks()}
+    assert not {*REDUCED, *COVERED_BY, *NOT_RUN} - used
+    assert len({*REDUCED, *COVERED_BY, *NOT_RUN}) == len(REDUCED) + len(COVERED_BY) + len(NOT_RUN)
+    assert all(len(reason) > 5 for reason in NOT_RUN.values())
+
+
+def test_the_tests_that_cover_commands_exist():
+    for test in {*COVERED_BY.values(), *WALKED.values()}:
+        file, name = test.split("::")
+        tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+        assert name in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)], test
+
+
+def test_placeholders_are_those_of_the_pages():
+    shown = {word for shown in shown_in_blocks() for word in shown.words}
+    assert set(STANDS_FOR) <= shown
+
+
+# --- They run -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A reader's folder with every set that a page names, each as small as its splits allow."""
+    root = tmp_path_factory.mktemp("reader")
+    (root / "notebooks").symlink_to(ROOT / "notebooks")
+    rows = write_sound_scans(root / "data/imageclef", 40)
+    for row in rows:
+        name, label = row.split(",")
+        write_scan(root / "data/own" / name, chest(int(name[4:8])))
+        write_scan(root / f"data/mosmed/CT-{int(label) - 1}" / name, chest(int(name[4:8])))
+    (root / "data/own/labels.csv").write_text("FileName,diagnosis,patient\n" + "".join(
+        f"{row},P{number}\n" for number, row in enumerate(rows)))  # fmt: skip
+    for number, (name, group) in enumerate(itertools.product(UCF_CLASSES, range(1, 6))):
+        write_video(root / f"data/ucf50/UCF50/{name}/v_{name}_g{group:02d}_c01.avi", number, FRAMES)
+    for number, (name, clip) in enumerate(itertools.product(("jumping", "rowing"), range(6))):
+        write_video(root / f"data/own_videos/{name}/clip_{clip:03d}_seq{number:02d}.avi", number, FRAMES)
+    for number in range(1, 4):
+        write_noise_scan(root / f"data/imageclef/test/TST_{number:04d}.nii.gz", number)
+        write_noise_scan(root / f"data/new/scan_{number}.nii.gz", number)
+    for name, place in itertools.product(("one", "two", "three"), ("runs/{}/weights", "data/weights/authors-tbt")):
+        write_weights(root / f"{place.format(name)}.safetensors", seed=len(name))
+    parts, rng = {"train": 20, "val": 6, "test": 6}, np.random.default_rng(0)
+    arrays = {f"{part}_images": rng.integers(0, 256, (n, 28, 28, 28), np.uint8) for part, n in parts.items()}
+    arrays |= {f"{part}_labels": (np.arange(n) % 2)[:, None].astype(np.uint8) for part, n in parts.items()}
+    (root / "data/medmnist3d").mkdir()
+    np.savez(root / "data/medmnist3d/mine.npz", **arrays)
+    write_keras_file(root / "FILE.h5", num_classes=5, holes=True)
+    (root / "submission.txt").write_text("".join(f"TST_{i:04d}.nii.gz,{i}\n" for i in (1, 2, 3)))
+    (root / "out.ipynb").write_text((ROOT / "book/notebooks/02_finetune.ipynb").read_text(encoding="utf-8"))
+    return root
+
+
+@pytest.mark.parametrize("words", list(to_run()))
+def test_a_command_runs_at_reduced_parameters(files, words, monkeypatch):
+    monkeypatch.setenv("VIPTT_ROOT", str(files))
+    monkeypatch.chdir(files)
+    code, printed = run(words)
+    assert code == 0, f"{shlex.join(words)}: {printed}"
+    assert printed.strip() or words[0] == "papermill"

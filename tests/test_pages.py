@@ -1,0 +1,274 @@
+"""The pages of the book: all in the table of contents, their pictures and numbers those that the code makes."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from viptt_core import artwork
+from viptt_core.claims import load_claims
+from viptt_core.constants import TB_CLASSES, TB_TRAIN_COUNTS, UCF_CLASSES
+from viptt_core.errors import DataError
+from viptt_core.figures_model import claim_chart, layers, paper_network
+from viptt_core.model import count_parameters
+from viptt_core.presets import load_preset
+from viptt_core.study.committed import read_committed
+from viptt_core.study.ledger import verdict
+from viptt_core.study.model_card import layer_parameters
+from viptt_core.study.report import with_interval
+
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = ROOT / "book"
+PAGES = sorted(BOOK.glob("*.md"))
+REMEDY = "not up to date: python -c 'from viptt_core.artwork import write_artwork; write_artwork()'"
+FIGURE = re.compile(r"\{figure\} (_static/\S+)\n((?::.*\n)+)")
+PICTURES = [name.removeprefix("book/") for name in artwork.PICTURES]
+
+
+@cache
+def text(name):
+    """A page, its lines joined."""
+    return (BOOK / name).read_text(encoding="utf-8").replace("\n", " ")
+
+
+@cache
+def picture(name):
+    return artwork.PICTURES[f"book/{name}"](ROOT)
+
+
+def words(svg):
+    """What is written in a picture: matplotlib draws letters as paths and keeps the text as a comment."""
+    return re.findall(r"<!-- (.*?) -->", svg)
+
+
+def rows(study, table, **wanted):
+    row = read_committed(study, ROOT).row(table, **wanted)
+    assert row is not None, wanted
+    return row
+
+
+def listed_pages(part):
+    for entry in part.get("chapters", []) + part.get("sections", []):
+        yield entry["file"]
+        yield from listed_pages(entry)
+
+
+def test_every_page_is_in_the_table_of_contents_and_every_entry_is_a_page():
+    contents = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
+    listed = [contents["root"], *(name for part in contents["parts"] for name in listed_pages(part))]
+    there = {path.relative_to(BOOK).with_suffix("").as_posix() for path in BOOK.rglob("*.md")}
+    there |= {f"notebooks/{path.stem}" for path in (BOOK / "notebooks").glob("*.ipynb")}
+    assert contents["root"] == "intro" and len(listed) == len(set(listed))
+    assert set(listed) == there
+    assert all(part["caption"] for part in contents["parts"])
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_committed_pictures_say_what_the_code_writes_now(name):
+    committed = words((BOOK / name).read_text(encoding="utf-8"))
+    assert committed == words(picture(name).encode("svg").decode()), REMEDY
+    assert len(committed) > 5
+
+
+@pytest.mark.parametrize("name", artwork.TEXTS)
+def test_committed_tables_are_what_the_code_writes_now(name):
+    assert (ROOT / name).read_text(encoding="utf-8") == artwork.TEXTS[name](ROOT), REMEDY
+
+
+def test_text_alternatives_of_pages_are_those_of_the_pictures():
+    shown = [(page.name, name, options) for page in PAGES
+             for name, options in FIGURE.findall(page.read_text(encoding="utf-8"))]  # fmt: skip
+    # kappa.svg stands in README alone: its page draws it itself
+    assert {name for _, name, _ in shown} == set(PICTURES) - {"_static/kappa.svg"}
+    for page, name, options in shown:
+        assert re.search(r'^:alt: "(.*)"$', options, flags=re.M)[1] == picture(name).alt, (page, name)
+        assert ":class: viptt-chart" in options, (page, name)
+
+
+def test_pictures_of_synthetic_data_say_so():
+    assert "synthetic data" in words(picture("_static/claim.svg").encode("svg").decode())
+    for name in ("attribution", "kappa"):
+        assert picture(f"_static/{name}.svg").alt.endswith("Synthetic data."), name
+
+
+def test_the_claim_picture_shows_the_published_values_and_those_of_the_tables():
+    alt, claims = picture("_static/claim.svg").alt, load_claims()
+    power = read_committed("synthetic", ROOT).table("power")
+    for claim in ("kappa_scratch", "kappa_pretrained"):
+        value = claims[claim].value
+        row = power[(power["n"] == 184) & (power["kappa"] == value) & power["low"].notna()].iloc[0]
+        assert with_interval(value, row["low"], row["high"]) in alt
+    assert f"gap {claims['kappa_gain'].value:+.2f}" in alt
+    for study in ("synthetic", "lidc"):
+        results = read_committed(study, ROOT)
+        for arm in (results.study.primary.arm, "random"):
+            assert with_interval(*rows(study, "arms", arm=arm)[["kappa", "kappa_low", "kappa_high"]]) in alt, arm
+
+
+def test_without_the_tables_there_is_no_claim_picture(tmp_path):
+    with pytest.raises(DataError, match=r"power\.csv.*is missing"):
+        claim_chart(tmp_path)
+
+
+def test_the_first_page_tells_the_verdict_of_the_contrasts():
+    page, compared = text("intro.md"), "cannot be told apart"
+    for study, arm, baseline in (("synthetic", "video-unfrozen-rotation", "image-unfrozen-rotation"),
+                                 ("lidc", "video", "image")):  # fmt: skip
+        row = rows(study, "contrasts", arm=arm, baseline=baseline, measure="kappa")
+        assert with_interval(row["difference"], row["low"], row["high"], signed=True) in page
+        assert compared in verdict(row) and compared in page
+
+
+@pytest.mark.parametrize("preset, classes", [("paper", TB_CLASSES), ("paper", UCF_CLASSES), ("demo", TB_CLASSES)])
+def test_layers_add_up_to_the_network_and_to_the_model_card(preset, classes):
+    preset = load_preset(preset)
+    table = layers(preset, len(classes)).set_index("layer")
+    network = paper_network(len(classes), preset)
+    expected = layer_parameters(preset, len(classes))
+    counts = table["parameters"]
+    assert counts["all"] == count_parameters(network) == counts.drop("all").sum() == sum(expected.values())
+    assert counts[counts.index.str.startswith("backbone")].sum() == expected["backbone"]
+    assert counts[["LSTM, last state", "dense, ReLU", "classes, softmax"]].tolist() == [
+        expected["LSTM"], expected["dense"], expected["classes"]]  # fmt: skip
+    assert table["output"]["input"] == f"{preset.frames}×{preset.size}×{preset.size}"
+    assert table["output"]["mean over the plane"] == f"{preset.frames}×{network.temporal.input_size}"
+
+
+def test_the_model_page_has_the_numbers_of_the_network():
+    page, paper = text("model.md"), load_preset("paper")
+    tb, ucf = (layer_parameters(paper, len(classes)) for classes in (TB_CLASSES, UCF_CLASSES))
+    assert f"network has {ucf['classes']:,} parameters, and all of it {sum(ucf.values()):,}" in page
+    assert f"VGG16 holds {100 * tb['backbone'] / sum(tb.values()):.0f} % of the large network" in page
+    assert f"for 512 and {paper.hidden_size}, {tb['LSTM']:,}" in page
+    assert tb["LSTM"] == 4 * paper.hidden_size * (512 + paper.hidden_size + 1)  # the formula of the page
+    for name in ("parameters", "presets"):
+        assert f":file: ../results/{name}.csv" in page
+
+
+def test_the_table_of_presets_is_that_of_the_presets():
+    table = pd.read_csv(ROOT / "results" / "presets.csv").set_index("setting")
+    assert tuple(table) == artwork.PRESETS
+    for name in table:
+        preset = load_preset(name)
+        stage = preset.finetune
+        assert table[name]["backbone"] == preset.backbone
+        assert table[name]["fine-tuning: optimiser, rate"].endswith(f", {stage.learning_rate:g}")
+        assert table[name]["fine-tuning: batch, epochs at most"] == f"{stage.batch_size}, {stage.epochs}"
+        # Only the authors' arms differ in more than their start.
+        differing = table.index[table[name].astype(str).str.contains("image:")].tolist()
+        assert len(differing) == (3 if name == "paper" else 0), name
+    assert table["paper"]["fine-tuning: what is trained"] == "video: all; image: all but backbone"
+
+
+def test_the_page_on_the_paper_repeats_the_published_numbers():
+    claims, page = load_claims(), text("paper.md")
+    found = re.findall(r"^\| (.+?) \| (.+?) \| ([PC, ]+) \|$", (BOOK / "paper.md").read_text("utf-8"), re.M)
+    told = {what: value for what, value, _ in found}
+    for what, name in (("kappa on validation scans, trained from scratch", "kappa_scratch"),
+                       ("kappa on validation scans, pretrained on videos", "kappa_pretrained"),
+                       ("kappa on the hidden test scans of ImageCLEF 2021, second place", "kappa_test")):  # fmt: skip
+        assert float(told[what]) == claims[name].value
+    assert f"reads {claims['clips'].value:g}" in told["activity videos used for pretraining"]
+    ucf, tb = claims["ucf_p100"].run, claims["tb_final"].run
+    assert f"pretraining took {ucf['hours']} hours" in page
+    assert f"final training on scans {tb['hours']:.2f} hours" in page
+    assert f"after {ucf['epochs']} epochs, the {ucf['best_epoch']}nd kept" in page
+    assert f"after {tb['epochs']} epochs, the {tb['best_epoch']}th kept" in page
+
+
+def test_the_page_on_the_paper_has_the_layers_of_the_network():
+    page, preset = text("paper.md"), load_preset("paper")
+    tb, ucf = (layer_parameters(preset, len(classes)) for classes in (TB_CLASSES, UCF_CLASSES))
+    for layer in ("backbone", "LSTM", "dense"):
+        assert f" {tb[layer]:,} |" in page
+    assert f"{ucf['classes']:,} / {tb['classes']:,}" in page
+
+
+def test_intervals_of_the_published_values_are_those_of_the_table():
+    power = read_committed("synthetic", ROOT).table("power")
+    power = power[(power["question"] == "95 % interval of kappa") & (power["n"] == 184)].set_index("kappa")
+    low, high = power.loc[0.17], power.loc[0.35]
+    ends = f"{low['low']:.2f} to {low['high']:.2f} and {high['low']:.2f} to {high['high']:.2f}"
+    assert f"They are {ends}" in text("paper.md")
+    assert low["high"] > high["low"]  # "overlap"
+    assert f"from {high['low']:.2f} to {high['high']:.2f}" in text("background_ml.md")
+
+
+def test_what_the_page_on_the_paper_says_about_the_gap_is_what_the_table_says():
+    assert "what makes the difference is that all layers are trained" in text("paper.md")
+    table = read_committed("synthetic", ROOT).table("attribution").set_index("factor")
+    parts = table.drop("naive gap")
+    assert parts["points"].idxmax() == "unfrozen" and table.loc["naive gap", "low"] > 0
+    assert parts.loc["unfrozen", "low"] > 0 > parts.loc["start", "low"] and parts.loc["start", "high"] > 0
+
+
+def test_the_table_of_types_is_that_of_the_benchmark():
+    found = re.findall(r"^\| ([\w-]+) \| (\d+) \| (\d+) % \|", (BOOK / "background_ml.md").read_text("utf-8"), re.M)
+    total = sum(TB_TRAIN_COUNTS)
+    assert found == [(name, str(count), f"{100 * count / total:.0f}")
+                     for name, count in zip(TB_CLASSES, TB_TRAIN_COUNTS, strict=True)]  # fmt: skip
+    assert f"and {found[0][2]} % of the answers are right" in text("background_ml.md")
+    assert f"{total} with labels" in text("background_ml.md")
+
+
+def test_the_nodules_example_is_that_of_the_tables():
+    results = read_committed("lidc", ROOT)
+    arms, baselines = results.table("arms"), results.table("baselines").set_index("arm")
+    alone = baselines.loc["diameter_mm alone"]
+    told = f"kappa {alone['kappa']:.2f}; the networks have {arms['kappa'].min():.2f} to {arms['kappa'].max():.2f}"
+    assert told in text("background_radiology.md")
+    assert (arms["kappa_high"] > alone["kappa_low"]).all() and (arms["kappa_low"] < alone["kappa_high"]).all()
+
+
+def test_dots_of_an_arm_scatter_further_than_the_arms_lie_apart():
+    arms = read_committed("synthetic", ROOT).table("arms")
+    arms = arms[arms["experiment"] == "primary"]
+    assert "scatter further than the means of the arms lie apart" in text("background_radiology.md")
+    assert arms["seed_sd"].min() > arms["kappa"].max() - arms["kappa"].min()
+
+
+def test_the_rare_types_named_on_the_limitations_are_hardly_found():
+    assert "Tuberculoma and Miliary are hardly ever found" in text("limitations.md")
+    found = read_committed("synthetic", ROOT).table("per_class")
+    primary = found[found["arm"].isin(("random", "image-unfrozen-rotation", "video-unfrozen-rotation"))]
+    assert (primary.groupby("class")["recall"].max()[["Tuberculoma", "Miliary"]] < 0.05).all()
+
+
+def test_every_term_that_a_page_uses_is_in_the_glossary():
+    glossary = (BOOK / "glossary.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```\{glossary\}\n(.*?)```", glossary, flags=re.S)
+    terms = {line.lower() for block in blocks for line in block.splitlines() if line and not line.startswith(" ")}
+    used = {(page.name, (target or shown).lower()) for page in PAGES
+            for shown, target in re.findall(r"\{term\}`([^`<]+?)(?:\s*<([^>]+)>)?`",
+                                            page.read_text(encoding="utf-8").replace("\n", " "))}  # fmt: skip
+    assert len(used) > 15
+    assert not [entry for entry in used if entry[1] not in terms]
+
+
+def test_every_work_that_a_page_cites_is_in_the_references_once():
+    keys = re.findall(r"^@\w+\{(\w+),", (BOOK / "references.bib").read_text(encoding="utf-8"), flags=re.M)
+    groups = [group for page in PAGES for group in re.findall(r"\{cite\}`([^`]+)`", page.read_text(encoding="utf-8"))]
+    cited = {key.strip() for group in groups for key in group.split(",")}
+    assert len(keys) == len(set(keys)) and cited <= set(keys)
+
+
+def test_the_citation_is_that_of_the_citation_file(tmp_path):
+    (tmp_path / "CITATION.cff").write_text(
+        "title: 'A: b'\nversion: 1.2.0\nlicense: MIT\ndate-released: 2027-02-03\ndoi: 10.1/x\n"
+        "repository-code: https://example.org/r\nauthors: [{family-names: Doe, given-names: Jo}, {name: The Lab}]\n"
+    )  # fmt: skip
+    made = artwork.citation(tmp_path)
+    for field in ("author  = {Doe, Jo and {The Lab}}", "title   = {{A: b}}", "version = {1.2.0}", "year    = {2027}",
+                  "doi     = {10.1/x}", "url     = {https://example.org/r}"):  # fmt: skip
+        assert field in made
+
+
+def test_artwork_is_written_whole_below_a_root(tmp_path, monkeypatch):
+    monkeypatch.setattr(artwork, "PICTURES", {"a/b.svg": lambda root: picture("_static/hu.svg")})
+    monkeypatch.setattr(artwork, "TEXTS", {"c.csv": lambda root: f"{root.name}\n"})
+    assert artwork.write_artwork(tmp_path) == [tmp_path / "a/b.svg", tmp_path / "c.csv"]
+    assert (tmp_path / "a/b.svg").read_text(encoding="utf-8").startswith("<?xml")
+    assert (tmp_path / "c.csv").read_text(encoding="utf-8") == f"{tmp_path.name}\n"

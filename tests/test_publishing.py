@@ -1,0 +1,305 @@
+"""What publishes the artifact: its address, workflows, images, citation and release notes."""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from jupyter_book.config import yaml_to_sphinx
+from sphinx_book_theme.header_buttons.launch import add_launch_buttons
+
+from viptt_core import __version__, address
+from viptt_core.address import disagreements, is_placeholder, places, read_address, write_address
+from viptt_core.cli import build_parser, main
+from viptt_core.errors import DataError, SettingError
+from viptt_core.papermill_io import source_sha256
+from viptt_core.publish import PUBLISHED
+
+ROOT = Path(__file__).resolve().parents[1]
+NEW = "https://github.com/some.one/viptt_net-2"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+SETUP = ROOT / ".github" / "actions" / "setup" / "action.yml"
+
+
+def read(name) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def load(path: Path) -> dict:
+    """A YAML file; the key `on` of a workflow, which YAML takes for a truth value, under its name."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {("on" if key is True else key): value for key, value in content.items()}
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Copies of the files that carry the address; of an executed notebook only what matters here."""
+    for path in places(ROOT):
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    source = (tmp_path / "notebooks" / "02_finetune.py").read_text(encoding="utf-8")
+    cell = re.search(r'# %% tags=\["colab", "remove-cell"\]\n(.*?)\n# %%', source, flags=re.DOTALL)[1]
+    for path in (tmp_path / "book" / "notebooks").glob("*.ipynb"):
+        stamp = source_sha256((tmp_path / "notebooks" / f"{path.stem}.py").read_text(encoding="utf-8"))
+        content = {"cells": [{"source": cell.splitlines(keepends=True)}],
+                   "metadata": {"viptt": {"source": {"sha256": stamp}}}}  # fmt: skip
+        path.write_text(json.dumps(content, indent=1))
+    return tmp_path
+
+
+# --- The address of the repository --------------------------------------------------------------------
+
+
+def test_every_place_has_the_address_of_the_configuration():
+    assert {path.relative_to(ROOT).as_posix(): found for path, found in disagreements().items()} == {}
+
+
+def test_no_other_file_carries_the_address():
+    name = read_address().removeprefix(address.HOST)
+    done = subprocess.run(["git", "grep", "--untracked", "-lF", name], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        pytest.skip("not a Git checkout")
+    known = {path.relative_to(ROOT).as_posix() for path in places()}
+    assert {name for name in done.stdout.split() if not name.startswith("tests/")} <= known
+
+
+def test_one_command_sets_the_address_everywhere_and_keeps_the_stamps(checkout):
+    assert read_address(checkout) == read_address()
+    changed = write_address(NEW + ".git", checkout)
+    assert set(changed) == set(places(checkout))
+    assert read_address(checkout) == NEW and disagreements(checkout) == {} and not is_placeholder(checkout)
+    assert write_address(NEW, checkout) == []
+    for path in (checkout / "book" / "notebooks").glob("*.ipynb"):
+        notebook = json.loads(path.read_text())
+        source = (checkout / "notebooks" / f"{path.stem}.py").read_text()
+        assert notebook["metadata"]["viptt"]["source"]["sha256"] == source_sha256(source)
+        assert f'"{NEW}"' in "".join(notebook["cells"][0]["source"])
+    assert f"https://colab.research.google.com/github/{NEW.removeprefix(address.HOST)}/blob/main/" in (
+        checkout / "README.md").read_text()  # fmt: skip
+
+
+def test_the_stamp_of_a_page_that_did_not_fit_its_source_stays_as_it_was(checkout):
+    path = checkout / "book" / "notebooks" / "02_finetune.ipynb"
+    path.write_text(re.sub(r'"sha256": "\w+"', f'"sha256": "{"0" * 64}"', path.read_text()))
+    write_address(NEW, checkout)
+    assert json.loads(path.read_text())["metadata"]["viptt"]["source"]["sha256"] == "0" * 64
+
+
+def test_a_file_with_another_address_or_none_is_named(checkout):
+    write_address(NEW, checkout)
+    for name, old, new in (("CITATION.cff", "some.one", "else"), ("Dockerfile", "image.source", "image.url")):
+        file = checkout / name
+        file.write_text(file.read_text().replace(old, new))
+    found = {path.name: words for path, words in disagreements(checkout).items()}
+    assert found == {"CITATION.cff": "https://github.com/else/viptt_net-2", "Dockerfile": "none"}
+
+
+@pytest.mark.parametrize("url", ["viptt-net", "http://github.com/a/b", "https://gitlab.com/a/b", "https://github.com/a",
+                                 "https://github.com/a/b/tree/main", "https://github.com/a b/c"])  # fmt: skip
+def test_what_is_no_address_on_github_is_refused_and_changes_nothing(checkout, url):
+    before = {path: path.read_bytes() for path in places(checkout)}
+    with pytest.raises(SettingError, match="https://github.com/OWNER/NAME"):
+        write_address(url, checkout)
+    assert {path: path.read_bytes() for path in places(checkout)} == before
+
+
+def test_a_configuration_without_an_address_is_named_with_the_line_it_lacks(tmp_path):
+    (tmp_path / "_config.yml").write_text("title: x\n")
+    with pytest.raises(DataError, match=r"_config\.yml.*url: https://github\.com/OWNER"):
+        read_address(tmp_path)
+
+
+def test_the_command_prints_the_address_and_check_refuses_a_placeholder(checkout, monkeypatch, capsys):
+    monkeypatch.setattr(address, "CHECKOUT", checkout)
+    write_address("https://github.com/OWNER/viptt-net", checkout)
+    assert main(["address"]) == 0 and capsys.readouterr().out == "https://github.com/OWNER/viptt-net\n"
+    assert main(["address", "--check"]) == 1 and "placeholder" in capsys.readouterr().err
+    assert main(["address", NEW, "--check"]) == 0 and "set in CITATION.cff" in capsys.readouterr().out
+    file = checkout / "CITATION.cff"
+    file.write_text(file.read_text().replace("some.one", "else"))
+    assert main(["address", "--check"]) == 1 and "1 files have another" in capsys.readouterr().err
+
+
+def buttons_of(page, suffix, metadata):
+    """Addresses of the launch buttons that the theme makes for a page of the book, by name."""
+    options = yaml_to_sphinx(yaml.safe_load(read("_config.yml")))[0]["html_theme_options"]
+    owner, repository = read_address().removeprefix(address.HOST).split("/")
+    pages = SimpleNamespace(doc2path=lambda name: f"book/{name}{suffix}", metadata={page: metadata})
+    book = SimpleNamespace(env=pages, config={"html_theme_options": options})
+    context = {"pagename": page, "page_source_suffix": suffix, "sourcename": f"{page}{suffix}", "header_buttons": [],
+               "github_url": "https://github.com", "github_user": owner, "github_repo": repository}  # fmt: skip
+    add_launch_buttons(book, page, "page.html", context, None)
+    return {button["text"]: button["url"] for group in context["header_buttons"] for button in group["buttons"]}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_notebook_page_opens_its_executed_notebook_on_colab_and_binder(name):
+    repository, file = read_address().removeprefix(address.HOST), f"book/notebooks/{name}.ipynb"
+    assert (ROOT / file).is_file()
+    assert buttons_of(f"notebooks/{name}", ".ipynb", {"kernelspec": {}}) == {
+        "Colab": f"https://colab.research.google.com/github/{repository}/blob/main/{file}",
+        "Binder": f"https://mybinder.org/v2/gh/{repository}/main?urlpath=lab/tree/{file}",
+    }
+
+
+def test_other_pages_have_no_such_button():
+    assert buttons_of("intro", ".md", {}) == {}
+
+
+# --- GitHub Actions -----------------------------------------------------------------------------------
+
+
+def jobs():
+    """(workflow, name, job) of every job."""
+    return [(path.stem, name, job) for path in WORKFLOWS for name, job in load(path)["jobs"].items()]
+
+
+def scripts():
+    """Every `run:` of workflows and of the set-up they share."""
+    steps = [step for _, _, job in jobs() for step in job["steps"]] + load(SETUP)["runs"]["steps"]
+    return [step["run"] for step in steps if "run" in step]
+
+
+def test_there_is_a_workflow_for_tests_book_weekly_run_and_release():
+    assert {path.stem for path in WORKFLOWS} == {"test", "book", "weekly", "release"}
+    starts = {path.stem: load(path)["on"] for path in WORKFLOWS}
+    assert starts["weekly"]["schedule"] and starts["release"]["push"] == {"tags": ["v*"]}
+    assert all("pull_request" in starts[name] for name in ("test", "book"))
+
+
+def test_tests_run_on_every_version_of_python_that_the_project_names():
+    named = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if re.search(r"Python :: 3\.\d+$", line)]
+    assert load(ROOT / ".github/workflows/test.yml")["jobs"]["test"]["strategy"]["matrix"]["python"] == named
+    assert load(SETUP)["inputs"]["python"]["default"] in named and len(named) == 3
+
+
+@pytest.mark.parametrize(("workflow", "name", "job"), jobs(), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_job_has_a_time_limit_and_asks_for_no_more_than_it_needs(workflow, name, job):
+    assert 5 <= job["timeout-minutes"] <= 120
+    more = {"publish": {"pages": "write", "id-token": "write"}, "release": {"contents": "write"}}
+    assert job["permissions"] == more.get(name, {"contents": "read"})
+    content = load(ROOT / ".github" / "workflows" / f"{workflow}.yml")
+    assert content["permissions"] == {"contents": "read"} and content["concurrency"]["group"]
+
+
+def test_actions_are_githubs_own_and_pinned_to_a_major_version_or_lie_here():
+    used = [step["uses"] for _, _, job in jobs() for step in job["steps"] if "uses" in step]
+    used += [step["uses"] for step in load(SETUP)["runs"]["steps"] if "uses" in step]
+    for action in used:
+        assert re.fullmatch(r"actions/[\w-]+@v\d+", action) or (ROOT / action / "action.yml").is_file(), action
+
+
+def test_what_the_workflows_call_exists():
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE)) | {".venv/.installed"}
+    subparsers, = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    text = "\n".join(scripts()).replace("\\\n", " ")
+    called = re.findall(r"\bmake (\S+)", text)
+    assert {"test", "book", "demo", "recheck", "notebooks", ".venv/.installed"} == set(called) <= targets
+    commands = re.findall(r"\bviptt ([^\n)|]+)", text)
+    assert {command.split()[0] for command in commands} == {"address", "fresh", "--version"}
+    for command in commands:
+        if not command.startswith("--version"):
+            assert command.split()[0] in subparsers.choices
+            build_parser().parse_args(command.split())
+
+
+def test_machines_without_a_gpu_get_pytorch_for_cpus_before_anything_else():
+    install, rest = (step["run"] for step in load(SETUP)["runs"]["steps"] if "run" in step)
+    image = read("Dockerfile")
+    for text in (install, image[: image.index("-e ")]):
+        assert re.search(r"--no-deps -c constraints\.txt\s+(\\\s+)?--index-url https://download\.pytorch\.org/whl/cpu "
+                         r"torch torchvision", text)  # fmt: skip
+    assert rest == "make .venv/.installed PYTHON=python"
+
+
+def notes_for(tag, changelog, folder):
+    """What the step of the release makes of a changelog."""
+    steps = load(ROOT / ".github/workflows/release.yml")["jobs"]["release"]["steps"]
+    script = next(step["run"] for step in steps if step.get("name") == "Release notes")
+    (folder / "CHANGELOG.md").write_text(changelog)
+    done = subprocess.run(["bash", "-e", "-c", script], cwd=folder, env={"TAG": tag, "PATH": "/usr/bin:/bin"})
+    return (folder / "notes.md").read_text().strip() if done.returncode == 0 else None
+
+
+def test_the_notes_of_a_release_are_its_section_of_the_changelog(tmp_path):
+    changelog = "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2027-01-01\n\n### Added\n- New.\n\n## [0.1.0]\n- Old.\n"
+    assert notes_for("v0.2.0", changelog, tmp_path) == "### Added\n- New."
+    assert notes_for("v0.1.0", changelog, tmp_path) == "- Old."
+    assert notes_for("v0.2", changelog, tmp_path) is None and notes_for("v0x2x0", changelog, tmp_path) is None
+
+
+# --- Images -------------------------------------------------------------------------------------------
+
+
+def test_what_the_dockerfile_copies_exists_and_no_step_runs_as_root_after_the_user_is_made():
+    lines = re.sub(r"\\\n", " ", read("Dockerfile")).splitlines()
+    instructions = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    for name, arguments in instructions:
+        if name == "COPY":
+            *sources, _ = (word for word in arguments.split() if not word.startswith("--"))
+            assert sources and all((ROOT / source).exists() for source in sources)
+            assert "--chown=viptt:viptt" in arguments
+    assert [arguments for name, arguments in instructions if name == "USER"] == ["1000"]
+    assert instructions[0] == ["FROM", "python:3.12-slim"] and instructions[-1][0] == "CMD"
+    assert json.loads(instructions[-1][1])[:2] == ["jupyter", "lab"]
+
+
+def test_the_image_leaves_out_what_git_does_and_keeps_the_note_on_data():
+    ignored = set(read(".dockerignore").split("\n"))
+    assert {".git", ".venv", "runs", "data/*", "!data/README.md", "**/*.nii.gz", "**/*.safetensors"} <= ignored
+    assert not ignored & {"viptt_core", "notebooks", "book", "results", "benchmarks", "constraints.txt", "README.md"}
+
+
+def test_conda_and_binder_differ_only_in_the_extra_and_in_where_they_lie():
+    conda, binder = (yaml.safe_load(read(name)) for name in ("environment.yml", "binder/environment.yml"))
+    assert conda["dependencies"].pop() == {"pip": ["-e .[book]"]}
+    assert binder["dependencies"].pop() == {"pip": ["-e .."]}
+    assert conda == binder
+    (torch,) = (line for line in PROJECT["dependencies"] if re.match(r"torch\b", line))
+    assert torch.replace("torch", "pytorch-cpu ", 1) in conda["dependencies"]
+
+
+# --- Versions, citation -------------------------------------------------------------------------------
+
+
+def test_the_version_is_the_same_everywhere():
+    assert PROJECT["version"] == __version__ == yaml.safe_load(read("CITATION.cff"))["version"]
+
+
+def test_the_changelog_has_a_section_for_what_comes_and_its_newest_version_is_the_projects():
+    heads = re.findall(r"^## \[(.+?)\](.*)$", read("CHANGELOG.md"), flags=re.MULTILINE)
+    assert heads[0] == ("Unreleased", "")
+    released = heads[1:]
+    assert all(re.fullmatch(r" - \d{4}-\d\d-\d\d", rest) for _, rest in released)
+    if released:
+        assert released[0][0] == __version__
+
+
+def test_zenodo_and_citation_name_the_same_work_and_the_paper():
+    deposit, citation = json.loads(read(".zenodo.json")), yaml.safe_load(read("CITATION.cff"))
+    assert deposit["title"] == citation["title"] and deposit["upload_type"] == citation["type"] == "software"
+    assert deposit["license"] == citation["license"] == PROJECT["license"]
+    assert deposit["keywords"] == citation["keywords"] == PROJECT["keywords"]
+    assert [c["name"] for c in deposit["creators"]] == [a["name"] for a in citation["authors"]]
+    assert [c["name"] for c in deposit["creators"]] == [a["name"] for a in PROJECT["authors"]]
+    related = {entry["relation"]: entry["identifier"] for entry in deposit["related_identifiers"]}
+    (paper,) = (identifier["value"] for identifier in citation["references"][0]["identifiers"])
+    assert related == {"isDerivedFrom": paper, "isSupplementTo": citation["repository-code"]}
+
+
+def test_the_contributors_page_names_files_that_exist():
+    text = read("CONTRIBUTING.md")
+    for name in re.findall(r"`([\w./-]+\.(?:py|toml|yml|json|md|cff|txt))`", text):
+        assert any((ROOT / folder / name).exists() for folder in ("", "viptt_core", ".github/workflows")), name
+    for variable, module in (("ADAPTERS", "datasets/__init__"), ("LISTERS", "datasets/__init__"), ("READS", "publish"),
+                             ("BACKBONES", "backbones"), ("PUBLISHED", "publish"), ("ARM_COLOURS", "figures"),
+                             ("TRAINING_CODE", "experiment")):  # fmt: skip
+        assert variable in text and re.search(rf"^{variable}\b.*=", read(f"viptt_core/{module}.py"), re.MULTILINE)

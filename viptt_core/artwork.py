@@ -1,0 +1,146 @@
+"""The pictures and tables of the book's pages that are no notebooks, made from committed files alone.
+
+Notebooks draw their own. Here, each file has the function that makes it, so that nothing is copied by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from viptt_core import disk
+from viptt_core.constants import TB_CLASSES
+from viptt_core.env import artifact_root
+from viptt_core.figures import Picture, kappa_by_arm
+from viptt_core.figures_background import hu_scale, interval_chart, parts_drawing
+from viptt_core.figures_model import claim_chart, layers, model_diagram
+from viptt_core.figures_study import attribution_chart
+from viptt_core.presets import Preset, Stage, load_preset
+from viptt_core.study.committed import read_table
+from viptt_core.study.outcomes import read_outcomes
+from viptt_core.study.plan import load_study
+from viptt_core.study.report import StudyResults
+
+PRESETS = ("paper", "corrected", "frozen", "demo", "study")
+SIZES = {"paper": "VGG16", "demo": "small"}  # presets whose layers are counted
+
+
+def attribution(root: Path) -> Picture:
+    """What the gap between the paper's two unequal arms is made of, on synthetic scans."""
+    folder = root / "results" / "synthetic"
+    # The table as committed: computing it again from the predictions takes minutes, and `viptt recheck` does.
+    outcomes = {"attribution": read_outcomes(folder / "attribution.npz")}
+    tables = {"attribution": read_table(folder / "attribution.csv")}
+    return attribution_chart(StudyResults(load_study("synthetic"), outcomes, tables))
+
+
+def kappa(root: Path) -> Picture:
+    """Test kappas of the published page on fine-tuning, which runs on synthetic scans."""
+    return kappa_by_arm(read_table(root / "results" / "02_finetune.csv"), synthetic=True)
+
+
+def parameters() -> str:
+    """Layers of the paper's network and of the small one side by side, as CSV."""
+    tables = {title: layers(load_preset(name), len(TB_CLASSES)).set_index("layer") for name, title in SIZES.items()}
+    rows = list(dict.fromkeys(layer for table in tables.values() for layer in table.index))
+    order = list(max(tables.values(), key=len).index)  # blocks that one of them lacks stay empty
+    table = pd.DataFrame({"layer": sorted(rows, key=order.index)})
+    for title, found in tables.items():
+        shown = found.reindex(table["layer"])
+        table[f"{title}: output"] = shown["output"].fillna("").to_numpy()
+        table[f"{title}: parameters"] = [f"{count:,.0f}" if count > 0 else "" for count in shown["parameters"]]
+    return table.to_csv(index=False)
+
+
+def settings() -> str:
+    """What the presets set, one column a preset, as CSV."""
+    rows = {
+        "input T×H×W": lambda p: f"{p.frames}×{p.size}×{p.size}",
+        "every n-th frame of a video": lambda p: f"{p.stride}",
+        "a frame is made square by": lambda p: {"stretch": "stretching", "crop": "cropping"}[p.fit],
+        "scans are turned": lambda p: {"file": "never", "canonical": "by their header"}[p.orientation],
+        "backbone": lambda p: p.backbone,
+        "start of the stem": lambda p: {"glorot": "random", "imagenet": "as VGG16 expects"}[p.stem],
+        "temporal part, dense layer": lambda p: f"{p.temporal.upper()} {p.hidden_size}, {p.feature_size}",
+        "parts": lambda p: {"authors": "by clip; by scan, no test part", "own": "three, by group"}[p.splits],
+        "pretraining: optimiser, rate": lambda p: _optimiser(p.pretrain),
+        "pretraining: batch, epochs at most": lambda p: f"{p.pretrain.batch_size}, {p.pretrain.epochs}",
+        "pretraining: what is trained": lambda p: _trained(p.pretrain),
+        "fine-tuning: optimiser, rate": lambda p: _optimiser(p.finetune),
+        "fine-tuning: batch, epochs at most": lambda p: f"{p.finetune.batch_size}, {p.finetune.epochs}",
+        "fine-tuning: what is trained": lambda p: _both(p, _trained),
+        "fine-tuning: classes weighted": lambda p: _both(p, lambda stage: _yes(stage.class_weights)),
+        "fine-tuning: scans rotated": lambda p: _both(p, lambda stage: _yes(stage.rotate)),
+        "pixels: videos, scans": lambda p: f"{p.pretrain.pixel_range}, {p.finetune.pixel_range}",
+        "batches of scans": lambda p: {"batches": "always the same", "samples": "new each epoch"}[p.finetune.shuffle],
+    }  # fmt: skip
+    presets = [load_preset(name) for name in PRESETS]
+    table = pd.DataFrame([[name, *map(tell, presets)] for name, tell in rows.items()], columns=["setting", *PRESETS])
+    return table.to_csv(index=False)
+
+
+def _optimiser(stage: Stage) -> str:
+    return f"{ {'sgd': 'SGD', 'adamw': 'AdamW'}[stage.optimiser] }, {stage.learning_rate:g}"
+
+
+def _trained(stage: Stage) -> str:
+    frozen = [name for name, fixed in (("stem", stage.freeze_stem), ("backbone", stage.freeze_backbone)) if fixed]
+    return f"all but {' and '.join(frozen)}" if frozen else "all"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _both(preset: Preset, tell: Callable[[Stage], str]) -> str:
+    """One answer for all arms, or two where the arm from videos differs from the other."""
+    video, image = tell(preset.stage("video")), tell(preset.stage("image"))
+    return video if video == image else f"video: {video}; image: {image}"
+
+
+def citation(root: Path) -> str:
+    """CITATION.cff as BibTeX."""
+    cff = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    authors = [f"{person['family-names']}, {person['given-names']}" if "family-names" in person
+               else f"{{{person['name']}}}" for person in cff["authors"]]  # fmt: skip
+    fields = {"author": " and ".join(authors), "title": f"{{{cff['title']}}}", "version": cff["version"],
+              "year": str(cff.get("date-released", ""))[:4], "doi": cff.get("doi", ""),
+              "url": cff.get("url") or cff.get("repository-code", ""), "license": cff.get("license", "")}  # fmt: skip
+    lines = [f"  {name:<7} = {{{value}}}," for name, value in fields.items() if value]
+    return "\n".join(["@software{viptt_net_artifact,", *lines, "}", ""])
+
+
+# Paths from the artifact's root.
+PICTURES: dict[str, Callable[[Path], Picture]] = {
+    "book/_static/claim.svg": claim_chart,
+    "book/_static/model.svg": lambda root: model_diagram(),
+    "book/_static/hu.svg": lambda root: hu_scale(),
+    "book/_static/parts.svg": lambda root: parts_drawing(),
+    "book/_static/intervals.svg": lambda root: interval_chart(),
+    "book/_static/attribution.svg": attribution,
+    "book/_static/kappa.svg": kappa,
+}
+TEXTS: dict[str, Callable[[Path], str]] = {
+    "results/parameters.csv": lambda root: parameters(),
+    "results/presets.csv": lambda root: settings(),
+    "book/_static/citation.bib": citation,
+}
+
+
+def write_artwork(root: Path | None = None) -> list[Path]:
+    """Write all pictures and tables below `root`, the repository by default; returns their paths.
+
+    Raises:
+        DataError: a committed file is missing or damaged.
+        StorageError: one cannot be written.
+    """
+    root = root or artifact_root()
+    made = {name: draw(root).encode("svg") for name, draw in PICTURES.items()}
+    made |= {name: write(root) for name, write in TEXTS.items()}
+    for name, content in made.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        disk.write_file(root / name, content)
+    return [root / name for name in made]

@@ -1,0 +1,43 @@
+"""Phantoms in the viewer, with the finding outlined: the generator knows where it is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from viptt_core import ct
+from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE, TB_CLASSES
+from viptt_core.figures_data import PATIENTS
+from viptt_core.synthetic.phantom import make_phantom
+from viptt_core.viewer import Viewer, caption_together
+from viptt_core.viewer_pictures import Overlay, Shown
+
+SMALL_GRID = (30, 128)  # slices, pixels: of five that share a page
+
+
+def view_phantom(name: str = "Fibro-cavernous", *, depth: int = PAPER_FRAMES, size: int = PAPER_SIZE,
+                 width: int = 560) -> Viewer:  # fmt: skip
+    """One phantom on the paper's grid and in its window.
+
+    Args:
+        name: One of TB_CLASSES.
+        depth, size: Of the grid: slices, pixels.
+        width: Largest width on the page, in CSS pixels.
+    """
+    return Viewer([_phantom(name, depth, size)], hu_window=HU_WINDOW, sides=True, width=width)
+
+
+def compare_phantoms(*, depth: int = SMALL_GRID[0], size: int = SMALL_GRID[1], width: int = 720,
+                     most_bytes: int = 450_000) -> Viewer:  # fmt: skip
+    """A typical phantom of each of the five types side by side; arguments as for `view_phantom` and `Viewer`."""
+    shown = [_phantom(name, depth, size) for name in TB_CLASSES]
+    return Viewer(shown, caption=caption_together(shown), together=True, hu_window=HU_WINDOW, sides=True, width=width,
+                  most_bytes=most_bytes)  # fmt: skip
+
+
+def _phantom(name: str, depth: int, size: int) -> Shown:
+    phantom = make_phantom((0, PATIENTS[name]), TB_CLASSES.index(name), size=2 * size)
+    volume = ct.prepare_volume(phantom.hu, depth=depth, size=size, hu_window=HU_WINDOW)
+    finding = ct.resample_volume(phantom.finding, depth=depth, size=size) > 0
+    step_mm = phantom.spacing[2] * (phantom.hu.shape[2] - 1) / (depth - 1)
+    return Shown(np.rint(255 * volume).astype(np.uint8), f"{name}, a simulated chest, synthetic", "", name,
+                 (Overlay("finding, outlined", finding),), step_mm, synthetic=True)  # fmt: skip
