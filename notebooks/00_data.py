@@ -178,18 +178,18 @@ compare_phantoms()
 
 # %% [markdown]
 # One scan on the paper's grid, 70 slices of 224 x 224, in the paper's window. Choose the one for soft tissue, or drag
-# level and width. The picture has 256 grey levels for the paper's 1400 HU, as the network's input has: a narrow window
-# spreads few of them, and what lay outside -1000 to 400 HU is gone. Its compression for this page adds faint blocks,
+# level and width. The picture has 256 grey levels for the paper's 1400 HU, as the clips have: a narrow window spreads
+# few of them, and what lay outside -1000 to 400 HU is gone. Its compression for this page adds faint blocks,
 # which a narrow window shows, too.
 
 # %%
 view_phantom()
 
 # %% [markdown]
-# The scans of this run, as the network gets them:
+# The scans of this run, as the network gets them, one of each class:
 
 # %%
-browse_clips(scans)
+compare_clips(scans)
 
 # %% [markdown]
 # And the videos, in the same viewer, played at their own rate:

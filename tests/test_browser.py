@@ -72,6 +72,10 @@ def on_disk(book):
     return book.folder.as_uri() + "/"
 
 
+def listed(found):
+    return "\n".join(f"{name}: {line}" for name, lines in found.items() for line in lines)
+
+
 def test_the_book_builds_without_a_warning(book):
     assert not book.failed, book.log
     assert set(book.pages) >= set(KINDS) and (book.folder / "index.html").is_file()
@@ -85,7 +89,7 @@ def test_pages_report_no_error_ask_no_other_host_and_fit_the_window(browser, boo
             told = [line for width in WIDTHS for line in too_wide(tab, width)] + tab.take_faults()
             if told:
                 found[name] = told
-    assert found == {}
+    assert not found, listed(found)
 
 
 @pytest.mark.parametrize("scheme, width, every", [
@@ -101,7 +105,7 @@ def test_pages_have_no_serious_barrier(browser, book, on_disk, axe, scheme, widt
             assert tab.page.evaluate("document.documentElement.dataset.theme") == scheme
             if told := violations(tab, axe):
                 found[name] = told
-    assert found == {}
+    assert not found, listed(found)
 
 
 def test_the_theme_button_darkens_the_page_and_inverts_charts_alone(browser, book, on_disk):

@@ -128,6 +128,8 @@ def code_version(modules: Sequence[str]) -> str:
         table = Path(spec.origin).with_suffix(".toml")  # a module's own data, such as the presets
         if table.is_file():
             trees.append(json.dumps(tomllib.loads(table.read_text(encoding="utf-8")), sort_keys=True))
+        for path in (Path(spec.origin).with_suffix(ending) for ending in (".js", ".css")):  # of the viewer
+            trees += [path.read_text(encoding="utf-8")] * path.is_file()
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
 
 

@@ -54,8 +54,8 @@ def build_widget(viewer: Viewer):
         for image, clip in zip(images, shown, strict=True):
             k = round(share * (len(clip.frames) - 1))
             pixels = draw(clip, k, level.value, width.value, viewer.grey_range, laid, side)
+            # No tooltip: JupyterLab 4 draws no Image that has one.
             image.value = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
-            image.tooltip = f"{clip.caption}, {viewer.unit} {k + 1}"
 
     def set_window(bounds: tuple[float, float]) -> None:
         level.value, width.value = (bounds[0] + bounds[1]) / 2, bounds[1] - bounds[0]
