@@ -44,7 +44,7 @@ prepare(keep_on_drive=False)  # True, on Colab: what is decoded and trained here
 from viptt_core.datasets import load_for
 from viptt_core.experiment import plan_experiment
 from viptt_core.figures import class_balance, show_clips
-from viptt_core.figures_data import (
+from viptt_core.figures.data import (
     group_structure,
     hu_windows,
     leakage_chart,
@@ -52,11 +52,11 @@ from viptt_core.figures_data import (
     sampling_of_scan,
     sampling_of_video,
 )
+from viptt_core.figures.phantoms import compare_phantoms, view_phantom
 from viptt_core.leakage import measure_leakage
 from viptt_core.papermill_io import check_parameters
 from viptt_core.splits import make_split
-from viptt_core.viewer import browse_clips
-from viptt_core.viewer_phantoms import compare_phantoms, view_phantom
+from viptt_core.viewer import browse_clips, compare_clips
 
 # %% tags=["parameters"]
 dataset: str = "phantom"  # scans: "phantom" (synthetic), "imageclef", "mosmed", "medmnist3d" or "folder" (your own)

@@ -42,7 +42,7 @@ from viptt_core.cloud import prepare
 prepare(keep_on_drive=False)  # True, on Colab: what is decoded and trained here is kept on your Google Drive
 
 # %%
-from viptt_core.figures_study import (
+from viptt_core.figures.study import (
     attribution_chart,
     efficiency_chart,
     factorial_chart,

@@ -41,7 +41,7 @@ from viptt_core.cloud import prepare
 prepare(keep_on_drive=False)  # True, on Colab: what is decoded and trained here is kept on your Google Drive
 
 # %%
-from viptt_core.figures_per_class import (
+from viptt_core.figures.per_class import (
     browse_examples,
     calibration_chart,
     class_chart,
@@ -50,7 +50,7 @@ from viptt_core.figures_per_class import (
     evidence_strip,
     pointing_chart,
 )
-from viptt_core.figures_study import forest_chart
+from viptt_core.figures.study import forest_chart
 from viptt_core.papermill_io import check_parameters
 from viptt_core.study.report import open_results, verdict
 from viptt_core.study.report_tables import contrasts_table, per_class_table, pointing_table

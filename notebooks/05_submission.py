@@ -46,7 +46,7 @@ prepare(keep_on_drive=False)  # True, on Colab: what is decoded and trained here
 # %%
 from viptt_core.entry import entry_models, entry_scans, plan_entry, predict_entry, write_entry
 from viptt_core.entry_tables import agreement_table, differences_table, models_table, scans_table, scores
-from viptt_core.figures_entry import counts_chart, published_chart, rule_chart, scores_chart
+from viptt_core.figures.entry import counts_chart, published_chart, rule_chart, scores_chart
 from viptt_core.papermill_io import check_parameters
 from viptt_core.submission import validate_submission
 

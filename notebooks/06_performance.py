@@ -40,9 +40,9 @@ from viptt_core.cloud import prepare
 prepare(keep_on_drive=False)  # True, on Colab: what is decoded and trained here is kept on your Google Drive
 
 # %%
+from viptt_core.figures.performance import profile_chart, ratio_chart, scaling_chart
 from viptt_core.papermill_io import check_parameters
 from viptt_core.performance import load_results, profile_table, results_table
-from viptt_core.performance_charts import profile_chart, ratio_chart, scaling_chart
 
 # %% tags=["parameters"]
 profile: str = "quick"  # "quick" (16 frames a clip) or "full" (70 frames, the paper's)

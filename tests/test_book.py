@@ -1,4 +1,4 @@
-"""What the built book adds to its pages: formulas, the line below a figure, the stamp of a page, the status, the reference."""
+"""What the built book adds to its pages: formulas, a line below figures, the stamp, the status, the reference."""
 
 import ast
 import base64
@@ -11,16 +11,17 @@ import pandas as pd
 import pytest
 
 from viptt_core.book import stamp
-from viptt_core.book.mathml import to_mathml
+from viptt_core.book.offline import to_mathml
+from viptt_core.book.publish import PUBLISHED, Freshness, recorded_runs
 from viptt_core.book.sources import FIGURE, _complete
 from viptt_core.book.status import outcome, status_table
 from viptt_core.errors import DataError
 from viptt_core.figures import Picture, styled
-from viptt_core.publish import PUBLISHED, Freshness, recorded_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 PROVENANCE = {
-    "commit": "0123456789abcdef+", "date": "2026-11-03T10:00:00+00:00", "python": "3.12.1", "packages": {"torch": "2.15"},
+    "commit": "0123456789abcdef+", "date": "2026-11-03T10:00:00+00:00", "python": "3.12.1",
+    "packages": {"torch": "2.15"},
     "system": "Linux x86_64", "processor": "Some <CPU>, 2 cores", "threads": 2, "gpu": None, "seconds": 200,
 }  # fmt: skip
 
@@ -72,7 +73,8 @@ def test_a_figure_of_committed_files_brings_them_into_the_book(tmp_path, checkou
 
 def test_numbers_that_stand_in_no_file_come_with_the_figure(tmp_path):
     picture = a_chart(table=pd.DataFrame({"arm": ["video"], "kappa": [0.5]}))
-    name, data = re.search(r'download="([^"]+)" href="data:text/csv;base64,([^"]+)"', completed(picture, tmp_path)).groups()
+    link = r'download="([^"]+)" href="data:text/csv;base64,([^"]+)"'
+    name, data = re.search(link, completed(picture, tmp_path)).groups()
     assert name == "a_chart.csv" and base64.b64decode(data).decode() == "arm,kappa\nvideo,0.5\n"
 
 
@@ -139,10 +141,10 @@ def test_the_runs_that_a_page_shows_are_found(tmp_path):
 
 
 def test_the_reference_has_every_module_once():
-    listed = [name for page in (ROOT / "book" / "api").glob("*.md")
-              for name in re.findall(r"^\.\. automodule:: viptt_core\.(\S+)$", page.read_text("utf-8"), flags=re.M)]  # fmt: skip
-    modules = {path.relative_to(ROOT / "viptt_core").with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
-               for path in (ROOT / "viptt_core").rglob("*.py")}  # fmt: skip
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "book" / "api").glob("*.md")]
+    listed = [name for page in pages for name in re.findall(r"^\.\. automodule:: viptt_core\.(\S+)$", page, flags=re.M)]
+    files = [path.relative_to(ROOT / "viptt_core").with_suffix("") for path in (ROOT / "viptt_core").rglob("*.py")]
+    modules = {".".join(path.parts).removesuffix(".__init__") for path in files}
     empty = {"__init__", "__main__", "sources", "study", "synthetic"}  # nothing but a docstring
-    commands = {name for name in modules if name.startswith("cli")}  # their reference is `viptt --help`
+    commands = {name for name in modules if name.split(".")[0] == "cli"}  # they have a page of their own
     assert sorted(listed) == sorted(modules - empty - commands)

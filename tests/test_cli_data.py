@@ -132,7 +132,7 @@ def test_get_names_archives_that_can_go(tmp_path, check, no_network, monkeypatch
 
 def test_get_with_a_faulty_set_exits_with_one(check, no_network, monkeypatch, capsys):
     check.spoils = True
-    monkeypatch.setattr("viptt_core.cli_data._use_lines", lambda *_: ["papermill"])
+    monkeypatch.setattr("viptt_core.cli.data._use_lines", lambda *_: ["papermill"])
     assert main(["data", "get", "medmnist3d", "--preset", "demo"]) == 1
     out, err = capsys.readouterr()
     assert "the report" in out and "Next" not in out and "Mend this first" in err

@@ -75,7 +75,7 @@ def test_a_copy_holds_what_git_would_commit_and_this_environment(tmp_path):
     if not (ROOT / ".git").exists():
         pytest.skip("no Git here")
     copy = costs.clean_copy(tmp_path / "copy")
-    assert (copy / "viptt_core" / "cli.py").read_bytes() == (ROOT / "viptt_core" / "cli.py").read_bytes()
+    assert (copy / "viptt_core" / "ct.py").read_bytes() == (ROOT / "viptt_core" / "ct.py").read_bytes()
     assert (copy / ".venv").resolve() == Path(sys.prefix).resolve() and not (copy / "_build").exists()
     before = costs.disk_bytes(copy)
     (copy / "runs").mkdir()

@@ -30,8 +30,8 @@ from files import write_noise_scan, write_weights
 from keras_reference import write_keras_file
 from planted import chest, write_scan, write_sound_scans, write_video
 
+from viptt_core.book.publish import PUBLISHED
 from viptt_core.constants import UCF_CLASSES
-from viptt_core.publish import PUBLISHED
 
 # A page whose commands its own test runs from the first to the last, each on what the one before left.
 WALKED = {"book/own_data.md": "test_own_data_page.py::test_the_page_works_from_its_first_command_to_its_last"}

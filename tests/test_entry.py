@@ -13,7 +13,7 @@ import pytest
 from files import write_noise_scan, write_weights
 
 from viptt_core import entry as entry_module
-from viptt_core import figures_entry, predict
+from viptt_core import predict
 from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES
 from viptt_core.datasets import phantom
@@ -35,6 +35,7 @@ from viptt_core.entry_tables import (
     scores,
 )
 from viptt_core.errors import DataError, SettingError
+from viptt_core.figures import entry as figures_entry
 from viptt_core.metrics import cohen_kappa
 from viptt_core.predict import predict_scans
 from viptt_core.results import Summary

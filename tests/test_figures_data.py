@@ -9,10 +9,11 @@ import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from scipy import ndimage
 
-from viptt_core import ct, figures_data
+from viptt_core import ct
 from viptt_core.constants import TB_CLASSES
 from viptt_core.errors import DataError
-from viptt_core.figures_data import group_structure, hu_windows, phantom_types, sampling_of_scan, sampling_of_video
+from viptt_core.figures import data as figures_data
+from viptt_core.figures.data import group_structure, hu_windows, phantom_types, sampling_of_scan, sampling_of_video
 from viptt_core.leakage import measure_leakage
 from viptt_core.splits import make_split
 from viptt_core.synthetic.phantom import make_phantom

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from viptt_core.publish import PUBLISHED, check_freshness, imported_modules, read_summary, scrub
+from viptt_core.book.publish import PUBLISHED, check_freshness, imported_modules, read_summary, scrub
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"preset": "study", "n_scans": 40, "n_videos": 50, "epochs": 1, "device": "cpu"}

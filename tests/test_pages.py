@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from viptt_core import artwork
+from viptt_core.book import artwork
 from viptt_core.claims import load_claims
 from viptt_core.constants import TB_CLASSES, TB_TRAIN_COUNTS, UCF_CLASSES
 from viptt_core.errors import DataError
-from viptt_core.figures_model import claim_chart, layers, paper_network
+from viptt_core.figures.model import claim_chart, layers, paper_network
 from viptt_core.model import count_parameters
 from viptt_core.presets import load_preset
 from viptt_core.study.committed import read_committed
@@ -23,7 +23,7 @@ from viptt_core.study.report import with_interval
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
 PAGES = sorted(BOOK.glob("*.md"))
-REMEDY = "not up to date: python -c 'from viptt_core.artwork import write_artwork; write_artwork()'"
+REMEDY = "not up to date: python -c 'from viptt_core.book.artwork import write_artwork; write_artwork()'"
 FIGURE = re.compile(r"\{figure\} (_static/\S+)\n((?::.*\n)+)")
 PICTURES = [name.removeprefix("book/") for name in artwork.PICTURES]
 

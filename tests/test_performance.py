@@ -15,11 +15,11 @@ if str(ROOT) not in sys.path:  # `benchmarks` is not installed: it belongs to th
     sys.path.insert(0, str(ROOT))
 
 from benchmarks import MEASURED, NO_TARGET, NOT_MEASURED, Record, at_least, at_most, profiling, summarise  # noqa: E402
-from viptt_core import publish  # noqa: E402
+from viptt_core.book import publish  # noqa: E402
 from viptt_core.errors import DataError  # noqa: E402
 from viptt_core.figures import Picture  # noqa: E402
+from viptt_core.figures.performance import PARTS, profile_chart, ratio_chart, scaling_chart  # noqa: E402
 from viptt_core.performance import load_results, profile_table, results_table  # noqa: E402
-from viptt_core.performance_charts import PARTS, profile_chart, ratio_chart, scaling_chart  # noqa: E402
 
 MACHINE = {"cpu": "Some CPU", "cores": 2, "threads": 2, "flags": ["avx2"], "system": "Linux x86_64", "python": "3.12.1",
            "torch": "2.15.0", "gpu": None}  # fmt: skip

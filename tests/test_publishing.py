@@ -14,12 +14,13 @@ import yaml
 from jupyter_book.config import yaml_to_sphinx
 from sphinx_book_theme.header_buttons.launch import add_launch_buttons
 
-from viptt_core import __version__, address
-from viptt_core.address import disagreements, is_placeholder, places, read_address, write_address
+from viptt_core import __version__
+from viptt_core.book import address
+from viptt_core.book.address import disagreements, is_placeholder, places, read_address, write_address
+from viptt_core.book.publish import PUBLISHED
 from viptt_core.cli import build_parser, main
 from viptt_core.errors import DataError, SettingError
 from viptt_core.papermill_io import source_sha256
-from viptt_core.publish import PUBLISHED
 
 ROOT = Path(__file__).resolve().parents[1]
 NEW = "https://github.com/some.one/viptt_net-2"
@@ -299,7 +300,7 @@ def test_the_contributors_page_names_files_that_exist():
     text = read("CONTRIBUTING.md")
     for name in re.findall(r"`([\w./-]+\.(?:py|toml|yml|json|md|cff|txt))`", text):
         assert any((ROOT / folder / name).exists() for folder in ("", "viptt_core", ".github/workflows")), name
-    for variable, module in (("ADAPTERS", "datasets/__init__"), ("LISTERS", "datasets/__init__"), ("READS", "publish"),
-                             ("BACKBONES", "backbones"), ("PUBLISHED", "publish"), ("ARM_COLOURS", "figures"),
+    for variable, module in (("ADAPTERS", "datasets/__init__"), ("LISTERS", "datasets/__init__"), ("READS", "book/publish"),
+                             ("BACKBONES", "backbones"), ("PUBLISHED", "book/publish"), ("ARM_COLOURS", "figures/__init__"),
                              ("TRAINING_CODE", "experiment")):  # fmt: skip
         assert variable in text and re.search(rf"^{variable}\b.*=", read(f"viptt_core/{module}.py"), re.MULTILINE)

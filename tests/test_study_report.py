@@ -278,6 +278,6 @@ def test_chance_is_the_finding_of_others_of_the_same_class():
 
 
 def test_neither_tables_nor_figures_need_torch():
-    code = ("import sys, viptt_core.study.report_tables, viptt_core.figures_per_class, viptt_core.pointing; "
+    code = ("import sys, viptt_core.study.report_tables, viptt_core.figures.per_class, viptt_core.pointing; "
             "sys.exit('torch' in sys.modules)")  # fmt: skip
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -128,8 +128,9 @@ def code_version(modules: Sequence[str]) -> str:
         table = Path(spec.origin).with_suffix(".toml")  # a module's own data, such as the presets
         if table.is_file():
             trees.append(json.dumps(tomllib.loads(table.read_text(encoding="utf-8")), sort_keys=True))
-        for path in (Path(spec.origin).with_suffix(ending) for ending in (".js", ".css")):  # of the viewer
-            trees += [path.read_text(encoding="utf-8")] * path.is_file()
+        if Path(spec.origin).name == "__init__.py":  # and what a package brings for pages
+            trees += [path.read_text(encoding="utf-8") for ending in ("js", "css")
+                      for path in sorted(Path(spec.origin).parent.glob(f"*.{ending}"))]  # fmt: skip
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
 
 

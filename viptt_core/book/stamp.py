@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from datetime import datetime
 
+from viptt_core.book.publish import PUBLISHED, Freshness, check_freshness, read_notebook
 from viptt_core.env import artifact_root
-from viptt_core.publish import PUBLISHED, Freshness, check_freshness, read_notebook
 
 FOLDER = "notebooks/"
 PLACEHOLDER = "/OWNER/"  # in the address of a repository that has none yet

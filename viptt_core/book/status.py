@@ -5,9 +5,9 @@ from __future__ import annotations
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
+from viptt_core.book.publish import PUBLISHED, check_freshness, read_notebook
 from viptt_core.book.stamp import FOLDER, date, describe, duration, read_record
 from viptt_core.env import artifact_root
-from viptt_core.publish import PUBLISHED, check_freshness, read_notebook
 
 
 def add_to(app) -> None:

@@ -6,15 +6,17 @@ import numpy as np
 
 from viptt_core import ct
 from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE, TB_CLASSES
-from viptt_core.figures_data import PATIENTS
+from viptt_core.figure_html import named
+from viptt_core.figures.data import PATIENTS
 from viptt_core.synthetic.phantom import make_phantom
 from viptt_core.viewer import Viewer, caption_together
-from viptt_core.viewer_pictures import Overlay, Shown
+from viptt_core.viewer.pictures import Overlay, Shown
 
 SMALL_GRID = (30, 128)  # slices, pixels: of five that share a page
 QUALITY = 70  # of the WebP of 70 slices: three quarters of the usual size
 
 
+@named
 def view_phantom(name: str = "Fibro-cavernous", *, depth: int = PAPER_FRAMES, size: int = PAPER_SIZE,
                  width: int = 560) -> Viewer:  # fmt: skip
     """One phantom on the paper's grid and in its window.
@@ -27,6 +29,7 @@ def view_phantom(name: str = "Fibro-cavernous", *, depth: int = PAPER_FRAMES, si
     return Viewer([_phantom(name, depth, size)], hu_window=HU_WINDOW, sides=True, width=width, quality=QUALITY)
 
 
+@named
 def compare_phantoms(*, depth: int = SMALL_GRID[0], size: int = SMALL_GRID[1], width: int = 720,
                      most_bytes: int = 450_000) -> Viewer:  # fmt: skip
     """A typical phantom of each of the five types side by side; arguments as for `view_phantom` and `Viewer`."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from viptt_core.cli_command import add_command
+from viptt_core.cli.command import add_command
 from viptt_core.errors import DataError
 
 CHECK_PRESET = "paper"  # 70 frames, the affine as it is: the strictest on videos

@@ -19,7 +19,7 @@ from viptt_core.constants import PAPER_KAPPA_PRETRAINED, PAPER_KAPPA_SCRATCH, TB
 from viptt_core.env import artifact_root
 from viptt_core.errors import DataError
 from viptt_core.figures import ARM_COLOURS, OTHER_COLOUR, Picture, styled
-from viptt_core.figures_study import MARKS, WIDTH
+from viptt_core.figures.study import MARKS, WIDTH
 from viptt_core.model import ViPTTNet, count_parameters
 from viptt_core.power import PAPER_VALIDATION_COUNTS
 from viptt_core.presets import Preset, load_preset

@@ -109,7 +109,7 @@ def scrub(notebook, root: Path) -> None:
 
 def imported_modules(source: str) -> list[str]:
     """Modules of this package a notebook imports, and those they import in turn, sorted."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
 
     def file_of(module: str) -> Path:
         path = package.joinpath(*module.split("."))

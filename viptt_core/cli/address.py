@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from viptt_core.cli_command import add_command
+from viptt_core.cli.command import add_command
 
 
 def add_address_command(commands) -> None:
@@ -17,7 +17,7 @@ def add_address_command(commands) -> None:
 
 
 def _address(options) -> None:
-    from viptt_core.address import CHECKOUT, disagreements, is_placeholder, read_address, write_address
+    from viptt_core.book.address import CHECKOUT, disagreements, is_placeholder, read_address, write_address
     from viptt_core.errors import DataError
 
     if options.url:

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 from viptt_core import __version__
-from viptt_core.cli_address import add_address_command
-from viptt_core.cli_command import add_command
-from viptt_core.cli_data import add_data_commands
-from viptt_core.cli_predict import add_predict_commands
-from viptt_core.cli_study import add_study_commands
+from viptt_core.cli.address import add_address_command
+from viptt_core.cli.command import add_command
+from viptt_core.cli.data import add_data_commands
+from viptt_core.cli.predict import add_predict_commands
+from viptt_core.cli.study import add_study_commands
 from viptt_core.errors import ViPTTError
 
 
@@ -200,15 +200,15 @@ def _presets(options) -> None:
 
 
 def _summary(options) -> None:
-    from viptt_core.publish import read_summary, recorded_runs
+    from viptt_core.book.publish import read_summary, recorded_runs
 
     print("\n".join(recorded_runs(options.notebook)) if options.runs else read_summary(options.notebook))
 
 
 def _publish(options) -> None:
-    from viptt_core.artwork import write_artwork
+    from viptt_core.book.artwork import write_artwork
+    from viptt_core.book.publish import PUBLISHED, is_stale, publish
     from viptt_core.presets import check_choice
-    from viptt_core.publish import PUBLISHED, is_stale, publish
 
     for name in options.names:
         check_choice("notebook", name, PUBLISHED)
@@ -221,8 +221,8 @@ def _publish(options) -> None:
 
 
 def _fresh(options) -> None:
+    from viptt_core.book.publish import PUBLISHED, check_freshness
     from viptt_core.errors import DataError
-    from viptt_core.publish import PUBLISHED, check_freshness
 
     stale = []
     for name in PUBLISHED:

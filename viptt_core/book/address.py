@@ -9,7 +9,7 @@ from viptt_core import disk
 from viptt_core.errors import DataError, SettingError
 from viptt_core.papermill_io import source_sha256
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 CONFIG = "_config.yml"
 HOST = "https://github.com/"
 UNKNOWN_OWNER = "OWNER"  # stands for the owner as long as there is no repository

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from viptt_core.cli_command import add_command
+from viptt_core.cli.command import add_command
 from viptt_core.errors import DataError
 
 DEVICES = "auto, cpu, cuda or mps (default: %(default)s)"

@@ -6,7 +6,6 @@ Colours are Okabe and Ito's, safe for colour-blind readers; arms keep theirs thr
 from __future__ import annotations
 
 import base64
-import functools
 import html
 import io
 from collections.abc import Callable, Sequence
@@ -17,7 +16,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from viptt_core.metrics import confusion_matrix, per_class
+from viptt_core import metrics
+from viptt_core.figure_html import figure_html, named
 from viptt_core.results import class_names_of, predicted_classes
 from viptt_core.store import ClipSet
 
@@ -32,16 +32,7 @@ STYLE = {
 
 def styled(draw: Callable) -> Callable:
     """Draw in the house style, and let the picture say which function drew it."""
-
-    @functools.wraps(draw)
-    def styled_draw(*args, **settings):
-        with matplotlib.rc_context(STYLE):
-            shown = draw(*args, **settings)
-        if isinstance(shown, Picture):
-            shown.code = f"{draw.__module__}.{draw.__qualname__}"
-        return shown
-
-    return styled_draw
+    return named(matplotlib.rc_context(STYLE)(draw))
 
 
 class Picture:
@@ -89,8 +80,7 @@ class Picture:
         look = ' class="viptt-chart"' if self.vector else ""
         image = (f'<img src="data:{mime};base64,{base64.b64encode(picture).decode()}"{look} '
                  f'alt="{html.escape(self.alt, quote=True)}" style="max-width:100%;height:auto">')  # fmt: skip
-        page = (f'<figure class="viptt-figure" style="margin:0" data-code="{self.code}" '
-                f'data-files="{" ".join(self.data)}">{image}{self._numbers()}</figure>')  # fmt: skip
+        page = figure_html(image, code=self.code, data=self.data, numbers=self._numbers())
         return {"text/html": page, "text/plain": self.alt}
 
     def _numbers(self) -> str:
@@ -98,7 +88,7 @@ class Picture:
             return ""
         data = base64.b64encode(self.table.to_csv(index=False).encode()).decode()
         name = f"{self.code.rpartition('.')[2] or 'figure'}.csv"
-        return f'<figcaption><a download="{name}" href="data:text/csv;base64,{data}">numbers (CSV)</a></figcaption>'
+        return f'<a download="{name}" href="data:text/csv;base64,{data}">numbers (CSV)</a>'
 
 
 @styled
@@ -180,13 +170,13 @@ def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool 
     told, counts = [], []
     for axis, (arm, rows) in zip(axes[0], arms, strict=True):
         predicted = predicted_classes(rows)
-        table = confusion_matrix(rows["label"].to_numpy(), predicted, len(names))
+        table = metrics.confusion_matrix(rows["label"].to_numpy(), predicted, len(names))
         share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
         seaborn.heatmap(share, annot=table, fmt="d", cmap="cividis", vmin=0, vmax=1, cbar=False, square=True,
                         ax=axis, xticklabels=names, yticklabels=names if axis is axes[0, 0] else False)  # fmt: skip
         axis.set(xlabel="predicted", title=f"start: {arm}")
         axis.tick_params(axis="x", rotation=90)
-        recall = per_class(rows["label"].to_numpy(), predicted, len(names))["recall"]
+        recall = metrics.per_class(rows["label"].to_numpy(), predicted, len(names))["recall"]
         told.append(f"{arm}: " + ", ".join(f"{n} {r:.2f}" for n, r in zip(names, recall, strict=True)))
         counts.append(pd.DataFrame(table, columns=names).assign(arm=arm, true=names))
     axes[0, 0].set_ylabel("true")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from viptt_core.viewer_pictures import MAP_COLOURS, OUTLINE_COLOUR, Shown, outlines, to_grey
+from viptt_core.viewer.pictures import MAP_COLOURS, OUTLINE_COLOUR, Shown, outlines, to_grey
 
 if TYPE_CHECKING:
     from viptt_core.viewer import Viewer

@@ -15,9 +15,9 @@ from viptt_core import disk
 from viptt_core.constants import TB_CLASSES
 from viptt_core.env import artifact_root
 from viptt_core.figures import Picture, kappa_by_arm
-from viptt_core.figures_background import hu_scale, interval_chart, parts_drawing
-from viptt_core.figures_model import claim_chart, layers, model_diagram
-from viptt_core.figures_study import attribution_chart
+from viptt_core.figures.background import hu_scale, interval_chart, parts_drawing
+from viptt_core.figures.model import claim_chart, layers, model_diagram
+from viptt_core.figures.study import attribution_chart
 from viptt_core.presets import Preset, Stage, load_preset
 from viptt_core.study.committed import read_table
 from viptt_core.study.outcomes import read_outcomes

@@ -8,8 +8,8 @@ from matplotlib.patches import Rectangle
 
 from viptt_core.constants import CT_WINDOWS, HU_AIR, PAPER_KAPPA_PRETRAINED, TB_TRAIN_COUNTS
 from viptt_core.figures import ARM_COLOURS, Picture, styled
-from viptt_core.figures_data import LUNG_HU, PART_COLOURS, WINDOW_COLOURS
-from viptt_core.figures_study import WIDTH
+from viptt_core.figures.data import LUNG_HU, PART_COLOURS, WINDOW_COLOURS
+from viptt_core.figures.study import WIDTH
 from viptt_core.power import PAPER_TEST_SCANS, PAPER_VALIDATION_COUNTS, kappa_interval_by_simulation
 from viptt_core.splits import PARTS
 

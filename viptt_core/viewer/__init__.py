@@ -18,8 +18,9 @@ import numpy as np
 
 from viptt_core.constants import CT_WINDOWS, UCF_FRAME_RATE
 from viptt_core.errors import SettingError
+from viptt_core.figure_html import figure_html, named
 from viptt_core.store import ClipSet
-from viptt_core.viewer_pictures import MAP_COLOURS, OUTLINE_COLOUR, Overlay, Shown, pack_within, still
+from viptt_core.viewer.pictures import MAP_COLOURS, OUTLINE_COLOUR, Overlay, Shown, pack_within, still
 
 SLICES_A_SECOND = 12  # played
 MOST_BYTES = 700_000  # of the pictures of one viewer in a page: 70 slices of 224 x 224 fit
@@ -53,6 +54,7 @@ class Viewer:
         quality: WebP quality, 1 to 100.
         most_bytes: Size limit of the pictures in the page. Above it they become smaller, then fewer: the numbers
             beside the slider stay those of the clip. A live session shows all.
+        data: Committed files the clips are from, paths from the artifact's root.
 
     Raises:
         SettingError: no clip, or one of another form, see `Shown`.
@@ -61,7 +63,7 @@ class Viewer:
     def __init__(self, frames: np.ndarray | Sequence[Shown], *, caption: str = "", together: bool = False,
                  unit: str = "slice", rate: float = SLICES_A_SECOND, hu_window: tuple[float, float] | None = None,
                  sides: bool = False, width: int = 420, quality: int = 80,
-                 most_bytes: int = MOST_BYTES) -> None:  # fmt: skip
+                 most_bytes: int = MOST_BYTES, data: Sequence[str] = ()) -> None:  # fmt: skip
         self.clips = [Shown(np.asarray(frames), caption)] if isinstance(frames, np.ndarray) else list(frames)
         if not self.clips:
             raise SettingError("there is no clip to show.", remedy="Give at least one.")
@@ -69,6 +71,7 @@ class Viewer:
         self.together, self.unit, self.rate, self.sides = together, unit, rate, sides
         self.hu_window = None if hu_window is None else (float(hu_window[0]), float(hu_window[1]))
         self.width, self.quality, self.most_bytes = width, quality, most_bytes
+        self.code, self.data = "", tuple(data)
 
     def __repr__(self) -> str:
         if len(self.clips) > 1:
@@ -78,7 +81,7 @@ class Viewer:
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, object]:
         """HTML and words; in a live session the widget too, which front ends that know it prefer."""
         live = self.widget()._repr_mimebundle_() if _kernel_runs() else {}
-        return live | {"text/plain": repr(self), "text/html": self.page()}
+        return live | {"text/plain": repr(self), "text/html": figure_html(self.page(), code=self.code, data=self.data)}
 
     @property
     def grey_range(self) -> tuple[float, float]:
@@ -113,16 +116,18 @@ class Viewer:
 
     def widget(self):
         """The ipywidgets form: pictures come from the kernel, every step of every clip at full size."""
-        from viptt_core.viewer_live import build_widget
+        from viptt_core.viewer.live import build_widget
 
         return build_widget(self)
 
 
+@named
 def view_clip(clips: ClipSet, index: int, *, overlays: Sequence[Overlay] = (), width: int = 420) -> Viewer:
     """Viewer of one clip of a ClipSet, captioned with its class and name."""
     return Viewer([_shown(clips, index, overlays)], width=width, **_look(clips))
 
 
+@named
 def browse_clips(clips: ClipSet, *, per_class: int = 2, overlays: Mapping[int, Sequence[Overlay]] | None = None,
                  width: int = 420, most_bytes: int = MOST_BYTES) -> Viewer:  # fmt: skip
     """Viewer of the first clips of each class, chosen by class and name.
@@ -139,6 +144,7 @@ def browse_clips(clips: ClipSet, *, per_class: int = 2, overlays: Mapping[int, S
                   **_look(clips))  # fmt: skip
 
 
+@named
 def compare_clips(clips: ClipSet, *, overlays: Mapping[int, Sequence[Overlay]] | None = None, width: int = 720,
                   most_bytes: int = MOST_BYTES) -> Viewer:  # fmt: skip
     """Viewer of the first clip of each class side by side, paged and windowed together; arguments as `browse_clips`."""
@@ -192,7 +198,7 @@ def _option(clip: Shown) -> str:
 
 def _source(name: str) -> str:
     """A file of the package, small for a page: without indentation; of a script also without remarks and spaces."""
-    text = (resources.files("viptt_core") / name).read_text("utf-8")
+    text = (resources.files(__name__) / name).read_text("utf-8")
     lines = [line.strip() for line in text.splitlines()]
     if name.endswith(".js"):
         lines = [re.sub(r"(^|\s+)// .*", "", line) for line in lines]

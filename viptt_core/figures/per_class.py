@@ -6,14 +6,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from viptt_core.constants import HU_WINDOW
+from viptt_core.figure_html import named
 from viptt_core.figures import Picture, styled
-from viptt_core.figures_study import SMALL, WIDTH, legend_below, look
+from viptt_core.figures.study import SMALL, WIDTH, legend_below, look
 from viptt_core.result_table import ResultTable
 from viptt_core.study.evidence_table import Evidence
 from viptt_core.study.report import StudyResults, with_interval
 from viptt_core.study.report_tables import EVIDENCE_MEASURES, PER_CLASS
 from viptt_core.viewer import Viewer
-from viptt_core.viewer_pictures import Overlay, Shown
+from viptt_core.viewer.pictures import Overlay, Shown
 
 LINES = ("-", "--", ":", "-.")  # of arms, in turn: two may have the same start
 CURVES = {"roc": ("false positives", "true positives"), "pr": ("recall", "precision")}
@@ -209,6 +210,7 @@ def pointing_chart(results: StudyResults) -> Picture | ResultTable:
                    synthetic=results.synthetic, data=results.data("evidence.csv"))  # fmt: skip
 
 
+@named
 def browse_examples(results: StudyResults, *, arm: str = "") -> Viewer | ResultTable:
     """Page through the stored examples, those that an arm got wrong first, with finding and Grad-CAM to lay over them.
 
@@ -234,7 +236,7 @@ def browse_examples(results: StudyResults, *, arm: str = "") -> Viewer | ResultT
             synthetic=evidence.synthetic,
         ))  # fmt: skip
     # Phantoms: the only scans whose finding is known lie as canonical ones, and are read through the paper's window.
-    return Viewer(clips, hu_window=HU_WINDOW, sides=True)
+    return Viewer(clips, hu_window=HU_WINDOW, sides=True, data=results.data("evidence.npz"))
 
 
 def _of_arms(results: StudyResults, table: str) -> dict:
