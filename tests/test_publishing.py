@@ -300,7 +300,7 @@ def test_the_contributors_page_names_files_that_exist():
     text = read("CONTRIBUTING.md")
     for name in re.findall(r"`([\w./-]+\.(?:py|toml|yml|json|md|cff|txt))`", text):
         assert any((ROOT / folder / name).exists() for folder in ("", "viptt_core", ".github/workflows")), name
-    for variable, module in (("ADAPTERS", "datasets/__init__"), ("LISTERS", "datasets/__init__"), ("READS", "book/publish"),
-                             ("BACKBONES", "backbones"), ("PUBLISHED", "book/publish"), ("ARM_COLOURS", "figures/__init__"),
-                             ("TRAINING_CODE", "experiment")):  # fmt: skip
+    for variable, module in (("ADAPTERS", "datasets/__init__"), ("LISTERS", "datasets/__init__"),
+                             ("READS", "book/publish"), ("PUBLISHED", "book/publish"), ("BACKBONES", "backbones"),
+                             ("ARM_COLOURS", "figures/__init__"), ("TRAINING_CODE", "experiment")):  # fmt: skip
         assert variable in text and re.search(rf"^{variable}\b.*=", read(f"viptt_core/{module}.py"), re.MULTILINE)
