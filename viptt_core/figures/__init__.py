@@ -172,7 +172,7 @@ def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool 
         predicted = predicted_classes(rows)
         table = metrics.confusion_matrix(rows["label"].to_numpy(), predicted, len(names))
         share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-        seaborn.heatmap(share, annot=table, fmt="d", cmap="cividis", vmin=0, vmax=1, cbar=False, square=True,
+        seaborn.heatmap(share, annot=table, fmt="d", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True,
                         ax=axis, xticklabels=names, yticklabels=names if axis is axes[0, 0] else False)  # fmt: skip
         axis.set(xlabel="predicted", title=f"start: {arm}")
         axis.tick_params(axis="x", rotation=90)

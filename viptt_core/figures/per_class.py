@@ -37,10 +37,10 @@ def confusion_chart(results: StudyResults) -> Picture | ResultTable:
         counts = rows.pivot_table(index="true", columns="predicted", values="count", aggfunc="sum", fill_value=0)
         counts = counts.reindex(index=names, columns=names, fill_value=0).to_numpy()
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        axis.imshow(share, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+        axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (row, column), value in np.ndenumerate(share):
             axis.text(column, row, f"{value:.0%}", ha="center", va="center", fontsize=SMALL,
-                      color="black" if value > 0.5 else "white")  # fmt: skip
+                      color="white" if value > 0.5 else "black")  # fmt: skip
         axis.set_title(arm, fontsize=10)
         axis.set_yticks(range(len(names)), names, fontsize=SMALL)
         axis.set_xticks(range(len(names)), names, fontsize=SMALL, rotation=40, ha="right")
