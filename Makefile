@@ -44,7 +44,7 @@ recheck: $(STAMP)  ## every table and claim again from the committed predictions
 
 test: $(STAMP)  ## ruff and the tests (minutes)
 	@$(IN_VENV) ruff check .
-	@$(IN_VENV) OMP_NUM_THREADS=1 pytest -q -n $(WORKERS)
+	@$(IN_VENV) OMP_NUM_THREADS=1 pytest -q -n $(WORKERS) --dist loadgroup
 
 test-slow: $(STAMP)  ## the tests that take longer
 	@$(IN_VENV) pytest -q -m slow

@@ -88,7 +88,9 @@ def test_every_published_figure_says_what_drew_it_from_files_that_are_there(name
     for tag in tags:
         code, files = re.search(r'data-code="viptt_core\.([\w.]+)" data-files="([^"]*)"', tag).groups()
         module, _, function = code.rpartition(".")
-        tree = ast.parse((ROOT / "viptt_core" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+        package = ROOT / "viptt_core" / module.replace(".", "/")
+        source = package / "__init__.py" if package.is_dir() else package.with_suffix(".py")
+        tree = ast.parse(source.read_text(encoding="utf-8"))
         assert function in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)], code
         assert all((ROOT / file).is_file() for file in files.split()), files
 

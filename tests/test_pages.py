@@ -23,7 +23,7 @@ from viptt_core.study.report import with_interval
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
 PAGES = sorted(BOOK.glob("*.md"))
-REMEDY = "not up to date: python -c 'from viptt_core.book.artwork import write_artwork; write_artwork()'"
+REMEDY = "not up to date: viptt publish --stale"
 FIGURE = re.compile(r"\{figure\} (_static/\S+)\n((?::.*\n)+)")
 PICTURES = [name.removeprefix("book/") for name in artwork.PICTURES]
 
@@ -267,7 +267,8 @@ def test_the_citation_is_that_of_the_citation_file(tmp_path):
 
 
 def test_artwork_is_written_whole_below_a_root(tmp_path, monkeypatch):
-    monkeypatch.setattr(artwork, "PICTURES", {"a/b.svg": lambda root: picture("_static/hu.svg")})
+    drawn = picture("_static/hu.svg")
+    monkeypatch.setattr(artwork, "PICTURES", {"a/b.svg": lambda root: drawn})
     monkeypatch.setattr(artwork, "TEXTS", {"c.csv": lambda root: f"{root.name}\n"})
     assert artwork.write_artwork(tmp_path) == [tmp_path / "a/b.svg", tmp_path / "c.csv"]
     assert (tmp_path / "a/b.svg").read_text(encoding="utf-8").startswith("<?xml")

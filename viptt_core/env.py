@@ -118,20 +118,26 @@ def code_version(modules: Sequence[str]) -> str:
     """
     trees = []
     for module in modules:
-        spec = importlib.util.find_spec(f"viptt_core.{module}")
-        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
-                node.body = body[1:]
-        trees.append(ast.dump(tree))
-        table = Path(spec.origin).with_suffix(".toml")  # a module's own data, such as the presets
+        source = Path(importlib.util.find_spec(f"viptt_core.{module}").origin)
+        trees.append(_syntax_tree(source, source.stat().st_mtime_ns))
+        table = source.with_suffix(".toml")  # a module's own data, such as the presets
         if table.is_file():
             trees.append(json.dumps(tomllib.loads(table.read_text(encoding="utf-8")), sort_keys=True))
-        if Path(spec.origin).name == "__init__.py":  # and what a package brings for pages
+        if source.name == "__init__.py":  # and what a package brings for pages
             trees += [path.read_text(encoding="utf-8") for ending in ("js", "css")
-                      for path in sorted(Path(spec.origin).parent.glob(f"*.{ending}"))]  # fmt: skip
+                      for path in sorted(source.parent.glob(f"*.{ending}"))]  # fmt: skip
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _syntax_tree(source: Path, changed: int) -> str:
+    """Of a file as it was when it last changed: the book's build asks for the same ones again and again."""
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+            node.body = body[1:]
+    return ast.dump(tree)
 
 
 def _version(package: str) -> str:

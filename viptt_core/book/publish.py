@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import re
@@ -22,6 +23,7 @@ READS = {
     "03_ablations": "results/*/*.csv", "04_per_class": "results/*/*.csv", "06_performance": "benchmarks/results/*.json",
 }  # fmt: skip
 RESULT_NOTEBOOK = "02_finetune"  # the one whose table other pages show, too
+PACKAGE = Path(__file__).parents[1]
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
@@ -109,27 +111,29 @@ def scrub(notebook, root: Path) -> None:
 
 def imported_modules(source: str) -> list[str]:
     """Modules of this package a notebook imports, and those they import in turn, sorted."""
-    package = Path(__file__).parents[1]
-
-    def file_of(module: str) -> Path:
-        path = package.joinpath(*module.split("."))
-        return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-    def direct(text: str) -> set[str]:
-        named = set()
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package.name:
-                named |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        modules = {name.partition(".")[2] for name in named} - {""}
-        return {module for module in modules if file_of(module).is_file()}
-
     seen: set[str] = set()
-    todo = direct(source)
+    todo = set(_imports(source))
     while todo:
         module = todo.pop()
         seen.add(module)
-        todo |= direct(file_of(module).read_text("utf-8")) - seen
+        todo |= _imports(_file_of(module).read_text("utf-8")) - seen
     return sorted(seen)
+
+
+@functools.cache
+def _imports(source: str) -> frozenset[str]:
+    """Modules of this package that a source names in its import statements."""
+    named = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
+            named |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    modules = {name.partition(".")[2] for name in named} - {""}
+    return frozenset(module for module in modules if _file_of(module).is_file())
+
+
+def _file_of(module: str) -> Path:
+    path = PACKAGE.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def check_freshness(name: str) -> Freshness:
