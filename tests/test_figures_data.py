@@ -23,11 +23,11 @@ from viptt_core.synthetic.phantom import make_phantom
 def quick_phantoms(monkeypatch):
     """Coarse phantoms, each made once."""
     monkeypatch.setattr(figures_data, "PHANTOM_GRID", (64, 40))
-    monkeypatch.setattr(figures_data, "_phantom", _made)
+    monkeypatch.setattr(figures_data, "typical_phantom", _made)
 
 
 @functools.cache
-def _made(name, original=figures_data._phantom):
+def _made(name, original=figures_data.typical_phantom):
     return original(name)
 
 

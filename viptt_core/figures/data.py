@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def hu_windows(path: str | Path = "") -> Picture:
         credit = CREDITS.get(file.parent.name, f"CT: {file.name}")
         hu, spacing = _towards_left_front_head(*read_nifti(file), file)
     else:
-        phantom = _phantom("Tuberculoma")
+        phantom = typical_phantom("Tuberculoma")
         hu, spacing = phantom.hu, phantom.spacing
         credit = f"{f'No scan at {path}: s' if path else 'S'}imulated. Real scans: {LUNG_PET_CT_DX}."
     z = np.count_nonzero((hu > LUNG_HU[0]) & (hu < LUNG_HU[1]), axis=(0, 1)).argmax()
@@ -91,7 +92,7 @@ def phantom_types() -> Picture:
     figure, axes = new_axes(2, len(TB_CLASSES), size=(7.4, 3.1))
     told = []
     for (plain, marked), name in zip(axes.T, TB_CLASSES, strict=True):
-        phantom = _phantom(name)
+        phantom = typical_phantom(name)
         z = np.count_nonzero(phantom.finding, axis=(0, 1)).argmax()
         for axis in (plain, marked):
             axis.imshow(_axial(ct.window_hu(phantom.hu[:, :, z])), cmap="gray", vmin=0, vmax=1)
@@ -160,7 +161,7 @@ def sampling_of_scan(*, depths: tuple[int, ...] = (PAPER_FRAMES, 16)) -> Picture
     """A miliary phantom seen from the front, whole and resampled to fewer slices; how many nodules a slice meets."""
     from scipy import ndimage
 
-    phantom = _phantom("Miliary")
+    phantom = typical_phantom("Miliary")
     n_slices, lung = phantom.hu.shape[2], phantom.hu.shape[1] // 2
     nodules, n_nodules = ndimage.label(phantom.finding)
     rows = [(n_slices, phantom.hu[:, lung].T, 1.0)]
@@ -251,11 +252,13 @@ def slices_read(n_slices: int, depth: int) -> np.ndarray:
     return np.unique(np.concatenate([np.floor(position), np.ceil(position)]).astype(int))
 
 
-def _phantom(name: str):
-    """The typical phantom of a type."""
+@functools.lru_cache(maxsize=len(TB_CLASSES))  # several pictures of a page show the same ones
+def typical_phantom(name: str, size: int = 0):
+    """The typical phantom of a type, `size` voxels in-plane; 0: PHANTOM_GRID."""
     from viptt_core.synthetic.phantom import make_phantom
 
-    return make_phantom((0, PATIENTS[name]), TB_CLASSES.index(name), size=PHANTOM_GRID[0], slices=PHANTOM_GRID[1])
+    width, slices = PHANTOM_GRID
+    return make_phantom((0, PATIENTS[name]), TB_CLASSES.index(name), size=size or width, slices=slices)
 
 
 def _towards_left_front_head(voxels: np.ndarray, affine: np.ndarray, path) -> tuple[np.ndarray, np.ndarray]:

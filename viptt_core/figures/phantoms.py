@@ -7,13 +7,13 @@ import numpy as np
 from viptt_core import ct
 from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE, TB_CLASSES
 from viptt_core.figure_html import named
-from viptt_core.figures.data import PATIENTS
-from viptt_core.synthetic.phantom import make_phantom
+from viptt_core.figures.data import typical_phantom
+from viptt_core.synthetic.phantom import Phantom
 from viptt_core.viewer import Viewer, caption_together
 from viptt_core.viewer.pictures import Overlay, Shown
 
 SMALL_GRID = (30, 128)  # slices, pixels: of five that share a page
-QUALITY = 70  # of the WebP of 70 slices: three quarters of the usual size
+QUALITY = 70  # of their WebP: three quarters of the usual size
 
 
 @named
@@ -26,20 +26,20 @@ def view_phantom(name: str = "Fibro-cavernous", *, depth: int = PAPER_FRAMES, si
         depth, size: Of the grid: slices, pixels.
         width: Largest width on the page, in CSS pixels.
     """
-    return Viewer([_phantom(name, depth, size)], hu_window=HU_WINDOW, sides=True, width=width, quality=QUALITY)
+    shown = _shown(name, typical_phantom(name, 2 * size), depth, size)
+    return Viewer([shown], hu_window=HU_WINDOW, sides=True, width=width, quality=QUALITY)
 
 
 @named
 def compare_phantoms(*, depth: int = SMALL_GRID[0], size: int = SMALL_GRID[1], width: int = 720,
                      most_bytes: int = 450_000) -> Viewer:  # fmt: skip
     """A typical phantom of each of the five types side by side; arguments as for `view_phantom` and `Viewer`."""
-    shown = [_phantom(name, depth, size) for name in TB_CLASSES]
+    shown = [_shown(name, typical_phantom(name), depth, size) for name in TB_CLASSES]
     return Viewer(shown, caption=caption_together(shown), together=True, hu_window=HU_WINDOW, sides=True, width=width,
-                  most_bytes=most_bytes)  # fmt: skip
+                  quality=QUALITY, most_bytes=most_bytes)  # fmt: skip
 
 
-def _phantom(name: str, depth: int, size: int) -> Shown:
-    phantom = make_phantom((0, PATIENTS[name]), TB_CLASSES.index(name), size=2 * size)
+def _shown(name: str, phantom: Phantom, depth: int, size: int) -> Shown:
     volume = ct.prepare_volume(phantom.hu, depth=depth, size=size, hu_window=HU_WINDOW)
     finding = ct.resample_volume(phantom.finding, depth=depth, size=size) > 0
     step_mm = phantom.spacing[2] * (phantom.hu.shape[2] - 1) / (depth - 1)
