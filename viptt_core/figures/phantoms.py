@@ -12,7 +12,7 @@ from viptt_core.synthetic.phantom import Phantom
 from viptt_core.viewer import Viewer, caption_together
 from viptt_core.viewer.pictures import Overlay, Shown
 
-SMALL_GRID = (30, 128)  # slices, pixels: of five that share a page
+SMALL_GRID = (30, 112)  # slices, pixels: of five that share a page
 QUALITY = 70  # of their WebP: three quarters of the usual size
 
 
