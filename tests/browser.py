@@ -216,11 +216,13 @@ class Markup(HTMLParser):
     Attributes:
         images: Attributes of each `img`.
         links: By class, the addresses of each `a`; under "" of all.
+        places: What a link may lead to: ids.
     """
 
     text: str
     images: list[dict] = field(default_factory=list)
     links: dict[str, list[str]] = field(default_factory=dict)
+    places: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -228,6 +230,8 @@ class Markup(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         told = dict(attrs)
+        if told.get("id"):
+            self.places.add(told["id"])
         if tag == "img":
             self.images.append(told)
         elif tag == "a" and told.get("href"):

@@ -1,8 +1,10 @@
 """The built book as readers meet it: from disk and over HTTP, on a phone and a desk, light and dark, by keyboard."""
 
+import functools
 import os
 import posixpath
 import re
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -168,6 +170,29 @@ def test_next_leads_through_all_pages_of_the_contents(book):
         page = posixpath.normpath(posixpath.join(posixpath.dirname(page), onward[0])) if onward else page
     contents = re.findall(r"(?:file|root): (\S+)", (ROOT / "book" / "_toc.yml").read_text("utf-8"))
     assert read == [f"{name}.html" for name in contents]
+
+
+def test_every_link_within_the_book_leads_somewhere(book):
+    """To a page and a place on it, to a listing of code, to a file that comes with the book."""
+    markup = functools.cache(lambda path: Markup(path.read_text(encoding="utf-8")))
+    dead = set()
+    for name, page in book.pages.items():
+        for link in markup(page).links.get("", []):
+            address = urlsplit(link)
+            if address.scheme or address.netloc:
+                continue
+            path, place = page.parent / unquote(address.path) if address.path else page, unquote(address.fragment)
+            if not path.is_file() or place and path.suffix == ".html" and place not in markup(path).places:
+                dead.add((name, link))
+    assert dead == set()
+
+
+def test_notebook_pages_alone_have_buttons_to_run_them(book):
+    for name, page in book.pages.items():
+        links = Markup(page.read_text(encoding="utf-8")).links.get("", [])
+        to_run = [link for link in links if re.match("https://(colab|mybinder)", link)]
+        notebook = f"book/{name.removesuffix('.html')}.ipynb"
+        assert [notebook in unquote(link) for link in to_run] == [True, True] * name.startswith("notebooks/"), name
 
 
 def test_every_picture_has_a_text_alternative(book):

@@ -121,9 +121,9 @@ def attribution_chart(results: StudyResults) -> Picture | ResultTable:
         axis.barh(y, row.points, 0.4, color=colour, alpha=0.75, xerr=_reach(row.points, row.low, row.high),
                   error_kw={"lw": 1.6})  # fmt: skip
         axis.text(0, y - 0.27, f"{row.factor}: {shown}", va="bottom", fontsize=SMALL,
-                  transform=axis.get_yaxis_transform())  # fmt: skip
+                  transform=axis.get_yaxis_transform(), bbox=ON_WHITE)  # fmt: skip
         told.append(f"{row.factor} {shown}")
-    axis.axvline(0, color="black", lw=0.8)
+    axis.axvline(0, color="black", lw=0.8, zorder=0)
     axis.set(yticks=[], ylim=(len(rows) - 0.6, -0.85), xlabel="kappa")
     _bare(figure, axis)
     return Picture(figure, f"Bars of the gap, then of each factor's part of it, in kappa: {'; '.join(told)}.",
