@@ -23,6 +23,7 @@ from viptt_core.store import ClipSet
 
 ARM_COLOURS = {"random": "#999999", "image": "#E69F00", "video": "#0072B2"}
 OTHER_COLOUR = "#009E73"
+WIDTH = 5  # inches, of a chart: its letters can be read on a telephone
 STYLE = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11,
     "axes.titleweight": "bold", "axes.titlelocation": "left", "svg.fonttype": "path", "svg.hashsalt": "viptt",
@@ -120,7 +121,7 @@ def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Pictu
 def class_balance(clips: ClipSet) -> Picture:
     """Number of clips of each class, as labelled bars."""
     counts = clips.counts()
-    figure, axes = new_axes(1, 1, size=(6.4, 0.34 * len(counts) + 0.8))
+    figure, axes = new_axes(1, 1, size=(WIDTH, 0.34 * len(counts) + 0.8))
     axis = axes[0, 0]
     bars = axis.barh(list(counts), list(counts.values()), color=OTHER_COLOUR)
     axis.bar_label(bars, padding=3)
@@ -141,18 +142,18 @@ def training_curves(history: pd.DataFrame, *, synthetic: bool = False) -> Pictur
         synthetic: Mark the figure.
     """
     history = history if "arm" in history else history.assign(arm="video")
-    figure, axes = new_axes(1, 2, size=(9, 3.2))
+    figure, axes = new_axes(2, 1, size=(WIDTH, 5.6))
     kept = []
     for arm, rows in history.groupby("arm", sort=False):
         colour, best = ARM_COLOURS.get(arm, OTHER_COLOUR), rows.loc[rows["val_loss"].idxmin()]
         axes[0, 0].plot(rows["epoch"], rows["loss"], color=colour, ls=":", lw=1.3)
-        for axis, column in ((axes[0, 0], "val_loss"), (axes[0, 1], "val_kappa")):
+        for axis, column in ((axes[0, 0], "val_loss"), (axes[1, 0], "val_kappa")):
             axis.plot(rows["epoch"], rows[column], color=colour, label=arm)
             axis.plot(best["epoch"], best[column], "o", color=colour)
         kept.append(f"{arm}: epoch {best['epoch']:.0f} of {len(rows)} kept, validation kappa {best['val_kappa']:.2f}")
     axes[0, 0].set(xlabel="epoch", ylabel="cross-entropy", title="Loss: training dotted, validation solid")
-    axes[0, 1].set(xlabel="epoch", ylabel="kappa", title="Validation kappa")
-    axes[0, 1].legend(title="start")
+    axes[1, 0].set(xlabel="epoch", ylabel="kappa", title="Validation kappa")
+    axes[1, 0].legend(title="start")
     figure.tight_layout()
     return Picture(figure, "Loss and validation kappa over the epochs. " + "; ".join(kept) + ".", synthetic=synthetic,
                    table=history)  # fmt: skip
@@ -165,21 +166,22 @@ def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool 
 
     names = class_names_of(predictions)
     arms = list(predictions[predictions["part"] == part].groupby("arm", sort=False))
-    side = 0.55 * len(names) + 0.8
-    figure, axes = new_axes(1, len(arms), size=(side * len(arms) + 2.2, side))
+    side = 0.42 * len(names) + 0.5
+    figure, axes = new_axes(len(arms), 1, size=(side + 1.6, side * len(arms) + 1.3))
     told, counts = [], []
-    for axis, (arm, rows) in zip(axes[0], arms, strict=True):
+    for axis, (arm, rows) in zip(axes[:, 0], arms, strict=True):
         predicted = predicted_classes(rows)
         table = metrics.confusion_matrix(rows["label"].to_numpy(), predicted, len(names))
         share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
         seaborn.heatmap(share, annot=table, fmt="d", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True,
-                        ax=axis, xticklabels=names, yticklabels=names if axis is axes[0, 0] else False)  # fmt: skip
-        axis.set(xlabel="predicted", title=f"start: {arm}")
+                        ax=axis, xticklabels=names if axis is axes[-1, 0] else False, yticklabels=names)  # fmt: skip
+        axis.set(ylabel="true", title=f"start: {arm}")
         axis.tick_params(axis="x", rotation=90)
+        axis.tick_params(axis="y", rotation=0)
         recall = metrics.per_class(rows["label"].to_numpy(), predicted, len(names))["recall"]
         told.append(f"{arm}: " + ", ".join(f"{n} {r:.2f}" for n, r in zip(names, recall, strict=True)))
         counts.append(pd.DataFrame(table, columns=names).assign(arm=arm, true=names))
-    axes[0, 0].set_ylabel("true")
+    axes[-1, 0].set_xlabel("predicted")
     figure.tight_layout()
     return Picture(figure, f"Confusion matrices of the {part} part. Recall by class, {'; '.join(told)}.",
                    synthetic=synthetic, table=pd.concat(counts)[["arm", "true", *names]])  # fmt: skip
@@ -189,7 +191,7 @@ def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool 
 def kappa_by_arm(table: pd.DataFrame, *, on: str = "test part", synthetic: bool = False) -> Picture:
     """Kappa of each arm as a dot with its interval; `table` is that of a `results.Summary`, `on` names the scans."""
     table = table.dropna(subset=["kappa"])
-    figure, axes = new_axes(1, 1, size=(6.4, 0.5 * len(table) + 1.1))
+    figure, axes = new_axes(1, 1, size=(WIDTH, 0.5 * len(table) + 1.1))
     axis = axes[0, 0]
     for y, row in enumerate(table.itertuples()):
         colour = ARM_COLOURS.get(row.arm, OTHER_COLOUR)

@@ -15,7 +15,7 @@ from nibabel.orientations import apply_orientation
 from viptt_core import ct
 from viptt_core.constants import CT_WINDOWS, PAPER_FRAMES, TB_CLASSES, UCF_CLASSES, UCF_FRAME_RATE
 from viptt_core.env import artifact_root
-from viptt_core.figures import OTHER_COLOUR, Picture, new_axes, styled
+from viptt_core.figures import OTHER_COLOUR, WIDTH, Picture, new_axes, styled
 from viptt_core.leakage import BY_CLIP, BY_GROUP, Leakage
 from viptt_core.nifti import read_nifti
 from viptt_core.splits import PARTS, Split
@@ -119,7 +119,7 @@ def group_structure(clips: ClipSet, splits: dict[str, Split]) -> Picture:
         splits: By the title of its panel.
     """
     most = max(np.unique(clips.groups, return_counts=True)[1].max(), 1)
-    figure, axes = new_axes(len(splits), 1, size=(6.4, len(splits) * (0.27 * len(clips.class_names) + 0.75)))
+    figure, axes = new_axes(len(splits), 1, size=(WIDTH, len(splits) * (0.27 * len(clips.class_names) + 0.75)))
     colours, told, hidden = ListedColormap(list(PART_COLOURS.values())), [], 0
     for axis, (title, split) in zip(axes[:, 0], splits.items(), strict=True):
         part_of = np.full(len(clips), np.nan)
@@ -227,7 +227,7 @@ def sampling_of_video(samplings: dict[str, tuple[int, int]], *, length: int = 16
 @styled
 def leakage_chart(leakage: Leakage) -> Picture:
     """Accuracy of the nearest neighbour under both splits, a line a seed, and what always naming one class gets."""
-    figure, axes = new_axes(1, 1, size=(6.4, 2.2))
+    figure, axes = new_axes(1, 1, size=(WIDTH, 2.2))
     axis, table = axes[0, 0], leakage.table
     for row, (split, colour) in enumerate(((BY_CLIP, "#D55E00"), (BY_GROUP, OTHER_COLOUR))):
         mean = table.loc[split, "accuracy"]

@@ -10,7 +10,7 @@ from viptt_core.constants import TB_CLASSES
 from viptt_core.ensembles import AUTHORS_WEIGHTS, combine
 from viptt_core.entry import Entry
 from viptt_core.entry_tables import counts_table, told
-from viptt_core.figures import ARM_COLOURS, OTHER_COLOUR, Picture, kappa_by_arm, new_axes, styled
+from viptt_core.figures import ARM_COLOURS, OTHER_COLOUR, WIDTH, Picture, kappa_by_arm, new_axes, styled
 from viptt_core.result_table import ResultTable
 from viptt_core.results import Summary
 
@@ -30,7 +30,7 @@ def counts_chart(entry: Entry) -> Picture:
     """Number of scans in each class: models as dots, ensembles as bars, the truth as a line where it is known."""
     rows = counts_table(entry)
     bars, dots = rows[rows["kind"] == "ensemble"], rows[rows["kind"] == "model"]
-    figure, axes = new_axes(1, 1, size=(7.6, 3.6))
+    figure, axes = new_axes(1, 1, size=(WIDTH, 4.4))
     axis, x = axes[0, 0], np.arange(len(TB_CLASSES))
     width = 0.8 / len(bars)
     for number, (_, row) in enumerate(bars.iterrows()):
@@ -45,7 +45,7 @@ def counts_chart(entry: Entry) -> Picture:
         axis.hlines(row[list(TB_CLASSES)].astype(int), x - 0.45, x + 0.45, color=COLOURS["true"], lw=1.4, label="true")
     axis.set_xticks(x, _numbered(), fontsize=SMALL + 1)
     axis.set(ylabel="scans", title="How many scans in each class")
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=SMALL)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=SMALL)
     figure.tight_layout()
     return Picture(figure, f"Number of scans in each class, by model and by ensemble. {told(rows)}.",
                    synthetic=entry.synthetic, table=rows)  # fmt: skip
@@ -54,14 +54,15 @@ def counts_chart(entry: Entry) -> Picture:
 @styled
 def published_chart() -> Picture:
     """The same counts as the authors published them: two of their three runs, and what they handed in."""
-    figure, axes = new_axes(1, 1, size=(7, 3.2))
+    figure, axes = new_axes(1, 1, size=(WIDTH, 3.2))
     axis, x = axes[0, 0], np.arange(len(TB_CLASSES))
     colours = ("#BBBBBB", "#888888", COLOURS["authors"])
     for number, ((who, counts), colour) in enumerate(zip(PUBLISHED_COUNTS.items(), colours, strict=True)):
         bars = axis.bar(x + 0.27 * (number - 1), counts, 0.25, color=colour, label=who)
-        axis.bar_label(bars, fontsize=SMALL)
+        axis.bar_label(bars, fontsize=SMALL - 1)
     axis.set_xticks(x, _numbered(), fontsize=SMALL + 1)
-    axis.set(ylabel="scans", title="The authors' answers to the 421 hidden test scans")
+    axis.set(ylabel="scans", title="The authors' answers, 421 test scans")
+    axis.margins(y=0.12)  # room for the numbers
     axis.legend(fontsize=SMALL)
     figure.tight_layout()
     rows = pd.DataFrame([{"who": who} | dict(zip(TB_CLASSES, counts, strict=True))
@@ -80,7 +81,7 @@ def rule_chart() -> Picture:
     answers = answers.reshape(k, k)
     said_by_none = (answers != first + 1) & (answers != others + 1)
     followed = (answers == others + 1) & (first != others)
-    figure, axes = new_axes(1, 1, size=(6, 4.6))
+    figure, axes = new_axes(1, 1, size=(WIDTH, 4.3))
     axis = axes[0, 0]
     axis.imshow(np.zeros((k, k)), cmap="gray_r", vmin=0, vmax=1)
     for row, column in np.ndindex(k, k):
