@@ -3,7 +3,7 @@
 
 SHELL := bash
 PYTHON ?= python3
-WORKERS ?= 3
+WORKERS ?= 2
 STAMP := .venv/.installed
 IN_VENV := export PATH="$$PWD/.venv/bin:$$PATH" PYTHONUTF8=1;
 
@@ -11,7 +11,7 @@ IN_VENV := export PATH="$$PWD/.venv/bin:$$PATH" PYTHONUTF8=1;
 .PHONY: help demo paper recheck test test-slow bench bench-full book notebooks release clean
 
 help:  ## this list
-	@echo "usage: make TARGET [PYTHON=python3.12] [WORKERS=3]"; echo
+	@echo "usage: make TARGET [PYTHON=python3.12] [WORKERS=2]"; echo
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/\1@\2/' | awk -F@ '{printf "  %-11s %s\n", $$1, $$2}'
 
 demo: $(STAMP)  ## the main job on synthetic data: trains both arms, prints their kappa (minutes)

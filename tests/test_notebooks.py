@@ -62,7 +62,11 @@ def test_notebooks_state_aim_runtime_and_recap(name):
         assert part in text
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+# Of these, what they compute and draw is tested piece by piece.
+SLOW = ("03_ablations", "04_per_class")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in PUBLISHED])
 def test_notebooks_run_with_other_parameters(name, tmp_path, private_root):
     """papermill as a reader types it, at the smallest size."""
     out = tmp_path / "out.ipynb"

@@ -247,6 +247,7 @@ def test_a_reference_to_nothing_says_what_to_do(reference, message):
 # --- Keras files, releases ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_keras_file_becomes_weights_that_predict_scans(tmp_path, capsys):
     write_keras_file(tmp_path / "tbt.h5", num_classes=5, seed=1)
     target = tmp_path / "tbt.safetensors"
