@@ -25,11 +25,14 @@ RUN useradd --create-home --uid 1000 viptt \
 USER 1000
 WORKDIR /home/viptt/viptt-net
 
-# PyTorch first, in a layer that only new versions replace. PyPI's build for Linux brings 5 GB of CUDA; the one of
-# PyTorch's own index does not. Without its dependencies, because that index has other versions of them: they follow.
+# PyTorch first, in a layer that only new versions replace. PyPI's build for Linux brings 5 GB of CUDA; for an image
+# without, give the address of PyTorch's own index for CPUs, see "Get started" on pytorch.org:
+#   docker build --build-arg TORCH_INDEX=ADDRESS -t viptt .
+# Without its dependencies, because that index has other versions of them: they follow.
+ARG TORCH_INDEX=""
 COPY --chown=viptt:viptt constraints.txt ./
 RUN python -m venv /home/viptt/venv \
-    && pip install --no-deps -c constraints.txt --index-url https://download.pytorch.org/whl/cpu torch torchvision
+    && pip install --no-deps -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision
 
 COPY --chown=viptt:viptt . ./
 RUN pip install -c constraints.txt "jupyterlab>=4,<5" -e ".[explain]"
