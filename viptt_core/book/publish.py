@@ -59,7 +59,7 @@ def publish(name: str, parameters: dict | None = None, *, progress: bool = True)
     import papermill
 
     root = artifact_root()
-    source, target = root / "notebooks" / f"{name}.py", root / "book" / "notebooks" / f"{name}.ipynb"
+    source, target = root / "notebooks" / f"{name}.py", published_file(name)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = root / "runs" / f"{name}.unfinished.ipynb"
     unfinished.parent.mkdir(exist_ok=True)
@@ -144,7 +144,7 @@ def check_freshness(name: str) -> Freshness:
     """
     root = artifact_root()
     source = (root / "notebooks" / f"{name}.py").read_text("utf-8")
-    stamp = read_notebook(root / "book" / "notebooks" / f"{name}.ipynb")["metadata"].get("viptt", {})
+    stamp = read_notebook(published_file(name))["metadata"].get("viptt", {})
     return Freshness(
         source_changed=stamp.get("source", {}).get("sha256") != source_sha256(source),
         code_changed=stamp.get("modules") != code_version(imported_modules(source))
@@ -208,6 +208,11 @@ def recorded_runs(path: Path) -> list[str]:
     if not found:
         raise DataError("shows no run.", path=path, remedy="Execute 01_pretrain or 02_finetune to its end.")
     return found
+
+
+def published_file(name: str) -> Path:
+    """Where the executed form of a notebook lies."""
+    return artifact_root() / "book" / "notebooks" / f"{name}.ipynb"
 
 
 def read_notebook(path: Path) -> dict:

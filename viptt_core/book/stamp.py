@@ -5,11 +5,10 @@ from __future__ import annotations
 import html
 from datetime import datetime
 
-from viptt_core.book.publish import PUBLISHED, Freshness, check_freshness, read_notebook
-from viptt_core.env import artifact_root
+from viptt_core.book.address import UNKNOWN_OWNER
+from viptt_core.book.publish import PUBLISHED, Freshness, check_freshness, published_file, read_notebook
 
 FOLDER = "notebooks/"
-PLACEHOLDER = "/OWNER/"  # in the address of a repository that has none yet
 
 
 def add_to(app) -> None:
@@ -56,7 +55,7 @@ def read_record(name: str) -> dict:
     Raises:
         DataError: it was never executed.
     """
-    return read_notebook(artifact_root() / "book" / "notebooks" / f"{name}.ipynb")["metadata"]["viptt"]
+    return read_notebook(published_file(name))["metadata"]["viptt"]
 
 
 def describe(freshness: Freshness) -> tuple[str, str]:
@@ -89,6 +88,6 @@ def commit_html(commit: str, repository: str = "") -> str:
     """A commit in seven digits, linked where the repository has an address; files may have differed from it."""
     digits = html.escape(commit.rstrip("+"))
     shown = f"<code>{digits[:7]}</code>"
-    if repository and PLACEHOLDER not in repository:
+    if repository and f"/{UNKNOWN_OWNER}/" not in repository:
         shown = f'<a href="{html.escape(repository, quote=True)}/commit/{digits}">{shown}</a>'
     return shown + (" with changes" if commit.endswith("+") else "")

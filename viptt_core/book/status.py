@@ -5,9 +5,8 @@ from __future__ import annotations
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from viptt_core.book.publish import PUBLISHED, check_freshness, read_notebook
+from viptt_core.book.publish import PUBLISHED, check_freshness, published_file, read_notebook
 from viptt_core.book.stamp import FOLDER, date, describe, duration, read_record
-from viptt_core.env import artifact_root
 
 
 def add_to(app) -> None:
@@ -37,7 +36,7 @@ def status_table() -> str:
 
 def outcome(name: str) -> str:
     """How many cells ran, and whether one failed."""
-    notebook = read_notebook(artifact_root() / "book" / "notebooks" / f"{name}.ipynb")
+    notebook = read_notebook(published_file(name))
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     ran = [cell for cell in code if cell["execution_count"]]
     failed = [cell for cell in ran if any(output["output_type"] == "error" for output in cell["outputs"])]

@@ -50,12 +50,13 @@ def layers(preset: Preset, num_classes: int) -> pd.DataFrame:
     """
     network = paper_network(num_classes, preset).to("meta").eval()
     frames = torch.empty(preset.frames, 3, preset.size, preset.size, device="meta")
-    rows = [("input", (preset.frames, preset.size, preset.size), 0), ("stem", _last(frames), _count(network.stem))]
+    rows = [("input", (preset.frames, preset.size, preset.size), 0),
+            ("stem", _last(frames), count_parameters(network.stem))]  # fmt: skip
     end = nn.MaxPool2d if any(isinstance(m, nn.MaxPool2d) for m in network.backbone) else nn.ReLU
     block, learnt = 1, 0
     with torch.no_grad():
         for module in network.backbone:
-            frames, learnt = module(frames), learnt + _count(module)
+            frames, learnt = module(frames), learnt + count_parameters(module)
             if isinstance(module, end):
                 rows.append((f"backbone, block {block}", _last(frames), learnt))
                 block, learnt = block + 1, 0
@@ -64,10 +65,10 @@ def layers(preset: Preset, num_classes: int) -> pd.DataFrame:
         dense = network.feature(summary)
         logits = network.classifier(dense)
     rows += [("mean over the plane", tuple(features.shape), 0),
-             ("LSTM, last state", tuple(summary.shape[1:]), _count(network.temporal)),
-             ("dense, ReLU", tuple(dense.shape[1:]), _count(network.feature)),
-             ("classes, softmax", tuple(logits.shape[1:]), _count(network.classifier)),
-             ("all", (), _count(network))]  # fmt: skip
+             ("LSTM, last state", tuple(summary.shape[1:]), count_parameters(network.temporal)),
+             ("dense, ReLU", tuple(dense.shape[1:]), count_parameters(network.feature)),
+             ("classes, softmax", tuple(logits.shape[1:]), count_parameters(network.classifier)),
+             ("all", (), count_parameters(network))]  # fmt: skip
     shown = [(layer, "×".join(map(str, shape)), count) for layer, shape, count in rows]
     return pd.DataFrame(shown, columns=["layer", "output", "parameters"])
 
@@ -78,19 +79,15 @@ def _last(frames: torch.Tensor) -> tuple[int, ...]:
     return time, height, width, channels
 
 
-def _count(module: nn.Module) -> int:
-    return count_parameters(module)
-
-
 @styled
 def model_diagram() -> Picture:
     """The network of the paper, from both inputs to both lists of classes; what goes from videos to scans is framed."""
     preset = load_preset("paper")
     t, size, hidden, feature = preset.frames, preset.size, preset.hidden_size, preset.feature_size
     videos, scans = paper_network(len(UCF_CLASSES), preset), paper_network(len(TB_CLASSES), preset)
-    count = {name: _count(part) for name, part in scans.named_children()}
+    count = {name: count_parameters(part) for name, part in scans.named_children()}
     width = scans.temporal.input_size
-    carried = _count(scans) - count["classifier"]
+    carried = count_parameters(scans) - count["classifier"]
     figure = Figure(figsize=(4.3, 7.5))
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set(xlim=(0, 4.3), ylim=(7.5, 0))  # inches, from the top left
@@ -139,7 +136,7 @@ def model_diagram() -> Picture:
     ):
         _arrow(axis, (2.15 + (x - 2.15) * 0.5, 6.28), (x, 6.64), colour)
         _box(axis, x, 6.83, 1.75, 0.34, what, colour)
-        _words(axis, x, 7.17, f"{note}  ({_count(network.classifier):,})", size=9.5)
+        _words(axis, x, 7.17, f"{note}  ({count_parameters(network.classifier):,})", size=9.5)
     _words(axis, 2.15, 7.38, "in parentheses: learnt numbers", size=9.5, color=FAINT)
     return Picture(
         figure,
@@ -148,7 +145,7 @@ def model_diagram() -> Picture:
         f"one through the same VGG16 ({count['backbone']:,}), averaged over the plane to {width} numbers each. An LSTM "
         f"({count['temporal']:,}) reads them from the first to the last; its last state of {hidden} numbers goes "
         f"through a dense layer of {feature:,} ({count['feature']:,}) to the classes: first {len(UCF_CLASSES)} "
-        f"activities ({_count(videos.classifier):,} weights, left behind), then {len(TB_CLASSES)} types of "
+        f"activities ({count_parameters(videos.classifier):,} weights, left behind), then {len(TB_CLASSES)} types of "
         f"tuberculosis ({count['classifier']:,}, new). All before the classes, {carried:,} weights, is carried over.",
     )  # fmt: skip
 
