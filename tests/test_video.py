@@ -232,6 +232,19 @@ def test_unusual_file_names_are_read(tmp_path, monkeypatch, video, name):
     np.testing.assert_array_equal(load_clip(name, frames=3), load_clip(video, frames=3))
 
 
+def test_header_text_that_is_not_utf8_is_no_obstacle(video):
+    """PyAV before 19 refuses it unless told otherwise; PyAV 19 reads it, and refuses to be told."""
+    expected = load_clip(video, frames=20)
+    patch_after(video, b"ISFT", 8, b"caf\xe9")  # RIFF: the text after its size; Latin-1, as cameras write it
+    if int(av.__version__.split(".")[0]) < 19:
+        with pytest.raises(UnicodeDecodeError):
+            av.open(str(video))
+    else:
+        with pytest.raises(TypeError):
+            av.open(str(video), metadata_errors="ignore")
+    np.testing.assert_array_equal(load_clip(video, frames=20), expected)
+
+
 @pytest.mark.parametrize("promised", [0, 3, 5000])
 def test_frame_count_of_the_header_is_not_trusted(video, promised):
     patch_after(video, b"strh", 8 + 32, struct.pack("<I", promised))  # AVI stream header: dwLength

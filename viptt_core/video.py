@@ -35,6 +35,11 @@ _TRUNCATION = 1.2
 _GAIN = 255 / 219
 _OFFSET = -16 * _GAIN - _TRUNCATION
 
+# Some HMDB51 headers hold text that is not UTF-8, which is of no interest here. PyAV before 19 refuses such
+# files unless told otherwise; from 19 on it reads them, and no longer knows the option.
+_PYAV_MAJOR = int(av.__version__.split(".")[0])
+_OPEN_OPTIONS = {"metadata_errors": "ignore"} if _PYAV_MAJOR < 19 else {}
+
 # Headers of intact videos promise up to this many frames more than there are (UT-Interaction).
 HEADER_SLACK = 2
 
@@ -152,8 +157,7 @@ def open_video(path: str | PathLike) -> Iterator[tuple[Iterator[av.VideoFrame], 
         raise DataError("is empty (0 bytes).", path=path, remedy=_COPY_AGAIN, kind="empty file")
     try:
         # Absolute: FFmpeg takes what stands before a colon in a relative path for a protocol.
-        # Some HMDB51 headers hold text that is not UTF-8, which is of no interest here.
-        container = av.open(str(file.absolute()), metadata_errors="ignore")
+        container = av.open(str(file.absolute()), **_OPEN_OPTIONS)
     except av.FFmpegError as error:
         what = f"cannot be opened as a video ({error.strerror}): damaged, or another kind of file."
         raise DataError(what, path=path, remedy=_COPY_AGAIN, kind="not a readable video") from error
