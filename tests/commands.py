@@ -21,13 +21,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import jupytext
+from tracked import ROOT, tracked_files
 
 from viptt_core.cli import build_parser, main
 from viptt_core.presets import preset_names
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([
-    *(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.py"), *(ROOT / "data").glob("README.md"),
+    *tracked_files("book/*.md"), *tracked_files("notebooks/*.py"), *tracked_files("data/README.md"),
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "MODEL_CARD.md", "CHANGELOG.md")),
 ])  # fmt: skip
 FENCE = r"^( *)```(?:\{code-block\} )?(\w*) *\n(.*?)^\1``` *$"

@@ -4,11 +4,11 @@ import ast
 import base64
 import json
 import re
-from pathlib import Path
 
 import matplotlib.figure
 import pandas as pd
 import pytest
+from tracked import ROOT, tracked_files
 
 from viptt_core.book import stamp
 from viptt_core.book.offline import to_mathml
@@ -18,7 +18,6 @@ from viptt_core.book.status import outcome, status_table
 from viptt_core.errors import DataError
 from viptt_core.figures import Picture, styled
 
-ROOT = Path(__file__).resolve().parents[1]
 PROVENANCE = {
     "commit": "0123456789abcdef+", "date": "2026-11-03T10:00:00+00:00", "python": "3.12.1",
     "packages": {"torch": "2.15"},
@@ -143,9 +142,9 @@ def test_the_runs_that_a_page_shows_are_found(tmp_path):
 
 
 def test_the_reference_has_every_module_once():
-    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "book" / "api").glob("*.md")]
+    pages = [page.read_text(encoding="utf-8") for page in tracked_files("book/api/*.md")]
     listed = [name for page in pages for name in re.findall(r"^\.\. automodule:: viptt_core\.(\S+)$", page, flags=re.M)]
-    files = [path.relative_to(ROOT / "viptt_core").with_suffix("") for path in (ROOT / "viptt_core").rglob("*.py")]
+    files = [path.relative_to(ROOT / "viptt_core").with_suffix("") for path in tracked_files("viptt_core/**/*.py")]
     modules = {".".join(path.parts).removesuffix(".__init__") for path in files}
     empty = {"__init__", "__main__", "sources", "study", "synthetic"}  # nothing but a docstring
     commands = {name for name in modules if name.split(".")[0] == "cli"}  # they have a page of their own

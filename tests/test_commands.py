@@ -13,7 +13,6 @@ from commands import (
     PAGES,
     PROGRAMS,
     REDUCED,
-    ROOT,
     all_commands,
     block_commands,
     entry,
@@ -29,6 +28,7 @@ from commands import (
 from files import write_noise_scan, write_weights
 from keras_reference import write_keras_file
 from planted import chest, write_scan, write_sound_scans, write_video
+from tracked import ROOT, tracked_files
 
 from viptt_core.book.publish import PUBLISHED
 from viptt_core.constants import UCF_CLASSES
@@ -139,7 +139,7 @@ def test_messages_that_the_page_explains_are_those_of_the_program():
     table = page.split("| it says |")[1].split("\n\n")[0]
     said = [code for row in table.splitlines()[2:] for code in inline_code(row.split(" | ")[0])]
     of_the_system = {"viptt: command not found", "No space left on device", "Killed"}
-    sources = [ROOT / "Makefile", *(ROOT / "viptt_core").rglob("*.py"), *(ROOT / "workflow").glob("*.py")]
+    sources = [ROOT / "Makefile", *tracked_files("viptt_core/**/*.py"), *tracked_files("workflow/*.py")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     assert len(said) > 6 and of_the_system < set(said)
     assert all(message in text for message in set(said) - of_the_system)

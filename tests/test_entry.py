@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from files import write_noise_scan, write_weights
+from tracked import tracked_files
 
 from viptt_core import entry as entry_module
 from viptt_core import predict
@@ -359,6 +360,6 @@ def test_without_weights_and_scans_synthetic_ones_are_made_and_marked(private_ro
 
 def test_synthetic_test_patients_are_of_a_cohort_that_no_run_has_seen():
     cohorts = {inspect.signature(phantom).parameters["seed"].default, *range(10)}
-    for plan in (ROOT / "viptt_core" / "study" / "plans").glob("*.toml"):
+    for plan in tracked_files("viptt_core/study/plans/*.toml"):
         cohorts |= {int(number) for number in re.findall(r"\b(?:cohort|seed)s? = (\d+)", plan.read_text("utf-8"))}
     assert 101 in cohorts and entry_module.COHORT not in cohorts

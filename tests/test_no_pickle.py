@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tracked import ROOT, tracked_files
 
 from viptt_core.errors import DataError
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("viptt_core", "notebooks", "workflow", "benchmarks")
 IMAGENET = ROOT / "viptt_core" / "imagenet.py"
 
@@ -186,7 +186,7 @@ def test_reading_tensors_only_is_told_apart():
 
 
 def test_no_code_unpickles_but_one_place_that_reads_tensors_only():
-    files = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+    files = [path for folder in FOLDERS for path in tracked_files(f"{folder}/**/*.py")]
     assert len(files) > 80 and {path.relative_to(ROOT).parts[0] for path in files} == set(FOLDERS)
     found = [(path.relative_to(ROOT).as_posix(), what) for path in files
              for _, what in findings(path.read_text(encoding="utf-8"))]  # fmt: skip

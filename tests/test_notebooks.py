@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tracked import ROOT, tracked_files
 
 from viptt_core.book.publish import PUBLISHED, check_freshness, imported_modules, read_summary, scrub
 
-ROOT = Path(__file__).resolve().parents[1]
 TINY = {"preset": "study", "n_scans": 40, "n_videos": 50, "epochs": 1, "device": "cpu"}
 FORBIDDEN = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While, ast.Lambda, ast.ListComp,
              ast.DictComp, ast.SetComp, ast.GeneratorExp, ast.BinOp)  # fmt: skip
@@ -34,7 +34,7 @@ def published(name):
 
 
 def test_every_notebook_is_published():
-    assert tuple(sorted(path.stem for path in (ROOT / "notebooks").glob("*.py"))) == PUBLISHED
+    assert tuple(sorted(path.stem for path in tracked_files("notebooks/*.py"))) == PUBLISHED
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -2,11 +2,11 @@
 
 import re
 from functools import cache
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from tracked import ROOT, tracked_files
 
 from viptt_core.book import artwork
 from viptt_core.claims import load_claims
@@ -20,9 +20,8 @@ from viptt_core.study.ledger import verdict
 from viptt_core.study.model_card import layer_parameters
 from viptt_core.study.report import with_interval
 
-ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
-PAGES = sorted(BOOK.glob("*.md"))
+PAGES = tracked_files("book/*.md")
 REMEDY = "not up to date: viptt publish --stale"
 FIGURE = re.compile(r"\{figure\} (_static/\S+)\n((?::.*\n)+)")
 PICTURES = [name.removeprefix("book/") for name in artwork.PICTURES]
@@ -59,8 +58,8 @@ def listed_pages(part):
 def test_every_page_is_in_the_table_of_contents_and_every_entry_is_a_page():
     contents = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
     listed = [contents["root"], *(name for part in contents["parts"] for name in listed_pages(part))]
-    there = {path.relative_to(BOOK).with_suffix("").as_posix() for path in BOOK.rglob("*.md")}
-    there |= {f"notebooks/{path.stem}" for path in (BOOK / "notebooks").glob("*.ipynb")}
+    there = {path.relative_to(BOOK).with_suffix("").as_posix() for path in tracked_files("book/**/*.md")}
+    there |= {f"notebooks/{path.stem}" for path in tracked_files("book/notebooks/*.ipynb")}
     assert contents["root"] == "intro" and len(listed) == len(set(listed))
     assert set(listed) == there
     assert all(part["caption"] for part in contents["parts"])

@@ -13,19 +13,19 @@ import pytest
 import yaml
 from jupyter_book.config import yaml_to_sphinx
 from sphinx_book_theme.header_buttons.launch import add_launch_buttons
+from tracked import ROOT, in_git, tracked_files
 
 from viptt_core import __version__
 from viptt_core.book import address
-from viptt_core.book.address import disagreements, is_placeholder, places, read_address, write_address
+from viptt_core.book.address import PLACES, disagreements, is_placeholder, places, read_address, write_address
 from viptt_core.book.publish import PUBLISHED
 from viptt_core.cli import build_parser, main
 from viptt_core.errors import DataError, SettingError
 from viptt_core.papermill_io import source_sha256
 
-ROOT = Path(__file__).resolve().parents[1]
 NEW = "https://github.com/some.one/viptt_net-2"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+WORKFLOWS = tracked_files(".github/workflows/*.yml")
 SETUP = ROOT / ".github" / "actions" / "setup" / "action.yml"
 
 
@@ -39,10 +39,15 @@ def load(path: Path) -> dict:
     return {("on" if key is True else key): value for key, value in content.items()}
 
 
+def tracked_places() -> list[Path]:
+    """The files of this repository that must carry the address, without drafts of notebooks beside them."""
+    return [path for pattern in PLACES for path in tracked_files(pattern)]
+
+
 @pytest.fixture
 def checkout(tmp_path):
     """Copies of the files that carry the address; of an executed notebook only what matters here."""
-    for path in places(ROOT):
+    for path in tracked_places():
         copy = tmp_path / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
@@ -60,16 +65,16 @@ def checkout(tmp_path):
 
 
 def test_every_place_has_the_address_of_the_configuration():
-    assert {path.relative_to(ROOT).as_posix(): found for path, found in disagreements().items()} == {}
+    assert {path: found for path, found in disagreements().items() if path in tracked_places()} == {}
+    assert all(tracked_files(pattern) for pattern in PLACES)
 
 
 def test_no_other_file_carries_the_address():
     name = read_address().removeprefix(address.HOST)
-    done = subprocess.run(["git", "grep", "--untracked", "-lF", name], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode not in (0, 1):
+    if not in_git():
         pytest.skip("not a Git checkout")
-    known = {path.relative_to(ROOT).as_posix() for path in places()}
-    assert {name for name in done.stdout.split() if not name.startswith("tests/")} <= known
+    found = {path for path in tracked_files("**/*") if name.encode() in path.read_bytes()}
+    assert {path for path in found if path.relative_to(ROOT).parts[0] != "tests"} <= set(places())
 
 
 def test_one_command_sets_the_address_everywhere_and_keeps_the_stamps(checkout):
@@ -256,6 +261,8 @@ def test_what_the_dockerfile_copies_exists_and_no_step_runs_as_root_after_the_us
 def test_the_image_leaves_out_what_git_does_and_keeps_the_note_on_data():
     ignored = set(read(".dockerignore").split("\n"))
     assert {".git", ".venv", "runs", "data/*", "!data/README.md", "**/*.nii.gz", "**/*.safetensors"} <= ignored
+    only_here = {line.strip("/") for line in read(".gitignore").split("\n") if line.startswith("/")}
+    assert len(only_here) > 8 and only_here <= ignored
     assert not ignored & {"viptt_core", "notebooks", "book", "results", "benchmarks", "constraints.txt", "README.md"}
 
 

@@ -1,12 +1,10 @@
 """The README: every file and folder of the top level has its line, and what it links to is there."""
 
 import re
-import subprocess
-from pathlib import Path
 
 import pytest
+from tracked import ROOT, in_git, tracked_files
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NEEDS_NO_LINE = {"README.md", ".gitignore", ".gitattributes"}
 NOT_COMMITTED = {"runs"}  # what appears when it is used
@@ -18,12 +16,9 @@ def table():
 
 
 def test_every_file_and_folder_of_the_top_level_is_explained_once():
-    try:
-        listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
-                                capture_output=True, check=True).stdout.decode()  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no Git here")
-    there = {name.split("/")[0] for name in listed.split("\0") if name and (ROOT / name).exists()}
+    if not in_git():
+        pytest.skip("not a Git checkout")
+    there = {path.relative_to(ROOT).parts[0] for path in tracked_files("**/*")}
     explained = table()
     assert len(explained) == len(set(explained))
     assert set(explained) - NOT_COMMITTED == there - NEEDS_NO_LINE
