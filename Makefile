@@ -77,10 +77,15 @@ clean:  ## remove the built book, caches and out.ipynb; keeps .venv, data, runs 
 	rm -rf _build build viptt_core.egg-info .pytest_cache .ruff_cache out.ipynb
 	find viptt_core tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# A Python that does not start is started once more, for what it says itself.
 # pip is followed line by line, because several GB without a sign of life look like a hang.
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
-	  { echo "'$(PYTHON)' is not Python 3.11, 3.12 or 3.13. Name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@hint="Name a Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..."; \
+	  file=$$(command -v $(firstword $(PYTHON))) || { echo "'$(PYTHON)' was not found. $$hint" >&2; exit 1; }; \
+	  version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || \
+	    { echo "'$(PYTHON)' was found ($$file) but does not start:" >&2; $(PYTHON) -c '' >&2; echo "$$hint" >&2; exit 1; }; \
+	  case "$$version" in 3.11 | 3.12 | 3.13) ;; \
+	    *) echo "'$(PYTHON)' is Python $$version. $$hint" >&2; exit 1;; esac
 	@echo "Setting up .venv: some minutes, 6 GB on Linux. Happens once."
 	@$(PYTHON) -m venv .venv || \
 	  { echo "Python's venv module does not work here; on Debian or Ubuntu install python3-venv." >&2; exit 1; }

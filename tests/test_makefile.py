@@ -1,0 +1,75 @@
+"""The set-up of `make`: what it says of a Python that it cannot use."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from tracked import ROOT
+
+HINT = "Name a Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..."
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+
+
+@pytest.fixture
+def set_up(tmp_path):
+    """Function that begins the set-up in a folder without an environment: (exit code, the lines it said)."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+
+    def begin(program):
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+        done = subprocess.run(["make", ".venv/.installed", f"PYTHON={program}"], cwd=tmp_path, env=clean, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+        assert not (tmp_path / ".venv").exists()
+        return done.returncode, done.stdout.splitlines()
+
+    return begin
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Function that writes a program which stands for a Python, and returns its path."""
+
+    def write(*lines):
+        path = tmp_path / "python"
+        path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
+def test_a_python_that_is_not_there_is_told(set_up, tmp_path):
+    for name in ("no-such-python", tmp_path / "python"):
+        code, said = set_up(name)
+        assert code and said[0] == f"'{name}' was not found. {HINT}"
+
+
+def test_a_python_that_does_not_start_is_told_with_its_own_error(set_up, program):
+    path = program("echo 'libpython3.12.so: cannot open' >&2", "exit 127")  # a shell's code for what is not found
+    code, said = set_up(path)
+    own = "libpython3.12.so: cannot open"
+    assert code and said[:3] == [f"'{path}' was found ({path}) but does not start:", own, HINT]
+
+
+@pytest.mark.parametrize("version", ["2.7", "3.1", "3.10", "3.14"])
+def test_a_python_of_another_version_is_told_with_its_version(set_up, program, version):
+    path = program(f"echo {version}")
+    code, said = set_up(path)
+    assert code and said[0] == f"'{path}' is Python {version}. {HINT}"
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+def test_a_fitting_python_goes_on_to_the_environment(set_up, program, version):
+    path = program("echo 'a warning' >&2", f'[ "$1" = -c ] && echo {version}')
+    code, said = set_up(path)
+    assert code and said[0].startswith("Setting up .venv") and "Python's venv module does not work here" in said[2]
+
+
+def test_the_python_of_these_tests_fits(set_up, program):
+    path = program('[ "$1" = -c ] || exit 1', f"exec '{sys.executable}' \"$@\"")  # but it makes no environment
+    assert set_up(path)[1][0].startswith("Setting up .venv")
