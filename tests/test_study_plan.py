@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from tracked import tracked_files
 
 from viptt_core.errors import SettingError
 from viptt_core.presets import load_preset
-from viptt_core.study.plan import Arm, load_study, parse_study, study_names
+from viptt_core.study.plan import Arm, load_study, parse_study
 
 PLAIN = {
     "about": "", "preset": "study", "seeds": 2, "scans": {"dataset": "phantom"}, "videos": {"dataset": "actions"},
@@ -19,7 +20,7 @@ def parse(**changes):
     return parse_study("mine", PLAIN | changes, "mine.toml")
 
 
-@pytest.mark.parametrize("name", study_names())
+@pytest.mark.parametrize("name", [path.stem for path in tracked_files("viptt_core/study/plans/*.toml")])
 def test_every_plan_of_the_package_can_be_read(name):
     study = load_study(name)
     assert study.name == name and len(study.digest) == 16
@@ -109,7 +110,7 @@ def test_cells_that_train_the_same_layers_share_a_learning_rate():
 def test_a_plan_of_the_readers_own_is_a_file(tmp_path):
     with pytest.raises(SettingError, match="cannot be read"):
         load_study(str(tmp_path / "mine.toml"))
-    with pytest.raises(SettingError, match="Known: backbones, lidc, nodulemnist, paper, synthetic"):
+    with pytest.raises(SettingError, match="Known: .*lidc, .*paper, .*synthetic"):
         load_study("mine")
 
 
