@@ -151,7 +151,8 @@ def test_real_videos_keep_their_grey_levels(golden, shared_data):
     paths = [min(folder.iterdir()) for folder in sorted((shared_data / "videos").glob("*/*/"))]
     clips = [load_clip(path, frames=16, size=64) for path in paths] + [load_clip(paths[-1])]
     seen = np.array([summary(clip) for clip in clips])
-    np.testing.assert_allclose(seen, golden("real videos", seen), atol=1)
+    difference = seen - golden("real videos", seen)
+    assert np.abs(difference.mean(axis=1)).max() <= 0.3 and np.abs(difference).max() <= 2
 
 
 # --- Training, weights, results -----------------------------------------------------------------------------
