@@ -20,8 +20,10 @@ from viptt_core.results import SCORE_COLUMNS, SUMMARY_MIME
 PUBLISHED = ("00_data", "01_pretrain", "02_finetune", "03_ablations", "04_per_class", "05_submission", "06_performance")
 # Result files a notebook reads, besides what it makes itself; a study's tables stand for the predictions they are from.
 READS = {
-    "03_ablations": "results/*/*.csv", "04_per_class": "results/*/*.csv", "06_performance": "benchmarks/results/*.json",
-}  # fmt: skip
+    "03_ablations": ("results/*/*.csv", "results/*/study.json"),
+    "04_per_class": ("results/*/*.csv", "results/*/study.json"),
+    "06_performance": ("benchmarks/results/*.json",),
+}
 RESULT_NOTEBOOK = "02_finetune"  # the one whose table other pages show, too
 PACKAGE = Path(__file__).parents[1]
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
@@ -165,8 +167,8 @@ def read_version(name: str, root: Path) -> str:
     """Hash of the names and contents of the result files a notebook reads; "" where it reads none."""
     if name not in READS:
         return ""
-    files = {path.relative_to(root).as_posix(): source_sha256(path.read_text("utf-8"))
-             for path in sorted(root.glob(READS[name]))}  # fmt: skip
+    read = sorted(path for pattern in READS[name] for path in root.glob(pattern))
+    files = {path.relative_to(root).as_posix(): source_sha256(path.read_text("utf-8")) for path in read}
     return source_sha256(json.dumps(files))[:16]
 
 

@@ -46,19 +46,24 @@ class Picture:
         alt: What the picture shows, for readers who do not see it.
         vector: Whether to show it as SVG (charts) or WebP (photographs, volumes). On a dark page charts are inverted.
         synthetic: Write "synthetic data" on it.
+        withdrawn: Write this on it, such as "withdrawn: read along the wrong axis"; "" for nothing.
         data: Committed files it is drawn from, paths from the artifact's root.
         table: The numbers it is drawn from, where they stand in no committed file: they go along, as CSV.
     """
 
     def __init__(self, figure: Figure, alt: str, *, vector: bool = True, synthetic: bool = False,
-                 data: Sequence[str] = (), table: pd.DataFrame | None = None) -> None:  # fmt: skip
+                 withdrawn: str = "", data: Sequence[str] = (), table: pd.DataFrame | None = None) -> None:  # fmt: skip
         if not alt.strip():
             raise ValueError("a picture needs a text alternative")
         self.figure, self.vector, self.data, self.table, self.code = figure, vector, tuple(data), table, ""
         self.alt = alt + (" Synthetic data." if synthetic else "")
+        self.alt += f" These numbers are {withdrawn}." if withdrawn else ""
         if synthetic:
             # Below everything else, where no label of an axis can be.
             figure.text(0.995, -0.01, "synthetic data", ha="right", va="top", fontsize=8, color="#B00020")
+        if withdrawn:
+            # Above everything else: legends stand below.
+            figure.text(0.005, 1.01, withdrawn, ha="left", va="bottom", fontsize=8, color="#B00020")
 
     def encode(self, kind: str, **settings) -> bytes:
         """The picture as "svg", "webp" or another kind, the same bytes for the same picture."""

@@ -50,7 +50,7 @@ def confusion_chart(results: StudyResults) -> Picture | ResultTable:
     axes[-1].set_xlabel("predicted", fontsize=SMALL)
     figure.tight_layout()
     return Picture(figure, f"Confusion matrices, mean over seeds. Rightly predicted of each true class, "
-                   f"{'; '.join(told)}.", synthetic=results.synthetic, data=results.data("confusion.csv"))  # fmt: skip
+                   f"{'; '.join(told)}.", **results.marks, data=results.data("confusion.csv"))  # fmt: skip
 
 
 @styled
@@ -81,7 +81,7 @@ def class_chart(results: StudyResults) -> Picture | ResultTable:
     figure.tight_layout()
     legend_below(figure, axes[0])
     return Picture(figure, f"Precision, recall and F1 of each class and arm with intervals. Recall, {'; '.join(told)}.",
-                   synthetic=results.synthetic, data=results.data("per_class.csv"))  # fmt: skip
+                   **results.marks, data=results.data("per_class.csv"))  # fmt: skip
 
 
 @styled
@@ -107,7 +107,7 @@ def curves_chart(results: StudyResults) -> Picture | ResultTable:
     figure.tight_layout(h_pad=0.6)
     legend_below(figure, axes[0, 0])
     return Picture(figure, "ROC and precision-recall curves, each class against the rest. Areas under them: "
-                   f"{'; '.join(told)}.", synthetic=results.synthetic, data=results.data("curves.csv"))  # fmt: skip
+                   f"{'; '.join(told)}.", **results.marks, data=results.data("curves.csv"))  # fmt: skip
 
 
 @styled
@@ -130,7 +130,7 @@ def calibration_chart(results: StudyResults) -> Picture | ResultTable:
     figure.tight_layout()
     legend_below(figure, axis)
     return Picture(figure, f"Accuracy over confidence. {'. '.join(told)}.",
-                   synthetic=results.synthetic, data=results.data("calibration.csv"))  # fmt: skip
+                   **results.marks, data=results.data("calibration.csv"))  # fmt: skip
 
 
 # --- What the networks looked at ------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def pointing_chart(results: StudyResults) -> Picture | ResultTable:
         axis.spines["left"].set_visible(False)
     figure.tight_layout()
     return Picture(figure, f"Evidence on the true finding against chance: {'; '.join(told)}.",
-                   synthetic=results.synthetic, data=results.data("evidence.csv"))  # fmt: skip
+                   **results.marks, data=results.data("evidence.csv"))  # fmt: skip
 
 
 @named

@@ -67,7 +67,7 @@ def seed_chart(results: StudyResults) -> Picture | ResultTable:
     return Picture(
         figure,
         f"{rule.measure.capitalize()} by seed: {'; '.join(told)}. Mean difference, {contrast_name(row)}: {signed}, "
-        f"from {row['seeds']} seeds.", synthetic=results.synthetic,
+        f"from {row['seeds']} seeds.", **results.marks,
         data=results.data(f"{results.plan.arm(rule.arm).experiment}.npz"),
     )  # fmt: skip
 
@@ -104,7 +104,7 @@ def forest_chart(results: StudyResults, *families: str, measure: str = "") -> Pi
     axis.set(yticks=[], ylim=(y, -0.3), xlabel="difference; hollow: the interval includes 0")
     _bare(figure, axis)
     return Picture(figure, f"Differences with 95 % intervals: {'; '.join(told)}.",
-                   synthetic=results.synthetic, data=results.data("contrasts.csv"))  # fmt: skip
+                   **results.marks, data=results.data("contrasts.csv"))  # fmt: skip
 
 
 @styled
@@ -127,7 +127,7 @@ def attribution_chart(results: StudyResults) -> Picture | ResultTable:
     axis.set(yticks=[], ylim=(len(rows) - 0.6, -0.85), xlabel="kappa")
     _bare(figure, axis)
     return Picture(figure, f"Bars of the gap, then of each factor's part of it, in kappa: {'; '.join(told)}.",
-                   synthetic=results.synthetic, data=results.data("attribution.csv"))  # fmt: skip
+                   **results.marks, data=results.data("attribution.csv"))  # fmt: skip
 
 
 @styled
@@ -154,7 +154,7 @@ def factorial_chart(results: StudyResults) -> Picture | ResultTable:
     _bare(figure, axis)
     legend_below(figure, axis)
     return Picture(figure, f"Kappa of the {len(told)} arms of the factorial: {', '.join(told)}.",
-                   synthetic=results.synthetic, data=results.data("arms.csv"))  # fmt: skip
+                   **results.marks, data=results.data("arms.csv"))  # fmt: skip
 
 
 @styled
@@ -175,7 +175,7 @@ def pretraining_chart(results: StudyResults) -> Picture | ResultTable:
     axis.set(yticks=[], ylim=(len(rows) - 0.6, -0.85), xlim=(0, 1.02), xlabel="accuracy on test videos; tick: chance")
     _bare(figure, axis)
     return Picture(figure, f"Accuracy of pretraining on test videos. {'; '.join(told)}.",
-                   synthetic=results.synthetic, data=results.data("pretraining.csv"))  # fmt: skip
+                   **results.marks, data=results.data("pretraining.csv"))  # fmt: skip
 
 
 @styled
@@ -201,7 +201,7 @@ def efficiency_chart(results: StudyResults) -> Picture | ResultTable:
     figure.tight_layout()
     legend_below(figure, axis)
     return Picture(figure, f"Kappa over the number of labelled scans. {'; '.join(told)}.",
-                   synthetic=results.synthetic, data=results.data("efficiency.csv"))  # fmt: skip
+                   **results.marks, data=results.data("efficiency.csv"))  # fmt: skip
 
 
 @styled
@@ -229,7 +229,7 @@ def replication_chart(results: StudyResults) -> Picture | ResultTable:
         panels[0].text(0, y - 0.22, name, va="bottom", fontsize=SMALL, transform=panels[0].get_yaxis_transform())
     _bare(figure, *panels)
     return Picture(figure, f"Kappa and AUC of arms, baselines and published networks: {'; '.join(told)}.",
-                   synthetic=results.synthetic, data=results.data("arms.csv", "baselines.csv"))  # fmt: skip
+                   **results.marks, data=results.data("arms.csv", "baselines.csv"))  # fmt: skip
 
 
 def look(results: StudyResults, arm: str) -> tuple[str, str]:

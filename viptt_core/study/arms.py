@@ -27,6 +27,7 @@ from viptt_core.results import Run, class_names_of, predicted_classes, runs_root
 from viptt_core.splits import make_split
 from viptt_core.statistics import two_level_bootstrap
 from viptt_core.store import ClipSet
+from viptt_core.study.committed import RECORD, WITHDRAWN, read_committed
 from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, collect, read_outcomes, write_outcomes
 from viptt_core.study.plan import Arm, Study, pretraining_key, slug
 from viptt_core.study.variants import draw_scans, fold_scans, vary_scans, vary_videos
@@ -289,11 +290,14 @@ def pack(study: Study, folder: Path | None = None) -> list[Path]:
         raise DataError("no arm of the study has run.", path=study_folder(study), remedy="Run: make paper")
     plan_file = Path(study.file)
     inside = plan_file.is_relative_to(artifact_root())
+    committed = read_committed(study.name, folder.parent.parent).record if (folder / RECORD).is_file() else {}
     record = {
         "plan": study.digest, "plan_file": plan_file.relative_to(artifact_root()).as_posix() if inside else study.file,
         "plan_commit": file_commit(plan_file), "commits": sorted(commits), "devices": sorted(devices),
     } | _pilots(study)  # fmt: skip
-    written.append(folder / "study.json")
+    if WITHDRAWN in committed and committed.get("plan") == study.digest:  # the same runs do not stand again
+        record[WITHDRAWN] = committed[WITHDRAWN]
+    written.append(folder / RECORD)
     disk.write_file(written[-1], json.dumps(record, indent=1) + "\n")
     return written
 

@@ -12,6 +12,7 @@ from viptt_core.errors import DataError, check_choice
 from viptt_core.study.plan import PLANS, Study, load_study
 
 RECORD = "study.json"
+WITHDRAWN = "withdrawn"  # field of the record: why the results must not be used
 TEXT_COLUMNS = ("arm", "baseline", "arm2", "baseline2")  # of which some are empty
 
 
@@ -36,6 +37,11 @@ class Committed:
         """Whether the results are of the plan as its file is now."""
         return self.record.get("plan") == self.study.digest
 
+    @property
+    def withdrawn(self) -> str:
+        """See `withdrawal`."""
+        return withdrawal(self.record)
+
     def table(self, name: str) -> pd.DataFrame | None:
         """A table; None where there is none."""
         path = self.folder / f"{name}.csv"
@@ -56,6 +62,24 @@ class Committed:
             check_choice(f"column of {table}.csv", column, tuple(rows))
             rows = rows[rows[column] == value]
         return None if rows.empty else rows.iloc[0]
+
+
+def withdrawal(record: dict) -> str:
+    """What must stand beside every number of a study whose record withdraws it.
+
+    Args:
+        record: What `study.json` says.
+
+    Returns:
+        Such as "withdrawn: read along the wrong axis"; "" for results that stand.
+    """
+    reason = record.get(WITHDRAWN, "")
+    return f"{WITHDRAWN}: {reason}" if reason else ""
+
+
+def withdrawn_sentence(mark: str) -> str:
+    """A sentence with a mark of `withdrawal`; "" without one."""
+    return f"These numbers are {mark}." if mark else ""
 
 
 def read_committed(name: str, root: Path) -> Committed:

@@ -15,7 +15,7 @@ import pandas as pd
 from viptt_core import disk
 from viptt_core.claims import SOURCES, Answer, Claim, load_claims
 from viptt_core.env import artifact_root
-from viptt_core.study.committed import Committed, read_committed
+from viptt_core.study.committed import Committed, read_committed, withdrawn_sentence
 
 PAGE = Path("book") / "claims.md"
 ALPHA = 0.05
@@ -27,14 +27,21 @@ FACTORS = {"start": "videos instead of single pictures", "unfrozen": "all layers
            "weights": "classes weighted", "rotation": "scans rotated", "naive gap": "all together"}  # fmt: skip
 
 
-def verdict(contrast: pd.Series) -> str:
-    """What a row of the table "contrasts" says, in a sentence: by its interval, whatever we hoped for."""
+def verdict(contrast: pd.Series, withdrawn: str = "") -> str:
+    """What a row of the table "contrasts" says, in a sentence: by its interval, whatever we hoped for.
+
+    Args:
+        contrast: The row.
+        withdrawn: The mark of a study that is withdrawn, see `committed.withdrawal`: then nothing is said.
+    """
     low, high = contrast["low"], contrast["high"]
     first, second, more, less = f"`{contrast['arm']}`", f"`{contrast['baseline']}`", "helps against", "hurts against"
     if contrast.get("arm2"):
         first = f"the gain of {first} over {second}"
         second = f"that of `{contrast['arm2']}` over `{contrast['baseline2']}`"
         more, less = "is larger than", "is smaller than"
+    if withdrawn:
+        return f"nothing is said about {first} and {second} ({withdrawn})"
     if math.isnan(low) or math.isnan(high):
         return f"nothing is said about {first} and {second}: there is no interval"
     if low <= 0 <= high:
@@ -149,7 +156,8 @@ def _beside(claims: list[Claim], studies: dict[str, Committed]) -> list[str]:
             results = studies[answer.study]
             found = results.row(answer.table, **answer.row) if results.record else None
             shown = ("no results yet", "") if found is None else (_estimate(found, answer), _count(found.get("seeds")))
-            rows.append((DATA[answer.study], _arms(answer.row), *shown))
+            mark = f" ({results.withdrawn})" if results.withdrawn else ""
+            rows.append((f"{DATA[answer.study]}{mark}", _arms(answer.row), *shown))
         head = ("data", "arm or contrast", "ours (95 % interval)", "seeds")
         parts += [_topic(claim, claim.beside[0].of), markdown_table(head, "llrr", rows)]
     return parts
@@ -191,6 +199,8 @@ def _own_study(title: str, results: Committed) -> list[str]:
     head += [f"{plan}, {f'frozen in commit `{commit}`' if commit else 'the commit that froze it is not recorded'}. "
              "To check: this lists the commits of the plan's file, and none may be younger than the first run.",
              f"```bash\ngit log --format='%h %ad %s' -- {results.plan_file}\n```"]  # fmt: skip
+    if results.withdrawn:
+        head.append(f"**{withdrawn_sentence(results.withdrawn)}** They take part in no verdict.")
     if not results.follows_plan:
         head.append(f"**These results follow another plan than the file as it is, whose digest is `{study.digest}`.**")
     files = sorted(path.name for path in results.folder.glob("*.csv"))
@@ -204,8 +214,8 @@ def _primary(results: Committed, rule) -> list[str]:
     found = results.row("contrasts", arm=rule.arm, baseline=rule.baseline, measure=rule.measure)
     if found is None:
         return ["**Primary contrast**: not in the tables yet."]
-    parts = ["**Primary contrast.**", _contrasts([found], measure=rule.measure),
-             f"Verdict: **{verdict(found)}**."]
+    parts = [_marked("**Primary contrast.**", results), _contrasts([found], measure=rule.measure),
+             f"Verdict: **{verdict(found, results.withdrawn)}**."]
     if rule.width:
         reached = "is" if found["high"] - found["low"] <= rule.width else "is not"
         parts.append(f"Seeds were to be added until the interval is no wider than {rule.width:.2f}, up to {rule.most} "
@@ -219,7 +229,8 @@ def _families(results: Committed) -> list[str]:
         return []
     parts = ["**All contrasts.** The p values of one table are corrected together, by Holm's method."]
     for (_, question), rows in table.groupby(["family", "question"], sort=False):
-        parts += [question, _contrasts([row for _, row in rows.iterrows()], measure=rows["measure"].iloc[0])]
+        shown = _contrasts([row for _, row in rows.iterrows()], measure=rows["measure"].iloc[0])
+        parts += [_marked(question, results), shown]
     return parts
 
 
@@ -229,8 +240,10 @@ def _folds(results: Committed) -> list[str]:
         return []
     rows = [(_arms(row), _interval(row["difference"], row["low"], row["high"]), _p(row["p"]))
             for _, row in table.iterrows()]  # fmt: skip
-    return ["**By folds.** The same contrasts over the folds, corrected for training sets that overlap (Nadeau and "
-            "Bengio).", markdown_table(("contrast", "kappa (95 % interval)", "p"), "lrr", rows)]  # fmt: skip
+    head = (
+        "**By folds.** The same contrasts over the folds, corrected for training sets that overlap (Nadeau and Bengio)."
+    )
+    return [_marked(head, results), markdown_table(("contrast", "kappa (95 % interval)", "p"), "lrr", rows)]
 
 
 def _attribution(results: Committed) -> list[str]:
@@ -240,9 +253,11 @@ def _attribution(results: Committed) -> list[str]:
     rows = [(FACTORS.get(row["factor"], row["factor"]), _interval(row["points"], row["low"], row["high"]),
              "" if math.isnan(row["percent"]) else f"{round(row['percent']) + 0} %")
             for _, row in table.iterrows()]  # fmt: skip
-    return ["**What the unequal comparison is made of.** The gap between the two unequal arms, and what each change "
-            "adds on average over all orders of making them (Shapley values).",
-            markdown_table(("change", "kappa (95 % interval)", "share"), "lrr", rows)]  # fmt: skip
+    head = (
+        "**What the unequal comparison is made of.** The gap between the two unequal arms, and what each change adds "
+        "on average over all orders of making them (Shapley values)."
+    )
+    return [_marked(head, results), markdown_table(("change", "kappa (95 % interval)", "share"), "lrr", rows)]
 
 
 def _contrasts(rows: list[pd.Series], measure: str) -> str:
@@ -253,7 +268,9 @@ def _contrasts(rows: list[pd.Series], measure: str) -> str:
 
 def _answer(claim: Claim, results: Committed) -> pd.Series | None:
     """The row that answers a claim, of results on its own data after the plan as it is."""
-    if claim.answer is None or claim.answer.study != results.study.name or not results.follows_plan:
+    if claim.answer is None or claim.answer.study != results.study.name:
+        return None
+    if results.withdrawn or not results.follows_plan:
         return None
     sets = (results.study.scans["dataset"], results.study.videos["dataset"])
     return results.row(claim.answer.table, **claim.answer.row) if claim.needs in sets else None
@@ -264,9 +281,16 @@ def _why(claim: Claim, results: Committed) -> str:
         return claim.why
     if not results.record:
         return WHY[claim.needs]
+    if results.withdrawn:
+        return results.withdrawn
     if not results.follows_plan:
         return "the results follow another plan than the one that is here"
     return "no table holds it" if claim.answer is None else "no run of its arms"
+
+
+def _marked(text: str, results: Committed) -> str:
+    """What stands above a table, with the mark of a study that is withdrawn."""
+    return " ".join(filter(None, (text, withdrawn_sentence(results.withdrawn))))
 
 
 def _absence(results: Committed) -> str:

@@ -19,7 +19,7 @@ from viptt_core.env import artifact_root
 from viptt_core.errors import check_choice
 from viptt_core.presets import Preset, load_preset
 from viptt_core.sources.registry import ACCESS, data_source
-from viptt_core.study.committed import Committed, read_committed, read_table
+from viptt_core.study.committed import Committed, read_committed, read_table, withdrawn_sentence
 from viptt_core.study.ledger import markdown_table, status, verdict
 from viptt_core.study.report import INTERVAL, seeds_text, side, with_interval
 
@@ -105,7 +105,7 @@ def _grid(preset: Preset) -> str:
 
 
 def _data(root: Path) -> dict[str, str]:
-    clef, rows = data_source("imageclef").expected, []
+    clef, rows, nodules = data_source("imageclef").expected, [], read_committed("lidc", root)
     for name, use in USES.items():
         source = data_source(name)
         title = f"[{source.title}]({source.page})" if source.page else source.title
@@ -115,7 +115,8 @@ def _data(root: Path) -> dict[str, str]:
         "sets": "\n".join(rows), "n_clef": str(clef.files), "n_hidden": str(clef.test_files),
         "clips": f"{load_claims()['clips'].value:,}", "n_activities": str(len(UCF_CLASSES)),
         "shares": shares, "rarest_share": _percent(min(clef.class_counts.values()) / clef.files),
-        "n_phantoms": _tested(read_committed("synthetic", root)), "n_nodules": _tested(read_committed("lidc", root)),
+        "n_phantoms": _tested(read_committed("synthetic", root)), "n_nodules": _tested(nodules),
+        "nodules_mark": f" ({nodules.withdrawn})" if nodules.withdrawn else "",
     }  # fmt: skip
 
 
@@ -152,7 +153,7 @@ def _lidc(root: Path) -> dict[str, str]:
     results = read_committed("lidc", root)
     baselines = _rows(results, "baselines", "arm", "n", *_with_ends(SCORES))
     compared = pd.concat([_arms(results), baselines.assign(arm=baselines["arm"] + NO_NETWORK)], ignore_index=True)
-    return {"lidc_scores": _scores(results, compared), "lidc_best": _best(compared),
+    return {"lidc_scores": _scores(results, compared), "lidc_best": _best(compared, results.withdrawn),
             "lidc_verdicts": _verdicts(results), "lidc_classes": _classes(results)}  # fmt: skip
 
 
@@ -187,6 +188,8 @@ def _scores(results: Committed, rows: pd.DataFrame) -> str:
     links = ", ".join(f"[{file}](./results/{name}/{file})" for file in files)
     other = "" if results.follows_plan else " **These results follow another plan than the one that is here.**"
     below = f"With 95 % intervals; n: test cases. Tables: {links}. Plan: `{results.plan_file}`.{other}"
+    if results.withdrawn:
+        below = f"**{withdrawn_sentence(results.withdrawn)}** {below}"
     return f"{markdown_table(('arm', 'n', 'seeds', *SCORES, 'ECE'), 'lrrrrr', cells)}\n\n{below}"
 
 
@@ -206,8 +209,9 @@ def _classes(results: Committed) -> str:
         weakest.append(f"`{arm.name}`: {least['class']} ({least['recall']:.2f})")
     if not cells:
         return _absent(results)
+    said = (f"Least recall: {'; '.join(weakest)}.", withdrawn_sentence(results.withdrawn))
     table = markdown_table(("class", "n", "precision", "recall", "F1"), "lrrrr", cells)
-    return f"{table}\n\nLeast recall: {'; '.join(weakest)}."
+    return f"{table}\n\n{' '.join(filter(None, said))}"
 
 
 # --- Words that follow from the numbers --------------------------------------------------------------------------
@@ -216,7 +220,7 @@ def _verdicts(results: Committed) -> str:
     rows = _rows(results, "contrasts", "family", "measure", "arm", "baseline", "arm2", "baseline2", "difference", "low",
                  "high", "p_holm", "seeds")  # fmt: skip
     rows = rows[rows["family"].isin(FAMILIES[results.folder.name])]
-    said = [f"- {verdict(row)}. {row['measure'].capitalize()} "
+    said = [f"- {verdict(row, results.withdrawn)}. {row['measure'].capitalize()} "
             f"{with_interval(row['difference'], row['low'], row['high'], signed=True)}, {seeds_text(row['seeds'])}."
             for _, row in rows.iterrows()]  # fmt: skip
     return "\n".join(said) or _absent(results)
@@ -230,10 +234,12 @@ def _no_finding(row: pd.Series) -> str:
     return f"- `{row['arm']}`: kappa {_estimates(row, ['kappa'])[0]}: {said}."
 
 
-def _best(rows: pd.DataFrame) -> str:
-    """Which row has the highest kappa, and from which others its interval is apart."""
+def _best(rows: pd.DataFrame, withdrawn: str) -> str:
+    """Which row has the highest kappa, and from which others its interval is apart; nothing of withdrawn rows."""
     if rows.empty:
         return ""
+    if withdrawn:
+        return f"Nothing is said about which row is the best ({withdrawn})."
     best = rows.iloc[int(rows["kappa"].argmax())]
     others = rows[rows["arm"] != best["arm"]]
     apart = others[others["kappa_high"] < best["kappa_low"]]["arm"]

@@ -17,7 +17,7 @@ from viptt_core.errors import DataError
 from viptt_core.metrics import cohen_kappa, per_class
 from viptt_core.result_table import ResultTable
 from viptt_core.study import ledger
-from viptt_core.study.committed import RECORD, read_committed
+from viptt_core.study.committed import RECORD, read_committed, withdrawal, withdrawn_sentence
 from viptt_core.study.evidence_table import Evidence, read_evidence
 from viptt_core.study.outcomes import Outcomes, read_outcomes
 from viptt_core.study.plan import Study, load_study
@@ -53,6 +53,16 @@ class StudyResults:
     @property
     def synthetic(self) -> bool:
         return any(outcomes.synthetic for outcomes in self.outcomes.values())
+
+    @property
+    def withdrawn(self) -> str:
+        """What marks all numbers of the study, see `committed.withdrawal`; "" where they stand."""
+        return withdrawal(self.record)
+
+    @property
+    def marks(self) -> dict[str, bool | str]:
+        """What must stand on every picture of the study: arguments of `figures.Picture`."""
+        return {"synthetic": self.synthetic, "withdrawn": self.withdrawn}
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -96,7 +106,8 @@ class StudyResults:
         return ResultTable(f"{what}: not a part of study '{self.plan.name}', or not run yet.")
 
     def footer(self, *sentences: str) -> str:
-        return " ".join([*filter(None, sentences), *([SYNTHETIC] if self.synthetic else [])])
+        synthetic = SYNTHETIC if self.synthetic else ""
+        return " ".join(filter(None, (*sentences, synthetic, withdrawn_sentence(self.withdrawn))))
 
 
 def open_results(study: str, *, arms: str = "", folder: str = "", optional: bool = False) -> StudyResults:
@@ -130,6 +141,11 @@ def open_results(study: str, *, arms: str = "", folder: str = "", optional: bool
 
 
 # --- Words ----------------------------------------------------------------------------------------------------
+def reading(low: float, high: float, words: dict[int | None, str], withdrawn: str = "") -> str:
+    """What an interval says, one of `words` by `side`; of withdrawn results only that they are."""
+    return withdrawn or words[side(low, high)]
+
+
 def side(low: float, high: float) -> int | None:
     """On which side of 0 an interval lies: 1, -1, or 0 where it includes 0; None where there is no interval."""
     if np.isnan(low) or np.isnan(high):
@@ -153,7 +169,7 @@ def verdict(results: StudyResults, *families: str) -> ResultTable:
     rows = results.contrasts(*families) if families else primary_row(results)
     if rows.empty:
         return results.absent(" and ".join(families).capitalize() or "The primary contrast")
-    said = "\n".join(_sentence(row) for _, row in rows.iterrows())
+    said = "\n".join(_sentence(row, results.withdrawn) for _, row in rows.iterrows())
     return ResultTable(results.footer(said))
 
 
@@ -166,8 +182,8 @@ def primary_row(results: StudyResults) -> pd.DataFrame:
     return rows[same & (rows["arm2"] == "")].iloc[:1]
 
 
-def _sentence(row: pd.Series) -> str:
-    said = ledger.verdict(row).replace("`", "")
+def _sentence(row: pd.Series, withdrawn: str) -> str:
+    said = ledger.verdict(row, withdrawn).replace("`", "")
     signed = with_interval(row["difference"], row["low"], row["high"], signed=True)
     p = f", p {p_text(row['p_holm'])} after Holm's correction" if not np.isnan(row["p_holm"]) else ""
     return f"{said}. {row['measure'].capitalize()} {signed}{p}, {seeds_text(row['seeds'])}."

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from viptt_core.result_table import ResultTable
+from viptt_core.study.committed import withdrawn_sentence
 from viptt_core.study.plan import Arm
 from viptt_core.study.report import (
     INTERVAL,
@@ -16,7 +17,7 @@ from viptt_core.study.report import (
     contrast_name,
     interval_cells,
     p_text,
-    side,
+    reading,
 )
 
 # Others' results on NoduleMNIST3D: name, AUC, accuracy. [B] MedMNIST v2, Yang et al. (2023), Scientific Data 10, 41.
@@ -101,7 +102,7 @@ def cost_table(results: StudyResults) -> ResultTable:
         told.append(f"Besides, {results.record['pilot_runs']} pilot runs for the learning rates, "
                     f"{results.record['pilot_seconds'] / 3600:.1f} core-hours.")  # fmt: skip
     told += [f"Commit {commit[:12]}." for commit in results.record.get("commits", ())]
-    return ResultTable(" ".join(told), table, "What it cost")
+    return ResultTable(" ".join(filter(None, (*told, withdrawn_sentence(results.withdrawn)))), table, "What it cost")
 
 
 # --- Results --------------------------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ def contrasts_table(results: StudyResults, *families: str, measure: str = "") ->
         "measure": rows["measure"], "seeds": rows["seeds"],
         "difference": interval_cells(rows, "difference", signed=True, prefix=False),
         "p": rows["p"].map(p_text), "p (Holm)": rows["p_holm"].map(p_text),
-        "the first is": [VERDICTS[side(row.low, row.high)] for row in rows.itertuples()],
+        "the first is": [reading(row.low, row.high, VERDICTS, results.withdrawn) for row in rows.itertuples()],
     })  # fmt: skip
     said = "An interval that includes 0 tells nothing apart. Holm: corrected for the contrasts of the family."
     return ResultTable(results.footer(said, INTERVAL), table, "Differences")
@@ -184,7 +185,8 @@ def power_table(results: StudyResults) -> ResultTable:
         "answer": interval_cells(rows, "value", prefix=False),
     })  # fmt: skip
     said = "Simulated: no network is in it, one run an arm, what seeds add is left out."
-    return ResultTable(said, table, "What so many test scans can show")
+    text = " ".join(filter(None, (said, withdrawn_sentence(results.withdrawn))))
+    return ResultTable(text, table, "What so many test scans can show")
 
 
 def folds_table(results: StudyResults) -> ResultTable:
@@ -195,7 +197,8 @@ def folds_table(results: StudyResults) -> ResultTable:
     table = pd.DataFrame({
         "contrast": rows["arm"] + " against " + rows["baseline"],
         "difference of kappa": interval_cells(rows, "difference", signed=True, prefix=False),
-        "p": rows["p"].map(p_text), "the first is": [VERDICTS[side(row.low, row.high)] for row in rows.itertuples()],
+        "p": rows["p"].map(p_text),
+        "the first is": [reading(row.low, row.high, VERDICTS, results.withdrawn) for row in rows.itertuples()],
     })  # fmt: skip
     said = "Corrected resampled t test (Nadeau and Bengio): the training sets of folds overlap."
     return ResultTable(results.footer(said), table, "Differences over folds, averaged over seeds")
@@ -249,7 +252,7 @@ def pointing_table(results: StudyResults) -> ResultTable:
         "clips": rows["clips"], "on the finding": interval_cells(rows, "observed"),
         "chance": rows["chance"].map("{:.2f}".format),
         "above chance": interval_cells(rows, "gain", signed=True),
-        "reads as": [FOLLOWS[side(row.gain_low, row.gain_high)] for row in rows.itertuples()],
+        "reads as": [reading(row.gain_low, row.gain_high, FOLLOWS, results.withdrawn) for row in rows.itertuples()],
     })  # fmt: skip
     said = ("Chance: the same map on the findings of other patients of the same class. Intervals: over clips, of one "
             "network an arm.")  # fmt: skip
