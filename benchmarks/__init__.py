@@ -339,8 +339,12 @@ def memory_of(prepare: str, **settings) -> Memory:
     order = json.dumps({"prepare": prepare, "settings": settings})
     done = subprocess.run(
         [sys.executable, "-c", "import benchmarks; benchmarks._measure_memory()"],
-        input=order, cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        input=order,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if done.returncode or not lines:
         why = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"exited {done.returncode}"

@@ -58,8 +58,11 @@ def run(
     known = {name: record for name, record in read_records(path, machine).items() if name in rows}
     # A row of older code must not pass for one of this code, also where this call does not measure it.
     known = {name: record for name, record in known.items() if record.code == rows[name].code()}
-    print(f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, torch {machine['torch']}, "
-          f"GPU: {machine['gpu'] or 'none'}; profile {profile_name}: {len(names)} rows", flush=True)  # fmt: skip
+    print(
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, torch {machine['torch']}, "
+        f"GPU: {machine['gpu'] or 'none'}; profile {profile_name}: {len(names)} rows",
+        flush=True,
+    )
     for number, name in enumerate(names, 1):
         head = f"[{number}/{len(names)}] {name}:"
         if name in known and known[name].status == MEASURED and not again:
@@ -69,8 +72,13 @@ def run(
         record = rows[name].measure(profile)
         record.commit, record.date = origin["commit"], time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
         known[name] = record
-        content = {"format": FORMAT, "profile": profile_name, "machine": machine, "provenance": origin,
-                   "rows": [known[each].to_json() for each in rows if each in known]}  # fmt: skip
+        content = {
+            "format": FORMAT,
+            "profile": profile_name,
+            "machine": machine,
+            "provenance": origin,
+            "rows": [known[each].to_json() for each in rows if each in known],
+        }
         write_json(path, content)
         print(f"{' ' * len(head)} {outcome(record)} ({record.seconds:.0f} s)", flush=True)
     return path, [known[name] for name in names]
@@ -97,11 +105,17 @@ def table(records: list[Record]) -> str:
             lines.append([record.name, "", "", record.status, "", _aim(record), record.reason])
             continue
         unit = record.target.unit if record.target.value is not None or record.reference_values else record.unit
-        lines.append([
-            record.name, _median(record.ours, record.unit), _median(record.reference_values, record.unit),
-            amount(record.value, unit), f"{amount(record.low, unit)} to {amount(record.high, unit)}",
-            _aim(record), {True: "met", False: "MISSED", None: ""}[record.met],
-        ])  # fmt: skip
+        lines.append(
+            [
+                record.name,
+                _median(record.ours, record.unit),
+                _median(record.reference_values, record.unit),
+                amount(record.value, unit),
+                f"{amount(record.low, unit)} to {amount(record.high, unit)}",
+                _aim(record),
+                {True: "met", False: "MISSED", None: ""}[record.met],
+            ]
+        )
     widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
     return "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]).rstrip()
@@ -136,8 +150,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--profile", choices=list(PROFILES), default="quick", help="how much (default: quick)")
     command.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows (default: all; names: --list)")
     command.add_argument("--again", action="store_true", help="measure anew what is already in the results file")
-    command.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER",
-                         help="folder of the results file (default: benchmarks/results)")  # fmt: skip
+    command.add_argument(
+        "--results",
+        type=Path,
+        default=RESULTS,
+        metavar="FOLDER",
+        help="folder of the results file (default: benchmarks/results)",
+    )
     command.add_argument("--list", action="store_true", help="print the rows and stop")
     return command
 
@@ -153,8 +172,11 @@ def main(arguments: list[str] | None = None, rows: Mapping[str, Row] | None = No
         width = max(map(len, rows), default=0)
         for name, row in rows.items():
             aim = _aim(Record(name, "", "", row.target, NOT_MEASURED))
-            print(f"{name.ljust(width)}  {row.title}; beside {row.reference}" + (f"; {aim}" if aim else "")
-                  + ("; needs a GPU" if row.gpu else ""))  # fmt: skip
+            print(
+                f"{name.ljust(width)}  {row.title}; beside {row.reference}"
+                + (f"; {aim}" if aim else "")
+                + ("; needs a GPU" if row.gpu else "")
+            )
         return 0
     unknown = [name for name in options.rows or () if name not in rows]
     if unknown:

@@ -53,28 +53,42 @@ class Command:
 
 
 DEMO = "papermill notebooks/02_finetune.py out.ipynb -p epochs 50"
-COMMANDS = {command.name: command for command in (
-    Command("setup", "make .venv/.installed", "set-up: the first `make`", why_not="downloads 6 GB: `--setup`"),
-    Command("demo", DEMO, "both arms on synthetic data: `make demo`"),
-    Command("demo again", DEMO, "the same when its runs are found", ("demo",)),
-    Command("summary", "viptt summary out.ipynb", "its table", ("demo",)),
-    Command("phantom", "viptt phantom data/phantom -n 20", "writes 20 synthetic scans", ("demo",)),
-    Command("check", "viptt data check imageclef data/phantom", "reads them; says that 20 are too few",
-            ("demo", "phantom"), exits=(0, 1)),
-    Command("predict", "viptt predict data/phantom --weights runs/RUN -o predictions.csv", "predicts them",
-            ("demo", "phantom")),
-    Command("05", "papermill notebooks/05_submission.py out.ipynb", "from weights to a submission", ("demo",)),
-    Command("00", "papermill notebooks/00_data.py out.ipynb", "the page on data"),
-    Command("01", "papermill notebooks/01_pretrain.py out.ipynb", "pretraining"),
-    Command("03", "papermill notebooks/03_ablations.py out.ipynb", "the page on ablations"),
-    Command("04", "papermill notebooks/04_per_class.py out.ipynb", "the page on classes"),
-    Command("06", "papermill notebooks/06_performance.py out.ipynb", "the page on performance"),
-    Command("recheck", "make recheck", "every number again from the predictions"),
-    Command("plan", "make paper PLAN=1", "what the study would take"),
-    Command("book", "jupyter-book build book/", "the book from executed notebooks"),
-    Command("bench", "make bench", "ratios of the page *Performance*", why_not="20 minutes, by the rows it records"),
-    Command("test", "make test", "ruff and the tests", why_not="as long as all others together: name it"),
-)}  # fmt: skip
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("setup", "make .venv/.installed", "set-up: the first `make`", why_not="downloads 6 GB: `--setup`"),
+        Command("demo", DEMO, "both arms on synthetic data: `make demo`"),
+        Command("demo again", DEMO, "the same when its runs are found", ("demo",)),
+        Command("summary", "viptt summary out.ipynb", "its table", ("demo",)),
+        Command("phantom", "viptt phantom data/phantom -n 20", "writes 20 synthetic scans", ("demo",)),
+        Command(
+            "check",
+            "viptt data check imageclef data/phantom",
+            "reads them; says that 20 are too few",
+            ("demo", "phantom"),
+            exits=(0, 1),
+        ),
+        Command(
+            "predict",
+            "viptt predict data/phantom --weights runs/RUN -o predictions.csv",
+            "predicts them",
+            ("demo", "phantom"),
+        ),
+        Command("05", "papermill notebooks/05_submission.py out.ipynb", "from weights to a submission", ("demo",)),
+        Command("00", "papermill notebooks/00_data.py out.ipynb", "the page on data"),
+        Command("01", "papermill notebooks/01_pretrain.py out.ipynb", "pretraining"),
+        Command("03", "papermill notebooks/03_ablations.py out.ipynb", "the page on ablations"),
+        Command("04", "papermill notebooks/04_per_class.py out.ipynb", "the page on classes"),
+        Command("06", "papermill notebooks/06_performance.py out.ipynb", "the page on performance"),
+        Command("recheck", "make recheck", "every number again from the predictions"),
+        Command("plan", "make paper PLAN=1", "what the study would take"),
+        Command("book", "jupyter-book build book/", "the book from executed notebooks"),
+        Command(
+            "bench", "make bench", "ratios of the page *Performance*", why_not="20 minutes, by the rows it records"
+        ),
+        Command("test", "make test", "ruff and the tests", why_not="as long as all others together: name it"),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -142,14 +156,22 @@ def _look(process: psutil.Process, cpu: dict[int, float]) -> int:
 
 def disk_bytes(folder: Path) -> int:
     """Size of all files below a folder; a link counts nothing."""
-    return sum((Path(place) / name).stat().st_size for place, _, names in os.walk(folder) for name in names
-               if not (Path(place) / name).is_symlink())  # fmt: skip
+    return sum(
+        (Path(place) / name).stat().st_size
+        for place, _, names in os.walk(folder)
+        for name in names
+        if not (Path(place) / name).is_symlink()
+    )
 
 
 def clean_copy(folder: Path, *, environment: bool = True) -> Path:
     """Copy what Git would commit into a folder; its .venv is this one's, or none."""
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
-                            capture_output=True, check=True).stdout.decode()  # fmt: skip
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file() or (ROOT / name).is_symlink():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -222,8 +244,15 @@ def shown(rows: dict[str, Row], machine: dict) -> str:
         cells = (duration(row.wall_s), size(row.peak_mb), size(row.disk_mb))
         lines.append(f"| `{row.command}`<br>{row.note} | {' | '.join(cells)} |")
     on = machine["machine"]
-    words = [on["cpu"], f"{on['cores']} cores", on["gpu"] or "no GPU", on["system"], f"Python {on['python']}",
-             f"PyTorch {on['torch']}", machine["date"]]  # fmt: skip
+    words = [
+        on["cpu"],
+        f"{on['cores']} cores",
+        on["gpu"] or "no GPU",
+        on["system"],
+        f"Python {on['python']}",
+        f"PyTorch {on['torch']}",
+        machine["date"],
+    ]
     return "\n".join(lines) + f"\n\nMeasured on: {', '.join(words)}.\n"
 
 
@@ -309,12 +338,18 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all but setup and test)")
     parser.add_argument("--setup", action="store_true", help="also the set-up, which downloads 6 GB")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER",
-                        help="folder of the results (default: benchmarks/results/commands)")  # fmt: skip
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=RESULTS,
+        metavar="FOLDER",
+        help="folder of the results (default: benchmarks/results/commands)",
+    )
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.names if name not in COMMANDS]:
-        print(f"benchmarks.commands: no row is named {', '.join(unknown)}. Known: {', '.join(COMMANDS)}.",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"benchmarks.commands: no row is named {', '.join(unknown)}. Known: {', '.join(COMMANDS)}.", file=sys.stderr
+        )
         return 2
     names = options.names or always
     names = (["setup"] if options.setup and "setup" not in names else []) + names

@@ -89,14 +89,18 @@ def _folder(weights, plain, paths, repeats: int, notes: list[str], settings: dic
     preparing = seconds_of(lambda: prepare(paths[0]))
     each = statistics.median(seconds[1]) / len(paths)
     notes = [
-        *notes, f"probabilities differ by {np.abs(found['ours'] - found['theirs']).max():.1e} at most (of 1)",
+        *notes,
+        f"probabilities differ by {np.abs(found['ours'] - found['theirs']).max():.1e} at most (of 1)",
         f"of the reference's {each:.2f} s a scan, {preparing:.2f} s are preparing it",
-    ]  # fmt: skip
+    ]
     return Comparison(*seconds, settings | {"frames": grid.frames, "size": grid.size, "precision": precision}, notes)
 
 
-@row("predict 100 phantoms with the demo weights", reference="the authors' steps, then plain PyTorch, one by one",
-     target=FASTER)  # fmt: skip
+@row(
+    "predict 100 phantoms with the demo weights",
+    reference="the authors' steps, then plain PyTorch, one by one",
+    target=FASTER,
+)
 def predict_many(profile: Profile) -> Comparison:
     """A folder as `viptt predict` takes it."""
     weights, note = demo_weights()
@@ -105,15 +109,21 @@ def predict_many(profile: Profile) -> Comparison:
     return _folder(weights, plain, many_phantoms(), 2, [note], settings, "fp32")
 
 
-@row("predict 5 scans at the paper's size, fp32", reference="the authors' steps, then plain PyTorch, fp32, one by one",
-     target=FASTER)  # fmt: skip
+@row(
+    "predict 5 scans at the paper's size, fp32",
+    reference="the authors' steps, then plain PyTorch, fp32, one by one",
+    target=FASTER,
+)
 def predict_paper(profile: Profile) -> Comparison:
     """As `viptt predict` does it unless told otherwise: the same digits on every machine."""
     return _paper(profile, "fp32")
 
 
-@row("predict 5 scans at the paper's size, fastest precision",
-     reference="the authors' steps, then plain PyTorch, fp32, one by one", target=FASTER)  # fmt: skip
+@row(
+    "predict 5 scans at the paper's size, fastest precision",
+    reference="the authors' steps, then plain PyTorch, fp32, one by one",
+    target=FASTER,
+)
 def predict_paper_fastest(profile: Profile) -> Comparison:
     """With `--precision auto`."""
     return _paper(profile, "auto")
@@ -126,8 +136,15 @@ def _paper(profile: Profile, precision: str) -> Comparison:
         links = [Path(folder) / f"{k}.nii.gz" for k in range(len(paths))]
         for link, path in zip(links, paths, strict=True):
             link.hardlink_to(path)
-        return _folder(paper_weights(), models()[1], links, 1, [f"{len(scans)} phantoms under {len(links)} names"],
-                       _phantom_settings(len(scans)), precision)  # fmt: skip
+        return _folder(
+            paper_weights(),
+            models()[1],
+            links,
+            1,
+            [f"{len(scans)} phantoms under {len(links)} names"],
+            _phantom_settings(len(scans)),
+            precision,
+        )
 
 
 def predict_in_turn() -> Callable[[], dict]:
@@ -159,8 +176,11 @@ def paper_small():
     return _saved(build_model(load_preset("demo"), 5, seed=0), frames=FRAMES, size=SIZE, orientation="file")
 
 
-@row("memory of predicting 100 scans: growth from the first to the last", reference="an absolute bound",
-     target=at_most(MOST_GROWTH, "bytes"))  # fmt: skip
+@row(
+    "memory of predicting 100 scans: growth from the first to the last",
+    reference="an absolute bound",
+    target=at_most(MOST_GROWTH, "bytes"),
+)
 def predict_memory(profile: Profile) -> Comparison:
     """Resident memory must not grow with the folder."""
     many_phantoms()
@@ -169,8 +189,10 @@ def predict_memory(profile: Profile) -> Comparison:
     # Medians: a buffer that a reader holds at the moment of a look is no growth, what is never given back is.
     early, late = (statistics.median(part) for part in (resident[STEADY : 2 * STEADY], resident[-STEADY:]))
     growth = late - early
-    note = (f"median of the last {STEADY} scans less that of scans {STEADY + 1} to {2 * STEADY}; at most "
-            f"{(max(resident[STEADY:]) - early) / 1e6:.0f} MB above it for a moment; peak {found.peak_bytes / 1e9:.2f} "
-            f"GB; volumes of 70 x 224 x 224, a small network")  # fmt: skip
+    note = (
+        f"median of the last {STEADY} scans less that of scans {STEADY + 1} to {2 * STEADY}; at most "
+        f"{(max(resident[STEADY:]) - early) / 1e6:.0f} MB above it for a moment; peak {found.peak_bytes / 1e9:.2f} "
+        f"GB; volumes of 70 x 224 x 224, a small network"
+    )
     series = [("scan", float(k + 1), float(value)) for k, value in enumerate(resident)]
     return Comparison([max(growth, 0)], settings={"n": MANY}, notes=[note], unit="bytes", series=series)

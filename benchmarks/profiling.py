@@ -105,11 +105,13 @@ def profile_scan(path: Path) -> list[dict]:
         elif name == "shrink":
             shrinking += inside
     rest = found.total_tt - reading - shrinking
-    return parts_of({
-        "decompression": Counter({"isal": reading}),
-        "in-plane resampling": Counter({"take, clip, arithmetic on slices": shrinking}),
-        OTHER: Counter({"interpolation between slices, checks": rest}),
-    })  # fmt: skip
+    return parts_of(
+        {
+            "decompression": Counter({"isal": reading}),
+            "in-plane resampling": Counter({"take, clip, arithmetic on slices": shrinking}),
+            OTHER: Counter({"interpolation between slices, checks": rest}),
+        }
+    )
 
 
 def measure(name: str, title: str, work: Callable[[], object], parts: Callable[[], list[dict]], **settings) -> dict:
@@ -119,8 +121,7 @@ def measure(name: str, title: str, work: Callable[[], object], parts: Callable[[
     seconds: list[float] = []
     while len(seconds) < REPEATS and sum(seconds) < ENOUGH:
         seconds.append(seconds_of(work))
-    return {"name": name, "title": title, "seconds": statistics.median(seconds), "settings": settings,
-            "parts": parts()}  # fmt: skip
+    return {"name": name, "title": title, "seconds": statistics.median(seconds), "settings": settings, "parts": parts()}
 
 
 def all_work(frames: int, size: int) -> list[dict]:
@@ -147,29 +148,61 @@ def all_work(frames: int, size: int) -> list[dict]:
     model, _ = models()
     clips = noise_clips(2, frames, size)
     step = full_step(model, clips)
-    found = [measure("finetune_step", "fine-tuning step, all layers, two clips", step,
-                     lambda: profile_operators(step), batch_size=2, **settings)]  # fmt: skip
+    found = [
+        measure(
+            "finetune_step",
+            "fine-tuning step, all layers, two clips",
+            step,
+            lambda: profile_operators(step),
+            batch_size=2,
+            **settings,
+        )
+    ]
     pixels = to_pixels(torch.from_numpy(clips.clips[:1]), "0..1")
 
     def features() -> None:
         frame_features(model, pixels, precision)
 
-    found.append(measure("feature_pass", "features of one clip, backbone frozen", features,
-                         lambda: profile_operators(features), batch_size=1, **settings))  # fmt: skip
+    found.append(
+        measure(
+            "feature_pass",
+            "features of one clip, backbone frozen",
+            features,
+            lambda: profile_operators(features),
+            batch_size=1,
+            **settings,
+        )
+    )
     with fresh_cache():
-        training = _Training(model, clips, first_and_last(1, 1), plain_stage(frozen=True, batch_size=1), 0,
-                             Engine(device="cpu"), None)  # fmt: skip
+        training = _Training(
+            model, clips, first_and_last(1, 1), plain_stage(frozen=True, batch_size=1), 0, Engine(device="cpu"), None
+        )
     first = np.arange(1)
 
     def cached() -> None:
         batch = next(training.feed.batches([first]))
         training._step(to_pixels(batch, training.stage.pixel_range), training.labels[:1], 1.0)
 
-    found.append(measure("cached_step", "training step on cached features, one clip", cached,
-                         lambda: profile_operators(cached, CACHED_STEPS), batch_size=1, **settings))  # fmt: skip
+    found.append(
+        measure(
+            "cached_step",
+            "training step on cached features, one clip",
+            cached,
+            lambda: profile_operators(cached, CACHED_STEPS),
+            batch_size=1,
+            **settings,
+        )
+    )
     scan = phantom_scans()[0][0]
-    found.append(measure("preprocess_scan", "preprocess one scan (512 x 512 x 130)", lambda: load_volume(scan),
-                         lambda: profile_scan(scan), n=1))  # fmt: skip
+    found.append(
+        measure(
+            "preprocess_scan",
+            "preprocess one scan (512 x 512 x 130)",
+            lambda: load_volume(scan),
+            lambda: profile_scan(scan),
+            n=1,
+        )
+    )
     return found
 
 
@@ -182,14 +215,23 @@ def main(arguments: list[str] | None = None) -> int:
     )
     command.add_argument("--frames", type=int, default=FRAMES, help=f"of a clip (default: {FRAMES})")
     command.add_argument("--size", type=int, default=SIZE, help=f"height and width, pixels (default: {SIZE})")
-    command.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER",
-                         help=f"folder of {FILE} (default: benchmarks/results)")  # fmt: skip
+    command.add_argument(
+        "--results",
+        type=Path,
+        default=RESULTS,
+        metavar="FOLDER",
+        help=f"folder of {FILE} (default: benchmarks/results)",
+    )
     options = command.parse_args(arguments)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks for one
     from viptt_core.env import provenance
 
-    content = {"format": FORMAT, "machine": describe_machine(), "provenance": provenance(),
-               "work": all_work(options.frames, options.size)}  # fmt: skip
+    content = {
+        "format": FORMAT,
+        "machine": describe_machine(),
+        "provenance": provenance(),
+        "work": all_work(options.frames, options.size),
+    }
     for work in content["work"]:
         shares = ", ".join(f"{part['name']} {part['share']:.0%}" for part in work["parts"] if part["share"] >= 0.01)
         print(f"{work['title']}: {work['seconds']:.3g} s; {shares}")

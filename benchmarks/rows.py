@@ -228,8 +228,11 @@ def preprocess_folder(profile: Profile) -> Comparison:
     return Comparison(*seconds, _phantom_settings(PHANTOMS) | {"n": len(paths), "workers": 2}, notes)
 
 
-@row("check a folder of scans, two workers", reference="decompressing its files and nothing else, one process",
-     target=at_most(1))  # fmt: skip
+@row(
+    "check a folder of scans, two workers",
+    reference="decompressing its files and nothing else, one process",
+    target=at_most(1),
+)
 def check(profile: Profile) -> Comparison:
     """`viptt data check` of files that no check has read before: every voxel read, hashed and judged."""
     from benchmarks.reference import bare_decompression
@@ -268,8 +271,11 @@ def _link_folder(root: Path, n: int = FOLDER_SCANS) -> list[Path]:
     return paths
 
 
-@row("decode 70 frames of a clip, one thread", reference="the authors' OpenCV loop, one thread: read, resize, grey",
-     target=at_least(1.3))  # fmt: skip
+@row(
+    "decode 70 frames of a clip, one thread",
+    reference="the authors' OpenCV loop, one thread: read, resize, grey",
+    target=at_least(1.3),
+)
 def decode_clip(profile: Profile) -> Comparison:
     """A UCF clip where there is one, else a synthetic one in the same format."""
     import cv2
@@ -333,9 +339,14 @@ def noise_clips(n: int, frames: int, size: int):
     rng = np.random.default_rng(0)
     names = np.array([f"clip{i}" for i in range(n)])
     return ClipSet(
-        rng.integers(0, 256, (n, frames, size, size), dtype=np.uint8), rng.integers(0, CLASSES, n), names, names,
-        tuple(f"class{i}" for i in range(CLASSES)), {"noise": [n, frames, size]}, synthetic=True,
-    )  # fmt: skip
+        rng.integers(0, 256, (n, frames, size, size), dtype=np.uint8),
+        rng.integers(0, CLASSES, n),
+        names,
+        names,
+        tuple(f"class{i}" for i in range(CLASSES)),
+        {"noise": [n, frames, size]},
+        synthetic=True,
+    )
 
 
 def first_and_last(n_train: int, n_validation: int):
@@ -350,10 +361,19 @@ def plain_stage(*, frozen: bool, batch_size: int, epochs: int = 1):
     from viptt_core.presets import load_preset
 
     return replace(
-        load_preset("frozen").pretrain, freeze_backbone=frozen, freeze_stem=frozen, batch_size=batch_size,
-        epochs=epochs, optimiser="sgd", learning_rate=0.001, class_weights=False, rotate=False, pixel_range="0..1",
-        stop_patience=epochs + 1, plateau_patience=epochs + 1,
-    )  # fmt: skip
+        load_preset("frozen").pretrain,
+        freeze_backbone=frozen,
+        freeze_stem=frozen,
+        batch_size=batch_size,
+        epochs=epochs,
+        optimiser="sgd",
+        learning_rate=0.001,
+        class_weights=False,
+        rotate=False,
+        pixel_range="0..1",
+        stop_patience=epochs + 1,
+        plateau_patience=epochs + 1,
+    )
 
 
 def models():
@@ -445,23 +465,38 @@ def frozen_seconds(profile: Profile) -> dict[str, list[float]]:
 
 
 def _frozen_settings(profile: Profile) -> dict:
-    return {"frames": profile.frames, "size": profile.size, "train": TRAIN_CLIPS, "validation": VALIDATION_CLIPS,
-            "batch_size": 1, "precision": _precision(), "weights": "random"}  # fmt: skip
+    return {
+        "frames": profile.frames,
+        "size": profile.size,
+        "train": TRAIN_CLIPS,
+        "validation": VALIDATION_CLIPS,
+        "batch_size": 1,
+        "precision": _precision(),
+        "weights": "random",
+    }
 
 
-@row("frozen pretraining, 28 epochs with the feature cache", reference="plain PyTorch, fp32, backbone at each step",
-     target=at_least(15))  # fmt: skip
+@row(
+    "frozen pretraining, 28 epochs with the feature cache",
+    reference="plain PyTorch, fp32, backbone at each step",
+    target=at_least(15),
+)
 def frozen_pretraining_run(profile: Profile) -> Comparison:
     """A whole run, the features included; both validate after each epoch."""
     seconds = frozen_seconds(profile)
-    notes = [f"the reference's epochs are all the same work: one is measured in each repeat and counted {EPOCHS} times",
-             "the more epochs, the higher the ratio: the features cost the same"]  # fmt: skip
+    notes = [
+        f"the reference's epochs are all the same work: one is measured in each repeat and counted {EPOCHS} times",
+        "the more epochs, the higher the ratio: the features cost the same",
+    ]
     whole = [EPOCHS * each for each in seconds["reference"]]
     return Comparison(seconds["run"], whole, _frozen_settings(profile) | {"epochs": EPOCHS}, notes)
 
 
-@row("frozen epoch after the first, with the feature cache", reference="plain PyTorch, fp32, backbone at each step",
-     target=at_least(200))  # fmt: skip
+@row(
+    "frozen epoch after the first, with the feature cache",
+    reference="plain PyTorch, fp32, backbone at each step",
+    target=at_least(200),
+)
 def frozen_epoch_cached(profile: Profile) -> Comparison:
     """What each further epoch costs, validation and keeping the best weights included."""
     seconds = frozen_seconds(profile)
@@ -487,8 +522,14 @@ def finetune_step(profile: Profile) -> Comparison:
     seconds = alternate(
         step, lambda: plain_step(plain, optimiser, clips.clips, clips.labels), profile.repeats, warm_up=(step, int)
     )
-    settings = {"frames": profile.frames, "size": profile.size, "batch_size": 2, "precision": _precision(),
-                "frames_per_chunk": model.frames_per_chunk, "weights": "random"}  # fmt: skip
+    settings = {
+        "frames": profile.frames,
+        "size": profile.size,
+        "batch_size": 2,
+        "precision": _precision(),
+        "frames_per_chunk": model.frames_per_chunk,
+        "weights": "random",
+    }
     return Comparison(*seconds, settings, target=_speed_target())
 
 
@@ -521,9 +562,13 @@ def float16_store(profile: Profile) -> Comparison:
     changes["bf16 backbone"] = np.abs(logits(lambda levels: levels, "bf16") - exact) / spread
     effect = {name: {"mean": float(change.mean()), "max": float(change.max())} for name, change in changes.items()}
     settings = _phantom_settings(PHANTOMS) | {
-        "frames": profile.frames, "size": profile.size, "precision": "fp32", "weights": "random", "effect": effect,
+        "frames": profile.frames,
+        "size": profile.size,
+        "precision": "fp32",
+        "weights": "random",
+        "effect": effect,
         "logits_sd": spread,
-    }  # fmt: skip
+    }
     notes = [f"{name}: {change['mean']:.1e} on average, {change['max']:.1e} at most" for name, change in effect.items()]
     notes.append("the value is uint8's mean; relative to the logits' sd over the scans, mean over the classes")
     return Comparison([effect["uint8"]["mean"]], settings=settings, notes=notes, unit="of the sd")
@@ -564,12 +609,27 @@ def launch(processes: int, **order) -> tuple[dict[str, np.ndarray], dict]:
             # Without MPI `accelerate launch --cpu` starts a single process; torch's launcher needs none.
             command += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
         elif processes > 1:
-            command += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes),
-                        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-                        "--main_process_port", "0"]  # fmt: skip
+            command += [
+                "-m",
+                "accelerate.commands.launch",
+                "--multi_gpu",
+                "--num_processes",
+                str(processes),
+                "--num_machines",
+                "1",
+                "--mixed_precision",
+                "no",
+                "--dynamo_backend",
+                "no",
+                "--main_process_port",
+                "0",
+            ]
         threads = max(1, (os.cpu_count() or 1) // processes) if order["device"] == "cpu" else None
-        environment = os.environ | {"BENCHMARK_ORDER": json.dumps(order | {"file": str(file)}), "PYTHONPATH": str(ROOT),
-                                    "ACCELERATE_USE_CPU": str(order["device"] == "cpu").lower()}  # fmt: skip
+        environment = os.environ | {
+            "BENCHMARK_ORDER": json.dumps(order | {"file": str(file)}),
+            "PYTHONPATH": str(ROOT),
+            "ACCELERATE_USE_CPU": str(order["device"] == "cpu").lower(),
+        }
         environment |= {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
         done = subprocess.run([*command, str(script)], env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -587,8 +647,10 @@ def two_processes(profile: Profile) -> Comparison:
     if (alone["processes"], together["processes"]) != (1, 2):
         raise RuntimeError(f"ran in {alone['processes']} and {together['processes']} processes, not in 1 and 2")
     difference = max(float(np.abs(one[name] - two[name]).max()) for name in one)
-    notes = [f"training changed a weight by {alone['change']:.1e} at most",
-             "equality only: two processes of one CPU share its cores, so they are not faster"]  # fmt: skip
+    notes = [
+        f"training changed a weight by {alone['change']:.1e} at most",
+        "equality only: two processes of one CPU share its cores, so they are not faster",
+    ]
     return Comparison([difference], settings=order | {"epochs": 2, "steps": 4}, notes=notes, unit="difference")
 
 
@@ -629,8 +691,10 @@ def finetune_chunk_time(profile: Profile) -> Comparison:
     """What computing the activations twice costs."""
     frames = MEMORY_TIMED[profile.name]
     chunked, plain = step_memory(frames, CHUNK), step_memory(frames, 0)
-    notes = [f"the losses differ by {abs(chunked.result - plain.result):.1e}",
-             "each the first step of a process of its own, so that fetching its memory counts"]  # fmt: skip
+    notes = [
+        f"the losses differ by {abs(chunked.result - plain.result):.1e}",
+        "each the first step of a process of its own, so that fetching its memory counts",
+    ]
     return Comparison([chunked.seconds], [plain.seconds], _memory_settings(frames), notes)
 
 
@@ -650,8 +714,9 @@ def scaling(profile: Profile) -> Comparison:
             step = full_step(model, noise_clips(work["clips"], work["frames"], work["size"]))
             step()  # warm up
             series.append((axis, value, statistics.median(seconds_of(step) for _ in range(profile.repeats))))
-        points = np.log([(value ** (2 if name == "size" else 1), seconds) for name, value, seconds in series
-                         if name == axis])  # fmt: skip
+        points = np.log(
+            [(value ** (2 if name == "size" else 1), seconds) for name, value, seconds in series if name == axis]
+        )
         slopes[axis] = float(np.polyfit(*points.T, 1)[0])
     notes = [", ".join(f"{axis} {slope:.2f}" for axis, slope in slopes.items())]
     settings = {"base": SCALING_BASE, "slopes": slopes, "precision": _precision()}
@@ -670,8 +735,12 @@ def gpu_step(profile: Profile) -> dict:
         for _ in range(3):
             step()  # warm up, compile
         seconds[compiled] = [seconds_of(step, times=GPU_STEPS) for _ in range(profile.repeats)]
-    settings = GRID | {"batch_size": 2, "precision": _precision(), "frames_per_chunk": model.frames_per_chunk,
-                       "steps": GPU_STEPS}  # fmt: skip
+    settings = GRID | {
+        "batch_size": 2,
+        "precision": _precision(),
+        "frames_per_chunk": model.frames_per_chunk,
+        "steps": GPU_STEPS,
+    }
     notes = [f"through torch.compile {1000 * statistics.median(seconds[True]):.0f} ms"]
     return {"seconds": seconds[False], "settings": settings, "notes": notes}
 
@@ -713,8 +782,12 @@ def gpu_clips_a_second(profile: Profile) -> Comparison:
     return Comparison([2 / each for each in found["seconds"]], settings=found["settings"], unit="clips/s")
 
 
-@row("share of the GPU's bf16 matrix rate in the step", reference="a bf16 matrix product of 8192 x 8192",
-     target=at_least(0.5, "of the rate"), gpu=True)  # fmt: skip
+@row(
+    "share of the GPU's bf16 matrix rate in the step",
+    reference="a bf16 matrix product of 8192 x 8192",
+    target=at_least(0.5, "of the rate"),
+    gpu=True,
+)
 def gpu_matmul_share(profile: Profile) -> Comparison:
     """Operations of the convolutions, counted, over those the GPU could do in the same time."""
     found, rate, work = gpu_step(profile), matmul_rate(profile.repeats), step_flops(2 * FRAMES, SIZE)
@@ -723,8 +796,12 @@ def gpu_matmul_share(profile: Profile) -> Comparison:
     return Comparison(shares, settings=found["settings"], notes=notes, unit="of the rate")
 
 
-@row("GPU memory of the all-layer step in chunks", reference="an absolute bound: a free Colab GPU has 15 GB",
-     target=at_most(12e9, "bytes"), gpu=True)  # fmt: skip
+@row(
+    "GPU memory of the all-layer step in chunks",
+    reference="an absolute bound: a free Colab GPU has 15 GB",
+    target=at_most(12e9, "bytes"),
+    gpu=True,
+)
 def gpu_memory(profile: Profile) -> Comparison:
     """The paper's batch."""
     import torch
@@ -750,7 +827,13 @@ def two_gpus(profile: Profile) -> Comparison:
 
     if torch.cuda.device_count() < 2:
         raise NotMeasuredError("one GPU only")
-    order = {"device": "cuda", "precision": "auto", "batch_size": 8, "frames": profile.frames, "size": SIZE,
-             "learning_rate": 0.001}  # fmt: skip
+    order = {
+        "device": "cuda",
+        "precision": "auto",
+        "batch_size": 8,
+        "frames": profile.frames,
+        "size": SIZE,
+        "learning_rate": 0.001,
+    }
     pairs = [(launch(2, **order)[1]["seconds"], launch(1, **order)[1]["seconds"]) for _ in range(profile.repeats)]
     return Comparison([ours for ours, _ in pairs], [one for _, one in pairs], order)

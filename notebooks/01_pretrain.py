@@ -70,8 +70,15 @@ on_error: str = ""  # "skip" leaves unreadable videos out and lists them; empty:
 # %%
 check_parameters(globals())
 plan = plan_experiment(
-    preset, pretrain_epochs=epochs, seed=seed, device=device, precision=precision, processes=processes,
-    frames_per_chunk=frames_per_chunk, compile=compile_backbone, tensorboard=tensorboard,
+    preset,
+    pretrain_epochs=epochs,
+    seed=seed,
+    device=device,
+    precision=precision,
+    processes=processes,
+    frames_per_chunk=frames_per_chunk,
+    compile=compile_backbone,
+    tensorboard=tensorboard,
 )
 
 # %% [markdown]
@@ -79,8 +86,13 @@ plan = plan_experiment(
 
 # %%
 videos = load_for(
-    plan.preset, dataset, data_root,
-    n=n_videos or None, classes=classes, group_pattern=group_pattern, on_error=on_error,
+    plan.preset,
+    dataset,
+    data_root,
+    n=n_videos or None,
+    classes=classes,
+    group_pattern=group_pattern,
+    on_error=on_error,
 )
 print(videos.report())
 

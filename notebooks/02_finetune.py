@@ -80,9 +80,17 @@ on_error: str = ""  # "skip" leaves unreadable real files out and lists them; em
 # %%
 check_parameters(globals())
 plan = plan_experiment(
-    preset, starts=starts, epochs=epochs, pretrain_epochs=pretrain_epochs,
-    seed=seed, device=device, precision=precision, processes=processes, frames_per_chunk=frames_per_chunk,
-    compile=compile_backbone, tensorboard=tensorboard,
+    preset,
+    starts=starts,
+    epochs=epochs,
+    pretrain_epochs=pretrain_epochs,
+    seed=seed,
+    device=device,
+    precision=precision,
+    processes=processes,
+    frames_per_chunk=frames_per_chunk,
+    compile=compile_backbone,
+    tensorboard=tensorboard,
 )
 
 # %% [markdown]
@@ -90,8 +98,17 @@ plan = plan_experiment(
 
 # %%
 scans = load_for(
-    plan.preset, dataset, data_root, n=n_scans or None, labels=labels, file_column=file_column,
-    label_column=label_column, patient_column=patient_column, classes=classes, crop=crop, on_error=on_error,
+    plan.preset,
+    dataset,
+    data_root,
+    n=n_scans or None,
+    labels=labels,
+    file_column=file_column,
+    label_column=label_column,
+    patient_column=patient_column,
+    classes=classes,
+    crop=crop,
+    on_error=on_error,
 )
 print(scans.report())
 
@@ -103,8 +120,13 @@ show_clips(scans)
 
 # %%
 videos = load_for(
-    plan.preset, pretrain_dataset, pretrain_root,
-    n=n_videos or None, classes=pretrain_classes, group_pattern=group_pattern, on_error=on_error,
+    plan.preset,
+    pretrain_dataset,
+    pretrain_root,
+    n=n_videos or None,
+    classes=pretrain_classes,
+    group_pattern=group_pattern,
+    on_error=on_error,
 )
 print(videos.report())
 
@@ -131,9 +153,7 @@ training_curves(comparison.history, synthetic=scans.synthetic)
 # %%
 split = make_split(plan.preset.splits, scans, stage="finetune", seed=seed)
 baselines = baseline_predictions(scans, split)
-summary = Summary(
-    comparison.predictions, baselines, caveat=comparison.caveat, synthetic=scans.synthetic
-)
+summary = Summary(comparison.predictions, baselines, caveat=comparison.caveat, synthetic=scans.synthetic)
 summary
 
 # %%

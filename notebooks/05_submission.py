@@ -80,8 +80,14 @@ plan = plan_entry(weights, ensemble=ensemble, output=output, fill=fill, expected
 
 # %%
 files = entry_scans(
-    plan, scans, labels=labels, file_column=file_column, label_column=label_column, patient_column=patient_column,
-    preset=preset, n=n_scans,
+    plan,
+    scans,
+    labels=labels,
+    file_column=file_column,
+    label_column=label_column,
+    patient_column=patient_column,
+    preset=preset,
+    n=n_scans,
 )
 
 # %% [markdown]
@@ -91,8 +97,14 @@ files = entry_scans(
 
 # %%
 models = entry_models(
-    plan, preset=preset, epochs=epochs, pretrain_epochs=pretrain_epochs, n_train=n_train, n_videos=n_videos,
-    seed=seed, device=device,
+    plan,
+    preset=preset,
+    epochs=epochs,
+    pretrain_epochs=pretrain_epochs,
+    n_train=n_train,
+    n_videos=n_videos,
+    seed=seed,
+    device=device,
 )
 models_table(models)
 

@@ -21,10 +21,16 @@ from filelock import FileLock
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # other hosts are asked in vain, and at once
-)  # fmt: skip
+)
 AXE = "axe-core@4.14.1"
 LISTINGS = ("_modules/index.html", "_modules/viptt_core/figures.html")
 PHONE, DESK = 375, 1400  # widths of a page, in CSS pixels
@@ -63,8 +69,16 @@ def build_once(folder: Path) -> Book:
     folder.mkdir(exist_ok=True)
     with FileLock(folder / "build.lock"):
         if not log.is_file():
-            command = [Path(sys.executable).with_name("jupyter-book"), "build", "--all", "-W", "--keep-going",
-                       "--path-output", folder, "book/"]  # fmt: skip
+            command = [
+                Path(sys.executable).with_name("jupyter-book"),
+                "build",
+                "--all",
+                "-W",
+                "--keep-going",
+                "--path-output",
+                folder,
+                "book/",
+            ]
             done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             log.write_text(f"{done.returncode}\n{done.stdout}")
     code, *said = log.read_text().splitlines()
@@ -179,8 +193,12 @@ def violations(tab: Tab, axe: str) -> list[str]:
     """What axe-core finds on the page in the tab that is serious or critical."""
     tab.page.evaluate(axe)
     found = tab.page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")["violations"]
-    return [f"{one['id']}: {node['target']} {node['html'][:150]} {node['any'][:1] and node['any'][0]['message']}"
-            for one in found if one["impact"] in ("serious", "critical") for node in one["nodes"]]  # fmt: skip
+    return [
+        f"{one['id']}: {node['target']} {node['html'][:150]} {node['any'][:1] and node['any'][0]['message']}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
 
 
 def find_axe() -> str:

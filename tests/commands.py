@@ -26,15 +26,33 @@ from tracked import ROOT, tracked_files
 from viptt_core.cli import build_parser, main
 from viptt_core.presets import preset_names
 
-PAGES = sorted([
-    *tracked_files("book/*.md"), *tracked_files("notebooks/*.py"), *tracked_files("data/README.md"),
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "MODEL_CARD.md", "CHANGELOG.md")),
-])  # fmt: skip
+PAGES = sorted(
+    [
+        *tracked_files("book/*.md"),
+        *tracked_files("notebooks/*.py"),
+        *tracked_files("data/README.md"),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "MODEL_CARD.md", "CHANGELOG.md")),
+    ]
+)
 FENCE = r"^( *)```(?:\{code-block\} )?(\w*) *\n(.*?)^\1``` *$"
 SHELL = ("bash", "sh", "shell", "console")  # every line is a command
 PLAIN = ("", "text")  # lines that begin as a command does are
-PROGRAMS = ("viptt", "papermill", "jupyter-book", "make", "pip", "python", "python3", "accelerate", "torchrun", "conda",
-            "docker", "ruff", "pytest", "git")  # fmt: skip
+PROGRAMS = (
+    "viptt",
+    "papermill",
+    "jupyter-book",
+    "make",
+    "pip",
+    "python",
+    "python3",
+    "accelerate",
+    "torchrun",
+    "conda",
+    "docker",
+    "ruff",
+    "pytest",
+    "git",
+)
 
 # --- How each command is tested -------------------------------------------------------------------
 # Keys are how a command begins; the longest one that fits decides.
@@ -64,13 +82,14 @@ REDUCED = {
     "papermill notebooks/02_finetune.py": BOTH_STAGES,
     "papermill notebooks/02_finetune.py out.ipynb -p dataset folder": f"{BOTH_STAGES} -p n_videos 50",
     "papermill notebooks/02_finetune.py --help-notebook": "",
-}  # fmt: skip
+}
 
 # What a test of another module does with small data, a server of its own, or a dry run.
 WORKFLOW = "test_workflow.py::test_a_killed_run_goes_on_and_repeats_no_finished_run"
 COVERED_BY = {
-    "papermill notebooks/02_finetune.py out.ipynb -p epochs 50":
-        "test_notebooks.py::test_notebooks_run_with_other_parameters",
+    "papermill notebooks/02_finetune.py out.ipynb -p epochs 50": (
+        "test_notebooks.py::test_notebooks_run_with_other_parameters"
+    ),
     "make demo": "test_notebooks.py::test_notebooks_run_with_other_parameters",
     "make recheck": "test_recheck.py::test_what_was_committed_is_identical_without_torch_and_matplotlib",
     "viptt recheck": "test_recheck.py::test_what_was_committed_is_identical_without_torch_and_matplotlib",
@@ -88,7 +107,7 @@ COVERED_BY = {
     "viptt study tables": WORKFLOW,
     "viptt study ledger": WORKFLOW,
     "viptt study card": "test_model_card.py::test_the_command_writes_the_card",
-}  # fmt: skip
+}
 
 # The one list of what no test runs, and why. These are parsed all the same where a parser is known.
 BY_MAKE = "sets up an environment, which downloads 6 GB; `make` runs the same steps before the first test"
@@ -119,8 +138,12 @@ NOT_RUN = {
 
 def entry(words, *tables):
     """(table, key) of the longest key of the tables that a command begins with; (None, "") if there is none."""
-    found = [(table, key) for table in tables or (REDUCED, COVERED_BY, NOT_RUN) for key in table
-             if words[: len(key.split())] == key.split()]  # fmt: skip
+    found = [
+        (table, key)
+        for table in tables or (REDUCED, COVERED_BY, NOT_RUN)
+        for key in table
+        if words[: len(key.split())] == key.split()
+    ]
     return max(found, key=lambda each: len(each[1].split()), default=(None, ""))
 
 
@@ -181,8 +204,11 @@ def page_text(path: Path) -> str:
 
 def blocks(text: str, *languages: str) -> list[str]:
     """Fenced blocks in these languages, without their fences and indentation."""
-    return [textwrap.dedent(block) for _, language, block in re.findall(FENCE, text, flags=re.M | re.S)
-            if language in languages]  # fmt: skip
+    return [
+        textwrap.dedent(block)
+        for _, language, block in re.findall(FENCE, text, flags=re.M | re.S)
+        if language in languages
+    ]
 
 
 def lines(block: str) -> list[list[str]]:
@@ -221,8 +247,10 @@ def commands_of(path: Path) -> list[Shown]:
     """All commands of a page: those of its blocks, then those within its lines."""
     page, text = path.relative_to(ROOT).as_posix(), page_text(path)
     within = [words for code in inline_code(text) if code.split()[0] in PROGRAMS for words in lines(code)]
-    return [*(Shown(page, tuple(words), False) for words in block_commands(text)),
-            *(Shown(page, tuple(words), True) for words in within)]  # fmt: skip
+    return [
+        *(Shown(page, tuple(words), False) for words in block_commands(text)),
+        *(Shown(page, tuple(words), True) for words in within),
+    ]
 
 
 @cache
@@ -237,9 +265,22 @@ def all_commands() -> tuple[Shown, ...]:
 def fault(words, *, within: bool = False) -> str:
     """What is wrong with a command; "" if nothing is. One within a line may only name a program or a subcommand."""
     words = [word for word in words if word != "..."]
-    checks = {"viptt": _viptt, "papermill": _papermill, "jupyter-book": _jupyter_book, "make": _make, "pip": _pip,
-              "python": _python, "python3": _python, "accelerate": _launcher, "torchrun": _launcher, "conda": _conda,
-              "docker": _docker, "ruff": _paths, "pytest": _paths, "git": _paths}  # fmt: skip
+    checks = {
+        "viptt": _viptt,
+        "papermill": _papermill,
+        "jupyter-book": _jupyter_book,
+        "make": _make,
+        "pip": _pip,
+        "python": _python,
+        "python3": _python,
+        "accelerate": _launcher,
+        "torchrun": _launcher,
+        "conda": _conda,
+        "docker": _docker,
+        "ruff": _paths,
+        "pytest": _paths,
+        "git": _paths,
+    }
     program = Path(words[0]).name
     if program not in checks or len(words) == 1:
         return "" if within or entry(words)[0] is NOT_RUN or program == "make" else "no such program is known"

@@ -38,10 +38,12 @@ def make_clip_set():
         brightness = labels * 150 // max(classes - 1, 1)
         clips = rng.integers(0, 60, (n, frames, size, size)) + brightness[:, None, None, None]
         settings = {
-            "labels": labels, "groups": np.array([f"g{i}" for i in range(n)]),
+            "labels": labels,
+            "groups": np.array([f"g{i}" for i in range(n)]),
             "names": np.array([f"c{i}" for i in range(n)]),
-            "class_names": tuple(f"class{k}" for k in range(classes)), "source": {"test": seed},
-        }  # fmt: skip
+            "class_names": tuple(f"class{k}" for k in range(classes)),
+            "source": {"test": seed},
+        }
         return ClipSet(clips.astype(np.uint8), **(settings | fields))
 
     return make

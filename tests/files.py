@@ -39,8 +39,15 @@ def write_labels(root, *rows, header="FileName,TypeOfTB"):
     (root / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
 
 
-def write_weights(path, *, classes=("Infiltrative", "Focal", "Tuberculoma", "Miliary", "Fibro-cavernous"), seed=0,
-                  data=None, training=None, **preprocessing):  # fmt: skip
+def write_weights(
+    path,
+    *,
+    classes=("Infiltrative", "Focal", "Tuberculoma", "Miliary", "Fibro-cavernous"),
+    seed=0,
+    data=None,
+    training=None,
+    **preprocessing,
+):
     """Weights of a small model with a card, for scans on a grid of 6 x 16 x 16; far from equal probabilities."""
     import torch
 
@@ -51,8 +58,14 @@ def write_weights(path, *, classes=("Infiltrative", "Focal", "Tuberculoma", "Mil
     generator = torch.Generator().manual_seed(seed)
     model = ViPTTNet(len(classes), backbone="small", hidden_size=8, feature_size=8, generator=generator)
     torch.nn.init.normal_(model.classifier.weight, std=100, generator=generator)
-    grid = {"kind": "scan", "frames": 6, "size": 16, "pixel_range": "0..1", "hu_window": (-1000, 400),
-            "orientation": "canonical"} | preprocessing  # fmt: skip
+    grid = {
+        "kind": "scan",
+        "frames": 6,
+        "size": 16,
+        "pixel_range": "0..1",
+        "hu_window": (-1000, 400),
+        "orientation": "canonical",
+    } | preprocessing
     card = Card("a small model", tuple(classes), Preprocessing(**grid), data or {}, training or {}, (), {}, "MIT")
     save_weights(path, model, card)
     return path

@@ -32,8 +32,9 @@ def keras_layers(*, num_classes, seed=0, hidden_size=256, feature_size=1024, suf
             convolutions += layer(name, (3, 3, before, width), (2 / (9 * before)) ** 0.5)
             before = width
     recurrent = rng.standard_normal((hidden_size, 4 * hidden_size)) / hidden_size**0.5
-    lstm = layer(f"lstm{suffix}/lstm_cell{suffix}", (before, 4 * hidden_size), 1.5 / before**0.5,
-                 recurrent_kernel=recurrent)  # fmt: skip
+    lstm = layer(
+        f"lstm{suffix}/lstm_cell{suffix}", (before, 4 * hidden_size), 1.5 / before**0.5, recurrent_kernel=recurrent
+    )
     return [
         (f"input{suffix or '_1'}", []),
         (f"conv3d{suffix}", layer(f"conv3d{suffix}", (1, 1, 1, 1, 3), 1.5)),
@@ -46,9 +47,18 @@ def keras_layers(*, num_classes, seed=0, hidden_size=256, feature_size=1024, suf
 
 
 def write_keras_file(
-    path, *, num_classes=5, seed=0, layers=None, whole_model=True, optimizer=False, text=bytes, split=False,
-    holes=False, **settings,
-):  # fmt: skip
+    path,
+    *,
+    num_classes=5,
+    seed=0,
+    layers=None,
+    whole_model=True,
+    optimizer=False,
+    text=bytes,
+    split=False,
+    holes=False,
+    **settings,
+):
     """Write a file as Keras 2 does and return the layers in it.
 
     Args:
@@ -108,9 +118,11 @@ def save_with_keras(folder, clips):
     for pooling, num_classes in (("inside", 5), ("after", 10)):
         pictures = tf_keras.Input((*clips.shape[1:], 1))
         vgg16 = tf_keras.applications.VGG16(
-            include_top=False, weights=None, input_shape=(*clips.shape[2:], 3),
+            include_top=False,
+            weights=None,
+            input_shape=(*clips.shape[2:], 3),
             pooling="avg" if pooling == "inside" else None,
-        )  # fmt: skip
+        )
         x = make.TimeDistributed(vgg16)(make.Conv3D(3, 1)(pictures))
         if pooling == "after":
             x = make.TimeDistributed(make.GlobalAveragePooling2D())(x)

@@ -30,21 +30,38 @@ MOST_EVENTS = 60  # of the about 240 of a whole run
 def clip_set() -> ClipSet:
     rng = np.random.default_rng(0)
     return ClipSet(
-        rng.integers(0, 256, (20, 3, 16, 16)).astype(np.uint8), np.arange(20) % 2, np.arange(20).astype(str),
-        np.arange(20).astype(str), ("a", "b"), {"test": 0},
-    )  # fmt: skip
+        rng.integers(0, 256, (20, 3, 16, 16)).astype(np.uint8),
+        np.arange(20) % 2,
+        np.arange(20).astype(str),
+        np.arange(20).astype(str),
+        ("a", "b"),
+        {"test": 0},
+    )
 
 
 def train_into(folder: Path, weights: Path) -> None:
     """Train with everything that has a state: normalisation, AdamW, rotation, plateau; a checkpoint a step."""
     model = ViPTTNet(2, backbone="small", hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(0))
     stage = dataclasses.replace(
-        load_preset("demo").finetune, epochs=EPOCHS, batch_size=3, learning_rate=0.01, rotate=True,
-        class_weights=True, plateau_patience=1, plateau_factor=0.5,
-    )  # fmt: skip
+        load_preset("demo").finetune,
+        epochs=EPOCHS,
+        batch_size=3,
+        learning_rate=0.01,
+        rotate=True,
+        class_weights=True,
+        plateau_patience=1,
+        plateau_factor=0.5,
+    )
     split = Split(np.arange(12), np.arange(12, 16), np.arange(16, 20))
-    history = train.fit(model, clip_set(), split, stage, seed=0, folder=folder,
-                        engine=Engine(device="cpu", checkpoint_seconds=0, check_every=1))  # fmt: skip
+    history = train.fit(
+        model,
+        clip_set(),
+        split,
+        stage,
+        seed=0,
+        folder=folder,
+        engine=Engine(device="cpu", checkpoint_seconds=0, check_every=1),
+    )
     save_weights(weights, model)
     records = [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in history.epochs]
     weights.with_suffix(".json").write_text(json.dumps([records, history.engine["resumed"]]))

@@ -14,8 +14,12 @@ from viptt_core.study.plan import PLANS, load_study
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\w)")
 ESTIMATE = re.compile(r"(-?\d+\.\d+) \((-?\d+\.\d+) to (-?\d+\.\d+)\)")
-TRIPLES = (("kappa", "kappa_low", "kappa_high"), ("difference", "low", "high"), ("points", "low", "high"),
-           ("accuracy", "low", "high"))  # fmt: skip
+TRIPLES = (
+    ("kappa", "kappa_low", "kappa_high"),
+    ("difference", "low", "high"),
+    ("points", "low", "high"),
+    ("accuracy", "low", "high"),
+)
 
 
 def write_record(root: Path, name: str, **changes) -> Path:
@@ -33,8 +37,19 @@ def write_record(root: Path, name: str, **changes) -> Path:
 
 def write_arms(folder: Path, **arms: tuple) -> None:
     """`arms.csv`: by arm its kappa with low and high."""
-    rows = [{"experiment": "e", "arm": arm, "start": "image", "seeds": 3, "n": 184, "kappa": kappa, "kappa_low": low,
-             "kappa_high": high} for arm, (kappa, low, high) in arms.items()]  # fmt: skip
+    rows = [
+        {
+            "experiment": "e",
+            "arm": arm,
+            "start": "image",
+            "seeds": 3,
+            "n": 184,
+            "kappa": kappa,
+            "kappa_low": low,
+            "kappa_high": high,
+        }
+        for arm, (kappa, low, high) in arms.items()
+    ]
     pd.DataFrame(rows).to_csv(folder / "arms.csv", index=False)
 
 
@@ -43,9 +58,24 @@ def write_contrasts(folder: Path, *rows: tuple) -> None:
     made = []
     for family, measure, arm, baseline, difference, low, high, *second in rows:
         arm2, baseline2 = second or ("", "")
-        made.append({"family": family, "question": f"About {family}?", "measure": measure, "arm": arm,
-                     "baseline": baseline, "arm2": arm2, "baseline2": baseline2, "seeds": 3, "difference": difference,
-                     "low": low, "high": high, "t": 2.5, "p": 0.01234, "p_holm": 0.03702})  # fmt: skip
+        made.append(
+            {
+                "family": family,
+                "question": f"About {family}?",
+                "measure": measure,
+                "arm": arm,
+                "baseline": baseline,
+                "arm2": arm2,
+                "baseline2": baseline2,
+                "seeds": 3,
+                "difference": difference,
+                "low": low,
+                "high": high,
+                "t": 2.5,
+                "p": 0.01234,
+                "p_holm": 0.03702,
+            }
+        )
     pd.DataFrame(made).to_csv(folder / "contrasts.csv", index=False)
 
 
@@ -81,8 +111,11 @@ def _unexplained(text: str, names: list[str], known: set[float], root: Path) -> 
             for column in {"n", "seeds", "p", "p_holm", "percent"} & set(table):
                 known |= set(table[column].dropna())
             small |= bool((table[list({"p", "p_holm"} & set(table))] < 0.001).any(axis=None))
-    wrong = [found.group() for found in ESTIMATE.finditer(text)
-             if not any(all(map(_rounds, found.groups(), triple)) for triple in triples)]  # fmt: skip
+    wrong = [
+        found.group()
+        for found in ESTIMATE.finditer(text)
+        if not any(all(map(_rounds, found.groups(), triple)) for triple in triples)
+    ]
     rest = ESTIMATE.sub(" ", text)
     rest = rest.replace("< 0.001", " ") if small else rest
     return wrong + [n for n in NUMBER.findall(rest) if not any(_rounds(n, value) for value in known)]

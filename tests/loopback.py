@@ -71,9 +71,20 @@ def status(code: int, body: bytes = b"", **headers: str) -> Answer:
     return answer
 
 
-def file(content: bytes, *, etag: str = '"1"', ranges: bool = True, sent: int | None = None, framing: str = "length",
-         after: Callable[[BaseHTTPRequestHandler], None] | None = None, piece: int | None = None,
-         if_range: bool = True, shift: int = 0, total: int | None = None, **headers: str) -> Answer:  # fmt: skip
+def file(
+    content: bytes,
+    *,
+    etag: str = '"1"',
+    ranges: bool = True,
+    sent: int | None = None,
+    framing: str = "length",
+    after: Callable[[BaseHTTPRequestHandler], None] | None = None,
+    piece: int | None = None,
+    if_range: bool = True,
+    shift: int = 0,
+    total: int | None = None,
+    **headers: str,
+) -> Answer:
     """A file, as a good server sends it unless told otherwise.
 
     Args:

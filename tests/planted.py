@@ -153,10 +153,12 @@ def plant_scans(root: Path) -> Planted:
     write_scan(root / "TRN_0902.nii.gz", chest(921))
     write_scan(root / "second" / "TRN_0002.nii.gz", chest(922))
     found |= {
-        ("missing file", "TRN_0900.nii.gz", "file"), ("duplicate row", "labels.csv", "set"),
-        ("unknown label", "labels.csv", "set"), ("no label", "TRN_0902.nii.gz", "left out"),
+        ("missing file", "TRN_0900.nii.gz", "file"),
+        ("duplicate row", "labels.csv", "set"),
+        ("unknown label", "labels.csv", "set"),
+        ("no label", "TRN_0902.nii.gz", "left out"),
         ("two files of one name", "TRN_0002.nii.gz", "set"),
-    }  # fmt: skip
+    }
 
     # Masks.
     masks = root / "masks1"
@@ -168,12 +170,14 @@ def plant_scans(root: Path) -> Planted:
     write_scan(masks / "TRN_0015.nii.gz", scan_bytes(lungs(), AFFINE @ np.diag([-1, 1, 1, 1])))
     write_scan(masks / "TRN_0990.nii.gz", lungs())
     found |= {
-        ("missing mask", "TRN_0010.nii.gz", "note"), ("empty mask", "masks1/TRN_0011.nii.gz", "note"),
+        ("missing mask", "TRN_0010.nii.gz", "note"),
+        ("empty mask", "masks1/TRN_0011.nii.gz", "note"),
         ("mask on another grid", "masks1/TRN_0012.nii.gz", "note"),
-        ("values of a mask", "masks1/TRN_0013.nii.gz", "note"), ("truncated file", "masks1/TRN_0014.nii.gz", "note"),
+        ("values of a mask", "masks1/TRN_0013.nii.gz", "note"),
+        ("truncated file", "masks1/TRN_0014.nii.gz", "note"),
         ("mask on another grid", "masks1/TRN_0015.nii.gz", "note"),
         ("mask without a scan", "masks1/TRN_0990.nii.gz", "note"),
-    }  # fmt: skip
+    }
     # A scan whose affine was changed keeps the mask it had.
     for kind, name, _ in list(found):
         if kind in ("other axes", "oblique", "two orientations", "bad spacing") and name.startswith("TRN"):
@@ -191,8 +195,9 @@ def header_of_mask(header: bytes) -> bytes:
 # --- Videos ---------------------------------------------------------------------------------------------
 
 
-def write_video(path: Path, seed: int, frames: int = FRAMES, size: tuple[int, int] = FRAME_SIZE,
-                picture: np.ndarray | None = None) -> None:  # fmt: skip
+def write_video(
+    path: Path, seed: int, frames: int = FRAMES, size: tuple[int, int] = FRAME_SIZE, picture: np.ndarray | None = None
+) -> None:
     """A moving noise picture as MPEG-4 in AVI, as UCF50 has it; or one picture all along."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng, (width, height) = np.random.default_rng(seed), size
@@ -245,6 +250,8 @@ def plant_videos(root: Path) -> Planted:
     (root / "Skijet").mkdir()
     return found | {
         ("duplicate content", f"Rowing/{twin.name}", "note"),
-        ("duplicate content", "Rowing/v_Rowing_g98_c01.avi", "set"), ("no group", "Mixing/holiday.avi", "set"),
-        ("stray file", "Mixing/v_Mixing_g09_c01.avi.part", "left out"), ("empty folder", "Skijet", "note"),
-    }  # fmt: skip
+        ("duplicate content", "Rowing/v_Rowing_g98_c01.avi", "set"),
+        ("no group", "Mixing/holiday.avi", "set"),
+        ("stray file", "Mixing/v_Mixing_g09_c01.avi.part", "left out"),
+        ("empty folder", "Skijet", "note"),
+    }

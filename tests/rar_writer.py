@@ -34,8 +34,12 @@ class Item:
 def _filled(item: Item) -> tuple[bytes, int, int, int]:
     name = item.name.encode() if isinstance(item.name, str) else item.name
     mode = item.mode if item.mode is not None else UNIX_FOLDER if item.folder else UNIX_FILE
-    return (name, mode, len(item.data) if item.size is None else item.size,
-            zlib.crc32(item.data) if item.crc is None else item.crc)  # fmt: skip
+    return (
+        name,
+        mode,
+        len(item.data) if item.size is None else item.size,
+        zlib.crc32(item.data) if item.crc is None else item.crc,
+    )
 
 
 def rar4(*items: Item, volume: bool = False, encrypted: bool = False, end: bool = True, host: int = 3) -> bytes:
@@ -52,8 +56,18 @@ def rar4(*items: Item, volume: bool = False, encrypted: bool = False, end: bool 
         flags = 0x8000 | 0xE0 * item.folder | 0x04 * item.encrypted | 0x800 * item.old | 0x02 * item.split
         flags |= 0x200 * item.two_names
         large = size >> 32
-        body = struct.pack("<LLBLLBBHL", len(item.data), size & 0xFFFFFFFF, host, crc, 0x5A210000, 29 if item.method
-                           else 20, 0x30 + item.method, len(name), mode)  # fmt: skip
+        body = struct.pack(
+            "<LLBLLBBHL",
+            len(item.data),
+            size & 0xFFFFFFFF,
+            host,
+            crc,
+            0x5A210000,
+            29 if item.method else 20,
+            0x30 + item.method,
+            len(name),
+            mode,
+        )
         if large:
             flags, body = flags | 0x100, body + struct.pack("<LL", 0, large)
         out += block(0x74, flags, body + name) + item.data

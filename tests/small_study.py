@@ -23,28 +23,59 @@ FAMILIES = {  # name: measure, contrasts
     "label efficiency": ("kappa", [("video, 75 scans", "image, 75 scans", "video-unfrozen", "image-unfrozen")]),
 }
 PLAN = {
-    "about": "A plan for tests", "preset": "study", "seeds": 4, "learning_rates": [0.001, 0.003],
-    "scans": {"dataset": "phantom"}, "videos": {"dataset": "actions"}, "factors": ["unfrozen", "rotation"],
+    "about": "A plan for tests",
+    "preset": "study",
+    "seeds": 4,
+    "learning_rates": [0.001, 0.003],
+    "scans": {"dataset": "phantom"},
+    "videos": {"dataset": "actions"},
+    "factors": ["unfrozen", "rotation"],
     "primary": {"arm": "video-unfrozen", "baseline": "image-unfrozen", "width": 0.1},
-    "arms": [{"name": name, "experiment": "primary", "start": name.partition("-")[0], "class_weights": False}
-             for name in PRIMARY]
-    + [{"name": f"{start}, 75 scans", "experiment": "efficiency", "start": start, "n_train": 75, "seeds": 3,
-        "extra_steps": start == "video"} for start in ("image", "video")],
-    "families": [{"name": name, "question": f"{name}?", "measure": measure, "contrasts": contrasts}
-                 for name, (measure, contrasts) in FAMILIES.items()],
-}  # fmt: skip
+    "arms": [
+        {"name": name, "experiment": "primary", "start": name.partition("-")[0], "class_weights": False}
+        for name in PRIMARY
+    ]
+    + [
+        {
+            "name": f"{start}, 75 scans",
+            "experiment": "efficiency",
+            "start": start,
+            "n_train": 75,
+            "seeds": 3,
+            "extra_steps": start == "video",
+        }
+        for start in ("image", "video")
+    ],
+    "families": [
+        {"name": name, "question": f"{name}?", "measure": measure, "contrasts": contrasts}
+        for name, (measure, contrasts) in FAMILIES.items()
+    ],
+}
 TOO_FEW = {  # a plan that asks for little
-    "about": "Only two arms", "preset": "study", "seeds": 2, "scans": {"dataset": "phantom"},
-    "videos": {"dataset": "actions"}, "primary": {"arm": "video", "baseline": "random"},
+    "about": "Only two arms",
+    "preset": "study",
+    "seeds": 2,
+    "scans": {"dataset": "phantom"},
+    "videos": {"dataset": "actions"},
+    "primary": {"arm": "video", "baseline": "random"},
     "arms": [{"name": name, "experiment": "one", "start": name} for name in ("random", "video")],
-}  # fmt: skip
+}
 
 TABLES = (
-    report_tables.endings_table, report_tables.cost_table, report_tables.arms_table, report_tables.contrasts_table,
-    report_tables.attribution_table, report_tables.pretraining_table, report_tables.efficiency_table,
-    report_tables.power_table, report_tables.folds_table, report_tables.replication_table,
-    report_tables.per_class_table, report_tables.pointing_table, report.verdict,
-)  # fmt: skip
+    report_tables.endings_table,
+    report_tables.cost_table,
+    report_tables.arms_table,
+    report_tables.contrasts_table,
+    report_tables.attribution_table,
+    report_tables.pretraining_table,
+    report_tables.efficiency_table,
+    report_tables.power_table,
+    report_tables.folds_table,
+    report_tables.replication_table,
+    report_tables.per_class_table,
+    report_tables.pointing_table,
+    report.verdict,
+)
 PLAN_TABLES = (report_tables.plan_table, report_tables.families_table)
 
 
@@ -61,8 +92,9 @@ def outcomes(arms=PRIMARY, *, n=60, seeds=SEEDS, classes=TB_CLASSES, synthetic=T
             scores[np.arange(n), labels] += 0.4 * number
             probabilities.append(scores / scores.sum(axis=1, keepdims=True))
     names = np.array([f"c{i}" for i in range(n)])
-    return Outcomes(names, names, labels, tuple(classes), pd.DataFrame(runs), np.array(probabilities, np.float16),
-                    synthetic)  # fmt: skip
+    return Outcomes(
+        names, names, labels, tuple(classes), pd.DataFrame(runs), np.array(probabilities, np.float16), synthetic
+    )
 
 
 def evidence(*, n=20, steps=8, size=16, arms=("untrained", "video")) -> Evidence:
@@ -76,65 +108,147 @@ def evidence(*, n=20, steps=8, size=16, arms=("untrained", "video")) -> Evidence
     maps = dict.fromkeys(arms, noise) | {arms[-1]: np.where(findings, 255, noise // 4).astype(np.uint8)}
     right = {arms[0]: np.zeros(n, int), arms[-1]: np.where(np.arange(n) < 2, 0, labels)}
     return Evidence(
-        names=np.array([f"p{i}" for i in range(n)]), labels=labels, class_names=TB_CLASSES, findings=findings,
-        slice_importance={arm: maps[arm].max(axis=(2, 3)).astype(np.float16) for arm in arms}, grad_cam=maps,
-        predicted=right, shown=shown,
-        clips=rng.integers(0, 255, (len(shown), steps, size, size), dtype=np.uint8), synthetic=True,
-    )  # fmt: skip
+        names=np.array([f"p{i}" for i in range(n)]),
+        labels=labels,
+        class_names=TB_CLASSES,
+        findings=findings,
+        slice_importance={arm: maps[arm].max(axis=(2, 3)).astype(np.float16) for arm in arms},
+        grad_cam=maps,
+        predicted=right,
+        shown=shown,
+        clips=rng.integers(0, 255, (len(shown), steps, size, size), dtype=np.uint8),
+        synthetic=True,
+    )
 
 
 def contrast(family, arm, baseline, difference, *, reach=0.1, measure="kappa", arm2="", baseline2="", p_holm=0.01):
-    return {"family": family, "question": f"{family}?", "measure": measure, "arm": arm, "baseline": baseline,
-            "arm2": arm2, "baseline2": baseline2, "seeds": SEEDS, "difference": difference,
-            "low": difference - reach, "high": difference + reach, "t": 1.0, "p": p_holm, "p_holm": p_holm}  # fmt: skip
+    return {
+        "family": family,
+        "question": f"{family}?",
+        "measure": measure,
+        "arm": arm,
+        "baseline": baseline,
+        "arm2": arm2,
+        "baseline2": baseline2,
+        "seeds": SEEDS,
+        "difference": difference,
+        "low": difference - reach,
+        "high": difference + reach,
+        "t": 1.0,
+        "p": p_holm,
+        "p_holm": p_holm,
+    }
 
 
 def tables(plan) -> dict[str, pd.DataFrame]:
     """As `tables.make_tables` names their columns; values made up."""
     arms = [(arm.experiment, arm.name, arm.start) for arm in plan.arms]
     scores = {"kappa": 0.3, "accuracy": 0.5, "rare_recall": 0.2}
-    ends = {f"{name}{end}": value + reach for name, value in scores.items()
-            for end, reach in (("", 0), ("_low", -0.1), ("_high", 0.1))}  # fmt: skip
-    made = {"arms": pd.DataFrame([
-        {"experiment": experiment, "arm": arm, "start": start, "seeds": SEEDS, "n": 60, "auc": 0.7, "ece": 0.1,
-         "brier": 0.6, "learning_rate": 0.001, "best_epoch": 12.0, "at_limit": number == 0, "seed_sd": 0.02} | ends
-        for number, (experiment, arm, start) in enumerate(arms)
-    ])}  # fmt: skip
-    made["contrasts"] = pd.DataFrame([
-        contrast("primary", "video-unfrozen", "image-unfrozen", 0.05),
-        contrast("against random", "video-unfrozen", "random", 0.3),
-        contrast("rare classes", "video-unfrozen", "image-unfrozen", -0.3, measure="rare recall", p_holm=0.2),
-        contrast("label efficiency", "video, 75 scans", "image, 75 scans", 0.12, arm2="video-unfrozen",
-                 baseline2="image-unfrozen"),
-    ])  # fmt: skip
+    ends = {
+        f"{name}{end}": value + reach
+        for name, value in scores.items()
+        for end, reach in (("", 0), ("_low", -0.1), ("_high", 0.1))
+    }
+    made = {
+        "arms": pd.DataFrame(
+            [
+                {
+                    "experiment": experiment,
+                    "arm": arm,
+                    "start": start,
+                    "seeds": SEEDS,
+                    "n": 60,
+                    "auc": 0.7,
+                    "ece": 0.1,
+                    "brier": 0.6,
+                    "learning_rate": 0.001,
+                    "best_epoch": 12.0,
+                    "at_limit": number == 0,
+                    "seed_sd": 0.02,
+                }
+                | ends
+                for number, (experiment, arm, start) in enumerate(arms)
+            ]
+        )
+    }
+    made["contrasts"] = pd.DataFrame(
+        [
+            contrast("primary", "video-unfrozen", "image-unfrozen", 0.05),
+            contrast("against random", "video-unfrozen", "random", 0.3),
+            contrast("rare classes", "video-unfrozen", "image-unfrozen", -0.3, measure="rare recall", p_holm=0.2),
+            contrast(
+                "label efficiency",
+                "video, 75 scans",
+                "image, 75 scans",
+                0.12,
+                arm2="video-unfrozen",
+                baseline2="image-unfrozen",
+            ),
+        ]
+    )
     interval = {"low": 0.1, "high": 0.3}
-    made["attribution"] = pd.DataFrame([{"factor": name, "points": 0.2, **interval, "percent": 100.0}
-                                        for name in ("naive gap", "start", *plan.factors)])  # fmt: skip
+    made["attribution"] = pd.DataFrame(
+        [
+            {"factor": name, "points": 0.2, **interval, "percent": 100.0}
+            for name in ("naive gap", "start", *plan.factors)
+        ]
+    )
     classes = [(arm, name) for arm in PRIMARY for name in TB_CLASSES]
-    by_class = {f"{name}{end}": 0.5 + reach for name in ("precision", "recall", "f1")
-                for end, reach in (("", 0), ("_low", -0.1), ("_high", 0.1))}  # fmt: skip
+    by_class = {
+        f"{name}{end}": 0.5 + reach
+        for name in ("precision", "recall", "f1")
+        for end, reach in (("", 0), ("_low", -0.1), ("_high", 0.1))
+    }
     made["per_class"] = pd.DataFrame([{"arm": arm, "class": name, "support": 12} | by_class for arm, name in classes])
-    made["confusion"] = pd.DataFrame([
-        {"arm": arm, "true": name, "predicted": other, "count": 28 if name == other else 5}
-        for arm, name in classes for other in TB_CLASSES
-    ])  # fmt: skip
+    made["confusion"] = pd.DataFrame(
+        [
+            {"arm": arm, "true": name, "predicted": other, "count": 28 if name == other else 5}
+            for arm, name in classes
+            for other in TB_CLASSES
+        ]
+    )
     grid = np.linspace(0, 1, 101)
-    made["curves"] = pd.concat([
-        pd.DataFrame({"arm": arm, "class": name, "curve": curve, "x": grid, "y": np.sqrt(grid), "area": 0.67})
-        for arm, name in classes for curve in ("roc", "pr")
-    ])  # fmt: skip
-    made["calibration"] = pd.DataFrame([
-        {"arm": arm, "bin": b, "confidence": b / 10 + 0.05, "accuracy": b / 12, "n": 24 if b > 2 else 0}
-        for arm in PRIMARY for b in range(10)
-    ])  # fmt: skip
-    made["efficiency"] = pd.DataFrame([{"start": start, "n_train": n, "seeds": 3, "kappa": 0.2, **interval}
-                                       for start in ("image", "video") for n in (75, 150, 300, 600)])  # fmt: skip
-    made["pretraining"] = pd.DataFrame([{"videos": videos, "start": "video", "seeds": 3, "accuracy": 0.25, **interval,
-                                         "classes": 10} for videos in ("sound", "split by clip")])  # fmt: skip
-    made["power"] = pd.DataFrame([{"question": "interval of kappa", "n": n, "kappa": 0.35, "value": 0.35, "low": 0.25,
-                                   "high": 0.45} for n in (184, 421)])  # fmt: skip
-    cost = {"runs": 12, "core_seconds": 20.0, "hours_total": 0.5, "wall_hours": 0.3, "peak_memory_mb": 900.0,
-            "device": "cpu"}  # fmt: skip
+    made["curves"] = pd.concat(
+        [
+            pd.DataFrame({"arm": arm, "class": name, "curve": curve, "x": grid, "y": np.sqrt(grid), "area": 0.67})
+            for arm, name in classes
+            for curve in ("roc", "pr")
+        ]
+    )
+    made["calibration"] = pd.DataFrame(
+        [
+            {"arm": arm, "bin": b, "confidence": b / 10 + 0.05, "accuracy": b / 12, "n": 24 if b > 2 else 0}
+            for arm in PRIMARY
+            for b in range(10)
+        ]
+    )
+    made["efficiency"] = pd.DataFrame(
+        [
+            {"start": start, "n_train": n, "seeds": 3, "kappa": 0.2, **interval}
+            for start in ("image", "video")
+            for n in (75, 150, 300, 600)
+        ]
+    )
+    made["pretraining"] = pd.DataFrame(
+        [
+            {"videos": videos, "start": "video", "seeds": 3, "accuracy": 0.25, **interval, "classes": 10}
+            for videos in ("sound", "split by clip")
+        ]
+    )
+    made["power"] = pd.DataFrame(
+        [
+            {"question": "interval of kappa", "n": n, "kappa": 0.35, "value": 0.35, "low": 0.25, "high": 0.45}
+            for n in (184, 421)
+        ]
+    )
+    cost = {
+        "runs": 12,
+        "core_seconds": 20.0,
+        "hours_total": 0.5,
+        "wall_hours": 0.3,
+        "peak_memory_mb": 900.0,
+        "device": "cpu",
+    }
     made["cost"] = pd.DataFrame([{"experiment": name} | cost for name in plan.experiments()])
     return made
 
@@ -143,8 +257,11 @@ def study_results(**fields) -> StudyResults:
     """Results of PLAN."""
     plan = parse_study("small", PLAN, "small.toml")
     seen = evidence()
-    settings = {"outcomes": {"primary": outcomes()}, "evidence": seen,
-                "tables": tables(plan) | {"evidence": evidence_tables(seen)}}  # fmt: skip
+    settings = {
+        "outcomes": {"primary": outcomes()},
+        "evidence": seen,
+        "tables": tables(plan) | {"evidence": evidence_tables(seen)},
+    }
     return StudyResults(plan, **(settings | fields))
 
 
@@ -158,11 +275,15 @@ def nodule_results() -> StudyResults:
     """Results of the plan "lidc": real scans, baselines."""
     plan = load_study("lidc")
     made = tables(plan)
-    scores = {f"{name}{end}": value for name in ("kappa", "accuracy", "auc")
-              for end, value in (("", 0.6), ("_low", 0.5), ("_high", 0.7))}  # fmt: skip
+    scores = {
+        f"{name}{end}": value
+        for name in ("kappa", "accuracy", "auc")
+        for end, value in (("", 0.6), ("_low", 0.5), ("_high", 0.7))
+    }
     made["baselines"] = pd.DataFrame([{"arm": name, "n": 60} | scores for name in ("diameter alone", "PCA + logistic")])
-    made["folds"] = pd.DataFrame([{"arm": "video", "baseline": "random", "difference": 0.1, "low": 0.05, "high": 0.15,
-                                   "p": 0.01}])  # fmt: skip
+    made["folds"] = pd.DataFrame(
+        [{"arm": "video", "baseline": "random", "difference": 0.1, "low": 0.05, "high": 0.15, "p": 0.01}]
+    )
     made["contrasts"] = pd.DataFrame([contrast("starts", "video", "random", 0.3)])
     runs = outcomes(("random", "image", "video"), classes=("benign", "malignant"), synthetic=False)
     return StudyResults(plan, {"lidc": runs}, made)

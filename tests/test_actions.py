@@ -174,13 +174,24 @@ def test_knobs_change_what_they_say(monkeypatch):
     actions._group_look.cache_clear()
 
 
-@pytest.mark.parametrize(("name", "arguments", "settings"), [
-    ("label", (10, 1, 1), {}), ("label", (-1, 1, 1), {}), ("label", ("Mixing", 1, 1), {}),
-    ("label", (True, 1, 1), {}), ("group", (0, 0, 1), {}), ("group", (0, 26, 1), {}), ("clip", (0, 1, 0), {}),
-    ("seed", (0, 1, 1), {"seed": -1}), ("frames", (0, 1, 1), {"frames": 0}),
-    ("frames", (0, 1, 1), {"frames": 2.5}), ("stride", (0, 1, 1), {"stride": 0}),
-    ("height", (0, 1, 1), {"shape": (23, 64)}), ("width", (0, 1, 1), {"shape": (24, 31)}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "arguments", "settings"),
+    [
+        ("label", (10, 1, 1), {}),
+        ("label", (-1, 1, 1), {}),
+        ("label", ("Mixing", 1, 1), {}),
+        ("label", (True, 1, 1), {}),
+        ("group", (0, 0, 1), {}),
+        ("group", (0, 26, 1), {}),
+        ("clip", (0, 1, 0), {}),
+        ("seed", (0, 1, 1), {"seed": -1}),
+        ("frames", (0, 1, 1), {"frames": 0}),
+        ("frames", (0, 1, 1), {"frames": 2.5}),
+        ("stride", (0, 1, 1), {"stride": 0}),
+        ("height", (0, 1, 1), {"shape": (23, 64)}),
+        ("width", (0, 1, 1), {"shape": (24, 31)}),
+    ],
+)
 def test_wrong_arguments_are_named(name, arguments, settings):
     with pytest.raises(SettingError, match=rf"^{name} is .*Use an integer") as error:
         make_clip(*arguments, **settings)
@@ -263,11 +274,18 @@ def test_other_settings_and_other_peoples_videos_are_refused(folder, tmp_path):
     assert real.read_bytes() == b"RIFF"
 
 
-@pytest.mark.parametrize(("name", "settings"), [
-    ("groups", {"groups": 0}), ("groups", {"groups": 26}), ("clips_per_group", {"clips_per_group": 0}),
-    ("seed", {"seed": -1}), ("fewest_frames", {"frames": (20, 10)}), ("fewest_frames", {"frames": (0, 10)}),
-    ("n_jobs", {"n_jobs": 0}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("groups", {"groups": 0}),
+        ("groups", {"groups": 26}),
+        ("clips_per_group", {"clips_per_group": 0}),
+        ("seed", {"seed": -1}),
+        ("fewest_frames", {"frames": (20, 10)}),
+        ("fewest_frames", {"frames": (0, 10)}),
+        ("n_jobs", {"n_jobs": 0}),
+    ],
+)
 def test_wrong_settings_of_the_writer_leave_nothing_behind(tmp_path, name, settings):
     with pytest.raises(SettingError, match=rf"^{name} is"):
         write_ucf50(tmp_path / "new", progress=False, **settings)

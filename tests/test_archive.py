@@ -141,8 +141,13 @@ def test_unpacks_byte_for_byte(place, out, kind):
 def test_programs_unpack_what_rarfile_lists(place, out, by_program, kind, program):
     if not shutil.which(program):
         pytest.skip(f"{program} is not here")
-    items = [Item("a", folder=True, mode=0o040700), Item("a/odd mode", b"x", mode=0o104777), Item("b/c/d.avi", FILES[
-        "UCF/Biking/v_Biking_g01_c01.avi"]), Item("empty folder", folder=True), Item("nothing")]  # fmt: skip
+    items = [
+        Item("a", folder=True, mode=0o040700),
+        Item("a/odd mode", b"x", mode=0o104777),
+        Item("b/c/d.avi", FILES["UCF/Biking/v_Biking_g01_c01.avi"]),
+        Item("empty folder", folder=True),
+        Item("nothing"),
+    ]
     # Numbered neighbours look like volumes to unar; `[` and `*` like patterns to others.
     path = place / "-a [x]*" / "UCF101.rar"
     path.parent.mkdir()
@@ -165,10 +170,18 @@ def test_rar4_from_windows_has_backslashes(place, out):
 
 
 BAD_NAMES = {
-    "../evil": "leads out", "a/../../evil": "leads out", "a/..": "leads out", "/evil": "absolute",
-    "C:/evil": "absolute", "c:evil": "absolute", "a\\..\\..\\evil": "backslash|leads out", "a\0b": "NUL",
-    "a\nb": "control", "a" * 256: "too long", "/".join(["abcdefg"] * 130): "too long",
-}  # fmt: skip
+    "../evil": "leads out",
+    "a/../../evil": "leads out",
+    "a/..": "leads out",
+    "/evil": "absolute",
+    "C:/evil": "absolute",
+    "c:evil": "absolute",
+    "a\\..\\..\\evil": "backslash|leads out",
+    "a\0b": "NUL",
+    "a\nb": "control",
+    "a" * 256: "too long",
+    "/".join(["abcdefg"] * 130): "too long",
+}
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -179,10 +192,18 @@ def test_names_refused(place, out, kind, name):
     assert "entry" in message and "Nothing was unpacked" in message
 
 
-@pytest.mark.parametrize("pair,match", [
-    (("a", "a"), "twice"), (("a/b", "A/B"), "meets"), (("a/x", "A/y"), "meets"), (("a", "a/b"), "meets"),
-    (("a/b", "a"), "meets"), (("e\u0301", "\u00e9"), "meets"), (("a/b", "a/./b"), "twice"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "pair,match",
+    [
+        (("a", "a"), "twice"),
+        (("a/b", "A/B"), "meets"),
+        (("a/x", "A/y"), "meets"),
+        (("a", "a/b"), "meets"),
+        (("a/b", "a"), "meets"),
+        (("e\u0301", "\u00e9"), "meets"),
+        (("a/b", "a/./b"), "twice"),
+    ],
+)
 @pytest.mark.parametrize("kind", ["zip", "tar", "rar4", "rar5"])
 def test_names_that_meet_refused(place, out, kind, pair, match):
     refused(write(place, kind, [(pair[0], b"x"), (pair[1], b"y")]), out, match)
@@ -240,13 +261,18 @@ def test_rars_refused(place, out, case):
         refused(path, out, BAD_RARS[case][1])
 
 
-@pytest.mark.parametrize("fields,match", [
-    ({"type": tarfile.SYMTYPE, "linkname": "/etc"}, "link"), ({"type": tarfile.LNKTYPE, "linkname": "good"}, "link"),
-    ({"type": tarfile.CHRTYPE}, "device"), ({"type": tarfile.BLKTYPE}, "device"),
-    ({"type": tarfile.FIFOTYPE}, "device"),
-    ({"pax_headers": {"GNU.sparse.major": "0", "GNU.sparse.map": "0,0", "GNU.sparse.size": "99"}}, "sparse"),
-    ({"name": "a\udcff"}, "UTF-8"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "fields,match",
+    [
+        ({"type": tarfile.SYMTYPE, "linkname": "/etc"}, "link"),
+        ({"type": tarfile.LNKTYPE, "linkname": "good"}, "link"),
+        ({"type": tarfile.CHRTYPE}, "device"),
+        ({"type": tarfile.BLKTYPE}, "device"),
+        ({"type": tarfile.FIFOTYPE}, "device"),
+        ({"pax_headers": {"GNU.sparse.major": "0", "GNU.sparse.map": "0,0", "GNU.sparse.size": "99"}}, "sparse"),
+        ({"name": "a\udcff"}, "UTF-8"),
+    ],
+)
 def test_tar_members_refused(place, out, fields, match):
     refused(write_member(place / "a.tar", **fields), out, match)
 
@@ -353,12 +379,20 @@ def test_disk_too_small(place, out, monkeypatch):
     assert tree(out.parent) == []
 
 
-@pytest.mark.parametrize("name,data,match", [
-    ("a.rar", b"\n<!DOCTYPE html><html>", "web page"), ("a.rar", b"", "is empty"), ("a.zip", b"hello", "is not a RAR"),
-    ("a.rar", b"PK\3\4", "content of a .zip"), ("a.zip", rar5(), "content of a .rar"),
-    ("a.tar.gz", b"\xfd7zXZ\0", "content of a .tar.xz"), ("a.tgz", b"\x1f\x8bhello", "damaged"),
-    ("a.tar", b"x" * 600, "is not a RAR"), ("a.rar", b"x" * 100 + rar5(), "is not a RAR"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name,data,match",
+    [
+        ("a.rar", b"\n<!DOCTYPE html><html>", "web page"),
+        ("a.rar", b"", "is empty"),
+        ("a.zip", b"hello", "is not a RAR"),
+        ("a.rar", b"PK\3\4", "content of a .zip"),
+        ("a.zip", rar5(), "content of a .rar"),
+        ("a.tar.gz", b"\xfd7zXZ\0", "content of a .tar.xz"),
+        ("a.tgz", b"\x1f\x8bhello", "damaged"),
+        ("a.tar", b"x" * 600, "is not a RAR"),
+        ("a.rar", b"x" * 100 + rar5(), "is not a RAR"),
+    ],
+)
 def test_wrong_content_behind_the_ending(place, out, name, data, match):
     (place / name).write_bytes(data)
     refused(place / name, out, match)
@@ -378,8 +412,11 @@ def test_no_archive_and_full_folders(place, out):
 
 def test_leftover_does_not_count_as_used_space(place, out, monkeypatch):
     (out.parent / ".out.part").mkdir(parents=True)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(
-        10**9, 0, 0 if (out.parent / ".out.part").exists() else 10**9))  # fmt: skip
+    monkeypatch.setattr(
+        shutil,
+        "disk_usage",
+        lambda path: shutil._ntuple_diskusage(10**9, 0, 0 if (out.parent / ".out.part").exists() else 10**9),
+    )
     unpack(write(place, "zip", FILES), out, progress=False)
     assert contents(out) == FILES
 
@@ -457,14 +494,18 @@ def test_what_a_program_wrote_is_checked_and_the_next_one_tried(place, out, by_p
     assert contents(out) == {"a/b": b"hello"}
 
 
-@pytest.mark.parametrize("body", [
-    'file = open(folder + "/a", "wb")\nwhile True: file.write(bytes(9999)); file.flush(); time.sleep(.001)',
-    'for i in range(10**9): open(f"{folder}/{i}", "w"); time.sleep(.001)',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "body",
+    [
+        'file = open(folder + "/a", "wb")\nwhile True: file.write(bytes(9999)); file.flush(); time.sleep(.001)',
+        'for i in range(10**9): open(f"{folder}/{i}", "w"); time.sleep(.001)',
+    ],
+)
 def test_program_that_writes_too_much_is_stopped(place, out, by_program, script, tmp_path, body):
     pid = tmp_path / "pid"
-    by_program(first=script("first", f'open("{pid}", "w").write(str(os.getpid()))\n{body}'),
-               second=script("second", GOOD))  # fmt: skip
+    by_program(
+        first=script("first", f'open("{pid}", "w").write(str(os.getpid()))\n{body}'), second=script("second", GOOD)
+    )
     with pytest.raises(DataError, match="first wrote more than the listing says .* was stopped"):
         unpack(write(place, "rar5", {"a/b": b"hello"}), out, progress=False)
     assert tree(out.parent) == []

@@ -24,9 +24,21 @@ from viptt_core.train import fit
 
 CPU = torch.device("cpu")
 NEW = ("efficientnet_b3", "r3d_18")
-STAGE = Stage(epochs=1, batch_size=2, optimiser="sgd", learning_rate=0.01, freeze_backbone=False, freeze_stem=False,
-              class_weights=False, rotate=False, pixel_range="0..255", shuffle="samples", stop_patience=8,
-              plateau_patience=5, plateau_factor=0.1)  # fmt: skip
+STAGE = Stage(
+    epochs=1,
+    batch_size=2,
+    optimiser="sgd",
+    learning_rate=0.01,
+    freeze_backbone=False,
+    freeze_stem=False,
+    class_weights=False,
+    rotate=False,
+    pixel_range="0..255",
+    shuffle="samples",
+    stop_patience=8,
+    plateau_patience=5,
+    plateau_factor=0.1,
+)
 SPLIT = Split(train=np.arange(4), validation=np.arange(4, 6), test=np.arange(6, 8))
 
 
@@ -276,8 +288,9 @@ def test_cached_features_of_whole_clips_have_fewer_steps(models, make_clip_set):
     features = cached_features(model, clips, "0..255", device=CPU, precision="fp32")
     assert features.shape == (8, 2, 512)
     pixels = torch.from_numpy(np.array(clips.clips)).float()
-    torch.testing.assert_close(torch.from_numpy(np.array(features)), frame_features(model, pixels, "fp32"),
-                               atol=1e-5, rtol=1e-5)  # fmt: skip
+    torch.testing.assert_close(
+        torch.from_numpy(np.array(features)), frame_features(model, pixels, "fp32"), atol=1e-5, rtol=1e-5
+    )
     logits = predict_logits(model, features, np.arange(8), pixel_range="0..255")
     direct = predict_logits(model, clips.clips, np.arange(8), pixel_range="0..255")
     assert direct.std() > 1e-3
@@ -355,9 +368,12 @@ def test_published_weights_with_values_that_are_not_finite_are_refused(models, t
 
 @pytest.mark.parametrize(
     "backbone, weights, hint",
-    [("efficientnet_b3", "IMAGENET1K_FEATURES", "IMAGENET1K_V1"), ("r3d_18", "IMAGENET1K_V1", "KINETICS400_V1"),
-     ("small", "IMAGENET1K_V1", "small")],
-)  # fmt: skip
+    [
+        ("efficientnet_b3", "IMAGENET1K_FEATURES", "IMAGENET1K_V1"),
+        ("r3d_18", "IMAGENET1K_V1", "KINETICS400_V1"),
+        ("small", "IMAGENET1K_V1", "small"),
+    ],
+)
 def test_weights_of_another_backbone_are_refused(backbone, weights, hint):
     with pytest.raises(SettingError, match=hint):
         build(backbone, backbone_weights=weights)

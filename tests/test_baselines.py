@@ -61,8 +61,9 @@ def test_file_format_tells_classes_apart_only_when_it_leaks_them(make_clip_set, 
 
 def test_real_nodules_give_the_known_baselines(shared_data):
     """Known for them, in other folds by patient: diameter alone AUC 0.897, PCA-40 and logistic regression 0.826."""
-    clips = load_dataset("medmnist3d", shared_data / "lidc" / "lidc848_nodule3d_28.npz", frames=28, size=28,
-                         n_jobs=1, progress=False)  # fmt: skip
+    clips = load_dataset(
+        "medmnist3d", shared_data / "lidc" / "lidc848_nodule3d_28.npz", frames=28, size=28, n_jobs=1, progress=False
+    )
     folds = [baseline_predictions(clips, split) for split in make_folds("group", clips, stage="finetune")]
     for arm, known, within in (("diameter_mm alone", 0.897, 0.01), ("PCA + logistic", 0.826, 0.03)):
         found = [roc_auc(*of_test(table, arm)[:2]) for table in folds]

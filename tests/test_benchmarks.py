@@ -142,9 +142,11 @@ def test_plain_prediction_of_a_folder(scan):
 
 
 def test_the_references_do_not_import_viptt_core():
-    assert "viptt_core" not in {line.split()[1].split(".")[0] for line in
-                                Path(reference.__file__).read_text(encoding="utf-8").splitlines()
-                                if line.strip().startswith(("import ", "from "))}  # fmt: skip
+    assert "viptt_core" not in {
+        line.split()[1].split(".")[0]
+        for line in Path(reference.__file__).read_text(encoding="utf-8").splitlines()
+        if line.strip().startswith(("import ", "from "))
+    }
 
 
 # --- Files to measure on ----------------------------------------------------------------------------------
@@ -198,8 +200,21 @@ def test_our_step_is_the_plain_step(monkeypatch, chunk):
 
 def test_operations_are_counted_as_by_hand():
     # VGG16: (height and width as shares of the frame's, channels in, channels out) of its 3 x 3 convolutions
-    layers = [(1, 3, 64), (1, 64, 64), (2, 64, 128), (2, 128, 128), (4, 128, 256), (4, 256, 256), (4, 256, 256),
-              (8, 256, 512), (8, 512, 512), (8, 512, 512), (16, 512, 512), (16, 512, 512), (16, 512, 512)]  # fmt: skip
+    layers = [
+        (1, 3, 64),
+        (1, 64, 64),
+        (2, 64, 128),
+        (2, 128, 128),
+        (4, 128, 256),
+        (4, 256, 256),
+        (4, 256, 256),
+        (8, 256, 512),
+        (8, 512, 512),
+        (8, 512, 512),
+        (16, 512, 512),
+        (16, 512, 512),
+        (16, 512, 512),
+    ]
     by_hand = sum(2 * 9 * before * after * (32 // share) ** 2 for share, before, after in layers)
     stem = 2 * 3 * 32**2
     assert rows.step_flops(5, 32) == 3 * 5 * (by_hand + stem)
@@ -264,8 +279,9 @@ def test_memory_is_that_of_the_work_in_a_fresh_process(monkeypatch, tmp_path):
 def fake_rows(calls, *, broken=False):
     def fast(profile):
         calls.append("fast")
-        return benchmarks.Comparison([1.0, 2.0, 4.0], [30.0, 20.0, 20.0], {"frames": profile.frames}, ["a note"],
-                                     series=[("clips", 2, 0.5)])  # fmt: skip
+        return benchmarks.Comparison(
+            [1.0, 2.0, 4.0], [30.0, 20.0, 20.0], {"frames": profile.frames}, ["a note"], series=[("clips", 2, 0.5)]
+        )
 
     def second(profile):
         calls.append("second")

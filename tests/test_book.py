@@ -19,10 +19,16 @@ from viptt_core.errors import DataError
 from viptt_core.figures import Picture, styled
 
 PROVENANCE = {
-    "commit": "0123456789abcdef+", "date": "2026-11-03T10:00:00+00:00", "python": "3.12.1",
+    "commit": "0123456789abcdef+",
+    "date": "2026-11-03T10:00:00+00:00",
+    "python": "3.12.1",
     "packages": {"torch": "2.15"},
-    "system": "Linux x86_64", "processor": "Some <CPU>, 2 cores", "threads": 2, "gpu": None, "seconds": 200,
-}  # fmt: skip
+    "system": "Linux x86_64",
+    "processor": "Some <CPU>, 2 cores",
+    "threads": 2,
+    "gpu": None,
+    "seconds": 200,
+}
 
 
 @pytest.fixture
@@ -51,8 +57,9 @@ def a_chart(**settings):
 
 
 def completed(picture, tmp_path):
-    page = FIGURE.sub(lambda found: _complete(found, "02_finetune", "../", tmp_path),
-                      picture._repr_mimebundle_()["text/html"])  # fmt: skip
+    page = FIGURE.sub(
+        lambda found: _complete(found, "02_finetune", "../", tmp_path), picture._repr_mimebundle_()["text/html"]
+    )
     return page.partition('<figcaption class="viptt-source">')[2]
 
 
@@ -80,8 +87,12 @@ def test_numbers_that_stand_in_no_file_come_with_the_figure(tmp_path):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_published_figure_says_what_drew_it_from_files_that_are_there(name):
     notebook = json.loads((ROOT / "book" / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
-    pages = ["".join(output["data"]["text/html"]) for cell in notebook["cells"]
-             for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]  # fmt: skip
+    pages = [
+        "".join(output["data"]["text/html"])
+        for cell in notebook["cells"]
+        for output in cell.get("outputs", [])
+        if "text/html" in output.get("data", {})
+    ]
     tags = [tag for page in pages for tag in re.findall(r'<figure class="viptt-figure"[^>]*>', page)]
     assert tags and not any("<img" in page and "viptt-figure" not in page for page in pages)
     for tag in tags:
@@ -105,14 +116,25 @@ def test_a_page_says_whether_what_it_was_made_from_has_changed(source, code, wor
     monkeypatch.setattr(stamp, "read_record", lambda name: {"provenance": PROVENANCE, "parameters": {"epochs": 3}})
     page = stamp.stamp_html("02_finetune")
     assert f'<span class="viptt-{word}">{word}</span>' in page
-    for part in ("3 November 2026", "3 min", "<code>0123456</code> with changes", "Some &lt;CPU&gt;", "no GPU",
-                 "Python 3.12.1", "torch 2.15", "epochs = 3", "viptt publish 02_finetune"):  # fmt: skip
+    for part in (
+        "3 November 2026",
+        "3 min",
+        "<code>0123456</code> with changes",
+        "Some &lt;CPU&gt;",
+        "no GPU",
+        "Python 3.12.1",
+        "torch 2.15",
+        "epochs = 3",
+        "viptt publish 02_finetune",
+    ):
         assert part in page
 
 
 def test_commits_are_linked_once_the_repository_has_an_address():
     assert "<a " not in stamp.commit_html("abc", "https://github.com/OWNER/viptt-net")
-    assert stamp.commit_html("abc", "https://example.org/a/b").startswith('<a href="https://example.org/a/b/commit/abc">')
+    assert stamp.commit_html("abc", "https://example.org/a/b").startswith(
+        '<a href="https://example.org/a/b/commit/abc">'
+    )
 
 
 def test_the_status_has_a_row_for_every_notebook(checkout):
@@ -123,8 +145,10 @@ def test_the_status_has_a_row_for_every_notebook(checkout):
 
 def test_a_failed_cell_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("VIPTT_ROOT", str(tmp_path))
-    cells = [{"cell_type": "code", "execution_count": n, "outputs": [{"output_type": kind}] if kind else []}
-             for n, kind in ((1, "stream"), (2, "error"), (None, ""))]  # fmt: skip
+    cells = [
+        {"cell_type": "code", "execution_count": n, "outputs": [{"output_type": kind}] if kind else []}
+        for n, kind in ((1, "stream"), (2, "error"), (None, ""))
+    ]
     (tmp_path / "book" / "notebooks").mkdir(parents=True)
     (tmp_path / "book" / "notebooks" / "x.ipynb").write_text(json.dumps({"cells": cells}))
     assert outcome("x") == "failed in cell 2 of 3"

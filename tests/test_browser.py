@@ -31,8 +31,18 @@ WIDTHS = (PHONE, DESK)
 MOST_BYTES, MOST_BYTES_OF_A_PAGE = 40e6, 3e6
 VIEWER_PAGE, MOST_BYTES_OF_VIEWER_PAGE = "notebooks/00_data.html", 2e6  # all 70 slices of a scan
 # One page of each kind, where all would take too long: `make test-slow` reads all.
-KINDS = ("intro.html", "model.html", VIEWER_PAGE, "notebooks/03_ablations.html", "claims.html", "status.html",
-         "references.html", "search.html", "api/model.html", *LISTINGS)  # fmt: skip
+KINDS = (
+    "intro.html",
+    "model.html",
+    VIEWER_PAGE,
+    "notebooks/03_ablations.html",
+    "claims.html",
+    "status.html",
+    "references.html",
+    "search.html",
+    "api/model.html",
+    *LISTINGS,
+)
 
 
 @pytest.fixture(scope="session")
@@ -95,10 +105,18 @@ def test_pages_report_no_error_ask_no_other_host_and_fit_the_window(browser, boo
     assert not found, listed(found)
 
 
-@pytest.mark.parametrize("scheme, width, pages", [
-    ("light", DESK, KINDS[::2]), ("dark", PHONE, KINDS[1::2]),
-    *(pytest.param(scheme, width, None, marks=pytest.mark.slow) for scheme in ("light", "dark") for width in WIDTHS),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "scheme, width, pages",
+    [
+        ("light", DESK, KINDS[::2]),
+        ("dark", PHONE, KINDS[1::2]),
+        *(
+            pytest.param(scheme, width, None, marks=pytest.mark.slow)
+            for scheme in ("light", "dark")
+            for width in WIDTHS
+        ),
+    ],
+)
 def test_pages_have_no_serious_barrier(browser, book, on_disk, axe, scheme, width, pages):
     """Contrast, names, roles, keyboard: the rules of axe-core."""
     found = {}
@@ -112,8 +130,12 @@ def test_pages_have_no_serious_barrier(browser, book, on_disk, axe, scheme, widt
 
 
 def test_the_theme_button_darkens_the_page_and_inverts_charts_alone(browser, book, on_disk):
-    chart = next(name for name, page in book.pages.items() for image in Markup(page.read_text("utf-8")).images
-                 if "viptt-chart" in (image.get("class") or ""))  # fmt: skip
+    chart = next(
+        name
+        for name, page in book.pages.items()
+        for image in Markup(page.read_text("utf-8")).images
+        if "viptt-chart" in (image.get("class") or "")
+    )
     looks = """() => Object.fromEntries(["img.viptt-chart", "main article img:not(.viptt-chart)", "body"].map(which =>
       [which, [...document.querySelectorAll(which)].map(node => getComputedStyle(node))
         .map(style => which === "body" ? style.backgroundColor : style.filter)]))"""
@@ -198,10 +220,11 @@ def test_notebook_pages_alone_have_buttons_to_run_them(book):
 def test_every_picture_has_a_text_alternative(book):
     """Without one, Sphinx takes the name of the file."""
     missing = [
-        (name, image.get("src", "")[:80]) for name, page in book.pages.items()
+        (name, image.get("src", "")[:80])
+        for name, page in book.pages.items()
         for image in Markup(page.read_text("utf-8")).images
         if not (image.get("alt") or "").strip() or re.search(r"\.(svg|png|jpe?g|webp|gif)$", image["alt"])
-    ]  # fmt: skip
+    ]
     assert missing == []
 
 
@@ -230,8 +253,9 @@ def viewer(browser, tmp_path):
     frames = np.broadcast_to(levels[:, None, None], (24, 32, 32)).copy()
     (tmp_path / "viewer.html").write_text(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>viewer</title><body>'
-        f"{Viewer(frames, caption='ever brighter').page()}</body></html>", encoding="utf-8"
-    )  # fmt: skip
+        f"{Viewer(frames, caption='ever brighter').page()}</body></html>",
+        encoding="utf-8",
+    )
     with open_tab(browser, tmp_path.as_uri() + "/", own_clock=True) as tab:
         tab.open("viewer.html")
         tab.page.clock.pause_at("2100-01-01")  # from here on time is told
@@ -243,8 +267,10 @@ def slice_of(tab):
     """The number of the slice that is shown, where picture, words and number agree."""
     picture = tab.page.get_by_role("slider", name="ever brighter")
     # Nothing is drawn until the pictures are decoded.
-    tab.page.wait_for_function("canvas => canvas.getContext('2d').getImageData(0, 0, 1, 1).data[3]",
-                               arg=picture.locator("canvas").first.element_handle())  # fmt: skip
+    tab.page.wait_for_function(
+        "canvas => canvas.getContext('2d').getImageData(0, 0, 1, 1).data[3]",
+        arg=picture.locator("canvas").first.element_handle(),
+    )
     level, told, number = picture.evaluate(SEEN)
     assert told == number == round(level / 10)
     return number
@@ -254,9 +280,17 @@ def test_keys_on_the_picture_page_through_it(viewer):
     begin = slice_of(viewer)
     viewer.page.get_by_role("slider", name="ever brighter").focus()
     for key, slice_number in (
-        ("ArrowRight", begin + 1), ("ArrowLeft", begin), ("ArrowDown", begin + 1), ("ArrowUp", begin), ("Home", 1),
-        ("ArrowLeft", 1), ("PageDown", 11), ("End", 24), ("ArrowRight", 24), ("PageUp", 14),
-    ):  # fmt: skip
+        ("ArrowRight", begin + 1),
+        ("ArrowLeft", begin),
+        ("ArrowDown", begin + 1),
+        ("ArrowUp", begin),
+        ("Home", 1),
+        ("ArrowLeft", 1),
+        ("PageDown", 11),
+        ("End", 24),
+        ("ArrowRight", 24),
+        ("PageUp", 14),
+    ):
         viewer.page.keyboard.press(key)
         assert (key, slice_of(viewer)) == (key, slice_number)
 

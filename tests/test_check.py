@@ -94,9 +94,10 @@ def test_where_the_affine_is_ignored_other_axes_spoil_and_a_useless_affine_does_
     root, faults = planted
     report = check_dataset("imageclef", root, preset="paper", **QUIET)
     changes = {
-        ("other axes", "TRN_0057.nii.gz"): "file", ("two orientations", "TRN_0062.nii.gz"): "note",
+        ("other axes", "TRN_0057.nii.gz"): "file",
+        ("two orientations", "TRN_0062.nii.gz"): "note",
         ("bad spacing", "TRN_0060.nii.gz"): "note",
-    }  # fmt: skip
+    }
     expected = {(kind, where, changes.get((kind, where), level)) for kind, where, level in faults}
     assert expected != faults and unlike(report, expected) == (set(), set())
     mirrored = next(fault for fault in report.faults if fault.kind == "other axes")
@@ -117,16 +118,20 @@ def test_test_scans_without_labels_are_read_and_compared_with_the_labelled_ones(
     assert len(rows) == 40
     report = check_dataset("imageclef", tmp_path, **QUIET)
     assert set(found(report)) - NOT_THE_WHOLE_IMAGECLEF == {
-        ("duplicate content", "deeper/TST_0003.nii.gz", "set"), ("few slices", "TST_0002.nii.gz", "note"),
+        ("duplicate content", "deeper/TST_0003.nii.gz", "set"),
+        ("few slices", "TST_0002.nii.gz", "note"),
         ("not in HU", "TST_0002.nii.gz", "file"),
-    }  # fmt: skip
+    }
     assert report.counts["unlabelled"] == 3
 
 
 def test_masks_that_are_to_crop_must_be_usable(planted):
     report = check_dataset("imageclef", planted[0], crop="lungs", masks="masks1", **QUIET)
-    levels = {where: level for kind, where, level in found(report)
-              if kind in ("missing mask", "empty mask", "mask on another grid", "truncated file")}  # fmt: skip
+    levels = {
+        where: level
+        for kind, where, level in found(report)
+        if kind in ("missing mask", "empty mask", "mask on another grid", "truncated file")
+    }
     for name in ("TRN_0010.nii.gz", "masks1/TRN_0011.nii.gz", "masks1/TRN_0012.nii.gz", "masks1/TRN_0014.nii.gz"):
         assert levels[name] == "file"
     assert levels["masks1/TRN_0015.nii.gz"] == "note"  # the crop goes by index
@@ -198,8 +203,9 @@ def test_files_of_one_grey_level_are_not_called_duplicates_too(tmp_path):
     for name in ("TRN_0003.nii.gz", "TRN_0009.nii.gz"):
         write_scan(tmp_path / name, np.full((24, 24, 12), -1000, np.int16))
     assert set(found(check_dataset("imageclef", tmp_path, **QUIET))) - NOT_THE_WHOLE_IMAGECLEF == {
-        ("one grey level", "TRN_0003.nii.gz", "file"), ("one grey level", "TRN_0009.nii.gz", "file"),
-    }  # fmt: skip
+        ("one grey level", "TRN_0003.nii.gz", "file"),
+        ("one grey level", "TRN_0009.nii.gz", "file"),
+    }
 
 
 def test_a_class_that_was_asked_for_and_is_not_there_is_told_once(tmp_path):
@@ -211,8 +217,13 @@ def test_a_class_that_was_asked_for_and_is_not_there_is_told_once(tmp_path):
 def test_the_part_of_a_published_set_that_is_missing_is_counted(sound):
     report = check_dataset("imageclef", sound, **QUIET)
     whats = " ".join(fault.what for fault in report.faults)
-    for text in ("917 labelled files are expected, 40 are here", "Infiltrative 8 of 420", "Fibro-cavernous 8 of 70",
-                 "421 test files", "not here: masks2;"):  # fmt: skip
+    for text in (
+        "917 labelled files are expected, 40 are here",
+        "Infiltrative 8 of 420",
+        "Fibro-cavernous 8 of 70",
+        "421 test files",
+        "not here: masks2;",
+    ):
         assert text in whats
 
 
@@ -236,7 +247,7 @@ def test_a_format_that_tells_the_class_is_noticed_and_a_random_one_is_not():
     random = rng.normal(size=(120, 3))
     assert list(leak_faults(random, labels, groups, "numbers")) == []
     telling = random + 3 * labels[:, None]
-    fault, = leak_faults(telling, labels, groups, "numbers")
+    (fault,) = leak_faults(telling, labels, groups, "numbers")
     assert fault.kind == "format tells the class" and not fault.spoils
     assert list(leak_faults(telling[:40], labels[:40], groups[:40], "numbers")) == []  # too few to tell
     # What is only alike within a group tells nothing about other groups.
@@ -257,9 +268,11 @@ def test_the_same_volume_in_two_published_parts_is_found(tmp_path):
     np.savez(tmp_path / "a.npz", **{f"{part}_images": v for part, v in volumes.items()}, **labels)
     report = check_dataset("medmnist3d", tmp_path / "a.npz", **QUIET)
     assert found(report) == [
-        ("duplicate content", "test_0002", "set"), ("duplicate content", "train_0004", "set"),
-        ("duplicate content", "val_0000", "set"), ("one grey level", "val_0003", "note"),
-    ]  # fmt: skip
+        ("duplicate content", "test_0002", "set"),
+        ("duplicate content", "train_0004", "set"),
+        ("duplicate content", "val_0000", "set"),
+        ("one grey level", "val_0003", "note"),
+    ]
     assert report.n_read == 1 and report.facts["voxels"] == {"5 x 5 x 5": 18}
 
 
@@ -267,7 +280,7 @@ def test_the_same_volume_in_two_published_parts_is_found(tmp_path):
 
 
 def journal() -> Path:
-    only, = (cache_root() / "checks").glob("*.jsonl")
+    (only,) = (cache_root() / "checks").glob("*.jsonl")
     return only
 
 
@@ -361,8 +374,12 @@ print(check_dataset("imageclef", sys.argv[1], n_jobs=1, progress=False).n_read)
 
 
 def start_check(root: Path, pause: float) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", SLOW_CHECK, str(root), str(pause)], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", SLOW_CHECK, str(root), str(pause)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def wait_for_lines(n: int) -> None:
@@ -415,10 +432,22 @@ def test_the_report_is_the_same_with_any_number_of_workers(planted):
 def test_the_table_has_the_verdict_first_and_the_worst_faults_before_the_others(planted):
     text = str(check_dataset("imageclef", planted[0], **QUIET))
     assert text.startswith("NOT SOUND: 22 faults would stop or spoil a run (1 file left out, 18 notes).")
-    places = [text.index(part) for part in (
-        "class   ", "Infiltrative", "slices", "orientation", "Stops a run", "duplicate content (1)",
-        "Files that stop", "empty file (1)", "Left out of every run", "Good to know", "voxels not finite (1)",
-    )]  # fmt: skip
+    places = [
+        text.index(part)
+        for part in (
+            "class   ",
+            "Infiltrative",
+            "slices",
+            "orientation",
+            "Stops a run",
+            "duplicate content (1)",
+            "Files that stop",
+            "empty file (1)",
+            "Left out of every run",
+            "Good to know",
+            "voxels not finite (1)",
+        )
+    ]
     assert places == sorted(places)
     assert "TRN_0066.nii.gz: holds the same voxels as TRN_0008.nii.gz" in text
 

@@ -34,9 +34,12 @@ def test_every_training_log_is_consistent():
 
 @pytest.mark.parametrize(
     "table, message",
-    [({"claim": "x"}, "lacks source"), ({"claim": "x", "source": "M"}, "source of .a. 'M' does not exist"),
-     ({"claim": "x", "source": "P", "valeu": 1}, "Did you mean 'value'")],
-)  # fmt: skip
+    [
+        ({"claim": "x"}, "lacks source"),
+        ({"claim": "x", "source": "M"}, "source of .a. 'M' does not exist"),
+        ({"claim": "x", "source": "P", "valeu": 1}, "Did you mean 'value'"),
+    ],
+)
 def test_mistaken_entries_are_refused(table, message):
     with pytest.raises(SettingError, match=message):
         parse_claim("a", table)
@@ -63,8 +66,12 @@ def test_answers_name_arms_and_contrasts_of_the_plans():
             for key in {"arm", "baseline"} & set(answer.row):
                 study.arm(answer.row[key])
             if answer.table == "contrasts":
-                pairs = [pair for family in study.families if family.measure == answer.row["measure"]
-                         for pair in family.contrasts]  # fmt: skip
+                pairs = [
+                    pair
+                    for family in study.families
+                    if family.measure == answer.row["measure"]
+                    for pair in family.contrasts
+                ]
                 assert answer.row["measure"] in MEASURES
                 assert [answer.row["arm"], answer.row["baseline"]] in [list(pair) for pair in pairs], claim.name
 

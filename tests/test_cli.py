@@ -17,8 +17,24 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     text = capsys.readouterr().out
     assert stopped.value.code == 0
-    for command in ("data", "predict", "submit", "validate-submission", "score", "weights", "study", "recheck",
-                    "phantom", "actions", "train", "presets", "summary", "publish", "fresh", "env"):  # fmt: skip
+    for command in (
+        "data",
+        "predict",
+        "submit",
+        "validate-submission",
+        "score",
+        "weights",
+        "study",
+        "recheck",
+        "phantom",
+        "actions",
+        "train",
+        "presets",
+        "summary",
+        "publish",
+        "fresh",
+        "env",
+    ):
         assert f"\n    {command}" in text
     assert "papermill notebooks/02_finetune.py" in text
 

@@ -66,7 +66,7 @@ def test_list_names_every_set_and_what_is_here(private_root, capsys):
     assert main(["data", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == list(load_registry())
-    here = {line.split()[0]: line[lines[0].index("HERE"):].split("  ")[0] for line in lines}
+    here = {line.split()[0]: line[lines[0].index("HERE") :].split("  ")[0] for line in lines}
     assert here["imageclef"] == "yes" and here["ucf50"] == "no" and here["phantom"] == "built in"
     assert "3.2 GB" in lines[1] and "CC BY-NC-ND 3.0" in "\n".join(lines)
 
@@ -111,9 +111,9 @@ def test_medmnist_info_lists_the_six_sets(capsys):
 def test_get_fetches_checks_and_says_what_to_type(private_root, check, no_network, capsys):
     assert main(["data", "get", "medmnist3d", "--subset", "fracturemnist3d", "--pixels", "64", "--jobs", "1"]) == 0
     place = private_root / "data" / "medmnist3d" / "fracturemnist3d_64.npz"
-    (url, checksum), = no_network
+    ((url, checksum),) = no_network
     assert url.endswith("fracturemnist3d_64.npz?download=1") and checksum == "md5:f01d7e6316aedf4210da0da5b7437b42"
-    (name, root, settings), = check.calls
+    ((name, root, settings),) = check.calls
     assert (name, root) == ("medmnist3d", place) and settings["n_jobs"] == 1 and settings["preset"] == "paper"
     text = capsys.readouterr().out
     assert "the report" in text and f"-p dataset medmnist3d -p data_root {place}" in text
@@ -206,17 +206,40 @@ def test_one_command_from_a_server_to_a_checked_clip_set(tmp_path, private_root,
 
 
 def test_check_hands_its_settings_on_and_prints_pure_json(tmp_path, check, capsys):
-    own = ["--labels", "l.csv", "--file-column", "f", "--label-column", "d", "--patient-column", "p",
-           "--group-pattern", "(g)", "--classes", "a,b", "--masks", "masks2"]  # fmt: skip
+    own = [
+        "--labels",
+        "l.csv",
+        "--file-column",
+        "f",
+        "--label-column",
+        "d",
+        "--patient-column",
+        "p",
+        "--group-pattern",
+        "(g)",
+        "--classes",
+        "a,b",
+        "--masks",
+        "masks2",
+    ]
     assert main(["data", "check", "folder", str(tmp_path), "--json", "--reread", "--jobs", "2", *own]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == {"spoils": False, "files": 3} and err == "reading\n"
-    (name, root, settings), = check.calls
+    ((name, root, settings),) = check.calls
     assert (name, root) == ("folder", tmp_path)
     assert settings == {
-        "preset": "paper", "n_jobs": 2, "progress": True, "reread": True, "labels": "l.csv", "file_column": "f",
-        "label_column": "d", "patient_column": "p", "group_pattern": "(g)", "classes": "a,b", "masks": "masks2",
-    }  # fmt: skip
+        "preset": "paper",
+        "n_jobs": 2,
+        "progress": True,
+        "reread": True,
+        "labels": "l.csv",
+        "file_column": "f",
+        "label_column": "d",
+        "patient_column": "p",
+        "group_pattern": "(g)",
+        "classes": "a,b",
+        "masks": "masks2",
+    }
 
 
 def test_check_leaves_out_what_was_not_said(tmp_path, check, capsys):

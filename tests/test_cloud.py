@@ -151,7 +151,8 @@ def test_kept_on_drive_are_caches_and_runs_and_not_the_results(colab, capsys, pr
 
 
 def test_runs_made_before_the_drive_was_asked_for_move_there_and_a_second_call_changes_nothing(
-        colab, private_root, tmp_path):  # fmt: skip
+    colab, private_root, tmp_path
+):
     for place, words in ((private_root / "runs", "here"), (tmp_path / "drive/MyDrive/viptt-net/runs", "on the Drive")):
         (place / "both").mkdir(parents=True)
         (place / "both" / "log.txt").write_text(words)
@@ -176,9 +177,17 @@ def test_a_drive_that_cannot_be_written_is_named_with_the_way_out(colab, tmp_pat
 
 # From its list of packages of June 2026. Replacing what runs there can keep a runtime from starting.
 COLAB = {
-    "ipykernel": "6.17.1", "ipywidgets": "7.7.1", "torch": "2.11.0", "torchvision": "0.26.0", "numpy": "2.0.2",
-    "pandas": "2.2.2", "scipy": "1.16.3", "scikit-learn": "1.6.1", "matplotlib": "3.10.0", "accelerate": "1.13.0",
-}  # fmt: skip
+    "ipykernel": "6.17.1",
+    "ipywidgets": "7.7.1",
+    "torch": "2.11.0",
+    "torchvision": "0.26.0",
+    "numpy": "2.0.2",
+    "pandas": "2.2.2",
+    "scipy": "1.16.3",
+    "scikit-learn": "1.6.1",
+    "matplotlib": "3.10.0",
+    "accelerate": "1.13.0",
+}
 
 
 def test_installing_on_colab_replaces_neither_its_kernel_nor_its_pytorch():

@@ -13,8 +13,11 @@ if str(ROOT) not in sys.path:
 
 from benchmarks import commands as costs  # noqa: E402
 
-MACHINE = {"machine": {"cpu": "A", "cores": 2, "gpu": None, "system": "Linux", "python": "3.12", "torch": "2"},
-           "commit": "0123abc", "date": "2026-01-01"}  # fmt: skip
+MACHINE = {
+    "machine": {"cpu": "A", "cores": 2, "gpu": None, "system": "Linux", "python": "3.12", "torch": "2"},
+    "commit": "0123abc",
+    "date": "2026-01-01",
+}
 # Two processes of 60 MB each at one time, the second below the first; both go on until a file is there.
 TREE = """
 import os, subprocess, sys

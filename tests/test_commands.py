@@ -36,9 +36,17 @@ from viptt_core.constants import UCF_CLASSES
 # A page whose commands its own test runs from the first to the last, each on what the one before left.
 WALKED = {"book/own_data.md": "test_own_data_page.py::test_the_page_works_from_its_first_command_to_its_last"}
 # What a page's placeholder stands for here; a published file's name would ask for its checksum.
-STANDS_FOR = {"DIR": "data/imageclef", "FOLDER": "data/imageclef", "NAME": "imageclef", "SCANS": "data/new",
-              "RUN1": "one", "RUN2": "two", "RUN3": "three", "runs/RUN": "runs/one",
-              "data/medmnist3d/nodulemnist3d.npz": "data/medmnist3d/mine.npz"}  # fmt: skip
+STANDS_FOR = {
+    "DIR": "data/imageclef",
+    "FOLDER": "data/imageclef",
+    "NAME": "imageclef",
+    "SCANS": "data/new",
+    "RUN1": "one",
+    "RUN2": "two",
+    "RUN3": "three",
+    "runs/RUN": "runs/one",
+    "data/medmnist3d/nodulemnist3d.npz": "data/medmnist3d/mine.npz",
+}
 FRAMES = 46  # of a video; the preset `study` takes every third of 45
 
 
@@ -103,17 +111,41 @@ def test_the_lines_of_the_makefile_are_what_their_programs_take():
         assert not fault(words), words
 
 
-@pytest.mark.parametrize("typed", [
-    "viptt dta list", "viptt data chek DIR", "viptt predict SCANS", "viptt predict SCANS --weight", "viptt data get",
-    "papermill notebooks/07_none.py out.ipynb", "papermill notebooks/02_finetune.py",
-    "papermill notebooks/02_finetune.py out.ipynb -p epoch 5", "papermill notebooks/02_finetune.py out.ipynb -p epochs",
-    "papermill notebooks/02_finetune.py out.ipynb -p preset papr", "papermill notebooks/02_finetune.py out.ipynb -x",
-    "make dmo", "make demo PYTHN=python3", "jupyter-book build bok/", "jupyter-book clean book/",
-    "pip install -c constraint.txt .", "pip install .[al]", "pip instal .", "python -m benchmark", "python none.py",
-    "python -m viptt_core tran", "torchrun -m viptt_core train --epoch 0", "accelerate launch", "conda activate vptt",
-    "conda env create -f env.yml", "docker bild .", "pytest tests/test_none.py", "ruff check tests/none.py",
-    "git log -- viptt_core/none.py", "unheard of",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "viptt dta list",
+        "viptt data chek DIR",
+        "viptt predict SCANS",
+        "viptt predict SCANS --weight",
+        "viptt data get",
+        "papermill notebooks/07_none.py out.ipynb",
+        "papermill notebooks/02_finetune.py",
+        "papermill notebooks/02_finetune.py out.ipynb -p epoch 5",
+        "papermill notebooks/02_finetune.py out.ipynb -p epochs",
+        "papermill notebooks/02_finetune.py out.ipynb -p preset papr",
+        "papermill notebooks/02_finetune.py out.ipynb -x",
+        "make dmo",
+        "make demo PYTHN=python3",
+        "jupyter-book build bok/",
+        "jupyter-book clean book/",
+        "pip install -c constraint.txt .",
+        "pip install .[al]",
+        "pip instal .",
+        "python -m benchmark",
+        "python none.py",
+        "python -m viptt_core tran",
+        "torchrun -m viptt_core train --epoch 0",
+        "accelerate launch",
+        "conda activate vptt",
+        "conda env create -f env.yml",
+        "docker bild .",
+        "pytest tests/test_none.py",
+        "ruff check tests/none.py",
+        "git log -- viptt_core/none.py",
+        "unheard of",
+    ],
+)
 def test_a_wrong_command_is_told(typed):
     assert fault(shlex.split(typed))
 
@@ -126,11 +158,20 @@ def test_within_a_line_a_command_may_be_named_without_its_arguments():
 
 
 def test_commands_are_found_in_every_form_a_page_may_have():
-    text = ("Type `viptt env`, or `-p preset\ndemo`.\n```bash\nOMP_NUM_THREADS=1 pytest -q  # all\nmake a \\\n  B=1\n"
-            "cd x && make c\n```\n1. So:\n   ```console\n   $ make d\n   ```\n```{code-block} sh\nmake e\n```\n"
-            "```\nviptt: no\nmake f\n- make\n```\n```python\nmake = 1\n```\n")  # fmt: skip
+    text = (
+        "Type `viptt env`, or `-p preset\ndemo`.\n```bash\nOMP_NUM_THREADS=1 pytest -q  # all\nmake a \\\n  B=1\n"
+        "cd x && make c\n```\n1. So:\n   ```console\n   $ make d\n   ```\n```{code-block} sh\nmake e\n```\n"
+        "```\nviptt: no\nmake f\n- make\n```\n```python\nmake = 1\n```\n"
+    )
     assert [" ".join(words) for words in block_commands(text)] == [
-        "pytest -q", "make a B=1", "cd x", "make c", "make d", "make e", "make f"]  # fmt: skip
+        "pytest -q",
+        "make a B=1",
+        "cd x",
+        "make c",
+        "make d",
+        "make e",
+        "make f",
+    ]
     assert inline_code(text) == ["viptt env", "-p preset demo"]
 
 
@@ -185,8 +226,9 @@ def files(tmp_path_factory):
         name, label = row.split(",")
         write_scan(root / "data/own" / name, chest(int(name[4:8])))
         write_scan(root / f"data/mosmed/CT-{int(label) - 1}" / name, chest(int(name[4:8])))
-    (root / "data/own/labels.csv").write_text("FileName,diagnosis,patient\n" + "".join(
-        f"{row},P{number}\n" for number, row in enumerate(rows)))  # fmt: skip
+    (root / "data/own/labels.csv").write_text(
+        "FileName,diagnosis,patient\n" + "".join(f"{row},P{number}\n" for number, row in enumerate(rows))
+    )
     for number, (name, group) in enumerate(itertools.product(UCF_CLASSES, range(1, 6))):
         write_video(root / f"data/ucf50/UCF50/{name}/v_{name}_g{group:02d}_c01.avi", number, FRAMES)
     for number, (name, clip) in enumerate(itertools.product(("jumping", "rowing"), range(6))):

@@ -84,11 +84,17 @@ def test_real_scan_agrees_with_the_authors_steps(path):
 @pytest.mark.parametrize(
     ("shape", "depth", "size"),
     [
-        ((40, 40, 20), 31, 24), ((40, 40, 20), 7, 64), ((24, 24, 1), 5, 16), ((24, 24, 9), 1, 1),
-        ((24, 24, 9), 9, 24), ((24, 24, 2), 70, 30), ((30, 22, 11), 8, 16), ((22, 30, 11), 8, 16),
+        ((40, 40, 20), 31, 24),
+        ((40, 40, 20), 7, 64),
+        ((24, 24, 1), 5, 16),
+        ((24, 24, 9), 1, 1),
+        ((24, 24, 9), 9, 24),
+        ((24, 24, 2), 70, 30),
+        ((30, 22, 11), 8, 16),
+        ((22, 30, 11), 8, 16),
         ((1, 1, 3), 4, 2),
     ],
-)  # fmt: skip
+)
 def test_any_shape_agrees_with_the_authors_steps(shape, depth, size):
     hu = lumpy_scan(shape) if min(shape) > 1 or shape[0] > 1 else np.array([[[-900, 0, 300]]], np.int16)
     np.testing.assert_allclose(prepare_volume(hu, depth=depth, size=size), authors_steps(hu, depth, size), atol=2e-6)
@@ -380,10 +386,16 @@ def test_scan_without_any_finite_voxel_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"depth": 0}, {"size": 0}, {"size": -5}, {"size": 22.4}, {"hu_window": (400, -1000)},
-        {"hu_window": (0, 0)}, {"hu_window": (np.nan, 400)}, {"hu_window": (1, 2, 3)},
+        {"depth": 0},
+        {"size": 0},
+        {"size": -5},
+        {"size": 22.4},
+        {"hu_window": (400, -1000)},
+        {"hu_window": (0, 0)},
+        {"hu_window": (np.nan, 400)},
+        {"hu_window": (1, 2, 3)},
     ],
-)  # fmt: skip
+)
 def test_settings_are_checked_before_the_file(tmp_path, settings):
     for call in (load_volume, lambda _, **given: prepare_volume(lumpy_scan(), **given)):
         with pytest.raises(SettingError, match=next(iter(settings))) as caught:

@@ -96,9 +96,11 @@ def test_a_changed_file_is_decoded_again(video_folder):
 
 @pytest.mark.parametrize(
     "classes, message",
-    [(("Mixing", "Juggling"), "no videos of class 'Juggling'.*Folders with videos: Mixing, Rowing"),
-     (("Mixing",), "fewer than two classes")],
-)  # fmt: skip
+    [
+        (("Mixing", "Juggling"), "no videos of class 'Juggling'.*Folders with videos: Mixing, Rowing"),
+        (("Mixing",), "fewer than two classes"),
+    ],
+)
 def test_classes_that_are_not_there_are_named(video_folder, classes, message):
     with pytest.raises(DataError, match=message):
         load_dataset("ucf50", video_folder, classes=classes, **GRID)
@@ -277,7 +279,16 @@ def test_a_text_file_named_as_a_scan_is_named(scan_folder):
 
 
 def test_real_ut_interaction_videos_load_without_leaving_any_out(shared_data):
-    clips = load_dataset("ucf50", shared_data / "videos" / "ut_interaction", frames=16, size=32, stride=3,
-                         fit="crop", group_pattern=r"(seq\d+)", n_jobs=1, progress=False)  # fmt: skip
+    clips = load_dataset(
+        "ucf50",
+        shared_data / "videos" / "ut_interaction",
+        frames=16,
+        size=32,
+        stride=3,
+        fit="crop",
+        group_pattern=r"(seq\d+)",
+        n_jobs=1,
+        progress=False,
+    )
     assert len(clips) == 120 and set(clips.counts().values()) == {20} and clips.excluded == ()
     assert len(set(clips.groups.tolist())) == 20

@@ -66,8 +66,11 @@ def names(path):
 # --- Whole files ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("checksum", [SHA256, SHA256[:15], SHA256.upper(), f"md5:{hashlib.md5(CONTENT).hexdigest()}"],
-                         ids=["whole", "first digits", "capitals", "md5"])  # fmt: skip
+@pytest.mark.parametrize(
+    "checksum",
+    [SHA256, SHA256[:15], SHA256.upper(), f"md5:{hashlib.md5(CONTENT).hexdigest()}"],
+    ids=["whole", "first digits", "capitals", "md5"],
+)
 def test_file_arrives_and_is_not_asked_for_again(server, fetch, path, checksum):
     server.script(file(CONTENT))
     assert fetch(checksum=checksum, size=len(CONTENT)) == path
@@ -77,8 +80,9 @@ def test_file_arrives_and_is_not_asked_for_again(server, fetch, path, checksum):
     assert server.asked == [WHOLE]
 
 
-@pytest.mark.parametrize("framing, settings", [("chunked", {}), ("close", {"size": len(CONTENT)}),
-                                               ("close", {"checksum": SHA256})])  # fmt: skip
+@pytest.mark.parametrize(
+    "framing, settings", [("chunked", {}), ("close", {"size": len(CONTENT)}), ("close", {"checksum": SHA256})]
+)
 def test_length_need_not_be_announced(server, fetch, path, framing, settings):
     server.script(file(CONTENT, framing=framing))
     assert fetch(**settings).read_bytes() == CONTENT
@@ -132,30 +136,39 @@ def test_cut_body_goes_on_where_it_stopped(server, fetch, path, waits, framing, 
 
 def test_time_of_last_change_serves_where_there_is_no_etag(server, fetch):
     changed = "Wed, 01 Jan 2020 00:00:00 GMT"
-    server.script(file(CONTENT, etag="", sent=1000, Last_Modified=changed),
-                  status(206, CONTENT[1000:], Content_Range=f"bytes 1000-{len(CONTENT) - 1}/{len(CONTENT)}",
-                         Last_Modified=changed))  # fmt: skip
+    server.script(
+        file(CONTENT, etag="", sent=1000, Last_Modified=changed),
+        status(
+            206, CONTENT[1000:], Content_Range=f"bytes 1000-{len(CONTENT) - 1}/{len(CONTENT)}", Last_Modified=changed
+        ),
+    )
     assert fetch().read_bytes() == CONTENT
     assert server.asked == [WHOLE, ("bytes=1000-", changed)]
 
 
-@pytest.mark.parametrize("cut, then", [
-    ({}, {"ranges": False}),  # no parts: all of it comes in answer to a request for one
-    ({"etag": ""}, {"etag": ""}),  # nothing tells one version from the next
-    ({"etag": 'W/"1"'}, {"etag": 'W/"1"'}),  # only "about the same"
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "cut, then",
+    [
+        ({}, {"ranges": False}),  # no parts: all of it comes in answer to a request for one
+        ({"etag": ""}, {"etag": ""}),  # nothing tells one version from the next
+        ({"etag": 'W/"1"'}, {"etag": 'W/"1"'}),  # only "about the same"
+    ],
+)
 def test_body_that_cannot_go_on_starts_again(server, fetch, path, cut, then):
     server.script(file(CONTENT, sent=1000, **cut), file(CONTENT, **then))
     assert fetch().read_bytes() == CONTENT
     assert len(server.asked) == 2
 
 
-@pytest.mark.parametrize("wrong, requests_made", [
-    ({"etag": '"2"'}, 2),  # answered with all of the new version
-    ({"etag": '"2"', "if_range": False}, 3),  # with a part of it
-    ({"etag": '"1"', "total": len(CONTENT) + 1}, 3),  # grown, and the server did not notice
-    ({"etag": '"1"', "shift": -7}, 3),  # not the part asked for
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong, requests_made",
+    [
+        ({"etag": '"2"'}, 2),  # answered with all of the new version
+        ({"etag": '"2"', "if_range": False}, 3),  # with a part of it
+        ({"etag": '"1"', "total": len(CONTENT) + 1}, 3),  # grown, and the server did not notice
+        ({"etag": '"1"', "shift": -7}, 3),  # not the part asked for
+    ],
+)
 def test_two_versions_are_never_mixed(server, fetch, path, wrong, requests_made):
     server.script(file(OTHER, sent=1000), file(CONTENT, **wrong), file(CONTENT, etag='"2"'))
     assert fetch().read_bytes() == CONTENT
@@ -255,8 +268,9 @@ download(sys.argv[1], Path(sys.argv[2]), progress=False)
 
 def test_kill_leaves_a_part_that_goes_on(server, fetch, path):
     server.script(file(CONTENT, sent=1000, after=hold), file(CONTENT))
-    with subprocess.Popen([sys.executable, "-c", CHILD, f"{server.url}/file", path], stdout=subprocess.PIPE,
-                          text=True) as child:  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, f"{server.url}/file", path], stdout=subprocess.PIPE, text=True
+    ) as child:
         written = 0
         while written < 1000:
             is_state, size = child.stdout.readline().split()
@@ -401,10 +415,15 @@ def test_redirects_are_followed(server, fetch, path):
     assert server.paths == ["/file", *["/next?name=x.exe"] * 5]
 
 
-@pytest.mark.parametrize("target, match", [
-    ("/file", "5 redirects"), ("file:///etc/passwd", "neither http nor https"), ("ftp://127.0.0.1/file", "neither"),
-    ("http://files.test/file", "without a checksum"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "target, match",
+    [
+        ("/file", "5 redirects"),
+        ("file:///etc/passwd", "neither http nor https"),
+        ("ftp://127.0.0.1/file", "neither"),
+        ("http://files.test/file", "without a checksum"),
+    ],
+)
 def test_redirects_elsewhere_are_refused(server, fetch, path, target, match):
     server.script(redirect(target))
     with pytest.raises(DataError, match=match):
@@ -416,8 +435,11 @@ def test_redirects_elsewhere_are_refused(server, fetch, path, target, match):
 @pytest.mark.parametrize("settings", [{}, {"checksum": SHA256}])
 def test_redirect_away_from_https_is_refused(server, fetch, path, monkeypatch, settings):
     get = requests.Session.get
-    monkeypatch.setattr(requests.Session, "get",
-                        lambda session, url, **rest: get(session, url.replace("https://safe.test", server.url), **rest))
+    monkeypatch.setattr(
+        requests.Session,
+        "get",
+        lambda session, url, **rest: get(session, url.replace("https://safe.test", server.url), **rest),
+    )
     server.script(redirect(f"{server.url}/next"), file(CONTENT))
     with pytest.raises(DataError, match="away from https"):
         fetch("https://safe.test/file", **settings)
@@ -467,10 +489,14 @@ def test_first_download_is_recorded_and_holds(server, fetch, path):
     assert fetch().read_bytes() == OTHER
 
 
-@pytest.mark.parametrize("settings, match", [
-    ({}, "has changed since it was downloaded"), ({"checksum": SHA256}, "is damaged"),
-    ({"size": len(CONTENT)}, "has 10239 bytes, not 10240"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings, match",
+    [
+        ({}, "has changed since it was downloaded"),
+        ({"checksum": SHA256}, "is damaged"),
+        ({"size": len(CONTENT)}, "has 10239 bytes, not 10240"),
+    ],
+)
 def test_file_that_was_damaged_is_said_and_left(server, fetch, path, settings, match):
     server.script(file(CONTENT))
     fetch()

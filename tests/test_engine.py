@@ -62,9 +62,11 @@ def test_chunks_keep_less(monkeypatch):
 
     def kept_bytes():
         kept = {}
+
         def note(tensor):  # noqa: E306
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
+
         with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
             result = model.features(clips)
         assert result.requires_grad
@@ -109,8 +111,10 @@ def test_out_of_memory_lowers_the_chunk_says_so_and_gives_the_same_weights(make_
 
     monkeypatch.setattr(ViPTTNet, "_frame_features", little_memory)
     monkeypatch.setattr("viptt_core.train.pick_chunk", lambda *_: 0)
-    with pytest.warns(DataWarning, match="frames_per_chunk lowered to 3"), \
-            pytest.warns(DataWarning, match="frames_per_chunk lowered to 2"):  # fmt: skip
+    with (
+        pytest.warns(DataWarning, match="frames_per_chunk lowered to 3"),
+        pytest.warns(DataWarning, match="frames_per_chunk lowered to 2"),
+    ):
         history = fit(tight, clips, SPLIT, STAGE, seed=0, engine=Engine(device="cpu", precision="fp32"))
     assert history.engine["frames_per_chunk"] == 2
     for name, weight in plain.state_dict().items():
@@ -166,8 +170,9 @@ def test_fp16_that_overflows_falls_back_to_fp32_and_says_so(make_clip_set):
     assert not fits_fp16(model, torch.full((1, 2, 32, 32), 1.0), 255.0)
     stage = dataclasses.replace(STAGE, pixel_range="0..255", learning_rate=1e-9)
     with pytest.warns(DataWarning, match="fp16 overflows.*fp32"):
-        history = fit(model, make_clip_set(n=8, size=32), SPLIT, stage, seed=0,
-                      engine=Engine(device="cpu", precision="fp16"))  # fmt: skip
+        history = fit(
+            model, make_clip_set(n=8, size=32), SPLIT, stage, seed=0, engine=Engine(device="cpu", precision="fp16")
+        )
     assert history.engine["precision"] == "fp32"
 
 
@@ -204,8 +209,14 @@ def test_training_with_compilation_gives_the_same_weights(make_clip_set, monkeyp
     models = []
     for compile_it in (False, True):
         model = vgg()
-        fit(model, make_clip_set(n=8, size=32), SPLIT, STAGE, seed=0,
-            engine=Engine(device="cpu", precision="fp32", compile=compile_it))  # fmt: skip
+        fit(
+            model,
+            make_clip_set(n=8, size=32),
+            SPLIT,
+            STAGE,
+            seed=0,
+            engine=Engine(device="cpu", precision="fp32", compile=compile_it),
+        )
         models.append(model.state_dict())
     assert len(compiled) == 1 and list(models[0]) == list(models[1])
     for name, weight in models[0].items():
@@ -214,9 +225,13 @@ def test_training_with_compilation_gives_the_same_weights(make_clip_set, monkeyp
 
 @pytest.mark.parametrize(
     "settings, message",
-    [({"precision": "fp8"}, "precision 'fp8'"), ({"frames_per_chunk": -1}, "frames_per_chunk is -1"),
-     ({"processes": 0}, "processes is 0"), ({"check_every": 0}, "check_every is 0")],
-)  # fmt: skip
+    [
+        ({"precision": "fp8"}, "precision 'fp8'"),
+        ({"frames_per_chunk": -1}, "frames_per_chunk is -1"),
+        ({"processes": 0}, "processes is 0"),
+        ({"check_every": 0}, "check_every is 0"),
+    ],
+)
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(SettingError, match=message):
         Engine(**settings)

@@ -97,9 +97,15 @@ def test_failed_scans_are_refused(method, value):
 
 @pytest.mark.parametrize(
     "values, message",
-    [(np.zeros((3, 5)), r"shape \(3, 5\)"), (np.zeros((0, 4, 5)), r"\(0, 4, 5\)"), (np.zeros((3, 0, 5)), "3, 0, 5"),
-     (np.ones((3, 4, 1)), r"\(3, 4, 1\)"), (runs(1, 2, 3) * 2, "softmax"), (runs(1, 2, sure=1.5), "softmax")],
-)  # fmt: skip
+    [
+        (np.zeros((3, 5)), r"shape \(3, 5\)"),
+        (np.zeros((0, 4, 5)), r"\(0, 4, 5\)"),
+        (np.zeros((3, 0, 5)), "3, 0, 5"),
+        (np.ones((3, 4, 1)), r"\(3, 4, 1\)"),
+        (runs(1, 2, 3) * 2, "softmax"),
+        (runs(1, 2, sure=1.5), "softmax"),
+    ],
+)
 def test_what_is_no_set_of_probabilities_is_refused(values, message):
     with pytest.raises(SettingError, match=message):
         combine(values, "mean")

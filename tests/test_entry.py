@@ -82,8 +82,17 @@ def made(weights, scans, tmp_path, *, labels="", **settings):
 
 
 def submit(weights, scans, *more):
-    return main(["submit", *map(str, scans if isinstance(scans, list) else [scans]), "--weights",
-                 *map(str, weights), "--jobs", "1", *map(str, more)])  # fmt: skip
+    return main(
+        [
+            "submit",
+            *map(str, scans if isinstance(scans, list) else [scans]),
+            "--weights",
+            *map(str, weights),
+            "--jobs",
+            "1",
+            *map(str, more),
+        ]
+    )
 
 
 # --- One way of doing it --------------------------------------------------------------------------
@@ -93,11 +102,33 @@ def test_notebook_command_and_python_give_the_same_predictions_and_file(weights,
     for ensemble in ("authors", "mean"):
         assert submit(weights, scans, "-o", tmp_path / f"{ensemble}.txt", "--ensemble", ensemble) == 0
     done = subprocess.run(
-        [sys.executable, "-m", "papermill", "notebooks/05_submission.py", str(tmp_path / "out.ipynb"), "-p", "weights",
-         ", ".join(map(str, weights)), "-p", "scans", str(scans), "-p", "ensemble", "authors", "-p", "output",
-         str(tmp_path / "notebook.txt"), "-p", "device", "cpu", "--no-progress-bar"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "papermill",
+            "notebooks/05_submission.py",
+            str(tmp_path / "out.ipynb"),
+            "-p",
+            "weights",
+            ", ".join(map(str, weights)),
+            "-p",
+            "scans",
+            str(scans),
+            "-p",
+            "ensemble",
+            "authors",
+            "-p",
+            "output",
+            str(tmp_path / "notebook.txt"),
+            "-p",
+            "device",
+            "cpu",
+            "--no-progress-bar",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "notebook.txt").read_bytes() == (tmp_path / "authors.txt").read_bytes()
     kept = (tmp_path / "notebook.predictions.csv").read_bytes()
@@ -188,18 +219,22 @@ def test_an_interrupted_prediction_is_kept_and_fills_nothing(weights, scans, tmp
 # --- Mistakes, before any work --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("more, words", [
-    (["--ensemble", "majority"], "ensemble 'majority' does not exist. Known: mean, vote, authors"),
-    (["--ensemble", "vot"], "Did you mean 'vote'?"),
-    (["--ensemble", "authors"], "'authors' is of three runs, and 2 were given"),
-    (["--fill", "6"], "class 6 does not exist. Give 1 to 5"),
-    (["-o", "none/sub.txt"], "none: no such folder. Make it first."),
-    (["-o", "."], ".: is a folder."),
-    (["--weights", "none"], "none: no such weights"),
-    (["--weights", ""], "no weights are named"),
-])  # fmt: skip
-def test_settings_are_checked_before_any_scan_is_read(weights, scans, tmp_path, capsys, monkeypatch, unread, more,
-                                                      words):  # fmt: skip
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (["--ensemble", "majority"], "ensemble 'majority' does not exist. Known: mean, vote, authors"),
+        (["--ensemble", "vot"], "Did you mean 'vote'?"),
+        (["--ensemble", "authors"], "'authors' is of three runs, and 2 were given"),
+        (["--fill", "6"], "class 6 does not exist. Give 1 to 5"),
+        (["-o", "none/sub.txt"], "none: no such folder. Make it first."),
+        (["-o", "."], ".: is a folder."),
+        (["--weights", "none"], "none: no such weights"),
+        (["--weights", ""], "no weights are named"),
+    ],
+)
+def test_settings_are_checked_before_any_scan_is_read(
+    weights, scans, tmp_path, capsys, monkeypatch, unread, more, words
+):
     monkeypatch.chdir(tmp_path)
     assert submit(weights[:2], scans, "-o", "sub.txt", *more) == 1
     error = capsys.readouterr().err
@@ -309,8 +344,10 @@ def test_one_model_is_not_compared_with_others(weights, scans, tmp_path):
 
 
 def test_models_are_named_by_start_file_or_number(tmp_path):
-    by_start = [write_weights(tmp_path / f"{k}.safetensors", training={"start": start}) for k, start in
-                enumerate(("random", "image"))]  # fmt: skip
+    by_start = [
+        write_weights(tmp_path / f"{k}.safetensors", training={"start": start})
+        for k, start in enumerate(("random", "image"))
+    ]
     plan = plan_entry(by_start, output=tmp_path / "o.txt")
     assert open_models(plan).names == ("random", "image")
     same = [write_weights(tmp_path / run / "weights.safetensors", training={"start": "video"}) for run in ("a", "b")]
@@ -337,8 +374,9 @@ def test_without_weights_and_scans_synthetic_ones_are_made_and_marked(private_ro
     def load(preset, name, *, n, progress):
         loaded.append((name, n))
         classes = TB_CLASSES if name == "phantom" else tuple("abcde")
-        return make_clip_set(n=60, classes=5, class_names=classes, synthetic=True,
-                             source={"set": name, "hu_window": [-1000, 400]})  # fmt: skip
+        return make_clip_set(
+            n=60, classes=5, class_names=classes, synthetic=True, source={"set": name, "hu_window": [-1000, 400]}
+        )
 
     monkeypatch.setattr(entry_module, "load_for", load)
     plan = plan_entry(ensemble="authors")

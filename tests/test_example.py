@@ -74,8 +74,16 @@ def test_without_a_number_of_slices_each_scan_of_a_patient_has_its_own_thickness
 
 
 def test_it_is_read_as_ones_own_data(example):
-    clips = load_dataset("folder", example, label_column="diagnosis", patient_column="patient", frames=4, size=16,
-                         n_jobs=1, progress=False)  # fmt: skip
+    clips = load_dataset(
+        "folder",
+        example,
+        label_column="diagnosis",
+        patient_column="patient",
+        frames=4,
+        size=16,
+        n_jobs=1,
+        progress=False,
+    )
     assert len(clips) == 9 and len(set(clips.groups)) == 4 and clips.excluded == ()
 
 
@@ -120,11 +128,16 @@ def test_a_folder_with_other_files_is_refused(tmp_path, name):
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"n": 3}, "3 scans of 4 patients"), ({"n": 4 * MOST_SCANS + 1}, "of 4 patients"), ({"n": 0}, "n=0"),
-        ({"patients": 0}, "patients=0"), ({"size": 23}, "size=23"), ({"slices": 3}, "slices=3"),
-        ({"seed": -1}, "seed=-1"), ({"n_jobs": 0}, "n_jobs=0"),
+        ({"n": 3}, "3 scans of 4 patients"),
+        ({"n": 4 * MOST_SCANS + 1}, "of 4 patients"),
+        ({"n": 0}, "n=0"),
+        ({"patients": 0}, "patients=0"),
+        ({"size": 23}, "size=23"),
+        ({"slices": 3}, "slices=3"),
+        ({"seed": -1}, "seed=-1"),
+        ({"n_jobs": 0}, "n_jobs=0"),
     ],
-)  # fmt: skip
+)
 def test_wrong_arguments_are_named_and_write_nothing(tmp_path, change, said):
     with pytest.raises(SettingError, match=said):
         write_example(tmp_path / "own", **({"n": 9} | TINY | change))

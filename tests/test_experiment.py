@@ -116,9 +116,13 @@ def test_still_frames_keep_label_and_group_of_their_video(videos):
 def test_a_run_on_disk_holds_all_that_decided_it(plan, videos):
     run = quiet(pretrain, plan, videos)
     assert {p.name for p in run.folder.iterdir()} == {
-        "config.json", "history.csv", "predictions.csv", "provenance.json", "weights.json",
+        "config.json",
+        "history.csv",
+        "predictions.csv",
+        "provenance.json",
+        "weights.json",
         "weights.safetensors",
-    }  # fmt: skip
+    }
     assert run.config["data"] == videos.source and run.config["preset"]["pretrain"]["epochs"] == 1
     assert {"commit", "packages", "seconds", "peak_memory_mb", "device"} <= set(run.provenance)
     json.dumps(run.config)
@@ -155,8 +159,15 @@ def test_a_finished_finetuning_run_is_used_again(plan, scans, monkeypatch):
 
 def test_the_record_says_how_it_ran(plan, scans):
     run = quiet(finetune, plan, scans, "random")
-    wanted = {"device": "cpu", "precision": "fp32", "processes": 1, "feature_cache": False, "resumed": 0, "seed": 0,
-              "data_key": scans.key}  # fmt: skip
+    wanted = {
+        "device": "cpu",
+        "precision": "fp32",
+        "processes": 1,
+        "feature_cache": False,
+        "resumed": 0,
+        "seed": 0,
+        "data_key": scans.key,
+    }
     assert wanted.items() <= run.provenance.items()
 
 
@@ -188,11 +199,16 @@ def test_the_plan_takes_starts_from_the_preset_or_from_the_reader():
 
 
 def test_the_summary_scores_the_test_part_with_intervals():
-    table = pd.DataFrame({
-        "arm": ["random"] * 8 + ["video"] * 8, "part": (["test"] * 6 + ["validation"] * 2) * 2,
-        "name": list("abcdefgh") * 2, "group": list("abcdefgh") * 2, "label": [0, 0, 0, 1, 1, 1, 0, 1] * 2,
-        "x": [0.9] * 8 + [0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.9],
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "arm": ["random"] * 8 + ["video"] * 8,
+            "part": (["test"] * 6 + ["validation"] * 2) * 2,
+            "name": list("abcdefgh") * 2,
+            "group": list("abcdefgh") * 2,
+            "label": [0, 0, 0, 1, 1, 1, 0, 1] * 2,
+            "x": [0.9] * 8 + [0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.9],
+        }
+    )
     table["y"] = 1 - table["x"]
     summary = Summary(table, caveat="Beware.", synthetic=True)
     rows = summary.table.set_index("arm")

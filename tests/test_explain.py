@@ -143,8 +143,9 @@ def test_the_map_peaks_where_the_bright_spot_is(row, column):
 @needs_captum
 def test_maps_are_scaled_clip_by_clip_and_empty_without_evidence():
     model, clips = small(), noise()
-    alone = np.concatenate([grad_cam(model, clips[i : i + 1], CLASSES[i : i + 1], pixel_range="0..1")
-                            for i in range(3)])  # fmt: skip
+    alone = np.concatenate(
+        [grad_cam(model, clips[i : i + 1], CLASSES[i : i + 1], pixel_range="0..1") for i in range(3)]
+    )
     together = grad_cam(model, clips, CLASSES, pixel_range="0..1")
     np.testing.assert_allclose(together, alone, atol=1e-5)
     assert together.min() >= 0

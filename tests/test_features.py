@@ -44,10 +44,10 @@ def counted(monkeypatch):
 def test_training_on_cached_features_gives_the_losses_of_training_without(make_clip_set, backbone):
     clips, runs = make_clip_set(size=32), []
     for cache in (True, False):
-        net = ViPTTNet(2, backbone=backbone, hidden_size=8, feature_size=8,
-                       generator=torch.Generator().manual_seed(0))  # fmt: skip
-        history = fit(net, clips, SPLIT, STAGE, seed=0,
-                      engine=Engine(device="cpu", precision="fp32", feature_cache=cache))  # fmt: skip
+        net = ViPTTNet(2, backbone=backbone, hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(0))
+        history = fit(
+            net, clips, SPLIT, STAGE, seed=0, engine=Engine(device="cpu", precision="fp32", feature_cache=cache)
+        )
         assert history.engine["feature_cache"] is cache
         runs.append(([(e["loss"], e["val_loss"]) for e in history.epochs], net.state_dict()))
     np.testing.assert_allclose(runs[0][0], runs[1][0], rtol=1e-5)

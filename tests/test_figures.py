@@ -21,8 +21,18 @@ def predictions():
     for arm in ("random", "video"):
         for i in range(30):
             p = rng.dirichlet(np.ones(3))
-            rows.append({"arm": arm, "part": "test", "name": f"s{i}", "group": f"s{i}", "label": i % 3,
-                         "Focal": p[0], "Miliary": p[1], "Other": p[2]})  # fmt: skip
+            rows.append(
+                {
+                    "arm": arm,
+                    "part": "test",
+                    "name": f"s{i}",
+                    "group": f"s{i}",
+                    "label": i % 3,
+                    "Focal": p[0],
+                    "Miliary": p[1],
+                    "Other": p[2],
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -43,8 +53,12 @@ def all_pictures(clips, predictions, history):
 
 
 def test_every_figure_function_is_tested_here(make_clip_set, predictions, history):
-    drawing = [thing for thing in vars(figures).values() if getattr(thing, "__module__", "") == figures.__name__
-               and getattr(thing, "__annotations__", {}).get("return") == "Picture"]  # fmt: skip
+    drawing = [
+        thing
+        for thing in vars(figures).values()
+        if getattr(thing, "__module__", "") == figures.__name__
+        and getattr(thing, "__annotations__", {}).get("return") == "Picture"
+    ]
     assert len(all_pictures(make_clip_set(synthetic=True), predictions, history)) == len(drawing) == 5
 
 

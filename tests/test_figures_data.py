@@ -67,9 +67,12 @@ def pictures(videos):
 
 
 def test_every_figure_says_in_words_what_it_shows_and_is_marked_synthetic(pictures):
-    drawing = {name for name, thing in vars(figures_data).items()
-               if getattr(thing, "__module__", "") == figures_data.__name__
-               and getattr(thing, "__annotations__", {}).get("return") == "Picture"}  # fmt: skip
+    drawing = {
+        name
+        for name, thing in vars(figures_data).items()
+        if getattr(thing, "__module__", "") == figures_data.__name__
+        and getattr(thing, "__annotations__", {}).get("return") == "Picture"
+    }
     assert set(pictures) == drawing
     for name, picture in pictures.items():
         assert len(picture.alt) > 60 and picture.alt.endswith("Synthetic data."), name

@@ -37,15 +37,21 @@ SMALLEST = 8  # points
 
 def drawing():
     """All functions of both modules that draw."""
-    return {name: thing for module in (figures_study, figures_per_class) for name, thing in vars(module).items()
-            if getattr(thing, "__module__", "") == module.__name__
-            and "Picture" in str(getattr(thing, "__annotations__", {}).get("return"))}  # fmt: skip
+    return {
+        name: thing
+        for module in (figures_study, figures_per_class)
+        for name, thing in vars(module).items()
+        if getattr(thing, "__module__", "") == module.__name__
+        and "Picture" in str(getattr(thing, "__annotations__", {}).get("return"))
+    }
 
 
 @pytest.fixture(scope="module")
 def pictures():
-    return {name: draw(nodule_results() if name == "replication_chart" else study_results())
-            for name, draw in drawing().items()}  # fmt: skip
+    return {
+        name: draw(nodule_results() if name == "replication_chart" else study_results())
+        for name, draw in drawing().items()
+    }
 
 
 def test_every_picture_says_what_it_shows_and_is_marked_when_synthetic(pictures):
@@ -81,9 +87,11 @@ def test_what_a_study_lacks_is_a_sentence():
 
 
 def test_pictures_and_tables_fit_the_tables_that_are_computed(tmp_path):
-    arms = [("random", "image-unfrozen", "video-unfrozen"), ("image, 75 scans", "video, 75 scans"),
-            ("image", "video", "image-rotation", "video-rotation", "image-unfrozen-rotation",
-             "video-unfrozen-rotation")]  # fmt: skip
+    arms = [
+        ("random", "image-unfrozen", "video-unfrozen"),
+        ("image, 75 scans", "video, 75 scans"),
+        ("image", "video", "image-rotation", "video-rotation", "image-unfrozen-rotation", "video-unfrozen-rotation"),
+    ]
     plan = write_plan(tmp_path, PLAN, name="small")
     for experiment, names in zip(("primary", "efficiency", "attribution"), arms, strict=True):
         # Not the types of TB: their tables simulate what the paper's scans can show, which takes long.
@@ -140,7 +148,11 @@ def test_the_factorial_shows_each_cell_with_both_starts():
     picture = figures_study.factorial_chart(results)
     assert "8 arms" in picture.alt and "video-unfrozen-rotation 0.39" in picture.alt
     assert [text.get_text() for text in picture.figure.axes[0].texts] == [
-        figures_study.NONE_ON, "unfrozen", "rotation", "unfrozen + rotation"]  # fmt: skip
+        figures_study.NONE_ON,
+        "unfrozen",
+        "rotation",
+        "unfrozen + rotation",
+    ]
 
 
 def test_published_results_are_drawn_beside_the_nodules_only():
@@ -166,8 +178,12 @@ def test_confusion_shares_are_of_the_true_class():
 
 def test_only_the_arms_to_show_are_drawn():
     results = dataclasses.replace(study_results(), shown=("video-unfrozen",))
-    for draw in (figures_per_class.confusion_chart, figures_per_class.class_chart, figures_per_class.curves_chart,
-                 figures_per_class.calibration_chart):  # fmt: skip
+    for draw in (
+        figures_per_class.confusion_chart,
+        figures_per_class.class_chart,
+        figures_per_class.curves_chart,
+        figures_per_class.calibration_chart,
+    ):
         alt = draw(results).alt
         assert "video-unfrozen" in alt and "image-unfrozen" not in alt and "random" not in alt
 

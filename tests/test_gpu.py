@@ -66,6 +66,8 @@ def test_no_step_waits_for_the_gpu(make_clip_set, monkeypatch):
 def test_scans_predicted_on_the_gpu_get_the_probabilities_of_the_cpu(tmp_path):
     weights = write_weights(tmp_path / "w.safetensors")
     scans = [write_noise_scan(tmp_path / f"{k}.nii.gz", k) for k in range(20)]
-    on_gpu, on_cpu = (predict_scans(weights, scans, engine=Engine(device=device, precision="fp32"), progress=False)
-                      for device in ("cuda", "cpu"))  # fmt: skip
+    on_gpu, on_cpu = (
+        predict_scans(weights, scans, engine=Engine(device=device, precision="fp32"), progress=False)
+        for device in ("cuda", "cpu")
+    )
     np.testing.assert_allclose(on_gpu.probabilities, on_cpu.probabilities, atol=1e-3)

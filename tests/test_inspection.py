@@ -25,8 +25,10 @@ from viptt_core.errors import DataError
 
 
 def test_a_worker_loads_neither_torch_nor_the_generators():
-    code = ("import sys, viptt_core.check.reading; "
-            "sys.exit(any(m == 'torch' or m.startswith('viptt_core.synthetic') for m in sys.modules))")  # fmt: skip
+    code = (
+        "import sys, viptt_core.check.reading; "
+        "sys.exit(any(m == 'torch' or m.startswith('viptt_core.synthetic') for m in sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -78,10 +80,13 @@ def test_the_same_voxels_have_the_same_content_however_they_are_stored(tmp_path)
     raw = nib.Nifti1Image((hu.astype(np.int32) + 1024).astype(np.uint16), AFFINE)
     raw.header.set_slope_inter(1, -1024)
     others = [
-        gzip.compress(scan_bytes(hu), 1), gzip.compress(scan_bytes(hu.astype(np.float32) + 0.2), 1),
-        gzip.compress(scan_bytes(hu.astype(">i2")), 1), gzip.compress(scan_bytes(hu.astype(np.float64), turned(20)), 1),
-        gzip.compress(nib.Nifti2Image(hu, AFFINE).to_bytes(), 1), scan_bytes_scaled(raw),
-    ]  # fmt: skip
+        gzip.compress(scan_bytes(hu), 1),
+        gzip.compress(scan_bytes(hu.astype(np.float32) + 0.2), 1),
+        gzip.compress(scan_bytes(hu.astype(">i2")), 1),
+        gzip.compress(scan_bytes(hu.astype(np.float64), turned(20)), 1),
+        gzip.compress(nib.Nifti2Image(hu, AFFINE).to_bytes(), 1),
+        scan_bytes_scaled(raw),
+    ]
     assert {content(tmp_path, other) for other in others} == {first}
     (tmp_path / "x.nii").write_bytes(scan_bytes(hu))
     assert inspect_scan(tmp_path / "x.nii").content == first
@@ -111,10 +116,15 @@ def test_the_angle_of_an_oblique_scan_is_told(tmp_path, degrees):
 
 @pytest.mark.parametrize(
     "qform, told",
-    [(AFFINE, ""), (AFFINE @ np.diag([-1, 1, 1, 1]), "turned"), (turned(10), "differ"),
-     (AFFINE @ np.diag([1, 1, 1.5, 1]), "differ"), (AFFINE + np.array([[0, 0, 0, 30]] * 3 + [[0, 0, 0, 0]]), "")],
+    [
+        (AFFINE, ""),
+        (AFFINE @ np.diag([-1, 1, 1, 1]), "turned"),
+        (turned(10), "differ"),
+        (AFFINE @ np.diag([1, 1, 1.5, 1]), "differ"),
+        (AFFINE + np.array([[0, 0, 0, 30]] * 3 + [[0, 0, 0, 0]]), ""),
+    ],
     ids=["alike", "mirrored", "askew", "longer", "moved"],
-)  # fmt: skip
+)
 def test_two_orientations_in_a_header_are_compared(tmp_path, qform, told):
     write_scan(tmp_path / "a.nii.gz", scan_bytes(chest(1), AFFINE, qform))
     assert inspect_scan(tmp_path / "a.nii.gz").two_orientations == told
@@ -206,9 +216,11 @@ def test_facts_survive_json(tmp_path):
     write_video(tmp_path / "video.avi", 1)
     np.savez(tmp_path / "array.npz", train_images=np.ones((2, 3, 3, 3), np.uint8))
     for role, name, direct in (
-        ("scan", "scan.nii.gz", inspect_scan), ("mask", "mask.nii.gz", inspect_mask),
-        ("video", "video.avi", inspect_video), ("array", "array.npz", inspect_arrays),
-    ):  # fmt: skip
+        ("scan", "scan.nii.gz", inspect_scan),
+        ("mask", "mask.nii.gz", inspect_mask),
+        ("video", "video.avi", inspect_video),
+        ("array", "array.npz", inspect_arrays),
+    ):
         outcome = json.loads(json.dumps(inspect_file(role, tmp_path / name), allow_nan=False))
         assert facts_of(role, outcome["facts"]) == direct(tmp_path / name)
 

@@ -96,11 +96,19 @@ def swap(first, second):
 
 @pytest.mark.parametrize(
     "name, change",
-    [("cell/kernel", swap(0, 1)), ("recurrent", swap(2, 3)), ("cell/bias", swap(0, 1)),
-     ("block3_conv2/kernel", lambda v: v.swapaxes(0, 1)), ("block4_conv2/kernel", lambda v: v.swapaxes(2, 3)),
-     ("block4_conv1/bias", np.zeros_like), ("conv3d/bias", np.zeros_like), ("cell/bias", np.zeros_like),
-     ("dense/bias", np.zeros_like), ("final_output/bias", np.zeros_like)],
-)  # fmt: skip
+    [
+        ("cell/kernel", swap(0, 1)),
+        ("recurrent", swap(2, 3)),
+        ("cell/bias", swap(0, 1)),
+        ("block3_conv2/kernel", lambda v: v.swapaxes(0, 1)),
+        ("block4_conv2/kernel", lambda v: v.swapaxes(2, 3)),
+        ("block4_conv1/bias", np.zeros_like),
+        ("conv3d/bias", np.zeros_like),
+        ("cell/bias", np.zeros_like),
+        ("dense/bias", np.zeros_like),
+        ("final_output/bias", np.zeros_like),
+    ],
+)
 def test_the_comparison_notices_one_wrong_weight(layers, expected, name, change):
     differing = keras_probabilities(changed(layers, name, change), two_clips()) - expected
     assert abs(differing).max() > 1e-3  # ten times what is allowed
@@ -129,10 +137,18 @@ def test_a_model_saved_by_keras_predicts_what_keras_predicts(path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"suffix": "_2"}, {"suffix": "_1", "last": "dense_4"}, {"whole_model": False}, {"optimizer": True},
-     {"prefix": "time_distributed/vgg16/"}, {"text": str}, {"split": True}, {"split": True, "text": str}],
+    [
+        {"suffix": "_2"},
+        {"suffix": "_1", "last": "dense_4"},
+        {"whole_model": False},
+        {"optimizer": True},
+        {"prefix": "time_distributed/vgg16/"},
+        {"text": str},
+        {"split": True},
+        {"split": True, "text": str},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_names_and_layout_may_differ_from_run_to_run(path, layers, model, settings):
     write_keras_file(path, num_classes=5, **settings)
     for tensor in model.state_dict().values():  # what an earlier file left

@@ -44,8 +44,9 @@ def test_the_shares_and_accuracies_are_those_of_a_loop_and_of_scikit_learn(copie
     for row in leakage.runs.to_dict("records"):
         test = split_by_group(copies.labels, copies.groups, seed=row["seed"]).test
         if row["split"] == BY_CLIP:
-            _, test = train_test_split(everything, test_size=len(test), random_state=row["seed"],
-                                       stratify=copies.labels)  # fmt: skip
+            _, test = train_test_split(
+                everything, test_size=len(test), random_state=row["seed"], stratify=copies.labels
+            )
         train = np.setdiff1d(everything, test)
         shared = sum(copies.groups[i] in set(copies.groups[train]) for i in test) / len(test)
         scaler = StandardScaler().fit(features[train])

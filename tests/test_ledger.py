@@ -32,23 +32,42 @@ def fill(root):
     """Results of all three studies."""
     paper = write_record(root, "paper")
     write_arms(paper, **OURS)
-    write_contrasts(paper, ("primary", "kappa", "video", "image", 0.0123, -0.0456, 0.0789),
-                    ("rare classes", "rare recall", *AUTHORS, 0.21, 0.11, 0.31))  # fmt: skip
+    write_contrasts(
+        paper,
+        ("primary", "kappa", "video", "image", 0.0123, -0.0456, 0.0789),
+        ("rare classes", "rare recall", *AUTHORS, 0.21, 0.11, 0.31),
+    )
     synthetic = write_record(root, "synthetic")
     write_arms(synthetic, image=(0.1234, 0.0456, 0.2345), random=(0.3, 0.2, 0.4))
     write_contrasts(
-        synthetic, ("primary", "kappa", *PRIMARY, 0.05, -0.0004, 0.1),
-        ("label efficiency", "kappa", "video, 75 scans", "image, 75 scans", -0.2, -0.3, -0.1,
-         "video, 600 scans", "image, 600 scans"),
-    )  # fmt: skip
-    factors = {"factor": ["naive gap", "start"], "points": [0.1877, 0.0512], "low": [0.1, 0.01], "high": [0.2, 0.09],
-               "percent": [100, 27.3]}  # fmt: skip
+        synthetic,
+        ("primary", "kappa", *PRIMARY, 0.05, -0.0004, 0.1),
+        (
+            "label efficiency",
+            "kappa",
+            "video, 75 scans",
+            "image, 75 scans",
+            -0.2,
+            -0.3,
+            -0.1,
+            "video, 600 scans",
+            "image, 600 scans",
+        ),
+    )
+    factors = {
+        "factor": ["naive gap", "start"],
+        "points": [0.1877, 0.0512],
+        "low": [0.1, 0.01],
+        "high": [0.2, 0.09],
+        "percent": [100, 27.3],
+    }
     pd.DataFrame(factors).to_csv(synthetic / "attribution.csv", index=False)
     lidc = write_record(root, "lidc")
     write_contrasts(lidc, ("starts", "kappa", "video", "random", 0.0811, 0.0211, 0.1411))
     pd.DataFrame({"arm": ["image"]}).to_csv(lidc / "missing.csv", index=False)
-    pd.DataFrame({"arm": ["video"], "baseline": ["random"], "difference": [0.0812], "low": [-0.1], "high": [0.26],
-                  "p": [0.0004]}).to_csv(lidc / "folds.csv", index=False)  # fmt: skip
+    pd.DataFrame(
+        {"arm": ["video"], "baseline": ["random"], "difference": [0.0812], "low": [-0.1], "high": [0.26], "p": [0.0004]}
+    ).to_csv(lidc / "folds.csv", index=False)
 
 
 def test_a_published_value_inside_our_interval_is_reproduced_and_outside_differs(tmp_path):
@@ -57,8 +76,10 @@ def test_a_published_value_inside_our_interval_is_reproduced_and_outside_differs
     assert (found["kappa_scratch"], found["kappa_pretrained"]) == ("reproduced", "differs")
 
 
-@pytest.mark.parametrize("ends, text", [((0.01, 0.2), "reproduced"), ((-0.2, -0.01), "differs"),
-                                        ((-0.1, 0.2), "undecided: the interval includes 0")])  # fmt: skip
+@pytest.mark.parametrize(
+    "ends, text",
+    [((0.01, 0.2), "reproduced"), ((-0.2, -0.01), "differs"), ((-0.1, 0.2), "undecided: the interval includes 0")],
+)
 def test_a_claim_without_a_number_is_judged_by_the_sign(tmp_path, ends, text):
     write_contrasts(write_record(tmp_path, "paper"), ("rare classes", "rare recall", *AUTHORS, 0.0, *ends))
     assert statuses(tmp_path)["rare_classes"] == text
@@ -66,9 +87,12 @@ def test_a_claim_without_a_number_is_judged_by_the_sign(tmp_path, ends, text):
 
 def test_the_gain_is_computed_and_answered_by_the_contrast_of_the_authors_arms(tmp_path):
     folder = write_record(tmp_path, "paper")
-    write_contrasts(folder, ("primary", "kappa", "video", "image", 0.9, 0.8, 1.0),
-                    ("gains", "kappa", *AUTHORS, 0.9, 0.8, 1.0, "video", "image"),
-                    ("the paper's comparison", "kappa", *AUTHORS, 0.1, 0.0, 0.2))  # fmt: skip
+    write_contrasts(
+        folder,
+        ("primary", "kappa", "video", "image", 0.9, 0.8, 1.0),
+        ("gains", "kappa", *AUTHORS, 0.9, 0.8, 1.0, "video", "image"),
+        ("the paper's comparison", "kappa", *AUTHORS, 0.1, 0.0, 0.2),
+    )
     assert statuses(tmp_path)["kappa_gain"] == "reproduced"
     assert "| Gain in validation kappa by pretraining | 0.18 (computed) | P | reproduced |" in ledger_text(tmp_path)
 
@@ -98,16 +122,23 @@ def test_results_of_another_plan_than_the_one_there_do_not_count(tmp_path):
 
 @pytest.mark.parametrize(
     "row, text",
-    [(contrast(0.01, 0.2), "`a` helps against `b`: the interval lies above 0"),
-     (contrast(-0.2, -0.01), "`a` hurts against `b`: the interval lies below 0"),
-     (contrast(0.0, 0.2), "`a` and `b` cannot be told apart: the interval includes 0"),
-     (contrast(0.01, 0.2, p_holm=0.2), "`a` helps against `b`: the interval lies above 0, though not after correcting "
-      "for the other contrasts of its family"),
-     (contrast(0.01, 0.2, p_holm=math.nan), "`a` helps against `b`: the interval lies above 0"),
-     (contrast(0.01, 0.2, arm2="c", baseline2="d"),
-      "the gain of `a` over `b` is larger than that of `c` over `d`: the interval lies above 0"),
-     (contrast(math.nan, math.nan), "nothing is said about `a` and `b`: there is no interval")],
-)  # fmt: skip
+    [
+        (contrast(0.01, 0.2), "`a` helps against `b`: the interval lies above 0"),
+        (contrast(-0.2, -0.01), "`a` hurts against `b`: the interval lies below 0"),
+        (contrast(0.0, 0.2), "`a` and `b` cannot be told apart: the interval includes 0"),
+        (
+            contrast(0.01, 0.2, p_holm=0.2),
+            "`a` helps against `b`: the interval lies above 0, though not after correcting "
+            "for the other contrasts of its family",
+        ),
+        (contrast(0.01, 0.2, p_holm=math.nan), "`a` helps against `b`: the interval lies above 0"),
+        (
+            contrast(0.01, 0.2, arm2="c", baseline2="d"),
+            "the gain of `a` over `b` is larger than that of `c` over `d`: the interval lies above 0",
+        ),
+        (contrast(math.nan, math.nan), "nothing is said about `a` and `b`: there is no interval"),
+    ],
+)
 def test_a_verdict_follows_from_the_interval(row, text):
     assert verdict(row) == text
 
@@ -127,8 +158,10 @@ def test_each_study_shows_plan_verdict_families_and_attribution(tmp_path):
     assert "git log --format='%h %ad %s' -- plans/synthetic.toml" in page
     assert f"**`{PRIMARY[0]}` and `{PRIMARY[1]}` cannot be told apart: the interval includes 0**" in page
     assert f"| `{PRIMARY[0]}` − `{PRIMARY[1]}` | 0.050 (0.000 to 0.100) | 3 | 0.012 | 0.037 |" in page
-    assert ("| (`video, 75 scans` − `image, 75 scans`) − (`video, 600 scans` − `image, 600 scans`) "
-            "| -0.200 (-0.300 to -0.100) | 3 |") in page  # fmt: skip
+    assert (
+        "| (`video, 75 scans` − `image, 75 scans`) − (`video, 600 scans` − `image, 600 scans`) "
+        "| -0.200 (-0.300 to -0.100) | 3 |"
+    ) in page
     assert "**`video` helps against `random`: the interval lies above 0**" in page
     assert "| `video` − `random` | 0.081 (-0.100 to 0.260) | < 0.001 |" in page
     assert "| all together | 0.188 (0.100 to 0.200) | 100 % |" in page

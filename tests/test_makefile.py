@@ -22,8 +22,14 @@ def set_up(tmp_path):
 
     def begin(program):
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-        done = subprocess.run(["make", ".venv/.installed", f"PYTHON={program}"], cwd=tmp_path, env=clean, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+        done = subprocess.run(
+            ["make", ".venv/.installed", f"PYTHON={program}"],
+            cwd=tmp_path,
+            env=clean,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         assert not (tmp_path / ".venv").exists()
         return done.returncode, done.stdout.splitlines()
 

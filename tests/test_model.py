@@ -131,9 +131,14 @@ def test_weights_of_another_shape_are_refused_by_name():
 
 @pytest.mark.parametrize(
     "bad, hint",
-    [({"backbone": "vgg61"}, "vgg16"), ({"temporal": "lstn"}, "lstm"), ({"stem": "x"}, "glorot"),
-     ({"hidden_size": 0}, "hidden_size"), ({"backbone": "small", "backbone_weights": "IMAGENET1K_FEATURES"}, "small")],
-)  # fmt: skip
+    [
+        ({"backbone": "vgg61"}, "vgg16"),
+        ({"temporal": "lstn"}, "lstm"),
+        ({"stem": "x"}, "glorot"),
+        ({"hidden_size": 0}, "hidden_size"),
+        ({"backbone": "small", "backbone_weights": "IMAGENET1K_FEATURES"}, "small"),
+    ],
+)
 def test_settings_that_do_not_exist_are_refused(bad, hint):
     with pytest.raises(SettingError, match=hint):
         ViPTTNet(2, **bad)

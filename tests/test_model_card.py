@@ -21,15 +21,34 @@ from viptt_core.study.model_card import PAGE, TEMPLATE, card_text, layer_paramet
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = resources.files("viptt_core.study").joinpath(TEMPLATE).read_text(encoding="utf-8")
-SECTIONS = ["Model details", "Intended use", "Factors", "Metrics", "Training data", "Evaluation data",
-            "Quantitative analyses", "Ethical considerations", "Caveats and recommendations"]  # fmt: skip
+SECTIONS = [
+    "Model details",
+    "Intended use",
+    "Factors",
+    "Metrics",
+    "Training data",
+    "Evaluation data",
+    "Quantitative analyses",
+    "Ethical considerations",
+    "Caveats and recommendations",
+]
 # Digits that are part of a name, of a version or of a year.
-NAMES = re.compile(r"(?i:ucf50)|VGG16|Keras 2\b|TF 2\.4\.1|HDF5|\.h5\b|\bF1\b|CC BY 3\.0|\b(?:2010|2011|2019|2021)\b|"
-                   r"`class 0` and `class 1`")  # fmt: skip
+NAMES = re.compile(
+    r"(?i:ucf50)|VGG16|Keras 2\b|TF 2\.4\.1|HDF5|\.h5\b|\bF1\b|CC BY 3\.0|\b(?:2010|2011|2019|2021)\b|"
+    r"`class 0` and `class 1`"
+)
 ESTIMATE = re.compile(r"([-+]?\d+\.\d+) \(([-+]?\d+\.\d+) to ([-+]?\d+\.\d+)\)")
 TRIPLES = [(name, f"{name}_low", f"{name}_high") for name in ("kappa", "accuracy", "precision", "recall", "f1")]
-CSV = ("synthetic/arms", "synthetic/contrasts", "synthetic/per_class", "lidc/arms", "lidc/baselines", "lidc/contrasts",
-       "lidc/per_class", "02_finetune")  # fmt: skip
+CSV = (
+    "synthetic/arms",
+    "synthetic/contrasts",
+    "synthetic/per_class",
+    "lidc/arms",
+    "lidc/baselines",
+    "lidc/contrasts",
+    "lidc/per_class",
+    "02_finetune",
+)
 
 
 @pytest.fixture
@@ -106,23 +125,40 @@ def test_every_placeholder_is_filled():
 
 def test_every_estimate_is_a_row_of_a_table():
     tables = [pd.read_csv(ROOT / "results" / f"{name}.csv") for name in CSV]
-    known = {tuple(round(value, 2) + 0 for value in row)
-             for table in tables for triple in TRIPLES if set(triple) <= set(table)
-             for row in table[list(triple)].itertuples(index=False, name=None)}  # fmt: skip
-    known |= {tuple(round(value, 3) + 0 for value in row) for table in tables if "difference" in table
-              for row in table[["difference", "low", "high"]].itertuples(index=False, name=None)}  # fmt: skip
+    known = {
+        tuple(round(value, 2) + 0 for value in row)
+        for table in tables
+        for triple in TRIPLES
+        if set(triple) <= set(table)
+        for row in table[list(triple)].itertuples(index=False, name=None)
+    }
+    known |= {
+        tuple(round(value, 3) + 0 for value in row)
+        for table in tables
+        if "difference" in table
+        for row in table[["difference", "low", "high"]].itertuples(index=False, name=None)
+    }
     found = ESTIMATE.findall(card_text(ROOT).replace("\N{NO-BREAK SPACE}", " "))
     assert len(found) > 80
     assert [triple for triple in found if tuple(map(float, triple)) not in known] == []
 
 
-@pytest.mark.parametrize("file, column", [
-    (file, column) for file in CSV
-    for column in (("difference", "high", "seeds") if "contrasts" in file else
-                   ("support", "precision", "recall_low", "f1_high") if "per_class" in file else
-                   ("n", "kappa", "accuracy_high") if file in ("lidc/baselines", "02_finetune") else
-                   ("n", "seeds", "kappa", "kappa_low", "accuracy", "ece"))
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "file, column",
+    [
+        (file, column)
+        for file in CSV
+        for column in (
+            ("difference", "high", "seeds")
+            if "contrasts" in file
+            else ("support", "precision", "recall_low", "f1_high")
+            if "per_class" in file
+            else ("n", "kappa", "accuracy_high")
+            if file in ("lidc/baselines", "02_finetune")
+            else ("n", "seeds", "kappa", "kappa_low", "accuracy", "ece")
+        )
+    ],
+)
 def test_a_number_changed_in_a_table_changes_the_card(root, file, column):
     assert changed_lines(root) == set()
     change(root, file, **{column: lambda values: values + (0.25 if values.dtype == float else 7)})
@@ -152,10 +188,15 @@ def test_verdicts_are_those_of_the_ledger(standing):
             assert f"- {verdict(row)}. Kappa" in card_text(ROOT)
 
 
-@pytest.mark.parametrize("low, high, said", [
-    (-0.1, 0.1, "Nothing beside the findings"), (0.01, 0.2, "Something beside the findings"),
-    (-0.2, -0.01, "worse than chance"), (None, None, "no interval"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "low, high, said",
+    [
+        (-0.1, 0.1, "Nothing beside the findings"),
+        (0.01, 0.2, "Something beside the findings"),
+        (-0.2, -0.01, "worse than chance"),
+        (None, None, "no interval"),
+    ],
+)
 def test_the_control_without_findings_says_what_its_interval_says(root, low, high, said):
     change(root, "synthetic/arms", kappa_low=lambda _: low, kappa_high=lambda _: high)
     controls = re.findall(r"^- `.*, no finding`: .*$", card_text(root), flags=re.M)
@@ -185,8 +226,10 @@ def test_the_weakest_class_of_each_arm_is_named(root):
 
 
 def test_the_fate_of_published_numbers_is_that_of_the_ledger(tmp_path):
-    write_arms(write_record(tmp_path, "paper"), **{"image, as the authors": (0.2, 0.1, 0.3),
-                                                   "video, as the authors": (0.2, 0.1, 0.3)})  # fmt: skip
+    write_arms(
+        write_record(tmp_path, "paper"),
+        **{"image, as the authors": (0.2, 0.1, 0.3), "video, as the authors": (0.2, 0.1, 0.3)},
+    )
     text = card_text(tmp_path)
     assert "| Kappa on validation scans, trained from scratch | 0.17 | reproduced |" in text
     assert "| Kappa on validation scans, pretrained on videos | 0.35 | differs |" in text
@@ -206,8 +249,15 @@ def test_results_of_another_plan_are_told(root):
     assert card_text(root).count("These results follow another plan") == 1
 
 
-@pytest.mark.parametrize("table, column", [("synthetic/arms", "ece"), ("lidc/per_class", "f1_low"),
-                                           ("lidc/contrasts", "p_holm"), ("02_finetune", "kappa_high")])  # fmt: skip
+@pytest.mark.parametrize(
+    "table, column",
+    [
+        ("synthetic/arms", "ece"),
+        ("lidc/per_class", "f1_low"),
+        ("lidc/contrasts", "p_holm"),
+        ("02_finetune", "kappa_high"),
+    ],
+)
 def test_a_missing_column_is_told_by_its_name_and_file(root, table, column):
     path = root / "results" / f"{table}.csv"
     pd.read_csv(path).drop(columns=column).to_csv(path, index=False)
@@ -230,8 +280,9 @@ def test_the_weights_are_counted_as_the_network_has_them(preset, classes):
 
     chosen = load_preset(preset)
     with torch.device("meta"):
-        network = ViPTTNet(len(classes), backbone=chosen.backbone, hidden_size=chosen.hidden_size,
-                           feature_size=chosen.feature_size)  # fmt: skip
+        network = ViPTTNet(
+            len(classes), backbone=chosen.backbone, hidden_size=chosen.hidden_size, feature_size=chosen.feature_size
+        )
     layers = layer_parameters(chosen, len(classes))
     parts = {"stem": "stem", "backbone": "backbone", "LSTM": "temporal", "dense": "feature", "classes": "classifier"}
     assert layers == {layer: count_parameters(getattr(network, name)) for layer, name in parts.items()}

@@ -25,11 +25,27 @@ IMAGENET = ROOT / "viptt_core" / "imagenet.py"
 MODULES = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal", "jsonpickle")
 # Functions that unpickle, or write what must be unpickled, or run text; however they are imported.
 FUNCTIONS = (
-    "joblib.load", "joblib.dump", "joblib.Memory", "torch.load", "torch.save", "torch.jit.load", "torch.jit.save",
-    "torch.package", "torch.serialization", "torch.hub.load", "torch.hub.load_state_dict_from_url",
-    "torch.utils.model_zoo", "yaml.unsafe_load", "yaml.unsafe_load_all", "yaml.full_load", "yaml.full_load_all",
-    "eval", "exec", "builtins.eval", "builtins.exec",
-)  # fmt: skip
+    "joblib.load",
+    "joblib.dump",
+    "joblib.Memory",
+    "torch.load",
+    "torch.save",
+    "torch.jit.load",
+    "torch.jit.save",
+    "torch.package",
+    "torch.serialization",
+    "torch.hub.load",
+    "torch.hub.load_state_dict_from_url",
+    "torch.utils.model_zoo",
+    "yaml.unsafe_load",
+    "yaml.unsafe_load_all",
+    "yaml.full_load",
+    "yaml.full_load_all",
+    "eval",
+    "exec",
+    "builtins.eval",
+    "builtins.exec",
+)
 # Methods whatever they are called on. Accelerate's two write and read pickles.
 METHODS = ("read_pickle", "to_pickle", "read_hdf", "to_hdf", "save_state", "load_state")
 YAML = ("yaml.load", "yaml.load_all")
@@ -123,37 +139,75 @@ def _safe_yaml(call: ast.Call, known: dict[str, str]) -> bool:
 @pytest.mark.parametrize(
     "source",
     [
-        "import pickle", "import cPickle", "import _pickle", "import dill", "import cloudpickle", "import shelve",
-        "import marshal", "import jsonpickle",
-        "import pickle as p", "from pickle import loads", "def f():\n    import os, pickle", "from dill import load",
-        "__import__('pickle').loads(b'')", "import importlib\nimportlib.import_module('pickle')",
-        "import joblib\njoblib.load('x')", "import joblib\njoblib.dump(1, 'x')", "from joblib import load",
-        "from joblib import dump as d", "from joblib import Memory",
-        "import torch\ntorch.load('x')", "import torch\ntorch.load('x', weights_only=False)",
-        "import torch\ntorch.load('x', weights_only=flag)", "import torch\ntorch.load('x', None, True)",
-        "import torch\ntorch.load('x', **{'weights_only': True})", "import torch\nread = torch.load",
-        "import torch\ntorch.load('x', weights_only=True, **more)", "import torch as t\nt.load('x')",
-        "from torch import load as read\nread('x')", "from torch import load", "import torch\nmap(torch.load, paths)",
-        "import torch\ntorch.save(1, 'x')", "from torch import save", "import torch\ntorch.jit.load('x')",
-        "from torch import jit\njit.load('x')", "import torch.jit\ntorch.jit.load('x')",
-        "import torch\ntorch.hub.load('a', 'b')", "from torch.hub import load_state_dict_from_url",
-        "from torch.serialization import load", "from torch.utils import model_zoo",
-        "import numpy as np\nnp.load('x', allow_pickle=True)", "import numpy as np\nnp.load('x', None, True)",
-        "import numpy\nnumpy.load('x', allow_pickle=flag)", "from numpy import load\nload('x', allow_pickle=1)",
-        "import numpy as np\nnp.load('x', **how)", "import numpy as np\nnp.load(*how)",
+        "import pickle",
+        "import cPickle",
+        "import _pickle",
+        "import dill",
+        "import cloudpickle",
+        "import shelve",
+        "import marshal",
+        "import jsonpickle",
+        "import pickle as p",
+        "from pickle import loads",
+        "def f():\n    import os, pickle",
+        "from dill import load",
+        "__import__('pickle').loads(b'')",
+        "import importlib\nimportlib.import_module('pickle')",
+        "import joblib\njoblib.load('x')",
+        "import joblib\njoblib.dump(1, 'x')",
+        "from joblib import load",
+        "from joblib import dump as d",
+        "from joblib import Memory",
+        "import torch\ntorch.load('x')",
+        "import torch\ntorch.load('x', weights_only=False)",
+        "import torch\ntorch.load('x', weights_only=flag)",
+        "import torch\ntorch.load('x', None, True)",
+        "import torch\ntorch.load('x', **{'weights_only': True})",
+        "import torch\nread = torch.load",
+        "import torch\ntorch.load('x', weights_only=True, **more)",
+        "import torch as t\nt.load('x')",
+        "from torch import load as read\nread('x')",
+        "from torch import load",
+        "import torch\nmap(torch.load, paths)",
+        "import torch\ntorch.save(1, 'x')",
+        "from torch import save",
+        "import torch\ntorch.jit.load('x')",
+        "from torch import jit\njit.load('x')",
+        "import torch.jit\ntorch.jit.load('x')",
+        "import torch\ntorch.hub.load('a', 'b')",
+        "from torch.hub import load_state_dict_from_url",
+        "from torch.serialization import load",
+        "from torch.utils import model_zoo",
+        "import numpy as np\nnp.load('x', allow_pickle=True)",
+        "import numpy as np\nnp.load('x', None, True)",
+        "import numpy\nnumpy.load('x', allow_pickle=flag)",
+        "from numpy import load\nload('x', allow_pickle=1)",
+        "import numpy as np\nnp.load('x', **how)",
+        "import numpy as np\nnp.load(*how)",
         "import numpy as np\nnp.lib.format.read_array(f, allow_pickle=True)",
         "from numpy.lib.format import read_array\nread_array(f, allow_pickle=True)",
-        "import pandas as pd\npd.read_pickle('x')", "from pandas import read_pickle", "table.to_pickle('x')",
-        "import pandas as pd\npd.read_hdf('x')", "accelerator.save_state('x')", "accelerator.load_state('x')",
-        "import yaml\nyaml.load(f)", "import yaml\nyaml.load(f, Loader=yaml.Loader)", "from yaml import load\nload(f)",
-        "import yaml\nyaml.load(f, yaml.FullLoader)", "import yaml\nyaml.unsafe_load(f)", "from yaml import full_load",
+        "import pandas as pd\npd.read_pickle('x')",
+        "from pandas import read_pickle",
+        "table.to_pickle('x')",
+        "import pandas as pd\npd.read_hdf('x')",
+        "accelerator.save_state('x')",
+        "accelerator.load_state('x')",
+        "import yaml\nyaml.load(f)",
+        "import yaml\nyaml.load(f, Loader=yaml.Loader)",
+        "from yaml import load\nload(f)",
+        "import yaml\nyaml.load(f, yaml.FullLoader)",
+        "import yaml\nyaml.unsafe_load(f)",
+        "from yaml import full_load",
         "import yaml\nyaml.load_all(f)",
-        "eval('1')", "exec(text)", "run = eval", "import builtins\nbuiltins.exec(text)",
+        "eval('1')",
+        "exec(text)",
+        "run = eval",
+        "import builtins\nbuiltins.exec(text)",
         "from torchvision.models import vgg16\nvgg16(weights='DEFAULT')",
         "import torchvision\ntorchvision.models.get_model('vgg16', weights=w)",
         "from torchvision import models\nmodels.vgg16(pretrained=True)",
     ],
-)  # fmt: skip
+)
 def test_what_unpickles_is_found(source):
     found = findings(source)
     assert found and TENSORS_ONLY not in [what for _, what in found]
@@ -162,17 +216,30 @@ def test_what_unpickles_is_found(source):
 @pytest.mark.parametrize(
     "source",
     [
-        "import numpy as np\nnp.load('x')", "import numpy as np\nnp.load('x', 'r', allow_pickle=False)",
-        "import numpy as np\nnp.load('x', 'r')", "import numpy as np\nnp.lib.format.read_array(f)",
-        "import numpy as np\nnp.lib.format.read_array(f, allow_pickle=False)", "import yaml\nyaml.safe_load(f)",
-        "import yaml\nyaml.load(f, Loader=yaml.SafeLoader)", "from yaml import CSafeLoader, load\nload(f, CSafeLoader)",
-        "model.eval()", "import ast\nast.literal_eval('1')", "from joblib import Parallel, delayed",
-        "import json\njson.load(f)", "from safetensors.torch import load_file, save_file\nsave_file({}, 'x')",
-        "from torchvision.models import vgg16\nvgg16()", "import tomllib\ntomllib.load(f)", "'pickle'  # torch.load",
-        "from viptt_core.checkpoint import save_checkpoint", "from .load import save", "load = 1\nsave = load",
-        "generator.set_state(state)\nmodel.load_state_dict(state)", "compare(weights=w)", "evaluate('x')",
+        "import numpy as np\nnp.load('x')",
+        "import numpy as np\nnp.load('x', 'r', allow_pickle=False)",
+        "import numpy as np\nnp.load('x', 'r')",
+        "import numpy as np\nnp.lib.format.read_array(f)",
+        "import numpy as np\nnp.lib.format.read_array(f, allow_pickle=False)",
+        "import yaml\nyaml.safe_load(f)",
+        "import yaml\nyaml.load(f, Loader=yaml.SafeLoader)",
+        "from yaml import CSafeLoader, load\nload(f, CSafeLoader)",
+        "model.eval()",
+        "import ast\nast.literal_eval('1')",
+        "from joblib import Parallel, delayed",
+        "import json\njson.load(f)",
+        "from safetensors.torch import load_file, save_file\nsave_file({}, 'x')",
+        "from torchvision.models import vgg16\nvgg16()",
+        "import tomllib\ntomllib.load(f)",
+        "'pickle'  # torch.load",
+        "from viptt_core.checkpoint import save_checkpoint",
+        "from .load import save",
+        "load = 1\nsave = load",
+        "generator.set_state(state)\nmodel.load_state_dict(state)",
+        "compare(weights=w)",
+        "evaluate('x')",
     ],
-)  # fmt: skip
+)
 def test_what_does_not_unpickle_is_not_found(source):
     assert findings(source) == []
 
@@ -188,8 +255,11 @@ def test_reading_tensors_only_is_told_apart():
 def test_no_code_unpickles_but_one_place_that_reads_tensors_only():
     files = [path for folder in FOLDERS for path in tracked_files(f"{folder}/**/*.py")]
     assert len(files) > 80 and {path.relative_to(ROOT).parts[0] for path in files} == set(FOLDERS)
-    found = [(path.relative_to(ROOT).as_posix(), what) for path in files
-             for _, what in findings(path.read_text(encoding="utf-8"))]  # fmt: skip
+    found = [
+        (path.relative_to(ROOT).as_posix(), what)
+        for path in files
+        for _, what in findings(path.read_text(encoding="utf-8"))
+    ]
     assert found == [(IMAGENET.relative_to(ROOT).as_posix(), TENSORS_ONLY)]
 
 
@@ -200,8 +270,12 @@ def test_the_one_place_compares_the_checksum_first():
     assert known["download"] == "viptt_core.sources.download.download"
 
     def calls(nodes, name):
-        return [node for part in nodes for node in ast.walk(part)
-                if isinstance(node, ast.Call) and _dotted(node.func, known) == name]  # fmt: skip
+        return [
+            node
+            for part in nodes
+            for node in ast.walk(part)
+            if isinstance(node, ast.Call) and _dotted(node.func, known) == name
+        ]
 
     (function,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and calls([node], "torch.load")]
     (load,) = calls([function], "torch.load")
@@ -216,16 +290,32 @@ def test_the_one_place_compares_the_checksum_first():
 
 def test_the_workflow_unpickles_nothing():
     assert _suspicious((ROOT / "workflow" / "Snakefile").read_text(encoding="utf-8")) == []
-    for text in ("import pickle", "x = torch.load(f)", "np.load(f, allow_pickle=True)", "eval(text)", "joblib.load(f)",
-                 "pd.read_pickle(f)", "yaml.load(f)"):  # fmt: skip
+    for text in (
+        "import pickle",
+        "x = torch.load(f)",
+        "np.load(f, allow_pickle=True)",
+        "eval(text)",
+        "joblib.load(f)",
+        "pd.read_pickle(f)",
+        "yaml.load(f)",
+    ):
         assert _suspicious(f"rule a:\n    run:\n        {text}\n") == [3]
 
 
 def _suspicious(snakefile: str) -> list[int]:
     """Lines of a Snakefile, which is no Python, with a word that has no business there."""
-    words = r"|".join([rf"\b{word}\b" for word in MODULES] + [
-        r"\bjoblib\.", r"\btorch\.", r"allow_pickle", r"_pickle\b", r"\byaml\.", r"\beval\s*\(", r"\bexec\s*\(",
-    ])  # fmt: skip
+    words = r"|".join(
+        [rf"\b{word}\b" for word in MODULES]
+        + [
+            r"\bjoblib\.",
+            r"\btorch\.",
+            r"allow_pickle",
+            r"_pickle\b",
+            r"\byaml\.",
+            r"\beval\s*\(",
+            r"\bexec\s*\(",
+        ]
+    )
     return [number for number, line in enumerate(snakefile.split("\n"), 1) if re.search(words, line.split("#")[0])]
 
 
@@ -364,8 +454,16 @@ def grey_volumes(**changes):
     return content | changes
 
 
-@pytest.mark.parametrize("name, shape", [("train_images", (4,)), ("test_images", (2, 1, 1, 1)), ("val_labels", (2, 1)),
-                                         ("train_patient", (4,)), ("train_diameter", (4,))])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, shape",
+    [
+        ("train_images", (4,)),
+        ("test_images", (2, 1, 1, 1)),
+        ("val_labels", (2, 1)),
+        ("train_patient", (4,)),
+        ("train_diameter", (4,)),
+    ],
+)
 def test_planted_objects_in_a_data_set_are_refused_and_not_unpickled(tmp_path, marker, name, shape):
     path, planted = tmp_path / "mine.npz", np.empty(shape, dtype=object)
     planted.fill(Planted(marker))

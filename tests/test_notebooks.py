@@ -14,8 +14,19 @@ from tracked import ROOT, tracked_files
 from viptt_core.book.publish import PUBLISHED, check_freshness, imported_modules, read_summary, scrub
 
 TINY = {"preset": "study", "n_scans": 40, "n_videos": 50, "epochs": 1, "device": "cpu"}
-FORBIDDEN = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While, ast.Lambda, ast.ListComp,
-             ast.DictComp, ast.SetComp, ast.GeneratorExp, ast.BinOp)  # fmt: skip
+FORBIDDEN = (
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+    ast.ClassDef,
+    ast.For,
+    ast.While,
+    ast.Lambda,
+    ast.ListComp,
+    ast.DictComp,
+    ast.SetComp,
+    ast.GeneratorExp,
+    ast.BinOp,
+)
 
 
 def cells_of(name):
@@ -74,12 +85,14 @@ def test_notebooks_run_with_other_parameters(name, tmp_path, private_root):
     settings = TINY | {
         "02_finetune": {"pretrain_epochs": 1, "starts": "random,image,video"},
         "05_submission": {"pretrain_epochs": 1, "n_train": 40, "n_scans": 5, "ensemble": "authors"},
-    }.get(name, {})  # fmt: skip
+    }.get(name, {})
     given = [part for key, value in settings.items() if f"\n{key}:" in known for part in ("-p", key, str(value))]
     done = subprocess.run(
         [sys.executable, "-m", "papermill", f"notebooks/{name}.py", str(out), "--no-progress-bar", *given],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     if name in ("01_pretrain", "02_finetune"):
         text = read_summary(out)
@@ -94,9 +107,22 @@ def test_notebooks_run_with_other_parameters(name, tmp_path, private_root):
 
 def test_a_misspelt_parameter_fails_before_any_work_and_names_the_near_match(tmp_path, private_root):
     done = subprocess.run(
-        [sys.executable, "-m", "papermill", "notebooks/02_finetune.py", str(tmp_path / "out.ipynb"), "-p", "epoch",
-         "50", "--no-progress-bar"], cwd=ROOT, capture_output=True, text=True, env=os.environ | {"COLUMNS": "400"},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "papermill",
+            "notebooks/02_finetune.py",
+            str(tmp_path / "out.ipynb"),
+            "-p",
+            "epoch",
+            "50",
+            "--no-progress-bar",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "400"},
+    )
     assert done.returncode == 1
     assert "there is no parameter 'epoch'; did you mean 'epochs'?" in done.stderr
     assert "epochs" in (tmp_path / "out.ipynb").read_text() and not (private_root / "runs").exists()
@@ -148,8 +174,12 @@ def test_published_notebooks_hold_real_outputs_and_nothing_of_the_machine(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_published_picture_has_a_text_alternative(name):
-    pages = ["".join(output["data"]["text/html"]) for cell in published(name)["cells"]
-             for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]  # fmt: skip
+    pages = [
+        "".join(output["data"]["text/html"])
+        for cell in published(name)["cells"]
+        for output in cell.get("outputs", [])
+        if "text/html" in output.get("data", {})
+    ]
     tags = [tag for page in pages for tag in re.findall(r"<img [^>]*>", page)]
     assert len(tags) >= 3
     for tag in tags:

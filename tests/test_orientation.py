@@ -28,9 +28,7 @@ def patient():
 
 
 def stored_as(image, axes):
-    turn = nib.orientations.ornt_transform(
-        nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(axes)
-    )
+    turn = nib.orientations.ornt_transform(nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(axes))
     return image.as_reoriented(turn)
 
 

@@ -29,8 +29,14 @@ def kinds(listing):
 
 
 def test_columns_and_patients_are_named_by_settings(scans):
-    write_labels(scans, "case0;ill;p1", "case1.nii.gz;well;p1", "images/case2.nii.gz;ill;p2", r"images\case3;well;p3",
-                 header="Scan; Diagnosis ;Patient")  # fmt: skip
+    write_labels(
+        scans,
+        "case0;ill;p1",
+        "case1.nii.gz;well;p1",
+        "images/case2.nii.gz;ill;p2",
+        r"images\case3;well;p3",
+        header="Scan; Diagnosis ;Patient",
+    )
     columns = {"file_column": "Scan", "label_column": "Diagnosis", "patient_column": "Patient"}
     clips = load_dataset("folder", scans, **columns, **GRID)
     assert clips.class_names == ("ill", "well") and clips.labels.tolist() == [0, 1, 0, 1]
@@ -134,12 +140,18 @@ def test_real_scans_with_a_table_of_ones_own(shared_data, tmp_path):
     """Four patients of two sources; nibabel turns them to the axes that the authors' steps want."""
     for path in (shared_data / "ct").glob("*_256.nii.gz"):
         os.symlink(path, tmp_path / path.name)
-    write_labels(tmp_path, "covidctmd_P001_256,infection,a", "covidctmd_cap001_256,infection,b",
-                 "lungpetctdx_A0001_s3_256,cancer,c", "lungpetctdx_A0002_s3_256,cancer,d",
-                 header="scan,dx,who")  # fmt: skip
+    write_labels(
+        tmp_path,
+        "covidctmd_P001_256,infection,a",
+        "covidctmd_cap001_256,infection,b",
+        "lungpetctdx_A0001_s3_256,cancer,c",
+        "lungpetctdx_A0002_s3_256,cancer,d",
+        header="scan,dx,who",
+    )
     settings = {"file_column": "scan", "label_column": "dx", "patient_column": "who"}
-    clips = load_dataset("folder", tmp_path, orientation="canonical", frames=8, size=32, n_jobs=1, progress=False,
-                         **settings)  # fmt: skip
+    clips = load_dataset(
+        "folder", tmp_path, orientation="canonical", frames=8, size=32, n_jobs=1, progress=False, **settings
+    )
     assert clips.counts() == {"cancer": 2, "infection": 2} and clips.excluded == () and clips.notes == ()
     for name, clip in zip(clips.names, clips.clips, strict=True):
         image = nib.load(tmp_path / name)
@@ -156,8 +168,9 @@ def test_real_hmdb51_videos_by_class(shared_data):
 
 
 def test_real_patients_never_straddle(shared_data):
-    clips = load_dataset("medmnist3d", shared_data / "lidc" / "lidc848_nodule3d_28.npz", frames=4, size=8,
-                         n_jobs=1, progress=False)  # fmt: skip
+    clips = load_dataset(
+        "medmnist3d", shared_data / "lidc" / "lidc848_nodule3d_28.npz", frames=4, size=8, n_jobs=1, progress=False
+    )
     split = make_split("group", clips, stage="finetune")
     assert not set(clips.groups[split.train]) & set(clips.groups[np.concatenate([split.validation, split.test])])
 

@@ -39,8 +39,15 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_page_has_all_steps_in_their_order():
     begun = [" ".join(words[:2]) for words in commands()]
-    steps = ["viptt phantom", "viptt data", "papermill notebooks/02_finetune.py", "viptt summary", "viptt weights",
-             "viptt predict", "viptt score"]  # fmt: skip
+    steps = [
+        "viptt phantom",
+        "viptt data",
+        "papermill notebooks/02_finetune.py",
+        "viptt summary",
+        "viptt weights",
+        "viptt predict",
+        "viptt score",
+    ]
     assert sorted(steps, key=begun.index) == steps
     assert set(re.findall(r"^```(\w*)$", TEXT, flags=re.M)) == {"bash", "python", "text", ""}  # nothing runs unseen
 
@@ -61,8 +68,16 @@ def test_the_uncertainties_are_those_of_the_binomial():
 @pytest.fixture
 def weights(folder):
     """Weights under the name that the page writes for the reader's own."""
-    card = Card("A test", ("ill", "well"), Preprocessing("scan", 24, 16, "0..1", (-1000, 400), "canonical"), {},
-                {"grey_levels": [0.9, 0.95]}, (), {}, "MIT")  # fmt: skip
+    card = Card(
+        "A test",
+        ("ill", "well"),
+        Preprocessing("scan", 24, 16, "0..1", (-1000, 400), "canonical"),
+        {},
+        {"grey_levels": [0.9, 0.95]},
+        (),
+        {},
+        "MIT",
+    )
     model = ViPTTNet(2, backbone="small", hidden_size=4, feature_size=4)
     save_weights(folder / "runs" / PLACEHOLDER / WEIGHTS, model, card)
 
@@ -78,8 +93,11 @@ def test_the_warnings_of_the_page_are_those_of_the_program(folder, weights):
     images["two"].set_qform(askew, "scanner")
     for name, image in images.items():
         nib.save(image, folder / "odd" / f"{name}.nii")
-    said = [warning for of_scan in predict_scans(PLACEHOLDER, "odd", n_jobs=1, progress=False).warnings
-            for warning in of_scan]  # fmt: skip
+    said = [
+        warning
+        for of_scan in predict_scans(PLACEHOLDER, "odd", n_jobs=1, progress=False).warnings
+        for warning in of_scan
+    ]
     table = TEXT.split("| warning |")[1].split("\n\n")[0]
     phrases = [part for cell in re.findall(r"^\| ([^|]+) \|", table, flags=re.M) for part in cell.split("; ")]
     for phrase in phrases:

@@ -78,8 +78,11 @@ def test_committed_tables_are_what_the_code_writes_now(name):
 
 
 def test_text_alternatives_of_pages_are_those_of_the_pictures():
-    shown = [(page.name, name, options) for page in PAGES
-             for name, options in FIGURE.findall(page.read_text(encoding="utf-8"))]  # fmt: skip
+    shown = [
+        (page.name, name, options)
+        for page in PAGES
+        for name, options in FIGURE.findall(page.read_text(encoding="utf-8"))
+    ]
     # kappa.svg stands in README alone: its page draws it itself
     assert {name for _, name, _ in shown} == set(PICTURES) - {"_static/kappa.svg"}
     for page, name, options in shown:
@@ -115,8 +118,10 @@ def test_without_the_tables_there_is_no_claim_picture(tmp_path):
 
 def test_the_first_page_tells_the_verdict_of_the_contrasts():
     page, compared = text("intro.md"), "cannot be told apart"
-    for study, arm, baseline in (("synthetic", "video-unfrozen-rotation", "image-unfrozen-rotation"),
-                                 ("lidc", "video", "image")):  # fmt: skip
+    for study, arm, baseline in (
+        ("synthetic", "video-unfrozen-rotation", "image-unfrozen-rotation"),
+        ("lidc", "video", "image"),
+    ):
         row = rows(study, "contrasts", arm=arm, baseline=baseline, measure="kappa")
         told = with_interval(row["difference"], row["low"], row["high"], signed=True) in page
         assert told is not bool(read_committed(study, ROOT).withdrawn), study
@@ -133,7 +138,10 @@ def test_layers_add_up_to_the_network_and_to_the_model_card(preset, classes):
     assert counts["all"] == count_parameters(network) == counts.drop("all").sum() == sum(expected.values())
     assert counts[counts.index.str.startswith("backbone")].sum() == expected["backbone"]
     assert counts[["LSTM, last state", "dense, ReLU", "classes, softmax"]].tolist() == [
-        expected["LSTM"], expected["dense"], expected["classes"]]  # fmt: skip
+        expected["LSTM"],
+        expected["dense"],
+        expected["classes"],
+    ]
     assert table["output"]["input"] == f"{preset.frames}×{preset.size}×{preset.size}"
     assert table["output"]["mean over the plane"] == f"{preset.frames}×{network.temporal.input_size}"
 
@@ -168,9 +176,11 @@ def test_the_page_on_the_paper_repeats_the_published_numbers():
     claims, page = load_claims(), text("paper.md")
     found = re.findall(r"^\| (.+?) \| (.+?) \| ([PC, ]+) \|$", (BOOK / "paper.md").read_text("utf-8"), re.M)
     told = {what: value for what, value, _ in found}
-    for what, name in (("kappa on validation scans, trained from scratch", "kappa_scratch"),
-                       ("kappa on validation scans, pretrained on videos", "kappa_pretrained"),
-                       ("kappa on the hidden test scans of ImageCLEF 2021, second place", "kappa_test")):  # fmt: skip
+    for what, name in (
+        ("kappa on validation scans, trained from scratch", "kappa_scratch"),
+        ("kappa on validation scans, pretrained on videos", "kappa_pretrained"),
+        ("kappa on the hidden test scans of ImageCLEF 2021, second place", "kappa_test"),
+    ):
         assert float(told[what]) == claims[name].value
     assert f"reads {claims['clips'].value:g}" in told["activity videos used for pretraining"]
     ucf, tb = claims["ucf_p100"].run, claims["tb_final"].run
@@ -209,8 +219,10 @@ def test_what_the_page_on_the_paper_says_about_the_gap_is_what_the_table_says():
 def test_the_table_of_types_is_that_of_the_benchmark():
     found = re.findall(r"^\| ([\w-]+) \| (\d+) \| (\d+) % \|", (BOOK / "background_ml.md").read_text("utf-8"), re.M)
     total = sum(TB_TRAIN_COUNTS)
-    assert found == [(name, str(count), f"{100 * count / total:.0f}")
-                     for name, count in zip(TB_CLASSES, TB_TRAIN_COUNTS, strict=True)]  # fmt: skip
+    assert found == [
+        (name, str(count), f"{100 * count / total:.0f}")
+        for name, count in zip(TB_CLASSES, TB_TRAIN_COUNTS, strict=True)
+    ]
     assert f"and {found[0][2]} % of the answers are right" in text("background_ml.md")
     assert f"{total} with labels" in text("background_ml.md")
 
@@ -242,9 +254,13 @@ def test_every_term_that_a_page_uses_is_in_the_glossary():
     glossary = (BOOK / "glossary.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```\{glossary\}\n(.*?)```", glossary, flags=re.S)
     terms = {line.lower() for block in blocks for line in block.splitlines() if line and not line.startswith(" ")}
-    used = {(page.name, (target or shown).lower()) for page in PAGES
-            for shown, target in re.findall(r"\{term\}`([^`<]+?)(?:\s*<([^>]+)>)?`",
-                                            page.read_text(encoding="utf-8").replace("\n", " "))}  # fmt: skip
+    used = {
+        (page.name, (target or shown).lower())
+        for page in PAGES
+        for shown, target in re.findall(
+            r"\{term\}`([^`<]+?)(?:\s*<([^>]+)>)?`", page.read_text(encoding="utf-8").replace("\n", " ")
+        )
+    }
     assert len(used) > 15
     assert not [entry for entry in used if entry[1] not in terms]
 
@@ -260,10 +276,16 @@ def test_the_citation_is_that_of_the_citation_file(tmp_path):
     (tmp_path / "CITATION.cff").write_text(
         "title: 'A: b'\nversion: 1.2.0\nlicense: MIT\ndate-released: 2027-02-03\ndoi: 10.1/x\n"
         "repository-code: https://example.org/r\nauthors: [{family-names: Doe, given-names: Jo}, {name: The Lab}]\n"
-    )  # fmt: skip
+    )
     made = artwork.citation(tmp_path)
-    for field in ("author  = {Doe, Jo and {The Lab}}", "title   = {{A: b}}", "version = {1.2.0}", "year    = {2027}",
-                  "doi     = {10.1/x}", "url     = {https://example.org/r}"):  # fmt: skip
+    for field in (
+        "author  = {Doe, Jo and {The Lab}}",
+        "title   = {{A: b}}",
+        "version = {1.2.0}",
+        "year    = {2027}",
+        "doi     = {10.1/x}",
+        "url     = {https://example.org/r}",
+    ):
         assert field in made
 
 

@@ -18,7 +18,7 @@ from viptt_core import papermill_io
 from viptt_core.errors import DataError, SettingError
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK = '''\
+NOTEBOOK = """\
 # %% [markdown]
 # # A tiny notebook
 
@@ -38,7 +38,7 @@ check_parameters(globals())
 
 # %%
 print("epochs", epochs)
-'''
+"""
 
 
 @pytest.fixture
@@ -241,9 +241,21 @@ def check(injected, declared=DECLARED):
 
 @pytest.mark.parametrize(
     "assignment",
-    ["epochs = 50", "rate = 1", 'rate = float("nan")', 'name = ""', "fast = True", "limit = None",
-     "limit = 3", "other = None", "other = 3", 'starts = ["a", "b"]', "anything = {}", 'computed = "x"'],
-)  # fmt: skip
+    [
+        "epochs = 50",
+        "rate = 1",
+        'rate = float("nan")',
+        'name = ""',
+        "fast = True",
+        "limit = None",
+        "limit = 3",
+        "other = None",
+        "other = 3",
+        'starts = ["a", "b"]',
+        "anything = {}",
+        'computed = "x"',
+    ],
+)
 def test_values_that_fit_pass(assignment):
     check(f"# Parameters\n{assignment}\n")
 

@@ -21,16 +21,37 @@ from viptt_core.figures import Picture  # noqa: E402
 from viptt_core.figures.performance import PARTS, profile_chart, ratio_chart, scaling_chart  # noqa: E402
 from viptt_core.performance import load_results, profile_table, results_table  # noqa: E402
 
-MACHINE = {"cpu": "Some CPU", "cores": 2, "threads": 2, "flags": ["avx2"], "system": "Linux x86_64", "python": "3.12.1",
-           "torch": "2.15.0", "gpu": None}  # fmt: skip
+MACHINE = {
+    "cpu": "Some CPU",
+    "cores": 2,
+    "threads": 2,
+    "flags": ["avx2"],
+    "system": "Linux x86_64",
+    "python": "3.12.1",
+    "torch": "2.15.0",
+    "gpu": None,
+}
 ORIGIN = {"commit": "0123456789abcdef+", "date": "2026-11-25T10:00:00+00:00"}
 BASE = {"clips": 1, "frames": 8, "size": 112}
 
 
 def record(name, target, ours, reference=(), **fields):
     value, low, high = summarise(ours, list(reference), target)
-    return Record(name, f"do {name}", "a <plain> loop", target, MEASURED, ours=ours, reference_values=list(reference),
-                  value=value, low=low, high=high, met=target.met(value), **ORIGIN, **fields)  # fmt: skip
+    return Record(
+        name,
+        f"do {name}",
+        "a <plain> loop",
+        target,
+        MEASURED,
+        ours=ours,
+        reference_values=list(reference),
+        value=value,
+        low=low,
+        high=high,
+        met=target.met(value),
+        **ORIGIN,
+        **fields,
+    )
 
 
 def rows():
@@ -48,16 +69,27 @@ def rows():
 
 def write(folder, name, *, profile="quick", gpu=None, records=None):
     records = rows() if records is None else records
-    content = {"format": 1, "profile": profile, "machine": MACHINE | {"gpu": gpu}, "provenance": ORIGIN,
-               "rows": [each.to_json() for each in records]}  # fmt: skip
+    content = {
+        "format": 1,
+        "profile": profile,
+        "machine": MACHINE | {"gpu": gpu},
+        "provenance": ORIGIN,
+        "rows": [each.to_json() for each in records],
+    }
     (folder / name).write_text(json.dumps(content), encoding="utf-8")
 
 
 def write_profile(folder):
-    work = {"name": "step", "title": "one step", "seconds": 0.05, "settings": {}, "parts": [
-        {"name": "convolution backward", "share": 0.7, "operators": ["convolution_backward"]},
-        {"name": "LSTM", "share": 0.3, "operators": ["lstm"]},
-    ]}  # fmt: skip
+    work = {
+        "name": "step",
+        "title": "one step",
+        "seconds": 0.05,
+        "settings": {},
+        "parts": [
+            {"name": "convolution backward", "share": 0.7, "operators": ["convolution_backward"]},
+            {"name": "LSTM", "share": 0.3, "operators": ["lstm"]},
+        ],
+    }
     content = {"format": 1, "machine": MACHINE, "provenance": ORIGIN, "work": [work]}
     (folder / "profile-cpu.json").write_text(json.dumps(content), encoding="utf-8")
 
@@ -76,8 +108,7 @@ def test_the_table_shows_ratios_targets_and_what_was_not_measured(folder):
     shown = results_table(load_results(folder=folder))
     table = shown.table.set_index("what")
     assert table.loc["do fast", "ratio or value (range)"] == "20x (15x to 20x)"
-    assert table.loc["do fast", ["ours / theirs", "target", "met"]].tolist() == [
-        "2 s / 40 s", "at least 10x", "yes"]  # fmt: skip
+    assert table.loc["do fast", ["ours / theirs", "target", "met"]].tolist() == ["2 s / 40 s", "at least 10x", "yes"]
     assert table.loc["do slow", "met"] == "no" and table.loc["do near", "ratio or value (range)"] == "2x (2x to 2x)"
     assert table.loc["do memory", "ratio or value (range)"].startswith("2.50 GB")
     assert table.loc["do card", "met"] == "not measured"
@@ -140,9 +171,16 @@ def test_what_is_absent_is_said_in_words(tmp_path):
 # --- Bad files --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text, what", [(None, "is not there"), ("{", "cannot be read"), ("[]", "no results of this"),
-                                        ('{"format": 2, "rows": [1]}', "no results of this"),
-                                        ('{"format": 1, "rows": []}', "no results of this")])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, what",
+    [
+        (None, "is not there"),
+        ("{", "cannot be read"),
+        ("[]", "no results of this"),
+        ('{"format": 2, "rows": [1]}', "no results of this"),
+        ('{"format": 1, "rows": []}', "no results of this"),
+    ],
+)
 def test_a_missing_or_damaged_file_is_named_with_the_remedy(tmp_path, text, what):
     if text is not None:
         (tmp_path / "quick-cpu.json").write_text(text, encoding="utf-8")
@@ -176,15 +214,20 @@ def test_the_page_is_stale_when_a_result_file_changes(tmp_path):
 # --- The profile itself -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("names, group", [
-    (("aten::mkldnn_convolution", "aten::conv2d"), "convolution forward"),
-    (("aten::convolution_backward", "ConvolutionBackward0"), "convolution backward"),
-    (("aten::copy_", "aten::convolution_backward"), "data movement"),
-    (("aten::copy_", "Optimizer.step#SGD.step"), "optimiser"),
-    (("aten::fill_", "aten::max_pool2d_with_indices_backward"), "pooling"),
-    (("aten::threshold_backward", "ReluBackward0"), "ReLU"), (("aten::mm", "aten::lstm"), "LSTM"),
-    (("aten::addmm", "aten::linear"), "stem and dense layers"), (("aten::nll_loss_forward",), "other"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "names, group",
+    [
+        (("aten::mkldnn_convolution", "aten::conv2d"), "convolution forward"),
+        (("aten::convolution_backward", "ConvolutionBackward0"), "convolution backward"),
+        (("aten::copy_", "aten::convolution_backward"), "data movement"),
+        (("aten::copy_", "Optimizer.step#SGD.step"), "optimiser"),
+        (("aten::fill_", "aten::max_pool2d_with_indices_backward"), "pooling"),
+        (("aten::threshold_backward", "ReluBackward0"), "ReLU"),
+        (("aten::mm", "aten::lstm"), "LSTM"),
+        (("aten::addmm", "aten::linear"), "stem and dense layers"),
+        (("aten::nll_loss_forward",), "other"),
+    ],
+)
 def test_operators_are_grouped_by_their_own_name_and_their_callers(names, group):
     assert profiling.group_of(names) == group
 
@@ -212,9 +255,15 @@ def test_the_stages_of_a_scan_add_up(tmp_path):
 
 def test_the_command_writes_what_the_page_reads(tmp_path, monkeypatch, capsys):
     def all_work(frames, size):
-        work = profiling.measure("relu", "a small step", lambda: torch.zeros(8).relu(),
-                                 lambda: profiling.profile_operators(lambda: torch.zeros(8).relu()),
-                                 frames=frames, size=size, precision="fp32")  # fmt: skip
+        work = profiling.measure(
+            "relu",
+            "a small step",
+            lambda: torch.zeros(8).relu(),
+            lambda: profiling.profile_operators(lambda: torch.zeros(8).relu()),
+            frames=frames,
+            size=size,
+            precision="fp32",
+        )
         return [work]
 
     monkeypatch.setattr(profiling, "all_work", all_work)

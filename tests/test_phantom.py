@@ -371,9 +371,7 @@ def test_wrong_arguments_are_named(name, change):
         make_phantom(**({"seed": 1, "label": 0} | SMALL | change))
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("n", 0), ("seed", -1), ("size", 8), ("slices", 2), ("n_jobs", 0)]
-)
+@pytest.mark.parametrize(("name", "value"), [("n", 0), ("seed", -1), ("size", 8), ("slices", 2), ("n_jobs", 0)])
 def test_wrong_arguments_write_nothing(tmp_path, name, value):
     with pytest.raises(SettingError, match=name):
         write_imageclef(tmp_path / "set", **({"n": 2, "progress": False} | SMALL | {name: value}))

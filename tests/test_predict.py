@@ -38,8 +38,9 @@ def scans(tmp_path):
 
 
 def quiet(weights, paths, **settings):
-    return predict_scans(weights, paths, **{"engine": Engine(device="cpu", precision="fp32"), "n_jobs": 2,
-                                            "progress": False} | settings)  # fmt: skip
+    return predict_scans(
+        weights, paths, **{"engine": Engine(device="cpu", precision="fp32"), "n_jobs": 2, "progress": False} | settings
+    )
 
 
 def one_by_one(path, scans, **grid):
@@ -67,8 +68,10 @@ def test_probabilities_are_those_of_the_steps_done_one_by_one(tmp_path, scans, g
 
 
 def test_orientation_changes_what_a_turned_scan_gives(tmp_path, scans):
-    stored, turned = (quiet(write_weights(tmp_path / f"{o}.safetensors", orientation=o), scans).probabilities[0]
-                      for o in ("file", "canonical"))  # fmt: skip
+    stored, turned = (
+        quiet(write_weights(tmp_path / f"{o}.safetensors", orientation=o), scans).probabilities[0]
+        for o in ("file", "canonical")
+    )
     assert np.allclose(stored[0], turned[0], atol=1e-6)  # stored canonically
     assert not np.allclose(stored[1], turned[1], atol=1e-6) and not np.allclose(stored[2], turned[2], atol=1e-6)
 
@@ -128,8 +131,12 @@ def test_folders_are_searched_without_masks_hidden_files_and_doubles(tmp_path, s
     (root / "labels.csv").write_text("FileName,Label\n")
     found = find_scans([root / "1.nii.gz", root, root / "deep", root / "deep" / ".." / "2.nii.gz"])
     assert [path.relative_to(root).as_posix() for path in found] == [
-        "1.nii.gz", "0.nii.gz", "2.nii.gz", "5.NII", "deep/er/3.nii.gz"
-    ]  # fmt: skip
+        "1.nii.gz",
+        "0.nii.gz",
+        "2.nii.gz",
+        "5.NII",
+        "deep/er/3.nii.gz",
+    ]
 
 
 @pytest.mark.parametrize(

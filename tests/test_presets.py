@@ -22,7 +22,11 @@ def test_the_presets_are_there_in_order():
 def test_the_paper_preset_is_what_the_authors_coded():
     paper = load_preset("paper")
     assert (paper.frames, paper.size, paper.backbone, paper.backbone_weights) == (
-        70, 224, "vgg16", "IMAGENET1K_FEATURES")  # fmt: skip
+        70,
+        224,
+        "vgg16",
+        "IMAGENET1K_FEATURES",
+    )
     assert (paper.hidden_size, paper.feature_size, paper.stride, paper.fit) == (256, 1024, 1, "stretch")
     assert (paper.pretrain.epochs, paper.pretrain.batch_size, paper.pretrain.pixel_range) == (100, 1, "0..255")
     assert (paper.finetune.epochs, paper.finetune.batch_size, paper.finetune.pixel_range) == (1000, 2, "0..1")

@@ -18,12 +18,15 @@ def one_thread():
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_processes_that_share_batches_end_with_the_weights_of_one(tmp_path, processes):
-    answer = subprocess.run([sys.executable, str(HERE / "two_processes.py"), str(tmp_path), str(processes)],
-                            capture_output=True, text=True, env=one_thread())  # fmt: skip
+    answer = subprocess.run(
+        [sys.executable, str(HERE / "two_processes.py"), str(tmp_path), str(processes)],
+        capture_output=True,
+        text=True,
+        env=one_thread(),
+    )
     assert answer.returncode == 0, answer.stderr[-3000:]
     result = json.loads(answer.stdout.splitlines()[-1])
     assert result["processes"] == [1, processes]
@@ -36,13 +39,19 @@ def test_processes_that_share_batches_end_with_the_weights_of_one(tmp_path, proc
 @pytest.mark.parametrize(
     "launch, processes",
     # Accelerate's launcher starts several processes on GPUs only; on CPUs it leaves that to PyTorch's.
-    [("accelerate.commands.launch --cpu --num_processes 1 --mixed_precision no --dynamo_backend no", 1),
-     ("torch.distributed.run --standalone --nproc_per_node 2", 2)],
-)  # fmt: skip
+    [
+        ("accelerate.commands.launch --cpu --num_processes 1 --mixed_precision no --dynamo_backend no", 1),
+        ("torch.distributed.run --standalone --nproc_per_node 2", 2),
+    ],
+)
 def test_the_command_runs_under_a_launcher(private_root, launch, processes):
     command = "viptt_core train --preset study --starts random --epochs 1 --n-scans 40 --n-videos 20 --device cpu"
-    answer = subprocess.run([sys.executable, "-m", *launch.split(), "-m", *command.split()],
-                            capture_output=True, text=True, env=one_thread())  # fmt: skip
+    answer = subprocess.run(
+        [sys.executable, "-m", *launch.split(), "-m", *command.split()],
+        capture_output=True,
+        text=True,
+        env=one_thread(),
+    )
     assert answer.returncode == 0, answer.stderr[-3000:]
     assert answer.stdout.count("bootstrap over groups") == 1  # only the main process prints
     (folder,) = (path for path in (private_root / "runs").iterdir() if path.is_dir())

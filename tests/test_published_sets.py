@@ -44,8 +44,9 @@ def test_ucf50_is_found_in_the_folder_its_archive_unpacks_to(tmp_path):
     for name in ("Mixing", "Rowing"):
         write_video(tmp_path / "UCF50" / name / f"v_{name}_g01_c01.avi")
     assert load_dataset("ucf50", tmp_path, **GRID).names.tolist() == [
-        "Mixing/v_Mixing_g01_c01.avi", "Rowing/v_Rowing_g01_c01.avi"
-    ]  # fmt: skip
+        "Mixing/v_Mixing_g01_c01.avi",
+        "Rowing/v_Rowing_g01_c01.avi",
+    ]
 
 
 def test_every_class_or_some_joined_into_one(tmp_path):

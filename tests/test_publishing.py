@@ -55,8 +55,10 @@ def checkout(tmp_path):
     cell = re.search(r'# %% tags=\["colab", "remove-cell"\]\n(.*?)\n# %%', source, flags=re.DOTALL)[1]
     for path in (tmp_path / "book" / "notebooks").glob("*.ipynb"):
         stamp = source_sha256((tmp_path / "notebooks" / f"{path.stem}.py").read_text(encoding="utf-8"))
-        content = {"cells": [{"source": cell.splitlines(keepends=True)}],
-                   "metadata": {"viptt": {"source": {"sha256": stamp}}}}  # fmt: skip
+        content = {
+            "cells": [{"source": cell.splitlines(keepends=True)}],
+            "metadata": {"viptt": {"source": {"sha256": stamp}}},
+        }
         path.write_text(json.dumps(content, indent=1))
     return tmp_path
 
@@ -88,8 +90,10 @@ def test_one_command_sets_the_address_everywhere_and_keeps_the_stamps(checkout):
         source = (checkout / "notebooks" / f"{path.stem}.py").read_text()
         assert notebook["metadata"]["viptt"]["source"]["sha256"] == source_sha256(source)
         assert f'"{NEW}"' in "".join(notebook["cells"][0]["source"])
-    assert f"https://colab.research.google.com/github/{NEW.removeprefix(address.HOST)}/blob/main/" in (
-        checkout / "README.md").read_text()  # fmt: skip
+    assert (
+        f"https://colab.research.google.com/github/{NEW.removeprefix(address.HOST)}/blob/main/"
+        in (checkout / "README.md").read_text()
+    )
 
 
 def test_the_stamp_of_a_page_that_did_not_fit_its_source_stays_as_it_was(checkout):
@@ -108,8 +112,17 @@ def test_a_file_with_another_address_or_none_is_named(checkout):
     assert found == {"CITATION.cff": "https://github.com/else/viptt_net-2", "Dockerfile": "none"}
 
 
-@pytest.mark.parametrize("url", ["viptt-net", "http://github.com/a/b", "https://gitlab.com/a/b", "https://github.com/a",
-                                 "https://github.com/a/b/tree/main", "https://github.com/a b/c"])  # fmt: skip
+@pytest.mark.parametrize(
+    "url",
+    [
+        "viptt-net",
+        "http://github.com/a/b",
+        "https://gitlab.com/a/b",
+        "https://github.com/a",
+        "https://github.com/a/b/tree/main",
+        "https://github.com/a b/c",
+    ],
+)
 def test_what_is_no_address_on_github_is_refused_and_changes_nothing(checkout, url):
     before = {path: path.read_bytes() for path in places(checkout)}
     with pytest.raises(SettingError, match="https://github.com/OWNER/NAME"):
@@ -140,8 +153,15 @@ def buttons_of(page, suffix, metadata):
     owner, repository = read_address().removeprefix(address.HOST).split("/")
     pages = SimpleNamespace(doc2path=lambda name: f"book/{name}{suffix}", metadata={page: metadata})
     book = SimpleNamespace(env=pages, config={"html_theme_options": options})
-    context = {"pagename": page, "page_source_suffix": suffix, "sourcename": f"{page}{suffix}", "header_buttons": [],
-               "github_url": "https://github.com", "github_user": owner, "github_repo": repository}  # fmt: skip
+    context = {
+        "pagename": page,
+        "page_source_suffix": suffix,
+        "sourcename": f"{page}{suffix}",
+        "header_buttons": [],
+        "github_url": "https://github.com",
+        "github_user": owner,
+        "github_repo": repository,
+    }
     add_launch_buttons(book, page, "page.html", context, None)
     return {button["text"]: button["url"] for group in context["header_buttons"] for button in group["buttons"]}
 
@@ -205,7 +225,7 @@ def test_actions_are_githubs_own_and_pinned_to_a_major_version_or_lie_here():
 
 def test_what_the_workflows_call_exists():
     targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE)) | {".venv/.installed"}
-    subparsers, = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    (subparsers,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
     text = "\n".join(scripts()).replace("\\\n", " ")
     called = re.findall(r"\bmake (\S+)", text)
     assert {"test", "book", "demo", "recheck", "notebooks", ".venv/.installed"} == set(called) <= targets
@@ -307,7 +327,13 @@ def test_the_contributors_page_names_files_that_exist():
     text = read("CONTRIBUTING.md")
     for name in re.findall(r"`([\w./-]+\.(?:py|toml|yml|json|md|cff|txt))`", text):
         assert any((ROOT / folder / name).exists() for folder in ("", "viptt_core", ".github/workflows")), name
-    for variable, module in (("ADAPTERS", "datasets/__init__"), ("LISTERS", "datasets/__init__"),
-                             ("READS", "book/publish"), ("PUBLISHED", "book/publish"), ("BACKBONES", "backbones"),
-                             ("ARM_COLOURS", "figures/__init__"), ("TRAINING_CODE", "experiment")):  # fmt: skip
+    for variable, module in (
+        ("ADAPTERS", "datasets/__init__"),
+        ("LISTERS", "datasets/__init__"),
+        ("READS", "book/publish"),
+        ("PUBLISHED", "book/publish"),
+        ("BACKBONES", "backbones"),
+        ("ARM_COLOURS", "figures/__init__"),
+        ("TRAINING_CODE", "experiment"),
+    ):
         assert variable in text and re.search(rf"^{variable}\b.*=", read(f"viptt_core/{module}.py"), re.MULTILINE)

@@ -48,13 +48,28 @@ CLASSES = tuple("abcde")  # not those of the benchmark, whose table of power tak
 def two_arms(digest):
     """Predictions of two arms with two seeds on 40 cases, one right more often than the other."""
     draw, labels = np.random.default_rng(0), np.arange(40) % 5
-    runs = pd.DataFrame([dict.fromkeys(RUN_COLUMNS, 1) | {
-        "arm": arm, "seed": seed, "fold": 0, "learning_rate": 0.001, "stopped_early": True, "device": "cpu",
-        "run": f"{arm}{seed}", "commit": "0123abc", "plan": digest, "epoch_limit": 9,
-        "pretrain_run": f"p{seed}" if arm == "video" else "",
-        "pretrain_accuracy": 0.5 + seed / 10 if arm == "video" else np.nan,
-        "pretrain_classes": 10 if arm == "video" else np.nan,
-    } for arm in ("random", "video") for seed in (0, 1)])  # fmt: skip
+    runs = pd.DataFrame(
+        [
+            dict.fromkeys(RUN_COLUMNS, 1)
+            | {
+                "arm": arm,
+                "seed": seed,
+                "fold": 0,
+                "learning_rate": 0.001,
+                "stopped_early": True,
+                "device": "cpu",
+                "run": f"{arm}{seed}",
+                "commit": "0123abc",
+                "plan": digest,
+                "epoch_limit": 9,
+                "pretrain_run": f"p{seed}" if arm == "video" else "",
+                "pretrain_accuracy": 0.5 + seed / 10 if arm == "video" else np.nan,
+                "pretrain_classes": 10 if arm == "video" else np.nan,
+            }
+            for arm in ("random", "video")
+            for seed in (0, 1)
+        ]
+    )
     scores = draw.random((4, 40, 5))
     scores[:, np.arange(40), labels] += np.array([0.1, 0.2, 0.6, 0.7])[:, None]
     scores = (scores / scores.sum(axis=-1, keepdims=True)).astype(np.float16)

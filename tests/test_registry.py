@@ -18,9 +18,15 @@ from viptt_core.sources.registry import DataSource, RemoteFile, data_source, loa
 
 NAMES = ("ucf50", "ucf101", "imageclef", "medmnist3d", "mosmed", "folder", "phantom", "actions")
 TABLE = {
-    "title": "T", "about": "A", "kind": "scan", "role": "fine-tuning", "licence": "L", "access": "download",
-    "steps": ["S"], "layout": "x",
-}  # fmt: skip
+    "title": "T",
+    "about": "A",
+    "kind": "scan",
+    "role": "fine-tuning",
+    "licence": "L",
+    "access": "download",
+    "steps": ["S"],
+    "layout": "x",
+}
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -113,10 +119,10 @@ def test_a_missing_field_and_an_unknown_name_are_named():
 
 
 def test_medmnist_files_come_with_the_packages_address_and_md5():
-    small, = remote_files("medmnist3d")
+    (small,) = remote_files("medmnist3d")
     assert small.name == "nodulemnist3d.npz" and small.url.startswith("https://zenodo.org/records/10519652/")
     assert small.checksum == "md5:8755a7e9e05a4d9ce80a24c3e7a256f3"
-    large, = remote_files("medmnist3d", subset="nodulemnist3d", pixels=64)
+    (large,) = remote_files("medmnist3d", subset="nodulemnist3d", pixels=64)
     assert large.name == "nodulemnist3d_64.npz" and large.checksum == "md5:c47c5b7d457bf6332200d2ea6d64ecd8"
     assert len(registry.medmnist_sets()) == 6
     for wrong in ({"subset": "nodulemnist"}, {"subset": "pathmnist"}, {"pixels": 32}):
@@ -128,8 +134,10 @@ def test_medmnist_files_come_with_the_packages_address_and_md5():
 
 def test_a_set_is_downloaded_unpacked_and_not_asked_for_again(server, tmp_path):
     server.script(sent(zipped(Toy__a__1=b"one", Toy__b__2=b"two")), sent(zipped(x=b"x", y=b"y")))
-    files = (RemoteFile(f"{server.url}/Toy.zip", unpack=True, folder="TOY"),
-             RemoteFile(f"{server.url}/lists.zip", unpack=True))  # fmt: skip
+    files = (
+        RemoteFile(f"{server.url}/Toy.zip", unpack=True, folder="TOY"),
+        RemoteFile(f"{server.url}/lists.zip", unpack=True),
+    )
     root = tmp_path / "new" / "toy"
     assert fetch(source_of(*files), root, progress=False) == root
     assert (root / "TOY" / "a" / "1.avi").read_bytes() == b"one"  # the archive's only folder got its name

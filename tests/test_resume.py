@@ -27,15 +27,20 @@ STAGE = dataclasses.replace(load_preset("demo").finetune, epochs=3, batch_size=5
 
 
 def model(num_classes=2):
-    return ViPTTNet(num_classes, backbone="small", hidden_size=8, feature_size=8,
-                    generator=torch.Generator().manual_seed(0))  # fmt: skip
+    return ViPTTNet(
+        num_classes, backbone="small", hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("kills, seed", [(3, 0), pytest.param(20, 1, marks=pytest.mark.slow)])
 def test_a_killed_training_resumes_and_ends_with_the_same_weights(tmp_path, kills, seed):
-    answer = subprocess.run([sys.executable, str(PROGRAM), str(tmp_path), str(kills), str(seed)],
-                            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    answer = subprocess.run(
+        [sys.executable, str(PROGRAM), str(tmp_path), str(kills), str(seed)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert answer.returncode == 0, answer.stderr
     result = json.loads(answer.stdout.splitlines()[-1])
     assert result["killed"] == kills
@@ -145,6 +150,13 @@ def test_weights_that_are_not_finite_are_never_saved(make_clip_set, tmp_path, mo
 
     monkeypatch.setattr(train._Training, "_step", spoil)
     with pytest.raises(TrainingError, match="a weight is not finite after step 2"):
-        fit(model(), make_clip_set(n=20), SPLIT, dataclasses.replace(STAGE, batch_size=2), seed=0, engine=EVERY_STEP,
-            folder=tmp_path)  # fmt: skip
+        fit(
+            model(),
+            make_clip_set(n=20),
+            SPLIT,
+            dataclasses.replace(STAGE, batch_size=2),
+            seed=0,
+            engine=EVERY_STEP,
+            folder=tmp_path,
+        )
     assert read_checkpoint(tmp_path).state["steps"] == 1

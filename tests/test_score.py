@@ -48,7 +48,10 @@ def test_labels_are_joined_by_name_and_never_by_order(labels):
     table = labels("c,ill", "a.nii.gz,well", "ct/b.nii.gz,ill")
     found = labelled(predictions(["ct/a.nii.gz", "ct/b.nii.gz", "ct/c.nii.gz"], [0, 0, 1]), table, arm="one")
     assert list(zip(found["name"], found["label"], strict=True)) == [
-        ("ct/a.nii.gz", 1), ("ct/b.nii.gz", 0), ("ct/c.nii.gz", 0)]  # fmt: skip
+        ("ct/a.nii.gz", 1),
+        ("ct/b.nii.gz", 0),
+        ("ct/c.nii.gz", 0),
+    ]
     assert class_names_of(found) == ["ill", "well"] and predicted_classes(found).tolist() == [0, 0, 1]
     assert set(found["arm"]) == {"one"} and set(found["part"]) == {"test"}
     assert found["group"].tolist() == found["name"].tolist()
@@ -74,12 +77,15 @@ def test_numbers_are_the_five_types_only_for_a_model_that_tells_them(labels):
     assert labelled(predictions(scans, [0, 1], TB_CLASSES), named)["label"].tolist() == [1, 3]
 
 
-@pytest.mark.parametrize("rows, words", [
-    (("a.nii.gz,6", "b.nii.gz,1"), "unknown label '6'. Known: 1, 2, 3, 4, 5"),
-    (("a.nii.gz,Focl", "b.nii.gz,Focal"), "unknown label 'Focl'. Known: Infiltrative"),
-    (("a.nii.gz,1", "a.nii.gz,2"), "'a.nii.gz' is there twice"),
-    (("x.nii.gz,1",), "no scan is left to score: 0 of 2 could not be read, 2 have no label"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "rows, words",
+    [
+        (("a.nii.gz,6", "b.nii.gz,1"), "unknown label '6'. Known: 1, 2, 3, 4, 5"),
+        (("a.nii.gz,Focl", "b.nii.gz,Focal"), "unknown label 'Focl'. Known: Infiltrative"),
+        (("a.nii.gz,1", "a.nii.gz,2"), "'a.nii.gz' is there twice"),
+        (("x.nii.gz,1",), "no scan is left to score: 0 of 2 could not be read, 2 have no label"),
+    ],
+)
 def test_faulty_labels_are_refused(labels, rows, words):
     with pytest.raises(DataError, match=words):
         labelled(predictions(["a.nii.gz", "b.nii.gz"], [0, 1], TB_CLASSES), labels(*rows))
@@ -128,22 +134,29 @@ def test_scores_are_those_of_the_metrics_with_intervals_over_patients(labels):
 
 def test_predictions_of_several_models_are_kept_apart(tmp_path):
     a, b = (predictions(["a.nii.gz", "b.nii.gz"], k, failed=["b.nii.gz"]) for k in ([0, 0], [1, 0]))
-    for names, expected in ((("runs/one/weights.safetensors", "x/two.safetensors"), ["one", "two"]),
-                            (("x/one.safetensors", "y/one.safetensors"), ["1 one", "2 one"])):  # fmt: skip
+    for names, expected in (
+        (("runs/one/weights.safetensors", "x/two.safetensors"), ["one", "two"]),
+        (("x/one.safetensors", "y/one.safetensors"), ["1 one", "2 one"]),
+    ):
         pd.concat([a.assign(weights=names[0]), b.assign(weights=names[1])]).to_csv(tmp_path / "p.csv", index=False)
         found = read_predictions(tmp_path / "p.csv")
         assert list(found) == expected and [rows["class"].tolist() for rows in found.values()] == [
-            ["ill", ""], ["well", ""]]  # fmt: skip
+            ["ill", ""],
+            ["well", ""],
+        ]
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda t: t.drop(columns="error"), "lacks the columns error"),
-    (lambda t: t.assign(ill=1.5), "no probabilities"),
-    (lambda t: t.assign(ill="x"), "no probabilities"),
-    (lambda t: t.assign(ill=np.nan), "no probabilities"),
-    (lambda t: t.assign(scan=""), "no probabilities"),
-    (lambda t: t.drop(columns="ill"), "no probabilities"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda t: t.drop(columns="error"), "lacks the columns error"),
+        (lambda t: t.assign(ill=1.5), "no probabilities"),
+        (lambda t: t.assign(ill="x"), "no probabilities"),
+        (lambda t: t.assign(ill=np.nan), "no probabilities"),
+        (lambda t: t.assign(scan=""), "no probabilities"),
+        (lambda t: t.drop(columns="ill"), "no probabilities"),
+    ],
+)
 def test_a_table_that_holds_no_predictions_is_refused(tmp_path, change, words):
     change(predictions(["a.nii.gz"], [0])).to_csv(tmp_path / "p.csv", index=False)
     with pytest.raises(DataError, match=words):
@@ -164,8 +177,15 @@ def test_the_command_prints_scores_and_what_is_left_out(tmp_path, labels, capsys
     predictions(["a.nii.gz", "b.nii.gz", "c.nii.gz", "d.nii.gz"], [0, 1, 1, 0], failed=["c.nii.gz"]).to_csv(
         tmp_path / "p.csv", index=False
     )
-    arguments = ["score", str(tmp_path / "p.csv"), str(tmp_path / "labels.csv"), "--label-column", "dx",
-                 "--patient-column", "who"]  # fmt: skip
+    arguments = [
+        "score",
+        str(tmp_path / "p.csv"),
+        str(tmp_path / "labels.csv"),
+        "--label-column",
+        "dx",
+        "--patient-column",
+        "who",
+    ]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("2 scans scored, of 1 patient\n1 scan could not be read") and "1.000" in printed

@@ -255,8 +255,9 @@ def dying_at(level):
 def build_with(decoder, *sources, **settings):
     CALLS.clear()
     items = [Item(f"n{i}", 0, f"g{i}", source) for i, source in enumerate(sources)]
-    return build_clip_set(items, decoder, class_names=("a", "b"), settings={"set": "test"}, n_jobs=1,
-                          **({"progress": False} | settings))  # fmt: skip
+    return build_clip_set(
+        items, decoder, class_names=("a", "b"), settings={"set": "test"}, n_jobs=1, **({"progress": False} | settings)
+    )
 
 
 def test_a_killed_build_goes_on_where_it_was(capfd):

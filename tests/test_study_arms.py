@@ -17,18 +17,34 @@ from viptt_core.study.outcomes import read_outcomes
 from viptt_core.study.plan import Rule, parse_study, pretraining_key, slug
 
 TINY = {
-    "about": "", "preset": "study", "seeds": 2, "n_pool": 40, "n_train": 25,
-    "scans": {"dataset": "phantom"}, "videos": {"dataset": "actions"}, "learning_rates": [0.001, 0.01],
+    "about": "",
+    "preset": "study",
+    "seeds": 2,
+    "n_pool": 40,
+    "n_train": 25,
+    "scans": {"dataset": "phantom"},
+    "videos": {"dataset": "actions"},
+    "learning_rates": [0.001, 0.01],
     "settings": {"hidden_size": 8, "feature_size": 8, "pretrain": {"epochs": 1}, "finetune": {"epochs": 2}},
     "primary": {"arm": "video", "baseline": "random"},
     "arms": [{"name": name, "experiment": "starts", "start": name} for name in ("random", "image", "video")]
     + [
-        {"name": "video, only backbone", "experiment": "controls", "start": "video", "transfer": "backbone",
-         "rate_of": "video"},
-        {"name": "random, extra steps", "experiment": "controls", "start": "random", "extra_steps": True,
-         "rate_of": "random"},
+        {
+            "name": "video, only backbone",
+            "experiment": "controls",
+            "start": "video",
+            "transfer": "backbone",
+            "rate_of": "video",
+        },
+        {
+            "name": "random, extra steps",
+            "experiment": "controls",
+            "start": "random",
+            "extra_steps": True,
+            "rate_of": "random",
+        },
     ],
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -75,8 +91,10 @@ def test_the_rate_is_that_of_the_lowest_validation_loss_and_its_pilot_is_no_run_
     assert set(losses) == {0.001, 0.01} and rate == min(losses, key=losses.get)
     outcomes = one.run_arm(one.study.arm("random"))
     assert set(outcomes.runs["learning_rate"]) == {rate}
-    assert not (set(outcomes.runs["run"]) & {run.name for run in runs_root().glob("finetune-*")
-                                             if read_run(run).config["seed"] == 1000})  # fmt: skip
+    assert not (
+        set(outcomes.runs["run"])
+        & {run.name for run in runs_root().glob("finetune-*") if read_run(run).config["seed"] == 1000}
+    )
 
 
 def test_finished_runs_are_not_trained_again(runner, monkeypatch):
@@ -100,8 +118,11 @@ def test_only_the_named_part_of_the_pretrained_network_is_taken_over(runner, mon
     weights = experiment.read_weights(pretrained.folder / "weights.safetensors")[0]
     monkeypatch.setattr(experiment, "fit", spy)
     one.run_arm(one.study.arm("video, only backbone"))
-    same = {name: np.array_equal(started[0][name], weights[name]) for name in weights
-            if started[0][name].shape == weights[name].shape}  # fmt: skip
+    same = {
+        name: np.array_equal(started[0][name], weights[name])
+        for name in weights
+        if started[0][name].shape == weights[name].shape
+    }
     assert all(same[name] for name in same if name.startswith(("stem.", "backbone.")))
     assert not any(same[name] for name in ("temporal.weight_ih_l0", "temporal.weight_hh_l0", "feature.weight"))
 

@@ -15,10 +15,14 @@ def make(arm="a", seed=0, fold=0, cases=range(6), **fields):
     rng = np.random.default_rng([seed, fold, len(arm)])
     runs = pd.DataFrame([dict.fromkeys(RUN_COLUMNS) | {"arm": arm, "seed": seed, "fold": fold, "seconds": 1.25}])
     settings = {
-        "names": NAMES[cases], "groups": np.array([f"g{i // 2}" for i in cases]), "labels": np.array(cases) % 3,
-        "class_names": ("x", "y", "z"), "runs": runs[list(RUN_COLUMNS)],
-        "probabilities": rng.dirichlet(np.ones(3), (1, len(cases))).astype(np.float16), "synthetic": True,
-    }  # fmt: skip
+        "names": NAMES[cases],
+        "groups": np.array([f"g{i // 2}" for i in cases]),
+        "labels": np.array(cases) % 3,
+        "class_names": ("x", "y", "z"),
+        "runs": runs[list(RUN_COLUMNS)],
+        "probabilities": rng.dirichlet(np.ones(3), (1, len(cases))).astype(np.float16),
+        "synthetic": True,
+    }
     return Outcomes(**(settings | fields))
 
 

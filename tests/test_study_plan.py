@@ -10,10 +10,14 @@ from viptt_core.presets import load_preset
 from viptt_core.study.plan import Arm, load_study, parse_study
 
 PLAIN = {
-    "about": "", "preset": "study", "seeds": 2, "scans": {"dataset": "phantom"}, "videos": {"dataset": "actions"},
+    "about": "",
+    "preset": "study",
+    "seeds": 2,
+    "scans": {"dataset": "phantom"},
+    "videos": {"dataset": "actions"},
     "primary": {"arm": "video", "baseline": "random"},
     "arms": [{"name": name, "experiment": "starts", "start": name} for name in ("random", "image", "video")],
-}  # fmt: skip
+}
 
 
 def parse(**changes):
@@ -32,8 +36,13 @@ def test_the_factorial_has_every_combination_once():
     study = load_study("synthetic")
     names = {arm.name for arm in study.arms}
     on = ["", "unfrozen", "weights", "rotation"]
-    wanted = {"-".join(filter(None, (start, on[1] * a, on[2] * b, on[3] * c)))
-              for start in ("image", "video") for a in (0, 1) for b in (0, 1) for c in (0, 1)}  # fmt: skip
+    wanted = {
+        "-".join(filter(None, (start, on[1] * a, on[2] * b, on[3] * c)))
+        for start in ("image", "video")
+        for a in (0, 1)
+        for b in (0, 1)
+        for c in (0, 1)
+    }
     assert len(wanted) == 16 and wanted <= names
     for name in wanted:
         stage = study.preset_of(study.arm(name)).stage(name.split("-")[0])
@@ -43,24 +52,30 @@ def test_the_factorial_has_every_combination_once():
 
 def test_arms_of_one_contrast_differ_only_in_what_they_state():
     study = load_study("synthetic")
-    stages = {name: study.preset_of(study.arm(name)).stage(study.arm(name).start)
-              for name in ("random", "video-unfrozen-rotation", "video, shuffled labels", "random, GRU")}  # fmt: skip
+    stages = {
+        name: study.preset_of(study.arm(name)).stage(study.arm(name).start)
+        for name in ("random", "video-unfrozen-rotation", "video, shuffled labels", "random, GRU")
+    }
     assert len(set(stages.values())) == 1
     assert study.preset_of(study.arm("random, GRU")).temporal == "gru"
 
 
 def test_the_papers_arms_keep_the_authors_unequal_settings():
     study = load_study("paper")
-    ours, theirs = (study.preset_of(study.arm(name)).stage(name.split(",")[0])
-                    for name in ("video, as the authors", "image, as the authors"))  # fmt: skip
+    ours, theirs = (
+        study.preset_of(study.arm(name)).stage(name.split(",")[0])
+        for name in ("video, as the authors", "image, as the authors")
+    )
     assert (ours.freeze_backbone, ours.class_weights, ours.rotate) == (False, True, True)
     assert (theirs.freeze_backbone, theirs.class_weights, theirs.rotate) == (True, False, False)
 
 
 def test_another_backbone_brings_its_own_pretrained_weights():
     study = load_study("backbones")
-    weights = {name: study.preset_of(study.arm(f"video, {name}")).backbone_weights
-               for name in ("vgg16", "efficientnet_b3", "r3d_18")}  # fmt: skip
+    weights = {
+        name: study.preset_of(study.arm(f"video, {name}")).backbone_weights
+        for name in ("vgg16", "efficientnet_b3", "r3d_18")
+    }
     assert weights == {"vgg16": "IMAGENET1K_FEATURES", "efficientnet_b3": "IMAGENET1K_V1", "r3d_18": "KINETICS400_V1"}
 
 

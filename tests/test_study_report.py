@@ -71,16 +71,22 @@ def test_a_misspelt_arm_names_the_near_match(tmp_path):
 
 
 # --- Verdicts -------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("low, high, expected", [(0.01, 0.2, 1), (-0.2, -0.01, -1), (-0.1, 0.1, 0), (0, 0.1, 0),
-                                                 (-0.1, 0, 0), (np.nan, np.nan, None)])  # fmt: skip
+@pytest.mark.parametrize(
+    "low, high, expected",
+    [(0.01, 0.2, 1), (-0.2, -0.01, -1), (-0.1, 0.1, 0), (0, 0.1, 0), (-0.1, 0, 0), (np.nan, np.nan, None)],
+)
 def test_a_verdict_is_the_side_of_zero_on_which_the_interval_lies(low, high, expected):
     assert report.side(low, high) == expected
 
 
 def test_the_primary_verdict_says_helps_hurts_or_neither():
     for difference, word in ((0.3, "helps"), (-0.3, "hurts"), (0.05, "cannot be told apart")):
-        rows = pd.DataFrame([contrast("other", "video-unfrozen", "random", 0.9),
-                             contrast("primary", "video-unfrozen", "image-unfrozen", difference)])  # fmt: skip
+        rows = pd.DataFrame(
+            [
+                contrast("other", "video-unfrozen", "random", 0.9),
+                contrast("primary", "video-unfrozen", "image-unfrozen", difference),
+            ]
+        )
         text = str(report.verdict(study_results(tables={"contrasts": rows})))
         assert word in text and f"{difference:+.3f} ({difference - 0.1:+.3f} to {difference + 0.1:+.3f})" in text
         assert "image-unfrozen" in text and f"{SEEDS} seeds" in text and "+0.90" not in text
@@ -278,6 +284,8 @@ def test_chance_is_the_finding_of_others_of_the_same_class():
 
 
 def test_neither_tables_nor_figures_need_torch():
-    code = ("import sys, viptt_core.study.report_tables, viptt_core.figures.per_class, viptt_core.pointing; "
-            "sys.exit('torch' in sys.modules)")  # fmt: skip
+    code = (
+        "import sys, viptt_core.study.report_tables, viptt_core.figures.per_class, viptt_core.pointing; "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -33,23 +33,44 @@ def arm(name, experiment, **fields):
 
 
 ARMS = [
-    arm("random", "starts"), arm("image", "starts"), arm("video", "starts", seeds=4),
-    arm("image, 75 scans", "efficiency", n_train=75), arm("video, 75 scans", "efficiency", n_train=75),
-]  # fmt: skip
+    arm("random", "starts"),
+    arm("image", "starts"),
+    arm("video", "starts", seeds=4),
+    arm("image, 75 scans", "efficiency", n_train=75),
+    arm("video, 75 scans", "efficiency", n_train=75),
+]
 FAMILIES = [
     {"name": "primary", "question": "Does it help?", "contrasts": [["video", "image"]]},
-    {"name": "starts", "question": "Do they help?",
-     "contrasts": [["video", "random"], ["image", "random"], ["video", "image", "video, 75 scans", "image, 75 scans"]]},
+    {
+        "name": "starts",
+        "question": "Do they help?",
+        "contrasts": [
+            ["video", "random"],
+            ["image", "random"],
+            ["video", "image", "video, 75 scans", "image, 75 scans"],
+        ],
+    },
     {"name": "rare", "question": "Rare ones?", "contrasts": [["video", "random"]], "measure": "rare recall"},
-]  # fmt: skip
+]
 
 
 def study(**changes):
-    return parse_study("mine", {
-        "about": "", "preset": "study", "seeds": 3, "n_train": 300, "scans": {"dataset": "phantom"},
-        "videos": {"dataset": "actions"}, "primary": {"arm": "video", "baseline": "image"}, "arms": ARMS,
-        "families": FAMILIES,
-    } | changes, "mine.toml")  # fmt: skip
+    return parse_study(
+        "mine",
+        {
+            "about": "",
+            "preset": "study",
+            "seeds": 3,
+            "n_train": 300,
+            "scans": {"dataset": "phantom"},
+            "videos": {"dataset": "actions"},
+            "primary": {"arm": "video", "baseline": "image"},
+            "arms": ARMS,
+            "families": FAMILIES,
+        }
+        | changes,
+        "mine.toml",
+    )
 
 
 def probabilities(seed, skill, n_classes=5):
@@ -59,14 +80,33 @@ def probabilities(seed, skill, n_classes=5):
 
 
 def run(name, seed, fold=0, **columns):
-    pretrained = {"pretrain_run": f"{name} {seed}", "pretrain_accuracy": 0.5 + 0.1 * seed, "pretrain_classes": 10,
-                  "pretrain_seconds": 30.0}  # fmt: skip
-    return dict.fromkeys(RUN_COLUMNS) | {
-        "arm": name, "seed": seed, "fold": fold, "learning_rate": 0.001, "n_train": 240,
-        "epochs": 20 if seed == 0 else 30, "best_epoch": 10 + seed, "epoch_limit": 30, "stopped_early": seed != 1,
-        "seconds": 10.0, "peak_memory_mb": 500, "device": "some CPU", "plan": "p",
-        "finished": f"2026-01-01T10:{seed:02d}:10+00:00",
-    } | (pretrained if name != "random" else {}) | columns  # fmt: skip
+    pretrained = {
+        "pretrain_run": f"{name} {seed}",
+        "pretrain_accuracy": 0.5 + 0.1 * seed,
+        "pretrain_classes": 10,
+        "pretrain_seconds": 30.0,
+    }
+    return (
+        dict.fromkeys(RUN_COLUMNS)
+        | {
+            "arm": name,
+            "seed": seed,
+            "fold": fold,
+            "learning_rate": 0.001,
+            "n_train": 240,
+            "epochs": 20 if seed == 0 else 30,
+            "best_epoch": 10 + seed,
+            "epoch_limit": 30,
+            "stopped_early": seed != 1,
+            "seconds": 10.0,
+            "peak_memory_mb": 500,
+            "device": "some CPU",
+            "plan": "p",
+            "finished": f"2026-01-01T10:{seed:02d}:10+00:00",
+        }
+        | (pretrained if name != "random" else {})
+        | columns
+    )
 
 
 def outcomes(arms, order=None, class_names=TB_CLASSES, labels=LABELS):
@@ -77,16 +117,25 @@ def outcomes(arms, order=None, class_names=TB_CLASSES, labels=LABELS):
         for seed in range(n_seeds):
             rows.append(run(name, seed))
             blocks.append(probabilities([*map(ord, name), seed], SKILLS.get(name, 1.0), len(class_names)))
-    return Outcomes(CASES[order], GROUPS[order], labels[order], tuple(class_names),
-                    pd.DataFrame(rows, columns=list(RUN_COLUMNS)), np.stack(blocks)[:, order], True)  # fmt: skip
+    return Outcomes(
+        CASES[order],
+        GROUPS[order],
+        labels[order],
+        tuple(class_names),
+        pd.DataFrame(rows, columns=list(RUN_COLUMNS)),
+        np.stack(blocks)[:, order],
+        True,
+    )
 
 
 SHUFFLED = np.random.default_rng(1).permutation(N)
 
 
 def everything():
-    return {"starts": outcomes({"video": 4, "random": 3, "image": 3}),
-            "efficiency": outcomes({"image, 75 scans": 3, "video, 75 scans": 3}, SHUFFLED)}  # fmt: skip
+    return {
+        "starts": outcomes({"video": 4, "random": 3, "image": 3}),
+        "efficiency": outcomes({"image, 75 scans": 3, "video, 75 scans": 3}, SHUFFLED),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +176,18 @@ def test_scores_of_an_arm_are_those_of_scikit_learn_averaged_over_seeds(tables):
 
 def test_arms_stand_in_the_order_of_the_plan(tables):
     assert list(tables["arms"]["arm"]) == ["random", "image", "video", "image, 75 scans", "video, 75 scans"]
-    assert set(tables) == {"arms", "contrasts", "per_class", "confusion", "curves", "calibration", "efficiency",
-                           "pretraining", "power", "cost"}  # fmt: skip
+    assert set(tables) == {
+        "arms",
+        "contrasts",
+        "per_class",
+        "confusion",
+        "curves",
+        "calibration",
+        "efficiency",
+        "pretraining",
+        "power",
+        "cost",
+    }
 
 
 def test_scores_by_class_and_confusion_are_those_of_scikit_learn(tables):
@@ -230,7 +289,13 @@ def test_a_contrast_is_the_two_level_comparison_over_the_seeds_that_both_have(ta
     direct = two_level_bootstrap("kappa", LABELS, video, image, groups=GROUPS)
     found = row(tables["contrasts"], family="primary")
     assert tuple(found[["difference", "low", "high", "t", "p", "seeds"]]) == (
-        direct.estimate, direct.low, direct.high, direct.t, direct.p, 3)  # fmt: skip
+        direct.estimate,
+        direct.low,
+        direct.high,
+        direct.t,
+        direct.p,
+        3,
+    )
     assert (found["arm"], found["baseline"], found["arm2"], found["baseline2"]) == ("video", "image", "", "")
     rare = two_level_bootstrap("recall", LABELS, video, one.by_seed("random")[0], classes=[2, 3, 4], groups=GROUPS)
     assert row(tables["contrasts"], family="rare")["high"] == rare.high
@@ -292,8 +357,10 @@ def test_the_factorial_is_attributed_when_it_is_complete():
     factorial = {"starts": outcomes({"image": 3, "video": 4}), "attribution": outcomes(dict.fromkeys(names[2:], 3))}
     found = make_tables(plan, factorial)["attribution"]
     assert list(found["factor"]) == ["naive gap", "start", "unfrozen"]
-    kappa = [np.mean([cohen_kappa(LABELS, y) for y in factorial[e].by_seed(name)[0][:3]])
-             for name, e in zip(names, ["starts"] * 2 + ["attribution"] * 2, strict=True)]  # fmt: skip
+    kappa = [
+        np.mean([cohen_kappa(LABELS, y) for y in factorial[e].by_seed(name)[0][:3]])
+        for name, e in zip(names, ["starts"] * 2 + ["attribution"] * 2, strict=True)
+    ]
     assert found["points"][0] == pytest.approx(kappa[3] - kappa[0])
     assert found["points"][1] == pytest.approx((kappa[1] - kappa[0] + kappa[3] - kappa[2]) / 2)
     assert "attribution" not in make_tables(plan, {"starts": factorial["starts"]})
@@ -302,7 +369,11 @@ def test_the_factorial_is_attributed_when_it_is_complete():
 def test_efficiency_has_the_primary_arms_at_the_number_of_scans_of_the_study(tables):
     found = tables["efficiency"]
     assert list(zip(found["start"], found["n_train"], found["seeds"], strict=True)) == [
-        ("image", 75, 3), ("image", 300, 3), ("video", 75, 3), ("video", 300, 4)]  # fmt: skip
+        ("image", 75, 3),
+        ("image", 300, 3),
+        ("video", 75, 3),
+        ("video", 300, 4),
+    ]
     score = row(tables["arms"], arm="video")
     assert tuple(found.iloc[3][["kappa", "low", "high"]]) == tuple(score[["kappa", "kappa_low", "kappa_high"]])
 
@@ -318,14 +389,22 @@ def test_differences_over_folds_are_averaged_over_seeds_and_corrected():
                 blocks.append(np.where((folds == fold)[:, None], whole, np.nan))
                 kappas[name, seed, fold] = cohen_kappa(LABELS[folds == fold], whole.argmax(axis=1)[folds == fold])
     shuffled = np.random.default_rng(2).permutation(len(rows))
-    folded = Outcomes(CASES, GROUPS, LABELS, TB_CLASSES, pd.DataFrame(rows)[list(RUN_COLUMNS)].iloc[shuffled],
-                      np.stack(blocks)[shuffled].astype(np.float16), True)  # fmt: skip
+    folded = Outcomes(
+        CASES,
+        GROUPS,
+        LABELS,
+        TB_CLASSES,
+        pd.DataFrame(rows)[list(RUN_COLUMNS)].iloc[shuffled],
+        np.stack(blocks)[shuffled].astype(np.float16),
+        True,
+    )
     made = make_tables(study(folds=3), {"starts": folded})
     differences = [np.mean([kappas["video", s, f] - kappas["random", s, f] for s in range(2)]) for f in range(3)]
     expected = nadeau_bengio(differences, 80, N / 3)
     found = row(made["folds"], arm="video", baseline="random")
     assert tuple(found[["difference", "low", "high", "p"]]) == pytest.approx(
-        (expected.estimate, expected.low, expected.high, expected.p))  # fmt: skip
+        (expected.estimate, expected.low, expected.high, expected.p)
+    )
     assert row(made["arms"], arm="video")["n"] == N and row(made["arms"], arm="video")["seeds"] == 2
     assert "folds" not in make_tables(study(), {"starts": folded})
 
@@ -344,8 +423,9 @@ def test_arms_that_no_plan_names_are_baselines():
 
 def test_each_pretraining_counts_once_in_accuracy_and_in_cost():
     shared = everything()
-    shared["efficiency"].runs["pretrain_run"] = [f"{name.split(',')[0]} {seed}" for name, seed in
-                                                 shared["efficiency"].runs[["arm", "seed"]].to_numpy()]  # fmt: skip
+    shared["efficiency"].runs["pretrain_run"] = [
+        f"{name.split(',')[0]} {seed}" for name, seed in shared["efficiency"].runs[["arm", "seed"]].to_numpy()
+    ]
     made = make_tables(study(), shared)
     video = row(made["pretraining"], start="video")
     assert (video["videos"], video["seeds"], video["classes"]) == ("sound", 4, 10)
@@ -412,9 +492,12 @@ def test_written_tables_are_found_identical_and_are_the_same_bytes_again(tables,
 def test_a_changed_cell_is_found_by_table_row_and_column(tables, tmp_path):
     write_tables(tmp_path, tables)
     for table, number, column, value in (
-        ("arms", 2, "kappa", 0.5), ("arms", 3, "n", 7), ("contrasts", 1, "baseline", "image"),
-        ("contrasts", 0, "difference", np.nan), ("calibration", 0, "accuracy", 0.5),
-    ):  # fmt: skip
+        ("arms", 2, "kappa", 0.5),
+        ("arms", 3, "n", 7),
+        ("contrasts", 1, "baseline", "image"),
+        ("contrasts", 0, "difference", np.nan),
+        ("calibration", 0, "accuracy", 0.5),
+    ):
         changed = {table: tables[table].copy()}
         changed[table].loc[number, column] = value
         (found,) = compare_tables(tmp_path, changed)

@@ -84,8 +84,9 @@ def test_slices_are_shuffled_within_each_scan(make_clip_set):
     scans = make_clip_set(n=8, frames=7)
     changed = vary_scans(scans, "shuffled slices", 0)
     assert changed.key != scans.key
-    np.testing.assert_array_equal(np.sort(changed.clips.reshape(8, 7, -1).sum(-1)),
-                                  np.sort(scans.clips.reshape(8, 7, -1).sum(-1)))  # fmt: skip
+    np.testing.assert_array_equal(
+        np.sort(changed.clips.reshape(8, 7, -1).sum(-1)), np.sort(scans.clips.reshape(8, 7, -1).sum(-1))
+    )
     rng = np.random.default_rng(0)
     clips = np.arange(5)[None, :, None, None] * np.ones((3, 1, 2, 2), int)
     assert {tuple(c[:, 0, 0]) for c in shuffle_steps(clips, rng)} != {(0, 1, 2, 3, 4)}

@@ -21,8 +21,10 @@ GONE = object()
 
 def test_a_written_file_is_plain_in_the_order_given_and_sound(tmp_path):
     path = write_submission(tmp_path / "new" / "s.txt", NAMES[::-1], np.array([5, 4, 3, 2, 1, 1]))
-    assert path.read_bytes() == b"TST_0006.nii.gz,5\nTST_0005.nii.gz,4\nTST_0004.nii.gz,3\n" \
-                                b"TST_0003.nii.gz,2\nTST_0002.nii.gz,1\nTST_0001.nii.gz,1\n"  # fmt: skip
+    assert (
+        path.read_bytes() == b"TST_0006.nii.gz,5\nTST_0005.nii.gz,4\nTST_0004.nii.gz,3\n"
+        b"TST_0003.nii.gz,2\nTST_0002.nii.gz,1\nTST_0001.nii.gz,1\n"
+    )
     assert check_submission(path, NAMES) == [] and [p.name for p in path.parent.iterdir()] == ["s.txt"]
     assert str(validate_submission(path, NAMES)) == "6 scans, classes 1..5: 2/1/1/1/1"
 
@@ -46,10 +48,13 @@ def test_names_and_number_of_the_test_scans():
         (NAMES[:2], [1, "Focal"], "s.txt:2: has the class 'Focal'.*Write 2"),
         (["scans/TST_0001.nii.gz"], [1], "s.txt:1: 'scans/TST_0001.nii.gz' is not the bare name"),
         (["a.nii.gz", "TST_0001.nii"], [1, 1], "s.txt:2: 'TST_0001.nii' is not the bare name"),
-        ([".nii.gz"], [1], "bare name"), (["a,b.nii.gz"], [1], "bare name"), (["a\nb.nii.gz"], [1], "bare name"),
-        (["a b.nii.gz"], [1], "bare name"), (["a.nii.gz\n"], [1], "bare name"),
+        ([".nii.gz"], [1], "bare name"),
+        (["a,b.nii.gz"], [1], "bare name"),
+        (["a\nb.nii.gz"], [1], "bare name"),
+        (["a b.nii.gz"], [1], "bare name"),
+        (["a.nii.gz\n"], [1], "bare name"),
     ],
-)  # fmt: skip
+)
 def test_what_makes_no_sound_file_is_not_written(tmp_path, names, classes, message):
     path = tmp_path / "s.txt"
     path.write_text("the older one")
@@ -188,8 +193,12 @@ def test_blank_lines_are_told_of_wherever_they_are(tmp_path, at):
 
 def test_a_scan_named_again_is_told_of_with_its_first_line(tmp_path):
     found = told(written(tmp_path, [*SOUND, "TST_0002.nii.gz,5", "TST_0002.nii.gz;5"]))
-    assert_only(found, (7, "double", "TST_0002.nii.gz is there again, first in line 2"),
-                (8, "wrong separator", ""), (8, "double", "first in line 2"))  # fmt: skip
+    assert_only(
+        found,
+        (7, "double", "TST_0002.nii.gz is there again, first in line 2"),
+        (8, "wrong separator", ""),
+        (8, "double", "first in line 2"),
+    )
 
 
 def test_missing_scans_are_listed_up_to_twenty_and_then_counted(tmp_path):
@@ -231,14 +240,30 @@ def test_what_is_not_text_is_told_of_by_its_first_line(tmp_path, middle, line):
 
 
 def test_all_problems_are_found_in_one_reading(tmp_path):
-    rows = ["FileName,TypeOfTB", "TST_0001.nii.gz;2.0", " tst_0002.nii.gz,7", "", "TST_0003.nii.gz,3,3",
-            "TST_0003.nii.gz,3", "TST_0005.nii.gz,1"]  # fmt: skip
+    rows = [
+        "FileName,TypeOfTB",
+        "TST_0001.nii.gz;2.0",
+        " tst_0002.nii.gz,7",
+        "",
+        "TST_0003.nii.gz,3,3",
+        "TST_0003.nii.gz,3",
+        "TST_0005.nii.gz,1",
+    ]
     found = told(written(tmp_path, rows, ends="\r\n", beginning="\ufeff"))
     assert [(line, kind) for line, kind, _ in found] == [
-        (1, "byte-order mark"), (1, "line ends"), (1, "header"), (2, "wrong separator"), (2, "not a whole number"),
-        (3, "space"), (3, "unknown name"), (3, "no such class"), (4, "blank line"), (5, "wrong number of fields"),
-        (6, "double"), (None, "missing"),
-    ]  # fmt: skip
+        (1, "byte-order mark"),
+        (1, "line ends"),
+        (1, "header"),
+        (2, "wrong separator"),
+        (2, "not a whole number"),
+        (3, "space"),
+        (3, "unknown name"),
+        (3, "no such class"),
+        (4, "blank line"),
+        (5, "wrong number of fields"),
+        (6, "double"),
+        (None, "missing"),
+    ]
     assert "3 of 6 scans: TST_0002.nii.gz, TST_0004.nii.gz, TST_0006.nii.gz." in found[-1][2]
 
 

@@ -24,9 +24,7 @@ from viptt_core.splits import Split
 from viptt_core.train import TrainingError, fit
 
 CPU = Engine(device="cpu", precision="fp32")
-STAGE = dataclasses.replace(
-    load_preset("demo").finetune, epochs=4, batch_size=5, learning_rate=0.01, rotate=False
-)  # fmt: skip
+STAGE = dataclasses.replace(load_preset("demo").finetune, epochs=4, batch_size=5, learning_rate=0.01, rotate=False)
 SPLIT = Split(np.arange(10), np.arange(10, 15), np.arange(15, 20))
 
 
@@ -54,9 +52,7 @@ def test_at_batch_size_one_the_weight_does_not_vanish():
 def test_class_weights_of_the_authors_training_part():
     counts = (335, 180, 81, 80, 56)
     labels = np.repeat(np.arange(5), counts)
-    np.testing.assert_allclose(
-        balanced_class_weights(labels, 5), [0.43701, 0.81333, 1.80741, 1.83, 2.61429], atol=5e-6
-    )
+    np.testing.assert_allclose(balanced_class_weights(labels, 5), [0.43701, 0.81333, 1.80741, 1.83, 2.61429], atol=5e-6)
     assert sum(counts) == 732 and sum(TB_TRAIN_COUNTS) == 917
 
 

@@ -99,10 +99,12 @@ def test_real_video_agrees_with_the_authors_steps(path):
 @pytest.mark.parametrize(
     ("name", "codec", "pixels"),
     [
-        ("a.avi", "mpeg4", "yuv420p"), ("b.mp4", "mpeg4", "yuv420p"), ("c.mkv", "ffv1", "yuv422p"),
+        ("a.avi", "mpeg4", "yuv420p"),
+        ("b.mp4", "mpeg4", "yuv420p"),
+        ("c.mkv", "ffv1", "yuv422p"),
         ("d.mp4", "libx264", "yuv420p"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("shape", [(96, 128), (98, 134), (98, 133)])
 def test_limited_range_video_agrees_with_the_authors_steps(tmp_path, name, codec, pixels, shape):
     path = write_or_skip(tmp_path / name, scene(6, *shape), codec, pixels)
@@ -112,11 +114,15 @@ def test_limited_range_video_agrees_with_the_authors_steps(tmp_path, name, codec
 @pytest.mark.parametrize(
     ("name", "codec", "pixels"),
     [
-        ("a.avi", "mjpeg", "yuvj420p"), ("b.mkv", "ffv1", "yuv444p"), ("c.mkv", "ffv1", "gray"),
-        ("d.mkv", "ffv1", "bgr0"), ("e.mkv", "ffv1", "yuv420p10le"), ("f.avi", "rawvideo", "bgr24"),
+        ("a.avi", "mjpeg", "yuvj420p"),
+        ("b.mkv", "ffv1", "yuv444p"),
+        ("c.mkv", "ffv1", "gray"),
+        ("d.mkv", "ffv1", "bgr0"),
+        ("e.mkv", "ffv1", "yuv420p10le"),
+        ("f.avi", "rawvideo", "bgr24"),
         ("g.mp4", "libx264", "yuvj420p"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("shape", [(96, 128), (98, 133)])
 def test_other_pixel_formats_equal_the_authors_steps(tmp_path, name, codec, pixels, shape):
     path = write_or_skip(tmp_path / name, scene(6, *shape), codec, pixels)

@@ -103,20 +103,28 @@ def test_side_by_side_stands_the_first_clip_of_each_class(make_clip_set):
     shown = compare_clips(make_clip_set(n=9, classes=3, synthetic=True), overlays=marked)
     data = data_of(shown.page())
     assert data["together"] and [clip["title"] for clip in data["clips"]] == [
-        "class0 \u00b7 c0", "class1 \u00b7 c1", "class2 \u00b7 c2",
-    ]  # fmt: skip
+        "class0 \u00b7 c0",
+        "class1 \u00b7 c1",
+        "class2 \u00b7 c2",
+    ]
     assert [len(clip["overlays"]) for clip in data["clips"]] == [0, 1, 0]
     assert data["caption"] == "Side by side: class0, class1, class2, synthetic"
     assert shown.page().count("<img alt=") == 3  # a still of each, for where no script runs
 
 
-@pytest.mark.parametrize("source, look", [
-    ({"stride": 3}, ("frame", 8.7, None, False)),
-    ({"set": "phantom", "hu_window": [-1000, 400]}, ("slice", 12, [-1000, 400], True)),
-    ({"set": "imageclef", "hu_window": [-1000, 400], "orientation": "canonical"}, ("slice", 12, [-1000, 400], True)),
-    ({"set": "imageclef", "hu_window": [-1000, 400], "orientation": "file"}, ("slice", 12, [-1000, 400], False)),
-    ({}, ("step", 12, None, False)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "source, look",
+    [
+        ({"stride": 3}, ("frame", 8.7, None, False)),
+        ({"set": "phantom", "hu_window": [-1000, 400]}, ("slice", 12, [-1000, 400], True)),
+        (
+            {"set": "imageclef", "hu_window": [-1000, 400], "orientation": "canonical"},
+            ("slice", 12, [-1000, 400], True),
+        ),
+        ({"set": "imageclef", "hu_window": [-1000, 400], "orientation": "file"}, ("slice", 12, [-1000, 400], False)),
+        ({}, ("step", 12, None, False)),
+    ],
+)
 def test_a_set_is_shown_in_its_own_unit_and_with_its_sides_only_where_they_are_known(make_clip_set, source, look):
     data = data_of(view_clip(make_clip_set(source=source), 0).page())
     assert (data["unit"], data["rate"], data["hu"], data["sides"]) == look
@@ -145,8 +153,9 @@ class Seen:
         # Nothing is drawn until the pictures are decoded.
         self.page.wait_for_function(
             "box => [...box.querySelectorAll('.viptt-layers > canvas:first-child')].every("
-            "canvas => canvas.getContext('2d').getImageData(0, 0, 1, 1).data[3])", arg=self.box.element_handle(),
-        )  # fmt: skip
+            "canvas => canvas.getContext('2d').getImageData(0, 0, 1, 1).data[3])",
+            arg=self.box.element_handle(),
+        )
 
     def colours(self, which="canvas:first-child"):
         """RGBA in the middle of a canvas of each panel."""
@@ -190,8 +199,9 @@ def show(browser, tmp_path):
         body = "".join(one.page() for one in viewers)
         (tmp_path / "page.html").write_text(
             '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f'<title>viewers</title><body><main><article>{body}</article></main><div style="height:3000px">', "utf-8",
-        )  # fmt: skip
+            f'<title>viewers</title><body><main><article>{body}</article></main><div style="height:3000px">',
+            "utf-8",
+        )
         tab = stack.enter_context(open_tab(browser, tmp_path.as_uri() + "/", **settings))
         tab.page.clock.install(time=datetime(2000, 1, 1))
         tab.open("page.html")
@@ -216,8 +226,17 @@ def near(shown, meant):
 
 def test_keys_show_the_step_they_name_and_the_picture_is_that_step(show):
     seen = Seen(show(Viewer(ramp(), caption="x")))
-    for key, step in (("Home", 1), ("ArrowUp", 1), ("PageDown", 11), ("ArrowRight", 12), ("ArrowLeft", 11),
-                      ("ArrowDown", 12), ("ArrowUp", 11), ("End", 24), ("PageUp", 14)):  # fmt: skip
+    for key, step in (
+        ("Home", 1),
+        ("ArrowUp", 1),
+        ("PageDown", 11),
+        ("ArrowRight", 12),
+        ("ArrowLeft", 11),
+        ("ArrowDown", 12),
+        ("ArrowUp", 11),
+        ("End", 24),
+        ("PageUp", 14),
+    ):
         seen.press(key)
         assert seen.place == f"slice {step}/24" and near(seen.levels, [10 * step]), key
     seen.press("Control+ArrowLeft")
@@ -396,8 +415,9 @@ def test_viewers_on_a_page_do_not_take_each_others_keys_or_clips(show):
     alone, choice = Seen(tab), Seen(tab, 1)
     choice.press("Home")
     choice.box.locator("select").select_option("1")
-    tab.page.wait_for_function("document.querySelectorAll('.viptt-viewer canvas')[1].getContext('2d')"
-                               ".getImageData(0, 0, 1, 1).data[0] > 12")  # fmt: skip
+    tab.page.wait_for_function(
+        "document.querySelectorAll('.viptt-viewer canvas')[1].getContext('2d').getImageData(0, 0, 1, 1).data[0] > 12"
+    )
     assert (choice.place, choice.picture.get_attribute("aria-label")) == ("slice 1/3", "second")
     assert near(choice.levels, [15]) and choice.box.locator("p").last.text_content() == "second"
     assert alone.place == "slice 13/24" and near(alone.levels, [130])
@@ -574,9 +594,13 @@ def test_publishing_keeps_the_page_and_drops_the_widget(make_clip_set, monkeypat
     monkeypatch.setattr(viewer, "_kernel_runs", lambda: True)
     shown = view_clip(make_clip_set(), 0)
     alone = {"text/plain": "IntSlider()", WIDGET: {"model_id": "x"}}  # a widget of the reader's own
-    cell = v4.new_code_cell("x", outputs=[
-        v4.new_output("execute_result", shown._repr_mimebundle_()), v4.new_output("display_data", alone),
-    ])  # fmt: skip
+    cell = v4.new_code_cell(
+        "x",
+        outputs=[
+            v4.new_output("execute_result", shown._repr_mimebundle_()),
+            v4.new_output("display_data", alone),
+        ],
+    )
     notebook = v4.new_notebook(cells=[cell], metadata={"widgets": {"state": {}}})
     scrub(notebook, tmp_path)
     (data,) = [dict(output["data"]) for output in cell.outputs]

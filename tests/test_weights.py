@@ -119,7 +119,7 @@ def rewritten(path, change):
         (lambda content: content["architecture"].update(colour=1), "colour"),
         (lambda content: content.update(architecture=3), "header that cannot be read"),
     ],
-)  # fmt: skip
+)
 def test_a_card_that_does_not_fit_is_refused(tmp_path, change, message):
     path = write_weights(tmp_path / "w.safetensors")
     rewritten(path, change)
@@ -182,12 +182,15 @@ def test_a_run_saves_a_card_whose_scores_are_those_of_its_predictions(make_clip_
 @pytest.mark.parametrize(
     "source, kind, details",
     [
-        ({"set": "imageclef", "hu_window": [-1000, 400], "orientation": "file", "crop": "lungs"}, "scan",
-         {"orientation": "file", "crop": "lungs", "hu_window": (-1000, 400)}),
+        (
+            {"set": "imageclef", "hu_window": [-1000, 400], "orientation": "file", "crop": "lungs"},
+            "scan",
+            {"orientation": "file", "crop": "lungs", "hu_window": (-1000, 400)},
+        ),
         ({"set": "ucf50", "stride": 2, "fit": "crop"}, "video", {"stride": 2, "fit": "crop"}),
         ({"set": "medmnist3d"}, "volume", {}),
     ],
-)  # fmt: skip
+)
 def test_the_card_says_how_input_is_prepared(make_clip_set, source, kind, details):
     plan = plan_experiment("study", epochs=1, device="cpu", starts="random")
     clips = make_clip_set(n=30, source=source)

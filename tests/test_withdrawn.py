@@ -27,8 +27,13 @@ MARK = f"{WITHDRAWN}: {REASON}"
 # An estimate as pages show it, spaces of any kind: "0.57 (0.50 to 0.63)", signed or not.
 ESTIMATE = re.compile(r"([-+]?\d\.\d+)\s\(([-+]?\d\.\d+)\sto\s([-+]?\d\.\d+)\)")
 STUDIES = {path.parent.name for path in (ROOT / "results").glob("*/study.json")}
-PAGES = [ROOT / "README.md", ROOT / "MODEL_CARD.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "book").glob("*.md")),
-         *sorted((ROOT / "book" / "notebooks").glob("*.ipynb"))]  # fmt: skip
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "MODEL_CARD.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "book").glob("*.md")),
+    *sorted((ROOT / "book" / "notebooks").glob("*.ipynb")),
+]
 VERDICTS = ("better", "worse", "cannot be told apart", "helps", "hurts", "interval lies")
 
 
@@ -159,8 +164,9 @@ def test_the_card_and_the_first_picture_follow_the_record(tmp_path):
     assert card_text(tmp_path).count(MARK) > 5 and "The highest kappa" not in card_text(tmp_path)
     assert "nodules" not in claim_chart(tmp_path).alt
     record = tmp_path / "results" / "lidc" / "study.json"
-    record.write_text(json.dumps({key: value for key, value in json.loads(record.read_text()).items()
-                                  if key != WITHDRAWN}))  # fmt: skip
+    record.write_text(
+        json.dumps({key: value for key, value in json.loads(record.read_text()).items() if key != WITHDRAWN})
+    )
     assert WITHDRAWN not in card_text(tmp_path) and "The highest kappa" in card_text(tmp_path)
     picture = claim_chart(tmp_path)
     assert "lung nodules" in picture.alt and "results/lidc/arms.csv" in picture.data

@@ -70,8 +70,11 @@ def workflow_command(*arguments, **settings):
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """Settings of a small plan whose steps are done by a stand-in, and a reader of what it was asked for."""
-    arms = "".join(f'[[arms]]\nname = "{name}"\nexperiment = "e"\nstart = "{start}"\n'
-                   + ('temporal = "gru"\n' if "GRU" in name else "") for name, start in ARMS.items())  # fmt: skip
+    arms = "".join(
+        f'[[arms]]\nname = "{name}"\nexperiment = "e"\nstart = "{start}"\n'
+        + ('temporal = "gru"\n' if "GRU" in name else "")
+        for name, start in ARMS.items()
+    )
     (tmp_path / "small.toml").write_text(PLAN + arms)
     (tmp_path / "viptt.py").write_text(VIPTT)
     calls = tmp_path / "calls"
@@ -101,8 +104,17 @@ def test_the_graph_has_a_job_an_arm_and_one_a_shared_pretraining():
     assert done.returncode == 0, done.stderr
     text = done.stdout + done.stderr
     keys = {pretraining_key(study, arm) for arm in study.arms} - {""}
-    expected = {"all": 1, "book": 1, "data": 1, "evidence": 1, "ledger": 1, "pretrain": len(keys),
-                "primary_synthetic": 1, "run": len(study.arms) - 2, "tables": 1}  # fmt: skip
+    expected = {
+        "all": 1,
+        "book": 1,
+        "data": 1,
+        "evidence": 1,
+        "ledger": 1,
+        "pretrain": len(keys),
+        "primary_synthetic": 1,
+        "run": len(study.arms) - 2,
+        "tables": 1,
+    }
     assert jobs_of(text) == expected | {"total": sum(expected.values())}
     outputs = {name.strip() for line in re.findall(r"output: (.*arms/.*)", text) for name in line.split(",")}
     root = Path(os.environ["VIPTT_ROOT"])
@@ -118,8 +130,15 @@ def test_real_sets_run_the_papers_plan_under_either_profile(tmp_path, profile):
     text = done.stdout + done.stderr
     assert done.returncode == 0, text
     # single frames are not pretrained on: those arms start from ImageNet weights
-    assert jobs_of(text) == {"data": 1, "ledger": 1, "pretrain": 2, "primary_paper": 1, "run": 2, "tables": 1,
-                             "total": 8}  # fmt: skip
+    assert jobs_of(text) == {
+        "data": 1,
+        "ledger": 1,
+        "pretrain": 2,
+        "primary_paper": 1,
+        "run": 2,
+        "tables": 1,
+        "total": 8,
+    }
     assert f"viptt study data paper --videos-root {tmp_path} --scans-root '{tmp_path / 'my scans'}'" in text
 
 
@@ -131,13 +150,18 @@ def test_a_missing_folder_is_told_before_anything_starts(tmp_path):
 
 def test_make_plan_starts_nothing():
     def make(*arguments):
-        return subprocess.run(["make", "-n", "-o", ".venv/.installed", *arguments], cwd=CHECKOUT, capture_output=True,
-                              text=True, check=True).stdout  # fmt: skip
+        return subprocess.run(
+            ["make", "-n", "-o", ".venv/.installed", *arguments],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
 
     planned = make("paper", "UCF50=/a b", "IMAGECLEF=/c", "PLAN=1", "SETTINGS=--seeds 1")
     assert "for study in paper;" in planned and "run.py" not in planned
     assert 'viptt study estimate $study --videos-root "/a b" --scans-root "/c" --seeds 1' in planned
-    assert 'run.py --cores 3' in make("paper", "CORES=3") and 'studies="synthetic"' in make("paper")
+    assert "run.py --cores 3" in make("paper", "CORES=3") and 'studies="synthetic"' in make("paper")
     assert "--cores" not in make("paper", "PROFILE=slurm")  # the profile says how many jobs at once
     assert "viptt recheck synthetic paper" in make("recheck", "STUDIES=synthetic,paper")
 
@@ -154,9 +178,18 @@ def test_an_arm_that_fails_keeps_the_others_and_is_all_that_is_repeated(small, p
     plan = str(settings["studies"])
     assert calls[0] == [str(min(2, available_cores())), "data", plan]  # decoding takes all cores
     assert all(call[0] == "1" for call in calls[1:])  # all else a thread a job
-    wanted = Counter({("data",): 1, ("pretrain", "image"): 1, ("pretrain", "video"): 1, ("pretrain", "video, GRU"): 1,
-                      ("run", "video", "image"): 1, ("run", "video, GRU"): 1, ("run", "random"): 1,
-                      ("run", "it's broken"): 1})  # fmt: skip
+    wanted = Counter(
+        {
+            ("data",): 1,
+            ("pretrain", "image"): 1,
+            ("pretrain", "video"): 1,
+            ("pretrain", "video, GRU"): 1,
+            ("run", "video", "image"): 1,
+            ("run", "video, GRU"): 1,
+            ("run", "random"): 1,
+            ("run", "it's broken"): 1,
+        }
+    )
     order = [(call[1], *call[3:]) for call in calls]
     assert Counter(order) == wanted  # and no tables: an arm is missing
     for name in ("image", "video"):
@@ -197,8 +230,12 @@ def test_a_killed_run_goes_on_and_repeats_no_finished_run(tmp_path, private_root
     def finished():
         return {path: path.stat().st_mtime_ns for path in private_root.glob("runs/*/provenance.json")}
 
-    killed = subprocess.Popen(workflow_command("ledger", **settings), start_new_session=True,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    killed = subprocess.Popen(
+        workflow_command("ledger", **settings),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     while len(finished()) < 3 and killed.poll() is None:
         time.sleep(0.2)
     os.killpg(killed.pid, signal.SIGKILL)
@@ -212,7 +249,7 @@ def test_a_killed_run_goes_on_and_repeats_no_finished_run(tmp_path, private_root
     assert all((private_root / "runs/studies/paper/arms" / arm_file(study, arm).name).is_file() for arm in study.arms)
     assert {path.name for path in (private_root / "results" / "paper").glob("*.npz")} == {
         f"{name}.npz" for name in study.experiments()
-    }  # fmt: skip
+    }
     once_more = workflow("ledger", **settings)
     assert "Nothing to be done" in once_more.stdout + once_more.stderr and finished() == after
 
@@ -238,9 +275,13 @@ def measured(monkeypatch):
 def test_an_estimate_counts_runs_steps_disk_and_hours(measured, private_root, tmp_path):
     arms = {"random": "", "image": "", "video": "", "by clip": 'videos = "split by clip"\nrate_of = "video"'}
     plan = PLAN.replace("[scans]", "learning_rates = [0.1, 0.2]\nn_pool = 100\n[scans]")
-    (tmp_path / "p.toml").write_text(plan + "".join(
-        f'[[arms]]\nname = "{name}"\nexperiment = "e"\nstart = "{"video" if extra else name}"\nseeds = 2\n{extra}\n'
-        for name, extra in arms.items()))  # fmt: skip
+    (tmp_path / "p.toml").write_text(
+        plan
+        + "".join(
+            f'[[arms]]\nname = "{name}"\nexperiment = "e"\nstart = "{"video" if extra else name}"\nseeds = 2\n{extra}\n'
+            for name, extra in arms.items()
+        )
+    )
     study = load_study(str(tmp_path / "p.toml"))
     study = replace(study, scans={"dataset": "phantom", "n": 150}, videos={"dataset": "actions", "n": 250})
     found, preset = estimate(study), study.preset_of(study.arms[0])
@@ -276,8 +317,10 @@ def test_an_estimate_checks_real_sets_first(measured, tmp_path):
     study = load_study("paper")
     with pytest.raises(SettingError, match="needs a folder"):
         estimate(study)
-    sets = {"scans": study.scans | {"root": str(settings["scans_root"])},
-            "videos": study.videos | {"root": str(settings["videos_root"])}}  # fmt: skip
+    sets = {
+        "scans": study.scans | {"root": str(settings["scans_root"])},
+        "videos": study.videos | {"root": str(settings["videos_root"])},
+    }
     study = replace(study, **sets)
     text = str(estimate(study))
     assert "imageclef: 40 scans, 5 classes, 40 groups" in text and "ucf50: 50 videos, 10 classes" in text

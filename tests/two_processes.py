@@ -25,13 +25,27 @@ def train_into(root: Path, name: str) -> None:
     """Seven clips in batches of three: shares of two and one, and a last batch with a clip for only one process."""
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    clips = ClipSet(rng.integers(0, 256, (12, 2, 32, 32)).astype(np.uint8), np.arange(12) % 3,
-                    np.arange(12).astype(str), np.arange(12).astype(str), ("a", "b", "c"), {"test": 0})  # fmt: skip
-    stage = dataclasses.replace(load_preset("paper").finetune, epochs=2, batch_size=3, learning_rate=0.05,
-                                shuffle="samples")  # fmt: skip
+    clips = ClipSet(
+        rng.integers(0, 256, (12, 2, 32, 32)).astype(np.uint8),
+        np.arange(12) % 3,
+        np.arange(12).astype(str),
+        np.arange(12).astype(str),
+        ("a", "b", "c"),
+        {"test": 0},
+    )
+    stage = dataclasses.replace(
+        load_preset("paper").finetune, epochs=2, batch_size=3, learning_rate=0.05, shuffle="samples"
+    )
     model = ViPTTNet(3, hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(0))
-    history = fit(model, clips, Split(np.arange(7), np.arange(7, 12), np.arange(7, 12)), stage, seed=0,
-                  engine=Engine(device="cpu", precision="fp32", checkpoint_seconds=0), folder=root / name)  # fmt: skip
+    history = fit(
+        model,
+        clips,
+        Split(np.arange(7), np.arange(7, 12), np.arange(7, 12)),
+        stage,
+        seed=0,
+        engine=Engine(device="cpu", precision="fp32", checkpoint_seconds=0),
+        folder=root / name,
+    )
     if process_state().is_main_process:
         save_weights(root / f"{name}.safetensors", model)
         (root / f"{name}.json").write_text(json.dumps([history.epochs, history.engine]))
@@ -44,13 +58,17 @@ def main() -> None:
     one, several = (read_weights(root / f"{name}.safetensors")[0] for name in ("one", "several"))
     logs = [json.loads((root / f"{name}.json").read_text()) for name in ("one", "several")]
     start = ViPTTNet(3, hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(0)).state_dict()
-    print(json.dumps({
-        "difference": max(float((one[name] - several[name]).abs().max()) for name in one),
-        "moved": max(float((one[name] - start[name]).abs().max()) for name in one),
-        "losses": [[(epoch["loss"], epoch["val_loss"]) for epoch in log[0]] for log in logs],
-        "processes": [log[1]["processes"] for log in logs],
-        "checkpoints": len(list((root / "several").glob("checkpoint-*"))),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "difference": max(float((one[name] - several[name]).abs().max()) for name in one),
+                "moved": max(float((one[name] - start[name]).abs().max()) for name in one),
+                "losses": [[(epoch["loss"], epoch["val_loss"]) for epoch in log[0]] for log in logs],
+                "processes": [log[1]["processes"] for log in logs],
+                "checkpoints": len(list((root / "several").glob("checkpoint-*"))),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -60,8 +60,11 @@ def _small(generator: torch.Generator | None) -> nn.Module:
     widths, strides = (3, 16, 32, 64, 96), (2, 2, 2, 1)
     layers: list[nn.Module] = []
     for before, after, stride in zip(widths, widths[1:], strides, strict=False):
-        layers += [nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(after),
-                   nn.ReLU(inplace=True)]  # fmt: skip
+        layers += [
+            nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(inplace=True),
+        ]
     return nn.Sequential(*layers)
 
 
@@ -109,17 +112,34 @@ def _drawn(build: Callable[[], nn.Module], generator: torch.Generator | None) ->
 
 BACKBONES = {
     "vgg16": Backbone(
-        _vgg16, 512, IMAGENET_MEANS, (1.0, 1.0, 1.0), weights=("IMAGENET1K_V1", "IMAGENET1K_FEATURES"),
-        prefix="features.", head="classifier.", keras_start=True,
+        _vgg16,
+        512,
+        IMAGENET_MEANS,
+        (1.0, 1.0, 1.0),
+        weights=("IMAGENET1K_V1", "IMAGENET1K_FEATURES"),
+        prefix="features.",
+        head="classifier.",
+        keras_start=True,
     ),
     "small": Backbone(_small, 96, IMAGENET_MEANS, (1.0, 1.0, 1.0), keras_start=True, light=True),
     # Source of these two: torchvision, transforms() of the weights, times 255.
     "efficientnet_b3": Backbone(
-        _efficientnet_b3, 1536, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), weights=("IMAGENET1K_V1",),
-        prefix="features.", head="classifier.",
+        _efficientnet_b3,
+        1536,
+        (123.675, 116.28, 103.53),
+        (58.395, 57.12, 57.375),
+        weights=("IMAGENET1K_V1",),
+        prefix="features.",
+        head="classifier.",
     ),
     "r3d_18": Backbone(
-        _r3d_18, 512, (110.2008, 100.63983, 95.99475), (58.14765, 56.46975, 55.332195), weights=("KINETICS400_V1",),
-        head="fc.", sees_clips=True, time_stride=8,
+        _r3d_18,
+        512,
+        (110.2008, 100.63983, 95.99475),
+        (58.14765, 56.46975, 55.332195),
+        weights=("KINETICS400_V1",),
+        head="fc.",
+        sees_clips=True,
+        time_stride=8,
     ),
-}  # fmt: skip
+}

@@ -88,8 +88,11 @@ class Card:
         """
         try:
             if table["format"] != FORMAT:
-                raise DataError(f"has a card of format {table['format']}, not {FORMAT}.", path=path,
-                                remedy="Use the version of this package that wrote it.")  # fmt: skip
+                raise DataError(
+                    f"has a card of format {table['format']}, not {FORMAT}.",
+                    path=path,
+                    remedy="Use the version of this package that wrote it.",
+                )
             grid = build(Preprocessing, table["preprocessing"], "preprocessing", path.name)
             return build(cls, table | {"preprocessing": grid}, "card", path.name)
         except (SettingError, TypeError, KeyError, AttributeError) as error:
@@ -115,8 +118,11 @@ def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFra
     kind = "scan" if "hu_window" in source else "video" if "stride" in source else "volume"
     details: dict[str, Any] = {}
     if kind == "scan":
-        details = {"hu_window": tuple(source["hu_window"]), "crop": source.get("crop", ""),
-                   "orientation": source.get("orientation", preset["orientation"])}  # fmt: skip
+        details = {
+            "hu_window": tuple(source["hu_window"]),
+            "crop": source.get("crop", ""),
+            "orientation": source.get("orientation", preset["orientation"]),
+        }
     elif kind == "video":
         details = {"fit": source["fit"], "stride": source["stride"]}
     sizes = {part: len(getattr(split, part)) for part in ("train", "validation", "test")}
@@ -128,14 +134,19 @@ def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFra
         preprocessing=Preprocessing(kind, frames, size, preset[stage]["pixel_range"], **details),
         data={"set": name, "synthetic": clips.synthetic, "clips": sizes, "key": clips.key, "licence": licence},
         training={
-            "stage": stage, "start": config["start"], "seed": config["seed"], "pretrained": config["pretrained"],
-            "best_epoch": config["best_epoch"], "grey_levels": grey_levels(clips.clips, split.train),
-            "selection_biased": config["selection_biased"], "preset": preset,
+            "stage": stage,
+            "start": config["start"],
+            "seed": config["seed"],
+            "pretrained": config["pretrained"],
+            "best_epoch": config["best_epoch"],
+            "grey_levels": grey_levels(clips.clips, split.train),
+            "selection_biased": config["selection_biased"],
+            "preset": preset,
         },
         metrics=tuple(_scores(rows, part) for part, rows in predictions.groupby("part", sort=False)),
         made={key: record.get(key) for key in ("commit", "date", "python", "packages", "device", "precision")},
         licence=_licence(known, licence, synthetic=clips.synthetic),
-    )  # fmt: skip
+    )
 
 
 def _licence(known: DataSource | None, of_data: str, *, synthetic: bool) -> str:
@@ -164,8 +175,10 @@ def _scores(rows: pd.DataFrame, part: str) -> dict:
         scores |= {name: _number(statistic(y_true, y_pred)), f"{name}_low": _number(low), f"{name}_high": _number(high)}
     scores["auc"] = _number(roc_auc(y_true, rows[names].to_numpy()))
     found = per_class(y_true, y_pred, len(names))
-    scores["classes"] = {name: {"n": int(n), "recall": _number(recall)}
-                         for name, n, recall in zip(names, found["support"], found["recall"], strict=True)}  # fmt: skip
+    scores["classes"] = {
+        name: {"n": int(n), "recall": _number(recall)}
+        for name, n, recall in zip(names, found["support"], found["recall"], strict=True)
+    }
     return scores
 
 

@@ -26,9 +26,16 @@ CANONICAL_AXES = ("L", "A", "S")
 CROP_MARGIN_MM = 5.0  # around a mask: half a voxel of a mask at 10 mm, and the pleura
 
 
-def load_volume(path: str | PathLike, *, depth: int = PAPER_FRAMES, size: int = PAPER_SIZE, hu_window=HU_WINDOW,
-                orientation: str = "file", mask: str | PathLike | None = None,
-                seen: Seen | None = None) -> np.ndarray:  # fmt: skip
+def load_volume(
+    path: str | PathLike,
+    *,
+    depth: int = PAPER_FRAMES,
+    size: int = PAPER_SIZE,
+    hu_window=HU_WINDOW,
+    orientation: str = "file",
+    mask: str | PathLike | None = None,
+    seen: Seen | None = None,
+) -> np.ndarray:
     """Read a chest CT and bring it to the paper's grid.
 
     Args:
@@ -65,8 +72,12 @@ def load_volume(path: str | PathLike, *, depth: int = PAPER_FRAMES, size: int = 
         shape = scan.shape
         if box is not None:
             if box.grid != shape:
-                raise DataError(f"has {list(box.grid)} voxels, its scan {list(shape)}.", path=mask,
-                                remedy=f"Give the mask made from {path}.", kind="mask on another grid")  # fmt: skip
+                raise DataError(
+                    f"has {list(box.grid)} voxels, its scan {list(shape)}.",
+                    path=mask,
+                    remedy=f"Give the mask made from {path}.",
+                    kind="mask on another grid",
+                )
             planes, shape = box.cut(planes), box.shape
         if turn.slices_first:
             volume = _resample(map(turn.plane, planes), turn.shape(shape), depth, size, hu_window)
@@ -78,8 +89,9 @@ def load_volume(path: str | PathLike, *, depth: int = PAPER_FRAMES, size: int = 
     return volume
 
 
-def prepare_volume(hu: np.ndarray, *, depth: int = PAPER_FRAMES, size: int = PAPER_SIZE,
-                   hu_window=HU_WINDOW) -> np.ndarray:  # fmt: skip
+def prepare_volume(
+    hu: np.ndarray, *, depth: int = PAPER_FRAMES, size: int = PAPER_SIZE, hu_window=HU_WINDOW
+) -> np.ndarray:
     """The paper's preprocessing of an array in memory: window, turn, resample.
 
     Args:
@@ -152,8 +164,12 @@ def axis_directions(affine: np.ndarray, path: str | PathLike | None = None) -> n
     """
     found = io_orientation(affine)
     if np.isnan(found).any():
-        raise DataError("has an affine in which an axis has no direction.", path=path, kind="bad header",
-                        remedy="Convert the scan again, for example with dcm2niix.")  # fmt: skip
+        raise DataError(
+            "has an affine in which an axis has no direction.",
+            path=path,
+            kind="bad header",
+            remedy="Convert the scan again, for example with dcm2niix.",
+        )
     return ornt_transform(found, axcodes2ornt(CANONICAL_AXES))
 
 
@@ -222,8 +238,12 @@ def _read_box(path: str | PathLike) -> _Box:
             used[2][z] = inside.any()
         spacing = np.linalg.norm(mask.affine[:3, :3], axis=0)
     if not used[2].any():
-        raise DataError("is an empty mask: every voxel is 0.", path=path, kind="empty mask",
-                        remedy="Take the other mask set, or no crop.")  # fmt: skip
+        raise DataError(
+            "is an empty mask: every voxel is 0.",
+            path=path,
+            kind="empty mask",
+            remedy="Take the other mask set, or no crop.",
+        )
     low, high = [], []
     for n, line, mm in zip(mask.shape, used, spacing, strict=True):
         margin = round(CROP_MARGIN_MM / mm) if mm > 0 else 0

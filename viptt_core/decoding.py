@@ -13,8 +13,15 @@ from viptt_core.errors import ClipTooShortError, DataError, DataWarning
 from viptt_core.rows import RowFile, write_row
 
 
-def decode_missing(rows: RowFile, sources: Sequence, decode: Callable[[object], np.ndarray], *, on_error: str,
-                   n_jobs: int, progress: bool) -> dict[int, DataError]:  # fmt: skip
+def decode_missing(
+    rows: RowFile,
+    sources: Sequence,
+    decode: Callable[[object], np.ndarray],
+    *,
+    on_error: str,
+    n_jobs: int,
+    progress: bool,
+) -> dict[int, DataError]:
     """Decode what has no row yet, by worker processes.
 
     A row gets the note "notes": the DataWarnings of its decoder. A row left out because its file is broken
@@ -35,8 +42,14 @@ def decode_missing(rows: RowFile, sources: Sequence, decode: Callable[[object], 
         return {}
     decoder = _Decoder(decode, rows.array, rows.dtype.name)
     broken: dict[int, DataError] = {}
-    with tqdm(total=len(sources), initial=len(sources) - len(todo), desc="decoding", unit="clip",
-              disable=not progress, mininterval=1) as bar:  # fmt: skip
+    with tqdm(
+        total=len(sources),
+        initial=len(sources) - len(todo),
+        desc="decoding",
+        unit="clip",
+        disable=not progress,
+        mininterval=1,
+    ) as bar:
         for outcome in _outcomes(rows, decoder, [(i, sources[i]) for i in todo], n_jobs):
             index, error, notes = outcome.index, outcome.error, {"notes": outcome.notes}
             if error is None:
@@ -73,8 +86,11 @@ class _Decoder:
                 clip = self.decode(source)
                 if clip.dtype != self.dtype or shape not in (None, clip.shape):
                     what = f"is {clip.dtype} {clip.shape} when decoded, not {self.dtype} {shape or ''}".strip()
-                    raise DataError(f"{what}.", path=source if isinstance(source, Path) else None,
-                                    remedy="All clips of a set are alike.")  # fmt: skip
+                    raise DataError(
+                        f"{what}.",
+                        path=source if isinstance(source, Path) else None,
+                        remedy="All clips of a set are alike.",
+                    )
             except DataError as broken:
                 clip, error = None, broken
         return clip, error, [str(w.message) for w in caught if issubclass(w.category, DataWarning)]

@@ -205,10 +205,11 @@ def lower_chunk(model: ViPTTNet, frames: int, *, device: torch.device, said: str
             f"out of memory on {device} ({said}).",
             remedy=f"Set frames_per_chunk (now {model.frames_per_chunk}; 0 is all frames at once) to a smaller "
             "number, such as 8, or lower batch_size.",
-        )  # fmt: skip
+        )
     model.frames_per_chunk = 1 if model.sees_clips else math.ceil(chunk / 2)
-    warnings.warn(f"out of memory on {device}: frames_per_chunk lowered to {model.frames_per_chunk}.",
-                  DataWarning, stacklevel=2)  # fmt: skip
+    warnings.warn(
+        f"out of memory on {device}: frames_per_chunk lowered to {model.frames_per_chunk}.", DataWarning, stacklevel=2
+    )
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

@@ -62,8 +62,11 @@ def disagreements(probabilities) -> dict[str, int]:
     """
     averaged, voted = combine(probabilities, "authors"), combine(probabilities, "vote")
     said = _answers(_checked(probabilities))
-    found = {"runs_differ": (said != said[0]).any(axis=0), "not_the_vote": averaged != voted,
-             "said_by_none": (said != averaged).all(axis=0)}  # fmt: skip
+    found = {
+        "runs_differ": (said != said[0]).any(axis=0),
+        "not_the_vote": averaged != voted,
+        "said_by_none": (said != averaged).all(axis=0),
+    }
     return {"scans": len(averaged)} | {name: int(scans.sum()) for name, scans in found.items()}
 
 
@@ -82,6 +85,8 @@ def _checked(probabilities) -> np.ndarray:
         what = f"{bad.sum()} of {len(bad)} scans have no probabilities; scan {bad.argmax() + 1} is the first."
         raise SettingError(what, remedy="Leave failed scans out before models are combined.")
     if values.min() < 0 or np.abs(values.sum(axis=2) - 1).max() > 1e-3:
-        raise SettingError("values are no probabilities: a scan's classes do not add up to 1.",
-                           remedy="Give what softmax returns, not logits.")  # fmt: skip
+        raise SettingError(
+            "values are no probabilities: a scan's classes do not add up to 1.",
+            remedy="Give what softmax returns, not logits.",
+        )
     return values

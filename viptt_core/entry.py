@@ -144,8 +144,14 @@ class Entry:
         return "\n".join(self.plan.output.read_text(encoding="utf-8").splitlines()[:rows])
 
 
-def plan_entry(weights: str | Sequence[str | PathLike] = "", *, ensemble: str = "mean", output: str | PathLike = "",
-               fill: int = 0, expected: int = 0) -> EntryPlan:  # fmt: skip
+def plan_entry(
+    weights: str | Sequence[str | PathLike] = "",
+    *,
+    ensemble: str = "mean",
+    output: str | PathLike = "",
+    fill: int = 0,
+    expected: int = 0,
+) -> EntryPlan:
     """Check the settings of an entry, before models are trained or scans are read.
 
     Args:
@@ -174,8 +180,18 @@ def plan_entry(weights: str | Sequence[str | PathLike] = "", *, ensemble: str = 
     return EntryPlan(references, ensemble, path, fill, expected)
 
 
-def entry_models(plan: EntryPlan, *, preset: str = "demo", epochs: int = 0, pretrain_epochs: int = 0, n_train: int = 0,
-                 n_videos: int = 0, seed: int = 0, device: str = "auto", progress: bool = True) -> Models:  # fmt: skip
+def entry_models(
+    plan: EntryPlan,
+    *,
+    preset: str = "demo",
+    epochs: int = 0,
+    pretrain_epochs: int = 0,
+    n_train: int = 0,
+    n_videos: int = 0,
+    seed: int = 0,
+    device: str = "auto",
+    progress: bool = True,
+) -> Models:
     """Open the models of an entry; where none are named, train one from each start on synthetic data, or find it.
 
     Args:
@@ -190,8 +206,9 @@ def entry_models(plan: EntryPlan, *, preset: str = "demo", epochs: int = 0, pret
     """
     if plan.weights:
         return open_models(plan)
-    training = plan_experiment(preset, starts=",".join(STARTS), epochs=epochs, pretrain_epochs=pretrain_epochs,
-                               seed=seed, device=device)  # fmt: skip
+    training = plan_experiment(
+        preset, starts=",".join(STARTS), epochs=epochs, pretrain_epochs=pretrain_epochs, seed=seed, device=device
+    )
     scans = load_for(training.preset, "phantom", n=n_train or None, progress=progress)
     videos = load_for(training.preset, "actions", n=n_videos or None, progress=progress)
     runs = compare_starts(training, scans, videos, progress=progress).runs
@@ -210,14 +227,24 @@ def open_models(plan: EntryPlan) -> Models:
     opened = tuple(map(open_weights, plan.weights))
     for each in opened:
         if each.classes != TB_CLASSES:
-            raise SettingError(f"{each.path} tells {', '.join(each.classes)}.",
-                               remedy=f"The task has {', '.join(TB_CLASSES)}.")  # fmt: skip
+            raise SettingError(
+                f"{each.path} tells {', '.join(each.classes)}.", remedy=f"The task has {', '.join(TB_CLASSES)}."
+            )
     return Models(opened)
 
 
-def entry_scans(plan: EntryPlan, scans: str | PathLike | Sequence[str | PathLike] = "", *, labels: str | PathLike = "",
-                file_column: str = "", label_column: str = "", patient_column: str = "", preset: str = "demo",
-                n: int = 0, progress: bool = True) -> EntryScans:  # fmt: skip
+def entry_scans(
+    plan: EntryPlan,
+    scans: str | PathLike | Sequence[str | PathLike] = "",
+    *,
+    labels: str | PathLike = "",
+    file_column: str = "",
+    label_column: str = "",
+    patient_column: str = "",
+    preset: str = "demo",
+    n: int = 0,
+    progress: bool = True,
+) -> EntryScans:
     """Find the scans of an entry; where none are named, write synthetic ones of patients that no run has seen.
 
     Args:
@@ -241,17 +268,38 @@ def entry_scans(plan: EntryPlan, scans: str | PathLike | Sequence[str | PathLike
         scans, labels = folder, folder / "TRN_labels.csv"
     paths = find_scans([scans] if isinstance(scans, str | PathLike) else scans)
     _check_names(paths, plan.expected)
-    table = read_labels(labels, file_column=file_column, label_column=label_column,
-                        patient_column=patient_column) if labels else None  # fmt: skip
+    table = (
+        read_labels(labels, file_column=file_column, label_column=label_column, patient_column=patient_column)
+        if labels
+        else None
+    )
     if table is not None:  # its faults are said now, and not after the work
-        match_labels(pd.DataFrame({"scan": [str(path) for path in paths], "class": "", **dict.fromkeys(TB_CLASSES, 0.0),
-                                   "entropy_bits": 0.0, "error": ""}), table)  # fmt: skip
+        match_labels(
+            pd.DataFrame(
+                {
+                    "scan": [str(path) for path in paths],
+                    "class": "",
+                    **dict.fromkeys(TB_CLASSES, 0.0),
+                    "entropy_bits": 0.0,
+                    "error": "",
+                }
+            ),
+            table,
+        )
     return EntryScans(tuple(paths), table, any(is_synthetic(folder) for folder in {path.parent for path in paths}))
 
 
-def predict_entry(plan: EntryPlan, models: Models, scans: EntryScans, *, masks: str | PathLike = "",
-                  device: str = "auto", precision: str = "fp32", n_jobs: int | None = None,
-                  progress: bool = True) -> Entry:  # fmt: skip
+def predict_entry(
+    plan: EntryPlan,
+    models: Models,
+    scans: EntryScans,
+    *,
+    masks: str | PathLike = "",
+    device: str = "auto",
+    precision: str = "fp32",
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> Entry:
     """Ask every model about every scan, see `predict.predict_scans`; the probabilities are kept in `plan.kept`.
 
     Args:
@@ -265,8 +313,14 @@ def predict_entry(plan: EntryPlan, models: Models, scans: EntryScans, *, masks: 
         DataError, SettingError: as `predict_scans`.
         StorageError: the probabilities cannot be written.
     """
-    predictions = predict_scans(models.weights, scans.paths, masks=masks or None, n_jobs=n_jobs, progress=progress,
-                                engine=Engine(device=device, precision=precision))  # fmt: skip
+    predictions = predict_scans(
+        models.weights,
+        scans.paths,
+        masks=masks or None,
+        n_jobs=n_jobs,
+        progress=progress,
+        engine=Engine(device=device, precision=precision),
+    )
     tables = [predictions.table(m).assign(**{MODEL_COLUMN: str(each.path)}) for m, each in enumerate(models.weights)]
     disk.write_file(plan.kept, pd.concat(tables).to_csv(index=False))
     return Entry(plan, models, scans, predictions)
@@ -288,9 +342,11 @@ def write_entry(entry: Entry) -> np.ndarray:
         raise DataError("not written: the prediction was interrupted.", path=plan.output, remedy="Predict again.")
     if failed.any() and not plan.fill:
         names = [name for name, bad in zip(entry.scans.names, failed, strict=True) if bad]
-        raise DataError(f"not written: the task wants every scan. Not read: {_listed(names)}.",
-                        path=plan.output, remedy="Mend the scans, or give them a class with --fill (in the notebook: "
-                        "fill).")  # fmt: skip
+        raise DataError(
+            f"not written: the task wants every scan. Not read: {_listed(names)}.",
+            path=plan.output,
+            remedy="Mend the scans, or give them a class with --fill (in the notebook: fill).",
+        )
     classes = np.where(failed, plan.fill, entry.classes(plan.ensemble))
     write_submission(plan.output, entry.scans.names, classes)
     return classes
@@ -305,17 +361,24 @@ def _check_names(paths: Sequence[Path], expected: int) -> None:
     names = Counter(path.name for path in paths)
     if double := [name for name, count in names.items() if count > 1]:
         where = ", ".join(str(path) for path in paths if path.name == double[0])
-        raise DataError(f"{_listed(double)}: more than one scan is named so ({where}), and a submission knows scans by "
-                        "their names.", remedy="Name one folder, or rename the scans.")  # fmt: skip
+        raise DataError(
+            f"{_listed(double)}: more than one scan is named so ({where}), and a submission knows scans by "
+            "their names.",
+            remedy="Name one folder, or rename the scans.",
+        )
     if bad := [name for name in names if not SCAN_NAME.fullmatch(name)]:
-        raise DataError(f"{_listed(bad)}: a submission names .nii.gz files, without spaces or commas.",
-                        remedy="Compress or rename these scans.")  # fmt: skip
+        raise DataError(
+            f"{_listed(bad)}: a submission names .nii.gz files, without spaces or commas.",
+            remedy="Compress or rename these scans.",
+        )
     wanted = expected_names(expected) if expected else list(names)
     lacking, more = [name for name in wanted if name not in names], sorted(set(names) - set(wanted))
     if lacking or more:
         what = [f"{_listed(part)} {verb}" for part, verb in ((lacking, "missing"), (more, "not expected")) if part]
-        raise DataError(f"{expected} scans are expected: {'; '.join(what)}.",
-                        remedy="Name the folder of the test scans, or give their number.")  # fmt: skip
+        raise DataError(
+            f"{expected} scans are expected: {'; '.join(what)}.",
+            remedy="Name the folder of the test scans, or give their number.",
+        )
 
 
 def _written_phantoms(preset: str, n: int, progress: bool) -> Path:

@@ -26,14 +26,21 @@ def models_table(models: Models) -> ResultTable:
     for name, each in zip(models.names, models.weights, strict=True):
         card, grid = each.card, each.card.preprocessing
         own = next((scores for scores in card.metrics if scores["part"] == "test"), None)
-        rows.append({
-            "model": name, "about": card.about,
-            "input": f"{grid.frames} slices of {grid.size} x {grid.size}, {grid.hu_window[0]} to {grid.hu_window[1]} HU"
-            f"{', box around the lungs' if grid.crop else ''}" if grid.kind == "scan" else f"{grid.kind}s",
-            "kappa on its own test part": "not known" if own is None or own["kappa"] is None else
-            f"{own['kappa']:.2f} ({own['kappa_low']:.2f} to {own['kappa_high']:.2f}), n = {own['n']}",
-            "sha256": each.sha256[:12],
-        })  # fmt: skip
+        rows.append(
+            {
+                "model": name,
+                "about": card.about,
+                "input": f"{grid.frames} slices of {grid.size} x {grid.size}, "
+                f"{grid.hu_window[0]} to {grid.hu_window[1]} HU"
+                f"{', box around the lungs' if grid.crop else ''}"
+                if grid.kind == "scan"
+                else f"{grid.kind}s",
+                "kappa on its own test part": "not known"
+                if own is None or own["kappa"] is None
+                else f"{own['kappa']:.2f} ({own['kappa_low']:.2f} to {own['kappa_high']:.2f}), n = {own['n']}",
+                "sha256": each.sha256[:12],
+            }
+        )
     return ResultTable(models.weights[0].card.use, pd.DataFrame(rows))
 
 
@@ -58,10 +65,13 @@ def agreement_table(entry: Entry) -> ResultTable:
     if len(votes) < 2 or not votes.size:
         return ResultTable("One model, or no scan that could be read: there is nothing to compare.")
     rows = [
-        {"models": f"{a} and {b}", "same class": f"{accuracy(votes[i], votes[j]):.0%}",
-         "kappa between them": round(cohen_kappa(votes[i], votes[j]), 2)}
+        {
+            "models": f"{a} and {b}",
+            "same class": f"{accuracy(votes[i], votes[j]):.0%}",
+            "kappa between them": round(cohen_kappa(votes[i], votes[j]), 2),
+        }
         for (i, a), (j, b) in combinations(enumerate(entry.models.names), 2)
-    ]  # fmt: skip
+    ]
     together = int((votes == votes[0]).all(axis=0).sum())
     return ResultTable(f"All {len(votes)} say the same of {together} of {votes.shape[1]} scans.", pd.DataFrame(rows))
 
@@ -78,8 +88,9 @@ def counts_table(entry: Entry) -> pd.DataFrame:
     if entry.scans.labels is not None:
         labels = _of_models(entry)[0].rows["label"].to_numpy()
         said.append(("true", "true", counts_of(labels + 1)))
-    return pd.DataFrame([{"who": who, "kind": kind} | dict(zip(TB_CLASSES, counts.tolist(), strict=True))
-                         for who, kind, counts in said])  # fmt: skip
+    return pd.DataFrame(
+        [{"who": who, "kind": kind} | dict(zip(TB_CLASSES, counts.tolist(), strict=True)) for who, kind, counts in said]
+    )
 
 
 def differences_table(entry: Entry) -> ResultTable:
@@ -97,9 +108,11 @@ def differences_table(entry: Entry) -> ResultTable:
     counted = counted.sort_values(["scans", *table.columns], ascending=[False] + [True] * len(table.columns))
     for column in said:
         counted[column] = [_named(number) for number in counted[column]]
-    text = (f"{len(counted[:2 * HEAD])} of {len(counted)} ways to differ. The models do not all say the same of "
-            f"{found['runs_differ']} of {found['scans']} scans. Averaged class numbers are another class than the vote "
-            f"for {found['not_the_vote']} scans, and one that no model said for {found['said_by_none']}.")  # fmt: skip
+    text = (
+        f"{len(counted[: 2 * HEAD])} of {len(counted)} ways to differ. The models do not all say the same of "
+        f"{found['runs_differ']} of {found['scans']} scans. Averaged class numbers are another class than the vote "
+        f"for {found['not_the_vote']} scans, and one that no model said for {found['said_by_none']}."
+    )
     return ResultTable(text, counted[: 2 * HEAD])
 
 
@@ -117,8 +130,12 @@ def scores(entry: Entry) -> Summary | ResultTable:
         certain = np.eye(len(TB_CLASSES))[entry.classes(method)[chosen] - 1]
         arms.append(rows.assign(arm=ensemble_name(method), **dict(zip(TB_CLASSES, certain.T, strict=True))))
     left = matched[0].report().replace("\n", "; ")
-    summary = Summary(*arms, caveat=f"{left}. Ensembles answer with a class, which has no AUC.",
-                      synthetic=entry.synthetic, about="labelled scans")  # fmt: skip
+    summary = Summary(
+        *arms,
+        caveat=f"{left}. Ensembles answer with a class, which has no AUC.",
+        synthetic=entry.synthetic,
+        about="labelled scans",
+    )
     of_ensemble = summary.table["arm"].isin([ensemble_name(method) for method in entry.methods])
     summary.table.loc[of_ensemble, ["auc", "auc_low", "auc_high"]] = np.nan
     return summary
@@ -130,8 +147,10 @@ def ensemble_name(method: str) -> str:
 
 
 def _of_models(entry: Entry) -> list[Labelled]:
-    return [match_labels(entry.predictions.table(m), entry.scans.labels, arm=name)
-            for m, name in enumerate(entry.models.names)]  # fmt: skip
+    return [
+        match_labels(entry.predictions.table(m), entry.scans.labels, arm=name)
+        for m, name in enumerate(entry.models.names)
+    ]
 
 
 def _named(number: int) -> str:
@@ -140,5 +159,6 @@ def _named(number: int) -> str:
 
 def told(rows: pd.DataFrame) -> str:
     """A table of counts in words, for those who do not see its picture."""
-    return "; ".join(f"{row['who']}: {', '.join(f'{name} {row[name]}' for name in TB_CLASSES)}"
-                     for _, row in rows.iterrows())  # fmt: skip
+    return "; ".join(
+        f"{row['who']}: {', '.join(f'{name} {row[name]}' for name in TB_CLASSES)}" for _, row in rows.iterrows()
+    )

@@ -19,8 +19,17 @@ from pathlib import Path
 
 import numpy as np
 
-RECORDED_PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "scipy", "scikit-learn", "nibabel", "av",
-                     "opencv-python-headless")  # fmt: skip
+RECORDED_PACKAGES = (
+    "torch",
+    "torchvision",
+    "accelerate",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "nibabel",
+    "av",
+    "opencv-python-headless",
+)
 
 
 def artifact_root() -> Path:
@@ -124,8 +133,11 @@ def code_version(modules: Sequence[str]) -> str:
         if table.is_file():
             trees.append(json.dumps(tomllib.loads(table.read_text(encoding="utf-8")), sort_keys=True))
         if source.name == "__init__.py":  # and what a package brings for pages
-            trees += [path.read_text(encoding="utf-8") for ending in ("js", "css")
-                      for path in sorted(source.parent.glob(f"*.{ending}"))]  # fmt: skip
+            trees += [
+                path.read_text(encoding="utf-8")
+                for ending in ("js", "css")
+                for path in sorted(source.parent.glob(f"*.{ending}"))
+            ]
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
 
 

@@ -38,8 +38,21 @@ from viptt_core.weights import WEIGHTS, read_weights, save_weights
 
 # A run is only used again when none of these changed in meaning. What decoded the clips is part of their `source`,
 # and the preset's values are part of the configuration.
-TRAINING_CODE = ("augment", "backbones", "engine", "experiment", "features", "feed", "inference", "keras_rules",
-                 "model", "splits", "store", "temporal", "train")  # fmt: skip
+TRAINING_CODE = (
+    "augment",
+    "backbones",
+    "engine",
+    "experiment",
+    "features",
+    "feed",
+    "inference",
+    "keras_rules",
+    "model",
+    "splits",
+    "store",
+    "temporal",
+    "train",
+)
 # What fine-tuning may take over from pretraining: how the names of these weights begin.
 TRANSFERS = {"all": "", "backbone": ("stem.", "backbone."), "temporal": ("temporal.", "feature.")}
 
@@ -61,8 +74,9 @@ class Plan:
     engine: Engine
 
 
-def plan_experiment(preset: str = "demo", *, starts: str = "", epochs: int = 0, pretrain_epochs: int = 0,
-                    seed: int = 0, **engine) -> Plan:  # fmt: skip
+def plan_experiment(
+    preset: str = "demo", *, starts: str = "", epochs: int = 0, pretrain_epochs: int = 0, seed: int = 0, **engine
+) -> Plan:
     """Check the settings of an experiment, and fetch ImageNet weights if it needs them.
 
     Args:
@@ -125,8 +139,9 @@ def pretrain(plan: Plan, videos: ClipSet, *, start: str = "video", progress: boo
     return _finished_run(plan, videos, _Job("pretrain", start, stage, None, progress))
 
 
-def finetune(plan: Plan, scans: ClipSet, start: str, *, pretrained: Run | None = None, transfer: str = "",
-             progress: bool = True) -> Run:  # fmt: skip
+def finetune(
+    plan: Plan, scans: ClipSet, start: str, *, pretrained: Run | None = None, transfer: str = "", progress: bool = True
+) -> Run:
     """Fine-tune on scans from one start and predict the validation and test parts, or find the finished run.
 
     Args:
@@ -212,12 +227,16 @@ class _Job:
     def config(self, plan: Plan, clips: ClipSet) -> dict:
         """Everything that decides the outcome; its hash names the run's folder."""
         return {
-            "stage": self.kind, "start": self.start, "seed": plan.seed, "data": clips.source,
+            "stage": self.kind,
+            "start": self.start,
+            "seed": plan.seed,
+            "data": clips.source,
             "pretrained": self.pretrained.folder.name if self.pretrained else None,
             "transfer": self.transfer if self.pretrained else None,
-            "precision": plan.engine.precision, "code": code_version(TRAINING_CODE),
+            "precision": plan.engine.precision,
+            "code": code_version(TRAINING_CODE),
             "preset": _shared_fields(plan.preset) | {self.kind: self.stage.__dict__},
-        }  # fmt: skip
+        }
 
 
 def _finished_run(plan: Plan, clips: ClipSet, job: _Job) -> Run:
@@ -264,8 +283,16 @@ def _train_locked(folder: Path, config: dict, plan: Plan, clips: ClipSet, job: _
         taken = {name: tensor for name, tensor in weights.items() if name.startswith(TRANSFERS[job.transfer])}
         model.load_pretrained((model.state_dict() if job.transfer != "all" else {}) | taken)
     split = make_split(preset.splits, clips, stage=job.kind, seed=plan.seed)
-    history = fit(model, clips, split, stage, seed=plan.seed, engine=plan.engine, folder=folder,
-                  progress=f"{job.kind} ({job.start})" if job.progress else None)  # fmt: skip
+    history = fit(
+        model,
+        clips,
+        split,
+        stage,
+        seed=plan.seed,
+        engine=plan.engine,
+        folder=folder,
+        progress=f"{job.kind} ({job.start})" if job.progress else None,
+    )
     if not main:
         return
     device, precision = next(model.parameters()).device, history.engine["precision"]
@@ -278,19 +305,32 @@ def _train_locked(folder: Path, config: dict, plan: Plan, clips: ClipSet, job: _
         logits = predict_logits(model, array, indices, pixel_range=stage.pixel_range, precision=precision)
         parts.append(
             predictions_table(
-                arm=job.start, part=part, names=clips.names[indices], groups=clips.groups[indices],
-                labels=clips.labels[indices], class_names=clips.class_names,
+                arm=job.start,
+                part=part,
+                names=clips.names[indices],
+                groups=clips.groups[indices],
+                labels=clips.labels[indices],
+                class_names=clips.class_names,
                 probabilities=torch.from_numpy(logits).double().softmax(dim=1).numpy(),
             )
-        )  # fmt: skip
+        )
     config = config | {
-        "split": split.sizes(), "selection_biased": split.selection_biased, "synthetic": clips.synthetic,
-        "best_epoch": history.best_epoch, "stopped_early": history.stopped_early,
-    }  # fmt: skip
-    record = provenance() | history.engine | {
-        "seconds": round(max(time.perf_counter() - began, sum(e["seconds"] for e in history.epochs)), 1),
-        "peak_memory_mb": round(peak_memory_mb()), "data_key": clips.key, "seed": plan.seed,
-    }  # fmt: skip
+        "split": split.sizes(),
+        "selection_biased": split.selection_biased,
+        "synthetic": clips.synthetic,
+        "best_epoch": history.best_epoch,
+        "stopped_early": history.stopped_early,
+    }
+    record = (
+        provenance()
+        | history.engine
+        | {
+            "seconds": round(max(time.perf_counter() - began, sum(e["seconds"] for e in history.epochs)), 1),
+            "peak_memory_mb": round(peak_memory_mb()),
+            "data_key": clips.key,
+            "seed": plan.seed,
+        }
+    )
     if device.type == "cuda":
         record["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated(device) / 1e6)
     predictions = pd.concat(parts, ignore_index=True)

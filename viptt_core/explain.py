@@ -22,8 +22,16 @@ FILLS = ("mean", "air")
 SCORES = ("logit", "probability")
 
 
-def slice_importance(model: ViPTTNet, clips: np.ndarray, classes: np.ndarray, *, pixel_range: str, width: int = 1,
-                     fill: str = "mean", of: str = "logit") -> np.ndarray:  # fmt: skip
+def slice_importance(
+    model: ViPTTNet,
+    clips: np.ndarray,
+    classes: np.ndarray,
+    *,
+    pixel_range: str,
+    width: int = 1,
+    fill: str = "mean",
+    of: str = "logit",
+) -> np.ndarray:
     """How much the score of a class drops when slices are hidden, one window of slices after another.
 
     The backbone sees each slice once; only the recurrent part runs again for each window.
@@ -113,8 +121,10 @@ def grad_cam(model: ViPTTNet, clips: np.ndarray, classes: np.ndarray, *, pixel_r
         for part in _parts(len(clips), INFERENCE_CHUNK // clips.shape[1]):
             pixels = _pixels(clips[part], targets.device, pixel_range)
             cells = explain(pixels, target=targets[part], relu_attributions=True).detach()[:, 0]  # [B * T, h, w]
-            rows, columns = (_interpolation(n, m, first, step).to(cells)
-                             for n, m in zip(pixels.shape[2:], cells.shape[1:], strict=True))  # fmt: skip
+            rows, columns = (
+                _interpolation(n, m, first, step).to(cells)
+                for n, m in zip(pixels.shape[2:], cells.shape[1:], strict=True)
+            )
             fine = (rows @ cells @ columns.T).reshape(pixels.shape)
             largest = fine.amax(dim=(1, 2, 3), keepdim=True)
             maps[part] = (fine / largest.where(largest > 0, 1)).cpu().numpy()
@@ -124,8 +134,10 @@ def grad_cam(model: ViPTTNet, clips: np.ndarray, classes: np.ndarray, *, pixel_r
 def _check_clips(model: ViPTTNet, clips: np.ndarray, classes, pixel_range: str) -> Tensor:
     """The classes int64 [N] on the model's device."""
     if model.sees_clips:
-        raise SettingError(f"the backbone {model.backbone_name} sees whole clips: no feature is of one slice alone.",
-                           remedy="Explain a model whose backbone sees each slice alone, such as vgg16.")  # fmt: skip
+        raise SettingError(
+            f"the backbone {model.backbone_name} sees whole clips: no feature is of one slice alone.",
+            remedy="Explain a model whose backbone sees each slice alone, such as vgg16.",
+        )
     check_choice("pixel_range", pixel_range, PIXEL_SCALES)
     classes, known = np.asarray(classes), model.classifier.out_features
     if clips.ndim != 4 or not clips.size or classes.shape != clips.shape[:1]:
@@ -164,8 +176,9 @@ def _last_convolution(backbone: nn.Module) -> tuple[nn.Module, float, float]:
     first, step = 0.0, 1.0
     for part in parts[: last + 1]:
         if isinstance(part, nn.Conv2d | nn.MaxPool2d):
-            kernel, stride, padding = (value if isinstance(value, int) else value[0]
-                                       for value in (part.kernel_size, part.stride, part.padding))  # fmt: skip
+            kernel, stride, padding = (
+                value if isinstance(value, int) else value[0] for value in (part.kernel_size, part.stride, part.padding)
+            )
             first += step * ((kernel - 1) / 2 - padding)
             step *= stride
     return parts[last], first, step

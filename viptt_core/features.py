@@ -26,8 +26,9 @@ def is_cacheable(stage: Stage) -> bool:
     return stage.freeze_backbone and stage.freeze_stem and not stage.rotate
 
 
-def cached_features(model: ViPTTNet, clips: ClipSet, pixel_range: str, *, device: torch.device, precision: str,
-                    progress: bool = False) -> np.ndarray:  # fmt: skip
+def cached_features(
+    model: ViPTTNet, clips: ClipSet, pixel_range: str, *, device: torch.device, precision: str, progress: bool = False
+) -> np.ndarray:
     """Features of every clip, computed at the first call and read from the cache at later ones.
 
     An interrupted call is taken up again, and of two processes one computes while the other waits.
@@ -50,9 +51,12 @@ def cached_features(model: ViPTTNet, clips: ClipSet, pixel_range: str, *, device
 
     model = plain_module(model)
     identity = {
-        "clips": clips.key, "weights": _weights_digest(model), "pixel_range": pixel_range, "precision": precision,
+        "clips": clips.key,
+        "weights": _weights_digest(model),
+        "pixel_range": pixel_range,
+        "precision": precision,
         "code": code_version(("backbones", "model", "features")),
-    }  # fmt: skip
+    }
     folder = cache_root() / f"features-{digest(identity)}"
     keys = [f"{position}:{name}" for position, name in enumerate(clips.names)]
     with RowFile(folder, keys, dtype=np.float32, waiting=_say_waiting) as rows:
@@ -63,15 +67,23 @@ def cached_features(model: ViPTTNet, clips: ClipSet, pixel_range: str, *, device
             rows.allocate((steps, model.temporal.input_size))
             together = max(1, INFERENCE_CHUNK // frames)
             batches = np.array_split(np.array(todo, np.int64), range(together, len(todo), together)) if todo else []
-            bar = tqdm(total=n, initial=n - len(todo), desc="backbone features", unit="clip", disable=not progress,
-                       mininterval=1)  # fmt: skip
+            bar = tqdm(
+                total=n,
+                initial=n - len(todo),
+                desc="backbone features",
+                unit="clip",
+                disable=not progress,
+                mininterval=1,
+            )
             feed = Feed(clips.clips, device, resident=False)  # each clip is needed once
             for batch, pixels in zip(batches, feed.batches(batches), strict=True):
                 features = frame_features(model, to_pixels(pixels, pixel_range), precision).cpu().numpy()
                 for index, values in zip(batch.tolist(), features, strict=True):
                     if not np.isfinite(values).all():
-                        raise DataError(f"the features of clip {clips.names[index]} are not finite.",
-                                        remedy="Use precision fp32, or check the clip.")  # fmt: skip
+                        raise DataError(
+                            f"the features of clip {clips.names[index]} are not finite.",
+                            remedy="Use precision fp32, or check the clip.",
+                        )
                     rows.write(index, values)
                 bar.update(len(batch))
             bar.close()

@@ -90,8 +90,9 @@ class EpochShare:
     weights: list[float]
 
 
-def epoch_share(batches: Sequence[np.ndarray], labels: Tensor, angles: Tensor | None, *, rank: int,
-                processes: int) -> EpochShare:  # fmt: skip
+def epoch_share(
+    batches: Sequence[np.ndarray], labels: Tensor, angles: Tensor | None, *, rank: int, processes: int
+) -> EpochShare:
     """Deal the batches of an epoch out to processes: each takes every `processes`-th clip of each batch.
 
     Args:

@@ -32,5 +32,7 @@ def figure_html(content: str, *, code: str, data: Sequence[str] = (), numbers: s
         numbers: HTML of a link to numbers that come with it.
     """
     caption = f"<figcaption>{numbers}</figcaption>" if numbers else ""
-    return (f'<figure class="viptt-figure" style="margin:0" data-code="{code}" '
-            f'data-files="{" ".join(data)}">{content}{caption}</figure>')  # fmt: skip
+    return (
+        f'<figure class="viptt-figure" style="margin:0" data-code="{code}" '
+        f'data-files="{" ".join(data)}">{content}{caption}</figure>'
+    )

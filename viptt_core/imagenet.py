@@ -45,18 +45,26 @@ def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
             download(url, path, checksum=checksum)
         except DataError as error:
             raise DataError(
-                f"{backbone} weights {name} could not be downloaded ({error}).", path=url,
+                f"{backbone} weights {name} could not be downloaded ({error}).",
+                path=url,
                 remedy=f"Connect to the network, or put this file into {path.parent} (TORCH_HOME moves that folder).",
-            ) from error  # fmt: skip
+            ) from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)  # refuses anything but tensors
-        features = {key.removeprefix(facts.prefix): value for key, value in state.items()
-                    if not key.startswith(facts.head)}  # fmt: skip
+        features = {
+            key.removeprefix(facts.prefix): value for key, value in state.items() if not key.startswith(facts.head)
+        }
         finite = all(tensor.isfinite().all() for tensor in features.values())
     except Exception as error:  # of many types; PyTorch's words even advise to read what it refuses here
-        raise DataError(f"holds something else than weights ({type(error).__name__}).", path=path,
-                        remedy="Do not open it by other means; delete it, and start again.") from error  # fmt: skip
+        raise DataError(
+            f"holds something else than weights ({type(error).__name__}).",
+            path=path,
+            remedy="Do not open it by other means; delete it, and start again.",
+        ) from error
     if not finite:
-        raise DataError(f"{backbone} weights {name} hold values that are not finite.", path=path,
-                        remedy=f"Take {facts.weights[-1]}.")  # fmt: skip
+        raise DataError(
+            f"{backbone} weights {name} hold values that are not finite.",
+            path=path,
+            remedy=f"Take {facts.weights[-1]}.",
+        )
     return features

@@ -13,8 +13,9 @@ FEATURES_TOGETHER = 256  # clips whose cached features go through the recurrent 
 
 
 @torch.inference_mode()
-def predict_logits(model: ViPTTNet, array: np.ndarray | Feed, indices: np.ndarray, *, pixel_range: str,
-                   precision: str = "fp32") -> np.ndarray:  # fmt: skip
+def predict_logits(
+    model: ViPTTNet, array: np.ndarray | Feed, indices: np.ndarray, *, pixel_range: str, precision: str = "fp32"
+) -> np.ndarray:
     """Class scores of the clips at `indices`, in that order.
 
     Args:

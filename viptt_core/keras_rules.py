@@ -49,8 +49,9 @@ class ReduceOnPlateau:
         return self.learning_rate
 
 
-def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None,
-                  batch_size: int | None = None) -> Tensor:  # fmt: skip
+def weighted_loss(
+    logits: Tensor, labels: Tensor, class_weights: Tensor | None, batch_size: int | None = None
+) -> Tensor:
     """Keras's class-weighted cross-entropy: sum of w_i l_i over the batch size.
 
     PyTorch's own `weight=` divides by the sum of the weights instead, so that at batch size 1 the

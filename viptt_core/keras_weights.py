@@ -66,8 +66,12 @@ def load_keras_weights(model: nn.Module, path: str | PathLike) -> nn.Module:
         for name, wanted in net.architecture.items():
             if found[name] != wanted:
                 what = f"{found[name]} classes" if name == "num_classes" else f"a {name} of {found[name]}"
-                raise DataError(f"holds {what}, the model has {wanted}.", path=path, kind="another size",
-                                remedy=f"Build the model with {name}={found[name]}.")  # fmt: skip
+                raise DataError(
+                    f"holds {what}, the model has {wanted}.",
+                    path=path,
+                    kind="another size",
+                    remedy=f"Build the model with {name}={found[name]}.",
+                )
         arrays = {name: weight.values(path) for name, weight in weights.items()}
     net.load_state_dict({name: torch.from_numpy(values) for name, values in arrays.items()})
     return model
@@ -103,8 +107,12 @@ class _Weight:
         with np.errstate(over="ignore"):  # of float64 values, which then are not finite
             values = self.data[()].astype(np.float32)
         if not np.isfinite(values).all():
-            raise DataError(f"holds NaN or infinite values in {_shown(self.name)}.", path=path, remedy=_COPY_AGAIN,
-                            kind="not finite")  # fmt: skip
+            raise DataError(
+                f"holds NaN or infinite values in {_shown(self.name)}.",
+                path=path,
+                remedy=_COPY_AGAIN,
+                kind="not finite",
+            )
         if values.ndim == 5:  # the stem: a 3D convolution of one frame, here a 2D one
             values = values[0]
         return values if values.ndim == 1 else np.ascontiguousarray(np.moveaxis(values, (-1, -2), (0, 1)))
@@ -148,18 +156,29 @@ def _fitted(file: h5py.File, path) -> tuple[dict[str, _Weight], dict[str, str | 
         shape = weight.data.shape
         if weight.kind != place.kind or not _bind(place.shape, shape, sizes):
             expected = ", ".join(str(sizes.get(size, size)) for size in place.shape)
-            _refuse(f"does not fit ViPTT-Net: weight {number}, {_shown(weight.name)}, has the shape {shape}; expected "
-                    f"is the {place.kind} of {place.layer}, of shape ({expected}).", path)  # fmt: skip
+            _refuse(
+                f"does not fit ViPTT-Net: weight {number}, {_shown(weight.name)}, has the shape {shape}; expected "
+                f"is the {place.kind} of {place.layer}, of shape ({expected}).",
+                path,
+            )
     if len(weights) < len(places):
         missing = places[len(weights)]
         _refuse(f"holds {len(weights)} weights; the next, the {missing.kind} of {missing.layer}, is missing.", path)
     if len(weights) > len(places):
         extra = weights[len(places)]
-        _refuse(f"holds {len(weights)} weights, ViPTT-Net has {len(places)}; the first one too many is "
-                f"{_shown(extra.name)}, of shape {extra.data.shape}.", path)  # fmt: skip
+        _refuse(
+            f"holds {len(weights)} weights, ViPTT-Net has {len(places)}; the first one too many is "
+            f"{_shown(extra.name)}, of shape {extra.data.shape}.",
+            path,
+        )
     _check_order(weights, path)
-    architecture = {"backbone": "vgg16", "temporal": "lstm", "hidden_size": sizes[_HIDDEN],
-                    "feature_size": sizes[_FEATURES], "num_classes": sizes[_CLASSES]}  # fmt: skip
+    architecture = {
+        "backbone": "vgg16",
+        "temporal": "lstm",
+        "hidden_size": sizes[_HIDDEN],
+        "feature_size": sizes[_FEATURES],
+        "num_classes": sizes[_CLASSES],
+    }
     return {place.name: weight for place, weight in zip(places, weights, strict=True)}, architecture
 
 
@@ -188,9 +207,11 @@ def _check_order(weights: list[_Weight], path) -> None:
     for before, after in zip(numbers, numbers[1:], strict=False):
         if after < before:
             raise DataError(
-                "has block{}_conv{} of VGG16 after block{}_conv{}.".format(*after, *before), path=path,
-                kind="another order", remedy="Set trainable=True on all layers in Keras and save the model again.",
-            )  # fmt: skip
+                "has block{}_conv{} of VGG16 after block{}_conv{}.".format(*after, *before),
+                path=path,
+                kind="another order",
+                remedy="Set trainable=True on all layers in Keras and save the model again.",
+            )
 
 
 def _refuse(what: str, path) -> None:
@@ -211,8 +232,9 @@ def _opened(path: str | PathLike) -> Iterator[h5py.File]:
         raise
     except Exception as error:  # the type depends on where the damage is: OSError, KeyError, RuntimeError, ValueError
         what = "truncated" if "truncated file" in str(error) else "truncated or damaged"
-        raise DataError(f"is {what} ({type(error).__name__}: {error}).", path=path, remedy=_COPY_AGAIN,
-                        kind="damaged file") from error  # fmt: skip
+        raise DataError(
+            f"is {what} ({type(error).__name__}: {error}).", path=path, remedy=_COPY_AGAIN, kind="damaged file"
+        ) from error
 
 
 def _check_signature(path: str | PathLike) -> None:
@@ -223,14 +245,22 @@ def _check_signature(path: str | PathLike) -> None:
         with Path(path).open("rb") as file:
             start = file.read(64)
     except OSError as error:
-        raise DataError(f"cannot be read ({error}).", path=path, remedy="Check its permissions and the disk.",
-                        kind="unreadable file") from error  # fmt: skip
+        raise DataError(
+            f"cannot be read ({error}).",
+            path=path,
+            remedy="Check its permissions and the disk.",
+            kind="unreadable file",
+        ) from error
     if not start:
         raise DataError("is empty (0 bytes).", path=path, remedy=_COPY_AGAIN, kind="empty file")
     if not start.startswith(_SIGNATURE):
         looks = next((text for first, text in _OTHER_FILES.items() if start.lstrip().startswith(first)), "")
-        raise DataError(f"is {looks} not an HDF5 file.".replace("  ", " "), path=path, kind="wrong file type",
-                        remedy=f"Download the .h5 file itself. {_OTHER_LAYOUT}")  # fmt: skip
+        raise DataError(
+            f"is {looks} not an HDF5 file.".replace("  ", " "),
+            path=path,
+            kind="wrong file type",
+            remedy=f"Download the .h5 file itself. {_OTHER_LAYOUT}",
+        )
 
 
 def _weights(file: h5py.File, path) -> Iterator[_Weight]:
@@ -246,8 +276,12 @@ def _weights(file: h5py.File, path) -> Iterator[_Weight]:
         group = _descend(root, layer, path)
         names = _names(group, "weight_names", path) if isinstance(group, h5py.Group) else None
         if names is None:
-            raise DataError(f"has no list weight_names at the layer {_shown(layer)}.", path=path, remedy=_OTHER_LAYOUT,
-                            kind="another layout")  # fmt: skip
+            raise DataError(
+                f"has no list weight_names at the layer {_shown(layer)}.",
+                path=path,
+                remedy=_OTHER_LAYOUT,
+                kind="another layout",
+            )
         for name in names:
             data = _descend(group, name, path)
             _check_storage(data, f"{layer}/{name}", path)
@@ -268,12 +302,19 @@ def _names(group: h5py.Group, attribute: str, path) -> list[str] | None:
         dtype = stored.dtype
         text = h5py.check_string_dtype(dtype)
         if len(stored.shape) != 1 or (prod(stored.shape) and text is None):
-            raise DataError(f"has no list of names in {part} at {_shown(group.name)}.", path=path, remedy=_COPY_AGAIN,
-                            kind="damaged file")  # fmt: skip
+            raise DataError(
+                f"has no list of names in {part} at {_shown(group.name)}.",
+                path=path,
+                remedy=_COPY_AGAIN,
+                kind="damaged file",
+            )
         n_names = len(names) + stored.shape[0]
         if n_names > _MOST_NAMES:
-            _refuse(f"is not of ViPTT-Net: {part} at {_shown(group.name)} lists {n_names} names, expected are at most "
-                    f"{_MOST_NAMES}.", path)  # fmt: skip
+            _refuse(
+                f"is not of ViPTT-Net: {part} at {_shown(group.name)} lists {n_names} names, expected are at most "
+                f"{_MOST_NAMES}.",
+                path,
+            )
         if text is not None and (text.length or 0) > _LONGEST_NAME:  # None: each has its own
             _refuse(f"is not of ViPTT-Net: {part} at {_shown(group.name)} has names of {text.length} bytes.", path)
         if stored.shape[0]:  # an empty list has no text type
@@ -291,11 +332,19 @@ def _descend(group: h5py.Group, name: str, path) -> h5py.Group | h5py.Dataset:
     here = group
     for part in filter(None, name.split("/")):
         if not isinstance(here, h5py.Group) or not _has(here, part):
-            raise DataError(f"lists {_shown(name)}, which it does not hold in {_shown(group.name)}.", path=path,
-                            remedy=_COPY_AGAIN, kind="missing weight")  # fmt: skip
+            raise DataError(
+                f"lists {_shown(name)}, which it does not hold in {_shown(group.name)}.",
+                path=path,
+                remedy=_COPY_AGAIN,
+                kind="missing weight",
+            )
         if here.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
-            raise DataError(f"has a link at {_shown(name)} instead of the weight itself.", path=path,
-                            remedy=_OTHER_LAYOUT, kind="link")  # fmt: skip
+            raise DataError(
+                f"has a link at {_shown(name)} instead of the weight itself.",
+                path=path,
+                remedy=_OTHER_LAYOUT,
+                kind="link",
+            )
         here = here[part]
     return here
 
@@ -312,8 +361,12 @@ def _check_storage(data, name: str, path) -> None:
     elif data.id.get_offset() is None:  # HDF5 would make up zeros; values past the end it refuses itself
         what = f"states the shape {data.shape}, but its values are not in the file"
     if what:
-        raise DataError(f"has a weight that cannot be used: {_shown(name)} {what}.", path=path, remedy=_OTHER_LAYOUT,
-                        kind="unusable weight")  # fmt: skip
+        raise DataError(
+            f"has a weight that cannot be used: {_shown(name)} {what}.",
+            path=path,
+            remedy=_OTHER_LAYOUT,
+            kind="unusable weight",
+        )
 
 
 def _shown(name) -> str:

@@ -80,8 +80,14 @@ class Leakage:
     def _shown(self) -> pd.DataFrame:
         heads = {"shared": "group also trains", "same_group": "nearest of same group", "accuracy": "1-NN accuracy"}
         shares = self.table[list(heads)].map("{:.1%}".format).rename(columns=heads)
-        return self.table[["n_test"]].rename(columns={"n_test": "test clips"}).round().astype(int).join(
-            shares).reset_index()  # fmt: skip
+        return (
+            self.table[["n_test"]]
+            .rename(columns={"n_test": "test clips"})
+            .round()
+            .astype(int)
+            .join(shares)
+            .reset_index()
+        )
 
 
 def measure_leakage(clips: ClipSet, *, seeds: int = 5, frames: int = 4, side: int = 8) -> Leakage:
@@ -112,16 +118,23 @@ def measure_leakage(clips: ClipSet, *, seeds: int = 5, frames: int = 4, side: in
         for split, test in ((BY_CLIP, by_clip), (BY_GROUP, by_group)):
             train = np.setdiff1d(np.arange(len(clips)), test)
             nearest = train[nearest_neighbours(features[train], features[test])]
-            rows.append({
-                "seed": seed, "split": split, "n_test": len(test),
-                "shared": np.isin(clips.groups[test], clips.groups[train]).mean(),
-                "same_group": (clips.groups[nearest] == clips.groups[test]).mean(),
-                "accuracy": (clips.labels[nearest] == clips.labels[test]).mean(),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "seed": seed,
+                    "split": split,
+                    "n_test": len(test),
+                    "shared": np.isin(clips.groups[test], clips.groups[train]).mean(),
+                    "same_group": (clips.groups[nearest] == clips.groups[test]).mean(),
+                    "accuracy": (clips.labels[nearest] == clips.labels[test]).mean(),
+                }
+            )
     return Leakage(
-        pd.DataFrame(rows), n_clips=len(clips), n_groups=len(np.unique(clips.groups)),
-        chance=np.bincount(clips.labels).max() / len(clips), synthetic=clips.synthetic,
-    )  # fmt: skip
+        pd.DataFrame(rows),
+        n_clips=len(clips),
+        n_groups=len(np.unique(clips.groups)),
+        chance=np.bincount(clips.labels).max() / len(clips),
+        synthetic=clips.synthetic,
+    )
 
 
 def coarse_pixels(clips: ClipSet, *, frames: int, side: int) -> np.ndarray:

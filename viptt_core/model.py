@@ -61,8 +61,7 @@ class ViPTTNet(nn.Module):
         check_choice("backbone", backbone, BACKBONES)
         check_choice("temporal", temporal, tuple(TEMPORALS))
         check_choice("stem", stem, STEMS)
-        for name, value in (("num_classes", num_classes), ("hidden_size", hidden_size),
-                            ("feature_size", feature_size)):  # fmt: skip
+        for name, value in (("num_classes", num_classes), ("hidden_size", hidden_size), ("feature_size", feature_size)):
             if value < 1:
                 raise SettingError(f"{name} is {value}.", remedy="Give a whole number of at least 1.")
         facts = BACKBONES[backbone]
@@ -92,9 +91,12 @@ class ViPTTNet(nn.Module):
     def architecture(self) -> dict[str, str | int]:
         """What decides the names and shapes of the weights; recorded beside them, see `checkpoint`."""
         return {
-            "backbone": self.backbone_name, "temporal": self.temporal_name, "hidden_size": self.temporal.hidden_size,
-            "feature_size": self.feature.out_features, "num_classes": self.classifier.out_features,
-        }  # fmt: skip
+            "backbone": self.backbone_name,
+            "temporal": self.temporal_name,
+            "hidden_size": self.temporal.hidden_size,
+            "feature_size": self.feature.out_features,
+            "num_classes": self.classifier.out_features,
+        }
 
     def forward(self, clips: Tensor) -> Tensor:
         """Class scores of a batch.
@@ -214,11 +216,17 @@ def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
 
 def check_architecture(found: dict, wanted: dict, path: Path) -> None:
     """Raise a DataError that names each difference between two architectures."""
-    differing = [f"{name} {found.get(name, 'unknown')} instead of {value}" for name, value in wanted.items()
-                 if found.get(name) != value]  # fmt: skip
+    differing = [
+        f"{name} {found.get(name, 'unknown')} instead of {value}"
+        for name, value in wanted.items()
+        if found.get(name) != value
+    ]
     if differing:
-        raise DataError(f"is of another model: {', '.join(differing)}.", path=path,
-                        remedy="Build the model with these settings, or name other weights.")  # fmt: skip
+        raise DataError(
+            f"is of another model: {', '.join(differing)}.",
+            path=path,
+            remedy="Build the model with these settings, or name other weights.",
+        )
 
 
 def plain_module(model: nn.Module) -> nn.Module:

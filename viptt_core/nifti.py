@@ -139,9 +139,12 @@ def open_scan(path: str | PathLike) -> Iterator[Scan]:
     with file.open("rb") as plain:
         zipped = plain.read(2) == b"\x1f\x8b"
     if file.suffix == ".gz" and not zipped:
-        raise DataError("is not gzip data although its name ends in .gz.", path=path,
-                        remedy=f"{_COPY_AGAIN} If it is an uncompressed scan, name it .nii.",
-                        kind="wrong file type")  # fmt: skip
+        raise DataError(
+            "is not gzip data although its name ends in .gz.",
+            path=path,
+            remedy=f"{_COPY_AGAIN} If it is an uncompressed scan, name it .nii.",
+            kind="wrong file type",
+        )
     try:
         with igzip.open(file, "rb") if zipped else file.open("rb") as stream:
             header = _read_header(stream, path)
@@ -151,14 +154,17 @@ def open_scan(path: str | PathLike) -> Iterator[Scan]:
             dtype = stored.newbyteorder("=") if scaling is None else np.dtype(np.float32)
             yield Scan(stream, shape, stored, dtype, scaling, _read_affine(header, path), header)
     except EOFError as error:
-        raise DataError("is truncated: its data ends early.", path=path, remedy=_COPY_AGAIN,
-                        kind="truncated file") from error  # fmt: skip
+        raise DataError(
+            "is truncated: its data ends early.", path=path, remedy=_COPY_AGAIN, kind="truncated file"
+        ) from error
     except (igzip.BadGzipFile, isal_zlib.error) as error:
-        raise DataError(f"holds damaged gzip data ({error}).", path=path, remedy=_COPY_AGAIN,
-                        kind="damaged file") from error  # fmt: skip
+        raise DataError(
+            f"holds damaged gzip data ({error}).", path=path, remedy=_COPY_AGAIN, kind="damaged file"
+        ) from error
     except HeaderDataError as error:
-        raise DataError(f"has a bad NIfTI header ({error}).", path=path, remedy=_CONVERT_AGAIN,
-                        kind="bad header") from error  # fmt: skip
+        raise DataError(
+            f"has a bad NIfTI header ({error}).", path=path, remedy=_CONVERT_AGAIN, kind="bad header"
+        ) from error
 
 
 def _read_header(stream: BinaryIO, path) -> nib.Nifti1Header:
@@ -170,8 +176,12 @@ def _read_header(stream: BinaryIO, path) -> nib.Nifti1Header:
     if len(block) < kind.sizeof_hdr and (is_nifti or kind.sizeof_hdr in stated):
         raise DataError("is truncated: its header ends early.", path=path, remedy=_COPY_AGAIN, kind="truncated file")
     if not is_nifti:
-        raise DataError("is not a NIfTI file (header and voxels in one file).", path=path, remedy=_CONVERT_AGAIN,
-                        kind="wrong file type")  # fmt: skip
+        raise DataError(
+            "is not a NIfTI file (header and voxels in one file).",
+            path=path,
+            remedy=_CONVERT_AGAIN,
+            kind="wrong file type",
+        )
     header = kind(block[: kind.sizeof_hdr])  # raises HeaderDataError on contradictions
     offset = float(header["vox_offset"]) or kind.single_vox_offset
     if not kind.sizeof_hdr <= offset < 1 << 30:
@@ -186,8 +196,9 @@ def _read_affine(header: nib.Nifti1Header, path) -> np.ndarray:
     except ValueError as error:
         raise HeaderDataError(f"orientation: {error}") from error
     if np.isinf(header["scl_slope"]) or not np.isfinite(affine).all():  # nibabel: an infinite slope is none
-        raise DataError("has a slope or affine that is not finite.", path=path, remedy=_CONVERT_AGAIN,
-                        kind="bad header")  # fmt: skip
+        raise DataError(
+            "has a slope or affine that is not finite.", path=path, remedy=_CONVERT_AGAIN, kind="bad header"
+        )
     return affine
 
 

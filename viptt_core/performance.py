@@ -76,11 +76,13 @@ def results_table(results: Results) -> ResultTable:
     for row in results.main["rows"]:
         measured = row["status"] == "measured"
         line = {
-            "what": row["title"], "beside": row["reference"],
+            "what": row["title"],
+            "beside": row["reference"],
             "ours / theirs": " / ".join(filter(None, (_median(row, "ours"), _median(row, "reference_values")))),
-            "ratio or value (range)": value_text(row, spread=True) if measured else "", "target": aim_text(row),
+            "ratio or value (range)": value_text(row, spread=True) if measured else "",
+            "target": aim_text(row),
             "met": MET[row["met"]] if measured else row["status"],
-        }  # fmt: skip
+        }
         for name, content in results.others.items():
             line[name] = _elsewhere(next((each for each in content["rows"] if each["name"] == row["name"]), None))
         lines.append(line if results.on_gpu else line | {"GPU": "not measured"})
@@ -97,13 +99,18 @@ def profile_table(results: Results) -> ResultTable:
     for work in results.profile["work"]:
         largest = " and ".join(f"{part['name']} ({part['share']:.0%})" for part in work["parts"][:2])
         told.append(f"{work['title'].capitalize()}: {amount(work['seconds'], 's')}, mostly {largest}.")
-        lines += [(work["title"], part["name"], f"{part['share']:.1%}", ", ".join(part["operators"]))
-                  for part in work["parts"] if part["share"] >= LEAST_SHOWN]  # fmt: skip
+        lines += [
+            (work["title"], part["name"], f"{part['share']:.1%}", ", ".join(part["operators"]))
+            for part in work["parts"]
+            if part["share"] >= LEAST_SHOWN
+        ]
     size = next((work["settings"] for work in results.profile["work"] if "frames" in work["settings"]), None)
     if size is not None:
         told.append(f"Clips of {size['frames']} frames of {size['size']} x {size['size']}, {size['precision']}.")
-    return ResultTable(f"{' '.join(told)} {_machine('Measured on', results.profile)}.",
-                 pd.DataFrame(lines, columns=["work", "part", "share", "mostly"]))  # fmt: skip
+    return ResultTable(
+        f"{' '.join(told)} {_machine('Measured on', results.profile)}.",
+        pd.DataFrame(lines, columns=["work", "part", "share", "mostly"]),
+    )
 
 
 # --- Reading and wording ------------------------------------------------------------------------------------

@@ -62,9 +62,17 @@ class OnFinding:
     no_other: int
 
 
-def pointing_game(maps: np.ndarray, findings: np.ndarray, *, tolerance: int | tuple[int, ...] = 0,
-                  body: np.ndarray | None = None, classes: np.ndarray | None = None, n_resamples: int = 2000,
-                  level: float = 0.95, seed: int = 0) -> OnFinding:  # fmt: skip
+def pointing_game(
+    maps: np.ndarray,
+    findings: np.ndarray,
+    *,
+    tolerance: int | tuple[int, ...] = 0,
+    body: np.ndarray | None = None,
+    classes: np.ndarray | None = None,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> OnFinding:
     """How often the maximum of a map falls on the finding.
 
     The same for slices: `slice_importance` against `findings.any(axis=(2, 3))`.
@@ -89,8 +97,17 @@ def pointing_game(maps: np.ndarray, findings: np.ndarray, *, tolerance: int | tu
     """
     evidence = _evidence(maps)
     top = (evidence == evidence.max(axis=1, keepdims=True)) & (evidence > 0)
-    return _on_finding(top, maps.shape, findings, tolerance=tolerance, body=body, classes=classes,
-                       n_resamples=n_resamples, level=level, seed=seed)  # fmt: skip
+    return _on_finding(
+        top,
+        maps.shape,
+        findings,
+        tolerance=tolerance,
+        body=body,
+        classes=classes,
+        n_resamples=n_resamples,
+        level=level,
+        seed=seed,
+    )
 
 
 def mass_on_finding(maps: np.ndarray, findings: np.ndarray, **options) -> OnFinding:
@@ -104,8 +121,9 @@ def _evidence(maps: np.ndarray) -> np.ndarray:
     return np.maximum(maps, 0).reshape(len(maps), -1)
 
 
-def _on_finding(evidence, shape, findings, *, tolerance=0, body=None, classes=None, n_resamples=2000, level=0.95,
-                seed=0) -> OnFinding:  # fmt: skip
+def _on_finding(
+    evidence, shape, findings, *, tolerance=0, body=None, classes=None, n_resamples=2000, level=0.95, seed=0
+) -> OnFinding:
     """Evidence [N, V], not negative, on findings and on those of others."""
     body = np.ones(shape, bool) if body is None else body
     classes = np.zeros(shape[0]) if classes is None else np.asarray(classes)
@@ -125,8 +143,10 @@ def _on_finding(evidence, shape, findings, *, tolerance=0, body=None, classes=No
     other = (classes[:, None] == classes) & usable & ~np.eye(len(classes), dtype=bool)
     kept = np.flatnonzero(usable & other.any(axis=1))
     if len(kept) < 2:
-        raise SettingError(f"{usable.sum()} clips have finding and evidence, {len(kept)} of them another to be "
-                           "compared with.", remedy="Give at least two, of one class where classes count.")  # fmt: skip
+        raise SettingError(
+            f"{usable.sum()} clips have finding and evidence, {len(kept)} of them another to be compared with.",
+            remedy="Give at least two, of one class where classes count.",
+        )
     other, total = other[np.ix_(kept, kept)], evidence[kept].sum(axis=1, dtype=np.float64)
     on = np.empty((len(kept), len(kept)))  # [map, finding]
     for column, j in enumerate(kept):
@@ -136,9 +156,18 @@ def _on_finding(evidence, shape, findings, *, tolerance=0, body=None, classes=No
     spread = np.nanpercentile(_means(on, other, draws), [50 * (1 - level), 50 * (1 + level)], axis=0)
     intervals = [(float(low), float(high)) for low, high in spread.T]
     covered = (wide & body)[kept].sum(axis=1) / body[kept].sum(axis=1)
-    return OnFinding(float(observed), float(chance), float(gain), float(covered.mean()), intervals[0], intervals[2],
-                     len(kept), int((~finds).sum()), int((finds & ~speaks).sum()),
-                     int(usable.sum()) - len(kept))  # fmt: skip
+    return OnFinding(
+        float(observed),
+        float(chance),
+        float(gain),
+        float(covered.mean()),
+        intervals[0],
+        intervals[2],
+        len(kept),
+        int((~finds).sum()),
+        int((finds & ~speaks).sum()),
+        int(usable.sum()) - len(kept),
+    )
 
 
 def _means(on: np.ndarray, other: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -60,10 +60,15 @@ def find_scans(paths: Sequence[str | PathLike]) -> list[Path]:
     return list(scans.values())
 
 
-def predict_scans(weights: Weights | str | PathLike | Sequence[Weights | str | PathLike],
-                  scans: str | PathLike | Sequence[str | PathLike], *, masks: str | PathLike | None = None,
-                  engine: Engine | None = None, n_jobs: int | None = None,
-                  progress: bool = True) -> Predictions:  # fmt: skip
+def predict_scans(
+    weights: Weights | str | PathLike | Sequence[Weights | str | PathLike],
+    scans: str | PathLike | Sequence[str | PathLike],
+    *,
+    masks: str | PathLike | None = None,
+    engine: Engine | None = None,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> Predictions:
     """Class probabilities of scan files; the next scans are read while the model works on some.
 
     Args:
@@ -95,16 +100,20 @@ def predict_scans(weights: Weights | str | PathLike | Sequence[Weights | str | P
     warnings, errors = [], []
     read = partial(_read, grids=list(dict.fromkeys(grids)), masks=None if masks is None else Path(masks))
     reading = _ahead(read, paths, n_jobs or available_cores())
-    with (quiet_nibabel(), suppress(KeyboardInterrupt),
-          tqdm(total=len(paths), desc="predicting", unit="scan", disable=not progress) as bar):  # fmt: skip
+    with (
+        quiet_nibabel(),
+        suppress(KeyboardInterrupt),
+        tqdm(total=len(paths), desc="predicting", unit="scan", disable=not progress) as bar,
+    ):
         together = min(TOGETHER, max(1, FRAMES_TOGETHER // max(grid.frames for grid in grids)))
         while batch := list(islice(reading, together)):
             sound = [n for n, found in enumerate(batch, start=len(errors)) if not found.error]
             for m, (model, precision) in enumerate(models):
                 if sound:
                     clips = np.stack([found.levels[grids[m]] for found in batch if not found.error])
-                    logits = predict_logits(model, clips, np.arange(len(clips)), precision=precision,
-                                            pixel_range=grids[m].pixel_range)  # fmt: skip
+                    logits = predict_logits(
+                        model, clips, np.arange(len(clips)), precision=precision, pixel_range=grids[m].pixel_range
+                    )
                     probabilities[m, sound] = torch.from_numpy(logits).double().softmax(dim=1).numpy()
             for found in batch:
                 errors.append(found.error)
@@ -115,8 +124,14 @@ def predict_scans(weights: Weights | str | PathLike | Sequence[Weights | str | P
     probabilities[:, done:] = np.nan
     errors = errors[:done] + [INTERRUPTED] * (len(paths) - done)
     warnings = warnings[:done] + [()] * (len(paths) - done)
-    return Predictions(tuple(map(str, paths)), tuple(opened), probabilities, tuple(warnings), tuple(errors),
-                       tuple(dict.fromkeys(note for each in opened for note in _notes(each))))  # fmt: skip
+    return Predictions(
+        tuple(map(str, paths)),
+        tuple(opened),
+        probabilities,
+        tuple(warnings),
+        tuple(errors),
+        tuple(dict.fromkeys(note for each in opened for note in _notes(each))),
+    )
 
 
 def scan_warnings(where: str, facts: ScanFacts, grid: Preprocessing) -> list[str]:
@@ -148,9 +163,14 @@ def _read(path: Path, *, grids: list[Preprocessing], masks: Path | None) -> _Fou
         for grid in grids:
             seen = Seen(path)
             volume = ct.load_volume(
-                path, depth=grid.frames, size=grid.size, hu_window=grid.hu_window, orientation=grid.orientation,
-                mask=_mask_of(path, masks) if grid.crop else None, seen=seen,
-            )  # fmt: skip
+                path,
+                depth=grid.frames,
+                size=grid.size,
+                hu_window=grid.hu_window,
+                orientation=grid.orientation,
+                mask=_mask_of(path, masks) if grid.crop else None,
+                seen=seen,
+            )
             levels[grid] = to_grey_levels(volume, "uint8")  # as training saw scans
             warnings += scan_warnings(str(path), scan_facts(seen), grid)
     except DataError as error:
@@ -202,11 +222,17 @@ def _grids(weights: Sequence[Weights], masks) -> list[Preprocessing]:
     for each in weights:
         kind = each.card.preprocessing.kind
         if kind != "scan":
-            raise DataError(f"was trained on {kind}s ({each.card.about}), not on scans.", path=each.path,
-                            remedy="Give weights that were fine-tuned on CT scans.")  # fmt: skip
+            raise DataError(
+                f"was trained on {kind}s ({each.card.about}), not on scans.",
+                path=each.path,
+                remedy="Give weights that were fine-tuned on CT scans.",
+            )
         if each.classes != weights[0].classes:
-            raise SettingError(f"{each.path} tells {', '.join(each.classes)}; {weights[0].path} tells "
-                               f"{', '.join(weights[0].classes)}.", remedy="Ask them one by one.")  # fmt: skip
+            raise SettingError(
+                f"{each.path} tells {', '.join(each.classes)}; {weights[0].path} tells "
+                f"{', '.join(weights[0].classes)}.",
+                remedy="Ask them one by one.",
+            )
     grids = [each.card.preprocessing for each in weights]
     if masks is not None:
         if not Path(masks).is_dir():
@@ -233,7 +259,10 @@ def _notes(weights: Weights) -> Iterator[str]:
 
 def _scans_below(folder: Path) -> list[Path]:
     return [
-        file for file in sorted(folder.rglob("*"))
-        if has_ending(file, SCAN_ENDINGS) and file.is_file() and mask_folder(file, folder) is None
+        file
+        for file in sorted(folder.rglob("*"))
+        if has_ending(file, SCAN_ENDINGS)
+        and file.is_file()
+        and mask_folder(file, folder) is None
         and not is_hidden(file, folder)
-    ]  # fmt: skip
+    ]

@@ -56,31 +56,43 @@ class Predictions:
         """
         probabilities = self.probabilities[model]
         rows = pd.DataFrame(probabilities, columns=list(self.class_names)).round(6)
-        classes = ["" if failed else self.class_names[k]
-                   for failed, k in zip(self.failed, probabilities.argmax(axis=1), strict=True)]  # fmt: skip
+        classes = [
+            "" if failed else self.class_names[k]
+            for failed, k in zip(self.failed, probabilities.argmax(axis=1), strict=True)
+        ]
         rows.insert(0, "class", classes)
         rows.insert(0, "scan", list(self.names))
         return rows.assign(
-            entropy_bits=entropy_bits(probabilities).round(4), warnings=["; ".join(w) for w in self.warnings],
-            error=list(self.errors), notice=RESEARCH_ONLY,
-        )  # fmt: skip
+            entropy_bits=entropy_bits(probabilities).round(4),
+            warnings=["; ".join(w) for w in self.warnings],
+            error=list(self.errors),
+            notice=RESEARCH_ONLY,
+        )
 
     def to_dict(self, model: int = 0) -> dict[str, Any]:
         """The same, and what the model is, as a plain dictionary for JSON."""
         weights, scans = self.weights[model], []
         for n, row in enumerate(self.table(model).to_dict("records")):
             failed = bool(self.errors[n])
-            scans.append({
-                "scan": row["scan"], "status": "failed" if failed else "ok", "class": row["class"] or None,
-                "probabilities": None if failed else {name: row[name] for name in self.class_names},
-                "entropy_bits": None if failed else row["entropy_bits"],
-                "warnings": list(self.warnings[n]), "error": row["error"] or None,
-            })  # fmt: skip
+            scans.append(
+                {
+                    "scan": row["scan"],
+                    "status": "failed" if failed else "ok",
+                    "class": row["class"] or None,
+                    "probabilities": None if failed else {name: row[name] for name in self.class_names},
+                    "entropy_bits": None if failed else row["entropy_bits"],
+                    "warnings": list(self.warnings[n]),
+                    "error": row["error"] or None,
+                }
+            )
         return {
-            "notice": RESEARCH_ONLY, "notes": list(self.notes), "classes": list(self.class_names),
+            "notice": RESEARCH_ONLY,
+            "notes": list(self.notes),
+            "classes": list(self.class_names),
             "weights": {"file": weights.path.name, "sha256": weights.sha256, "about": weights.card.about},
-            "preprocessing": weights.card.to_dict()["preprocessing"], "scans": scans,
-        }  # fmt: skip
+            "preprocessing": weights.card.to_dict()["preprocessing"],
+            "scans": scans,
+        }
 
     def __str__(self) -> str:
         shown = self.table().drop(columns=["warnings", "error", "notice"])

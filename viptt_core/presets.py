@@ -82,8 +82,9 @@ class Preset:
         """
         changed = self
         for name, value, stage_name in (
-            ("epochs", epochs, "finetune"), ("pretrain_epochs", pretrain_epochs, "pretrain"),
-        ):  # fmt: skip
+            ("epochs", epochs, "finetune"),
+            ("pretrain_epochs", pretrain_epochs, "pretrain"),
+        ):
             if value is None:
                 continue
             if value < 1:

@@ -45,11 +45,21 @@ class Released:
 _RELEASES = "https://github.com/hasibzunair/ViPTT-Net/releases/latest/download/"
 LICENCE = "MIT, as the authors' repository; the data they were trained on have terms of their own."
 RELEASED = {
-    "authors-ucf50": Released("The authors' network after videos (ten classes of UCF50)",
-                              f"{_RELEASES}ViPTT-Net-UCF50.h5", UCF_CLASSES, "pretrain", "ucf50"),
-    "authors-tbt": Released("The authors' network after scans (ImageCLEF 2021, five types of tuberculosis)",
-                            f"{_RELEASES}ViPTT-Net-CLEF-TBT.h5", TB_CLASSES, "finetune", "imageclef"),
-}  # fmt: skip
+    "authors-ucf50": Released(
+        "The authors' network after videos (ten classes of UCF50)",
+        f"{_RELEASES}ViPTT-Net-UCF50.h5",
+        UCF_CLASSES,
+        "pretrain",
+        "ucf50",
+    ),
+    "authors-tbt": Released(
+        "The authors' network after scans (ImageCLEF 2021, five types of tuberculosis)",
+        f"{_RELEASES}ViPTT-Net-CLEF-TBT.h5",
+        TB_CLASSES,
+        "finetune",
+        "imageclef",
+    ),
+}
 
 
 def get_released(name: str, *, progress: bool = True) -> Weights:
@@ -93,8 +103,10 @@ def import_keras(path: Path, target: Path, *, classes: Sequence[str] = ()) -> We
     known = {len(released.classes): released for released in RELEASED.values()}.get(n)
     names = tuple(classes) or (known.classes if known else ())
     if len(names) != n:
-        raise SettingError(f"{path} has {n} outputs, {len(names)} classes are named.",
-                           remedy="Name them in their order: --classes A,B,C")  # fmt: skip
+        raise SettingError(
+            f"{path} has {n} outputs, {len(names)} classes are named.",
+            remedy="Name them in their order: --classes A,B,C",
+        )
     known = known if known and names == known.classes else None
     model = load_keras_weights(ViPTTNet(**architecture), path)
     save_weights(target, model, _keras_card(path, names, known))
@@ -117,8 +129,13 @@ def export_weights(reference: str | Path, folder: Path, checksum: str = "") -> P
     """
     weights = open_weights(reference, checksum)
     card = weights.card
-    parts = [card.data.get("set"), card.training.get("stage"), card.training.get("start"),
-             (card.training.get("preset") or {}).get("name"), weights.sha256[:8]]  # fmt: skip
+    parts = [
+        card.data.get("set"),
+        card.training.get("stage"),
+        card.training.get("start"),
+        (card.training.get("preset") or {}).get("name"),
+        weights.sha256[:8],
+    ]
     target = folder / f"viptt-{'-'.join(str(part) for part in parts if part)}.safetensors"
     with disk.storing(target):
         folder.mkdir(parents=True, exist_ok=True)
@@ -157,8 +174,11 @@ def _keras_card(path: Path, classes: tuple[str, ...], known: Released | None) ->
     made = {key: value for key, value in provenance().items() if key in ("commit", "date", "packages")}
     return Card(
         about=f"{known.title if known else 'A Keras network in the layout of the authors'}, converted from {path.name}",
-        classes=classes, preprocessing=grid, data={"set": known.data, "synthetic": False} if known else {},
+        classes=classes,
+        preprocessing=grid,
+        data={"set": known.data, "synthetic": False} if known else {},
         training={"stage": stage, "preset": preset.to_dict()} if known else {},
-        metrics=(), made=made | {"converted_from": path.name, "sha256_of_it": disk.file_digest(path, "sha256")},
+        metrics=(),
+        made=made | {"converted_from": path.name, "sha256_of_it": disk.file_digest(path, "sha256")},
         licence=LICENCE if known else "that of the Keras file",
-    )  # fmt: skip
+    )

@@ -98,8 +98,9 @@ def read_run(folder: Path) -> Run:
     return Run(folder, config, history, predictions, provenance)
 
 
-def predictions_table(*, arm: str, part: str, names, groups, labels, probabilities: np.ndarray,
-                      class_names: Sequence[str]) -> pd.DataFrame:  # fmt: skip
+def predictions_table(
+    *, arm: str, part: str, names, groups, labels, probabilities: np.ndarray, class_names: Sequence[str]
+) -> pd.DataFrame:
     """Predictions of one part of one arm, one row a clip, see `Run.predictions`."""
     table = pd.DataFrame({"arm": arm, "part": part, "name": names, "group": groups, "label": labels})
     return pd.concat([table, pd.DataFrame(probabilities, columns=list(class_names)).round(6)], axis=1)
@@ -129,8 +130,15 @@ class Summary:
         about: What the rows are of, where they are no part of a split.
     """
 
-    def __init__(self, *predictions: pd.DataFrame, part: str = "test", level: float = 0.95, caveat: str = "",
-                 synthetic: bool = False, about: str = "") -> None:  # fmt: skip
+    def __init__(
+        self,
+        *predictions: pd.DataFrame,
+        part: str = "test",
+        level: float = 0.95,
+        caveat: str = "",
+        synthetic: bool = False,
+        about: str = "",
+    ) -> None:
         rows = []
         predictions = pd.concat(predictions, ignore_index=True)
         for arm, rows_of_arm in predictions[predictions["part"] == part].groupby("arm", sort=False):
@@ -138,8 +146,10 @@ class Summary:
             probabilities = rows_of_arm[class_names_of(rows_of_arm)].to_numpy()
             row = {"arm": arm, "n": len(y_true)}
             for score, statistic, predicted in (
-                ("kappa", cohen_kappa, y_pred), ("accuracy", accuracy, y_pred), ("auc", roc_auc, probabilities)
-            ):  # fmt: skip
+                ("kappa", cohen_kappa, y_pred),
+                ("accuracy", accuracy, y_pred),
+                ("auc", roc_auc, probabilities),
+            ):
                 row[score] = statistic(y_true, predicted)
                 row[f"{score}_low"], row[f"{score}_high"] = bootstrap_ci(
                     statistic, y_true, predicted, level=level, groups=rows_of_arm["group"].to_numpy()
@@ -157,7 +167,9 @@ class Summary:
             "text/plain": str(self),
             "text/html": f"{table_html(self._shown())}<p>{self._footer()}</p>",
             SUMMARY_MIME: {
-                "text": str(self), "part": self.part, "synthetic": self.synthetic,
+                "text": str(self),
+                "part": self.part,
+                "synthetic": self.synthetic,
                 "rows": json.loads(self.table.to_json(orient="records")),
             },
         }

@@ -55,8 +55,15 @@ class RowFile:
         StorageError: by every method that writes; the message names the file and says what is kept.
     """
 
-    def __init__(self, folder: Path, keys: Sequence[str], *, dtype, waiting: Callable[[], None] | None = None,
-                 retry: Callable[[dict], bool] = lambda note: False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        folder: Path,
+        keys: Sequence[str],
+        *,
+        dtype,
+        waiting: Callable[[], None] | None = None,
+        retry: Callable[[dict], bool] = lambda note: False,
+    ) -> None:
         if len(set(keys)) < len(keys):
             raise SettingError(f"two rows of '{folder.name}' have the same key.", remedy="Give each its own.")
         self.folder, self.dtype = folder, np.dtype(dtype)
@@ -101,8 +108,9 @@ class RowFile:
             DataError: the rows that are there have another shape.
         """
         if self.shape not in (None, tuple(shape)):
-            raise DataError(f"holds rows of shape {self.shape}, not {tuple(shape)}.", path=self._part,
-                            remedy="Delete this folder.")  # fmt: skip
+            raise DataError(
+                f"holds rows of shape {self.shape}, not {tuple(shape)}.", path=self._part, remedy="Delete this folder."
+            )
         self.shape = tuple(shape)
         if self.finished:
             return
@@ -113,8 +121,9 @@ class RowFile:
     def write(self, index: int, array: np.ndarray, note: dict | None = None) -> None:
         """Write row `index`, an array of the allocated shape and dtype, and note it as finished."""
         if array.shape != self.shape or array.dtype != self.dtype:
-            raise DataError(f"row {index} is {array.dtype} {array.shape}, not {self.dtype} {self.shape}.",
-                            path=self.array)  # fmt: skip
+            raise DataError(
+                f"row {index} is {array.dtype} {array.shape}, not {self.dtype} {self.shape}.", path=self.array
+            )
         with self._storing(self.array):
             crc = write_row(self.array, index, array)
         self.record(index, crc, note)
@@ -141,14 +150,19 @@ class RowFile:
         """
         missing = len(self._keys) - len(self.done.keys() | self.left.keys())
         if missing or not self.done:
-            raise DataError(f"{missing} of {len(self._keys)} rows are missing, {len(self.done)} are there.",
-                            path=self.folder)  # fmt: skip
+            raise DataError(
+                f"{missing} of {len(self._keys)} rows are missing, {len(self.done)} are there.", path=self.folder
+            )
         kept = sorted(self.done)
         record = {
-            "format": FORMAT, "shape": [len(kept), *self.shape], "dtype": self.dtype.str, "keys": self._keys,
+            "format": FORMAT,
+            "shape": [len(kept), *self.shape],
+            "dtype": self.dtype.str,
+            "keys": self._keys,
             "rows": [[index, self.done[index].crc, self.done[index].note] for index in kept],
-            "left": [[index, self.left[index]] for index in sorted(self.left)], "meta": meta,
-        }  # fmt: skip
+            "left": [[index, self.left[index]] for index in sorted(self.left)],
+            "meta": meta,
+        }
         with self._storing(self.folder):
             if self.finished:
                 disk.replace(self.folder / RECORD, json.dumps(record))

@@ -80,8 +80,9 @@ def open_rows(folder: Path, *, verify: bool = True, progress: bool = False) -> t
         shown = tqdm(crcs, desc="checking", unit="row", disable=not (progress and size > _SHOW_ABOVE))
         bad = sum(isal_zlib.crc32(array[i]) != crc for i, crc in enumerate(shown))
         if bad:
-            raise DataError(f"{bad} of {len(crcs)} rows are damaged: their checksums differ.", path=folder,
-                            remedy=remedy)  # fmt: skip
+            raise DataError(
+                f"{bad} of {len(crcs)} rows are damaged: their checksums differ.", path=folder, remedy=remedy
+            )
     return array, record
 
 
@@ -99,10 +100,14 @@ def read_stored(folder: Path) -> Stored | None:
             return None
         keys = head["keys"]
         return Stored(
-            folder / ARRAY, keys, np.dtype(head["dtype"]), shape,
+            folder / ARRAY,
+            keys,
+            np.dtype(head["dtype"]),
+            shape,
             {keys[i]: (position, Row(keys[i], crc, note)) for i, position, crc, note in rows},
-            {keys[i]: note for i, note in left}, record,
-        )  # fmt: skip
+            {keys[i]: note for i, note in left},
+            record,
+        )
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None  # it is of no use then, and everything is made again
 

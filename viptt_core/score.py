@@ -46,17 +46,20 @@ class Labelled:
         """How many scans are scored, and which are not, a line each."""
         n, patients = len(self.rows), self.rows["group"].nunique()
         lines = [f"{_scans(n)} scored{f', of {patients} patient' + 's' * (patients > 1) if patients < n else ''}"]
-        for names, why in ((self.failed, "could not be read and left out of the scores"),
-                           (self.unlabelled, "without a label and left out of the scores"),
-                           (self.unpredicted, "with a label but not predicted")):  # fmt: skip
+        for names, why in (
+            (self.failed, "could not be read and left out of the scores"),
+            (self.unlabelled, "without a label and left out of the scores"),
+            (self.unpredicted, "with a label but not predicted"),
+        ):
             if names:
                 more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
                 lines.append(f"{_scans(len(names))} {why}: {', '.join(names[:LISTED])}{more}")
         return "\n".join(lines)
 
 
-def read_labels(path: str | PathLike, *, file_column: str = "", label_column: str = "",
-                patient_column: str = "") -> Table:  # fmt: skip
+def read_labels(
+    path: str | PathLike, *, file_column: str = "", label_column: str = "", patient_column: str = ""
+) -> Table:
     """Read a label table, see `labels.read_table`; what is wrong with it is told when it is joined.
 
     Args:
@@ -68,8 +71,10 @@ def read_labels(path: str | PathLike, *, file_column: str = "", label_column: st
     Raises:
         DataError: there is no such file.
     """
-    tables = [read_table(Path(path).expanduser(), Columns(file_column or IMAGECLEF_COLUMNS.file, label, patient_column))
-              for label in ([label_column] if label_column else LABEL_COLUMNS)]  # fmt: skip
+    tables = [
+        read_table(Path(path).expanduser(), Columns(file_column or IMAGECLEF_COLUMNS.file, label, patient_column))
+        for label in ([label_column] if label_column else LABEL_COLUMNS)
+    ]
     return next((table for table in tables if "missing column" not in {f.kind for f in table.faults}), tables[0])
 
 
@@ -127,8 +132,10 @@ def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predict
     """
     names, class_names = predictions["scan"].tolist(), classes_of(predictions)
     if double := [name for name, count in Counter(map(os.path.abspath, names)).items() if count > 1]:
-        raise DataError(f"{_scans(len(double))} predicted more than once: {', '.join(double[:LISTED])}.",
-                        remedy="Keep one row a scan.")  # fmt: skip
+        raise DataError(
+            f"{_scans(len(double))} predicted more than once: {', '.join(double[:LISTED])}.",
+            remedy="Keep one row a scan.",
+        )
     known = known_labels(class_names, [label for _, label, _ in table.rows])
     joined, faults = _joined(table, [Path(name) for name in names], known)
     stopping = tuple(fault for fault in (*table.faults, *faults) if fault.level == "set")
@@ -139,19 +146,27 @@ def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predict
     rows = predictions[~failed & has_label]
     if rows.empty:
         what = f"no scan is left to score: {failed.sum()} of {len(names)} could not be read, "
-        raise DataError(f"{what}{(~failed & ~has_label).sum()} have no label.", path=table.path,
-                        remedy="Its rows name scans by file name, or by path.")  # fmt: skip
+        raise DataError(
+            f"{what}{(~failed & ~has_label).sum()} have no label.",
+            path=table.path,
+            remedy="Its rows name scans by file name, or by path.",
+        )
     found = [label_of[str(Path(name))] for name in rows["scan"]]
-    scored = pd.DataFrame({
-        "arm": arm, "part": "test", "name": rows["scan"].to_numpy(),
-        "group": [patient or name for (_, patient), name in zip(found, rows["scan"], strict=True)],
-        "label": [label for label, _ in found],
-    })  # fmt: skip
+    scored = pd.DataFrame(
+        {
+            "arm": arm,
+            "part": "test",
+            "name": rows["scan"].to_numpy(),
+            "group": [patient or name for (_, patient), name in zip(found, rows["scan"], strict=True)],
+            "label": [label for label, _ in found],
+        }
+    )
     return Labelled(
         pd.concat([scored, rows[class_names].astype(float).reset_index(drop=True)], axis=1),
-        failed=tuple(predictions.loc[failed, "scan"]), unlabelled=tuple(predictions.loc[~failed & ~has_label, "scan"]),
+        failed=tuple(predictions.loc[failed, "scan"]),
+        unlabelled=tuple(predictions.loc[~failed & ~has_label, "scan"]),
         unpredicted=tuple(fault.where for fault in faults if fault.kind == "missing file"),
-    )  # fmt: skip
+    )
 
 
 def known_labels(class_names: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
@@ -166,8 +181,10 @@ def _joined(table: Table, files: list[Path], known: dict[str, int]):
     """See `labels.join`; paths in the table may begin at any folder above the scans: where most rows are found."""
     files_at = {Path(os.path.abspath(path)): path for path in files}
     nearest = Path(os.path.commonpath([path.parent for path in files_at]))
-    joined, faults = max((join(table, list(files_at), root, known) for root in (nearest, *nearest.parents)),
-                         key=lambda found: len(found[0]))  # fmt: skip
+    joined, faults = max(
+        (join(table, list(files_at), root, known) for root in (nearest, *nearest.parents)),
+        key=lambda found: len(found[0]),
+    )
     return [(files_at[path], label, patient) for path, label, patient in joined], faults
 
 

@@ -66,8 +66,9 @@ def make_split(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, fold: in
         split = split_by_group(clips.labels, clips.groups, seed=seed, fold=fold)
     elif kind == "official":
         if fold:
-            raise SettingError(f"there is no fold {fold} of the published parts.",
-                               remedy="Give fold 0, or split by 'group'.")  # fmt: skip
+            raise SettingError(
+                f"there is no fold {fold} of the published parts.", remedy="Give fold 0, or split by 'group'."
+            )
         split = official_split(clips, seed=seed)
     elif stage == "pretrain":
         split = authors_video_split(len(clips))
@@ -93,8 +94,10 @@ def make_folds(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, folds: i
     check_choice("splits", kind, KINDS)
     check_choice("stage", stage, STAGES)
     if kind in ("authors", "official") or (kind == "own" and clips.parts is not None):
-        raise SettingError(f"the splits '{kind}' of this set have no folds.",
-                           remedy="Give 'group' for folds over all clips, or make the one split.")  # fmt: skip
+        raise SettingError(
+            f"the splits '{kind}' of this set have no folds.",
+            remedy="Give 'group' for folds over all clips, or make the one split.",
+        )
     splits = [split_by_group(clips.labels, clips.groups, seed=seed, fold=k, folds=folds) for k in range(folds)]
     for split in splits:
         _check_every_class_trains(split, clips)
@@ -119,8 +122,10 @@ def split_by_group(labels: np.ndarray, groups: np.ndarray, *, seed: int, fold: i
         DataError: fewer groups than folds.
     """
     if folds < 3 or not 0 <= fold < folds:
-        raise SettingError(f"there is no fold {fold} of {folds}.",
-                           remedy="Give 3 folds or more: one tests, one validates, the others train.")  # fmt: skip
+        raise SettingError(
+            f"there is no fold {fold} of {folds}.",
+            remedy="Give 3 folds or more: one tests, one validates, the others train.",
+        )
     parts = _group_parts(labels, groups, seed=seed, folds=folds)
     test, validation = parts[fold], parts[(fold + 1) % folds]
     train = np.setdiff1d(np.arange(len(labels)), np.concatenate([test, validation]))
@@ -143,8 +148,10 @@ def official_split(clips: ClipSet, *, seed: int) -> Split:
     others = sorted(set(clips.parts.tolist()) - set(PARTS))
     if others:
         n_others = int(np.isin(clips.parts, others).sum())
-        raise DataError(f"{n_others} clips are in no published part, or in one of another name ({', '.join(others)}).",
-                        remedy=f"Name the part of each clip ({', '.join(PARTS)}), or split by 'group'.")  # fmt: skip
+        raise DataError(
+            f"{n_others} clips are in no published part, or in one of another name ({', '.join(others)}).",
+            remedy=f"Name the part of each clip ({', '.join(PARTS)}), or split by 'group'.",
+        )
     train, validation, test = (np.flatnonzero(clips.parts == part) for part in PARTS)
     for part, indices in (("train", train), ("test", test)):
         if not len(indices):
@@ -155,8 +162,10 @@ def official_split(clips: ClipSet, *, seed: int) -> Split:
         listed = ", ".join(straddling[:LISTED]) + (" ..." if len(straddling) > LISTED else "")
         warnings.warn(
             f"{len(straddling)} of {len(groups)} groups are in more than one published part: {listed}. "
-            "Scores on them are too high; a split by 'group' is not.", DataWarning, stacklevel=3,
-        )  # fmt: skip
+            "Scores on them are too high; a split by 'group' is not.",
+            DataWarning,
+            stacklevel=3,
+        )
     if not len(validation):
         inner = _group_parts(clips.labels[train], clips.groups[train], seed=seed, folds=FOLDS)[0]
         train, validation = np.delete(train, inner), train[inner]

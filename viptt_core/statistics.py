@@ -67,8 +67,7 @@ def kappa_of_tables(tables) -> np.ndarray:
     return _ratio(n * np.trace(tables, axis1=-2, axis2=-1) - chance, n * n - chance)
 
 
-def resample(y_true, y_pred, *, groups=None, n_classes: int = 0, n_resamples: int = 2000,
-             seed: int = 0) -> Resamples:  # fmt: skip
+def resample(y_true, y_pred, *, groups=None, n_classes: int = 0, n_resamples: int = 2000, seed: int = 0) -> Resamples:
     """Draw test sets, groups with replacement, and count each run's confusion table on them.
 
     Two calls with the same groups and seed draw the same test sets.
@@ -94,8 +93,15 @@ def resample(y_true, y_pred, *, groups=None, n_classes: int = 0, n_resamples: in
     return Resamples(counts.sum(axis=0).reshape(n_runs, k, k), np.concatenate(drawn).reshape(-1, n_runs, k, k), n_units)
 
 
-def two_level_comparison(statistic: str, *arms: Resamples, weights=None, classes=None, level: float = 0.95,
-                         seed: int = 0, few_seeds: bool = True) -> Comparison:  # fmt: skip
+def two_level_comparison(
+    statistic: str,
+    *arms: Resamples,
+    weights=None,
+    classes=None,
+    level: float = 0.95,
+    seed: int = 0,
+    few_seeds: bool = True,
+) -> Comparison:
     """As two_level_bootstrap, from tables that were counted before.
 
     Args:
@@ -160,11 +166,18 @@ def two_level_bootstrap(
     n_seeds = len(arms[0])
     require(n_seeds > 1, "There is one training seed.", "Give two or more; for a single run use bootstrap_ci.")
     if not callable(statistic):
-        everything = resample(y_true, np.concatenate(arms), groups=unit_of_case, n_resamples=n_resamples, seed=seed,
-                              n_classes=1 + max([0] if classes is None else classes))  # fmt: skip
+        everything = resample(
+            y_true,
+            np.concatenate(arms),
+            groups=unit_of_case,
+            n_resamples=n_resamples,
+            seed=seed,
+            n_classes=1 + max([0] if classes is None else classes),
+        )
         arms = [everything[start : start + n_seeds] for start in range(0, len(arms) * n_seeds, n_seeds)]
-        return two_level_comparison(statistic, *arms, weights=weights, classes=classes, level=level, seed=seed,
-                                    few_seeds=few_seeds)  # fmt: skip
+        return two_level_comparison(
+            statistic, *arms, weights=weights, classes=classes, level=level, seed=seed, few_seeds=few_seeds
+        )
     require(classes is None, "classes is given with a function.", 'Use it with "recall" and the like.')
     n_units = int(unit_of_case.max()) + 1
 
@@ -316,8 +329,13 @@ def _two_level(whole, drawn, n_units: int, weights, level: float, seed: int, few
     parts = np.array([of_seed.var(ddof=1) / n_seeds, of_test])
     shares = parts / parts.sum() if parts.sum() else np.array([1.0, 0.0])
     df = float(1 / (shares**2 / [n_seeds - 1, max(1, n_units - 1)]).sum())
-    return Comparison(mean, *percentile_interval(test_part + seed_part, level),
-                      *_t_and_p(mean, float(np.sqrt(parts.sum())), df), n_seeds, df)  # fmt: skip
+    return Comparison(
+        mean,
+        *percentile_interval(test_part + seed_part, level),
+        *_t_and_p(mean, float(np.sqrt(parts.sum())), df),
+        n_seeds,
+        df,
+    )
 
 
 def percentile_interval(values, level: float) -> tuple[float, float]:

@@ -82,8 +82,10 @@ class ClipSet:
     def __post_init__(self) -> None:
         n = len(self.clips)
         if self.clips.ndim != 4 or self.clips.dtype not in CLIP_DTYPES:
-            raise DataError(f"clips are {self.clips.dtype} of shape {self.clips.shape}.",
-                            remedy="uint8 or float16 [N,T,H,W] is needed.")  # fmt: skip
+            raise DataError(
+                f"clips are {self.clips.dtype} of shape {self.clips.shape}.",
+                remedy="uint8 or float16 [N,T,H,W] is needed.",
+            )
         columns = {name: getattr(self, name) for name in ("labels", "groups", "names", "parts")} | self.covariates
         for name, column in columns.items():
             if column is not None and len(column) != n:
@@ -200,10 +202,13 @@ def build_clip_set(
         listed = [[i.name, i.label, i.group, i.part, made_from] for i, made_from in zip(items, prints, strict=True)]
         source = settings | {"on_error": on_error, "excluded": list(excluded), "items": listed}
     described = {
-        "class_names": list(class_names), "source": source, "synthetic": synthetic,
-        "listed": digest([[keys, on_error, list(excluded)],
-                          [[i.name, i.label, i.group, i.part, i.covariates] for i in items]]),
-    }  # fmt: skip
+        "class_names": list(class_names),
+        "source": source,
+        "synthetic": synthetic,
+        "listed": digest(
+            [[keys, on_error, list(excluded)], [[i.name, i.label, i.group, i.part, i.covariates] for i in items]]
+        ),
+    }
     folder = cache_root() / f"clips-{settings['set']}-{digest([settings, place])}"
     damage = None
     if _is_described(folder, described):
@@ -212,17 +217,23 @@ def build_clip_set(
         except DataError as error:
             damage = error
     rows = RowFile(
-        folder, keys, dtype=dtype,
+        folder,
+        keys,
+        dtype=dtype,
         waiting=lambda: print(f"{folder.name}: another process decodes this set, waiting for it.", flush=True),
         retry=lambda note: bool(note.get("broken")) and on_error == "raise",
-    )  # fmt: skip
+    )
     with rows:
         if damage is not None or not rows.finished:
             _warn_of_changes(rows, items, keys, damage)
         broken = decode_missing(
-            rows, [item.source for item in items], decode, on_error=on_error,
-            n_jobs=available_cores() if n_jobs is None else n_jobs, progress=progress,
-        )  # fmt: skip
+            rows,
+            [item.source for item in items],
+            decode,
+            on_error=on_error,
+            n_jobs=available_cores() if n_jobs is None else n_jobs,
+            progress=progress,
+        )
         if broken:
             raise _broken_files([broken[i] for i in sorted(broken)], n_items=len(items), n_kept=len(rows.done))
         left = [(items[i].name, rows.left[i]["reason"]) for i in sorted(rows.left)]
@@ -232,13 +243,19 @@ def build_clip_set(
         kept = [items[i] for i in sorted(rows.done)]
         notes = {i: row.note for i, row in rows.done.items()} | rows.left
         if not (rows.finished and damage is None and _is_described(folder, described)):
-            rows.finish(described | {
-                "labels": [int(item.label) for item in kept], "groups": [item.group for item in kept],
-                "names": [item.name for item in kept], "items": [item.name for item in items],
-                "parts": [item.part for item in kept] if any(item.part for item in kept) else None,
-                "covariates": {name: [item.covariates[name] for item in kept] for name in kept[0].covariates},
-                "excluded": [*excluded, *left], "notes": [note for i in sorted(notes) for note in notes[i]["notes"]],
-            })  # fmt: skip
+            rows.finish(
+                described
+                | {
+                    "labels": [int(item.label) for item in kept],
+                    "groups": [item.group for item in kept],
+                    "names": [item.name for item in kept],
+                    "items": [item.name for item in items],
+                    "parts": [item.part for item in kept] if any(item.part for item in kept) else None,
+                    "covariates": {name: [item.covariates[name] for item in kept] for name in kept[0].covariates},
+                    "excluded": [*excluded, *left],
+                    "notes": [note for i in sorted(notes) for note in notes[i]["notes"]],
+                }
+            )
         # Before another process may change it. The check also finds a row that a worker of a killed
         # process wrote after it.
         clip_set = open_clip_set(folder, progress=progress)
@@ -274,8 +291,9 @@ def open_clip_set(folder: Path, *, progress: bool = False) -> ClipSet:
             covariates={name: np.array(column, dtype=np.float64) for name, column in meta["covariates"].items()},
         )
     except (KeyError, TypeError) as error:
-        raise DataError(f"not a clip set ({error!r}).", path=folder,
-                        remedy="Delete this folder: it is built again when needed.") from error  # fmt: skip
+        raise DataError(
+            f"not a clip set ({error!r}).", path=folder, remedy="Delete this folder: it is built again when needed."
+        ) from error
 
 
 def _is_described(folder: Path, described: dict) -> bool:
@@ -294,8 +312,7 @@ def _warn_of_changes(rows: RowFile, items: Sequence[Item], keys: Sequence[str], 
     again = len(items) - len(rows.done) - len(rows.left)
     if damage is not None or rows.damaged:
         what = damage.what if damage is not None else f"{rows.damaged} rows are damaged: their checksums differ."
-        warnings.warn(f"{rows.folder}: {what} Decoded again: {again} of {len(items)} files.", DataWarning,
-                      stacklevel=3)  # fmt: skip
+        warnings.warn(f"{rows.folder}: {what} Decoded again: {again} of {len(items)} files.", DataWarning, stacklevel=3)
     if rows.older is None or "items" not in rows.older.get("meta", {}):
         return
     before = dict(zip(rows.older["meta"]["items"], rows.older["keys"], strict=True))
@@ -305,8 +322,10 @@ def _warn_of_changes(rows: RowFile, items: Sequence[Item], keys: Sequence[str], 
     if changed or new or gone:
         warnings.warn(
             f"{rows.folder.name}: {changed} of {len(items)} files changed, {new} new, {gone} gone since the set was "
-            f"decoded. Decoded again: {again}.", DataWarning, stacklevel=3,
-        )  # fmt: skip
+            f"decoded. Decoded again: {again}.",
+            DataWarning,
+            stacklevel=3,
+        )
 
 
 def _broken_files(broken: list[DataError], *, n_items: int, n_kept: int) -> DataError:

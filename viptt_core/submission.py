@@ -83,15 +83,23 @@ def write_submission(path: str | PathLike, names: Sequence[str], classes) -> Pat
         raise SettingError(f"{len(names)} names, {len(classes)} classes.", path=path, remedy="Give one class a scan.")
     text = "".join(f"{name},{number}\n" for name, number in zip(names, classes, strict=True))
     problems = [
-        Problem(str(path), line, "bad name", f"{_shown(name)} is not the bare name of a .nii.gz file.",
-                "Give names such as TST_0001.nii.gz, without a folder.")
+        Problem(
+            str(path),
+            line,
+            "bad name",
+            f"{_shown(name)} is not the bare name of a .nii.gz file.",
+            "Give names such as TST_0001.nii.gz, without a folder.",
+        )
         for line, name in enumerate(names, 1)
         if not SCAN_NAME.fullmatch(name)
-    ]  # fmt: skip
+    ]
     # A name that breaks the lines would make every later number of a line wrong: it is told of alone.
     if problems := problems or _check_text(text, names, str(path))[1]:
-        raise SettingError(f"would not be a sound submission, and was not written. {_told(problems)}",
-                           path=path, remedy="Mend these and write it again.")  # fmt: skip
+        raise SettingError(
+            f"would not be a sound submission, and was not written. {_told(problems)}",
+            path=path,
+            remedy="Mend these and write it again.",
+        )
     disk.write_file(path, text)
     return path
 
@@ -122,8 +130,12 @@ def validate_submission(path: str | PathLike, expected: Sequence[str]) -> Summar
     """
     answers, problems = _check(Path(path), expected)
     if problems:
-        raise DataError(f"is not a sound submission. {_told(problems)}", path=path, kind=problems[0].kind,
-                        remedy="Mend these, or write the file anew with `viptt submit`.")  # fmt: skip
+        raise DataError(
+            f"is not a sound submission. {_told(problems)}",
+            path=path,
+            kind=problems[0].kind,
+            remedy="Mend these, or write the file anew with `viptt submit`.",
+        )
     counts = np.bincount(list(answers.values()), minlength=len(TB_CLASSES) + 1)[1:]
     return Summary(len(answers), tuple(counts.tolist()))
 
@@ -134,16 +146,27 @@ def _check(path: Path, expected: Sequence[str]) -> tuple[dict[str, int], list[Pr
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror or error}).", path=path, kind="missing file",
-                        remedy="Name the submission file, one that you may read.") from error  # fmt: skip
+        raise DataError(
+            f"cannot be read ({error.strerror or error}).",
+            path=path,
+            kind="missing file",
+            remedy="Name the submission file, one that you may read.",
+        ) from error
     try:
         text = data.decode()
         where = data.find(b"\0")
     except UnicodeDecodeError as error:
         where = error.start
     if where >= 0:
-        return {}, [Problem(str(path), data.count(b"\n", 0, where) + 1, "not text", "is not UTF-8 text from here on.",
-                            "Save it as plain text in UTF-8, not as a spreadsheet or an archive.")]  # fmt: skip
+        return {}, [
+            Problem(
+                str(path),
+                data.count(b"\n", 0, where) + 1,
+                "not text",
+                "is not UTF-8 text from here on.",
+                "Save it as plain text in UTF-8, not as a spreadsheet or an archive.",
+            )
+        ]
     return _check_text(text, expected, str(path))
 
 
@@ -156,13 +179,21 @@ def _check_text(text: str, expected: Sequence[str], file: str) -> tuple[dict[str
 
     if text.startswith("\ufeff"):
         text = text[1:]
-        note(1, "byte-order mark", "begins with a byte-order mark, which becomes a part of the first name.",
-             "Save it as 'UTF-8', not 'UTF-8 with BOM'.")  # fmt: skip
+        note(
+            1,
+            "byte-order mark",
+            "begins with a byte-order mark, which becomes a part of the first name.",
+            "Save it as 'UTF-8', not 'UTF-8 with BOM'.",
+        )
     if "\r" in text:
         line, ends = text[: text.index("\r")].count("\n") + 1, text.count("\r")
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-        note(line, "line ends", f"is the first line that ends in a carriage return ({ends} do).",
-             r"Save the file with Unix line ends (LF), for example with `sed -i 's/\r$//' FILE`.")  # fmt: skip
+        note(
+            line,
+            "line ends",
+            f"is the first line that ends in a carriage return ({ends} do).",
+            r"Save the file with Unix line ends (LF), for example with `sed -i 's/\r$//' FILE`.",
+        )
     if not text.strip():
         note(None, "empty file", "holds no line.", "Write one a scan, such as TST_0001.nii.gz,2")
         return {}, problems
@@ -199,8 +230,12 @@ def _check_text(text: str, expected: Sequence[str], file: str) -> tuple[dict[str
             note(line, "double", f"{here} is there again, first in line {first[here]}.", "Keep one of the lines.")
     if missing := [name for name in expected if name not in first]:
         more = f" and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
-        note(None, "missing", f"has no line for {len(missing)} of {len(expected)} scans: "
-             f"{', '.join(missing[:LISTED])}{more}.", "Add a line for each.")  # fmt: skip
+        note(
+            None,
+            "missing",
+            f"has no line for {len(missing)} of {len(expected)} scans: {', '.join(missing[:LISTED])}{more}.",
+            "Add a line for each.",
+        )
     return answers, problems
 
 

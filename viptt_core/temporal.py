@@ -93,5 +93,9 @@ class MeanPooling(nn.Module):
 
 
 TEMPORALS = {
-    "lstm": KerasLSTM, "gru": GRU, "bilstm": BidirectionalLSTM, "attention": AttentionPooling, "mean": MeanPooling,
-}  # fmt: skip
+    "lstm": KerasLSTM,
+    "gru": GRU,
+    "bilstm": BidirectionalLSTM,
+    "attention": AttentionPooling,
+    "mean": MeanPooling,
+}

@@ -21,7 +21,7 @@ _OTHER_KINDS = {
     b"\x80": ("is a pickle, as older .pt and .pth files are", _NO_PICKLE),
     b"\x89HDF": ("is an HDF5 file, as Keras writes", "Convert it: viptt weights import FILE.h5 OUT.safetensors"),
     b"<": ("is a web page", "Download the file itself."),
-}  # fmt: skip
+}
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -56,8 +56,9 @@ def _reading(path: Path) -> Iterator[None]:
         for beginning, (what, remedy) in _OTHER_KINDS.items():
             if _beginning(path).startswith(beginning):
                 raise DataError(f"{what}; it is not read.", path=path, remedy=remedy) from error
-        raise DataError(f"is no whole file of weights ({error}).", path=path,
-                        remedy="Copy it again, or train again.") from error  # fmt: skip
+        raise DataError(
+            f"is no whole file of weights ({error}).", path=path, remedy="Copy it again, or train again."
+        ) from error
 
 
 @contextmanager
@@ -71,9 +72,10 @@ def storing_tensors(target: Path, temporary: Path) -> Iterator[None]:
         else:
             temporary.unlink(missing_ok=True)
         raise StorageError(
-            f"cannot be written ({'the disk is full' if disk.is_full(error) else error}).", path=target,
+            f"cannot be written ({'the disk is full' if disk.is_full(error) else error}).",
+            path=target,
             remedy="Free some space and start again: training goes on from the last checkpoint.",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _beginning(path: Path) -> bytes:

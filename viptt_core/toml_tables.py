@@ -32,8 +32,9 @@ def build(kind: type, values: dict[str, Any], where: str, file: str):
     made = {name: _plain(value) for name, value in values.items()}
     for name, value in made.items():
         if not _fits(value, types[name]):
-            raise SettingError(f"{name} of [{where}] is {values[name]!r}.",
-                               remedy=f"Write a value of type {_named(types[name])}.")  # fmt: skip
+            raise SettingError(
+                f"{name} of [{where}] is {values[name]!r}.", remedy=f"Write a value of type {_named(types[name])}."
+            )
     return kind(**made)
 
 
@@ -58,9 +59,13 @@ def _plain(value):
 def _fits(value, wanted) -> bool:
     kinds = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
     # bool is an int to Python, not to a reader; 1 where 1.0 is meant is a slip that stays without harm.
-    return any(kind is Any or type(value) is (get_origin(kind) or kind) or (kind is float and type(value) is int)
-               or (kind not in (int, float) and isinstance(value, get_origin(kind) or kind))
-               for kind in kinds)  # fmt: skip
+    return any(
+        kind is Any
+        or type(value) is (get_origin(kind) or kind)
+        or (kind is float and type(value) is int)
+        or (kind not in (int, float) and isinstance(value, get_origin(kind) or kind))
+        for kind in kinds
+    )
 
 
 def _named(kind) -> str:

@@ -59,8 +59,17 @@ class History:
     engine: dict = field(default_factory=dict)
 
 
-def fit(model: ViPTTNet, clips: ClipSet, split: Split, stage: Stage, *, seed: int, engine: Engine | None = None,
-        folder: Path | None = None, progress: str | None = None) -> History:  # fmt: skip
+def fit(
+    model: ViPTTNet,
+    clips: ClipSet,
+    split: Split,
+    stage: Stage,
+    *,
+    seed: int,
+    engine: Engine | None = None,
+    folder: Path | None = None,
+    progress: str | None = None,
+) -> History:
     """Train a model in place and leave it with the weights of the lowest validation loss.
 
     Several processes (`accelerate launch`, `notebook_launcher`) share each batch and give the weights of
@@ -93,13 +102,25 @@ def fit(model: ViPTTNet, clips: ClipSet, split: Split, stage: Stage, *, seed: in
 class _Training:
     """The state of one training: what a step changes, and what a checkpoint holds."""
 
-    def __init__(self, model: ViPTTNet, clips: ClipSet, split: Split, stage: Stage, seed: int, engine: Engine,
-                 folder: Path | None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        model: ViPTTNet,
+        clips: ClipSet,
+        split: Split,
+        stage: Stage,
+        seed: int,
+        engine: Engine,
+        folder: Path | None,
+    ) -> None:
         from accelerate import Accelerator
 
         # Accelerate brings processes together; precision is ours, because only the backbone gets it.
-        self.accelerator = Accelerator(cpu=trains_on_cpus(), mixed_precision="no", project_dir=folder,
-                                       log_with="tensorboard" if engine.tensorboard else None)  # fmt: skip
+        self.accelerator = Accelerator(
+            cpu=trains_on_cpus(),
+            mixed_precision="no",
+            project_dir=folder,
+            log_with="tensorboard" if engine.tensorboard else None,
+        )
         self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device if self.processes > 1 else pick_device(engine.device)
         self.clips, self.split, self.stage, self.seed = clips, split, stage, seed
@@ -116,8 +137,14 @@ class _Training:
         self.cached = engine.feature_cache and is_cacheable(stage)
         array = clips.clips
         if self.cached:
-            array = cached_features(model, clips, stage.pixel_range, device=self.device, precision=self.precision,
-                                    progress=self.rank == 0 and folder is not None)  # fmt: skip
+            array = cached_features(
+                model,
+                clips,
+                stage.pixel_range,
+                device=self.device,
+                precision=self.precision,
+                progress=self.rank == 0 and folder is not None,
+            )
         self.feed = Feed(array, self.device)
         self.labels = torch.from_numpy(clips.labels).to(self.device)
         model.frames_per_chunk = engine.frames_per_chunk
@@ -141,8 +168,9 @@ class _Training:
             self.class_weights = torch.tensor(balanced, dtype=torch.float32, device=self.device)
         self.rng, self.angle_rng = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
         self.stopping = EarlyStopping(stage.stop_patience)
-        self.plateau = ReduceOnPlateau(stage.learning_rate, patience=stage.plateau_patience,
-                                       factor=stage.plateau_factor)  # fmt: skip
+        self.plateau = ReduceOnPlateau(
+            stage.learning_rate, patience=stage.plateau_patience, factor=stage.plateau_factor
+        )
         self.history, self.best = History(), {}
         self.epoch, self.position, self.steps, self.seconds = 0, 0, 0, 0.0
         self.total = torch.zeros((), device=self.device)  # of the losses; summed there, so that no step waits for it
@@ -157,23 +185,37 @@ class _Training:
         if self.engine.tensorboard:
             self.accelerator.init_trackers("tensorboard")
         steps = math.ceil(len(self.split.train) / self.stage.batch_size)
-        bar = tqdm(total=self.stage.epochs * steps, initial=self.steps, desc=progress, unit="step",
-                   disable=progress is None or self.rank > 0, mininterval=1)  # fmt: skip
+        bar = tqdm(
+            total=self.stage.epochs * steps,
+            initial=self.steps,
+            desc=progress,
+            unit="step",
+            disable=progress is None or self.rank > 0,
+            mininterval=1,
+        )
         while self.epoch < self.stage.epochs and not self.history.stopped_early:
             self._train_epoch(bar)
             self._end_epoch()
             last = self.history.epochs[-1]
-            bar.set_postfix(epoch=f"{self.epoch}/{self.stage.epochs}", loss=f"{last['loss']:.3f}",
-                            val_loss=f"{last['val_loss']:.3f}", refresh=False)  # fmt: skip
+            bar.set_postfix(
+                epoch=f"{self.epoch}/{self.stage.epochs}",
+                loss=f"{last['loss']:.3f}",
+                val_loss=f"{last['val_loss']:.3f}",
+                refresh=False,
+            )
         bar.close()
         if self.engine.tensorboard:
             self.accelerator.end_training()
         self.plain.load_state_dict(self.best)
         self.history.engine = {
-            "device": str(self.device), "processes": self.processes, "precision": self.precision,
-            "frames_per_chunk": self.plain.frames_per_chunk, "compiled": self.engine.compile,
-            "feature_cache": self.cached, "resumed": self.resumed,
-        }  # fmt: skip
+            "device": str(self.device),
+            "processes": self.processes,
+            "precision": self.precision,
+            "frames_per_chunk": self.plain.frames_per_chunk,
+            "compiled": self.engine.compile,
+            "feature_cache": self.cached,
+            "resumed": self.resumed,
+        }
         return self.history
 
     def _train_epoch(self, bar) -> None:
@@ -260,15 +302,21 @@ class _Training:
         indices = self.split.validation
         each = math.ceil(len(indices) / self.processes)
         padded = np.resize(indices, each * self.processes)  # repeats some, so that all shares are equally long
-        logits = predict_logits(self.plain, self.feed, padded[self.rank * each : (self.rank + 1) * each],
-                                pixel_range=self.stage.pixel_range, precision=self.precision)  # fmt: skip
+        logits = predict_logits(
+            self.plain,
+            self.feed,
+            padded[self.rank * each : (self.rank + 1) * each],
+            pixel_range=self.stage.pixel_range,
+            precision=self.precision,
+        )
         logits = self.accelerator.gather(torch.from_numpy(logits).to(self.device)).cpu()[: len(indices)]
         labels = self.clips.labels[indices]
         predicted = logits.argmax(dim=1).numpy()
         return {
             "val_loss": float(F.cross_entropy(logits, torch.from_numpy(labels))),
-            "val_accuracy": accuracy(labels, predicted), "val_kappa": cohen_kappa(labels, predicted),
-        }  # fmt: skip
+            "val_accuracy": accuracy(labels, predicted),
+            "val_kappa": cohen_kappa(labels, predicted),
+        }
 
     def _check_finite(self, unseen: Tensor, batches: list[np.ndarray]) -> None:
         """Stop if a loss since the last look was not finite, and name the clips it came from."""
@@ -280,8 +328,9 @@ class _Training:
             names = [str(self.clips.names[i]) for step in (first - 1, first) if step >= 0 for i in batches[step]]
             raise TrainingError(
                 f"the loss is not finite in epoch {self.epoch + 1}, step {first + 1}. This batch and the one "
-                f"before it: {', '.join(names)}.", remedy=self._remedy(),
-            )  # fmt: skip
+                f"before it: {', '.join(names)}.",
+                remedy=self._remedy(),
+            )
         unseen.zero_()
 
     def _remedy(self) -> str:
@@ -304,37 +353,53 @@ class _Training:
             raise TrainingError(f"a weight is not finite after step {self.steps}.", remedy=self._remedy())
         bits, angles = self.drawn_from
         checkpoint.save_checkpoint(
-            self.folder, self.steps,
+            self.folder,
+            self.steps,
             {
-                "identity": self._identity(), "architecture": self.plain.architecture, "epoch": self.epoch,
-                "position": self.position, "steps": self.steps, "seconds": self.seconds, "rng": bits,
+                "identity": self._identity(),
+                "architecture": self.plain.architecture,
+                "epoch": self.epoch,
+                "position": self.position,
+                "steps": self.steps,
+                "seconds": self.seconds,
+                "rng": bits,
                 "stopping": [self.stopping.best, self.stopping.wait],
                 "plateau": [self.plateau.learning_rate, self.plateau.best, self.plateau.wait],
-                "epochs": self.history.epochs, "best_epoch": self.history.best_epoch,
-                "stopped_early": self.history.stopped_early, "scaler": self.scaler.state_dict(),
-                "frames_per_chunk": self.plain.frames_per_chunk, "resumed": self.resumed,
+                "epochs": self.history.epochs,
+                "best_epoch": self.history.best_epoch,
+                "stopped_early": self.history.stopped_early,
+                "scaler": self.scaler.state_dict(),
+                "frames_per_chunk": self.plain.frames_per_chunk,
+                "resumed": self.resumed,
             },
             {
-                "model": weights, "best": self.best, "progress": {"total": self.total, "angles": angles},
+                "model": weights,
+                "best": self.best,
+                "progress": {"total": self.total, "angles": angles},
                 "optimiser": checkpoint.optimiser_tensors(self.optimiser, self.plain),
             },
-        )  # fmt: skip
+        )
         self.saved_at = time.monotonic()
 
     def _resume(self) -> None:
         found = checkpoint.read_checkpoint(self.folder) if self.folder is not None else None
         at = self.accelerator.gather(torch.tensor([found.state["steps"] if found else 0], device=self.device))
         if len(set(at.tolist())) > 1:
-            raise SettingError("the processes do not see the same checkpoint.",
-                               remedy="Put the run's folder on a disk that all machines share.")  # fmt: skip
+            raise SettingError(
+                "the processes do not see the same checkpoint.",
+                remedy="Put the run's folder on a disk that all machines share.",
+            )
         if found is None:
             return
         state, tensors = found.state, found.tensors
         check_architecture(state["architecture"], self.plain.architecture, found.folder)
         differing = sorted(name for name, value in self._identity().items() if state["identity"].get(name) != value)
         if differing:
-            raise DataError(f"belongs to another training (other {', '.join(differing)}).", path=found.folder,
-                            remedy="Delete it to start anew, or take the settings it was written with.")  # fmt: skip
+            raise DataError(
+                f"belongs to another training (other {', '.join(differing)}).",
+                path=found.folder,
+                remedy="Delete it to start anew, or take the settings it was written with.",
+            )
         self.plain.load_state_dict(tensors["model"])
         self.best = {name: tensor.to(self.device) for name, tensor in tensors["best"].items()}
         checkpoint.restore_optimiser(self.optimiser, self.plain, tensors["optimiser"])

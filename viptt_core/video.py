@@ -164,8 +164,12 @@ def open_video(path: str | PathLike) -> Iterator[tuple[Iterator[av.VideoFrame], 
     with container:
         stream = container.streams.best("video")
         if stream is None or stream.codec_context is None:
-            raise DataError("holds no video that can be decoded.", path=path, remedy="Give a video file.",
-                            kind="not a readable video")  # fmt: skip
+            raise DataError(
+                "holds no video that can be decoded.",
+                path=path,
+                remedy="Give a video file.",
+                kind="not a readable video",
+            )
         stream.codec_context.thread_count = 1  # FFmpeg's own threads slow down clips this small
         yield _decode(container, stream, path), stream.frames
 
@@ -181,8 +185,9 @@ def _decode(container, stream, path: str | PathLike) -> Iterator[av.VideoFrame]:
     except av.error.InvalidDataError:
         pass  # where OpenCV ends the video too; the caller counts what came
     except av.FFmpegError as error:
-        raise DataError(f"cannot be decoded ({error.strerror}).", path=path, remedy=_COPY_AGAIN,
-                        kind="damaged file") from error  # fmt: skip
+        raise DataError(
+            f"cannot be decoded ({error.strerror}).", path=path, remedy=_COPY_AGAIN, kind="damaged file"
+        ) from error
     if not found:
         raise DataError("holds no frame that can be decoded.", path=path, remedy=_COPY_AGAIN, kind="damaged file")
 

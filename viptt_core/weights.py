@@ -62,8 +62,10 @@ class Weights:
         """
         try:
             # Before anything is built: a header may ask for more memory than there is, tensors are there in full.
-            for name, sizes in (("feature.weight", ("feature_size", "hidden_size")),
-                                ("classifier.weight", ("num_classes", "feature_size"))):  # fmt: skip
+            for name, sizes in (
+                ("feature.weight", ("feature_size", "hidden_size")),
+                ("classifier.weight", ("num_classes", "feature_size")),
+            ):
                 found, stated = list(self.tensors[name].shape), [self.architecture[size] for size in sizes]
                 if found != stated:
                     raise SettingError(f"{name} is {found}, not {stated}")
@@ -71,8 +73,9 @@ class Weights:
             model.load_state_dict(self.tensors)
         except (SettingError, RuntimeError, TypeError, KeyError) as error:
             what = str(error).strip().splitlines()[-1].strip()
-            raise DataError(f"holds weights that do not fit its architecture ({what}).", path=self.path,
-                            remedy=REMEDY) from error  # fmt: skip
+            raise DataError(
+                f"holds weights that do not fit its architecture ({what}).", path=self.path, remedy=REMEDY
+            ) from error
         return model.eval()
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,13 +147,17 @@ def open_weights(reference: str | Path, checksum: str = "") -> Weights:
     path, digits = weights_path(reference, checksum)
     found = disk.file_digest(path, "sha256")
     if digits and found != digits:
-        raise DataError(f"has another checksum (sha256 is {found}, not {digits}).", path=path,
-                        remedy="Get the file again, or correct the checksum.")  # fmt: skip
+        raise DataError(
+            f"has another checksum (sha256 is {found}, not {digits}).",
+            path=path,
+            remedy="Get the file again, or correct the checksum.",
+        )
     tensors, header = read_tensors(path)
     content = _content(header, path)
     if content.get("card") is None:
-        raise DataError("has no card: nothing says what its classes are or how scans are prepared for it.", path=path,
-                        remedy=REMEDY)  # fmt: skip
+        raise DataError(
+            "has no card: nothing says what its classes are or how scans are prepared for it.", path=path, remedy=REMEDY
+        )
     card, architecture = Card.from_dict(content["card"], path), content["architecture"]
     if len(card.classes) != architecture.get("num_classes"):
         what = f"names {len(card.classes)} classes for {architecture.get('num_classes')} logits."
@@ -208,8 +215,9 @@ def weights_path(reference: str | Path, checksum: str = "") -> tuple[Path, str]:
             return candidate, _digits(checksum, text) if checksum else ""
     if path.is_dir():
         raise DataError(f"holds no {WEIGHTS}.", path=path, remedy="Give the folder of a finished run, or the file.")
-    raise DataError("no such weights.", path=text, remedy="`viptt weights list` shows those that are here, and "
-                    "which can be got.")  # fmt: skip
+    raise DataError(
+        "no such weights.", path=text, remedy="`viptt weights list` shows those that are here, and which can be got."
+    )
 
 
 def _digits(checksum: str, what: str) -> str:

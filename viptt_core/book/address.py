@@ -38,8 +38,11 @@ def read_address(root: Path | None = None) -> str:
     file = (root or CHECKOUT) / CONFIG
     found = _names(file, PLACES[CONFIG])
     if len(found) != 1:
-        raise DataError("has no address of the repository.", path=file,
-                        remedy=f"It needs a line '  url: {HOST}{UNKNOWN_OWNER}/NAME' below 'repository:'.")  # fmt: skip
+        raise DataError(
+            "has no address of the repository.",
+            path=file,
+            remedy=f"It needs a line '  url: {HOST}{UNKNOWN_OWNER}/NAME' below 'repository:'.",
+        )
     return HOST + found[0]
 
 
@@ -51,8 +54,9 @@ def is_placeholder(root: Path | None = None) -> bool:
 def places(root: Path | None = None) -> dict[Path, tuple[str, ...]]:
     """Every file that must carry the address, with the texts that it follows there."""
     root = root or CHECKOUT
-    return {path: before for pattern, before in PLACES.items()
-            for path in sorted(root.glob(pattern)) or [root / pattern]}  # fmt: skip
+    return {
+        path: before for pattern, before in PLACES.items() for path in sorted(root.glob(pattern)) or [root / pattern]
+    }
 
 
 def disagreements(root: Path | None = None) -> dict[Path, str]:

@@ -76,7 +76,7 @@ def settings() -> str:
         "fine-tuning: scans rotated": lambda p: _both(p, lambda stage: _yes(stage.rotate)),
         "pixels: videos, scans": lambda p: f"{p.pretrain.pixel_range}, {p.finetune.pixel_range}",
         "batches of scans": lambda p: {"batches": "always the same", "samples": "new each epoch"}[p.finetune.shuffle],
-    }  # fmt: skip
+    }
     presets = [load_preset(name) for name in PRESETS]
     table = pd.DataFrame([[name, *map(tell, presets)] for name, tell in rows.items()], columns=["setting", *PRESETS])
     return table.to_csv(index=False)
@@ -104,11 +104,19 @@ def _both(preset: Preset, tell: Callable[[Stage], str]) -> str:
 def citation(root: Path) -> str:
     """CITATION.cff as BibTeX."""
     cff = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
-    authors = [f"{person['family-names']}, {person['given-names']}" if "family-names" in person
-               else f"{{{person['name']}}}" for person in cff["authors"]]  # fmt: skip
-    fields = {"author": " and ".join(authors), "title": f"{{{cff['title']}}}", "version": cff["version"],
-              "year": str(cff.get("date-released", ""))[:4], "doi": cff.get("doi", ""),
-              "url": cff.get("url") or cff.get("repository-code", ""), "license": cff.get("license", "")}  # fmt: skip
+    authors = [
+        f"{person['family-names']}, {person['given-names']}" if "family-names" in person else f"{{{person['name']}}}"
+        for person in cff["authors"]
+    ]
+    fields = {
+        "author": " and ".join(authors),
+        "title": f"{{{cff['title']}}}",
+        "version": cff["version"],
+        "year": str(cff.get("date-released", ""))[:4],
+        "doi": cff.get("doi", ""),
+        "url": cff.get("url") or cff.get("repository-code", ""),
+        "license": cff.get("license", ""),
+    }
     lines = [f"  {name:<7} = {{{value}}}," for name, value in fields.items() if value]
     return "\n".join(["@software{viptt_net_artifact,", *lines, "}", ""])
 

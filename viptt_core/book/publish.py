@@ -72,9 +72,11 @@ def publish(name: str, parameters: dict | None = None, *, progress: bool = True)
     record = provenance() | {"seconds": round(time.perf_counter() - began)}
     scrub(notebook, root)
     notebook.metadata.viptt = dict(notebook.metadata.viptt) | {
-        "parameters": parameters or {}, "modules": code_version(imported_modules(source.read_text("utf-8"))),
-        "read": read_version(name, root), "provenance": record,
-    }  # fmt: skip
+        "parameters": parameters or {},
+        "modules": code_version(imported_modules(source.read_text("utf-8"))),
+        "read": read_version(name, root),
+        "provenance": record,
+    }
     temporary = target.with_suffix(".tmp")
     nbformat.write(notebook, temporary)
     os.replace(temporary, target)
@@ -204,8 +206,9 @@ def recorded_runs(path: Path) -> list[str]:
     Raises:
         DataError: no notebook, or one that shows no run.
     """
-    printed = "".join("".join(output.get("text", "")) for cell in read_notebook(path)["cells"]
-                      for output in cell.get("outputs", []))  # fmt: skip
+    printed = "".join(
+        "".join(output.get("text", "")) for cell in read_notebook(path)["cells"] for output in cell.get("outputs", [])
+    )
     found = list(dict.fromkeys(re.findall(r"^ *(runs/\S+)$", printed, flags=re.MULTILINE)))
     if not found:
         raise DataError("shows no run.", path=path, remedy="Execute 01_pretrain or 02_finetune to its end.")
@@ -226,8 +229,9 @@ def read_notebook(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"is no executed notebook ({error}).", path=path,
-                        remedy="Execute it with papermill or `viptt publish`.") from error  # fmt: skip
+        raise DataError(
+            f"is no executed notebook ({error}).", path=path, remedy="Execute it with papermill or `viptt publish`."
+        ) from error
 
 
 def _is_noise(output) -> bool:

@@ -16,8 +16,11 @@ from docutils import nodes
 from viptt_core.env import artifact_root
 
 DATA = "_data"  # folder of the built book that holds copies of the files
-FIGURE = re.compile(r'(<figure class="viptt-figure"[^>]*data-code="([\w.]*)" data-files="([^"]*)">.*?)'
-                    r"(?:<figcaption>(.*?)</figcaption>)?</figure>", re.DOTALL)  # fmt: skip
+FIGURE = re.compile(
+    r'(<figure class="viptt-figure"[^>]*data-code="([\w.]*)" data-files="([^"]*)">.*?)'
+    r"(?:<figcaption>(.*?)</figcaption>)?</figure>",
+    re.DOTALL,
+)
 
 
 def add_to(app) -> None:
@@ -38,8 +41,10 @@ def _complete_figures(app, doctree: nodes.document, docname: str) -> None:
 
 def _complete(found: re.Match, name: str, up: str, out: Path) -> str:
     start, code, files, numbers = found.groups()
-    return f'{start}<figcaption class="viptt-source">{source_line(code, files.split(), numbers, name, up, out)}' \
-           "</figcaption></figure>"  # fmt: skip
+    return (
+        f'{start}<figcaption class="viptt-source">{source_line(code, files.split(), numbers, name, up, out)}'
+        "</figcaption></figure>"
+    )
 
 
 def source_line(code: str, files: list[str], numbers: str | None, name: str, up: str, out: Path) -> str:
@@ -58,8 +63,10 @@ def source_line(code: str, files: list[str], numbers: str | None, name: str, up:
     data = [f'<a href="{up}{DATA}/{file}" download>{html.escape(file)}</a>' for file in files if _copied(file, out)]
     data += [numbers] if numbers else []
     data = data or [f'the cells of <a href="{up}_sources/notebooks/{name}.ipynb" download>this notebook</a>']
-    return (f'code: <a href="{page}">{html.escape(function)}</a> · data: {", ".join(data)} · '
-            f"made by <code>viptt publish {name}</code>")  # fmt: skip
+    return (
+        f'code: <a href="{page}">{html.escape(function)}</a> · data: {", ".join(data)} · '
+        f"made by <code>viptt publish {name}</code>"
+    )
 
 
 def _copied(file: str, out: Path) -> bool:

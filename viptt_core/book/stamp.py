@@ -14,9 +14,12 @@ FOLDER = "notebooks/"
 def add_to(app) -> None:
     """Stamp the pages; they are read anew at each build, because what they were made from may have changed."""
     app.connect("html-page-context", _stamp)
-    app.connect("env-get-outdated", lambda app, env, added, changed, removed: [
-        name for name in (*(f"{FOLDER}{name}" for name in PUBLISHED), "status") if name in env.found_docs
-    ])  # fmt: skip
+    app.connect(
+        "env-get-outdated",
+        lambda app, env, added, changed, removed: [
+            name for name in (*(f"{FOLDER}{name}" for name in PUBLISHED), "status") if name in env.found_docs
+        ],
+    )
 
 
 def _stamp(app, pagename: str, templatename: str, context: dict, doctree) -> None:

@@ -46,8 +46,16 @@ from viptt_core.store import digest
 LUNG_MASKS = "masks"  # mask sets named so outline lungs, which every scan has; others, such as findings, may be empty
 
 
-def check_dataset(name: str, root: str | Path, *, preset: str = "corrected", n_jobs: int | None = None,
-                  progress: bool = True, reread: bool = False, **settings) -> CheckReport:  # fmt: skip
+def check_dataset(
+    name: str,
+    root: str | Path,
+    *,
+    preset: str = "corrected",
+    n_jobs: int | None = None,
+    progress: bool = True,
+    reread: bool = False,
+    **settings,
+) -> CheckReport:
     """Read every file of a data set once and judge the set.
 
     What a check has read is kept in the cache, file by file: after Ctrl-C or a crash the next call goes on, and files
@@ -74,8 +82,9 @@ def check_dataset(name: str, root: str | Path, *, preset: str = "corrected", n_j
     listing = _list(name, root, settings)
     found = _Files(listing, _without_a_table(listing))
     place = cache_root() / "checks" / f"{name}-{digest(os.path.abspath(Path(root).expanduser()))}.jsonl"
-    readings = read_files(found.jobs(), place, n_jobs=available_cores() if n_jobs is None else n_jobs,
-                          progress=progress, reread=reread)  # fmt: skip
+    readings = read_files(
+        found.jobs(), place, n_jobs=available_cores() if n_jobs is None else n_jobs, progress=progress, reread=reread
+    )
     facts, faults = {}, [*listing.faults, *empty_folder_faults(listing), *group_faults(listing)]
     cropping = settings.get("masks", "masks1") if settings.get("crop") else None
     for job, outcome in readings.outcomes.items():
@@ -87,16 +96,27 @@ def check_dataset(name: str, root: str | Path, *, preset: str = "corrected", n_j
     faults += _judge(found, facts, wanted, cropping)
     unique = {(fault.kind, fault.where, fault.what): fault for fault in faults}  # a missing file is told twice
     return CheckReport(
-        name=name, root=listing.root, preset=preset,
-        counts={"listed": len(listing.items), "unlabelled": len(found.unlabelled),
-                "masks": sum(map(len, listing.masks.values())), "groups": len({i.group for i in listing.items})},
-        classes=_classes(listing), facts=_overview(found, facts, wanted),
+        name=name,
+        root=listing.root,
+        preset=preset,
+        counts={
+            "listed": len(listing.items),
+            "unlabelled": len(found.unlabelled),
+            "masks": sum(map(len, listing.masks.values())),
+            "groups": len({i.group for i in listing.items}),
+        },
+        classes=_classes(listing),
+        facts=_overview(found, facts, wanted),
         faults=tuple(sorted(unique.values(), key=lambda fault: LEVELS.index(fault.level))),
-        files={found.where(job.path): outcome.get("facts") or {"fault": outcome["fault"]["kind"]}
-               for job, outcome in readings.outcomes.items()},
-        n_read=readings.n_read, n_reused=len(readings.outcomes) - readings.n_read, bytes_read=readings.bytes_read,
+        files={
+            found.where(job.path): outcome.get("facts") or {"fault": outcome["fault"]["kind"]}
+            for job, outcome in readings.outcomes.items()
+        },
+        n_read=readings.n_read,
+        n_reused=len(readings.outcomes) - readings.n_read,
+        bytes_read=readings.bytes_read,
         seconds=round(time.perf_counter() - start, 3),
-    )  # fmt: skip
+    )
 
 
 class _Files:
@@ -118,9 +138,7 @@ class _Files:
     def jobs(self) -> list[Job]:
         role = self.listing.medium
         masks = [path for of_scan in self.listing.masks.values() for path in of_scan.values()]
-        unlabelled = [
-            Job("video" if has_ending(path, VIDEO_ENDINGS) else "scan", path) for path in self.unlabelled
-        ]
+        unlabelled = [Job("video" if has_ending(path, VIDEO_ENDINGS) else "scan", path) for path in self.unlabelled]
         return [*(Job(role, path) for path in self.labelled), *unlabelled, *(Job("mask", path) for path in masks)]
 
 
@@ -167,8 +185,9 @@ def _judge(found: _Files, facts: dict[Job, Facts], preset: Preset, cropping: str
     yield from expected_faults(listing, long_clips if videos else None)
 
 
-def _mask_set_faults(found: _Files, facts: dict[Job, Facts], scans: dict[Path, ScanFacts],
-                     cropping: str | None) -> Iterator[Fault]:  # fmt: skip
+def _mask_set_faults(
+    found: _Files, facts: dict[Job, Facts], scans: dict[Path, ScanFacts], cropping: str | None
+) -> Iterator[Fault]:
     listing = found.listing
     if not listing.masks:
         return
@@ -179,15 +198,19 @@ def _mask_set_faults(found: _Files, facts: dict[Job, Facts], scans: dict[Path, S
     for mask_set, masks in listing.masks.items():
         for name, path in masks.items():
             if name not in there:
-                yield Fault("mask without a scan", found.where(path), "there is no scan of this name.",
-                            "Is the scan missing?", level="note")  # fmt: skip
+                yield Fault(
+                    "mask without a scan",
+                    found.where(path),
+                    "there is no scan of this name.",
+                    "Is the scan missing?",
+                    level="note",
+                )
             known = facts.get(Job("mask", path))
             if isinstance(known, MaskFacts) and mask_set.startswith(LUNG_MASKS):
                 yield from mask_faults(found.where(path), known, of_name.get(name), needed=mask_set == cropping)
         if mask_set.startswith(LUNG_MASKS) and mask_set != cropping:
             for name in sorted(listed - set(masks) - already):
-                yield Fault("missing mask", name, f"has no mask in {mask_set}/.", "Only a crop needs it.",
-                            level="note")  # fmt: skip
+                yield Fault("missing mask", name, f"has no mask in {mask_set}/.", "Only a crop needs it.", level="note")
 
 
 def _array_faults(found: _Files, facts: dict[Job, Facts]) -> Iterator[Fault]:
@@ -247,10 +270,11 @@ def _overview(found: _Files, facts: dict[Job, Facts], preset: Preset) -> dict:
             "voxels of a slice": _tally(f"{f.shape[i]} x {f.shape[j]}" for f, (i, j) in zip(scans, axes, strict=True)),
             "mm between slices": _range(f.spacing[slice_axis(f)] for f in scans),
             "mm in a slice": _range(f.spacing[i] for f, (i, _) in zip(scans, axes, strict=True)),
-            "lowest HU": _range(f.lowest for f in scans), "highest HU": _range(f.highest for f in scans),
+            "lowest HU": _range(f.lowest for f in scans),
+            "highest HU": _range(f.highest for f in scans),
             "lung or air, %": _range(100 * f.air for f in scans),
             "orientation": _tally(f.axes or "none" for f in scans),
-        }  # fmt: skip
+        }
     if videos := [f for f in known if isinstance(f, VideoFacts)]:
         needed = (preset.frames - 1) * preset.stride + 1
         return {
@@ -258,7 +282,7 @@ def _overview(found: _Files, facts: dict[Job, Facts], preset: Preset) -> dict:
             f"with {needed} frames or more": sum(f.frames >= needed for f in videos),
             "frame size": _tally(f"{f.width} x {f.height}" for f in videos),
             "frames a second": _range(f.rate for f in videos),
-        }  # fmt: skip
+        }
     arrays = [f for f in known if isinstance(f, ArrayFacts)]
     if not arrays:
         return {}

@@ -143,10 +143,20 @@ def scan_facts(seen: Seen, *, air: float = float("nan"), content: str = "") -> S
     if not np.isnan(nib.io_orientation(scan.affine)).any():
         codes = "".join(nib.aff2axcodes(scan.affine))
     return ScanFacts(
-        scan.shape, _floats(lengths), _floats(scan.header["pixdim"][1:4]), _floats(scan.affine[:3].ravel()), codes,
-        0.0 if np.isnan(angle) else float(angle), turned, seen.n_voxels, int(seen.n_holes), float(seen.lowest),
-        float(seen.highest), air, content,
-    )  # fmt: skip
+        scan.shape,
+        _floats(lengths),
+        _floats(scan.header["pixdim"][1:4]),
+        _floats(scan.affine[:3].ravel()),
+        codes,
+        0.0 if np.isnan(angle) else float(angle),
+        turned,
+        seen.n_voxels,
+        int(seen.n_holes),
+        float(seen.lowest),
+        float(seen.highest),
+        air,
+        content,
+    )
 
 
 def inspect_mask(path: str | PathLike) -> MaskFacts:
@@ -209,15 +219,21 @@ def inspect_arrays(path: str | PathLike) -> ArrayFacts:
                 content[part] = tuple(hashlib.sha256(np.ascontiguousarray(v)).hexdigest() for v in volumes)
                 constant[part] = tuple(i for i, volume in enumerate(volumes) if volume.min() == volume.max())
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, AttributeError) as error:
-        raise DataError(f"cannot be read as an .npz file ({error}).", path=path, kind="damaged file",
-                        remedy="Copy or download the file again.") from error  # fmt: skip
+        raise DataError(
+            f"cannot be read as an .npz file ({error}).",
+            path=path,
+            kind="damaged file",
+            remedy="Copy or download the file again.",
+        ) from error
     return ArrayFacts(shapes, content, constant)
 
 
 INSPECTORS = {
-    "scan": (inspect_scan, ScanFacts), "mask": (inspect_mask, MaskFacts), "video": (inspect_video, VideoFacts),
+    "scan": (inspect_scan, ScanFacts),
+    "mask": (inspect_mask, MaskFacts),
+    "video": (inspect_video, VideoFacts),
     "array": (inspect_arrays, ArrayFacts),
-}  # fmt: skip
+}
 
 
 def inspect_file(role: str, path: str | PathLike) -> dict:

@@ -63,9 +63,12 @@ def read_files(jobs: Sequence[Job], journal: Path, *, n_jobs: int, progress: boo
         stamps = {job: _stamp(job, code) for job in jobs}
         outcomes = {job: known[stamp] for job, stamp in stamps.items() if stamp in known}
         todo = [job for job in jobs if job not in outcomes]
-        with journal.open("a", encoding="utf-8") as lines, tqdm(
-            total=len(jobs), initial=len(outcomes), desc="reading", unit="file", disable=not progress, mininterval=1
-        ) as bar:  # fmt: skip
+        with (
+            journal.open("a", encoding="utf-8") as lines,
+            tqdm(
+                total=len(jobs), initial=len(outcomes), desc="reading", unit="file", disable=not progress, mininterval=1
+            ) as bar,
+        ):
             for job, outcome in _inspected(todo, n_jobs):
                 outcomes[job] = outcome
                 # What could not be read may be there again in a minute, with the same size and time.

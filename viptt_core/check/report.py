@@ -11,9 +11,11 @@ from viptt_core.datasets.listing import LEVELS, Fault
 
 LISTED = 20  # files of a kind that the table names before it only counts
 _HEADINGS = {
-    "set": "Stops a run, or spoils its splits", "file": "Files that stop or spoil a run",
-    "left out": "Left out of every run", "note": "Good to know",
-}  # fmt: skip
+    "set": "Stops a run, or spoils its splits",
+    "file": "Files that stop or spoil a run",
+    "left out": "Left out of every run",
+    "note": "Good to know",
+}
 _KINDS_LISTED = 5  # values of a tally, such as frame sizes
 
 
@@ -60,17 +62,18 @@ class CheckReport:
     def to_dict(self) -> dict:
         """Everything, JSON-ready."""
         values = {name: value for name, value in vars(self).items() if name not in ("root", "faults")}
-        return {
-            "spoils": self.spoils, **values, "root": str(self.root), "faults": [asdict(f) for f in self.faults]
-        }  # fmt: skip
+        return {"spoils": self.spoils, **values, "root": str(self.root), "faults": [asdict(f) for f in self.faults]}
 
     def __str__(self) -> str:
         return "\n".join([self._verdict(), "", *self._overview(), *self._listed_faults(), "", self._reading()])
 
     def _verdict(self) -> str:
         stops = [*self.of_level("set"), *self.of_level("file")]
-        rest = [f"{_counted(len(self.of_level(level)), noun)}" for level, noun in
-                (("left out", "file left out"), ("note", "note")) if self.of_level(level)]  # fmt: skip
+        rest = [
+            f"{_counted(len(self.of_level(level)), noun)}"
+            for level, noun in (("left out", "file left out"), ("note", "note"))
+            if self.of_level(level)
+        ]
         beside = f" ({', '.join(rest)})" if rest else ""
         if not stops:
             return f"SOUND: nothing was found that would spoil a run{beside}."
@@ -78,8 +81,14 @@ class CheckReport:
 
     def _overview(self) -> Iterator[str]:
         counts = self.counts
-        parts = [f"{counts['listed']} labelled", *(f"{counts[key]} {words}" for key, words in (
-            ("unlabelled", "without label"), ("masks", "masks")) if counts[key])]  # fmt: skip
+        parts = [
+            f"{counts['listed']} labelled",
+            *(
+                f"{counts[key]} {words}"
+                for key, words in (("unlabelled", "without label"), ("masks", "masks"))
+                if counts[key]
+            ),
+        ]
         yield f"{self.name} in {self.root}, judged for the preset '{self.preset}'"
         yield f"  {', '.join(parts)}; {_counted(len(self.classes), 'class')}, {_counted(counts['groups'], 'group')}"
         if self.classes:
@@ -115,8 +124,11 @@ class CheckReport:
     def _reading(self) -> str:
         text = f"Read {_counted(self.n_read, 'file')} ({self.bytes_read / 1e6:.1f} MB) in {self.seconds:.1f} s."
         if self.n_reused:
-            again = "is unchanged since it was read before and was" if self.n_reused == 1 else \
-                "are unchanged since they were read before and were"  # fmt: skip
+            again = (
+                "is unchanged since it was read before and was"
+                if self.n_reused == 1
+                else "are unchanged since they were read before and were"
+            )
             text += f" {_counted(self.n_reused, 'file')} {again} not read again; --reread reads all."
         return text
 

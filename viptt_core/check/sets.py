@@ -47,17 +47,33 @@ def duplicate_faults(copies: Sequence[Copy], class_names: Sequence[str], noun: s
         what = f"holds the same {noun} as {other.where}"
         if None not in (copy.label, other.label) and copy.label != other.label:
             labels = f"{class_names[copy.label]} here, {class_names[other.label]} there"
-            yield Fault("duplicate content", copy.where, f"{what}, under another label ({labels}).",
-                        "Find out which label is right, and keep one file.")  # fmt: skip
+            yield Fault(
+                "duplicate content",
+                copy.where,
+                f"{what}, under another label ({labels}).",
+                "Find out which label is right, and keep one file.",
+            )
         elif copy.part != other.part:
-            yield Fault("duplicate content", copy.where, f"{what}, and they are in two published parts ({copy.part}, "
-                        f"{other.part}).", "Scores on these parts are too good. Keep one.")  # fmt: skip
+            yield Fault(
+                "duplicate content",
+                copy.where,
+                f"{what}, and they are in two published parts ({copy.part}, {other.part}).",
+                "Scores on these parts are too good. Keep one.",
+            )
         elif (copy.label is None) != (other.label is None):
-            yield Fault("duplicate content", copy.where, f"{what}, and only one of them has a label: the answer to a "
-                        "test file is known.", "Leave out the labelled one.")  # fmt: skip
+            yield Fault(
+                "duplicate content",
+                copy.where,
+                f"{what}, and only one of them has a label: the answer to a test file is known.",
+                "Leave out the labelled one.",
+            )
         elif copy.group != other.group and not copy.part and copy.label is not None:
-            yield Fault("duplicate content", copy.where, f"{what}, in another group: a split would have it on both "
-                        "sides.", "Keep one of them, or put both into one group.")  # fmt: skip
+            yield Fault(
+                "duplicate content",
+                copy.where,
+                f"{what}, in another group: a split would have it on both sides.",
+                "Keep one of them, or put both into one group.",
+            )
         else:
             yield Fault("duplicate content", copy.where, f"{what}.", "Keep one of them.", level="note")
 
@@ -70,9 +86,13 @@ def group_faults(listing: Listing) -> Iterator[Fault]:
     for name, n in group_counts(listing).items():
         if n >= FEWEST_GROUPS or (n == 0 and empty):
             continue
-        yield Fault("too few groups", name, f"this class has {n} group{'' if n == 1 else 's'}; {FEWEST_GROUPS} are "
-                    "needed for every part of a split to show it.",
-                    "Add files, or join the class with another one.")  # fmt: skip
+        yield Fault(
+            "too few groups",
+            name,
+            f"this class has {n} group{'' if n == 1 else 's'}; {FEWEST_GROUPS} are "
+            "needed for every part of a split to show it.",
+            "Add files, or join the class with another one.",
+        )
 
 
 def empty_folder_faults(listing: Listing) -> Iterator[Fault]:
@@ -113,9 +133,14 @@ def leak_faults(formats: np.ndarray, labels: Sequence[int], groups: Sequence[str
     accuracy, chance = float(np.mean(told == labels)), float(counts.max() / len(labels))
     noise = 4 * np.sqrt(chance * (1 - chance) / len(labels))
     if accuracy > chance + max(LEAK_MARGIN, noise):
-        yield Fault("format tells the class", ".", f"{what} alone tell the class of {accuracy:.0%} of the files (the "
-                    f"largest class: {chance:.0%}).", "A network may learn that: crop or letterbox, take a fixed "
-                    "number of frames or slices, and report this number beside the model's.", level="note")  # fmt: skip
+        yield Fault(
+            "format tells the class",
+            ".",
+            f"{what} alone tell the class of {accuracy:.0%} of the files (the largest class: {chance:.0%}).",
+            "A network may learn that: crop or letterbox, take a fixed "
+            "number of frames or slices, and report this number beside the model's.",
+            level="note",
+        )
 
 
 def expected_faults(listing: Listing, long_clips: Mapping[str, int] | None) -> Iterator[Fault]:
@@ -137,16 +162,19 @@ def expected_faults(listing: Listing, long_clips: Mapping[str, int] | None) -> I
         return Fault("incomplete set", ".", what, f"See: viptt data info {listing.name}", level="note")
 
     if expected.files and whole and len(listing.items) != expected.files:
-        parts = [f"{name} {here.get(name, 0)} of {n}" for name, n in expected.class_counts.items()
-                 if here.get(name, 0) != n]  # fmt: skip
+        parts = [
+            f"{name} {here.get(name, 0)} of {n}" for name, n in expected.class_counts.items() if here.get(name, 0) != n
+        ]
         detail = f" ({', '.join(parts)})" if parts else ""
         yield fault(f"{expected.files} labelled files are expected, {len(listing.items)} are here{detail}.")
     elif whole and (other := [c for c, n in expected.class_counts.items() if here.get(c, 0) != n]):
         named = ", ".join(f"{c} {here.get(c, 0)}, not {expected.class_counts[c]}" for c in other)
         yield fault(f"the classes have other sizes than published: {named}.")
     if expected.test_files and len(listing.unlabelled) != expected.test_files:
-        yield fault(f"{expected.test_files} test files without labels are expected, {len(listing.unlabelled)} are "
-                    "here; only a submission needs them.")  # fmt: skip
+        yield fault(
+            f"{expected.test_files} test files without labels are expected, {len(listing.unlabelled)} are "
+            "here; only a submission needs them."
+        )
     if lacking := [masks for masks in expected.masks if masks not in listing.masks]:
         yield fault(f"mask sets that are not here: {', '.join(lacking)}; only a crop needs them.")
     if expected.groups_per_class and listing.items:

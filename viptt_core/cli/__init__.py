@@ -49,12 +49,21 @@ def build_parser() -> argparse.ArgumentParser:
     add_predict_commands(commands, _positive)
     add_study_commands(commands, _positive)
 
-    phantom = add_command(commands, "phantom", _phantom, "write synthetic CT scans as an ImageCLEF folder or, with "
-                          "--patients, as a folder of one's own: several scans a patient, a label CSV")  # fmt: skip
+    phantom = add_command(
+        commands,
+        "phantom",
+        _phantom,
+        "write synthetic CT scans as an ImageCLEF folder or, with "
+        "--patients, as a folder of one's own: several scans a patient, a label CSV",
+    )
     phantom.add_argument("folder", type=Path, help="folder to write; an interrupted call is taken up again")
     phantom.add_argument("-n", type=_positive, default=20, help="number of scans (default: %(default)s)")
-    phantom.add_argument("--patients", type=_positive, help="number of patients, each with one scan or some; columns "
-                         "FileName,diagnosis,patient (default: ImageCLEF's layout, a patient a scan)")  # fmt: skip
+    phantom.add_argument(
+        "--patients",
+        type=_positive,
+        help="number of patients, each with one scan or some; columns "
+        "FileName,diagnosis,patient (default: ImageCLEF's layout, a patient a scan)",
+    )
     phantom.add_argument("--size", type=_positive, default=512, help="voxels in-plane (default: %(default)s)")
     phantom.add_argument("--slices", type=_positive, help="slices a scan (default: by the patient's slice thickness)")
 
@@ -67,11 +76,19 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--seed", type=int, default=0, help="of the generator (default: %(default)s)")
         command.add_argument("--jobs", type=_positive, help="worker processes (default: the available cores)")
 
-    train = add_command(commands, "train", _train, "run the comparison of 02_finetune without a notebook, in one or "
-                        "more processes: accelerate launch -m viptt_core train --preset corrected ...")  # fmt: skip
+    train = add_command(
+        commands,
+        "train",
+        _train,
+        "run the comparison of 02_finetune without a notebook, in one or "
+        "more processes: accelerate launch -m viptt_core train --preset corrected ...",
+    )
     data = train.add_argument_group("data", "The same as the notebook takes; `viptt data list` shows the sets.")
-    data.add_argument("--dataset", default="phantom", help="scans: phantom, imageclef, mosmed, medmnist3d or folder "
-                      "(default: %(default)s)")  # fmt: skip
+    data.add_argument(
+        "--dataset",
+        default="phantom",
+        help="scans: phantom, imageclef, mosmed, medmnist3d or folder (default: %(default)s)",
+    )
     data.add_argument("--data-root", default="", help="folder of the scans, or the .npz file of medmnist3d")
     data.add_argument("--labels", default="", help="label CSV (default: the one in the folder)")
     data.add_argument("--file-column", default="", help="of the CSV of folder (default: FileName)")
@@ -79,8 +96,9 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--patient-column", default="", help="of the CSV of folder (default: each scan its own group)")
     data.add_argument("--classes", default="", help="names of the classes, or of class folders: A,B+C")
     data.add_argument("--crop", default="", help="lungs: the box around the lung mask")
-    data.add_argument("--pretrain-dataset", default="actions", help="videos: actions, ucf50, ucf101 or folder "
-                      "(default: %(default)s)")  # fmt: skip
+    data.add_argument(
+        "--pretrain-dataset", default="actions", help="videos: actions, ucf50, ucf101 or folder (default: %(default)s)"
+    )
     data.add_argument("--pretrain-root", default="", help="folder with one folder of videos a class")
     data.add_argument("--pretrain-classes", default="", help="class folders, A,B, or all (default: the paper's ten)")
     data.add_argument("--group-pattern", default="", help="which part of a video's name is its group")
@@ -107,8 +125,12 @@ def build_parser() -> argparse.ArgumentParser:
     summary.add_argument("notebook", type=Path, help="for example out.ipynb")
     summary.add_argument("--runs", action="store_true", help="print the folders of the runs it shows instead")
 
-    publish = add_command(commands, "publish", _publish, "execute notebooks and write them into the book, with "
-                          "the pictures and tables of its other pages")
+    publish = add_command(
+        commands,
+        "publish",
+        _publish,
+        "execute notebooks and write them into the book, with the pictures and tables of its other pages",
+    )
     publish.add_argument("names", nargs="*", metavar="NAME", help="such as 02_finetune (default: all)")
     publish.add_argument("--stale", action="store_true", help="only those that `viptt fresh --strict` complains of")
 
@@ -135,13 +157,19 @@ def _phantom(options) -> None:
     from viptt_core.synthetic.example import write_example
     from viptt_core.synthetic.phantom import write_imageclef
 
-    settings = {"seed": options.seed, "size": options.size, "slices": options.slices,
-                "n_jobs": options.jobs or available_cores()}  # fmt: skip
+    settings = {
+        "seed": options.seed,
+        "size": options.size,
+        "slices": options.slices,
+        "n_jobs": options.jobs or available_cores(),
+    }
     if options.patients:
         folder = write_example(options.folder, options.n, patients=options.patients, **settings)
-        print(f"{options.n} synthetic scans of {options.patients} patients in {folder}, with {folder / 'labels.csv'}. "
-              f"Read them with: -p dataset folder -p data_root {folder} -p label_column diagnosis "
-              "-p patient_column patient")  # fmt: skip
+        print(
+            f"{options.n} synthetic scans of {options.patients} patients in {folder}, with {folder / 'labels.csv'}. "
+            f"Read them with: -p dataset folder -p data_root {folder} -p label_column diagnosis "
+            "-p patient_column patient"
+        )
         return
     folder = write_imageclef(options.folder, options.n, **settings)
     print(f"{options.n} synthetic scans in {folder}. Read them with: -p dataset imageclef -p data_root {folder}")
@@ -151,8 +179,13 @@ def _actions(options) -> None:
     from viptt_core.env import available_cores
     from viptt_core.synthetic.actions import write_ucf50
 
-    folder = write_ucf50(options.folder, seed=options.seed, groups=options.groups,
-                         clips_per_group=options.clips, n_jobs=options.jobs or available_cores())  # fmt: skip
+    folder = write_ucf50(
+        options.folder,
+        seed=options.seed,
+        groups=options.groups,
+        clips_per_group=options.clips,
+        n_jobs=options.jobs or available_cores(),
+    )
     print(f"Synthetic videos in {folder}. Read them with: -p pretrain_dataset ucf50 -p pretrain_root {folder}")
 
 
@@ -165,20 +198,42 @@ def _train(options) -> None:
     from viptt_core.splits import make_split
 
     plan = plan_experiment(
-        options.preset, starts=options.starts, epochs=options.epochs, pretrain_epochs=options.pretrain_epochs,
-        seed=options.seed, device=options.device, precision=options.precision,
-        frames_per_chunk=options.frames_per_chunk, compile=options.compile, tensorboard=options.tensorboard,
-    )  # fmt: skip
+        options.preset,
+        starts=options.starts,
+        epochs=options.epochs,
+        pretrain_epochs=options.pretrain_epochs,
+        seed=options.seed,
+        device=options.device,
+        precision=options.precision,
+        frames_per_chunk=options.frames_per_chunk,
+        compile=options.compile,
+        tensorboard=options.tensorboard,
+    )
     main = process_state().is_main_process
     scans = load_for(
-        plan.preset, options.dataset, options.data_root, n=options.n_scans, labels=options.labels,
-        file_column=options.file_column, label_column=options.label_column, patient_column=options.patient_column,
-        classes=options.classes, crop=options.crop, on_error=options.on_error, progress=main,
-    )  # fmt: skip
+        plan.preset,
+        options.dataset,
+        options.data_root,
+        n=options.n_scans,
+        labels=options.labels,
+        file_column=options.file_column,
+        label_column=options.label_column,
+        patient_column=options.patient_column,
+        classes=options.classes,
+        crop=options.crop,
+        on_error=options.on_error,
+        progress=main,
+    )
     videos = load_for(
-        plan.preset, options.pretrain_dataset, options.pretrain_root, n=options.n_videos,
-        classes=options.pretrain_classes, group_pattern=options.group_pattern, on_error=options.on_error, progress=main,
-    )  # fmt: skip
+        plan.preset,
+        options.pretrain_dataset,
+        options.pretrain_root,
+        n=options.n_videos,
+        classes=options.pretrain_classes,
+        group_pattern=options.group_pattern,
+        on_error=options.on_error,
+        progress=main,
+    )
     if main:
         print(f"Scans: {scans.report()}\nVideos: {videos.report()}", flush=True)
     comparison = compare_starts(plan, scans, videos)
@@ -227,8 +282,9 @@ def _fresh(options) -> None:
     stale = []
     for name in PUBLISHED:
         state = check_freshness(name)
-        changed = [what for what, is_so in (("its source", state.source_changed),
-                                            ("the package", state.code_changed)) if is_so]  # fmt: skip
+        changed = [
+            what for what, is_so in (("its source", state.source_changed), ("the package", state.code_changed)) if is_so
+        ]
         print(f"{name:12} " + (f"stale: {' and '.join(changed)} changed" if changed else "fresh"))
         if state.source_changed or (options.strict and changed):
             stale.append(name)

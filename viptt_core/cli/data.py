@@ -20,14 +20,30 @@ CHECK_PRESET = "paper"  # 70 frames, the affine as it is: the strictest on video
 # Synthetic sets as files: which adapter reads the layout they are written in, and in which notebook.
 WRITTEN_AS = {"phantom": ("imageclef", "02_finetune"), "actions": ("ucf50", "01_pretrain")}
 PHANTOMS = 80  # so many that five patients have the rarest type, and every split is possible
-CHECK_SETTINGS = ("labels", "file_column", "label_column", "patient_column", "group_pattern", "classes", "fold",
-                  "crop", "masks", "subset", "pixels")
+CHECK_SETTINGS = (
+    "labels",
+    "file_column",
+    "label_column",
+    "patient_column",
+    "group_pattern",
+    "classes",
+    "fold",
+    "crop",
+    "masks",
+    "subset",
+    "pixels",
+)
 EXPECTED_WORDS = {
-    "files": "clips or scans", "test_files": "test scans", "groups_per_class": "groups a class",
-    "frame_size": "width and height of a frame", "slice_size": "width and height of a slice",
-    "folds": "files of a fold (train, test)", "class_counts": "of each class",
-    "long_clips": "with 70 frames or more, in the paper's classes", "short_clips": "with fewer, in these classes",
-}  # fmt: skip
+    "files": "clips or scans",
+    "test_files": "test scans",
+    "groups_per_class": "groups a class",
+    "frame_size": "width and height of a frame",
+    "slice_size": "width and height of a slice",
+    "folds": "files of a fold (train, test)",
+    "class_counts": "of each class",
+    "long_clips": "with 70 frames or more, in the paper's classes",
+    "short_clips": "with fewer, in these classes",
+}
 
 
 def add_data_commands(commands, positive: Callable[[str], int]) -> None:
@@ -38,36 +54,55 @@ def add_data_commands(commands, positive: Callable[[str], int]) -> None:
     )
     actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    add_command(actions, "list", _list, "list the data sets: size, licence, access, and which are here",
-                "viptt data list")  # fmt: skip
+    add_command(
+        actions, "list", _list, "list the data sets: size, licence, access, and which are here", "viptt data list"
+    )
 
-    info = add_command(actions, "info", _info, "say all that is known of a data set, and what a folder of it holds",
-                       "viptt data info imageclef data/imageclef")  # fmt: skip
+    info = add_command(
+        actions,
+        "info",
+        _info,
+        "say all that is known of a data set, and what a folder of it holds",
+        "viptt data info imageclef data/imageclef",
+    )
     info.add_argument("name", help="see `viptt data list`")
     info.add_argument("root", nargs="?", type=Path, help="folder or .npz file to look into; nothing is decoded")
     info.add_argument("--json", action="store_true", help="print JSON")
 
-    get = add_command(actions, "get", _get, "download, unpack and check a data set; say how, where that is not "
-                      "possible", "viptt data get medmnist3d --subset nodulemnist3d --preset demo")  # fmt: skip
+    get = add_command(
+        actions,
+        "get",
+        _get,
+        "download, unpack and check a data set; say how, where that is not possible",
+        "viptt data get medmnist3d --subset nodulemnist3d --preset demo",
+    )
     get.add_argument("name", help="see `viptt data list`")
-    get.add_argument("--root", type=Path, help="folder to put it into (default: data/NAME); a synthetic set is "
-                     "written as files only if it is given")  # fmt: skip
+    get.add_argument(
+        "--root",
+        type=Path,
+        help="folder to put it into (default: data/NAME); a synthetic set is written as files only if it is given",
+    )
     get.add_argument("--subset", default="", help="of medmnist3d: which of its sets (default: nodulemnist3d)")
-    get.add_argument("--pixels", type=int, default=28, choices=(28, 64),
-                     help="of medmnist3d: voxels a side (default: %(default)s)")  # fmt: skip
+    get.add_argument(
+        "--pixels", type=int, default=28, choices=(28, 64), help="of medmnist3d: voxels a side (default: %(default)s)"
+    )
     get.add_argument("--preset", default="", help="also decode it into the cache for this preset")
     get.add_argument("--no-check", action="store_true", help="do not read every file afterwards")
     get.add_argument("--jobs", type=positive, help="worker processes (default: the available cores)")
 
-    check = add_command(actions, "check", _check, "read every file of a data set once and report what would spoil a "
-                        "run; exit code 1 if anything would",
-                        "viptt data check folder DIR --labels DIR/labels.csv --label-column diagnosis "
-                        "--patient-column patient")  # fmt: skip
+    check = add_command(
+        actions,
+        "check",
+        _check,
+        "read every file of a data set once and report what would spoil a run; exit code 1 if anything would",
+        "viptt data check folder DIR --labels DIR/labels.csv --label-column diagnosis --patient-column patient",
+    )
     check.add_argument("name", help="see `viptt data list`")
     check.add_argument("root", type=Path, help="folder or .npz file")
     check.add_argument("--json", action="store_true", help="print JSON; progress goes to the error stream")
-    check.add_argument("--preset", default=CHECK_PRESET, help="whose frames and orientation count "
-                       "(default: %(default)s)")  # fmt: skip
+    check.add_argument(
+        "--preset", default=CHECK_PRESET, help="whose frames and orientation count (default: %(default)s)"
+    )
     check.add_argument("--jobs", type=positive, help="worker processes (default: the available cores)")
     check.add_argument("--reread", action="store_true", help="read files again that an earlier check has read")
     own = check.add_argument_group("settings of the data set", "The same as the notebooks take.")
@@ -104,8 +139,13 @@ def folder_contents(root: Path) -> dict:
             size += path.stat().st_size
             folders[path.parent.relative_to(root).as_posix()] += 1
             endings[".nii.gz" if name.endswith(".nii.gz") else path.suffix] += 1
-    contents = {"root": str(root), "files": folders.total(), "bytes": size,
-                "folders": dict(sorted(folders.items())), "endings": dict(sorted(endings.items()))}  # fmt: skip
+    contents = {
+        "root": str(root),
+        "files": folders.total(),
+        "bytes": size,
+        "folders": dict(sorted(folders.items())),
+        "endings": dict(sorted(endings.items())),
+    }
     for table in sorted(root.glob("*.csv")):
         with open(table, newline="", encoding="utf-8-sig", errors="replace") as file:
             types = Counter(row["TypeOfTB"] for row in csv.DictReader(file) if row.get("TypeOfTB"))
@@ -120,8 +160,17 @@ def _list(options) -> None:
     rows = [("NAME", "KIND", "ACCESS", "SIZE", "HERE", "LICENCE", "WHAT")]
     for source in load_registry().values():
         here = "built in" if source.access == "built in" else "yes" if _holds_files(source.default_root) else "no"
-        rows.append((source.name, source.kind, source.access, format_size(source.size) or "-", here,
-                     source.licence, source.title))  # fmt: skip
+        rows.append(
+            (
+                source.name,
+                source.kind,
+                source.access,
+                format_size(source.size) or "-",
+                here,
+                source.licence,
+                source.title,
+            )
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -134,23 +183,32 @@ def _info(options) -> None:
     contents = folder_contents(options.root) if options.root else None
     sets = {}
     if source.name == "medmnist3d":
-        sets = {flag: {key: entry[key] for key in ("license", "n_samples", "label")}
-                for flag, entry in medmnist_sets().items()}  # fmt: skip
+        sets = {
+            flag: {key: entry[key] for key in ("license", "n_samples", "label")}
+            for flag, entry in medmnist_sets().items()
+        }
     if options.json:
         print(json.dumps(source.to_dict() | {"sets": sets, "contents": contents}, indent=1))
         return
     print(f"{source.title} ({source.name})\n  {source.about}")
-    lines = (("page", source.page), ("licence", " ".join(filter(None, (source.licence, source.licence_url)))),
-             ("access", source.access), ("size", format_size(source.size)), ("used for", source.role),
-             ("cite", source.citation))  # fmt: skip
+    lines = (
+        ("page", source.page),
+        ("licence", " ".join(filter(None, (source.licence, source.licence_url)))),
+        ("access", source.access),
+        ("size", format_size(source.size)),
+        ("used for", source.role),
+        ("cite", source.citation),
+    )
     for what, value in lines:
         if value:
             print(f"  {what + ':':10}{value}")
     for file in source.files:
         print(f"  {'file:':10}{file.url} ({file.checksum or 'checksum recorded at the first download'})")
     for flag, entry in sets.items():
-        print(f"  {flag}: {entry['license']}, {', '.join(f'{part} {n}' for part, n in entry['n_samples'].items())}; "
-              f"{', '.join(entry['label'].values())}")  # fmt: skip
+        print(
+            f"  {flag}: {entry['license']}, {', '.join(f'{part} {n}' for part, n in entry['n_samples'].items())}; "
+            f"{', '.join(entry['label'].values())}"
+        )
     _print_block("How to get it", source.numbered_steps())
     _print_block("Layout", source.layout)
     _print_block("A complete copy holds", _expected_lines(source.expected))
@@ -216,19 +274,30 @@ def _check(options) -> int:
 
     check_choice("data set", options.name, [s.name for s in load_registry().values() if s.kind != "example"])
     settings = {key: getattr(options, key) for key in CHECK_SETTINGS if getattr(options, key) is not None}
-    return int(_run_check(options.name, options.root, options.preset, jobs=options.jobs, as_json=options.json,
-                          reread=options.reread, **settings))  # fmt: skip
+    return int(
+        _run_check(
+            options.name,
+            options.root,
+            options.preset,
+            jobs=options.jobs,
+            as_json=options.json,
+            reread=options.reread,
+            **settings,
+        )
+    )
 
 
-def _run_check(name: str, root: Path, preset: str, *, jobs: int | None, as_json: bool = False, reread: bool = False,
-               **settings) -> bool:  # fmt: skip
+def _run_check(
+    name: str, root: Path, preset: str, *, jobs: int | None, as_json: bool = False, reread: bool = False, **settings
+) -> bool:
     """Check a folder and print the report; True if something would spoil a run."""
     from viptt_core.check import check_dataset
     from viptt_core.env import available_cores
 
     with contextlib.redirect_stdout(sys.stderr):  # standard output holds the report and nothing else
-        report = check_dataset(name, root, preset=preset, n_jobs=jobs or available_cores(), progress=True,
-                               reread=reread, **settings)  # fmt: skip
+        report = check_dataset(
+            name, root, preset=preset, n_jobs=jobs or available_cores(), progress=True, reread=reread, **settings
+        )
     print(json.dumps(report.to_dict(), indent=1) if as_json else report)
     return bool(report.spoils)
 

@@ -15,12 +15,20 @@ DEVICES = "auto, cpu, cuda or mps (default: %(default)s)"
 
 def add_predict_commands(commands, positive) -> None:
     """Add the commands to the subparsers of `viptt`; `positive` reads a number of at least 1."""
-    predict = add_command(commands, "predict", _predict, "class probabilities of CT scans (NIfTI); exit code 1 if a "
-                          "scan could not be read. Research use only",
-                          "viptt predict data/own --weights runs/RUN -o predictions.csv")  # fmt: skip
+    predict = add_command(
+        commands,
+        "predict",
+        _predict,
+        "class probabilities of CT scans (NIfTI); exit code 1 if a scan could not be read. Research use only",
+        "viptt predict data/own --weights runs/RUN -o predictions.csv",
+    )
     _add_scans(predict, positive)
-    predict.add_argument("--weights", required=True, metavar="W", help="file, run (folder or name), a name of `viptt "
-                         "weights list`, or URL")  # fmt: skip
+    predict.add_argument(
+        "--weights",
+        required=True,
+        metavar="W",
+        help="file, run (folder or name), a name of `viptt weights list`, or URL",
+    )
     predict.add_argument("--sha256", default="", metavar="HEX", help="checksum of the file; a URL needs it")
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
@@ -28,55 +36,100 @@ def add_predict_commands(commands, positive) -> None:
     predict.add_argument("-o", "--output", type=Path, help="write to this file instead; .json or .csv say the form")
 
     text = "predict the scans of ImageCLEF's TB-type task and write the file to submit"
-    submit = add_command(commands, "submit", _submit, text, "viptt submit data/imageclef/test --weights RUN1 RUN2 RUN3 "
-                         "--ensemble vote -o submission.txt")  # fmt: skip
+    submit = add_command(
+        commands,
+        "submit",
+        _submit,
+        text,
+        "viptt submit data/imageclef/test --weights RUN1 RUN2 RUN3 --ensemble vote -o submission.txt",
+    )
     _add_scans(submit, positive)
-    submit.add_argument("--weights", required=True, nargs="+", metavar="W", help="of one or more models, see `viptt "
-                        "predict`")  # fmt: skip
-    submit.add_argument("--ensemble", default="mean", help="mean: of the probabilities; vote: most models; authors: "
-                        "rounded mean of class numbers, three models (default: %(default)s)")  # fmt: skip
+    submit.add_argument(
+        "--weights", required=True, nargs="+", metavar="W", help="of one or more models, see `viptt predict`"
+    )
+    submit.add_argument(
+        "--ensemble",
+        default="mean",
+        help="mean: of the probabilities; vote: most models; authors: "
+        "rounded mean of class numbers, three models (default: %(default)s)",
+    )
     submit.add_argument("-o", "--output", type=Path, required=True, help="file to write, such as submission.txt")
-    submit.add_argument("--fill", type=positive, metavar="CLASS", help="class 1..5 for scans that cannot be read; "
-                        "without it, such a scan keeps the file from being written")  # fmt: skip
+    submit.add_argument(
+        "--fill",
+        type=positive,
+        metavar="CLASS",
+        help="class 1..5 for scans that cannot be read; without it, such a scan keeps the file from being written",
+    )
 
     text = "check a submission file: a scan missing, double or misnamed, a class out of 1..5"
-    validate = add_command(commands, "validate-submission", _validate, text,
-                           "viptt validate-submission submission.txt --expected 421")  # fmt: skip
+    validate = add_command(
+        commands, "validate-submission", _validate, text, "viptt validate-submission submission.txt --expected 421"
+    )
     validate.add_argument("file", type=Path)
-    validate.add_argument("--expected", type=positive, default=421, metavar="N", help="scans, TST_0001.nii.gz to "
-                          "TST_N.nii.gz (default: %(default)s)")  # fmt: skip
+    validate.add_argument(
+        "--expected",
+        type=positive,
+        default=421,
+        metavar="N",
+        help="scans, TST_0001.nii.gz to TST_N.nii.gz (default: %(default)s)",
+    )
     validate.add_argument("--scans", type=Path, help="folder of the scans: the expected names are theirs instead")
 
     text = "score predictions against labels: kappa, accuracy and AUC, with intervals over patients"
-    score = add_command(commands, "score", _score, text, "viptt score predictions.csv labels.csv --label-column "
-                        "diagnosis --patient-column patient")  # fmt: skip
+    score = add_command(
+        commands,
+        "score",
+        _score,
+        text,
+        "viptt score predictions.csv labels.csv --label-column diagnosis --patient-column patient",
+    )
     score.add_argument("predictions", type=Path, help="what `viptt predict --csv` wrote, or `viptt submit` kept")
     score.add_argument("labels", type=Path, help="CSV with one row a scan")
     score.add_argument("--file-column", default="", help="file name or path of a scan (default: FileName)")
-    score.add_argument("--label-column", default="", help="class: a name, or 1..5 for ImageCLEF's (default: Label, "
-                       "else TypeOfTB)")  # fmt: skip
-    score.add_argument("--patient-column", default="", help="intervals are then over patients (default: each scan its "
-                       "own)")  # fmt: skip
+    score.add_argument(
+        "--label-column", default="", help="class: a name, or 1..5 for ImageCLEF's (default: Label, else TypeOfTB)"
+    )
+    score.add_argument(
+        "--patient-column", default="", help="intervals are then over patients (default: each scan its own)"
+    )
     score.add_argument("--json", action="store_true", help="print JSON")
 
     text = "list, show, get, convert and export weights"
     weights = commands.add_parser("weights", help=text, description=f"{text[0].upper()}{text[1:]}.")
     actions = weights.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_command(actions, "list", _list, "list the weights that are here, and the authors'", "viptt weights list")
-    show = add_command(actions, "show", _show, "print the card of weights as JSON: classes, preprocessing, data, "
-                       "scores", "viptt weights show runs/RUN")  # fmt: skip
-    get = add_command(actions, "get", _get, "download the authors' weights and convert them",
-                      "viptt weights get authors-tbt")  # fmt: skip
+    show = add_command(
+        actions,
+        "show",
+        _show,
+        "print the card of weights as JSON: classes, preprocessing, data, scores",
+        "viptt weights show runs/RUN",
+    )
+    get = add_command(
+        actions, "get", _get, "download the authors' weights and convert them", "viptt weights get authors-tbt"
+    )
     get.add_argument("name", help="authors-ucf50 or authors-tbt")
-    imported = add_command(actions, "import", _import, "convert a Keras file (.h5) of the authors' network; "
-                           "TensorFlow is not needed",
-                           "viptt weights import ViPTT-Net-CLEF-TBT.h5 tbt.safetensors")  # fmt: skip
+    imported = add_command(
+        actions,
+        "import",
+        _import,
+        "convert a Keras file (.h5) of the authors' network; TensorFlow is not needed",
+        "viptt weights import ViPTT-Net-CLEF-TBT.h5 tbt.safetensors",
+    )
     imported.add_argument("file", type=Path, help="the .h5 file")
     imported.add_argument("output", type=Path, metavar="OUT", help="file to write, ends in .safetensors")
-    imported.add_argument("--classes", default="", help="names of the classes, A,B,C, in the order of the outputs "
-                          "(default: the paper's, by their number)")  # fmt: skip
-    export = add_command(actions, "export", _export, "copy weights under a telling name, with card and SHA256SUMS, "
-                         "for a release", "viptt weights export runs/RUN release/")  # fmt: skip
+    imported.add_argument(
+        "--classes",
+        default="",
+        help="names of the classes, A,B,C, in the order of the outputs (default: the paper's, by their number)",
+    )
+    export = add_command(
+        actions,
+        "export",
+        _export,
+        "copy weights under a telling name, with card and SHA256SUMS, for a release",
+        "viptt weights export runs/RUN release/",
+    )
     for command in (show, export):
         command.add_argument("weights", metavar="W", help="see `viptt predict`")
         command.add_argument("--sha256", default="", metavar="HEX", help="checksum of the file; a URL needs it")
@@ -85,11 +138,18 @@ def add_predict_commands(commands, positive) -> None:
 
 def _add_scans(command: argparse.ArgumentParser, positive) -> None:
     command.add_argument("scans", nargs="+", type=Path, metavar="SCANS", help="NIfTI files, and folders of them")
-    command.add_argument("--masks", type=Path, help="folder of lung masks, for weights trained on the lungs' box "
-                         "(default: masks1 beside a scan)")  # fmt: skip
+    command.add_argument(
+        "--masks",
+        type=Path,
+        help="folder of lung masks, for weights trained on the lungs' box (default: masks1 beside a scan)",
+    )
     command.add_argument("--device", default="auto", help=DEVICES)
-    command.add_argument("--precision", default="fp32", help="fp32: the same digits on every machine; auto: the "
-                         "fastest, differs in the third digit (default: %(default)s)")  # fmt: skip
+    command.add_argument(
+        "--precision",
+        default="fp32",
+        help="fp32: the same digits on every machine; auto: the "
+        "fastest, differs in the third digit (default: %(default)s)",
+    )
     command.add_argument("--jobs", type=positive, help="threads that read (default: the available cores)")
 
 
@@ -121,8 +181,15 @@ def _submit(options) -> int:
 
     plan = plan_entry(options.weights, ensemble=options.ensemble, output=options.output, fill=options.fill or 0)
     scans, models = entry_scans(plan, options.scans), open_models(plan)
-    entry = predict_entry(plan, models, scans, masks=options.masks or "", device=options.device,
-                          precision=options.precision, n_jobs=options.jobs)  # fmt: skip
+    entry = predict_entry(
+        plan,
+        models,
+        scans,
+        masks=options.masks or "",
+        device=options.device,
+        precision=options.precision,
+        n_jobs=options.jobs,
+    )
     print(f"Probabilities of each model: {plan.kept}")
     code = _say_failed(entry.predictions, told=False)
     if entry.predictions.interrupted:
@@ -155,18 +222,29 @@ def _score(options) -> None:
     from viptt_core.results import Summary
     from viptt_core.score import match_labels, read_labels, read_predictions
 
-    table = read_labels(options.labels, file_column=options.file_column, label_column=options.label_column,
-                        patient_column=options.patient_column)  # fmt: skip
+    table = read_labels(
+        options.labels,
+        file_column=options.file_column,
+        label_column=options.label_column,
+        patient_column=options.patient_column,
+    )
     found = [match_labels(rows, table, arm=arm) for arm, rows in read_predictions(options.predictions).items()]
-    summary = Summary(*(each.rows for each in found), synthetic=is_synthetic(table.path.parent),
-                      about="labelled scans")
+    summary = Summary(*(each.rows for each in found), synthetic=is_synthetic(table.path.parent), about="labelled scans")
     if options.json:
         first = found[0]
-        print(json.dumps({
-            "synthetic": summary.synthetic, "scored": len(first.rows), "failed": first.failed,
-            "unlabelled": first.unlabelled, "unpredicted": first.unpredicted,
-            "rows": json.loads(summary.table.to_json(orient="records")),
-        }, indent=1))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "synthetic": summary.synthetic,
+                    "scored": len(first.rows),
+                    "failed": first.failed,
+                    "unlabelled": first.unlabelled,
+                    "unpredicted": first.unpredicted,
+                    "rows": json.loads(summary.table.to_json(orient="records")),
+                },
+                indent=1,
+            )
+        )
     else:
         print(f"{found[0].report()}\n{summary}")
 
@@ -231,7 +309,7 @@ def _predictions(options, weights: list):
 
 
 def _form(options) -> str:
-    """"json", "csv" or "text", by the flags or the ending of the output."""
+    """ "json", "csv" or "text", by the flags or the ending of the output."""
     if options.json or options.csv:
         return "json" if options.json else "csv"
     ending = options.output.suffix if options.output else ""

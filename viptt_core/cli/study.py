@@ -14,12 +14,24 @@ def add_study_commands(commands, positive) -> None:
     steps = study.add_subparsers(title="steps", required=True, metavar="STEP")
     _step(steps, "list", _list, "list the plans", plan=False)
     _step(steps, "show", _show, "show a plan: arms, seeds, stopping rule, families of tests", positive=positive)
-    _step(steps, "estimate", _estimate, "check the data, measure three steps, print runs, hours, disk and memory; "
-          "start nothing", positive=positive)  # fmt: skip
+    _step(
+        steps,
+        "estimate",
+        _estimate,
+        "check the data, measure three steps, print runs, hours, disk and memory; start nothing",
+        positive=positive,
+    )
     _step(steps, "data", _data, "decode the sets", positive=positive)
     _step(steps, "pretrain", _pretrain, "pretrain for one arm, all its seeds", positive=positive, arms=True)
-    _step(steps, "run", _run, "train arms, all seeds and folds; finished runs are found again. To the two arms of "
-          "the primary contrast, named together, seeds are added as the rule asks", positive=positive, arms=True)
+    _step(
+        steps,
+        "run",
+        _run,
+        "train arms, all seeds and folds; finished runs are found again. To the two arms of "
+        "the primary contrast, named together, seeds are added as the rule asks",
+        positive=positive,
+        arms=True,
+    )
     _step(steps, "baselines", _baselines, "predict without a network, where the plan asks for it", positive=positive)
     _step(steps, "evidence", _evidence, "occlusion and Grad-CAM of the arms that the plan names", positive=positive)
     _step(steps, "pack", _pack, "put the predictions of each experiment into one file in results/", positive=positive)
@@ -65,8 +77,11 @@ def _study(options: argparse.Namespace):
         changes |= {"preset": options.preset, "arms": tuple(replace(arm, preset="") for arm in study.arms)}
     if options.seeds:
         arms = changes.get("arms", study.arms)
-        changes |= {"seeds": options.seeds, "arms": tuple(replace(arm, seeds=0) for arm in arms),
-                    "primary": replace(study.primary, width=0.0)}  # fmt: skip
+        changes |= {
+            "seeds": options.seeds,
+            "arms": tuple(replace(arm, seeds=0) for arm in arms),
+            "primary": replace(study.primary, width=0.0),
+        }
     settings = study.settings
     for stage, epochs in (("finetune", options.epochs), ("pretrain", options.pretrain_epochs)):
         if epochs:

@@ -16,13 +16,23 @@ from viptt_core.presets import Preset, check_choice
 from viptt_core.store import ClipSet
 
 ADAPTERS: dict[str, Callable[..., ClipSet]] = {
-    "ucf50": ucf50, "ucf101": ucf101, "imageclef": imageclef, "medmnist3d": medmnist3d, "mosmed": mosmed,
-    "folder": folder, "phantom": phantom, "actions": actions,
-}  # fmt: skip
+    "ucf50": ucf50,
+    "ucf101": ucf101,
+    "imageclef": imageclef,
+    "medmnist3d": medmnist3d,
+    "mosmed": mosmed,
+    "folder": folder,
+    "phantom": phantom,
+    "actions": actions,
+}
 LISTERS: dict[str, Callable[..., Listing]] = {
-    "ucf50": list_ucf50, "ucf101": list_ucf101, "imageclef": list_imageclef, "medmnist3d": list_medmnist3d,
-    "mosmed": list_mosmed, "folder": list_folder,
-}  # fmt: skip
+    "ucf50": list_ucf50,
+    "ucf101": list_ucf101,
+    "imageclef": list_imageclef,
+    "medmnist3d": list_medmnist3d,
+    "mosmed": list_mosmed,
+    "folder": list_folder,
+}
 
 
 def load_dataset(name: str, root: str | Path | None = None, **settings) -> ClipSet:
@@ -68,9 +78,13 @@ def load_for(preset: Preset, name: str, root: str | Path | None = None, **settin
     """
     check_choice("dataset", name, tuple(ADAPTERS))
     grid = {
-        "frames": preset.frames, "size": preset.size, "stride": preset.stride, "fit": preset.fit,
-        "orientation": preset.orientation, "n": preset.n_scans if name == "phantom" else preset.n_videos,
-    }  # fmt: skip
+        "frames": preset.frames,
+        "size": preset.size,
+        "stride": preset.stride,
+        "fit": preset.fit,
+        "orientation": preset.orientation,
+        "n": preset.n_scans if name == "phantom" else preset.n_videos,
+    }
     known = inspect.signature(ADAPTERS[name]).parameters
     grid = {setting: value for setting, value in grid.items() if setting in known}
     given = {setting: value for setting, value in settings.items() if value not in (None, "")}

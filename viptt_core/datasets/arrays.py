@@ -28,9 +28,19 @@ _TEXT_COLUMNS = ("patient", "name")
 _AGAIN = "Get the file again, for example with: viptt data get medmnist3d."
 
 
-def medmnist3d(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZE, subset: str = "",
-               pixels: int = 28, classes: str | Sequence[str] | None = None, dtype: str = "uint8",
-               on_error: str = "raise", n_jobs: int | None = None, progress: bool = True) -> ClipSet:  # fmt: skip
+def medmnist3d(
+    root: str | Path,
+    *,
+    frames: int = PAPER_FRAMES,
+    size: int = PAPER_SIZE,
+    subset: str = "",
+    pixels: int = 28,
+    classes: str | Sequence[str] | None = None,
+    dtype: str = "uint8",
+    on_error: str = "raise",
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> ClipSet:
     """Volumes of a MedMNIST 3-D set, or of any file in its layout, resampled linearly to the grid.
 
     The published parts come along (`ClipSet.parts`), and columns of numbers as covariates. The group is the
@@ -55,15 +65,27 @@ def medmnist3d(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPE
     return build_clip_set(
         listing.items,
         partial(_decode_volume, frames=frames, size=size, dtype=dtype),
-        settings={"set": "medmnist3d", "code": code_version(DECODER), "file": digest, "frames": frames,
-                  "size": size, "classes": list(listing.class_names)},
-        class_names=listing.class_names, place=(str(listing.root.resolve()),), dtype=dtype,
-        excluded=listing.left_out(on_error), on_error=on_error, n_jobs=n_jobs, progress=progress,
-    )  # fmt: skip
+        settings={
+            "set": "medmnist3d",
+            "code": code_version(DECODER),
+            "file": digest,
+            "frames": frames,
+            "size": size,
+            "classes": list(listing.class_names),
+        },
+        class_names=listing.class_names,
+        place=(str(listing.root.resolve()),),
+        dtype=dtype,
+        excluded=listing.left_out(on_error),
+        on_error=on_error,
+        n_jobs=n_jobs,
+        progress=progress,
+    )
 
 
-def list_medmnist3d(root: str | Path, *, subset: str = "", pixels: int = 28,
-                    classes: str | Sequence[str] | None = None) -> Listing:  # fmt: skip
+def list_medmnist3d(
+    root: str | Path, *, subset: str = "", pixels: int = 28, classes: str | Sequence[str] | None = None
+) -> Listing:
     """See `medmnist3d`; the labels and columns are read, the volumes only looked at."""
     path = _find_file(root, subset, pixels)
     columns, faults = _read_columns(path)
@@ -72,8 +94,14 @@ def list_medmnist3d(root: str | Path, *, subset: str = "", pixels: int = 28,
     published = _published(path)
     digest = disk.file_digest(path, "md5")
     if published and published["md5"] != digest:
-        faults.append(Fault("checksum differs", ".", f"has the MD5 {digest}, published is {published['md5']}.",
-                            f"{_AGAIN} If it is a file of your own, give it another name."))  # fmt: skip
+        faults.append(
+            Fault(
+                "checksum differs",
+                ".",
+                f"has the MD5 {digest}, published is {published['md5']}.",
+                f"{_AGAIN} If it is a file of your own, give it another name.",
+            )
+        )
     labels = {part: columns[f"{part}_labels"].reshape(-1) for part in PARTS}
     n_classes = max((int(values.max()) for values in labels.values() if values.size), default=0) + 1
     names = class_choice(classes) or (published["classes"] if published else ())
@@ -86,8 +114,14 @@ def list_medmnist3d(root: str | Path, *, subset: str = "", pixels: int = 28,
         for i, label in enumerate(labels[part].tolist()):
             name = str(columns[f"{part}_name"][i]) if f"{part}_name" in columns else f"{part}_{i:04d}"
             if not 0 <= label < len(names):
-                faults.append(Fault("unknown label", name, f"has the label {label}.",
-                                    f"Known: 0 to {len(names) - 1} ({', '.join(names)})."))  # fmt: skip
+                faults.append(
+                    Fault(
+                        "unknown label",
+                        name,
+                        f"has the label {label}.",
+                        f"Known: 0 to {len(names) - 1} ({', '.join(names)}).",
+                    )
+                )
                 continue
             group = str(columns[f"{part}_patient"][i]) if f"{part}_patient" in columns else name
             known = {number: float(columns[f"{part}_{number}"].reshape(-1)[i]) for number in numbers}
@@ -133,10 +167,11 @@ def _find_file(root: str | Path, subset: str, pixels: int) -> Path:
     if not wanted and len(found) == 1:
         return next(iter(found.values()))
     raise DataError(
-        f"has no file {wanted}.npz." if wanted else f"has {len(found) or 'no'} .npz files.", path=root,
+        f"has no file {wanted}.npz." if wanted else f"has {len(found) or 'no'} .npz files.",
+        path=root,
         remedy=f"There are: {', '.join(found) or 'none'}. Name one with subset, or give the file itself.",
         kind="missing file",
-    )  # fmt: skip
+    )
 
 
 def _read_columns(path: Path) -> tuple[dict[str, np.ndarray], list[Fault]]:
@@ -157,20 +192,36 @@ def _read_columns(path: Path) -> tuple[dict[str, np.ndarray], list[Fault]]:
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
         kind = "empty file" if not path.stat().st_size else "damaged file"
         return {}, [Fault(kind, ".", f"cannot be read as an .npz file ({error}).", _AGAIN)]
-    missing = [f"{part}_{what}" for part in PARTS for what in ("images", "labels")
-               if f"{part}_{what}" not in (shapes if what == "images" else columns)]  # fmt: skip
+    missing = [
+        f"{part}_{what}"
+        for part in PARTS
+        for what in ("images", "labels")
+        if f"{part}_{what}" not in (shapes if what == "images" else columns)
+    ]
     if missing:
         return {}, [Fault("missing column", ".", f"lacks {', '.join(missing)}.", "It must have MedMNIST's layout.")]
     faults = []
     for part in PARTS:
         shape, dtype = shapes[f"{part}_images"]
         if dtype != np.uint8 or len(shape) != 4 or 0 in shape[1:]:
-            faults.append(Fault("not grey volumes", ".", f"{part}_images are {dtype} {list(shape)}.",
-                                "uint8 [N,D,H,W] is needed: a set of the 3-D kind."))  # fmt: skip
+            faults.append(
+                Fault(
+                    "not grey volumes",
+                    ".",
+                    f"{part}_images are {dtype} {list(shape)}.",
+                    "uint8 [N,D,H,W] is needed: a set of the 3-D kind.",
+                )
+            )
         labels = columns[f"{part}_labels"]
         if labels.dtype.kind not in "iu" or labels.size != len(labels):
-            faults.append(Fault("not one label each", ".", f"{part}_labels are {labels.dtype} {list(labels.shape)}.",
-                                "Whole numbers [N,1] are needed."))  # fmt: skip
+            faults.append(
+                Fault(
+                    "not one label each",
+                    ".",
+                    f"{part}_labels are {labels.dtype} {list(labels.shape)}.",
+                    "Whole numbers [N,1] are needed.",
+                )
+            )
         for name, column in columns.items():
             if name.startswith(f"{part}_") and len(column) != shape[0]:
                 faults.append(Fault("lengths differ", ".", f"{shape[0]} {part}_images but {len(column)} {name}."))

@@ -51,9 +51,11 @@ def find_table(root: Path, columns: Columns) -> Path:
         return tables[0]
     found = ", ".join(path.name for path in tables) or "none"
     raise DataError(
-        f"one CSV with the columns {', '.join(columns.needed)} is needed, found: {found}.", path=root,
-        remedy="Put the label file there, or name it with the setting labels=PATH.", kind="no label table",
-    )  # fmt: skip
+        f"one CSV with the columns {', '.join(columns.needed)} is needed, found: {found}.",
+        path=root,
+        remedy="Put the label file there, or name it with the setting labels=PATH.",
+        kind="no label table",
+    )
 
 
 def read_table(path: Path, columns: Columns) -> Table:
@@ -88,8 +90,9 @@ def read_table(path: Path, columns: Columns) -> Table:
             what = f"'{name}' is there {_times(count)}."
             faults.append(Fault("duplicate row", path.name, what, "Keep one row a scan."))
     if not rows:
-        faults.append(Fault("empty table", path.name, "holds no label.",
-                            f"Add one row a scan: {','.join(columns.needed)}."))  # fmt: skip
+        faults.append(
+            Fault("empty table", path.name, "holds no label.", f"Add one row a scan: {','.join(columns.needed)}.")
+        )
     if columns.patient:
         faults += [
             Fault("no patient", path.name, f"'{name}' has no patient.", f"Fill in {columns.patient}, or leave it out.")
@@ -99,8 +102,9 @@ def read_table(path: Path, columns: Columns) -> Table:
     return Table(path, tuple(rows), tuple(faults))
 
 
-def join(table: Table, files: Sequence[Path], root: Path,
-         known: dict[str, int]) -> tuple[list[tuple[Path, int, str]], list[Fault]]:  # fmt: skip
+def join(
+    table: Table, files: Sequence[Path], root: Path, known: dict[str, int]
+) -> tuple[list[tuple[Path, int, str]], list[Fault]]:
     """Join rows to files, never on their order: a row names a file's path below `root` or its name.
 
     Either may go without the ending.
@@ -125,27 +129,48 @@ def join(table: Table, files: Sequence[Path], root: Path,
     for name, label, patient in {row[0]: row for row in table.rows}.values():
         if label not in known:
             listed = ", ".join(known) if len(known) <= 12 else f"{', '.join(list(known)[:12])} ..."
-            faults.append(Fault("unknown label", table.path.name, f"'{name}' has the unknown label '{label}'.",
-                                f"Known: {listed}."))  # fmt: skip
+            faults.append(
+                Fault(
+                    "unknown label", table.path.name, f"'{name}' has the unknown label '{label}'.", f"Known: {listed}."
+                )
+            )
         elif not name:
             continue
         elif name not in named:
-            faults.append(Fault("missing file", name, f"{table.path.name} names it, but there is no such scan.",
-                                "Add the scan.", level="file"))  # fmt: skip
+            faults.append(
+                Fault(
+                    "missing file",
+                    name,
+                    f"{table.path.name} names it, but there is no such scan.",
+                    "Add the scan.",
+                    level="file",
+                )
+            )
         elif len(named[name]) > 1:
             listed = ", ".join(path.relative_to(root).as_posix() for path in named[name])
-            faults.append(Fault("two files of one name", name, f"{len(named[name])} scans are named so: {listed}.",
-                                "Keep one of them, or write the folder into the table."))  # fmt: skip
+            faults.append(
+                Fault(
+                    "two files of one name",
+                    name,
+                    f"{len(named[name])} scans are named so: {listed}.",
+                    "Keep one of them, or write the folder into the table.",
+                )
+            )
         else:
             found |= dict.fromkeys(named[name], (known[label], patient))
     # A row whose label is unknown is a fault already.
     tabled = {path for name, *_ in table.rows for path in named.get(name, ())}
     faults += [
-        Fault("no label", path.relative_to(root).as_posix(), f"no label in {table.path.name}.", "Add a row for it.",
-              level="left out")
+        Fault(
+            "no label",
+            path.relative_to(root).as_posix(),
+            f"no label in {table.path.name}.",
+            "Add a row for it.",
+            level="left out",
+        )
         for path in files
         if path not in tabled
-    ]  # fmt: skip
+    ]
     return [(path, *found[path]) for path in files if path in found], faults
 
 

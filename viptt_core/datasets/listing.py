@@ -148,8 +148,9 @@ def class_folders(root: Path, endings: Sequence[str]) -> dict[str, list[Path]]:
     return found
 
 
-def chosen_classes(root: Path, found: dict[str, list[Path]], classes: Sequence[str],
-                   what: str) -> tuple[dict[str, list[Path]], list[Fault]]:  # fmt: skip
+def chosen_classes(
+    root: Path, found: dict[str, list[Path]], classes: Sequence[str], what: str
+) -> tuple[dict[str, list[Path]], list[Fault]]:
     """The files of the classes asked for, in that order; no choice takes all folders.
 
     Returns:
@@ -174,12 +175,17 @@ def chosen_classes(root: Path, found: dict[str, list[Path]], classes: Sequence[s
 def stray_files(root: Path, folders: Iterable[Path], endings: Sequence[str]) -> list[Fault]:
     """Files among the videos or scans that are neither: half downloads, archives, notes."""
     return [
-        Fault("stray file", path.relative_to(root).as_posix(), f"is no file that is read here ({', '.join(endings)}).",
-              "Move it elsewhere, or mend its name.", level="left out")
+        Fault(
+            "stray file",
+            path.relative_to(root).as_posix(),
+            f"is no file that is read here ({', '.join(endings)}).",
+            "Move it elsewhere, or mend its name.",
+            level="left out",
+        )
         for folder in folders
         for path in sorted(folder.iterdir())
         if path.is_file() and not path.name.startswith(".") and not has_ending(path, endings)
-    ]  # fmt: skip
+    ]
 
 
 def misplaced_files(root: Path, endings: Sequence[str], passed_over: Sequence[str] = ()) -> list[Fault]:
@@ -191,15 +197,19 @@ def misplaced_files(root: Path, endings: Sequence[str], passed_over: Sequence[st
         passed_over: Folders that hold something else, such as masks.
     """
     return [
-        Fault("not in a class folder", path.relative_to(root).as_posix(), "lies in no class folder.",
-              "Move it directly into the folder of its class. For scans with a label table: name the table.",
-              level="left out")
+        Fault(
+            "not in a class folder",
+            path.relative_to(root).as_posix(),
+            "lies in no class folder.",
+            "Move it directly into the folder of its class. For scans with a label table: name the table.",
+            level="left out",
+        )
         for path in sorted(root.rglob("*"))
         if has_ending(path, endings)
         and len(parts := path.relative_to(root).parts) != 2
         and not any(part.startswith(".") or part in passed_over for part in parts)
         and path.is_file()
-    ]  # fmt: skip
+    ]
 
 
 def compile_group_pattern(text: str) -> re.Pattern:
@@ -218,8 +228,7 @@ def compile_group_pattern(text: str) -> re.Pattern:
     return pattern
 
 
-def items_of_classes(root: Path, chosen: dict[str, list[Path]],
-                     pattern: re.Pattern) -> tuple[list[Item], list[Fault]]:  # fmt: skip
+def items_of_classes(root: Path, chosen: dict[str, list[Path]], pattern: re.Pattern) -> tuple[list[Item], list[Fault]]:
     """One item a file, its group by the pattern, searched in the file's stem."""
     items, faults = [], []
     for label, files in enumerate(chosen.values()):
@@ -228,11 +237,15 @@ def items_of_classes(root: Path, chosen: dict[str, list[Path]],
             stem = re.sub(r"(\.nii)?\.[^.]+$", "", path.name)
             match = pattern.search(stem)
             if match is None or match[1] is None:
-                faults.append(Fault(
-                    "no group", name, f"the group pattern '{pattern.pattern}' does not match its name.",
-                    r"Give group_pattern: a regular expression whose first group names what must stay "
-                    r"together, such as '(seq\d+)'; '(.*)' makes each file its own group.",
-                ))  # fmt: skip
+                faults.append(
+                    Fault(
+                        "no group",
+                        name,
+                        f"the group pattern '{pattern.pattern}' does not match its name.",
+                        r"Give group_pattern: a regular expression whose first group names what must stay "
+                        r"together, such as '(seq\d+)'; '(.*)' makes each file its own group.",
+                    )
+                )
             else:
                 items.append(Item(name, label, match[1], path))
     return items, faults

@@ -14,12 +14,26 @@ from viptt_core.errors import DataError, SettingError
 from viptt_core.store import ClipSet
 
 
-def folder(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZE, stride: int = 1,
-           fit: str = "stretch", hu_window: tuple[float, float] = HU_WINDOW, orientation: str = "file",
-           labels: str | Path | None = None, file_column: str = "FileName", label_column: str = "Label",
-           patient_column: str = "", classes: str | Sequence[str] | None = None,
-           group_pattern: str = EACH_FILE_ITS_OWN, dtype: str = "uint8", on_error: str = "raise",
-           n_jobs: int | None = None, progress: bool = True) -> ClipSet:  # fmt: skip
+def folder(
+    root: str | Path,
+    *,
+    frames: int = PAPER_FRAMES,
+    size: int = PAPER_SIZE,
+    stride: int = 1,
+    fit: str = "stretch",
+    hu_window: tuple[float, float] = HU_WINDOW,
+    orientation: str = "file",
+    labels: str | Path | None = None,
+    file_column: str = "FileName",
+    label_column: str = "Label",
+    patient_column: str = "",
+    classes: str | Sequence[str] | None = None,
+    group_pattern: str = EACH_FILE_ITS_OWN,
+    dtype: str = "uint8",
+    on_error: str = "raise",
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> ClipSet:
     """Videos in one folder a class, scans in one folder a class, or scans with a label CSV.
 
     Args:
@@ -38,17 +52,31 @@ def folder(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPER_SI
         DataError: as `ucf50` and `imageclef`.
         SettingError: settings of a CSV for a folder that has none.
     """
-    listing = list_folder(root, labels=labels, file_column=file_column, label_column=label_column,
-                          patient_column=patient_column, classes=classes, group_pattern=group_pattern)  # fmt: skip
+    listing = list_folder(
+        root,
+        labels=labels,
+        file_column=file_column,
+        label_column=label_column,
+        patient_column=patient_column,
+        classes=classes,
+        group_pattern=group_pattern,
+    )
     shared = {"frames": frames, "size": size, "on_error": on_error, "n_jobs": n_jobs, "progress": progress}
     if listing.medium == "video":
         return decode_videos(listing, stride=stride, fit=fit, **shared)
     return decode_scans(listing, hu_window=hu_window, orientation=orientation, dtype=dtype, **shared)
 
 
-def list_folder(root: str | Path, *, labels: str | Path | None = None, file_column: str = "FileName",
-                label_column: str = "Label", patient_column: str = "", classes: str | Sequence[str] | None = None,
-                group_pattern: str = EACH_FILE_ITS_OWN) -> Listing:  # fmt: skip
+def list_folder(
+    root: str | Path,
+    *,
+    labels: str | Path | None = None,
+    file_column: str = "FileName",
+    label_column: str = "Label",
+    patient_column: str = "",
+    classes: str | Sequence[str] | None = None,
+    group_pattern: str = EACH_FILE_ITS_OWN,
+) -> Listing:
     """See `folder`."""
     root = existing_folder(root, "videos or scans")
     columns = Columns(file_column, label_column, patient_column)
@@ -68,9 +96,10 @@ def list_folder(root: str | Path, *, labels: str | Path | None = None, file_colu
     scans = class_folders(root, SCAN_ENDINGS)
     if videos and scans:
         raise DataError(
-            f"holds videos ({', '.join(videos)}) and scans ({', '.join(scans)}).", path=root,
+            f"holds videos ({', '.join(videos)}) and scans ({', '.join(scans)}).",
+            path=root,
             remedy="Keep them in two folders: a data set is of one kind.",
-        )  # fmt: skip
+        )
     if videos:
         return list_video_folders("folder", root, classes=classes, group_pattern=group_pattern)
     return list_scan_folders("folder", root, classes=classes, group_pattern=group_pattern)

@@ -39,10 +39,21 @@ CROPS = ("lungs",)
 EACH_FILE_ITS_OWN = "(.*)"  # group pattern
 
 
-def imageclef(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZE,
-              hu_window: tuple[float, float] = HU_WINDOW, orientation: str = "file", labels: str | Path | None = None,
-              crop: str | None = None, masks: str = "masks1", dtype: str = "uint8", on_error: str = "raise",
-              n_jobs: int | None = None, progress: bool = True) -> ClipSet:  # fmt: skip
+def imageclef(
+    root: str | Path,
+    *,
+    frames: int = PAPER_FRAMES,
+    size: int = PAPER_SIZE,
+    hu_window: tuple[float, float] = HU_WINDOW,
+    orientation: str = "file",
+    labels: str | Path | None = None,
+    crop: str | None = None,
+    masks: str = "masks1",
+    dtype: str = "uint8",
+    on_error: str = "raise",
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> ClipSet:
     """CT scans (NIfTI) and a label CSV, as ImageCLEF 2021 Tuberculosis comes.
 
     Labels are joined to scans on the file name, never on their order. Each scan is its own group.
@@ -61,27 +72,49 @@ def imageclef(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPER
             two scans share a name, or scans are unreadable.
     """
     listing = list_imageclef(root, labels=labels, crop=crop, masks=masks)
-    return decode_scans(listing, frames=frames, size=size, hu_window=hu_window, orientation=orientation, dtype=dtype,
-                        on_error=on_error, n_jobs=n_jobs, progress=progress)  # fmt: skip
+    return decode_scans(
+        listing,
+        frames=frames,
+        size=size,
+        hu_window=hu_window,
+        orientation=orientation,
+        dtype=dtype,
+        on_error=on_error,
+        n_jobs=n_jobs,
+        progress=progress,
+    )
 
 
-def list_imageclef(root: str | Path, *, labels: str | Path | None = None, crop: str | None = None,
-                   masks: str = "masks1") -> Listing:  # fmt: skip
+def list_imageclef(
+    root: str | Path, *, labels: str | Path | None = None, crop: str | None = None, masks: str = "masks1"
+) -> Listing:
     """See `imageclef`."""
     root = existing_folder(root, "scans (.nii.gz) and the label CSV")
     known = {str(k + 1): k for k in range(len(TB_CLASSES))}
     listing = list_table("imageclef", root, IMAGECLEF_COLUMNS, labels=labels, known=known, class_names=TB_CLASSES)
-    hidden = [fault for fault in listing.faults
-              if fault.kind == "no label" and fault.where.rsplit("/", 1)[-1].startswith(IMAGECLEF_TEST)]  # fmt: skip
+    hidden = [
+        fault
+        for fault in listing.faults
+        if fault.kind == "no label" and fault.where.rsplit("/", 1)[-1].startswith(IMAGECLEF_TEST)
+    ]
     unlabelled = tuple(root / fault.where for fault in hidden)
     listing = replace(listing, faults=tuple(f for f in listing.faults if f not in hidden), unlabelled=unlabelled)
     return listing if crop is None else _with_crop(listing, crop, masks)
 
 
-def mosmed(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZE,
-           hu_window: tuple[float, float] = HU_WINDOW, orientation: str = "file",
-           classes: str | Sequence[str] | None = None, dtype: str = "uint8", on_error: str = "raise",
-           n_jobs: int | None = None, progress: bool = True) -> ClipSet:  # fmt: skip
+def mosmed(
+    root: str | Path,
+    *,
+    frames: int = PAPER_FRAMES,
+    size: int = PAPER_SIZE,
+    hu_window: tuple[float, float] = HU_WINDOW,
+    orientation: str = "file",
+    classes: str | Sequence[str] | None = None,
+    dtype: str = "uint8",
+    on_error: str = "raise",
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> ClipSet:
     """MosMedData COVID19_1110: NIfTI scans in the folders CT-0 to CT-4, by the share of the lung that is ill.
 
     Each scan is a patient of its own.
@@ -97,8 +130,17 @@ def mosmed(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPER_SI
         DataError: a class without scans, or unreadable scans.
     """
     listing = list_mosmed(root, classes=classes)
-    return decode_scans(listing, frames=frames, size=size, hu_window=hu_window, orientation=orientation, dtype=dtype,
-                        on_error=on_error, n_jobs=n_jobs, progress=progress)  # fmt: skip
+    return decode_scans(
+        listing,
+        frames=frames,
+        size=size,
+        hu_window=hu_window,
+        orientation=orientation,
+        dtype=dtype,
+        on_error=on_error,
+        n_jobs=n_jobs,
+        progress=progress,
+    )
 
 
 def list_mosmed(root: str | Path, *, classes: str | Sequence[str] | None = None) -> Listing:
@@ -109,23 +151,39 @@ def list_mosmed(root: str | Path, *, classes: str | Sequence[str] | None = None)
     return list_scan_folders("mosmed", root, classes=class_choice(classes) or there)
 
 
-def list_scan_folders(name: str, root: Path, *, classes: str | Sequence[str] | None = None,
-                      group_pattern: str = EACH_FILE_ITS_OWN) -> Listing:  # fmt: skip
+def list_scan_folders(
+    name: str, root: Path, *, classes: str | Sequence[str] | None = None, group_pattern: str = EACH_FILE_ITS_OWN
+) -> Listing:
     """Scans in one folder a class."""
     found = {folder: files for folder, files in class_folders(root, SCAN_ENDINGS).items() if folder not in MASK_FOLDERS}
     chosen, faults = chosen_classes(root, found, class_choice(classes), "scans")
     items, no_group = items_of_classes(root, chosen, compile_group_pattern(group_pattern))
     folders = [root / folder for label in chosen for folder in label.split("+") if folder in found]
     return Listing(
-        name, root, "scan", tuple(items), tuple(chosen),
-        faults=(*faults, *no_group, *stray_files(root, folders, SCAN_ENDINGS),
-                *misplaced_files(root, SCAN_ENDINGS, MASK_FOLDERS)),
+        name,
+        root,
+        "scan",
+        tuple(items),
+        tuple(chosen),
+        faults=(
+            *faults,
+            *no_group,
+            *stray_files(root, folders, SCAN_ENDINGS),
+            *misplaced_files(root, SCAN_ENDINGS, MASK_FOLDERS),
+        ),
         place=(list(class_choice(classes)) or None,),
-    )  # fmt: skip
+    )
 
 
-def list_table(name: str, root: Path, columns: Columns, *, labels: str | Path | None, known: dict[str, int] | None,
-               class_names: Sequence[str] = ()) -> Listing:  # fmt: skip
+def list_table(
+    name: str,
+    root: Path,
+    columns: Columns,
+    *,
+    labels: str | Path | None,
+    known: dict[str, int] | None,
+    class_names: Sequence[str] = (),
+) -> Listing:
     """Scans anywhere below a folder, with a label table.
 
     Args:
@@ -161,25 +219,54 @@ def list_table(name: str, root: Path, columns: Columns, *, labels: str | Path | 
         what = f"holds no scan ({', '.join(SCAN_ENDINGS)})."
         faults.insert(0, Fault("no scans", ".", what, "Give the folder of scans."))
     return Listing(
-        name, root, "scan", tuple(items), tuple(class_names), faults=(*table.faults, *faults),
-        place=(None if labels is None else str(path.resolve()), list(columns.needed)), masks=masks,
-    )  # fmt: skip
+        name,
+        root,
+        "scan",
+        tuple(items),
+        tuple(class_names),
+        faults=(*table.faults, *faults),
+        place=(None if labels is None else str(path.resolve()), list(columns.needed)),
+        masks=masks,
+    )
 
 
-def decode_scans(listing: Listing, *, frames: int, size: int, hu_window, orientation: str, dtype: str, on_error: str,
-                 n_jobs: int | None, progress: bool) -> ClipSet:  # fmt: skip
+def decode_scans(
+    listing: Listing,
+    *,
+    frames: int,
+    size: int,
+    hu_window,
+    orientation: str,
+    dtype: str,
+    on_error: str,
+    n_jobs: int | None,
+    progress: bool,
+) -> ClipSet:
     """Decode listed scans, see `imageclef`; an item's source is its file, or the file and its mask."""
     check_choice("orientation", orientation, ct.ORIENTATIONS)
     return build_clip_set(
         listing.items,
-        partial(_decode_scan, frames=frames, size=size, hu_window=tuple(hu_window), orientation=orientation,
-                dtype=dtype),
-        settings={"set": listing.name, "code": code_version(DECODER), "frames": frames, "size": size,
-                  "hu_window": list(hu_window), "orientation": orientation, "crop": listing.crop},
-        class_names=listing.class_names, place=(str(listing.root.resolve()), *listing.place), dtype=dtype,
-        synthetic=listing.synthetic, excluded=listing.left_out(on_error), on_error=on_error, n_jobs=n_jobs,
+        partial(
+            _decode_scan, frames=frames, size=size, hu_window=tuple(hu_window), orientation=orientation, dtype=dtype
+        ),
+        settings={
+            "set": listing.name,
+            "code": code_version(DECODER),
+            "frames": frames,
+            "size": size,
+            "hu_window": list(hu_window),
+            "orientation": orientation,
+            "crop": listing.crop,
+        },
+        class_names=listing.class_names,
+        place=(str(listing.root.resolve()), *listing.place),
+        dtype=dtype,
+        synthetic=listing.synthetic,
+        excluded=listing.left_out(on_error),
+        on_error=on_error,
+        n_jobs=n_jobs,
         progress=progress,
-    )  # fmt: skip
+    )
 
 
 def mask_folder(file: Path, root: Path) -> str | None:
@@ -193,8 +280,9 @@ def to_grey_levels(volume: np.ndarray, dtype: str) -> np.ndarray:
     return np.rint(levels).astype(np.uint8) if dtype == "uint8" else levels.astype(np.float16)
 
 
-def _decode_scan(source: Path | tuple[Path, Path], *, frames: int, size: int, hu_window, orientation: str,
-                 dtype: str) -> np.ndarray:  # fmt: skip
+def _decode_scan(
+    source: Path | tuple[Path, Path], *, frames: int, size: int, hu_window, orientation: str, dtype: str
+) -> np.ndarray:
     path, mask = source if isinstance(source, tuple) else (source, None)
     volume = ct.load_volume(path, depth=frames, size=size, hu_window=hu_window, orientation=orientation, mask=mask)
     return to_grey_levels(volume, dtype)
@@ -214,8 +302,9 @@ def _with_crop(listing: Listing, crop: str, masks: str) -> Listing:
         for item in listing.items
         if item.source.name not in of_scan
     ]
-    return replace(listing, items=items, faults=(*listing.faults, *faults), place=(*listing.place, crop, masks),
-                   crop=crop)  # fmt: skip
+    return replace(
+        listing, items=items, faults=(*listing.faults, *faults), place=(*listing.place, crop, masks), crop=crop
+    )
 
 
 def is_hidden(file: Path, root: Path) -> bool:

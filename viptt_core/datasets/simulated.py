@@ -24,9 +24,19 @@ PHANTOM_CODE = ("ct", "nifti", "datasets.simulated", "synthetic.phantom", "synth
 ACTIONS_CODE = ("video", "datasets.simulated", "synthetic.actions", "synthetic.choreography")
 
 
-def phantom(root: None = None, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZE,
-            hu_window: tuple[float, float] = HU_WINDOW, n: int = 300, seed: int = 0, finding: bool = True,
-            dtype: str = "uint8", n_jobs: int | None = None, progress: bool = True) -> ClipSet:  # fmt: skip
+def phantom(
+    root: None = None,
+    *,
+    frames: int = PAPER_FRAMES,
+    size: int = PAPER_SIZE,
+    hu_window: tuple[float, float] = HU_WINDOW,
+    n: int = 300,
+    seed: int = 0,
+    finding: bool = True,
+    dtype: str = "uint8",
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> ClipSet:
     """Synthetic chest CT with the five TB types, in ImageCLEF's class frequencies.
 
     Args:
@@ -46,18 +56,47 @@ def phantom(root: None = None, *, frames: int = PAPER_FRAMES, size: int = PAPER_
     items = [Item(name, int(labels[i]), name, (i, int(labels[i]))) for i, name in enumerate(names)]
     return build_clip_set(
         items,
-        partial(_simulate_scan, seed=seed, frames=frames, size=size, hu_window=tuple(hu_window), finding=finding,
-                dtype=dtype),
-        settings={"set": "phantom", "code": code_version(PHANTOM_CODE), "version": generator.VERSION, "n": n,
-                  "seed": seed, "finding": finding, "frames": frames, "size": size, "hu_window": list(hu_window),
-                  "oversampling": PHANTOM_OVERSAMPLING},
-        class_names=TB_CLASSES, dtype=dtype, synthetic=True, n_jobs=n_jobs, progress=progress,
-    )  # fmt: skip
+        partial(
+            _simulate_scan,
+            seed=seed,
+            frames=frames,
+            size=size,
+            hu_window=tuple(hu_window),
+            finding=finding,
+            dtype=dtype,
+        ),
+        settings={
+            "set": "phantom",
+            "code": code_version(PHANTOM_CODE),
+            "version": generator.VERSION,
+            "n": n,
+            "seed": seed,
+            "finding": finding,
+            "frames": frames,
+            "size": size,
+            "hu_window": list(hu_window),
+            "oversampling": PHANTOM_OVERSAMPLING,
+        },
+        class_names=TB_CLASSES,
+        dtype=dtype,
+        synthetic=True,
+        n_jobs=n_jobs,
+        progress=progress,
+    )
 
 
-def actions(root: None = None, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZE, stride: int = 1,
-            fit: str = "stretch", n: int = 500, seed: int = 0, n_jobs: int | None = None,
-            progress: bool = True) -> ClipSet:  # fmt: skip
+def actions(
+    root: None = None,
+    *,
+    frames: int = PAPER_FRAMES,
+    size: int = PAPER_SIZE,
+    stride: int = 1,
+    fit: str = "stretch",
+    n: int = 500,
+    seed: int = 0,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> ClipSet:
     """Synthetic videos of ten human activities, in 25 groups a class, as UCF50 has them.
 
     Args:
@@ -79,14 +118,27 @@ def actions(root: None = None, *, frames: int = PAPER_FRAMES, size: int = PAPER_
     return build_clip_set(
         items,
         partial(_simulate_clip, seed=seed, frames=frames, size=size, stride=stride, fit=fit),
-        settings={"set": "actions", "code": code_version(ACTIONS_CODE), "version": generator.VERSION, "n": n,
-                  "seed": seed, "frames": frames, "size": size, "stride": stride, "fit": fit},
-        class_names=UCF_CLASSES, synthetic=True, n_jobs=n_jobs, progress=progress,
-    )  # fmt: skip
+        settings={
+            "set": "actions",
+            "code": code_version(ACTIONS_CODE),
+            "version": generator.VERSION,
+            "n": n,
+            "seed": seed,
+            "frames": frames,
+            "size": size,
+            "stride": stride,
+            "fit": fit,
+        },
+        class_names=UCF_CLASSES,
+        synthetic=True,
+        n_jobs=n_jobs,
+        progress=progress,
+    )
 
 
-def _simulate_scan(source: tuple[int, int], *, seed: int, frames: int, size: int, hu_window, finding: bool,
-                   dtype: str) -> np.ndarray:  # fmt: skip
+def _simulate_scan(
+    source: tuple[int, int], *, seed: int, frames: int, size: int, hu_window, finding: bool, dtype: str
+) -> np.ndarray:
     from viptt_core.synthetic.phantom import make_phantom
 
     index, label = source
@@ -110,5 +162,7 @@ def _scene(i: int, groups: int) -> tuple[int, int, int]:
 
 def _no_root(name: str, root) -> None:
     if root:
-        raise SettingError(f"'{name}' is simulated and reads no folder.", remedy="Leave data_root empty, or name "
-                           "another data set for files on disk.")  # fmt: skip
+        raise SettingError(
+            f"'{name}' is simulated and reads no folder.",
+            remedy="Leave data_root empty, or name another data set for files on disk.",
+        )

@@ -30,9 +30,19 @@ DECODER = ("video",)  # modules that decide the pixels: when they change, videos
 UCF101_LISTS = "ucfTrainTestlist"  # folder of the published lists, as their archive unpacks
 
 
-def ucf50(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZE, stride: int = 1,
-          fit: str = "stretch", classes: str | Sequence[str] | None = None, group_pattern: str = UCF_GROUP_PATTERN,
-          on_error: str = "raise", n_jobs: int | None = None, progress: bool = True) -> ClipSet:  # fmt: skip
+def ucf50(
+    root: str | Path,
+    *,
+    frames: int = PAPER_FRAMES,
+    size: int = PAPER_SIZE,
+    stride: int = 1,
+    fit: str = "stretch",
+    classes: str | Sequence[str] | None = None,
+    group_pattern: str = UCF_GROUP_PATTERN,
+    on_error: str = "raise",
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> ClipSet:
     """Videos in one folder a class, as UCF50 comes: `root/Class/*.avi` (or .mp4, .mkv, .webm).
 
     Args:
@@ -51,12 +61,14 @@ def ucf50(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZ
         SettingError: the group pattern is no regular expression with a capture group.
     """
     listing = list_ucf50(root, classes=classes, group_pattern=group_pattern)
-    return decode_videos(listing, frames=frames, size=size, stride=stride, fit=fit, on_error=on_error, n_jobs=n_jobs,
-                         progress=progress)  # fmt: skip
+    return decode_videos(
+        listing, frames=frames, size=size, stride=stride, fit=fit, on_error=on_error, n_jobs=n_jobs, progress=progress
+    )
 
 
-def list_ucf50(root: str | Path, *, classes: str | Sequence[str] | None = None,
-               group_pattern: str = UCF_GROUP_PATTERN) -> Listing:  # fmt: skip
+def list_ucf50(
+    root: str | Path, *, classes: str | Sequence[str] | None = None, group_pattern: str = UCF_GROUP_PATTERN
+) -> Listing:
     """See `ucf50`."""
     root = _unpacked(existing_folder(root, "videos, one folder a class"), "UCF50")
     return list_video_folders("ucf50", root, classes=classes, group_pattern=group_pattern)
@@ -73,15 +85,29 @@ def list_video_folders(name: str, root: Path, *, classes: str | Sequence[str] | 
     items, no_group = items_of_classes(root, chosen, pattern)
     folders = [root / folder for label in chosen for folder in label.split("+") if folder in found]
     return Listing(
-        name, root, "video", tuple(items), tuple(chosen),
+        name,
+        root,
+        "video",
+        tuple(items),
+        tuple(chosen),
         faults=(*faults, *no_group, *stray_files(root, folders, VIDEO_ENDINGS), *misplaced_files(root, VIDEO_ENDINGS)),
         place=(list(class_choice(classes)) or None,),
-    )  # fmt: skip
+    )
 
 
-def ucf101(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPER_SIZE, stride: int = 1,
-           fit: str = "stretch", classes: str | Sequence[str] | None = None, fold: int = 1, on_error: str = "raise",
-           n_jobs: int | None = None, progress: bool = True) -> ClipSet:  # fmt: skip
+def ucf101(
+    root: str | Path,
+    *,
+    frames: int = PAPER_FRAMES,
+    size: int = PAPER_SIZE,
+    stride: int = 1,
+    fit: str = "stretch",
+    classes: str | Sequence[str] | None = None,
+    fold: int = 1,
+    on_error: str = "raise",
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> ClipSet:
     """UCF101 with the training and test part of one of its three published splits, which keep groups together.
 
     Args:
@@ -96,8 +122,9 @@ def ucf101(root: str | Path, *, frames: int = PAPER_FRAMES, size: int = PAPER_SI
         SettingError: no such fold.
     """
     listing = list_ucf101(root, classes=classes, fold=fold)
-    return decode_videos(listing, frames=frames, size=size, stride=stride, fit=fit, on_error=on_error, n_jobs=n_jobs,
-                         progress=progress)  # fmt: skip
+    return decode_videos(
+        listing, frames=frames, size=size, stride=stride, fit=fit, on_error=on_error, n_jobs=n_jobs, progress=progress
+    )
 
 
 def list_ucf101(root: str | Path, *, classes: str | Sequence[str] | None = None, fold: int = 1) -> Listing:
@@ -117,8 +144,14 @@ def list_ucf101(root: str | Path, *, classes: str | Sequence[str] | None = None,
     for part in ("train", "test"):
         table = lists / f"{part}list{fold:02d}.txt"
         if not table.is_file():
-            faults.append(Fault("missing split lists", f"{lists.name}/{table.name}", "no such file.",
-                                "Get it again with: viptt data get ucf101."))  # fmt: skip
+            faults.append(
+                Fault(
+                    "missing split lists",
+                    f"{lists.name}/{table.name}",
+                    "no such file.",
+                    "Get it again with: viptt data get ucf101.",
+                )
+            )
             continue
         for line in table.read_text(encoding="utf-8").splitlines():
             if name := line.split(" ")[0].strip():
@@ -126,11 +159,16 @@ def list_ucf101(root: str | Path, *, classes: str | Sequence[str] | None = None,
     folders = {item.name.split("/")[0] for item in listing.items}
     there = {item.name for item in listing.items}
     faults += [
-        Fault("missing file", name, f"{lists.name} names it, but there is no such video.", "Unpack the archive again.",
-              level="file")
+        Fault(
+            "missing file",
+            name,
+            f"{lists.name} names it, but there is no such video.",
+            "Unpack the archive again.",
+            level="file",
+        )
         for name in part_of
         if name.split("/")[0] in folders and name not in there
-    ]  # fmt: skip
+    ]
     faults += [
         Fault("not in the split lists", item.name, f"is in no list of split {fold}.", level="left out")
         for item in listing.items
@@ -145,15 +183,34 @@ def _unpacked(root: Path, name: str) -> Path:
     return root / name if (root / name).is_dir() and not class_folders(root, VIDEO_ENDINGS) else root
 
 
-def decode_videos(listing: Listing, *, frames: int, size: int, stride: int, fit: str, on_error: str,
-                  n_jobs: int | None, progress: bool) -> ClipSet:  # fmt: skip
+def decode_videos(
+    listing: Listing,
+    *,
+    frames: int,
+    size: int,
+    stride: int,
+    fit: str,
+    on_error: str,
+    n_jobs: int | None,
+    progress: bool,
+) -> ClipSet:
     """Decode listed videos, see `ucf50`."""
     return build_clip_set(
         listing.items,
         partial(video.load_clip, frames=frames, size=size, stride=stride, fit=fit),
-        settings={"set": listing.name, "code": code_version(DECODER), "frames": frames, "size": size,
-                  "stride": stride, "fit": fit},
-        class_names=listing.class_names, place=(str(listing.root.resolve()), *listing.place),
-        synthetic=listing.synthetic, excluded=listing.left_out(on_error), on_error=on_error, n_jobs=n_jobs,
+        settings={
+            "set": listing.name,
+            "code": code_version(DECODER),
+            "frames": frames,
+            "size": size,
+            "stride": stride,
+            "fit": fit,
+        },
+        class_names=listing.class_names,
+        place=(str(listing.root.resolve()), *listing.place),
+        synthetic=listing.synthetic,
+        excluded=listing.left_out(on_error),
+        on_error=on_error,
+        n_jobs=n_jobs,
         progress=progress,
-    )  # fmt: skip
+    )

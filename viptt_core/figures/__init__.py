@@ -25,10 +25,18 @@ ARM_COLOURS = {"random": "#999999", "image": "#E69F00", "video": "#0072B2"}
 OTHER_COLOUR = "#009E73"
 WIDTH = 5  # inches, of a chart: its letters can be read on a telephone
 STYLE = {
-    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11,
-    "axes.titleweight": "bold", "axes.titlelocation": "left", "svg.fonttype": "path", "svg.hashsalt": "viptt",
-    "figure.facecolor": "white", "savefig.facecolor": "white", "legend.frameon": False,
-}  # fmt: skip
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "viptt",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "legend.frameon": False,
+}
 
 
 def styled(draw: Callable) -> Callable:
@@ -51,8 +59,17 @@ class Picture:
         table: The numbers it is drawn from, where they stand in no committed file: they go along, as CSV.
     """
 
-    def __init__(self, figure: Figure, alt: str, *, vector: bool = True, synthetic: bool = False,
-                 withdrawn: str = "", data: Sequence[str] = (), table: pd.DataFrame | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        figure: Figure,
+        alt: str,
+        *,
+        vector: bool = True,
+        synthetic: bool = False,
+        withdrawn: str = "",
+        data: Sequence[str] = (),
+        table: pd.DataFrame | None = None,
+    ) -> None:
         if not alt.strip():
             raise ValueError("a picture needs a text alternative")
         self.figure, self.vector, self.data, self.table, self.code = figure, vector, tuple(data), table, ""
@@ -84,8 +101,10 @@ class Picture:
         else:  # a third of the size of a PNG
             mime, picture = "image/webp", self.encode("webp", dpi=110, pil_kwargs={"quality": 85})
         look = ' class="viptt-chart"' if self.vector else ""
-        image = (f'<img src="data:{mime};base64,{base64.b64encode(picture).decode()}"{look} '
-                 f'alt="{html.escape(self.alt, quote=True)}" style="max-width:100%;height:auto">')  # fmt: skip
+        image = (
+            f'<img src="data:{mime};base64,{base64.b64encode(picture).decode()}"{look} '
+            f'alt="{html.escape(self.alt, quote=True)}" style="max-width:100%;height:auto">'
+        )
         page = figure_html(image, code=self.code, data=self.data, numbers=self._numbers())
         return {"text/html": page, "text/plain": self.alt}
 
@@ -108,18 +127,25 @@ def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Pictu
         for axis, step in zip(row, steps, strict=True):
             axis.imshow(clips.clips[i, step], cmap="gray", vmin=0, vmax=255)
             axis.set_axis_off()
-        row[0].text(-0.06, 0.5, clips.class_names[clips.labels[i]], transform=row[0].transAxes,
-                    ha="right", va="center", fontsize=9)  # fmt: skip
+        row[0].text(
+            -0.06,
+            0.5,
+            clips.class_names[clips.labels[i]],
+            transform=row[0].transAxes,
+            ha="right",
+            va="center",
+            fontsize=9,
+        )
     for axis, step in zip(axes[0], steps, strict=True):
         axis.set_title(f"{step + 1}", fontsize=8, fontweight="normal", loc="center", pad=3)
-    figure.subplots_adjust(left=1.4 / width, right=1, bottom=0.02, top=1 - 0.28 / height,
-                           wspace=0.03, hspace=0.03)  # fmt: skip
+    figure.subplots_adjust(left=1.4 / width, right=1, bottom=0.02, top=1 - 0.28 / height, wspace=0.03, hspace=0.03)
     return Picture(
         figure,
         f"{len(rows)} rows of {len(steps)} frames or slices each, numbered along the top, one row for each of "
         f"{', '.join(clips.class_names)}.",
-        vector=False, synthetic=clips.synthetic,
-    )  # fmt: skip
+        vector=False,
+        synthetic=clips.synthetic,
+    )
 
 
 @styled
@@ -134,8 +160,12 @@ def class_balance(clips: ClipSet) -> Picture:
     axis.set(xlabel="clips", title="Class balance")
     axis.margins(x=0.1)
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return Picture(figure, f"Bars of the number of clips of each class: {listed}.", synthetic=clips.synthetic,
-                   table=pd.DataFrame({"class": list(counts), "clips": list(counts.values())}))  # fmt: skip
+    return Picture(
+        figure,
+        f"Bars of the number of clips of each class: {listed}.",
+        synthetic=clips.synthetic,
+        table=pd.DataFrame({"class": list(counts), "clips": list(counts.values())}),
+    )
 
 
 @styled
@@ -160,8 +190,12 @@ def training_curves(history: pd.DataFrame, *, synthetic: bool = False) -> Pictur
     axes[1, 0].set(xlabel="epoch", ylabel="kappa", title="Validation kappa")
     axes[1, 0].legend(title="start")
     figure.tight_layout()
-    return Picture(figure, "Loss and validation kappa over the epochs. " + "; ".join(kept) + ".", synthetic=synthetic,
-                   table=history)  # fmt: skip
+    return Picture(
+        figure,
+        "Loss and validation kappa over the epochs. " + "; ".join(kept) + ".",
+        synthetic=synthetic,
+        table=history,
+    )
 
 
 @styled
@@ -178,8 +212,19 @@ def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool 
         predicted = predicted_classes(rows)
         table = metrics.confusion_matrix(rows["label"].to_numpy(), predicted, len(names))
         share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-        seaborn.heatmap(share, annot=table, fmt="d", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True,
-                        ax=axis, xticklabels=names if axis is axes[-1, 0] else False, yticklabels=names)  # fmt: skip
+        seaborn.heatmap(
+            share,
+            annot=table,
+            fmt="d",
+            cmap="Blues",
+            vmin=0,
+            vmax=1,
+            cbar=False,
+            square=True,
+            ax=axis,
+            xticklabels=names if axis is axes[-1, 0] else False,
+            yticklabels=names,
+        )
         axis.set(ylabel="true", title=f"start: {arm}")
         axis.tick_params(axis="x", rotation=90)
         axis.tick_params(axis="y", rotation=0)
@@ -188,8 +233,12 @@ def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool 
         counts.append(pd.DataFrame(table, columns=names).assign(arm=arm, true=names))
     axes[-1, 0].set_xlabel("predicted")
     figure.tight_layout()
-    return Picture(figure, f"Confusion matrices of the {part} part. Recall by class, {'; '.join(told)}.",
-                   synthetic=synthetic, table=pd.concat(counts)[["arm", "true", *names]])  # fmt: skip
+    return Picture(
+        figure,
+        f"Confusion matrices of the {part} part. Recall by class, {'; '.join(told)}.",
+        synthetic=synthetic,
+        table=pd.concat(counts)[["arm", "true", *names]],
+    )
 
 
 @styled
@@ -204,8 +253,9 @@ def kappa_by_arm(table: pd.DataFrame, *, on: str = "test part", synthetic: bool 
         axis.plot(row.kappa, y, "o", color=colour, ms=9)
         axis.annotate(f"{row.kappa:.2f}", (row.kappa, y), textcoords="offset points", xytext=(0, 9), ha="center")
     axis.axvline(0, color="black", lw=0.8)
-    axis.set(yticks=range(len(table)), yticklabels=list(table["arm"]), xlabel=f"kappa, {on}",
-             ylim=(len(table) - 0.4, -0.9))  # fmt: skip
+    axis.set(
+        yticks=range(len(table)), yticklabels=list(table["arm"]), xlabel=f"kappa, {on}", ylim=(len(table) - 0.4, -0.9)
+    )
     told = "; ".join(f"{r.arm} {r.kappa:.2f}, {r.kappa_low:.2f} to {r.kappa_high:.2f}" for r in table.itertuples())
     return Picture(figure, f"Kappa of each arm with its interval: {told}.", synthetic=synthetic, table=table)
 

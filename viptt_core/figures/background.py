@@ -14,8 +14,14 @@ from viptt_core.power import PAPER_TEST_SCANS, PAPER_VALIDATION_COUNTS, kappa_in
 from viptt_core.splits import PARTS
 
 # About what tissues measure in HU, without contrast medium: textbook values, rounded. Air and water by definition.
-TISSUES = {"air": (HU_AIR, HU_AIR), "aerated lung": LUNG_HU, "fat": (-120, -70), "water": (0, 0),
-           "soft tissue, blood": (20, 80), "bone": (200, 1100)}  # fmt: skip
+TISSUES = {
+    "air": (HU_AIR, HU_AIR),
+    "aerated lung": LUNG_HU,
+    "fat": (-120, -70),
+    "water": (0, 0),
+    "soft tissue, blood": (20, 80),
+    "bone": (200, 1100),
+}
 # Made up: scans of each patient; the part of each patient, and of each scan where scans are drawn one by one.
 SCANS = (2, 1, 3, 1, 2, 3, 1, 2, 1, 2)
 BY_PATIENT = (0, 0, 0, 1, 0, 0, 2, 1, 0, 2)
@@ -38,11 +44,18 @@ def hu_scale() -> Picture:
     bottom = len(TISSUES) + 0.5
     for y, ((name, (low, high)), colour) in enumerate(zip(CT_WINDOWS.items(), WINDOW_COLOURS, strict=True)):
         axis.plot([low, high], [bottom + y] * 2, color=colour, lw=4, solid_capstyle="butt")
-        axis.text(0, bottom + y - 0.2, f"window, {name}: {low} to {high}", va="bottom", fontsize=9.8,
-                  transform=axis.get_yaxis_transform())  # fmt: skip
+        axis.text(
+            0,
+            bottom + y - 0.2,
+            f"window, {name}: {low} to {high}",
+            va="bottom",
+            fontsize=9.8,
+            transform=axis.get_yaxis_transform(),
+        )
         told.append(f"window, {name}: {low} to {high}")
-    axis.set(yticks=[], ylim=(bottom + len(CT_WINDOWS) - 0.6, -0.85), xlim=(-1450, 1150),
-             xlabel="Hounsfield units (HU)")  # fmt: skip
+    axis.set(
+        yticks=[], ylim=(bottom + len(CT_WINDOWS) - 0.6, -0.85), xlim=(-1450, 1150), xlabel="Hounsfield units (HU)"
+    )
     axis.spines["left"].set_visible(False)
     figure.tight_layout()
     return Picture(figure, f"Bars on the Hounsfield scale, from -1450 to 1150. {'; '.join(told)}.")
@@ -59,17 +72,40 @@ def parts_drawing() -> Picture:
         astride = [patient for patient in range(len(SCANS)) if len(set(np.asarray(parts)[patients == patient])) > 1]
         height = dict.fromkeys(range(len(SCANS)), 0)
         for patient, part in zip(patients, parts, strict=True):
-            axis.add_patch(Rectangle((patient - 0.36, height[patient]), 0.72, 0.82, fc=PART_COLOURS[PARTS[part]],
-                                     ec="#333333", lw=0.8))  # fmt: skip
-            axis.text(patient, height[patient] + 0.4, PARTS[part][0].upper() if part < 2 else "X", ha="center",
-                      va="center", fontsize=8.5, color="white" if part == 2 else "black")  # fmt: skip
+            axis.add_patch(
+                Rectangle(
+                    (patient - 0.36, height[patient]), 0.72, 0.82, fc=PART_COLOURS[PARTS[part]], ec="#333333", lw=0.8
+                )
+            )
+            axis.text(
+                patient,
+                height[patient] + 0.4,
+                PARTS[part][0].upper() if part < 2 else "X",
+                ha="center",
+                va="center",
+                fontsize=8.5,
+                color="white" if part == 2 else "black",
+            )
             height[patient] += 1
         for patient in astride:
-            axis.text(patient, height[patient] + 0.05, "!", ha="center", va="bottom", fontsize=12, fontweight="bold",
-                      color="#D55E00")  # fmt: skip
+            axis.text(
+                patient,
+                height[patient] + 0.05,
+                "!",
+                ha="center",
+                va="bottom",
+                fontsize=12,
+                fontweight="bold",
+                color="#D55E00",
+            )
         said = f"{title}: {len(astride) or 'no'} patients straddle" if len(astride) != 1 else f"{title}: 1 straddles"
-        axis.set(xlim=(-0.7, len(SCANS) - 0.3), ylim=(0, 4.3), yticks=[], xticks=range(len(SCANS)),
-                 xticklabels=[f"{i + 1}" for i in range(len(SCANS))])  # fmt: skip
+        axis.set(
+            xlim=(-0.7, len(SCANS) - 0.3),
+            ylim=(0, 4.3),
+            yticks=[],
+            xticks=range(len(SCANS)),
+            xticklabels=[f"{i + 1}" for i in range(len(SCANS))],
+        )
         axis.set_title(said, fontsize=10)
         axis.spines["left"].set_visible(False)
         axis.tick_params(length=0, labelbottom=True)
@@ -80,7 +116,7 @@ def parts_drawing() -> Picture:
         figure,
         f"Drawing: {len(patients)} scans of {len(SCANS)} patients in two rows, each scan in the colour of its part. "
         f"{told[0].capitalize()}, marked by an exclamation mark. {told[1].capitalize()}.",
-    )  # fmt: skip
+    )
 
 
 @styled
@@ -98,9 +134,16 @@ def interval_chart() -> Picture:
         shown = f"{n} scans: {found.low:.2f} to {found.high:.2f}"
         axis.text(0, y - 0.2, shown, va="bottom", fontsize=9.8, transform=axis.get_yaxis_transform())
         told.append(shown)
-    axis.set(yticks=[], ylim=(len(SIZES) - 0.5, -0.85), xlim=(-0.02, 0.6),
-             xlabel=f"kappa of 95 in 100 tests, true kappa {kappa:g}")  # fmt: skip
+    axis.set(
+        yticks=[],
+        ylim=(len(SIZES) - 0.5, -0.85),
+        xlim=(-0.02, 0.6),
+        xlabel=f"kappa of 95 in 100 tests, true kappa {kappa:g}",
+    )
     axis.spines["left"].set_visible(False)
     figure.tight_layout()
-    return Picture(figure, f"Between what bounds kappa falls in 95 of 100 tests if the true one is {kappa:g}, by the "
-                           f"number of scans: {'; '.join(told)}. Simulated.")  # fmt: skip
+    return Picture(
+        figure,
+        f"Between what bounds kappa falls in 95 of 100 tests if the true one is {kappa:g}, by the "
+        f"number of scans: {'; '.join(told)}. Simulated.",
+    )

@@ -58,8 +58,9 @@ def hu_windows(path: str | Path = "") -> Picture:
     grid = figure.add_gridspec(3, 2, height_ratios=(3, 3, 2.4))
     for cell, (name, (low, high)) in zip(grid, windows.items(), strict=False):
         axis = figure.add_subplot(cell)
-        axis.imshow(_axial(ct.window_hu(values, (low, high))), cmap="gray", vmin=0, vmax=1,
-                    aspect=spacing[1] / spacing[0])  # fmt: skip
+        axis.imshow(
+            _axial(ct.window_hu(values, (low, high))), cmap="gray", vmin=0, vmax=1, aspect=spacing[1] / spacing[0]
+        )
         axis.set_title(f"{name}, {low} to {high} HU", fontsize=9, loc="center")
         axis.set_axis_off()
         _letter_sides(axis)
@@ -69,21 +70,35 @@ def hu_windows(path: str | Path = "") -> Picture:
     for row, ((name, (low, high)), colour) in enumerate(zip(CT_WINDOWS.items(), WINDOW_COLOURS, strict=True)):
         axis.vlines((low, high), 0.5, top * 4 ** (row + 0.5), color=colour, lw=1, ls=":")
         axis.plot((low, high), [top * 4 ** (row + 0.5)] * 2, color=colour, lw=3, solid_capstyle="butt")
-        axis.annotate(f"{name}: {low} to {high}", (high, top * 4 ** (row + 0.5)), xytext=(5, 0), color=colour,
-                      textcoords="offset points", va="center", fontsize=9)  # fmt: skip
-    axis.set(xlabel="Hounsfield units (air -1000, water 0)", ylabel="voxels", ylim=(0.7, top * 4**3.2),
-             yticks=[y for y in 10.0 ** np.arange(0, 7) if y < top])  # fmt: skip
+        axis.annotate(
+            f"{name}: {low} to {high}",
+            (high, top * 4 ** (row + 0.5)),
+            xytext=(5, 0),
+            color=colour,
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
+    axis.set(
+        xlabel="Hounsfield units (air -1000, water 0)",
+        ylabel="voxels",
+        ylim=(0.7, top * 4**3.2),
+        yticks=[y for y in 10.0 ** np.arange(0, 7) if y < top],
+    )
     figure.tight_layout()
     figure.text(0.02, 0, textwrap.fill(credit, 100), fontsize=7.5, va="top", ha="left")
-    cut = ", ".join(f"{name} window {(values < low).mean():.0%} below and {(values > high).mean():.0%} above"
-                    for name, (low, high) in CT_WINDOWS.items())  # fmt: skip
+    cut = ", ".join(
+        f"{name} window {(values < low).mean():.0%} below and {(values > high).mean():.0%} above"
+        for name, (low, high) in CT_WINDOWS.items()
+    )
     return Picture(
         figure,
         f"Axial slice {z + 1} of {hu.shape[2]} of a chest CT in {len(windows)} grey scales: "
         + ", ".join(f"{name} {low} to {high} HU" for name, (low, high) in windows.items())
         + f". Below, the histogram of its values with the bounds of the windows. Voxels outside: {cut}. {credit}",
-        vector=False, synthetic=file is None,
-    )  # fmt: skip
+        vector=False,
+        synthetic=file is None,
+    )
 
 
 @styled
@@ -106,8 +121,9 @@ def phantom_types() -> Picture:
         figure,
         f"Axial slices of {len(TB_CLASSES)} simulated chests, one a type of tuberculosis, on the paper's HU window; in "
         f"the lower row the finding is outlined. Size of the findings: {'; '.join(told)}.",
-        vector=False, synthetic=True,
-    )  # fmt: skip
+        vector=False,
+        synthetic=True,
+    )
 
 
 @styled
@@ -137,8 +153,9 @@ def group_structure(clips: ClipSet, splits: dict[str, Split]) -> Picture:
                 axis.imshow(parts[:, None], cmap=colours, vmin=0, vmax=2, extent=box, aspect="auto", zorder=2)
                 if len(set(parts)) > 1:
                     axis.add_patch(Rectangle((column, row - 0.42), 0.84, 0.84, fill=False, lw=0.9, zorder=3))
-        axis.set(xlim=(-0.2, min(MOST_GROUPS, max(len(groups), 1))), ylim=(len(clips.class_names) - 0.5, -0.5),
-                 xticks=[])  # fmt: skip
+        axis.set(
+            xlim=(-0.2, min(MOST_GROUPS, max(len(groups), 1))), ylim=(len(clips.class_names) - 0.5, -0.5), xticks=[]
+        )
         axis.set_title(f"{title}: {straddling} of {len(groups)} groups straddle", fontsize=10)
         axis.spines[["left", "bottom"]].set_visible(False)
         axis.set_yticks(range(len(clips.class_names)), clips.class_names, fontsize=9)
@@ -152,8 +169,11 @@ def group_structure(clips: ClipSet, splits: dict[str, Split]) -> Picture:
     return Picture(
         figure,
         f"{len(groups)} groups of up to {most} clips, a row a class, coloured by the part each clip falls into: "
-        + "; ".join(told) + "." + more, synthetic=clips.synthetic,
-    )  # fmt: skip
+        + "; ".join(told)
+        + "."
+        + more,
+        synthetic=clips.synthetic,
+    )
 
 
 @styled
@@ -175,8 +195,15 @@ def sampling_of_scan(*, depths: tuple[int, ...] = (PAPER_FRAMES, 16)) -> Picture
     for axis, (depth, view, met) in zip(axes[0], rows, strict=True):
         apart = phantom.spacing[2] * (n_slices - 1) / (depth - 1)
         height = phantom.spacing[2] * n_slices / (phantom.spacing[0] * len(phantom.hu))
-        axis.imshow(ct.window_hu(view), cmap="gray", vmin=0, vmax=1, origin="lower", interpolation="nearest",
-                    extent=(0, 1, 0, height))  # fmt: skip
+        axis.imshow(
+            ct.window_hu(view),
+            cmap="gray",
+            vmin=0,
+            vmax=1,
+            origin="lower",
+            interpolation="nearest",
+            extent=(0, 1, 0, height),
+        )
         axis.set_title(f"{depth} slices, {apart:.1f} mm apart", fontsize=9, loc="center")
         axis.text(0.5, -0.04, f"{met:.0%} of the nodules met", transform=axis.transAxes, ha="center", va="top")
         axis.set_axis_off()
@@ -185,8 +212,10 @@ def sampling_of_scan(*, depths: tuple[int, ...] = (PAPER_FRAMES, 16)) -> Picture
     return Picture(
         figure,
         f"A simulated chest with {n_nodules} small nodules seen from the front, with fewer and fewer slices. Of the "
-        f"nodules, {'; '.join(told)}.", vector=False, synthetic=True,
-    )  # fmt: skip
+        f"nodules, {'; '.join(told)}.",
+        vector=False,
+        synthetic=True,
+    )
 
 
 @styled
@@ -220,8 +249,13 @@ def sampling_of_video(samplings: dict[str, tuple[int, int]], *, length: int = 16
     axis.tick_params(left=False)
     axis.spines["left"].set_visible(False)
     figure.tight_layout()
-    return Picture(figure, f"A simulated video of {seconds:.1f} seconds, and marks at the frames that are read: "
-                   f"{'; '.join(told)}. What comes later is never seen.", vector=False, synthetic=True)  # fmt: skip
+    return Picture(
+        figure,
+        f"A simulated video of {seconds:.1f} seconds, and marks at the frames that are read: "
+        f"{'; '.join(told)}. What comes later is never seen.",
+        vector=False,
+        synthetic=True,
+    )
 
 
 @styled
@@ -242,8 +276,12 @@ def leakage_chart(leakage: Leakage) -> Picture:
     axis.set_yticks([0, 1], [f"split {BY_CLIP}", f"split {BY_GROUP}"])
     axis.set(ylim=(1.5, -0.75), xlim=(0, 1), xlabel="accuracy of the nearest neighbour; a mark a seed")
     axis.xaxis.set_major_formatter("{x:.0%}")
-    return Picture(figure, f"Bars of the accuracy of a nearest neighbour. {leakage.sentence()}",
-                   synthetic=leakage.synthetic, table=leakage.runs)  # fmt: skip
+    return Picture(
+        figure,
+        f"Bars of the accuracy of a nearest neighbour. {leakage.sentence()}",
+        synthetic=leakage.synthetic,
+        table=leakage.runs,
+    )
 
 
 def slices_read(n_slices: int, depth: int) -> np.ndarray:
@@ -276,5 +314,13 @@ def _axial(plane: np.ndarray) -> np.ndarray:
 
 def _letter_sides(axis) -> None:
     for x, letter in ((0.02, "R"), (0.98, "L")):
-        axis.text(x, 0.5, letter, transform=axis.transAxes, color="white", fontsize=8, va="center",
-                  ha="left" if letter == "R" else "right")  # fmt: skip
+        axis.text(
+            x,
+            0.5,
+            letter,
+            transform=axis.transAxes,
+            color="white",
+            fontsize=8,
+            va="center",
+            ha="left" if letter == "R" else "right",
+        )

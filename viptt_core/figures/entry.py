@@ -35,20 +35,38 @@ def counts_chart(entry: Entry) -> Picture:
     width = 0.8 / len(bars)
     for number, (_, row) in enumerate(bars.iterrows()):
         spots = x - 0.4 + width * (number + 0.5)
-        axis.bar(spots, row[list(TB_CLASSES)].astype(int), width * 0.92, color=COLOURS[row["who"]],
-                 label=f"ensemble: {row['who']}")  # fmt: skip
+        axis.bar(
+            spots,
+            row[list(TB_CLASSES)].astype(int),
+            width * 0.92,
+            color=COLOURS[row["who"]],
+            label=f"ensemble: {row['who']}",
+        )
     for number, (_, row) in enumerate(dots.iterrows()):
         spots = x + 0.5 * ((number + 0.5) / len(dots) - 0.5)
-        axis.plot(spots, row[list(TB_CLASSES)].astype(int), "osD^v"[number % 5], ls="", ms=5, mec="black",
-                  mfc=ARM_COLOURS.get(row["who"], "white"), label=f"model: {row['who']}", clip_on=False)  # fmt: skip
+        axis.plot(
+            spots,
+            row[list(TB_CLASSES)].astype(int),
+            "osD^v"[number % 5],
+            ls="",
+            ms=5,
+            mec="black",
+            mfc=ARM_COLOURS.get(row["who"], "white"),
+            label=f"model: {row['who']}",
+            clip_on=False,
+        )
     for _, row in rows[rows["kind"] == "true"].iterrows():
         axis.hlines(row[list(TB_CLASSES)].astype(int), x - 0.45, x + 0.45, color=COLOURS["true"], lw=1.4, label="true")
     axis.set_xticks(x, _numbered(), fontsize=SMALL + 1)
     axis.set(ylabel="scans", title="How many scans in each class")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=SMALL)
     figure.tight_layout()
-    return Picture(figure, f"Number of scans in each class, by model and by ensemble. {told(rows)}.",
-                   synthetic=entry.synthetic, table=rows)  # fmt: skip
+    return Picture(
+        figure,
+        f"Number of scans in each class, by model and by ensemble. {told(rows)}.",
+        synthetic=entry.synthetic,
+        table=rows,
+    )
 
 
 @styled
@@ -65,8 +83,9 @@ def published_chart() -> Picture:
     axis.margins(y=0.12)  # room for the numbers
     axis.legend(fontsize=SMALL)
     figure.tight_layout()
-    rows = pd.DataFrame([{"who": who} | dict(zip(TB_CLASSES, counts, strict=True))
-                         for who, counts in PUBLISHED_COUNTS.items()])  # fmt: skip
+    rows = pd.DataFrame(
+        [{"who": who} | dict(zip(TB_CLASSES, counts, strict=True)) for who, counts in PUBLISHED_COUNTS.items()]
+    )
     words = "Predicted classes of the 421 hidden test scans, as the authors published them."
     return Picture(figure, f"{words} {told(rows)}.", table=rows)
 
@@ -87,10 +106,19 @@ def rule_chart() -> Picture:
     for row, column in np.ndindex(k, k):
         wrong = said_by_none[row, column]
         if wrong:
-            axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="#FBE3D5", edgecolor=WRONG, lw=1.5,
-                                     clip_on=False))  # fmt: skip
-        axis.text(column, row, answers[row, column], ha="center", va="center", fontsize=12,
-                  fontweight="bold" if wrong else "normal", color=WRONG if wrong else "black")  # fmt: skip
+            axis.add_patch(
+                Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="#FBE3D5", edgecolor=WRONG, lw=1.5, clip_on=False)
+            )
+        axis.text(
+            column,
+            row,
+            answers[row, column],
+            ha="center",
+            va="center",
+            fontsize=12,
+            fontweight="bold" if wrong else "normal",
+            color=WRONG if wrong else "black",
+        )
     axis.set_xticks(range(k), _numbered())
     axis.set_yticks(range(k), [f"{number} {name}" for number, name in enumerate(TB_CLASSES, 1)])
     axis.tick_params(length=0, labelsize=SMALL)
@@ -101,9 +129,12 @@ def rule_chart() -> Picture:
         f"{TB_CLASSES[row]} and twice {TB_CLASSES[column]} give {TB_CLASSES[answers[row, column] - 1]}"
         for row, column in zip(*np.nonzero(said_by_none), strict=True)
     )
-    return Picture(figure, "The class that averaged class numbers give, by what the first run says and what the two "
-                   f"others say. Of {k * k - k} cases in which they differ, in {followed.sum()} it is what the two "
-                   f"others say. In {said_by_none.sum()}, marked in orange, no run said it: {cases}.")  # fmt: skip
+    return Picture(
+        figure,
+        "The class that averaged class numbers give, by what the first run says and what the two "
+        f"others say. Of {k * k - k} cases in which they differ, in {followed.sum()} it is what the two "
+        f"others say. In {said_by_none.sum()}, marked in orange, no run said it: {cases}.",
+    )
 
 
 def scores_chart(summary: Summary | ResultTable, entry: Entry) -> Picture | ResultTable:

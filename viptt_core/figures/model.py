@@ -35,8 +35,14 @@ SHOWN_FRAMES = 5  # of T, in the drawing
 # --- The network ------------------------------------------------------------------------------------------------------
 def paper_network(num_classes: int, preset: Preset) -> ViPTTNet:
     """The network of a preset with random weights."""
-    return ViPTTNet(num_classes, backbone=preset.backbone, temporal=preset.temporal, hidden_size=preset.hidden_size,
-                    feature_size=preset.feature_size, generator=torch.Generator().manual_seed(0))  # fmt: skip
+    return ViPTTNet(
+        num_classes,
+        backbone=preset.backbone,
+        temporal=preset.temporal,
+        hidden_size=preset.hidden_size,
+        feature_size=preset.feature_size,
+        generator=torch.Generator().manual_seed(0),
+    )
 
 
 def layers(preset: Preset, num_classes: int) -> pd.DataFrame:
@@ -50,8 +56,10 @@ def layers(preset: Preset, num_classes: int) -> pd.DataFrame:
     """
     network = paper_network(num_classes, preset).to("meta").eval()
     frames = torch.empty(preset.frames, 3, preset.size, preset.size, device="meta")
-    rows = [("input", (preset.frames, preset.size, preset.size), 0),
-            ("stem", _last(frames), count_parameters(network.stem))]  # fmt: skip
+    rows = [
+        ("input", (preset.frames, preset.size, preset.size), 0),
+        ("stem", _last(frames), count_parameters(network.stem)),
+    ]
     end = nn.MaxPool2d if any(isinstance(m, nn.MaxPool2d) for m in network.backbone) else nn.ReLU
     block, learnt = 1, 0
     with torch.no_grad():
@@ -64,11 +72,13 @@ def layers(preset: Preset, num_classes: int) -> pd.DataFrame:
         summary = network.temporal.summary(features[None])
         dense = network.feature(summary)
         logits = network.classifier(dense)
-    rows += [("mean over the plane", tuple(features.shape), 0),
-             ("LSTM, last state", tuple(summary.shape[1:]), count_parameters(network.temporal)),
-             ("dense, ReLU", tuple(dense.shape[1:]), count_parameters(network.feature)),
-             ("classes, softmax", tuple(logits.shape[1:]), count_parameters(network.classifier)),
-             ("all", (), count_parameters(network))]  # fmt: skip
+    rows += [
+        ("mean over the plane", tuple(features.shape), 0),
+        ("LSTM, last state", tuple(summary.shape[1:]), count_parameters(network.temporal)),
+        ("dense, ReLU", tuple(dense.shape[1:]), count_parameters(network.feature)),
+        ("classes, softmax", tuple(logits.shape[1:]), count_parameters(network.classifier)),
+        ("all", (), count_parameters(network)),
+    ]
     shown = [(layer, "×".join(map(str, shape)), count) for layer, shape, count in rows]
     return pd.DataFrame(shown, columns=["layer", "output", "parameters"])
 
@@ -93,14 +103,26 @@ def model_diagram() -> Picture:
     axis.set(xlim=(0, 4.3), ylim=(7.5, 0))  # inches, from the top left
     axis.set_axis_off()
 
-    for x, colour, title, motif in ((1.05, ARM_COLOURS["video"], "1  videos: frames", _draw_runner),
-                                    (3.25, OTHER_COLOUR, "2  CT scans: slices", _draw_chest)):  # fmt: skip
+    for x, colour, title, motif in (
+        (1.05, ARM_COLOURS["video"], "1  videos: frames", _draw_runner),
+        (3.25, OTHER_COLOUR, "2  CT scans: slices", _draw_chest),
+    ):
         _words(axis, x, 0.14, title, weight="bold", color=colour, size=11)
         _stack(axis, x, 0.75, colour, motif)
         _words(axis, x, 1.36, f"{t} × {size} × {size}, grey", size=9.5)
         _arrow(axis, (x, 1.48), (2.15 + (x - 2.15) * 0.3, 1.97), colour)
-    axis.add_patch(FancyBboxPatch((0.2, 2.02), 3.9, 4.24, boxstyle="round,pad=0,rounding_size=0.12", fc="none",
-                                  ec=FAINT, ls=(0, (4, 3)), lw=1.3))  # fmt: skip
+    axis.add_patch(
+        FancyBboxPatch(
+            (0.2, 2.02),
+            3.9,
+            4.24,
+            boxstyle="round,pad=0,rounding_size=0.12",
+            fc="none",
+            ec=FAINT,
+            ls=(0, (4, 3)),
+            lw=1.3,
+        )
+    )
 
     _box(axis, 2.15, 2.28, 3.1, 0.34, f"1×1×1 convolution, 1 → 3 channels  ({count['stem']:,})")
     _arrow(axis, (2.15, 2.46), (2.15, 2.66))
@@ -147,7 +169,7 @@ def model_diagram() -> Picture:
         f"through a dense layer of {feature:,} ({count['feature']:,}) to the classes: first {len(UCF_CLASSES)} "
         f"activities ({count_parameters(videos.classifier):,} weights, left behind), then {len(TB_CLASSES)} types of "
         f"tuberculosis ({count['classifier']:,}, new). All before the classes, {carried:,} weights, is carried over.",
-    )  # fmt: skip
+    )
 
 
 def _words(axis, x: float, y: float, text: str, *, size=10.0, color=INK, weight="normal", ha="center") -> None:
@@ -155,14 +177,24 @@ def _words(axis, x: float, y: float, text: str, *, size=10.0, color=INK, weight=
 
 
 def _box(axis, x: float, y: float, width: float, height: float, text: str, colour: str = INK) -> None:
-    axis.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, fc="none", ec=colour, lw=1.3,
-                                  boxstyle="round,pad=0,rounding_size=0.06"))  # fmt: skip
+    axis.add_patch(
+        FancyBboxPatch(
+            (x - width / 2, y - height / 2),
+            width,
+            height,
+            fc="none",
+            ec=colour,
+            lw=1.3,
+            boxstyle="round,pad=0,rounding_size=0.06",
+        )
+    )
     _words(axis, x, y, text, weight="bold", size=9.5)
 
 
 def _arrow(axis, start: tuple, end: tuple, colour: str = INK) -> None:
-    axis.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, color=colour, lw=1.3, shrinkA=0,
-                                   shrinkB=0))  # fmt: skip
+    axis.add_patch(
+        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, color=colour, lw=1.3, shrinkA=0, shrinkB=0)
+    )
 
 
 def _stack(axis, x: float, y: float, colour: str, motif) -> None:
@@ -176,11 +208,21 @@ def _stack(axis, x: float, y: float, colour: str, motif) -> None:
 def _draw_runner(axis, x: float, y: float, colour: str) -> None:
     axis.add_patch(Circle((x + 0.05, y - 0.2), 0.06, fc=colour, ec="none", zorder=5))
     for limb in (
-        [(0.03, -0.13), (0, 0.06)], [(0, 0.06), (0.16, 0.12), (0.14, 0.27)], [(0, 0.06), (-0.1, 0.16), (-0.24, 0.2)],
-        [(0.02, -0.09), (0.15, 0.0), (0.24, -0.07)], [(0.02, -0.09), (-0.12, -0.04), (-0.16, 0.08)],
-    ):  # fmt: skip
-        axis.plot([x + dx for dx, _ in limb], [y + dy for _, dy in limb], color=colour, lw=2.2, zorder=5,
-                  solid_capstyle="round", solid_joinstyle="round")  # fmt: skip
+        [(0.03, -0.13), (0, 0.06)],
+        [(0, 0.06), (0.16, 0.12), (0.14, 0.27)],
+        [(0, 0.06), (-0.1, 0.16), (-0.24, 0.2)],
+        [(0.02, -0.09), (0.15, 0.0), (0.24, -0.07)],
+        [(0.02, -0.09), (-0.12, -0.04), (-0.16, 0.08)],
+    ):
+        axis.plot(
+            [x + dx for dx, _ in limb],
+            [y + dy for _, dy in limb],
+            color=colour,
+            lw=2.2,
+            zorder=5,
+            solid_capstyle="round",
+            solid_joinstyle="round",
+        )
 
 
 def _draw_chest(axis, x: float, y: float, colour: str) -> None:
@@ -229,21 +271,37 @@ def claim_chart(root: Path | None = None) -> Picture:
     primary = synthetic.study.primary
     panels = [
         _published(synthetic),
-        Panel("Equal arms, simulated scans", _gain(synthetic, primary.arm, primary.baseline),
-              _arms(synthetic, ("random", primary.baseline, primary.arm)), SYNTHETIC),
-    ]  # fmt: skip
+        Panel(
+            "Equal arms, simulated scans",
+            _gain(synthetic, primary.arm, primary.baseline),
+            _arms(synthetic, ("random", primary.baseline, primary.arm)),
+            SYNTHETIC,
+        ),
+    ]
     files = ["synthetic/power", "synthetic/arms", "synthetic/contrasts"]
     if not lidc.withdrawn:
-        panels.append(Panel("Equal arms, real CT: lung nodules", _gain(lidc, "video", "image"),
-                            _arms(lidc, ("random", "image", "video"))))  # fmt: skip
+        panels.append(
+            Panel(
+                "Equal arms, real CT: lung nodules",
+                _gain(lidc, "video", "image"),
+                _arms(lidc, ("random", "image", "video")),
+            )
+        )
         files += ["lidc/arms", "lidc/contrasts"]
     heights = [len(panel.rows) + 1.6 for panel in panels]
     figure, told = Figure(figsize=(WIDTH, 0.43 * sum(heights) + 0.6)), []
     axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights)
     for axis, panel in zip(axes, panels, strict=True):
         by_start = {start: kappa for start, _, kappa, *_ in panel.rows}
-        axis.axvspan(by_start["image"], by_start["video"], 0, len(panel.rows) / (len(panel.rows) + 1),
-                     color=ARM_COLOURS["video"], alpha=0.22, lw=0)  # fmt: skip
+        axis.axvspan(
+            by_start["image"],
+            by_start["video"],
+            0,
+            len(panel.rows) / (len(panel.rows) + 1),
+            color=ARM_COLOURS["video"],
+            alpha=0.22,
+            lw=0,
+        )
         write = partial(axis.text, va="bottom", transform=axis.get_yaxis_transform())
         for y, (start, name, *estimate) in enumerate(panel.rows):
             axis.plot(estimate[1:], [y, y], color=ARM_COLOURS[start], lw=3, solid_capstyle="round")
@@ -259,15 +317,20 @@ def claim_chart(root: Path | None = None) -> Picture:
         told.append(f"{panel.title}{f', {panel.note}' if panel.note else ''}: {shown}; {panel.gain}")
     axes[-1].set_xlabel("kappa with 95 % interval; shaded: image to video")
     figure.tight_layout(h_pad=1.0)
-    return Picture(figure, f"Kappa by start with 95 % intervals, in {len(panels)} panels. {'. '.join(told)}.",
-                   data=[f"results/{file}.csv" for file in files])  # fmt: skip
+    return Picture(
+        figure,
+        f"Kappa by start with 95 % intervals, in {len(panels)} panels. {'. '.join(told)}.",
+        data=[f"results/{file}.csv" for file in files],
+    )
 
 
 def _published(results: Committed) -> Panel:
     n, rows = sum(PAPER_VALIDATION_COUNTS), []
     power = _table(results, "power")
-    for start, name, kappa in (("image", "from scratch", PAPER_KAPPA_SCRATCH),
-                               ("video", "pretrained on videos", PAPER_KAPPA_PRETRAINED)):  # fmt: skip
+    for start, name, kappa in (
+        ("image", "from scratch", PAPER_KAPPA_SCRATCH),
+        ("video", "pretrained on videos", PAPER_KAPPA_PRETRAINED),
+    ):
         row = power[(power["question"] == POWER_QUESTION) & (power["n"] == n) & (power["kappa"] == kappa)].iloc[0]
         rows.append((start, name, kappa, row["low"], row["high"]))
     gain = f"gap {PAPER_KAPPA_PRETRAINED - PAPER_KAPPA_SCRATCH:+.2f}; intervals estimated by us from n = {n}"
@@ -277,8 +340,10 @@ def _published(results: Committed) -> Panel:
 def _arms(results: Committed, names: tuple[str, ...]) -> list[tuple[str, str, float, float, float]]:
     """Rows of a panel; an arm is called by its start, in which alone those of a panel differ."""
     rows = _table(results, "arms").set_index("arm")
-    return [(row["start"], row["start"], row["kappa"], row["kappa_low"], row["kappa_high"])
-            for row in (rows.loc[name] for name in names)]  # fmt: skip
+    return [
+        (row["start"], row["start"], row["kappa"], row["kappa_low"], row["kappa_high"])
+        for row in (rows.loc[name] for name in names)
+    ]
 
 
 def _gain(results: Committed, arm: str, baseline: str) -> str:

@@ -39,8 +39,15 @@ def confusion_chart(results: StudyResults) -> Picture | ResultTable:
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (row, column), value in np.ndenumerate(share):
-            axis.text(column, row, f"{value:.0%}", ha="center", va="center", fontsize=SMALL,
-                      color="white" if value > 0.5 else "black")  # fmt: skip
+            axis.text(
+                column,
+                row,
+                f"{value:.0%}",
+                ha="center",
+                va="center",
+                fontsize=SMALL,
+                color="white" if value > 0.5 else "black",
+            )
         axis.set_title(arm, fontsize=10)
         axis.set_yticks(range(len(names)), names, fontsize=SMALL)
         axis.set_xticks(range(len(names)), names, fontsize=SMALL, rotation=40, ha="right")
@@ -49,8 +56,12 @@ def confusion_chart(results: StudyResults) -> Picture | ResultTable:
         told.append(f"{arm}: " + ", ".join(f"{name} {share[k, k]:.0%}" for k, name in enumerate(names)))
     axes[-1].set_xlabel("predicted", fontsize=SMALL)
     figure.tight_layout()
-    return Picture(figure, f"Confusion matrices, mean over seeds. Rightly predicted of each true class, "
-                   f"{'; '.join(told)}.", **results.marks, data=results.data("confusion.csv"))  # fmt: skip
+    return Picture(
+        figure,
+        f"Confusion matrices, mean over seeds. Rightly predicted of each true class, {'; '.join(told)}.",
+        **results.marks,
+        data=results.data("confusion.csv"),
+    )
 
 
 @styled
@@ -71,8 +82,10 @@ def class_chart(results: StudyResults) -> Picture | ResultTable:
             axis.plot(rows[column], y, marker, color=colour, ms=5, label=arm, clip_on=False)
             axis.set(xlim=(0, 1), xlabel=title)
             axis.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
-        told.append(f"{arm}: " + ", ".join(f"{name} {row.recall:.2f}" for name, row in zip(names, rows.itertuples(),
-                                                                                          strict=True)))  # fmt: skip
+        told.append(
+            f"{arm}: "
+            + ", ".join(f"{name} {row.recall:.2f}" for name, row in zip(names, rows.itertuples(), strict=True))
+        )
     axes[0].set_yticks(range(len(names)), names, fontsize=SMALL)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     for axis in axes:
@@ -80,8 +93,12 @@ def class_chart(results: StudyResults) -> Picture | ResultTable:
         axis.tick_params(axis="y", length=0)
     figure.tight_layout()
     legend_below(figure, axes[0])
-    return Picture(figure, f"Precision, recall and F1 of each class and arm with intervals. Recall, {'; '.join(told)}.",
-                   **results.marks, data=results.data("per_class.csv"))  # fmt: skip
+    return Picture(
+        figure,
+        f"Precision, recall and F1 of each class and arm with intervals. Recall, {'; '.join(told)}.",
+        **results.marks,
+        data=results.data("per_class.csv"),
+    )
 
 
 @styled
@@ -106,8 +123,12 @@ def curves_chart(results: StudyResults) -> Picture | ResultTable:
         row[0].set_title(name, fontsize=10)
     figure.tight_layout(h_pad=0.6)
     legend_below(figure, axes[0, 0])
-    return Picture(figure, "ROC and precision-recall curves, each class against the rest. Areas under them: "
-                   f"{'; '.join(told)}.", **results.marks, data=results.data("curves.csv"))  # fmt: skip
+    return Picture(
+        figure,
+        f"ROC and precision-recall curves, each class against the rest. Areas under them: {'; '.join(told)}.",
+        **results.marks,
+        data=results.data("curves.csv"),
+    )
 
 
 @styled
@@ -122,15 +143,22 @@ def calibration_chart(results: StudyResults) -> Picture | ResultTable:
     for number, (arm, rows) in enumerate(tables.items()):
         rows, (colour, marker) = rows[rows["n"] > 0], look(results, arm)
         axis.plot(rows["confidence"], rows["accuracy"], LINES[number % len(LINES)], color=colour, lw=1.6)
-        axis.scatter(rows["confidence"], rows["accuracy"], 10 + 120 * rows["n"] / rows["n"].sum(), color=colour,
-                     marker=marker, label=f"{arm}: ECE {ece[arm]:.2f}")  # fmt: skip
+        axis.scatter(
+            rows["confidence"],
+            rows["accuracy"],
+            10 + 120 * rows["n"] / rows["n"].sum(),
+            color=colour,
+            marker=marker,
+            label=f"{arm}: ECE {ece[arm]:.2f}",
+        )
         bins = ", ".join(f"{row.confidence:.2f} right {row.accuracy:.2f}" for row in rows.itertuples())
         told.append(f"{arm}: ECE {ece[arm]:.2f}; at confidence {bins}")
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", aspect="equal")
     figure.tight_layout()
     legend_below(figure, axis)
-    return Picture(figure, f"Accuracy over confidence. {'. '.join(told)}.",
-                   **results.marks, data=results.data("calibration.csv"))  # fmt: skip
+    return Picture(
+        figure, f"Accuracy over confidence. {'. '.join(told)}.", **results.marks, data=results.data("calibration.csv")
+    )
 
 
 # --- What the networks looked at ------------------------------------------------------------------------------
@@ -153,8 +181,17 @@ def evidence_strip(results: StudyResults, *, arm: str = "") -> Picture | ResultT
         i, clip = evidence.shown[m], evidence.clips[m]
         finding, heat, importance = evidence.findings[i], evidence.grad_cam[arm][i], evidence.slice_importance[arm][i]
         steps = _around(finding)
-        grid = block.add_gridspec(3, len(steps), height_ratios=(1, 1, 0.9), wspace=0.04, hspace=0.06, left=0.09,
-                                  right=0.99, top=0.87, bottom=0.17)  # fmt: skip
+        grid = block.add_gridspec(
+            3,
+            len(steps),
+            height_ratios=(1, 1, 0.9),
+            wspace=0.04,
+            hspace=0.06,
+            left=0.09,
+            right=0.99,
+            top=0.87,
+            bottom=0.17,
+        )
         for column, t in enumerate(steps):
             for row in range(2):
                 axis = block.add_subplot(grid[row, column])
@@ -178,8 +215,10 @@ def evidence_strip(results: StudyResults, *, arm: str = "") -> Picture | ResultT
         figure,
         f"{len(chosen)} scans as the arm {arm} sees them: slices with the outline of the true finding, Grad-CAM over "
         f"them, and a bar a slice for its importance, blue where the finding is. {'; '.join(told)}.",
-        vector=False, synthetic=evidence.synthetic, data=results.data("evidence.npz"),
-    )  # fmt: skip
+        vector=False,
+        synthetic=evidence.synthetic,
+        data=results.data("evidence.npz"),
+    )
 
 
 @styled
@@ -197,17 +236,24 @@ def pointing_chart(results: StudyResults) -> Picture | ResultTable:
             axis.hlines(y, row.observed_low, row.observed_high, color=colour, lw=2)
             axis.plot(row.observed, y, marker, color=colour, ms=6)
             axis.plot(row.chance, y, "|", color="black", ms=13, mew=2)
-            axis.text(0, y - 0.25, f"{row.map}, {row.arm}", va="bottom", fontsize=SMALL,
-                      transform=axis.get_yaxis_transform())  # fmt: skip
-            told.append(f"{row.map}, {row.arm}, {EVIDENCE_MEASURES[measure]} "
-                        f"{with_interval(row.observed, row.observed_low, row.observed_high)}, chance "
-                        f"{row.chance:.2f}")  # fmt: skip
+            axis.text(
+                0, y - 0.25, f"{row.map}, {row.arm}", va="bottom", fontsize=SMALL, transform=axis.get_yaxis_transform()
+            )
+            told.append(
+                f"{row.map}, {row.arm}, {EVIDENCE_MEASURES[measure]} "
+                f"{with_interval(row.observed, row.observed_low, row.observed_high)}, chance "
+                f"{row.chance:.2f}"
+            )
         axis.set(yticks=[], ylim=(len(group) - 0.6, -0.85), xlim=(0, None))
         axis.set_xlabel(f"{EVIDENCE_MEASURES[measure]}; tick: chance", fontsize=SMALL)
         axis.spines["left"].set_visible(False)
     figure.tight_layout()
-    return Picture(figure, f"Evidence on the true finding against chance: {'; '.join(told)}.",
-                   **results.marks, data=results.data("evidence.csv"))  # fmt: skip
+    return Picture(
+        figure,
+        f"Evidence on the true finding against chance: {'; '.join(told)}.",
+        **results.marks,
+        data=results.data("evidence.csv"),
+    )
 
 
 @named
@@ -228,13 +274,19 @@ def browse_examples(results: StudyResults, *, arm: str = "") -> Viewer | ResultT
         i = evidence.shown[m]
         true, name = evidence.class_names[evidence.labels[i]], str(evidence.names[i])
         told = "; ".join(f"{one} predicts {_named(evidence, one, i)}" for one in evidence.arms)
-        clips.append(Shown(
-            evidence.clips[m], f"{name}, {true}; {told}{', synthetic' * evidence.synthetic}", name,
-            f"{true} taken for {_named(evidence, arm, i)}" if wrong[m] else f"{true}, right",
-            (Overlay(f"Grad-CAM of {arm}", evidence.grad_cam[arm][i]),
-             Overlay("finding, outlined", evidence.findings[i])),
-            synthetic=evidence.synthetic,
-        ))  # fmt: skip
+        clips.append(
+            Shown(
+                evidence.clips[m],
+                f"{name}, {true}; {told}{', synthetic' * evidence.synthetic}",
+                name,
+                f"{true} taken for {_named(evidence, arm, i)}" if wrong[m] else f"{true}, right",
+                (
+                    Overlay(f"Grad-CAM of {arm}", evidence.grad_cam[arm][i]),
+                    Overlay("finding, outlined", evidence.findings[i]),
+                ),
+                synthetic=evidence.synthetic,
+            )
+        )
     # Phantoms: the only scans whose finding is known lie as canonical ones, and are read through the paper's window.
     return Viewer(clips, hu_window=HU_WINDOW, sides=True, data=results.data("evidence.npz"))
 
@@ -265,8 +317,7 @@ def _draw_slice(axis, pixels: np.ndarray, finding: np.ndarray, heat: np.ndarray 
     if heat is not None:
         axis.imshow(heat, cmap="inferno", vmin=0, vmax=255, alpha=0.5, extent=box, interpolation="bilinear")
     if finding.any():
-        axis.contour(finding, levels=[0.5], colors=FINDING_COLOUR, linewidths=1, extent=(0, 1, 0, 1),
-                     origin="lower")  # fmt: skip
+        axis.contour(finding, levels=[0.5], colors=FINDING_COLOUR, linewidths=1, extent=(0, 1, 0, 1), origin="lower")
     axis.set(xlim=(0, 1), ylim=(1, 0))
     axis.set_axis_off()
 

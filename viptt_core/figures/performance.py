@@ -11,17 +11,29 @@ from viptt_core.performance import PROFILE_FILE, Results, aim_text, amount, valu
 from viptt_core.result_table import ResultTable
 
 MARKS = {
-    True: ("o", "#0072B2", "target met"), False: ("D", "#D55E00", "target missed"), None: ("s", "#666666", "no target"),
-}  # fmt: skip
+    True: ("o", "#0072B2", "target met"),
+    False: ("D", "#D55E00", "target missed"),
+    None: ("s", "#666666", "no target"),
+}
 WIDTH, SMALL = 4.2, 8.5  # inches and points: readable on a telephone
-LINES = {"clips": ("more clips", "o", "#0072B2"), "frames": ("more frames", "s", "#E69F00"),
-         "size": ("larger frames", "^", "#009E73")}  # fmt: skip
+LINES = {
+    "clips": ("more clips", "o", "#0072B2"),
+    "frames": ("more frames", "s", "#E69F00"),
+    "size": ("larger frames", "^", "#009E73"),
+}
 PARTS = {  # colour and hatch
-    "convolution forward": ("#56B4E9", ""), "convolution backward": ("#0072B2", ""), "ReLU": ("#F0E442", ""),
-    "pooling": ("#009E73", ""), "LSTM": ("#CC79A7", ""), "stem and dense layers": ("#D55E00", ""),
-    "optimiser": ("#E69F00", ""), "data movement": ("#999999", ""), "decompression": ("#444444", ""),
-    "in-plane resampling": ("#DDDDDD", "\\\\\\"), "other": ("#FFFFFF", "..."),
-}  # fmt: skip
+    "convolution forward": ("#56B4E9", ""),
+    "convolution backward": ("#0072B2", ""),
+    "ReLU": ("#F0E442", ""),
+    "pooling": ("#009E73", ""),
+    "LSTM": ("#CC79A7", ""),
+    "stem and dense layers": ("#D55E00", ""),
+    "optimiser": ("#E69F00", ""),
+    "data movement": ("#999999", ""),
+    "decompression": ("#444444", ""),
+    "in-plane resampling": ("#DDDDDD", "\\\\\\"),
+    "other": ("#FFFFFF", "..."),
+}
 LEAST_NUMBERED, LEAST_TOLD = 0.08, 0.005  # shares: with room for a number in the bar, and in the alternative
 
 
@@ -38,8 +50,12 @@ def ratio_chart(results: Results) -> Picture | ResultTable:
     figure, seen = Figure(figsize=(WIDTH, 0.44 * sum(heights) + 0.3)), {}
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, (title, shown, better) in zip(axes, panels, strict=True):
-        words = {"transform": axis.get_yaxis_transform(), "va": "bottom", "fontsize": SMALL,
-                 "bbox": {"fc": "white", "ec": "none", "pad": 0.5}}  # fmt: skip
+        words = {
+            "transform": axis.get_yaxis_transform(),
+            "va": "bottom",
+            "fontsize": SMALL,
+            "bbox": {"fc": "white", "ec": "none", "pad": 0.5},
+        }
         for y, row in enumerate(shown):
             marker, colour, meaning = MARKS[row["met"]]
             axis.plot([row["low"], row["high"]], [y, y], color=colour, lw=2.5, solid_capstyle="round")
@@ -57,8 +73,9 @@ def ratio_chart(results: Results) -> Picture | ResultTable:
     figure.legend(seen.values(), seen, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, fontsize=SMALL)
     every = [row for panel in panels for row in panel[1]]
     told = "; ".join(f"{row['title']} {value_text(row)}, {aim_text(row) or 'none'}" for row in every)
-    return Picture(figure, f"Ratios to the reference on log axes, then the target of each: {told}.",
-                   data=[_file(results)])  # fmt: skip
+    return Picture(
+        figure, f"Ratios to the reference on log axes, then the target of each: {told}.", data=[_file(results)]
+    )
 
 
 @styled
@@ -98,11 +115,19 @@ def profile_chart(results: Results) -> Picture | ResultTable:
         shares, left = {part["name"]: part["share"] for part in work["parts"]}, 0.0
         for name in [name for name in PARTS if name in shares]:
             share, (colour, hatch) = shares[name], PARTS[name]
-            seen[name] = axis.barh(y, share, 0.5, left, color=colour, hatch=hatch, edgecolor="#555555", lw=0.5,
-                                   clip_on=False)  # fmt: skip
+            seen[name] = axis.barh(
+                y, share, 0.5, left, color=colour, hatch=hatch, edgecolor="#555555", lw=0.5, clip_on=False
+            )
             if share >= LEAST_NUMBERED:
-                axis.text(left + share / 2, y, f"{share:.0%}", ha="center", va="center", fontsize=SMALL,
-                          bbox={"fc": "white", "ec": "none", "pad": 1.2})  # fmt: skip
+                axis.text(
+                    left + share / 2,
+                    y,
+                    f"{share:.0%}",
+                    ha="center",
+                    va="center",
+                    fontsize=SMALL,
+                    bbox={"fc": "white", "ec": "none", "pad": 1.2},
+                )
             left += share
         axis.text(0, y - 0.3, f"{work['title']}: {amount(work['seconds'], 's')}", va="bottom", fontsize=SMALL)
         large = ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share >= LEAST_TOLD)
@@ -112,10 +137,12 @@ def profile_chart(results: Results) -> Picture | ResultTable:
     axis.spines["left"].set_visible(False)
     figure.tight_layout()
     names = [name for name in PARTS if name in seen]
-    figure.legend([seen[name] for name in names], names, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2,
-                  fontsize=SMALL)  # fmt: skip
-    return Picture(figure, f"Bars divided by what takes the time. {'; '.join(told)}.",
-                   data=[f"benchmarks/results/{PROFILE_FILE}"])  # fmt: skip
+    figure.legend(
+        [seen[name] for name in names], names, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, fontsize=SMALL
+    )
+    return Picture(
+        figure, f"Bars divided by what takes the time. {'; '.join(told)}.", data=[f"benchmarks/results/{PROFILE_FILE}"]
+    )
 
 
 def _file(results: Results) -> str:

@@ -49,16 +49,29 @@ def seed_chart(results: StudyResults) -> Picture | ResultTable:
         colour, marker = look(results, name)
         upper.plot(values, np.full(len(values), y), marker, color=colour, ms=4.5, alpha=0.7)
         upper.plot([values.mean()] * 2, [y - 0.22, y + 0.22], color="black", lw=2)
-        upper.text(0, y - 0.27, f"{name}: mean {values.mean():.2f}", va="bottom", fontsize=SMALL,
-                   transform=upper.get_yaxis_transform())  # fmt: skip
+        upper.text(
+            0,
+            y - 0.27,
+            f"{name}: mean {values.mean():.2f}",
+            va="bottom",
+            fontsize=SMALL,
+            transform=upper.get_yaxis_transform(),
+        )
         told.append(f"{name} {values.min():.2f} to {values.max():.2f}, mean {values.mean():.2f}, {len(values)} seeds")
     pairs = pd.concat([scores[rule.baseline], scores[rule.arm]], axis=1, join="inner").to_numpy()
     upper.plot(pairs.T, [[len(scores) - 2], [len(scores) - 1]] * np.ones(len(pairs)), color="#888888", lw=0.6, zorder=0)
     upper.set(yticks=[], ylim=(len(scores) - 0.6, -0.85), xlabel=f"{rule.measure} on test cases, a dot a seed")
     colour, _ = look(results, rule.arm)
     lower.plot(np.diff(pairs, axis=1)[:, 0], np.full(len(pairs), 0.0), "o", color=colour, ms=4.5, alpha=0.7)
-    lower.errorbar(row["difference"], 0.5, xerr=_reach(row["difference"], row["low"], row["high"]), fmt="D", ms=6,
-                   color="black", elinewidth=2)  # fmt: skip
+    lower.errorbar(
+        row["difference"],
+        0.5,
+        xerr=_reach(row["difference"], row["low"], row["high"]),
+        fmt="D",
+        ms=6,
+        color="black",
+        elinewidth=2,
+    )
     lower.axvline(0, color="black", lw=0.8, ls=":")
     signed = with_interval(row["difference"], row["low"], row["high"], signed=True)
     lower.set(yticks=[], ylim=(1.1, -0.5), xlabel=f"difference: {signed}")
@@ -67,9 +80,10 @@ def seed_chart(results: StudyResults) -> Picture | ResultTable:
     return Picture(
         figure,
         f"{rule.measure.capitalize()} by seed: {'; '.join(told)}. Mean difference, {contrast_name(row)}: {signed}, "
-        f"from {row['seeds']} seeds.", **results.marks,
+        f"from {row['seeds']} seeds.",
+        **results.marks,
         data=results.data(f"{results.plan.arm(rule.arm).experiment}.npz"),
-    )  # fmt: skip
+    )
 
 
 @styled
@@ -95,16 +109,36 @@ def forest_chart(results: StudyResults, *families: str, measure: str = "") -> Pi
             continue
         centre, (colour, marker) = top + words.count("\n") + 1.6, look(results, row.arm)
         hollow = "white" if side(row.low, row.high) == 0 else colour
-        axis.errorbar(row.difference, centre, xerr=_reach(row.difference, row.low, row.high), fmt=marker, ms=6,
-                      color=colour, mfc=hollow, elinewidth=2)  # fmt: skip
-        axis.text(1, top, f"{row.difference:+.2f}", va="top", ha="right", transform=axis.get_yaxis_transform(),
-                  fontsize=SMALL, fontweight="bold")  # fmt: skip
+        axis.errorbar(
+            row.difference,
+            centre,
+            xerr=_reach(row.difference, row.low, row.high),
+            fmt=marker,
+            ms=6,
+            color=colour,
+            mfc=hollow,
+            elinewidth=2,
+        )
+        axis.text(
+            1,
+            top,
+            f"{row.difference:+.2f}",
+            va="top",
+            ha="right",
+            transform=axis.get_yaxis_transform(),
+            fontsize=SMALL,
+            fontweight="bold",
+        )
         told.append(f"{contrast_name(row)} {with_interval(row.difference, row.low, row.high, signed=True)}")
     axis.axvline(0, color="black", lw=0.8, ls=":", zorder=0)
     axis.set(yticks=[], ylim=(y, -0.3), xlabel="difference; hollow: the interval includes 0")
     _bare(figure, axis)
-    return Picture(figure, f"Differences with 95 % intervals: {'; '.join(told)}.",
-                   **results.marks, data=results.data("contrasts.csv"))  # fmt: skip
+    return Picture(
+        figure,
+        f"Differences with 95 % intervals: {'; '.join(told)}.",
+        **results.marks,
+        data=results.data("contrasts.csv"),
+    )
 
 
 @styled
@@ -118,16 +152,34 @@ def attribution_chart(results: StudyResults) -> Picture | ResultTable:
     for y, row in enumerate(rows.itertuples()):
         colour = "#444444" if y == 0 else ARM_COLOURS["video"] if row.factor == "start" else OTHER_COLOUR
         shown = with_interval(row.points, row.low, row.high, signed=True)
-        axis.barh(y, row.points, 0.4, color=colour, alpha=0.75, xerr=_reach(row.points, row.low, row.high),
-                  error_kw={"lw": 1.6})  # fmt: skip
-        axis.text(0, y - 0.27, f"{row.factor}: {shown}", va="bottom", fontsize=SMALL,
-                  transform=axis.get_yaxis_transform(), bbox=ON_WHITE)  # fmt: skip
+        axis.barh(
+            y,
+            row.points,
+            0.4,
+            color=colour,
+            alpha=0.75,
+            xerr=_reach(row.points, row.low, row.high),
+            error_kw={"lw": 1.6},
+        )
+        axis.text(
+            0,
+            y - 0.27,
+            f"{row.factor}: {shown}",
+            va="bottom",
+            fontsize=SMALL,
+            transform=axis.get_yaxis_transform(),
+            bbox=ON_WHITE,
+        )
         told.append(f"{row.factor} {shown}")
     axis.axvline(0, color="black", lw=0.8, zorder=0)
     axis.set(yticks=[], ylim=(len(rows) - 0.6, -0.85), xlabel="kappa")
     _bare(figure, axis)
-    return Picture(figure, f"Bars of the gap, then of each factor's part of it, in kappa: {'; '.join(told)}.",
-                   **results.marks, data=results.data("attribution.csv"))  # fmt: skip
+    return Picture(
+        figure,
+        f"Bars of the gap, then of each factor's part of it, in kappa: {'; '.join(told)}.",
+        **results.marks,
+        data=results.data("attribution.csv"),
+    )
 
 
 @styled
@@ -141,20 +193,38 @@ def factorial_chart(results: StudyResults) -> Picture | ResultTable:
     figure = Figure(figsize=(WIDTH, 0.42 * len(cells) + 1.0))
     axis, told = figure.subplots(), []
     for y, on in enumerate(cells):
-        axis.text(0, y - 0.22, on.replace("-", " + ") or NONE_ON, va="bottom", fontsize=SMALL,
-                  transform=axis.get_yaxis_transform())  # fmt: skip
+        axis.text(
+            0,
+            y - 0.22,
+            on.replace("-", " + ") or NONE_ON,
+            va="bottom",
+            fontsize=SMALL,
+            transform=axis.get_yaxis_transform(),
+        )
         for lift, start in ((0.08, "image"), (-0.08, "video")):
             name = "-".join(filter(None, (start, on)))
             if name in arms.index:
                 row, (colour, marker) = arms.loc[name], look(results, name)
-                axis.errorbar(row["kappa"], y - lift, xerr=_reach(row["kappa"], row["kappa_low"], row["kappa_high"]),
-                              fmt=marker, color=colour, ms=5.5, elinewidth=1.6, label=f"start: {start}")  # fmt: skip
+                axis.errorbar(
+                    row["kappa"],
+                    y - lift,
+                    xerr=_reach(row["kappa"], row["kappa_low"], row["kappa_high"]),
+                    fmt=marker,
+                    color=colour,
+                    ms=5.5,
+                    elinewidth=1.6,
+                    label=f"start: {start}",
+                )
                 told.append(f"{name} {row['kappa']:.2f}")
     axis.set(yticks=[], ylim=(len(cells) - 0.6, -0.85), xlabel="kappa")
     _bare(figure, axis)
     legend_below(figure, axis)
-    return Picture(figure, f"Kappa of the {len(told)} arms of the factorial: {', '.join(told)}.",
-                   **results.marks, data=results.data("arms.csv"))  # fmt: skip
+    return Picture(
+        figure,
+        f"Kappa of the {len(told)} arms of the factorial: {', '.join(told)}.",
+        **results.marks,
+        data=results.data("arms.csv"),
+    )
 
 
 @styled
@@ -166,16 +236,27 @@ def pretraining_chart(results: StudyResults) -> Picture | ResultTable:
     figure = Figure(figsize=(WIDTH, 0.45 * len(rows) + 0.7))
     axis, told = figure.subplots(), []
     for y, row in enumerate(rows.itertuples()):
-        axis.errorbar(row.accuracy, y, xerr=_reach(row.accuracy, row.low, row.high), fmt=MARKS[row.start], ms=6,
-                      color=ARM_COLOURS[row.start], elinewidth=2)  # fmt: skip
+        axis.errorbar(
+            row.accuracy,
+            y,
+            xerr=_reach(row.accuracy, row.low, row.high),
+            fmt=MARKS[row.start],
+            ms=6,
+            color=ARM_COLOURS[row.start],
+            elinewidth=2,
+        )
         axis.plot(1 / row.classes, y, "|", color="black", ms=13, mew=2)
         shown = f"start {row.start}, videos {row.videos}: {with_interval(row.accuracy, row.low, row.high)}"
         axis.text(0, y - 0.25, shown, va="bottom", fontsize=SMALL, transform=axis.get_yaxis_transform())
         told.append(f"{shown}, chance {1 / row.classes:.2f}")
     axis.set(yticks=[], ylim=(len(rows) - 0.6, -0.85), xlim=(0, 1.02), xlabel="accuracy on test videos; tick: chance")
     _bare(figure, axis)
-    return Picture(figure, f"Accuracy of pretraining on test videos. {'; '.join(told)}.",
-                   **results.marks, data=results.data("pretraining.csv"))  # fmt: skip
+    return Picture(
+        figure,
+        f"Accuracy of pretraining on test videos. {'; '.join(told)}.",
+        **results.marks,
+        data=results.data("pretraining.csv"),
+    )
 
 
 @styled
@@ -190,8 +271,16 @@ def efficiency_chart(results: StudyResults) -> Picture | ResultTable:
         group = group.sort_values("n_train")
         shift = 1.03 ** (number - 0.5)  # so that intervals do not hide each other
         reach = np.hstack([_reach(*values) for values in zip(group["kappa"], group["low"], group["high"], strict=True)])
-        axis.errorbar(group["n_train"] * shift, group["kappa"], yerr=reach, fmt=f"{MARKS[start]}-", ms=6,
-                      color=ARM_COLOURS[start], label=f"start: {start}", elinewidth=1.6)  # fmt: skip
+        axis.errorbar(
+            group["n_train"] * shift,
+            group["kappa"],
+            yerr=reach,
+            fmt=f"{MARKS[start]}-",
+            ms=6,
+            color=ARM_COLOURS[start],
+            label=f"start: {start}",
+            elinewidth=1.6,
+        )
         points = [f"{row.n_train} scans {with_interval(row.kappa, row.low, row.high)}" for row in group.itertuples()]
         told.append(f"start {start}: {', '.join(points)}")
     sizes = sorted(rows["n_train"].unique())
@@ -200,8 +289,12 @@ def efficiency_chart(results: StudyResults) -> Picture | ResultTable:
     axis.minorticks_off()
     figure.tight_layout()
     legend_below(figure, axis)
-    return Picture(figure, f"Kappa over the number of labelled scans. {'; '.join(told)}.",
-                   **results.marks, data=results.data("efficiency.csv"))  # fmt: skip
+    return Picture(
+        figure,
+        f"Kappa over the number of labelled scans. {'; '.join(told)}.",
+        **results.marks,
+        data=results.data("efficiency.csv"),
+    )
 
 
 @styled
@@ -228,8 +321,12 @@ def replication_chart(results: StudyResults) -> Picture | ResultTable:
     for y, name in enumerate(names):
         panels[0].text(0, y - 0.22, name, va="bottom", fontsize=SMALL, transform=panels[0].get_yaxis_transform())
     _bare(figure, *panels)
-    return Picture(figure, f"Kappa and AUC of arms, baselines and published networks: {'; '.join(told)}.",
-                   **results.marks, data=results.data("arms.csv", "baselines.csv"))  # fmt: skip
+    return Picture(
+        figure,
+        f"Kappa and AUC of arms, baselines and published networks: {'; '.join(told)}.",
+        **results.marks,
+        data=results.data("arms.csv", "baselines.csv"),
+    )
 
 
 def look(results: StudyResults, arm: str) -> tuple[str, str]:

@@ -28,8 +28,10 @@ from viptt_core.sources.archive_listing import AGAIN, CHUNK, UNSAFE, Entry, open
 
 __all__ = ["unpack"]
 
-_INSTALL = ("Install one (Debian: `apt install unar` or `apt install libarchive-tools`; macOS: `brew install unar`; "
-            "conda: `conda install -c conda-forge unrar`), or unpack it by hand: such a folder is fine too.")
+_INSTALL = (
+    "Install one (Debian: `apt install unar` or `apt install libarchive-tools`; macOS: `brew install unar`; "
+    "conda: `conda install -c conda-forge unrar`), or unpack it by hand: such a folder is fine too."
+)
 
 # One process for the whole archive: a process for each file would unpack a solid one from its start each time.
 # The best reader of RAR first. {a}: archive, {f}: folder.
@@ -94,8 +96,11 @@ def _refuse_full(target: Path) -> None:
 def _refuse_too_large(archive: Path, target: Path, wanted: dict[str, Entry]) -> None:
     need, free = sum(entry.size for entry in wanted.values()), shutil.disk_usage(target.parent).free
     if need + 4096 * len(wanted) > free:
-        raise StorageError(f"{archive.name} needs {need / 1e9:.1f} GB here and {free / 1e9:.1f} GB are free.",
-                           path=target, remedy="Make room, or choose another folder.")  # fmt: skip
+        raise StorageError(
+            f"{archive.name} needs {need / 1e9:.1f} GB here and {free / 1e9:.1f} GB are free.",
+            path=target,
+            remedy="Make room, or choose another folder.",
+        )
 
 
 def _new_root(part: Path) -> Path:
@@ -156,8 +161,11 @@ def _unpack_by_program(archive: Path, part: Path, wanted: dict[str, Entry], prog
             return root
         failures.append(f"{name}: {fault}")
         remove(root)
-    raise DataError(f"could not be unpacked ({'; '.join(failures)}).", path=archive,
-                    remedy=f"{AGAIN} If that does not help, another program may. {_INSTALL}")  # fmt: skip
+    raise DataError(
+        f"could not be unpacked ({'; '.join(failures)}).",
+        path=archive,
+        remedy=f"{AGAIN} If that does not help, another program may. {_INSTALL}",
+    )
 
 
 def _run(archive: Path, link: Path, name: str, root: Path, wanted: dict[str, Entry], bar: tqdm) -> str:
@@ -170,8 +178,14 @@ def _run(archive: Path, link: Path, name: str, root: Path, wanted: dict[str, Ent
     most, files = bar.total, sum(not entry.is_folder for entry in wanted.values())
     with tempfile.TemporaryFile() as log:  # a pipe that nobody empties would stop the program
         try:
-            process = subprocess.Popen(command, cwd=root, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                       env=os.environ | {"LC_ALL": "C.UTF-8"})  # fmt: skip
+            process = subprocess.Popen(
+                command,
+                cwd=root,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"LC_ALL": "C.UTF-8"},
+            )
         except OSError as error:
             return str(error)
         try:
@@ -184,8 +198,11 @@ def _run(archive: Path, link: Path, name: str, root: Path, wanted: dict[str, Ent
                 pause = max(0.05, 10 * (time.monotonic() - start))  # look often, and yet cost a tenth of a core
                 bar.update(size - bar.n)
                 if size > most or count > files:
-                    raise DataError(f"{name} wrote more than the listing says ({files:,} files, {most:,} bytes) and "
-                                    "was stopped.", path=archive, remedy=UNSAFE)  # fmt: skip
+                    raise DataError(
+                        f"{name} wrote more than the listing says ({files:,} files, {most:,} bytes) and was stopped.",
+                        path=archive,
+                        remedy=UNSAFE,
+                    )
                 if process.returncode is not None:
                     break
         finally:
@@ -203,8 +220,11 @@ def _measure(folder: Path | str) -> tuple[int, int]:
     count = size = 0
     try:
         for item in os.scandir(folder):
-            more = _measure(item.path) if item.is_dir(follow_symlinks=False) else (
-                1, item.stat(follow_symlinks=False).st_size)  # fmt: skip
+            more = (
+                _measure(item.path)
+                if item.is_dir(follow_symlinks=False)
+                else (1, item.stat(follow_symlinks=False).st_size)
+            )
             count, size = count + more[0], size + more[1]
     except OSError:  # gone or not readable between two looks; the check at the end looks again
         pass

@@ -31,15 +31,42 @@ CHUNK = 1 << 20
 AGAIN = "Download it again."
 UNSAFE = "Nothing was unpacked. Get the archive from its source again, or unpack it by hand if you trust it."
 
-_MAGIC = {"rar": (rarfile.RAR_ID, rarfile.RAR5_ID), "zip": (b"PK\3\4", b"PK\5\6"), "tar.gz": (b"\x1f\x8b",),
-          "tar.xz": (b"\xfd7zXZ\0",), "tar.bz2": (b"BZh",)}  # fmt: skip
-_ENDINGS = {".rar": "rar", ".zip": "zip", ".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz",
-            ".tar.xz": "tar.xz", ".txz": "tar.xz", ".tar.bz2": "tar.bz2", ".tbz2": "tar.bz2"}  # fmt: skip
+_MAGIC = {
+    "rar": (rarfile.RAR_ID, rarfile.RAR5_ID),
+    "zip": (b"PK\3\4", b"PK\5\6"),
+    "tar.gz": (b"\x1f\x8b",),
+    "tar.xz": (b"\xfd7zXZ\0",),
+    "tar.bz2": (b"BZh",),
+}
+_ENDINGS = {
+    ".rar": "rar",
+    ".zip": "zip",
+    ".tar": "tar",
+    ".tar.gz": "tar.gz",
+    ".tgz": "tar.gz",
+    ".tar.xz": "tar.xz",
+    ".txz": "tar.xz",
+    ".tar.bz2": "tar.bz2",
+    ".tbz2": "tar.bz2",
+}
 _TAR_OPENERS = {"tar": open, "tar.gz": gzip.open, "tar.xz": lzma.open, "tar.bz2": bz2.open}
 
 # What readers of archives raise on damaged or hostile bytes. DataError is a ValueError: `reading` lets it pass.
-_DAMAGE = (rarfile.Error, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError,
-           OSError, ValueError, TypeError, LookupError, OverflowError, RuntimeError)  # fmt: skip
+_DAMAGE = (
+    rarfile.Error,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    RuntimeError,
+)
 
 
 @dataclass(frozen=True)
@@ -86,8 +113,11 @@ def _kind(archive: Path) -> str:
         raise DataError(f"{what}.", path=archive, remedy=AGAIN)
     said = next((said for ending, said in _ENDINGS.items() if archive.name.lower().endswith(ending)), kind)
     if said != kind:
-        raise DataError(f"has the content of a .{kind}, not what its ending says.", path=archive,
-                        remedy="Rename it if that is what you wanted; else download it again.")  # fmt: skip
+        raise DataError(
+            f"has the content of a .{kind}, not what its ending says.",
+            path=archive,
+            remedy="Rename it if that is what you wanted; else download it again.",
+        )
     return kind
 
 
@@ -112,8 +142,15 @@ def _open_tar(archive: Path, kind: str) -> Iterator[Opened]:
 
 def _tar_entries(tar: tarfile.TarFile) -> Iterator[Entry]:
     while (member := tar.next()) is not None:
-        fault = ("is a link" if member.issym() or member.islnk() else "is a sparse file" if member.issparse()
-                 else "" if member.isreg() or member.isdir() else "is a device or of an unknown kind")  # fmt: skip
+        fault = (
+            "is a link"
+            if member.issym() or member.islnk()
+            else "is a sparse file"
+            if member.issparse()
+            else ""
+            if member.isreg() or member.isdir()
+            else "is a device or of an unknown kind"
+        )
         yield Entry(member.name, 0 if member.isdir() else member.size, member.isdir(), fault, member)
     # tarfile takes a header it cannot read for the end of the archive.
     tar.fileobj.seek(tar.offset)
@@ -146,8 +183,11 @@ def _open_rar(archive: Path) -> Iterator[Opened]:
         blocks, last = blocks + 1, block
         if blocks > 2 * MOST_ENTRIES:
             raise DataError(f"has more than {MOST_ENTRIES:,} entries.", path=archive, remedy=UNSAFE)
-        volume = {rarfile.RAR_BLOCK_MAIN: rarfile.RAR_MAIN_VOLUME, rarfile.RAR_BLOCK_ENDARC: 1,
-                  rarfile.RAR_BLOCK_FILE: rarfile.RAR_FILE_SPLIT_BEFORE | rarfile.RAR_FILE_SPLIT_AFTER}  # fmt: skip
+        volume = {
+            rarfile.RAR_BLOCK_MAIN: rarfile.RAR_MAIN_VOLUME,
+            rarfile.RAR_BLOCK_ENDARC: 1,
+            rarfile.RAR_BLOCK_FILE: rarfile.RAR_FILE_SPLIT_BEFORE | rarfile.RAR_FILE_SPLIT_AFTER,
+        }
         if block.flags & volume.get(block.type, 0):
             raise DataError("is one of several volumes.", path=archive, remedy="Unpack it by hand.")
         if block.data_offset + block.add_size > size:
@@ -191,8 +231,11 @@ def _rar_entry(info: rarfile.RarInfo, raw, newer: bool) -> Entry:
     # rarfile ends a name at its first NUL without a word; the header still has the whole name's length.
     raw.seek(info.header_offset)
     header, length = raw.read(info.header_size), len(info.orig_filename)
-    whole = (_vint(length) + info.orig_filename in header if newer
-             else info.flags & rarfile.RAR_FILE_UNICODE or struct.unpack_from("<H", header, 26)[0] == length)
+    whole = (
+        _vint(length) + info.orig_filename in header
+        if newer
+        else info.flags & rarfile.RAR_FILE_UNICODE or struct.unpack_from("<H", header, 26)[0] == length
+    )
     fault = fault or ("" if whole else "has a NUL in its name")
     return Entry(info.filename, 0 if info.is_dir() else info.file_size, info.is_dir(), fault, info)
 
@@ -204,8 +247,11 @@ def _vint(number: int) -> bytes:
 
 def _mode_fault(mode: int) -> str:
     kind = stat.S_IFMT(mode & 0xFFFF)
-    return "" if kind in (0, stat.S_IFREG, stat.S_IFDIR) else (
-        "is a link" if kind == stat.S_IFLNK else "is a device or of an unknown kind")  # fmt: skip
+    return (
+        ""
+        if kind in (0, stat.S_IFREG, stat.S_IFDIR)
+        else ("is a link" if kind == stat.S_IFLNK else "is a device or of an unknown kind")
+    )
 
 
 def _leads_out(name: str) -> str:
@@ -241,8 +287,11 @@ def vet(archive: Path, entries: Iterable[Entry]) -> dict[str, Entry]:
             raise refusal(archive, entry.name, fault)
         total += entry.size
         if total > most:
-            raise refusal(archive, entry.name, f"brings the unpacked size to {total:,} bytes, more than {MOST_RATIO} "
-                           "times the archive's: a bomb")  # fmt: skip
+            raise refusal(
+                archive,
+                entry.name,
+                f"brings the unpacked size to {total:,} bytes, more than {MOST_RATIO} times the archive's: a bomb",
+            )
         parts = [part for part in entry.name.split("/") if part not in ("", ".")]
         if not parts and entry.is_folder:
             continue  # "./", with which many a tar begins
@@ -269,5 +318,6 @@ def reading(archive: Path) -> Iterator[None]:
     except ViPTTError:
         raise
     except _DAMAGE as error:
-        raise DataError(f"is damaged or cut short ({error or type(error).__name__}).", path=archive,
-                        remedy=AGAIN) from error  # fmt: skip
+        raise DataError(
+            f"is damaged or cut short ({error or type(error).__name__}).", path=archive, remedy=AGAIN
+        ) from error

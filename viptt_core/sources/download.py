@@ -16,8 +16,17 @@ from viptt_core.sources.transfer import Transfer
 DIGITS = {"md5": 32, "sha256": 64}  # hexadecimal, of a whole digest
 
 
-def download(url: str, path: Path, *, size: int | None = None, checksum: str = "", progress: bool = True,
-             timeout: float = 60, attempts: int = 5, pause: float = 1.0) -> Path:  # fmt: skip
+def download(
+    url: str,
+    path: Path,
+    *,
+    size: int | None = None,
+    checksum: str = "",
+    progress: bool = True,
+    timeout: float = 60,
+    attempts: int = 5,
+    pause: float = 1.0,
+) -> Path:
     """Download a file unless it is there; go on where an earlier call stopped; verify it in either case.
 
     What has come so far is `.NAME.part` beside it, which version it is of `.NAME.part.json`. Of several
@@ -75,10 +84,11 @@ def _publish(transfer: Transfer, path: Path, known: str, *, is_record: bool) -> 
         transfer.discard()
         raise DataError(
             f"what came from {transfer.url} {'differs from the first download' if is_record else 'is not the file'}: "
-            f"{difference}{transfer.hint}.", path=path,
+            f"{difference}{transfer.hint}.",
+            path=path,
             remedy=f"Start again; if this stays so, the file has changed at its source. If that is expected, "
-                   f"{f'delete {_record_of(path)}' if is_record else 'correct the checksum'}.",
-        )  # fmt: skip
+            f"{f'delete {_record_of(path)}' if is_record else 'correct the checksum'}.",
+        )
     if not known:
         _record(path, file_digest(part, "sha256"))
     with disk.storing(path):
@@ -107,8 +117,9 @@ def verify(path: Path, checksum: str) -> None:
         SettingError: the checksum is malformed.
     """
     if difference := _difference(path, checksum):
-        raise DataError(f"is damaged: its checksum differs ({difference}).", path=path,
-                        remedy="Delete it and start again.")  # fmt: skip
+        raise DataError(
+            f"is damaged: its checksum differs ({difference}).", path=path, remedy="Delete it and start again."
+        )
 
 
 def _parsed(checksum: str) -> tuple[str, str]:
@@ -156,7 +167,9 @@ def _accept(path: Path, size: int | None, checksum: str) -> Path:
     elif not recorded:
         _record(path, file_digest(path, "sha256"))
     elif difference := _difference(path, recorded):
-        raise DataError(f"has changed since it was downloaded: its checksum differs ({difference}).", path=path,
-                        remedy=f"Delete it and start again, or, if you meant to change it, delete "
-                               f"{_record_of(path)}.")  # fmt: skip
+        raise DataError(
+            f"has changed since it was downloaded: its checksum differs ({difference}).",
+            path=path,
+            remedy=f"Delete it and start again, or, if you meant to change it, delete {_record_of(path)}.",
+        )
     return path

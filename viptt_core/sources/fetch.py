@@ -16,8 +16,14 @@ from viptt_core.sources.registry import DataSource, RemoteFile, data_source, for
 UNPACKED_RATIO = 1.1
 
 
-def fetch(source: str | DataSource, root: str | Path | None = None, *, subset: str = "", pixels: int = 28,
-          progress: bool = True) -> Path:  # fmt: skip
+def fetch(
+    source: str | DataSource,
+    root: str | Path | None = None,
+    *,
+    subset: str = "",
+    pixels: int = 28,
+    progress: bool = True,
+) -> Path:
     """Download and unpack a data set; what is there already is not fetched again.
 
     Archives are kept beside what they were unpacked to; they can be deleted afterwards.
@@ -37,8 +43,10 @@ def fetch(source: str | DataSource, root: str | Path | None = None, *, subset: s
     """
     source = data_source(source) if isinstance(source, str) else source
     if source.access != "download":
-        raise DataError(f"{source.title} cannot be fetched by a command.",
-                        remedy=f"This is how you get it:\n{source.numbered_steps()}")  # fmt: skip
+        raise DataError(
+            f"{source.title} cannot be fetched by a command.",
+            remedy=f"This is how you get it:\n{source.numbered_steps()}",
+        )
     files = remote_files(source, subset=subset, pixels=pixels)
     root = source.default_root if root is None else Path(root).expanduser()
     check_space(root, _bytes_needed(source, files, root))
@@ -55,9 +63,10 @@ def check_space(root: Path, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise StorageError(
-            f"needs {format_size(needed)}, free are {format_size(free)}.", path=root,
+            f"needs {format_size(needed)}, free are {format_size(free)}.",
+            path=root,
             remedy="Free some space, or give another folder with --root.",
-        )  # fmt: skip
+        )
 
 
 def _bytes_needed(source: DataSource, files: tuple[RemoteFile, ...], root: Path) -> int:

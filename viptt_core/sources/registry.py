@@ -21,9 +21,12 @@ from viptt_core.toml_tables import build
 FILE = "registry.toml"
 # How a reader gets a set, as the table says it.
 ACCESS = {
-    "download": "`viptt data get`", "registration": "registration", "request": "by hand",
-    "yours": "you have it", "built in": "built in",
-}  # fmt: skip
+    "download": "`viptt data get`",
+    "registration": "registration",
+    "request": "by hand",
+    "yours": "you have it",
+    "built in": "built in",
+}
 MEDMNIST_DEFAULT = "nodulemnist3d"
 CHECKSUM_PATTERN = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
 
@@ -137,8 +140,9 @@ def parse_source(name: str, table: dict[str, Any]) -> DataSource:
     source = build(DataSource, {"name": name} | values, name, FILE)
     for file in source.files:
         if file.checksum and not CHECKSUM_PATTERN.fullmatch(file.checksum):
-            raise SettingError(f"checksum of [{name}.files] is '{file.checksum}'.",
-                               remedy="Write md5:... or sha256:...")  # fmt: skip
+            raise SettingError(
+                f"checksum of [{name}.files] is '{file.checksum}'.", remedy="Write md5:... or sha256:..."
+            )
     check_choice(f"access of [{name}]", source.access, tuple(ACCESS))
     return source
 

@@ -100,8 +100,11 @@ class Transfer:
             elif status == 200:
                 offset, total = 0, web.length(response)
             else:
-                raise DataError(f"the server answers {status} {response.reason}.", path=self.url,
-                                remedy="Check the address, and whether it asks for a login or a licence.")  # fmt: skip
+                raise DataError(
+                    f"the server answers {status} {response.reason}.",
+                    path=self.url,
+                    remedy="Check the address, and whether it asks for a login or a licence.",
+                )
             self._check(response, total)
             self._write(response, offset, self.size if total is None else total)
 
@@ -132,8 +135,11 @@ class Transfer:
             with disk.storing(self.part, hint=_KEPT):
                 free, needed = shutil.disk_usage(self.part.parent).free, total - self._written()
             if free < needed:
-                raise StorageError(f"{needed} bytes are needed, {free} are free.", path=self.path,
-                                   remedy="Free some space and start again.")  # fmt: skip
+                raise StorageError(
+                    f"{needed} bytes are needed, {free} are free.",
+                    path=self.path,
+                    remedy="Free some space and start again.",
+                )
 
     def _write(self, response: Response, offset: int, total: int | None) -> None:
         self.bar.reset(total)
@@ -183,5 +189,8 @@ class Transfer:
     def _gave_up(self, error: RetryError) -> DataError:
         kept, _, total = self._kept()
         told = f"{kept} of {total or 'unknown'} bytes are kept" if kept else "nothing is kept"
-        return DataError(f"could not be downloaded ({error.reason}); {told}.", path=self.url,
-                         remedy=f"Start again later{': it goes on from there' if kept else ''}.")  # fmt: skip
+        return DataError(
+            f"could not be downloaded ({error.reason}); {told}.",
+            path=self.url,
+            remedy=f"Start again later{': it goes on from there' if kept else ''}.",
+        )

@@ -83,8 +83,9 @@ class StudyData:
         key = json.dumps([grid, settings], sort_keys=True, default=str)
         if key not in self._loaded:
             named = dict(settings)
-            self._loaded[key] = load_for(preset, named.pop("dataset"), named.pop("root", None),
-                                         progress=self.progress, **named)  # fmt: skip
+            self._loaded[key] = load_for(
+                preset, named.pop("dataset"), named.pop("root", None), progress=self.progress, **named
+            )
         return self._loaded[key]
 
 
@@ -111,8 +112,12 @@ class Runner:
         with warnings.catch_warnings():
             if arm.videos == "split by clip":  # what is warned of is what this control is for
                 warnings.simplefilter("ignore", DataWarning)
-            return pretrain(Plan(preset, (arm.start,), seed, self.engine), self.data.videos(arm, seed),
-                            start=arm.pretrains, progress=self.progress)  # fmt: skip
+            return pretrain(
+                Plan(preset, (arm.start,), seed, self.engine),
+                self.data.videos(arm, seed),
+                start=arm.pretrains,
+                progress=self.progress,
+            )
 
     def rate(self, arm: Arm) -> float:
         """An arm's learning rate: the one of the plan's with the lowest validation loss in a pilot run.
@@ -137,8 +142,12 @@ class Runner:
             losses[rate] = float(run.history["val_loss"].min())
             seconds += run.provenance["seconds"]
         best = min(losses, key=losses.get)
-        found = {"plan": self.study.digest, "rate": best, "seconds": round(seconds, 1),
-                 "val_loss": {str(rate): loss for rate, loss in losses.items()}}  # fmt: skip
+        found = {
+            "plan": self.study.digest,
+            "rate": best,
+            "seconds": round(seconds, 1),
+            "val_loss": {str(rate): loss for rate, loss in losses.items()},
+        }
         disk.write_file(path, json.dumps(found))
         return best
 
@@ -196,8 +205,9 @@ class Runner:
             return fold_scans(scans, fold, study.folds, seed=0 if test else seed)
         if not study.n_pool:
             return scans
-        return draw_scans(scans, n_pool=study.n_pool, n_train=arm.n_train or study.n_train or study.n_pool, seed=seed,
-                          test=test)  # fmt: skip
+        return draw_scans(
+            scans, n_pool=study.n_pool, n_train=arm.n_train or study.n_train or study.n_pool, seed=seed, test=test
+        )
 
     def _splits(self, arm: Arm) -> str:
         """How scans are split: draws and folds are parts of the set, which no preset may split otherwise."""
@@ -206,8 +216,9 @@ class Runner:
     def _finetune(self, arm: Arm, scans: ClipSet, seed: int, rate: float, pretrained: Run | None) -> Run:
         preset = self.study.preset_of(arm)
         scratch = {name: value for name, value in preset.scratch.items() if name != "learning_rate"}
-        preset = replace(preset, finetune=replace(preset.finetune, learning_rate=rate), scratch=scratch,
-                         splits=self._splits(arm))  # fmt: skip
+        preset = replace(
+            preset, finetune=replace(preset.finetune, learning_rate=rate), scratch=scratch, splits=self._splits(arm)
+        )
         if arm.extra_steps:
             preset = replace(preset, finetune=self._with_extra_steps(arm, scans, seed, preset))
         plan = Plan(preset, (arm.start,), seed, self.engine)
@@ -215,6 +226,7 @@ class Runner:
 
     def _with_extra_steps(self, arm: Arm, scans: ClipSet, seed: int, preset: Preset):
         """The stage with the steps of the pretraining in addition; it does not stop before it took them all."""
+
         def steps(clips: ClipSet, stage: str) -> int:
             kind = self._splits(arm) if stage == "finetune" else self.study.preset_of(arm).splits
             split = make_split(kind, clips, stage=stage, seed=seed)
@@ -225,37 +237,55 @@ class Runner:
         return replace(preset.finetune, epochs=epochs, stop_patience=epochs)
 
 
-def _outcome(study: Study, arm: Arm, run: Run, pretrained: Run | None, seed: int, fold: int,
-             scans: ClipSet) -> Outcomes:  # fmt: skip
+def _outcome(
+    study: Study, arm: Arm, run: Run, pretrained: Run | None, seed: int, fold: int, scans: ClipSet
+) -> Outcomes:
     """A finished run as `Outcomes` of one row."""
     tested = run.predictions[run.predictions["part"] == "test"]
     best = run.history.loc[run.history["val_loss"].idxmin()]
     row = {
-        "arm": arm.name, "seed": seed, "fold": fold, "n_train": int(run.config["split"].split(" ")[0]),
-        "learning_rate": float(run.history["learning_rate"].iloc[0]), "epochs": len(run.history),
-        "best_epoch": int(run.config["best_epoch"]), "stopped_early": bool(run.config["stopped_early"]),
+        "arm": arm.name,
+        "seed": seed,
+        "fold": fold,
+        "n_train": int(run.config["split"].split(" ")[0]),
+        "learning_rate": float(run.history["learning_rate"].iloc[0]),
+        "epochs": len(run.history),
+        "best_epoch": int(run.config["best_epoch"]),
+        "stopped_early": bool(run.config["stopped_early"]),
         "epoch_limit": int(run.config["preset"]["finetune"]["epochs"]),
-        "val_loss": float(best["val_loss"]), "val_kappa": float(best["val_kappa"]),
-        "seconds": run.provenance["seconds"], "peak_memory_mb": run.provenance["peak_memory_mb"],
-        "device": _device(run), "finished": run.provenance["date"], "run": run.folder.name,
-        "commit": run.provenance["commit"], "plan": study.digest,
-    }  # fmt: skip
+        "val_loss": float(best["val_loss"]),
+        "val_kappa": float(best["val_kappa"]),
+        "seconds": run.provenance["seconds"],
+        "peak_memory_mb": run.provenance["peak_memory_mb"],
+        "device": _device(run),
+        "finished": run.provenance["date"],
+        "run": run.folder.name,
+        "commit": run.provenance["commit"],
+        "plan": study.digest,
+    }
     if pretrained is not None:
         held_out = pretrained.predictions[pretrained.predictions["part"] == "test"]
         row |= {
-            "pretrain_run": pretrained.folder.name, "pretrain_seconds": pretrained.provenance["seconds"],
+            "pretrain_run": pretrained.folder.name,
+            "pretrain_seconds": pretrained.provenance["seconds"],
             "pretrain_accuracy": accuracy(held_out["label"].to_numpy(), predicted_classes(held_out)),
             "pretrain_classes": len(class_names_of(held_out)),
-        }  # fmt: skip
+        }
     return _outcomes(row, tested, scans.synthetic)
 
 
 def _outcomes(run: dict, tested: pd.DataFrame, synthetic: bool) -> Outcomes:
     """Predictions of the test part of one run, see `results.Run.predictions`."""
     names = class_names_of(tested)
-    return Outcomes(tested["name"].to_numpy(str), tested["group"].to_numpy(str), tested["label"].to_numpy(np.int64),
-                    tuple(names), pd.DataFrame([run], columns=list(RUN_COLUMNS)),
-                    tested[names].to_numpy(np.float16)[None], synthetic)  # fmt: skip
+    return Outcomes(
+        tested["name"].to_numpy(str),
+        tested["group"].to_numpy(str),
+        tested["label"].to_numpy(np.int64),
+        tuple(names),
+        pd.DataFrame([run], columns=list(RUN_COLUMNS)),
+        tested[names].to_numpy(np.float16)[None],
+        synthetic,
+    )
 
 
 def _device(run: Run) -> str:
@@ -292,9 +322,12 @@ def pack(study: Study, folder: Path | None = None) -> list[Path]:
     inside = plan_file.is_relative_to(artifact_root())
     committed = read_committed(study.name, folder.parent.parent).record if (folder / RECORD).is_file() else {}
     record = {
-        "plan": study.digest, "plan_file": plan_file.relative_to(artifact_root()).as_posix() if inside else study.file,
-        "plan_commit": file_commit(plan_file), "commits": sorted(commits), "devices": sorted(devices),
-    } | _pilots(study)  # fmt: skip
+        "plan": study.digest,
+        "plan_file": plan_file.relative_to(artifact_root()).as_posix() if inside else study.file,
+        "plan_commit": file_commit(plan_file),
+        "commits": sorted(commits),
+        "devices": sorted(devices),
+    } | _pilots(study)
     if WITHDRAWN in committed and committed.get("plan") == study.digest:  # the same runs do not stand again
         record[WITHDRAWN] = committed[WITHDRAWN]
     written.append(folder / RECORD)
@@ -306,5 +339,7 @@ def _pilots(study: Study) -> dict:
     """Number and cost of the pilot runs that chose the learning rates."""
     rates = [json.loads(path.read_text("utf-8")) for path in sorted((study_folder(study) / "rates").glob("*.json"))]
     rates = [rate for rate in rates if rate["plan"] == study.digest]
-    return {"pilot_runs": sum(len(rate["val_loss"]) for rate in rates),
-            "pilot_seconds": round(sum(rate["seconds"] for rate in rates), 1)}  # fmt: skip
+    return {
+        "pilot_runs": sum(len(rate["val_loss"]) for rate in rates),
+        "pilot_seconds": round(sum(rate["seconds"] for rate in rates), 1),
+    }

@@ -53,7 +53,8 @@ class Work:
         name = {"pretrain": "pretraining", "finetune": "fine-tuning"}[self.kind] + (", stills" if self.stills else "")
         how = "frozen" if self.stage.freeze_backbone else "trained"
         return f"{name}, {self.preset.name}: {self.preset.backbone} {how}, {self.preset.temporal}" + (
-            ", rotated" if self.stage.rotate else "")  # fmt: skip
+            ", rotated" if self.stage.rotate else ""
+        )
 
     def add(self, runs: int, split: Split, epochs: int) -> None:
         """Count runs on a split."""
@@ -105,13 +106,15 @@ class Estimate:
     def __str__(self) -> str:
         rounded = self.table.assign(**{"seconds a step": self.table["seconds a step"].map("{:.3g}".format)})
         lines = [
-            f"Study '{self.study}' on {self.device}: nothing was started.", "",
-            rounded.to_string(index=False, float_format=lambda value: f"{value:.2f}"), "",
+            f"Study '{self.study}' on {self.device}: nothing was started.",
+            "",
+            rounded.to_string(index=False, float_format=lambda value: f"{value:.2f}"),
+            "",
             f"{self.table['runs'].sum()} runs, at most {self.hours:.1f} hours one after another (each to its last "
             "epoch; most stop before).",
             f"{self.disk_gb:.1f} GB of disk, {self.clips_gb:.1f} of it decoded clips.",
             *self.notes,
-        ]  # fmt: skip
+        ]
         return "\n".join(lines)
 
 
@@ -133,18 +136,27 @@ def estimate(study: Study, engine: Engine | None = None) -> Estimate:
     for work in tqdm(works, desc="measuring", unit="stage", disable=None):
         cost = measure(work.preset, work.stage, classes=work.classes, stills=work.stills, engine=engine)
         scaled |= cost.scaled
-        rows.append({
-            "stage": work.label, "runs": work.runs, "steps a run": work.steps_a_run, "seconds a step": cost.step,
-            "hours": work.seconds(cost) / HOUR, "disk GB": work.disk(cost) / GB, "memory GB": cost.memory_mb / 1000,
-        })  # fmt: skip
+        rows.append(
+            {
+                "stage": work.label,
+                "runs": work.runs,
+                "steps a run": work.steps_a_run,
+                "seconds a step": cost.step,
+                "hours": work.seconds(cost) / HOUR,
+                "disk GB": work.disk(cost) / GB,
+                "memory GB": cost.memory_mb / 1000,
+            }
+        )
     device = pick_device(engine.device)
     notes = [*sets.notes]
     if scaled:
         notes.append("Where a step takes long, a few frames were measured for a batch, which needs more memory.")
     for name, backbone in sorted({(work.preset.backbone_weights, work.preset.backbone) for work in works}):
         if name and not _weights_are_here(name, backbone):
-            notes.append(f"The ImageNet weights of {backbone} ({name}) are not here: measured with random ones, which "
-                         "take as long. They are downloaded at the first run.")  # fmt: skip
+            notes.append(
+                f"The ImageNet weights of {backbone} ({name}) are not here: measured with random ones, which "
+                "take as long. They are downloaded at the first run."
+            )
     if study.primary.width:
         notes.append(f"Seeds may be added to the two arms of the primary contrast, up to {study.primary.most} each.")
     notes.append(f"{shutil.disk_usage(_existing(artifact_root())).free / GB:.0f} GB are free here.")
@@ -199,9 +211,11 @@ class _Sets:
             chosen = {key: value for key, value in settings.items() if key in taken and key != "root"}
             listing = list_dataset(name, settings.get("root", ""), **chosen)
             left_out = listing.left_out(settings.get("on_error", "raise"))
-            self.notes.append(f"{name}: {len(listing.items)} {kind}, {len(listing.class_names)} classes, "
-                              f"{len({item.group for item in listing.items})} groups, {len(left_out)} files left out; "
-                              "not read yet: `viptt data check` does.")  # fmt: skip
+            self.notes.append(
+                f"{name}: {len(listing.items)} {kind}, {len(listing.class_names)} classes, "
+                f"{len({item.group for item in listing.items})} groups, {len(left_out)} files left out; "
+                "not read yet: `viptt data check` does."
+            )
             labels = [item.label for item in listing.items]
             groups = [item.group for item in listing.items]
             parts = [item.part for item in listing.items]
@@ -226,8 +240,21 @@ def _count(study: Study, sets: _Sets) -> list[Work]:
     works: dict[tuple, Work] = {}
 
     def work(kind: str, preset: Preset, stage: Stage, classes: int, stills: bool = False) -> Work:
-        key = (kind, stills, preset.name, preset.backbone, preset.temporal, preset.frames, preset.size, classes,
-               stage.freeze_backbone, stage.freeze_stem, stage.rotate, stage.batch_size, stage.optimiser)  # fmt: skip
+        key = (
+            kind,
+            stills,
+            preset.name,
+            preset.backbone,
+            preset.temporal,
+            preset.frames,
+            preset.size,
+            classes,
+            stage.freeze_backbone,
+            stage.freeze_stem,
+            stage.rotate,
+            stage.batch_size,
+            stage.optimiser,
+        )
         return works.setdefault(key, Work(preset, stage, kind, stills, classes))
 
     pretrainings: dict[tuple, tuple[Arm, int]] = {}

@@ -62,9 +62,11 @@ def explain_models(models: dict, scans: ClipSet, *, pixel_range: str, cohort: in
         cohort: Their seed.
     """
     n, frames, size, _ = scans.clips.shape
-    findings = np.stack(Parallel(n_jobs=available_cores())(
-        delayed(finding_on_grid)(i, int(scans.labels[i]), seed=cohort, frames=frames, size=size) for i in range(n)
-    ))  # fmt: skip
+    findings = np.stack(
+        Parallel(n_jobs=available_cores())(
+            delayed(finding_on_grid)(i, int(scans.labels[i]), seed=cohort, frames=frames, size=size) for i in range(n)
+        )
+    )
     importance, maps, predicted = {}, {}, {}
     for arm, model in models.items():
         model.to(memory_format=torch.channels_last).eval()
@@ -75,10 +77,17 @@ def explain_models(models: dict, scans: ClipSet, *, pixel_range: str, cohort: in
         maps[arm] = np.rint(255 * _pool(fine, np.mean)).astype(np.uint8)
     shown = np.concatenate([np.flatnonzero(scans.labels == k)[:SHOWN] for k in range(len(scans.class_names))])
     return Evidence(
-        names=scans.names, labels=scans.labels, class_names=scans.class_names, findings=_pool(findings, np.max),
-        slice_importance=importance, grad_cam=maps, predicted=predicted, shown=shown, clips=scans.clips[shown],
+        names=scans.names,
+        labels=scans.labels,
+        class_names=scans.class_names,
+        findings=_pool(findings, np.max),
+        slice_importance=importance,
+        grad_cam=maps,
+        predicted=predicted,
+        shown=shown,
+        clips=scans.clips[shown],
         synthetic=scans.synthetic,
-    )  # fmt: skip
+    )
 
 
 def _pool(volumes: np.ndarray, how) -> np.ndarray:

@@ -15,10 +15,24 @@ from viptt_core.study.packed import read_packed, write_packed
 OCCLUSION, GRAD_CAM = "occlusion", "Grad-CAM"
 HALF_CELL = 4  # pixels of a clip: half a cell of the layer that Grad-CAM is of, in the backbone "small"
 # What there is of each arm: its prefix and dtype in the file.
-BY_ARM = {"slice_importance": ("occlusion", np.float16), "grad_cam": ("grad_cam", np.uint8),
-          "predicted": ("predicted", np.int64)}  # fmt: skip
-COLUMNS = ["arm", "map", "measure", "observed", "observed_low", "observed_high", "chance", "gain", "gain_low",
-           "gain_high", "clips"]  # fmt: skip
+BY_ARM = {
+    "slice_importance": ("occlusion", np.float16),
+    "grad_cam": ("grad_cam", np.uint8),
+    "predicted": ("predicted", np.int64),
+}
+COLUMNS = [
+    "arm",
+    "map",
+    "measure",
+    "observed",
+    "observed_low",
+    "observed_high",
+    "chance",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "clips",
+]
 
 
 @dataclass(frozen=True)
@@ -59,8 +73,10 @@ class Evidence:
             fits &= self.predicted[arm].shape == (n,) and self.slice_importance[arm].shape == (n, steps)
             fits &= self.grad_cam[arm].shape == self.findings.shape
         if not fits:
-            raise SettingError("maps, findings, clips and names do not fit each other.",
-                               remedy="Give each arm all three, for the same clips on the same grid.")  # fmt: skip
+            raise SettingError(
+                "maps, findings, clips and names do not fit each other.",
+                remedy="Give each arm all three, for the same clips on the same grid.",
+            )
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -75,11 +91,21 @@ def write_evidence(path: Path, evidence: Evidence) -> None:
         StorageError: it cannot be written.
     """
     meta = {"class_names": list(evidence.class_names), "arms": list(evidence.arms), "synthetic": evidence.synthetic}
-    by_arm = {f"{prefix}/{arm}": maps.astype(dtype) for name, (prefix, dtype) in BY_ARM.items()
-              for arm, maps in getattr(evidence, name).items()}  # fmt: skip
-    write_packed(path, meta, names=evidence.names.astype(str), labels=evidence.labels.astype(np.int64),
-                 findings=evidence.findings.astype(bool), shown=evidence.shown.astype(np.int64),
-                 clips=evidence.clips.astype(np.uint8), **by_arm)  # fmt: skip
+    by_arm = {
+        f"{prefix}/{arm}": maps.astype(dtype)
+        for name, (prefix, dtype) in BY_ARM.items()
+        for arm, maps in getattr(evidence, name).items()
+    }
+    write_packed(
+        path,
+        meta,
+        names=evidence.names.astype(str),
+        labels=evidence.labels.astype(np.int64),
+        findings=evidence.findings.astype(bool),
+        shown=evidence.shown.astype(np.int64),
+        clips=evidence.clips.astype(np.uint8),
+        **by_arm,
+    )
 
 
 def read_evidence(path: Path) -> Evidence:
@@ -113,11 +139,23 @@ def evidence_tables(evidence: Evidence) -> pd.DataFrame:
     for arm in evidence.arms:
         slices, voxels = (evidence.slice_importance[arm], on_slice), (evidence.grad_cam[arm], evidence.findings)
         for kind, maps, measure, of, options in (
-            (OCCLUSION, slices, "pointing", pointing_game, {}), (OCCLUSION, slices, "mass", mass_on_finding, {}),
+            (OCCLUSION, slices, "pointing", pointing_game, {}),
+            (OCCLUSION, slices, "mass", mass_on_finding, {}),
             (GRAD_CAM, voxels, "pointing", pointing_game, {"tolerance": (0, in_plane, in_plane)}),
             (GRAD_CAM, voxels, "mass", mass_on_finding, {}),
-        ):  # fmt: skip
+        ):
             found = of(*maps, classes=evidence.labels, **options)
-            rows.append((arm, kind, measure, found.observed, *found.observed_interval, found.chance, found.gain,
-                         *found.gain_interval, found.clips))  # fmt: skip
+            rows.append(
+                (
+                    arm,
+                    kind,
+                    measure,
+                    found.observed,
+                    *found.observed_interval,
+                    found.chance,
+                    found.gain,
+                    *found.gain_interval,
+                    found.clips,
+                )
+            )
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -21,10 +21,17 @@ PAGE = Path("book") / "claims.md"
 ALPHA = 0.05
 # The studies of the page, in its order.
 DATA = {"synthetic": "Synthetic data", "lidc": "LIDC-IDRI", "paper": "ImageCLEF and UCF50"}
-WHY = {"imageclef": "ImageCLEF's scans need a registration; command below",
-       "ucf50": "UCF50's videos are a download of their own; command below"}  # fmt: skip
-FACTORS = {"start": "videos instead of single pictures", "unfrozen": "all layers trained, the backbone too",
-           "weights": "classes weighted", "rotation": "scans rotated", "naive gap": "all together"}  # fmt: skip
+WHY = {
+    "imageclef": "ImageCLEF's scans need a registration; command below",
+    "ucf50": "UCF50's videos are a download of their own; command below",
+}
+FACTORS = {
+    "start": "videos instead of single pictures",
+    "unfrozen": "all layers trained, the backbone too",
+    "weights": "classes weighted",
+    "rotation": "scans rotated",
+    "naive gap": "all together",
+}
 
 
 def verdict(contrast: pd.Series, withdrawn: str = "") -> str:
@@ -81,8 +88,15 @@ def ledger_text(root: Path | None = None) -> str:
     claims = list(load_claims().values())
     studies = {name: read_committed(name, root) for name in DATA}
     abstract, logs = [c for c in claims if not c.run], [c for c in claims if c.run]
-    parts = [_HEAD, *_published(abstract, studies["paper"]), *_ours(claims, studies["paper"]),
-             *_beside(claims, studies), *_logs(logs, studies["paper"]), *_commands(claims), _OWN]  # fmt: skip
+    parts = [
+        _HEAD,
+        *_published(abstract, studies["paper"]),
+        *_ours(claims, studies["paper"]),
+        *_beside(claims, studies),
+        *_logs(logs, studies["paper"]),
+        *_commands(claims),
+        _OWN,
+    ]
     for name, results in studies.items():
         if results.record or name != "paper":
             parts += _own_study(DATA[name], results)
@@ -125,12 +139,14 @@ The verdict follows from the interval of the primary contrast, whatever it says.
 def _published(claims: list[Claim], results: Committed) -> list[str]:
     rows = [(claim.claim, _value(claim), claim.source, status(claim, results)) for claim in claims]
     sources = "; ".join(f"**{letter}** {what}" for letter, what in SOURCES.items())
-    return ["## What the paper says",
-            markdown_table(("claim", "published", "source", "status"), "lrcl", rows),
-            f"Sources: {sources}. *Computed*: the difference of two published values, itself not published.",
-            "The paper's numbers for each class and its table of ablations: not available. We could read its abstract "
-            "and the notebooks, no more. That its two validation kappas belong to the two unequal runs of the "
-            "notebooks is our reading."]  # fmt: skip
+    return [
+        "## What the paper says",
+        markdown_table(("claim", "published", "source", "status"), "lrcl", rows),
+        f"Sources: {sources}. *Computed*: the difference of two published values, itself not published.",
+        "The paper's numbers for each class and its table of ablations: not available. We could read its abstract "
+        "and the notebooks, no more. That its two validation kappas belong to the two unequal runs of the "
+        "notebooks is our reading.",
+    ]
 
 
 def _ours(claims: list[Claim], results: Committed) -> list[str]:
@@ -139,8 +155,15 @@ def _ours(claims: list[Claim], results: Committed) -> list[str]:
         found = _answer(claim, results)
         if found is not None:
             file = f"{claim.answer.table}.csv"
-            rows.append((claim.claim, _estimate(found, claim.answer), _count(_cases(found, results)),
-                         _count(found.get("seeds")), _link(results, file)))  # fmt: skip
+            rows.append(
+                (
+                    claim.claim,
+                    _estimate(found, claim.answer),
+                    _count(_cases(found, results)),
+                    _count(found.get("seeds")),
+                    _link(results, file),
+                )
+            )
     head = "## Ours, on the data of the claims"
     if not rows:
         return [head, f"{_absence(results)} The commands stand [below](commands-of-claims)."]
@@ -148,8 +171,10 @@ def _ours(claims: list[Claim], results: Committed) -> list[str]:
 
 
 def _beside(claims: list[Claim], studies: dict[str, Committed]) -> list[str]:
-    parts = ["## Ours, on other data", "Other scans, other videos, a smaller network. Nothing here counts for or "
-             "against a published number."]  # fmt: skip
+    parts = [
+        "## Ours, on other data",
+        "Other scans, other videos, a smaller network. Nothing here counts for or against a published number.",
+    ]
     for claim in (claim for claim in claims if claim.beside):
         rows = []
         for answer in claim.beside:
@@ -168,19 +193,38 @@ def _logs(claims: list[Claim], results: Committed) -> list[str]:
     for claim in claims:
         score = next(name for name in ("accuracy", "micro_auc") if name in claim.run)
         what = claim.claim.split(":")[0]
-        rows.append((what, f"{claim.value:.4f}", f"{score.replace('micro_auc', 'micro-AUC')} {claim.run[score]:.4f}",
-                     status(claim, results)))  # fmt: skip
-        runs.append((what, claim.run["gpu"], f"{claim.run['best_epoch']} of {claim.run['epochs']}",
-                     str(claim.run["seconds_per_epoch"]), f"{claim.run['hours']:.2f}"))  # fmt: skip
-    return ["## Training logs", "From the outputs that the authors stored with their notebooks (C): the lowest "
-            "validation loss, and the score at that epoch.",
-            markdown_table(("run", "loss", "score", "status"), "lrrl", rows),
-            markdown_table(("run", "GPU", "best epoch", "s an epoch", "hours"), "llrrr", runs)]  # fmt: skip
+        rows.append(
+            (
+                what,
+                f"{claim.value:.4f}",
+                f"{score.replace('micro_auc', 'micro-AUC')} {claim.run[score]:.4f}",
+                status(claim, results),
+            )
+        )
+        runs.append(
+            (
+                what,
+                claim.run["gpu"],
+                f"{claim.run['best_epoch']} of {claim.run['epochs']}",
+                str(claim.run["seconds_per_epoch"]),
+                f"{claim.run['hours']:.2f}",
+            )
+        )
+    return [
+        "## Training logs",
+        "From the outputs that the authors stored with their notebooks (C): the lowest "
+        "validation loss, and the score at that epoch.",
+        markdown_table(("run", "loss", "score", "status"), "lrrl", rows),
+        markdown_table(("run", "GPU", "best epoch", "s an epoch", "hours"), "llrrr", runs),
+    ]
 
 
 def _commands(claims: list[Claim]) -> list[str]:
-    parts = ["(commands-of-claims)=\n## Commands", "In the top folder of the repository, with the data in `data/`, see "
-             "[data sets](data). [How to reproduce](reproduce) says what they need."]  # fmt: skip
+    parts = [
+        "(commands-of-claims)=\n## Commands",
+        "In the top folder of the repository, with the data in `data/`, see "
+        "[data sets](data). [How to reproduce](reproduce) says what they need.",
+    ]
     for command in dict.fromkeys(claim.command for claim in claims if claim.command):
         names = [claim.claim.split(":")[0] for claim in claims if claim.command == command]
         parts.append("\n".join(f"- {name}" for name in names) + f"\n\n```bash\n{command}\n```")
@@ -196,9 +240,11 @@ def _own_study(title: str, results: Committed) -> list[str]:
     if not results.record:
         return [*head, f"{plan}. {_absence(results)}"]
     commit = results.record.get("plan_commit")
-    head += [f"{plan}, {f'frozen in commit `{commit}`' if commit else 'the commit that froze it is not recorded'}. "
-             "To check: this lists the commits of the plan's file, and none may be younger than the first run.",
-             f"```bash\ngit log --format='%h %ad %s' -- {results.plan_file}\n```"]  # fmt: skip
+    head += [
+        f"{plan}, {f'frozen in commit `{commit}`' if commit else 'the commit that froze it is not recorded'}. "
+        "To check: this lists the commits of the plan's file, and none may be younger than the first run.",
+        f"```bash\ngit log --format='%h %ad %s' -- {results.plan_file}\n```",
+    ]
     if results.withdrawn:
         head.append(f"**{withdrawn_sentence(results.withdrawn)}** They take part in no verdict.")
     if not results.follows_plan:
@@ -214,12 +260,17 @@ def _primary(results: Committed, rule) -> list[str]:
     found = results.row("contrasts", arm=rule.arm, baseline=rule.baseline, measure=rule.measure)
     if found is None:
         return ["**Primary contrast**: not in the tables yet."]
-    parts = [_marked("**Primary contrast.**", results), _contrasts([found], measure=rule.measure),
-             f"Verdict: **{verdict(found, results.withdrawn)}**."]
+    parts = [
+        _marked("**Primary contrast.**", results),
+        _contrasts([found], measure=rule.measure),
+        f"Verdict: **{verdict(found, results.withdrawn)}**.",
+    ]
     if rule.width:
         reached = "is" if found["high"] - found["low"] <= rule.width else "is not"
-        parts.append(f"Seeds were to be added until the interval is no wider than {rule.width:.2f}, up to {rule.most} "
-                     f"seeds, whatever its value. It {reached} as narrow as that.")  # fmt: skip
+        parts.append(
+            f"Seeds were to be added until the interval is no wider than {rule.width:.2f}, up to {rule.most} "
+            f"seeds, whatever its value. It {reached} as narrow as that."
+        )
     return parts
 
 
@@ -238,8 +289,9 @@ def _folds(results: Committed) -> list[str]:
     table = results.table("folds")
     if table is None or table.empty:
         return []
-    rows = [(_arms(row), _interval(row["difference"], row["low"], row["high"]), _p(row["p"]))
-            for _, row in table.iterrows()]  # fmt: skip
+    rows = [
+        (_arms(row), _interval(row["difference"], row["low"], row["high"]), _p(row["p"])) for _, row in table.iterrows()
+    ]
     head = (
         "**By folds.** The same contrasts over the folds, corrected for training sets that overlap (Nadeau and Bengio)."
     )
@@ -250,9 +302,14 @@ def _attribution(results: Committed) -> list[str]:
     table = results.table("attribution")
     if table is None or table.empty:
         return []
-    rows = [(FACTORS.get(row["factor"], row["factor"]), _interval(row["points"], row["low"], row["high"]),
-             "" if math.isnan(row["percent"]) else f"{round(row['percent']) + 0} %")
-            for _, row in table.iterrows()]  # fmt: skip
+    rows = [
+        (
+            FACTORS.get(row["factor"], row["factor"]),
+            _interval(row["points"], row["low"], row["high"]),
+            "" if math.isnan(row["percent"]) else f"{round(row['percent']) + 0} %",
+        )
+        for _, row in table.iterrows()
+    ]
     head = (
         "**What the unequal comparison is made of.** The gap between the two unequal arms, and what each change adds "
         "on average over all orders of making them (Shapley values)."
@@ -261,8 +318,16 @@ def _attribution(results: Committed) -> list[str]:
 
 
 def _contrasts(rows: list[pd.Series], measure: str) -> str:
-    shown = [(_arms(row), _interval(row["difference"], row["low"], row["high"]), _count(row["seeds"]), _p(row["p"]),
-              _p(row["p_holm"])) for row in rows]  # fmt: skip
+    shown = [
+        (
+            _arms(row),
+            _interval(row["difference"], row["low"], row["high"]),
+            _count(row["seeds"]),
+            _p(row["p"]),
+            _p(row["p_holm"]),
+        )
+        for row in rows
+    ]
     return markdown_table(("contrast", f"{measure} (95 % interval)", "seeds", "p", "p, Holm"), "lrrrr", shown)
 
 
@@ -328,8 +393,10 @@ def _value(claim: Claim) -> str:
 
 def _arms(row: pd.Series | dict[str, str]) -> str:
     """An arm, or a contrast, or a difference of differences."""
-    first, second = (" − ".join(f"`{row[key]}`" for key in keys if row.get(key))
-                     for keys in (("arm", "baseline"), ("arm2", "baseline2")))  # fmt: skip
+    first, second = (
+        " − ".join(f"`{row[key]}`" for key in keys if row.get(key))
+        for keys in (("arm", "baseline"), ("arm2", "baseline2"))
+    )
     return f"({first}) − ({second})" if second else first or ", ".join(f"`{value}`" for value in row.values())
 
 
@@ -359,4 +426,3 @@ def markdown_table(head: Iterable[str], align: str, rows: Iterable[Iterable[str]
     """A table; `align` has a letter a column: l, r or c."""
     rule = ["---:" if side == "r" else ":---:" if side == "c" else "---" for side in align]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
-

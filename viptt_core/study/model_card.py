@@ -28,10 +28,16 @@ TEMPLATE = "model_card.md"
 # Output channels of the 3x3 convolutions. VGG16's have biases: Simonyan and Zisserman (2015), table 1, D. Those of the
 # small backbone have none; each is normalised, with a scale and a shift a channel: `backbones.py`.
 CHANNELS = {"vgg16": (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512), "small": (16, 32, 64, 96)}
-USES = {"ucf50": "A: videos", "imageclef": "A: scans", "actions": "C: videos before the phantoms",
-        "phantom": "C: scans"}  # fmt: skip
-FAMILIES = {"synthetic": ("primary", "against random", "what pretraining needs", "order of slices"),
-            "lidc": ("starts",)}  # fmt: skip
+USES = {
+    "ucf50": "A: videos",
+    "imageclef": "A: scans",
+    "actions": "C: videos before the phantoms",
+    "phantom": "C: scans",
+}
+FAMILIES = {
+    "synthetic": ("primary", "against random", "what pretraining needs", "order of slices"),
+    "lidc": ("starts",),
+}
 SCORES = ("kappa", "accuracy")
 NO_FINDING = "no finding"  # of `plan.SCAN_VARIANTS`
 NO_NETWORK = " (no network)"
@@ -79,9 +85,12 @@ def layer_parameters(preset: Preset, num_classes: int) -> dict[str, int]:
     backbone = sum(9 * before * after + beside * after for before, after in zip(widths, widths[1:], strict=False))
     hidden, feature = preset.hidden_size, preset.feature_size
     return {
-        "stem": 3 + 3, "backbone": backbone, "LSTM": 4 * hidden * (widths[-1] + hidden + 1),
-        "dense": (hidden + 1) * feature, "classes": (feature + 1) * num_classes,
-    }  # fmt: skip
+        "stem": 3 + 3,
+        "backbone": backbone,
+        "LSTM": 4 * hidden * (widths[-1] + hidden + 1),
+        "dense": (hidden + 1) * feature,
+        "classes": (feature + 1) * num_classes,
+    }
 
 
 # --- What the networks are, and their data ---------------------------------------------------------------------
@@ -89,15 +98,27 @@ def _details() -> dict[str, str]:
     tb, ucf = data_source("imageclef").expected.classes, len(UCF_CLASSES)
     paper, small = load_preset("paper"), load_preset("study")
     sizes = [layer_parameters(paper, ucf), layer_parameters(paper, tb), layer_parameters(small, tb)]
-    names = {"stem": "stem, grey to three channels", "backbone": f"backbone: `{paper.backbone}` or `{small.backbone}`",
-             "LSTM": f"LSTM of {paper.hidden_size} or {small.hidden_size}",
-             "dense": f"dense layer of {paper.feature_size} or {small.feature_size}", "classes": "classes"}  # fmt: skip
+    names = {
+        "stem": "stem, grey to three channels",
+        "backbone": f"backbone: `{paper.backbone}` or `{small.backbone}`",
+        "LSTM": f"LSTM of {paper.hidden_size} or {small.hidden_size}",
+        "dense": f"dense layer of {paper.feature_size} or {small.feature_size}",
+        "classes": "classes",
+    }
     rows = [(names[layer], *(f"{size[layer]:,}" for size in sizes)) for layer in names]
-    rows += [("all", *(f"{sum(size.values()):,}" for size in sizes)),
-             ("input: slices × height × width", *map(_grid, (paper, paper, small)))]  # fmt: skip
+    rows += [
+        ("all", *(f"{sum(size.values()):,}" for size in sizes)),
+        ("input: slices × height × width", *map(_grid, (paper, paper, small))),
+    ]
     head = ("layer", f"A, {ucf} activities", f"A, {tb} types", f"C, {tb} types")
-    return {"version": __version__, "hu_low": str(HU_WINDOW[0]), "hu_high": str(HU_WINDOW[1]), "n_types": str(tb),
-            "intervals": INTERVAL, "layers": markdown_table(head, "lrrr", rows)}  # fmt: skip
+    return {
+        "version": __version__,
+        "hu_low": str(HU_WINDOW[0]),
+        "hu_high": str(HU_WINDOW[1]),
+        "n_types": str(tb),
+        "intervals": INTERVAL,
+        "layers": markdown_table(head, "lrrr", rows),
+    }
 
 
 def _grid(preset: Preset) -> str:
@@ -112,12 +133,17 @@ def _data(root: Path) -> dict[str, str]:
         rows.append(f"| {title} | {use} | {source.licence} | {ACCESS[source.access]} |")
     shares = ", ".join(f"{name} {count} ({_percent(count / clef.files)})" for name, count in clef.class_counts.items())
     return {
-        "sets": "\n".join(rows), "n_clef": str(clef.files), "n_hidden": str(clef.test_files),
-        "clips": f"{load_claims()['clips'].value:,}", "n_activities": str(len(UCF_CLASSES)),
-        "shares": shares, "rarest_share": _percent(min(clef.class_counts.values()) / clef.files),
-        "n_phantoms": _tested(read_committed("synthetic", root)), "n_nodules": _tested(nodules),
+        "sets": "\n".join(rows),
+        "n_clef": str(clef.files),
+        "n_hidden": str(clef.test_files),
+        "clips": f"{load_claims()['clips'].value:,}",
+        "n_activities": str(len(UCF_CLASSES)),
+        "shares": shares,
+        "rarest_share": _percent(min(clef.class_counts.values()) / clef.files),
+        "n_phantoms": _tested(read_committed("synthetic", root)),
+        "n_nodules": _tested(nodules),
         "nodules_mark": f" ({nodules.withdrawn})" if nodules.withdrawn else "",
-    }  # fmt: skip
+    }
 
 
 def _percent(share: float) -> str:
@@ -133,10 +159,15 @@ def _tested(results: Committed) -> str:
 # --- Results -----------------------------------------------------------------------------------------------------
 def _published(root: Path) -> dict[str, str]:
     paper = read_committed("paper", root)
-    rows = [(claim.claim, f"{claim.value:.2f}" if claim.unit == "kappa" else f"{claim.value:g}",
-             status(claim, paper).split(":")[0])
-            for claim in load_claims().values()
-            if claim.source == "P" and claim.value is not None and not claim.difference_of]  # fmt: skip
+    rows = [
+        (
+            claim.claim,
+            f"{claim.value:.2f}" if claim.unit == "kappa" else f"{claim.value:g}",
+            status(claim, paper).split(":")[0],
+        )
+        for claim in load_claims().values()
+        if claim.source == "P" and claim.value is not None and not claim.difference_of
+    ]
     return {"published": markdown_table(("of the authors", "published", "here"), "lrl", rows)}
 
 
@@ -145,16 +176,24 @@ def _synthetic(root: Path) -> dict[str, str]:
     arms = _arms(results)
     planned = [arm.name for arm in results.study.arms if arm.scans == NO_FINDING]
     controls = [_no_finding(row) for _, row in arms[arms["arm"].isin(planned)].iterrows()]
-    return {"synthetic_scores": _scores(results, arms), "synthetic_verdicts": _verdicts(results),
-            "no_finding": "\n".join(controls) or _absent(results), "synthetic_classes": _classes(results)}  # fmt: skip
+    return {
+        "synthetic_scores": _scores(results, arms),
+        "synthetic_verdicts": _verdicts(results),
+        "no_finding": "\n".join(controls) or _absent(results),
+        "synthetic_classes": _classes(results),
+    }
 
 
 def _lidc(root: Path) -> dict[str, str]:
     results = read_committed("lidc", root)
     baselines = _rows(results, "baselines", "arm", "n", *_with_ends(SCORES))
     compared = pd.concat([_arms(results), baselines.assign(arm=baselines["arm"] + NO_NETWORK)], ignore_index=True)
-    return {"lidc_scores": _scores(results, compared), "lidc_best": _best(compared, results.withdrawn),
-            "lidc_verdicts": _verdicts(results), "lidc_classes": _classes(results)}  # fmt: skip
+    return {
+        "lidc_scores": _scores(results, compared),
+        "lidc_best": _best(compared, results.withdrawn),
+        "lidc_verdicts": _verdicts(results),
+        "lidc_classes": _classes(results),
+    }
 
 
 def _fine_tuning(root: Path) -> dict[str, str]:
@@ -172,8 +211,11 @@ def _fine_tuning(root: Path) -> dict[str, str]:
 def _arms(results: Committed) -> pd.DataFrame:
     """The arms that the card shows: those of the primary experiment, and those on scans without findings."""
     study = results.study
-    shown = [arm.name for arm in study.arms
-             if arm.experiment == study.arm(study.primary.arm).experiment or arm.scans == NO_FINDING]  # fmt: skip
+    shown = [
+        arm.name
+        for arm in study.arms
+        if arm.experiment == study.arm(study.primary.arm).experiment or arm.scans == NO_FINDING
+    ]
     rows = _rows(results, "arms", "arm", "n", "seeds", "ece", *_with_ends(SCORES))
     return rows[rows["arm"].isin(shown)]
 
@@ -181,8 +223,16 @@ def _arms(results: Committed) -> pd.DataFrame:
 def _scores(results: Committed, rows: pd.DataFrame) -> str:
     if rows.empty:
         return _absent(results)
-    cells = [(f"`{row['arm']}`", _count(row["n"]), _count(row["seeds"]), *_estimates(row, SCORES),
-              "" if pd.isna(row["ece"]) else f"{row['ece']:.2f}") for _, row in rows.iterrows()]  # fmt: skip
+    cells = [
+        (
+            f"`{row['arm']}`",
+            _count(row["n"]),
+            _count(row["seeds"]),
+            *_estimates(row, SCORES),
+            "" if pd.isna(row["ece"]) else f"{row['ece']:.2f}",
+        )
+        for _, row in rows.iterrows()
+    ]
     name = results.folder.name
     files = ["arms.csv", *(["baselines.csv"] if results.table("baselines") is not None else [])]
     links = ", ".join(f"[{file}](./results/{name}/{file})" for file in files)
@@ -217,20 +267,37 @@ def _classes(results: Committed) -> str:
 # --- Words that follow from the numbers --------------------------------------------------------------------------
 def _verdicts(results: Committed) -> str:
     """A sentence a planned contrast, in the words of the ledger."""
-    rows = _rows(results, "contrasts", "family", "measure", "arm", "baseline", "arm2", "baseline2", "difference", "low",
-                 "high", "p_holm", "seeds")  # fmt: skip
+    rows = _rows(
+        results,
+        "contrasts",
+        "family",
+        "measure",
+        "arm",
+        "baseline",
+        "arm2",
+        "baseline2",
+        "difference",
+        "low",
+        "high",
+        "p_holm",
+        "seeds",
+    )
     rows = rows[rows["family"].isin(FAMILIES[results.folder.name])]
-    said = [f"- {verdict(row, results.withdrawn)}. {row['measure'].capitalize()} "
-            f"{with_interval(row['difference'], row['low'], row['high'], signed=True)}, {seeds_text(row['seeds'])}."
-            for _, row in rows.iterrows()]  # fmt: skip
+    said = [
+        f"- {verdict(row, results.withdrawn)}. {row['measure'].capitalize()} "
+        f"{with_interval(row['difference'], row['low'], row['high'], signed=True)}, {seeds_text(row['seeds'])}."
+        for _, row in rows.iterrows()
+    ]
     return "\n".join(said) or _absent(results)
 
 
 def _no_finding(row: pd.Series) -> str:
-    said = {0: "the interval includes zero. Nothing beside the findings is seen to give a class away",
-            1: "the interval lies above zero. Something beside the findings gives classes away",
-            -1: "the interval lies below zero, worse than chance",
-            None: "no interval"}[side(row["kappa_low"], row["kappa_high"])]  # fmt: skip
+    said = {
+        0: "the interval includes zero. Nothing beside the findings is seen to give a class away",
+        1: "the interval lies above zero. Something beside the findings gives classes away",
+        -1: "the interval lies below zero, worse than chance",
+        None: "no interval",
+    }[side(row["kappa_low"], row["kappa_high"])]
     return f"- `{row['arm']}`: kappa {_estimates(row, ['kappa'])[0]}: {said}."
 
 

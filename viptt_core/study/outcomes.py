@@ -17,10 +17,29 @@ from viptt_core.study.packed import read_packed, write_packed
 
 # Of each run: which arm, seed and fold it is; its learning rate and how it was trained; what it cost.
 RUN_COLUMNS = (
-    "arm", "seed", "fold", "learning_rate", "n_train", "epochs", "best_epoch", "epoch_limit", "stopped_early",
-    "val_loss", "val_kappa", "pretrain_run", "pretrain_accuracy", "pretrain_classes", "seconds", "pretrain_seconds",
-    "peak_memory_mb", "device", "finished", "run", "commit", "plan",
-)  # fmt: skip
+    "arm",
+    "seed",
+    "fold",
+    "learning_rate",
+    "n_train",
+    "epochs",
+    "best_epoch",
+    "epoch_limit",
+    "stopped_early",
+    "val_loss",
+    "val_kappa",
+    "pretrain_run",
+    "pretrain_accuracy",
+    "pretrain_classes",
+    "seconds",
+    "pretrain_seconds",
+    "peak_memory_mb",
+    "device",
+    "finished",
+    "run",
+    "commit",
+    "plan",
+)
 
 
 @dataclass(frozen=True)
@@ -47,8 +66,10 @@ class Outcomes:
     def __post_init__(self) -> None:
         shape = (len(self.runs), len(self.names), len(self.class_names))
         if self.probabilities.shape != shape or not len(self.names) == len(self.groups) == len(self.labels):
-            raise SettingError(f"probabilities have shape {self.probabilities.shape}, expected {shape}.",
-                               remedy="One row a run, one column a case.")  # fmt: skip
+            raise SettingError(
+                f"probabilities have shape {self.probabilities.shape}, expected {shape}.",
+                remedy="One row a run, one column a case.",
+            )
 
     @property
     def tested(self) -> np.ndarray:
@@ -71,8 +92,15 @@ class Outcomes:
         rows = rows[rows["arm"] == arm].sort_values(["seed", "fold"])
         if rows.empty:
             raise DataError(f"holds no run of arm '{arm}'.", remedy="Run it: viptt study run STUDY " + arm)
-        return Outcomes(self.names, self.groups, self.labels, self.class_names, rows.reset_index(drop=True),
-                        self.probabilities[rows.index], self.synthetic)  # fmt: skip
+        return Outcomes(
+            self.names,
+            self.groups,
+            self.labels,
+            self.class_names,
+            rows.reset_index(drop=True),
+            self.probabilities[rows.index],
+            self.synthetic,
+        )
 
     def by_seed(self, arm: str, seeds: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Predictions of an arm with its folds put together, each case once a seed.
@@ -104,17 +132,25 @@ def collect(parts: list[Outcomes]) -> Outcomes:
     cases = pd.concat([pd.DataFrame({"name": p.names, "group": p.groups, "label": p.labels}) for p in parts])
     cases = cases.drop_duplicates()
     if cases["name"].duplicated().any() or any(p.class_names != first.class_names for p in parts):
-        raise DataError("runs of one experiment differ in classes, or in the label or group of a case.",
-                        remedy="Give the arms that test other cases an experiment of their own.")  # fmt: skip
+        raise DataError(
+            "runs of one experiment differ in classes, or in the label or group of a case.",
+            remedy="Give the arms that test other cases an experiment of their own.",
+        )
     position = {name: i for i, name in enumerate(cases["name"])}
     blocks = []
     for part in parts:
         block = np.full((len(part.runs), len(cases), len(first.class_names)), np.nan, np.float16)
         block[:, [position[name] for name in part.names]] = part.probabilities
         blocks.append(block)
-    return Outcomes(cases["name"].to_numpy(str), cases["group"].to_numpy(str), cases["label"].to_numpy(np.int64),
-                    first.class_names, pd.concat([p.runs for p in parts], ignore_index=True),
-                    np.concatenate(blocks), first.synthetic)  # fmt: skip
+    return Outcomes(
+        cases["name"].to_numpy(str),
+        cases["group"].to_numpy(str),
+        cases["label"].to_numpy(np.int64),
+        first.class_names,
+        pd.concat([p.runs for p in parts], ignore_index=True),
+        np.concatenate(blocks),
+        first.synthetic,
+    )
 
 
 def write_outcomes(path: Path, outcomes: Outcomes) -> None:
@@ -123,12 +159,19 @@ def write_outcomes(path: Path, outcomes: Outcomes) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    meta = {"class_names": list(outcomes.class_names), "synthetic": outcomes.synthetic,
-            "runs": json.loads(outcomes.runs[list(RUN_COLUMNS)].to_json(orient="split", index=False,
-                                                                        double_precision=12))}  # fmt: skip
-    write_packed(path, meta, names=outcomes.names.astype(str), groups=outcomes.groups.astype(str),
-                 labels=outcomes.labels.astype(np.int64),
-                 probabilities=outcomes.probabilities.astype(np.float16))  # fmt: skip
+    meta = {
+        "class_names": list(outcomes.class_names),
+        "synthetic": outcomes.synthetic,
+        "runs": json.loads(outcomes.runs[list(RUN_COLUMNS)].to_json(orient="split", index=False, double_precision=12)),
+    }
+    write_packed(
+        path,
+        meta,
+        names=outcomes.names.astype(str),
+        groups=outcomes.groups.astype(str),
+        labels=outcomes.labels.astype(np.int64),
+        probabilities=outcomes.probabilities.astype(np.float16),
+    )
 
 
 def read_outcomes(path: Path) -> Outcomes:
@@ -137,11 +180,22 @@ def read_outcomes(path: Path) -> Outcomes:
     Raises:
         DataError: it is missing, damaged or of another format.
     """
-    return read_packed(path, _unpack, what="predictions",
-                       remedy="Take it from the repository again, or make it: viptt study pack STUDY")  # fmt: skip
+    return read_packed(
+        path,
+        _unpack,
+        what="predictions",
+        remedy="Take it from the repository again, or make it: viptt study pack STUDY",
+    )
 
 
 def _unpack(meta: dict, file) -> Outcomes:
     runs = pd.DataFrame(meta["runs"]["data"], columns=meta["runs"]["columns"])
-    return Outcomes(file["names"], file["groups"], file["labels"], tuple(meta["class_names"]), runs,
-                    file["probabilities"], meta["synthetic"])  # fmt: skip
+    return Outcomes(
+        file["names"],
+        file["groups"],
+        file["labels"],
+        tuple(meta["class_names"]),
+        runs,
+        file["probabilities"],
+        meta["synthetic"],
+    )

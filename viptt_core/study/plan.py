@@ -237,8 +237,9 @@ def parse_study(name: str, table: dict[str, Any], file: str) -> Study:
     listed = [build(Arm, arm, f"arms {number}", file) for number, arm in enumerate(values.pop("arms", []), 1)]
     listed += _factorial(values.get("factors", []), listed)
     values["arms"] = tuple(listed)
-    values["families"] = [build(Family, family, f"families {number}", file)
-                          for number, family in enumerate(values.get("families", []), 1)]  # fmt: skip
+    values["families"] = [
+        build(Family, family, f"families {number}", file) for number, family in enumerate(values.get("families", []), 1)
+    ]
     values["primary"] = build(Rule, values.get("primary", {}), "primary", file)
     study = build(Study, {"name": name} | values, name, file)
     _check(study)
@@ -256,8 +257,17 @@ def _factorial(factors, listed: list[Arm]) -> list[Arm]:
                 # One rate for all cells of a start that train the same layers: the listed arm's, or the plain cell's.
                 alike = [arm.name for arm in listed if arm.start == start and arm.name.startswith(f"{start}-unfrozen")]
                 rate_of = "" if name == start else alike[0] if "unfrozen" in on and alike else start
-                arms.append(Arm(name, "attribution", start, freeze_backbone="unfrozen" not in on,
-                                class_weights="weights" in on, rotate="rotation" in on, rate_of=rate_of))  # fmt: skip
+                arms.append(
+                    Arm(
+                        name,
+                        "attribution",
+                        start,
+                        freeze_backbone="unfrozen" not in on,
+                        class_weights="weights" in on,
+                        rotate="rotation" in on,
+                        rate_of=rate_of,
+                    )
+                )
     return arms
 
 
@@ -283,8 +293,10 @@ def _check(study: Study) -> None:
         check_choice(f"measure of family '{family.name}'", family.measure, MEASURES)
         for contrast in family.contrasts:
             if len(contrast) not in (2, 4):
-                raise SettingError(f"a contrast of family '{family.name}' has {len(contrast)} arms.",
-                                   remedy="Give 2, or 4 for a difference of differences.")  # fmt: skip
+                raise SettingError(
+                    f"a contrast of family '{family.name}' has {len(contrast)} arms.",
+                    remedy="Give 2, or 4 for a difference of differences.",
+                )
             for name in contrast:
                 study.arm(name)
     for name in study.settings:

@@ -71,8 +71,10 @@ def _read(folder: Path) -> tuple[dict[str, Outcomes], Evidence | None]:
     """Predictions by experiment, and the maps if there are any."""
     files = {path.stem: path for path in sorted(folder.glob("*.npz"))}
     evidence = files.pop(EVIDENCE, None)
-    return ({stem: read_outcomes(path) for stem, path in files.items()},
-            None if evidence is None else read_evidence(evidence))  # fmt: skip
+    return (
+        {stem: read_outcomes(path) for stem, path in files.items()},
+        None if evidence is None else read_evidence(evidence),
+    )
 
 
 def _sizes(root: Path) -> list[str]:
@@ -86,8 +88,9 @@ def _study(committed: Committed) -> list[str]:
     study, name = committed.study, committed.study.name
     differences = []
     if not committed.follows_plan:
-        differences.append(f"{name}: {RECORD} is of plan {committed.record.get('plan')}, "
-                           f"{committed.plan_file} is {study.digest}")  # fmt: skip
+        differences.append(
+            f"{name}: {RECORD} is of plan {committed.record.get('plan')}, {committed.plan_file} is {study.digest}"
+        )
     outcomes, evidence = _read(committed.folder)
     for stem, experiment in outcomes.items():
         planned = experiment.runs["arm"].isin([arm.name for arm in study.arms])  # baselines are no arms

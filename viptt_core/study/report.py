@@ -91,8 +91,11 @@ class StudyResults:
         if outcomes is None or not (outcomes.runs["arm"] == arm).any():
             return pd.Series(dtype=float)
         seeds = sorted(outcomes.runs.loc[outcomes.runs["arm"] == arm, "seed"].unique())
-        values = [_score(measure, outcomes.labels[tested], classes[tested], outcomes.class_names)
-                  for classes in outcomes.by_seed(arm)[0] for tested in [classes >= 0]]  # fmt: skip
+        values = [
+            _score(measure, outcomes.labels[tested], classes[tested], outcomes.class_names)
+            for classes in outcomes.by_seed(arm)[0]
+            for tested in [classes >= 0]
+        ]
         return pd.Series(values, index=seeds)
 
     def data(self, *files: str) -> tuple[str, ...]:

@@ -56,9 +56,14 @@ def pixelless(labels, groups, class_names, parts=None) -> ClipSet:
     """A set whose clips are a single black pixel; groups are turned into names, and clips named by their number."""
     n = len(labels)
     return ClipSet(
-        np.zeros((n, 1, 1, 1), np.uint8), np.array(labels, np.int64), np.array(groups, str),
-        np.arange(n).astype(str), tuple(class_names), {}, parts=None if parts is None else np.array(parts, str),
-    )  # fmt: skip
+        np.zeros((n, 1, 1, 1), np.uint8),
+        np.array(labels, np.int64),
+        np.array(groups, str),
+        np.arange(n).astype(str),
+        tuple(class_names),
+        {},
+        parts=None if parts is None else np.array(parts, str),
+    )
 
 
 def measure(preset: Preset, stage: Stage, *, classes: int, stills: bool, engine: Engine) -> Cost:
@@ -76,6 +81,7 @@ def measure(preset: Preset, stage: Stage, *, classes: int, stills: bool, engine:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with _private_cache():
+
         def steps(batch: int, length: int, count: int) -> tuple:
             model = build_model(preset, classes, seed=0, imagenet=False)
             shape = (length, preset.size, preset.size)
@@ -95,22 +101,29 @@ def measure(preset: Preset, stage: Stage, *, classes: int, stills: bool, engine:
     gpu = device.type == "cuda"
     facts = BACKBONES[preset.backbone]
     return Cost(
-        step=step, predict=0.0 if cached else predict, features=predict if cached else 0.0,
+        step=step,
+        predict=0.0 if cached else predict,
+        features=predict if cached else 0.0,
         feature_bytes=4 * facts.steps(frames) * facts.width if cached else 0,
         weight_bytes=sum(tensor.nbytes for tensor in model.state_dict().values()),
-        memory_mb=torch.cuda.max_memory_allocated(device) / 1e6 if gpu else peak_memory_mb(), scaled=scaled,
-    )  # fmt: skip
+        memory_mb=torch.cuda.max_memory_allocated(device) / 1e6 if gpu else peak_memory_mb(),
+        scaled=scaled,
+    )
 
 
 def _steps(model, stage: Stage, shape: tuple, classes: int, count: int, engine: Engine) -> tuple:
     """Train; returns the clips it took, the precision, and the seconds of a step: the first only where it is alone."""
     batch = stage.batch_size
     pixels = np.random.default_rng(0).integers(0, 256, (batch, *shape), np.uint8)
-    clips = replace(pixelless(np.arange(batch) % classes, range(batch), [f"class {k}" for k in range(classes)]),
-                    clips=pixels, source={"measured": pixels.shape})  # fmt: skip
+    clips = replace(
+        pixelless(np.arange(batch) % classes, range(batch), [f"class {k}" for k in range(classes)]),
+        clips=pixels,
+        source={"measured": pixels.shape},
+    )
     # A rate of 0 keeps the weights where they are: random pixels would send them anywhere.
-    stage = replace(stage, epochs=count, learning_rate=0.0, class_weights=False, stop_patience=count + 1,
-                    plateau_patience=count + 1)  # fmt: skip
+    stage = replace(
+        stage, epochs=count, learning_rate=0.0, class_weights=False, stop_patience=count + 1, plateau_patience=count + 1
+    )
     split = Split(np.arange(batch), np.arange(1), np.arange(1))
     history = fit(model, clips, split, stage, seed=0, engine=engine)
     seconds = float(np.median([epoch["seconds"] for epoch in history.epochs[1:] or history.epochs]))

@@ -28,15 +28,31 @@ from viptt_core.study.plan import Study
 from viptt_core.study.probabilities import GRID, brier_score, calibration_bins, curves, expected_calibration_error
 from viptt_core.study.tested import Tested, compare_arms, gather, paired
 
-TABLES = ("arms", "contrasts", "attribution", "per_class", "confusion", "curves", "calibration", "efficiency",
-          "pretraining", "power", "cost", "baselines", "folds", "evidence", "missing")  # fmt: skip
+TABLES = (
+    "arms",
+    "contrasts",
+    "attribution",
+    "per_class",
+    "confusion",
+    "curves",
+    "calibration",
+    "efficiency",
+    "pretraining",
+    "power",
+    "cost",
+    "baselines",
+    "folds",
+    "evidence",
+    "missing",
+)
 CONTRAST = ("arm", "baseline", "arm2", "baseline2")
 BEST_OF = 5  # runs an arm of the authors' notebooks could have chosen from
 TOLERANCE = 1e-9  # relative or absolute; the files hold twelve digits
 
 
-def make_tables(study: Study, outcomes: dict[str, Outcomes],
-                evidence: Evidence | None = None) -> dict[str, pd.DataFrame]:  # fmt: skip
+def make_tables(
+    study: Study, outcomes: dict[str, Outcomes], evidence: Evidence | None = None
+) -> dict[str, pd.DataFrame]:
     """All tables of a study, of what was run; a table that would be empty is left out.
 
     Args:
@@ -90,13 +106,23 @@ def _arm_row(one: Tested) -> dict:
     rare = one.interval("rare_recall", "recall", one.rare) if one.rare else {}
     at_limit = (_numbers(runs, "epochs") >= _numbers(runs, "epoch_limit")) & ~runs["stopped_early"].astype(bool)
     return {
-        "experiment": one.arm.experiment, "arm": one.name, "start": one.arm.start, "seeds": len(one.seeds),
-        "n": len(one.cases), **one.interval("kappa", "kappa"), **one.interval("accuracy", "accuracy"),
-        "auc": one.over_seeds(roc_auc), **dict.fromkeys(("rare_recall", "rare_recall_low", "rare_recall_high"), np.nan),
-        **rare, "ece": one.over_seeds(expected_calibration_error), "brier": one.over_seeds(brier_score),
-        "learning_rate": _numbers(runs, "learning_rate").median(), "best_epoch": _numbers(runs, "best_epoch").median(),
-        "at_limit": int(at_limit.sum()), "seed_sd": kappas.std(ddof=1) if len(kappas) > 1 else np.nan,
-    }  # fmt: skip
+        "experiment": one.arm.experiment,
+        "arm": one.name,
+        "start": one.arm.start,
+        "seeds": len(one.seeds),
+        "n": len(one.cases),
+        **one.interval("kappa", "kappa"),
+        **one.interval("accuracy", "accuracy"),
+        "auc": one.over_seeds(roc_auc),
+        **dict.fromkeys(("rare_recall", "rare_recall_low", "rare_recall_high"), np.nan),
+        **rare,
+        "ece": one.over_seeds(expected_calibration_error),
+        "brier": one.over_seeds(brier_score),
+        "learning_rate": _numbers(runs, "learning_rate").median(),
+        "best_epoch": _numbers(runs, "best_epoch").median(),
+        "at_limit": int(at_limit.sum()),
+        "seed_sd": kappas.std(ddof=1) if len(kappas) > 1 else np.nan,
+    }
 
 
 def _per_class(one: Tested) -> pd.DataFrame:
@@ -132,9 +158,15 @@ def _baseline_row(one: Tested) -> dict:
         auc = found.low, found.high
     else:
         auc = bootstrap_ci(roc_auc, one.labels, one.probabilities[0], groups=one.groups)
-    return {"arm": one.name, "n": len(one.cases), **one.interval("kappa", "kappa"),
-            **one.interval("accuracy", "accuracy"), "auc": one.over_seeds(roc_auc), "auc_low": auc[0],
-            "auc_high": auc[1]}  # fmt: skip
+    return {
+        "arm": one.name,
+        "n": len(one.cases),
+        **one.interval("kappa", "kappa"),
+        **one.interval("accuracy", "accuracy"),
+        "auc": one.over_seeds(roc_auc),
+        "auc_low": auc[0],
+        "auc_high": auc[1],
+    }
 
 
 # --- Comparisons of arms ----------------------------------------------------------------------------------------------
@@ -148,9 +180,20 @@ def _contrasts(study: Study, arms: dict[str, Tested]) -> pd.DataFrame:
             found = compare_arms(family.measure, [arms[name] for name in names], weights) if there else None
             if found:
                 named = dict.fromkeys(CONTRAST, "") | dict(zip(CONTRAST, names, strict=False))
-                tests.append({"family": family.name, "question": family.question, "measure": family.measure, **named,
-                              "seeds": found.n, "difference": found.estimate, "low": found.low, "high": found.high,
-                              "t": found.t, "p": found.p})  # fmt: skip
+                tests.append(
+                    {
+                        "family": family.name,
+                        "question": family.question,
+                        "measure": family.measure,
+                        **named,
+                        "seeds": found.n,
+                        "difference": found.estimate,
+                        "low": found.low,
+                        "high": found.high,
+                        "t": found.t,
+                        "p": found.p,
+                    }
+                )
         p = np.array([test["p"] for test in tests])
         # What is missing, or has no p, counts as a test that shows nothing: the correction is that of the plan.
         planned = np.ones(len(family.contrasts))
@@ -174,8 +217,16 @@ def _efficiency(study: Study, arms: dict[str, Tested]) -> pd.DataFrame:
     rows = []
     for one in (arms[name] for name in names if name in arms):
         kappa = one.interval("kappa", "kappa")
-        rows.append({"start": one.arm.start, "n_train": one.arm.n_train or study.n_train, "seeds": len(one.seeds),
-                     "kappa": kappa["kappa"], "low": kappa["kappa_low"], "high": kappa["kappa_high"]})  # fmt: skip
+        rows.append(
+            {
+                "start": one.arm.start,
+                "n_train": one.arm.n_train or study.n_train,
+                "seeds": len(one.seeds),
+                "kappa": kappa["kappa"],
+                "low": kappa["kappa_low"],
+                "high": kappa["kappa_high"],
+            }
+        )
     return pd.DataFrame(rows).sort_values(["start", "n_train"], ignore_index=True) if rows else pd.DataFrame()
 
 
@@ -190,8 +241,16 @@ def _folds(study: Study, outcomes: dict[str, Outcomes], arms: dict[str, Tested])
         by_fold = (_kappas_by_run(one) - _kappas_by_run(other)).groupby("fold").mean()
         n_test = one.tested.sum(axis=1).mean()
         found = nadeau_bengio(by_fold, _numbers(one.runs, "n_train").mean(), n_test)
-        rows.append({"arm": names[0], "baseline": names[1], "difference": found.estimate, "low": found.low,
-                     "high": found.high, "p": found.p})  # fmt: skip
+        rows.append(
+            {
+                "arm": names[0],
+                "baseline": names[1],
+                "difference": found.estimate,
+                "low": found.low,
+                "high": found.high,
+                "p": found.p,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -215,8 +274,17 @@ def _pretraining(arms: dict[str, Tested]) -> pd.DataFrame:
         if len(accuracy) > 1:
             found = paired_differences(accuracy, np.zeros(len(accuracy)))
             low, high = found.low, found.high
-        rows.append({"videos": videos, "start": start, "seeds": len(accuracy), "accuracy": accuracy.mean(), "low": low,
-                     "high": high, "classes": int(_numbers(group, "pretrain_classes").iloc[0])})  # fmt: skip
+        rows.append(
+            {
+                "videos": videos,
+                "start": start,
+                "seeds": len(accuracy),
+                "accuracy": accuracy.mean(),
+                "low": low,
+                "high": high,
+                "classes": int(_numbers(group, "pretrain_classes").iloc[0]),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -230,10 +298,17 @@ def _cost(study: Study, outcomes: dict[str, Outcomes]) -> pd.DataFrame:
         once = once[~once["pretrain_run"].isin(counted)]
         counted |= set(once["pretrain_run"])
         seconds = _numbers(runs, "seconds").sum() + _numbers(once, "pretrain_seconds").sum()
-        rows.append({"experiment": experiment, "runs": len(runs), "core_seconds": seconds / len(runs),
-                     "hours_total": seconds / 3600, "wall_hours": _wall_hours(runs),
-                     "peak_memory_mb": _numbers(runs, "peak_memory_mb").max(),
-                     "device": ", ".join(dict.fromkeys(runs["device"].dropna()))})  # fmt: skip
+        rows.append(
+            {
+                "experiment": experiment,
+                "runs": len(runs),
+                "core_seconds": seconds / len(runs),
+                "hours_total": seconds / 3600,
+                "wall_hours": _wall_hours(runs),
+                "peak_memory_mb": _numbers(runs, "peak_memory_mb").max(),
+                "device": ", ".join(dict.fromkeys(runs["device"].dropna())),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -300,8 +375,10 @@ def _differences(path: Path, table: pd.DataFrame) -> Iterable[str]:
     except ValueError as error:
         raise DataError(f"cannot be read ({error}).", path=path, remedy="Take it from the repository again.") from error
     if list(old) != list(table) or len(old) != len(table):
-        yield (f"{path.name}: has {len(old)} rows and columns {', '.join(old)}; "
-               f"computed {len(table)} rows and columns {', '.join(table)}")  # fmt: skip
+        yield (
+            f"{path.name}: has {len(old)} rows and columns {', '.join(old)}; "
+            f"computed {len(table)} rows and columns {', '.join(table)}"
+        )
         return
     for column in table:
         there, now = old[column], table[column].reset_index(drop=True)
@@ -313,5 +390,7 @@ def _differences(path: Path, table: pd.DataFrame) -> Iterable[str]:
             same = (there == now.astype(str)).to_numpy()
         if not same.all():
             first, more = int(np.argmin(same)), int((~same).sum()) - 1
-            yield (f"{path.name}: row {first + 1}, column {column}: {there[first]!r} in the file, {now[first]} computed"
-                   f"{f', and {more} more rows' if more else ''}")  # fmt: skip
+            yield (
+                f"{path.name}: row {first + 1}, column {column}: {there[first]!r} in the file, {now[first]} computed"
+                f"{f', and {more} more rows' if more else ''}"
+            )

@@ -81,9 +81,16 @@ def gather(study: Study, outcomes: dict[str, Outcomes]) -> dict[str, Tested]:
             kept = cases[(classes >= 0).all(axis=0)[cases.index]]
             if kept.empty:
                 raise SettingError(f"the seeds of arm '{name}' tested no case in common.", remedy="Run it to its end.")
-            found[name] = Tested(name, planned.get(name), runs, sorted(int(seed) for seed in runs["seed"].unique()),
-                                 kept.reset_index(drop=True), one.class_names, classes[:, kept.index],
-                                 probabilities[:, kept.index])  # fmt: skip
+            found[name] = Tested(
+                name,
+                planned.get(name),
+                runs,
+                sorted(int(seed) for seed in runs["seed"].unique()),
+                kept.reset_index(drop=True),
+                one.class_names,
+                classes[:, kept.index],
+                probabilities[:, kept.index],
+            )
     order = [name for name in planned if name in found] + [name for name in found if name not in planned]
     return _resampled({name: found[name] for name in order})
 
@@ -127,8 +134,12 @@ def _resampled(arms: dict[str, Tested]) -> dict[str, Tested]:
     found, left = dict(arms), list(arms.values())
     while left:
         alike = [one for one in left if one.cases.equals(left[0].cases) and one.class_names == left[0].class_names]
-        every = resample(left[0].labels, np.concatenate([one.classes for one in alike]), groups=left[0].groups,
-                         n_classes=len(left[0].class_names))  # fmt: skip
+        every = resample(
+            left[0].labels,
+            np.concatenate([one.classes for one in alike]),
+            groups=left[0].groups,
+            n_classes=len(left[0].class_names),
+        )
         ends = np.cumsum([len(one.seeds) for one in alike])
         for one, end in zip(alike, ends, strict=True):
             found[one.name] = replace(one, resamples=every[end - len(one.seeds) : end])

@@ -33,8 +33,10 @@ def draw_scans(scans: ClipSet, *, n_pool: int, n_train: int, seed: int, test: bo
         SettingError: sizes that do not fit.
     """
     if not 0 < n_train <= n_pool < len(scans):
-        raise SettingError(f"{n_train} of a pool of {n_pool} cannot be drawn of {len(scans)} scans.",
-                           remedy="Give n_train <= n_pool < number of scans.")  # fmt: skip
+        raise SettingError(
+            f"{n_train} of a pool of {n_pool} cannot be drawn of {len(scans)} scans.",
+            remedy="Give n_train <= n_pool < number of scans.",
+        )
     train, left = np.arange(n_pool), np.arange(0)
     if n_train < n_pool:
         train, left = train_test_split(train, train_size=n_train, random_state=seed, stratify=scans.labels[:n_pool])
@@ -43,10 +45,15 @@ def draw_scans(scans: ClipSet, *, n_pool: int, n_train: int, seed: int, test: bo
     parts = np.array(["train"] * len(train) + ["test"] * len(tested))
     drawn = {"n_pool": n_pool, "n_train": n_train, "draw": seed, "test": test}
     return replace(
-        scans, clips=scans.clips[indices], labels=scans.labels[indices], groups=scans.groups[indices],
-        names=scans.names[indices], parts=parts, source=scans.source | drawn,
+        scans,
+        clips=scans.clips[indices],
+        labels=scans.labels[indices],
+        groups=scans.groups[indices],
+        names=scans.names[indices],
+        parts=parts,
+        source=scans.source | drawn,
         covariates={name: column[indices] for name, column in scans.covariates.items()},
-    )  # fmt: skip
+    )
 
 
 def fold_scans(scans: ClipSet, fold: int, folds: int, seed: int = 0) -> ClipSet:
@@ -104,8 +111,9 @@ def vary_scans(scans: ClipSet, variant: str, seed: int) -> ClipSet:
     if variant != "shuffled slices":
         return scans
     rng = np.random.default_rng([seed, SCAN_VARIANTS.index(variant)])
-    return replace(scans, clips=shuffle_steps(scans.clips, rng),
-                   source=scans.source | {"variant": variant, "variant_seed": seed})  # fmt: skip
+    return replace(
+        scans, clips=shuffle_steps(scans.clips, rng), source=scans.source | {"variant": variant, "variant_seed": seed}
+    )
 
 
 def shuffle_steps(clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:

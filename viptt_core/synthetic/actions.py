@@ -36,15 +36,21 @@ DRIFT = 1.0  # how far the figure may stand or wander from the middle of the pic
 # --- The painter's box: RGB, 0..255 ---------------------------------------------------------------------
 SKIN = ((236, 194, 164), (213, 164, 128), (172, 120, 84), (122, 80, 56), (92, 60, 44))
 HAIR = ((38, 28, 24), (70, 46, 30), (120, 84, 48), (178, 146, 96), (96, 92, 90))
-SURFACES = {"grass": (96, 128, 62), "sand": (196, 172, 128), "asphalt": (122, 122, 124),
-            "clay": (168, 104, 74), "floor": (164, 126, 88), "water": (70, 112, 138)}  # fmt: skip
+SURFACES = {
+    "grass": (96, 128, 62),
+    "sand": (196, 172, 128),
+    "asphalt": (122, 122, 124),
+    "clay": (168, 104, 74),
+    "floor": (164, 126, 88),
+    "water": (70, 112, 138),
+}
 BACKDROPS = {  # colour at the top, at the horizon, of the ridge; height and roughness of the ridge; boxes
     "trees": ((150, 184, 216), (206, 218, 224), (58, 84, 44), 0.20, 1.0, 0),
     "hills": ((128, 170, 214), (214, 222, 226), (104, 122, 104), 0.16, 0.25, 0),
     "town": ((168, 186, 204), (214, 214, 210), (92, 98, 78), 0.05, 0.8, 9),
     "sea": ((120, 168, 216), (214, 226, 232), (74, 116, 146), 0.07, 0.0, 0),
     "wall": ((206, 198, 180), (182, 172, 152), (120, 100, 80), 0.02, 0.0, 9),
-}  # fmt: skip
+}
 OUTSIDE, ANYWHERE = ("trees", "hills", "town", "sea"), ("wall", "trees", "hills", "town", "sea")
 SOFT, FIRM = ("grass", "sand", "clay"), ("floor", "asphalt", "grass", "clay")
 # Move; rate (Hz); usual headings (degrees; 0: to the right, -90: to the camera), their spread; height of the
@@ -60,7 +66,7 @@ ACTIONS: dict[str, tuple[Callable, float, tuple, float, float, float, tuple, tup
     "SkateBoarding": (moves.skateboarding, 0.42, (-90, 90), 35, 0.62, 0.90, ("asphalt", "floor"), ANYWHERE),
     "WalkingWithDog": (moves.walking_with_dog, 0.95, (0, 180), 50, 0.62, 0.90, (*FIRM[1:], "sand"), OUTSIDE),
     "Skijet": (moves.skijet, 0.9, (0, 180), 45, 0.64, 0.78, ("water",), OUTSIDE),
-}  # fmt: skip
+}
 
 CIRCLE = moves.ring(14)[:, :2]
 FIXED_POINT = 4  # fractional bits of OpenCV's drawing coordinates
@@ -78,15 +84,33 @@ def _group_look(seed: int, label: int, group: int) -> SimpleNamespace:
     muted = 0.4 * rng.uniform(size=(4, 1)) + 0.6 * rng.uniform(size=(4, 3))
     shirt, trousers, shoes, gear = muted * [[200], [145], [205], [175]] + [[40], [25], [30], [60]]
     look = SimpleNamespace(
-        move=move, hertz=rate * rng.uniform(*TEMPO), amplitude=rng.uniform(*AMPLITUDE), variant=rng.uniform(),
+        move=move,
+        hertz=rate * rng.uniform(*TEMPO),
+        amplitude=rng.uniform(*AMPLITUDE),
+        variant=rng.uniform(),
         heading=np.deg2rad(rng.choice(headings) + VIEW_SPREAD * rng.uniform(-spread, spread)),
-        side=rng.choice((-1, 1)), tilt=np.deg2rad(rng.uniform(3, 14)), size=size * rng.uniform(0.88, 1.08),
-        surface=rng.choice(surfaces), backdrop=rng.choice(backdrops), horizon=rng.uniform(0.36, 0.56),
-        cast=rng.uniform(0.72, 1.12) * rng.uniform((0.94, 1, 0.92), (1.08, 1, 1.06)), row=row,
-        leg=rng.uniform(0.95, 1.06), arm=rng.uniform(0.95, 1.07), shoulder=rng.uniform(0.9, 1.12),
-        bulk=rng.uniform(0.88, 1.22), skin=rng.choice(SKIN), hair=rng.choice(HAIR), cap=rng.uniform() < 0.4,
-        shirt=shirt, trousers=trousers, shoes=shoes, gear=gear, visibility=rng.uniform(*PROP_VISIBILITY),
-        sparks=rng.uniform((-1, 0, 0), (1, 1, 1), (44, 3)))  # fmt: skip
+        side=rng.choice((-1, 1)),
+        tilt=np.deg2rad(rng.uniform(3, 14)),
+        size=size * rng.uniform(0.88, 1.08),
+        surface=rng.choice(surfaces),
+        backdrop=rng.choice(backdrops),
+        horizon=rng.uniform(0.36, 0.56),
+        cast=rng.uniform(0.72, 1.12) * rng.uniform((0.94, 1, 0.92), (1.08, 1, 1.06)),
+        row=row,
+        leg=rng.uniform(0.95, 1.06),
+        arm=rng.uniform(0.95, 1.07),
+        shoulder=rng.uniform(0.9, 1.12),
+        bulk=rng.uniform(0.88, 1.22),
+        skin=rng.choice(SKIN),
+        hair=rng.choice(HAIR),
+        cap=rng.uniform() < 0.4,
+        shirt=shirt,
+        trousers=trousers,
+        shoes=shoes,
+        gear=gear,
+        visibility=rng.uniform(*PROP_VISIBILITY),
+        sparks=rng.uniform((-1, 0, 0), (1, 1, 1), (44, 3)),
+    )
     look.forearm = look.skin if rng.uniform() < 0.7 else look.shirt
     look.shank = look.skin if rng.uniform() < 0.35 else look.trousers
     look.horizon += 0.16 * (look.backdrop == "wall")
@@ -182,11 +206,16 @@ def _project(scene: moves.Scene, zoom: float, centre: np.ndarray, height: int, w
         lit = 0.55 * rounding - (0.3, 0.35) * np.max(rounding, -2, keepdims=True) if not p.flat else 0
         colour = np.clip(p.colour * look.cast, 0, 255)
         depths.append(depth[:, a:b].mean(1) - p.nudge)
-        parts.append(SimpleNamespace(
-            line=max(round(p.line * zoom * height), 1) if p.line else 0, outline=fixed(spot + rounding),
-            lit=None if p.flat else fixed(spot + lit),
-            shadow=None if p.flat else fixed(shade[:, a:b] + rounding * np.array((1, 0.5))),
-            dark=tuple(colour * (1 if p.flat else 0.8)), bright=tuple(np.minimum(colour * 1.1, 255))))
+        parts.append(
+            SimpleNamespace(
+                line=max(round(p.line * zoom * height), 1) if p.line else 0,
+                outline=fixed(spot + rounding),
+                lit=None if p.flat else fixed(spot + lit),
+                shadow=None if p.flat else fixed(shade[:, a:b] + rounding * np.array((1, 0.5))),
+                dark=tuple(colour * (1 if p.flat else 0.8)),
+                bright=tuple(np.minimum(colour * 1.1, 255)),
+            )
+        )
     order, dim = np.argsort(-np.stack(depths, 1), 1), 0.8 if look.surface == "water" else 0.68
     return SimpleNamespace(parts=parts, order=order, dim=dim)
 
@@ -222,8 +251,16 @@ def clip_name(label: int, group: int, clip: int) -> str:
     return f"v_{UCF_CLASSES[label]}_g{group:02d}_c{clip:02d}"
 
 
-def make_clip(label: int, group: int, clip: int, *, seed: int = 0, frames: int = 70, stride: int = 1,
-              shape: tuple[int, int] = UCF_FRAME_SIZE) -> np.ndarray:  # fmt: skip
+def make_clip(
+    label: int,
+    group: int,
+    clip: int,
+    *,
+    seed: int = 0,
+    frames: int = 70,
+    stride: int = 1,
+    shape: tuple[int, int] = UCF_FRAME_SIZE,
+) -> np.ndarray:
     """Render one clip; the same arguments always give the same pixels.
 
     Args:
@@ -265,8 +302,10 @@ def make_clip(label: int, group: int, clip: int, *, seed: int = 0, frames: int =
     canvas = np.concatenate([canvas, canvas[:, :width]], 1)
     split, begin = round(look.horizon_row * rows / len(look.canvas)), rng.uniform(0, PERIOD * ASPECT)
     # Columns where the picture starts: far things pass slower; glint is a second sheet of water.
-    near, far, glint = (np.round((begin + time * v - pan) * width / ASPECT).astype(int) % period
-                        for v in (speed, 0.4 * speed, speed + 0.05))  # fmt: skip
+    near, far, glint = (
+        np.round((begin + time * v - pan) * width / ASPECT).astype(int) % period
+        for v in (speed, 0.4 * speed, speed + 0.05)
+    )
     first = np.round((MARGIN - nod) * height).astype(int)
     corner = (index[:, None] * (7, 13) + rng.integers(0, 60, 2)) % (61, 67)
     tile, out = _noise(*shape), np.empty((frames, *shape, 3), np.uint8)
@@ -301,8 +340,16 @@ def _write_avi(path: Path, clip: np.ndarray) -> None:
     os.replace(partial, path)
 
 
-def write_ucf50(root: str | Path, *, seed: int = 0, groups: int = UCF_GROUPS, clips_per_group: int = 4,
-                frames: tuple[int, int] = (75, 160), n_jobs: int = 1, progress: bool = True) -> Path:
+def write_ucf50(
+    root: str | Path,
+    *,
+    seed: int = 0,
+    groups: int = UCF_GROUPS,
+    clips_per_group: int = 4,
+    frames: tuple[int, int] = (75, 160),
+    n_jobs: int = 1,
+    progress: bool = True,
+) -> Path:
     """Write synthetic videos laid out as UCF50: `root/<Class>/v_<Class>_gNN_cNN.avi`, 320x240, 26 fps.
 
     Files already there are kept, so an interrupted call can be taken up again.
@@ -325,8 +372,13 @@ def write_ucf50(root: str | Path, *, seed: int = 0, groups: int = UCF_GROUPS, cl
     _check(seed=(seed, 0), groups=(groups, 1, UCF_GROUPS), clips_per_group=(clips_per_group, 1, 99))
     _check(most_frames=(frames[1], 1), fewest_frames=(frames[0], 1, frames[1]), n_jobs=(n_jobs or -2, -1))
     root, record = Path(root), Path(root) / "actions.json"
-    settings = {"version": VERSION, "seed": int(seed), "groups": int(groups),
-                "clips_per_group": int(clips_per_group), "frames": [int(f) for f in frames]}  # fmt: skip
+    settings = {
+        "version": VERSION,
+        "seed": int(seed),
+        "groups": int(groups),
+        "clips_per_group": int(clips_per_group),
+        "frames": [int(f) for f in frames],
+    }
     found = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
     if found != settings and (found or any(root.glob("*/*.avi"))):
         made = f"settings {found}" if found else "no record of how they were made"

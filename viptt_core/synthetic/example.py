@@ -24,8 +24,17 @@ MOST_SCANS = len(THICKNESSES)  # of one patient
 LEAST_SIZE = 24  # so that each scan of a patient can have a grid of its own
 
 
-def write_example(root, n: int, *, patients: int, seed: int = 0, size: int = 128, slices: int | None = None,
-                  n_jobs: int = 1, progress: bool = True) -> Path:  # fmt: skip
+def write_example(
+    root,
+    n: int,
+    *,
+    patients: int,
+    seed: int = 0,
+    size: int = 128,
+    slices: int | None = None,
+    n_jobs: int = 1,
+    progress: bool = True,
+) -> Path:
     """Write n phantoms of fewer patients, as a reader's own folder would hold them; an interrupted call resumes.
 
     `scan_001.nii.gz ...` (int16 HU), `example.json` (settings) and, last, `labels.csv` (FileName,diagnosis,patient).
@@ -64,12 +73,16 @@ def write_example(root, n: int, *, patients: int, seed: int = 0, size: int = 128
     scans = _scans(n, patients, seed, size, slices)
     _claim(root, {"version": VERSION, "n": n, "patients": patients, "seed": seed, "size": size, "slices": slices})
     names = [f"scan_{i + 1:0{max(3, len(str(n)))}}.nii.gz" for i in range(n)]
-    jobs = (delayed(_write_scan)(root / name, (seed, patient), int(labels[patient]), *grid)
-            for name, (patient, *grid) in zip(names, scans, strict=True))  # fmt: skip
+    jobs = (
+        delayed(_write_scan)(root / name, (seed, patient), int(labels[patient]), *grid)
+        for name, (patient, *grid) in zip(names, scans, strict=True)
+    )
     for _ in tqdm(Parallel(n_jobs=n_jobs, return_as="generator")(jobs), total=n, desc="phantoms", disable=not progress):
         pass
-    rows = [f"{name},{TB_CLASSES[labels[patient]]},P{patient + 1:0{max(3, len(str(patients)))}}"
-            for name, (patient, *_) in zip(names, scans, strict=True)]  # fmt: skip
+    rows = [
+        f"{name},{TB_CLASSES[labels[patient]]},P{patient + 1:0{max(3, len(str(patients)))}}"
+        for name, (patient, *_) in zip(names, scans, strict=True)
+    ]
     disk.write_file(root / TABLE, "\n".join([HEADER, *rows, ""]))
     return root
 
@@ -77,8 +90,9 @@ def write_example(root, n: int, *, patients: int, seed: int = 0, size: int = 128
 def _scans(n: int, patients: int, seed: int, size: int, slices: int | None) -> list[tuple[int, int, int]]:
     """(patient, voxels in-plane, slices) of each scan, patient by patient."""
     if not patients <= n <= MOST_SCANS * patients:
-        raise SettingError(f"{n} scans of {patients} patients are not possible.",
-                           remedy=f"Each patient has 1 to {MOST_SCANS} scans.")  # fmt: skip
+        raise SettingError(
+            f"{n} scans of {patients} patients are not possible.", remedy=f"Each patient has 1 to {MOST_SCANS} scans."
+        )
     rng = np.random.default_rng(seed)
     further = rng.choice(np.repeat(np.arange(patients), MOST_SCANS - 1), n - patients, replace=False)
     length = sum(PATIENT["length"]) / 2  # mm
@@ -103,11 +117,15 @@ def _claim(root: Path, settings: dict) -> None:
         return
     with disk.storing(root):
         root.mkdir(parents=True, exist_ok=True)
-        strange = sorted(path.name for path in root.iterdir() if not path.name.startswith(".")
-                         and path.name != f"{RECORD}.tmp")  # fmt: skip
+        strange = sorted(
+            path.name for path in root.iterdir() if not path.name.startswith(".") and path.name != f"{RECORD}.tmp"
+        )
         if strange:
-            raise DataError(f"is not empty ({', '.join(strange[:3])}{' ...' if len(strange) > 3 else ''}).", path=root,
-                            remedy="Give another folder: an example is not mixed with other files.")  # fmt: skip
+            raise DataError(
+                f"is not empty ({', '.join(strange[:3])}{' ...' if len(strange) > 3 else ''}).",
+                path=root,
+                remedy="Give another folder: an example is not mixed with other files.",
+            )
         disk.replace(record, content)
 
 

@@ -12,41 +12,60 @@ import numpy as np
 
 # --- The patient: name -> (low, high), drawn uniformly; millimetres unless said otherwise ------------------
 PATIENT = {
-    "length": (268, 325), "half_width": (150, 184), "flatness": (0.65, 0.74),
+    "length": (268, 325),
+    "half_width": (150, 184),
+    "flatness": (0.65, 0.74),
     "fatness": (0.1, 0.6),  # fat: 4 mm + this share of half width beyond 150 mm
-    "apex_gap": (10, 22), "base_gap": (2, 20), "dome": (46, 62), "right_dome": (6, 18),  # diaphragm
+    "apex_gap": (10, 22),
+    "base_gap": (2, 20),
+    "dome": (46, 62),
+    "right_dome": (6, 18),  # diaphragm
     "carina": (0.34, 0.39),  # below the apex, as a fraction of lung height
-    "heart": (0.9, 1.12), "aorta": (0.88, 1.15), "vertebra": (21, 25), "phase": (0, 1),
+    "heart": (0.9, 1.12),
+    "aorta": (0.88, 1.15),
+    "vertebra": (21, 25),
+    "phase": (0, 1),
     "rib_slope": (70, 100),  # drop from back to front
-    "lung_hu": (-885, -830), "dependent": (20, 70), "bone": (0.85, 1.15),  # HU, HU front to back, scale
-    "roll": (-5, 5), "lean": (-3, 3), "nod": (-3, 3), "shift_x": (-9, 9), "shift_y": (-7, 7),  # pose, degrees
+    "lung_hu": (-885, -830),
+    "dependent": (20, 70),
+    "bone": (0.85, 1.15),  # HU, HU front to back, scale
+    "roll": (-5, 5),
+    "lean": (-3, 3),
+    "nod": (-3, 3),
+    "shift_x": (-9, 9),
+    "shift_y": (-7, 7),  # pose, degrees
     "zoom": (1.03, 1.12),  # field of view / body width
-    "table_gap": (2, 8), "kernel": (0.4, 0.9),  # length over which noise is correlated
-}  # fmt: skip
+    "table_gap": (2, 8),
+    "kernel": (0.4, 0.9),  # length over which noise is correlated
+}
 SLICE_THICKNESS = (1.0, 1.25, 2.0, 2.5, 2.5, 3.0, 5.0)  # mm, as chest protocols use them
 REFERENCE_CAVITY = (128.0, 88.0)  # half width and half depth the paths below were drawn for
 
 # (radius, path of (x, y, z)): mm from the carina in a patient of reference size. First the aortic arch.
 GREAT_VESSELS = (
-    (14.0, ((6, 18, -50), (-15, 26, -20), (-16, 26, 8), (-8, 16, 26), (6, 0, 34), (18, -22, 28),
-            (24, -38, 10))),
+    (14.0, ((6, 18, -50), (-15, 26, -20), (-16, 26, 8), (-8, 16, 26), (6, 0, 34), (18, -22, 28), (24, -38, 10))),
     (11.5, ((24, -38, 10), (25, -46, -50), (20, -47, -110), (8, -44, -240))),  # descending aorta
     (9.0, ((-25, 16, -46), (-27, 16, 0), (-24, 17, 40))),  # superior vena cava
-    (6.5, ((-24, 17, 40), (-30, 8, 120))), (6.0, ((-24, 17, 40), (4, 30, 44), (30, 14, 120))),
-    (6.0, ((-6, 14, 30), (-13, 6, 120))), (4.2, ((5, 2, 34), (11, 0, 120))),
+    (6.5, ((-24, 17, 40), (-30, 8, 120))),
+    (6.0, ((-24, 17, 40), (4, 30, 44), (30, 14, 120))),
+    (6.0, ((-6, 14, 30), (-13, 6, 120))),
+    (4.2, ((5, 2, 34), (11, 0, 120))),
     (5.0, ((15, -14, 32), (20, -12, 120))),
-    (13.5, ((15, 36, -46), (20, 18, -18))), (10.5, ((20, 18, -18), (30, -2, -6), (42, -18, -14))),  # lung
+    (13.5, ((15, 36, -46), (20, 18, -18))),
+    (10.5, ((20, 18, -18), (30, -2, -6), (42, -18, -14))),  # lung
     (9.5, ((18, 12, -18), (-8, 3, -20), (-36, 0, -24))),
     (15.0, ((-20, -12, -54), (22, -12, -52))),  # left atrium
     (6.0, ((2, -42, 120), (5, -41, 10), (8, -38, -70), (14, -28, -150))),  # oesophagus
-)  # fmt: skip
+)
 AIRWAYS = (
     (8.4, ((0, -12, 120), (-1, -22, 60), (-2, -26, 4))),  # trachea
     (6.8, ((-2, -26, 2), (-18, -27, -12), (-38, -24, -28))),
     (5.8, ((-2, -26, 2), (20, -28, -14), (44, -24, -30))),
-)  # fmt: skip
-HILA = {-1: ((-36, 0, -24), (-20, -12, -54), (-38, -24, -28)),  # artery, veins, bronchus; right
-        1: ((42, -18, -14), (22, -12, -52), (44, -24, -30))}  # fmt: skip
+)
+HILA = {
+    -1: ((-36, 0, -24), (-20, -12, -54), (-38, -24, -28)),  # artery, veins, bronchus; right
+    1: ((42, -18, -14), (22, -12, -52), (44, -24, -30)),
+}
 LUNG_SQUARE, LUNG_SPLAY = 0.25, 0.10  # boxiness of the cavity; how far its back spreads sideways
 
 
@@ -155,11 +174,7 @@ def sites(rng, p, n: int, *, side: int = 0, height=(0.0, 1.0), margin: float = 4
     )
     found = np.empty((0, 3))
     while len(found) < n:
-        points = (
-            rng.uniform(low, high, (4 * n + 256, 3))
-            if near is None
-            else rng.normal(near, spread, (4 * n + 64, 3))
-        )
+        points = rng.uniform(low, high, (4 * n + 256, 3)) if near is None else rng.normal(near, spread, (4 * n + 64, 3))
         keep = chest(p, *points.T)[1] > margin
         if side:
             keep &= points[:, 0] * side > 0
@@ -229,13 +244,10 @@ def draw_bones(p):
     plate = p.apex - np.arange(-20, 110, 5.0)  # shoulder blades and sternum are stacks of level capsules
     c, _, a, b = hull(p, p.apex - 80)
     ends = [
-        (c + (a + 21) * np.cos(t) - LUNG_SPLAY * b * np.sin(t), (b + 21) * np.sin(t))
-        for t in np.radians((-72, -22))
+        (c + (a + 21) * np.cos(t) - LUNG_SPLAY * b * np.sin(t), (b + 21) * np.sin(t)) for t in np.radians((-72, -22))
     ]
     blade = np.stack([np.stack([0 * plate + x, 0 * plate + y, plate], -1) for x, y in ends], -2)
-    blade[:, 1, :2] += (blade[:, 0, :2] - blade[:, 1, :2]) * np.linspace(0, 0.8, len(plate))[
-        :, None
-    ]  # a triangle
+    blade[:, 1, :2] += (blade[:, 0, :2] - blade[:, 1, :2]) * np.linspace(0, 0.8, len(plate))[:, None]  # a triangle
     add(blade, 3.0)
     add(blade * (-1, 1, 1), 3.0)
     plate = p.apex - np.arange(42, 175, 5.0)
@@ -265,9 +277,7 @@ def _draw_incidental(rng, p, probability: float) -> list[Mark]:
         marks.append(Mark(scar, np.array([0.9]), -50, end=scar + rng.normal(0, 18, (1, 3))))
     if has[3]:  # apical cap
         marks.append(
-            Mark(
-                np.array([side[3] * c, y, p.apex - 5]), np.array([20, 22, 6.0]), -40, 0.9, None, 0.4, 3, seed
-            )
+            Mark(np.array([side[3] * c, y, p.apex - 5]), np.array([20, 22, 6.0]), -40, 0.9, None, 0.4, 3, seed)
         )
     if has[4]:  # gravity: the patient lies on the back
         centre = np.array([side[4] * 0.45 * p.wide, -0.97 * p.deep, p.base + 0.3 * p.height])

@@ -69,9 +69,7 @@ def _balls(rng, sites, radius, hu, gain=1.0) -> Mark:
 
 
 def _patch(rng, centre, radius, hu, gain=1.0, rough=0.5, soft=6.0) -> Mark:
-    return Mark(
-        centre, np.broadcast_to(radius, 3) * 1.0, hu, gain, None, rough, soft, int(rng.integers(2**31))
-    )
+    return Mark(centre, np.broadcast_to(radius, 3) * 1.0, hu, gain, None, rough, soft, int(rng.integers(2**31)))
 
 
 def _infiltrative(rng, p, gain, mimic) -> list[Mark]:
@@ -96,9 +94,7 @@ def _focal(rng, p, gain, mimic) -> list[Mark]:
     for segment in sites(rng, p, 1 + int(rng.random() < 0.4), height=zone, margin=9):
         for centre in sites(rng, p, int(rng.integers(1, 4)), near=segment, spread=10, margin=4):
             radius = rng.uniform(3.2, 5.4)
-            marks.append(
-                _patch(rng, centre, radius, rng.uniform(-180, 40), gain, 0.25, rng.uniform(0.5, 2.5))
-            )
+            marks.append(_patch(rng, centre, radius, rng.uniform(-180, 40), gain, 0.25, rng.uniform(0.5, 2.5)))
             if mimic():
                 marks.insert(0, _patch(rng, centre, 1.8 * radius, -560, 0.6 * gain, 0.5, 4))
     return marks
@@ -107,13 +103,13 @@ def _focal(rng, p, gain, mimic) -> list[Mark]:
 def _tuberculoma(rng, p, gain, mimic) -> list[Mark]:
     """One round, sharp nodule of 15 to 40 mm, sometimes calcified or with a crescent of air."""
     radius = rng.uniform(10, 19)
-    centre = sites(
-        rng, p, 1, height=(0.4, 0.95) if rng.random() < 0.75 else (0.1, 0.5), margin=0.75 * radius
-    )[0]
+    centre = sites(rng, p, 1, height=(0.4, 0.95) if rng.random() < 0.75 else (0.1, 0.5), margin=0.75 * radius)[0]
     marks = [_patch(rng, centre, radius * rng.uniform(0.92, 1.08, 3), rng.uniform(15, 60), 1.0, 0.07, 0.4)]
     if rng.random() < 0.2:
-        marks += [_patch(rng, centre + (0, 0.1 * radius, 0), 0.78 * radius, -960, 1.0, 0.05, 0.4),
-                  Mark(centre[None] - (0, 0.12 * radius, 0), np.array([0.70 * radius]), 35)]  # fmt: skip
+        marks += [
+            _patch(rng, centre + (0, 0.1 * radius, 0), 0.78 * radius, -960, 1.0, 0.05, 0.4),
+            Mark(centre[None] - (0, 0.12 * radius, 0), np.array([0.70 * radius]), 35),
+        ]
     elif rng.random() < 0.4:
         spots = centre + rng.normal(0, 0.25 * radius, (int(rng.integers(1, 5)), 3))
         marks.append(_balls(rng, spots, (0.08 * radius, 0.25 * radius), rng.uniform(250, 800)))
@@ -152,12 +148,8 @@ def _fibro_cavernous(rng, p, gain, mimic) -> list[Mark]:
         if rng.random() < 0.7:
             marks.append(_patch(rng, centre + rng.normal(0, 5, 3), 1.5 * shape, -330, 0.75 * gain, 0.7, 9))
         marks.append(_patch(rng, centre, shape, rng.uniform(15, 60), 1.0, 0.16, 1.0))
-        bands = sites(
-            rng, p, int(rng.integers(4, 10)), near=centre, spread=1.5 * radius, side=side, margin=-2
-        )
-        marks.append(
-            Mark(np.repeat(centre[None], len(bands), 0), rng.uniform(0.7, 2.0, len(bands)), 20, gain, bands)
-        )
+        bands = sites(rng, p, int(rng.integers(4, 10)), near=centre, spread=1.5 * radius, side=side, margin=-2)
+        marks.append(Mark(np.repeat(centre[None], len(bands), 0), rng.uniform(0.7, 2.0, len(bands)), 20, gain, bands))
         marks.append(
             _balls(
                 rng,
@@ -180,9 +172,7 @@ def _fibro_cavernous(rng, p, gain, mimic) -> list[Mark]:
             )
         )
     c, y, _, b = hull(p, p.apex - 10)
-    marks.insert(
-        0, _patch(rng, np.array([side * c, y, p.apex - 6]), np.array([24, 26, 10]), 10, gain, 0.4, 2)
-    )
+    marks.insert(0, _patch(rng, np.array([side * c, y, p.apex - 6]), np.array([24, 26, 10]), 10, gain, 0.4, 2))
     return marks
 
 
@@ -193,14 +183,10 @@ _FINDINGS = (_infiltrative, _focal, _tuberculoma, _miliary, _fibro_cavernous)
 def _check_whole(name: str, value, least: int, most: float = np.inf) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
         allowed = f"from {least} to {most}" if most < np.inf else f"of at least {least}"
-        raise SettingError(
-            f"{name}={value!r} is not allowed.", remedy=f"{name} must be a whole number {allowed}."
-        )
+        raise SettingError(f"{name}={value!r} is not allowed.", remedy=f"{name} must be a whole number {allowed}.")
 
 
-def make_phantom(
-    seed, label: int, *, size: int = 512, slices: int | None = None, finding: bool = True
-) -> Phantom:
+def make_phantom(seed, label: int, *, size: int = 512, slices: int | None = None, finding: bool = True) -> Phantom:
     """One synthetic chest CT.
 
     Patient, disease and noise have random streams of their own: another label, or finding=False, gives the
@@ -262,9 +248,7 @@ def _publish(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _write_scan(
-    root: Path, name: str, seed: tuple[int, int], label: int, size: int, slices: int | None
-) -> None:
+def _write_scan(root: Path, name: str, seed: tuple[int, int], label: int, size: int, slices: int | None) -> None:
     """Scan, both mask sets and finding of one phantom; files that are there are kept."""
     import nibabel
 
@@ -329,17 +313,12 @@ def write_imageclef(
         what = f"The folder was written with {found}, not {content.strip()}."
         raise DataError(what, path=root, remedy=remedy)
     if not record.exists() and any(root.glob("TRN_*")):
-        raise DataError(
-            "The folder holds scans that are no phantoms.", path=root, remedy="Give another folder."
-        )
+        raise DataError("The folder holds scans that are no phantoms.", path=root, remedy="Give another folder.")
     for folder in ("masks1", "masks2", "findings"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     _publish(record, content.encode())
     names = [f"TRN_{i + 1:04d}.nii.gz" for i in range(n)]
-    jobs = (
-        delayed(_write_scan)(root, name, (seed, i), int(labels[i]), size, slices)
-        for i, name in enumerate(names)
-    )
+    jobs = (delayed(_write_scan)(root, name, (seed, i), int(labels[i]), size, slices) for i, name in enumerate(names))
     done = Parallel(n_jobs=n_jobs, return_as="generator")(jobs)
     for _ in tqdm(done, total=n, desc="phantoms", disable=not progress):
         pass

@@ -46,9 +46,7 @@ def _to_scanner(p, points) -> np.ndarray:
     x = x + pull_at(p, z) * np.clip(1 - (x / p.wide) ** 2, 0, 1)
     cos, sin = np.cos(np.radians(p.roll)), np.sin(np.radians(p.roll))
     lean, nod = np.tan(np.radians(p.lean)), np.tan(np.radians(p.nod))
-    return np.stack(
-        [cos * x - sin * y + p.shift_x + lean * z, sin * x + cos * y + p.shift_y + nod * z, z], axis=-1
-    )
+    return np.stack([cos * x - sin * y + p.shift_x + lean * z, sin * x + cos * y + p.shift_y + nod * z, z], axis=-1)
 
 
 def _to_patient(p, grid: Grid, k: slice):
@@ -94,9 +92,7 @@ def splat(grid: Grid, start, end, radius, gain=1.0, add: bool = False, found=Non
                 valid.append(((voxel >= 0) & (voxel < grid.shape[2 - i])).reshape(shape))
                 index.append(voxel.clip(0, grid.shape[2 - i] - 1).reshape(shape))
             length = run[0] ** 2 + run[1] ** 2 + run[2] ** 2 + np.float32(1e-9)
-            t = (rel[0] * (run[0] / length) + rel[1] * (run[1] / length) + rel[2] * (run[2] / length)).clip(
-                0, 1
-            )
+            t = (rel[0] * (run[0] / length) + rel[1] * (run[1] / length) + rel[2] * (run[2] / length)).clip(0, 1)
             q = np.sqrt(sum((rel[i] - t * run[i]) ** 2 for i in range(3)))
             share = (0.5 + (1 - q) / edge[m, None, None, None]).clip(0, 1)
             drawn = share.sum(axis=(1, 2, 3)) * step.prod()
@@ -148,14 +144,10 @@ def _paint_slab(p, grid: Grid, k: slice, texture):
     paint(soft(skin - 2), HU_FAT + 8 * texture)
     upper = np.clip((z - p.base) / p.height - 0.2, 0, 1)
     bump = lambda at, width: 1 / (1 + ((ax - at) / width) ** 2) ** 2  # noqa: E731
-    coat = (
-        17 + np.where(y > 0, 26 * upper * bump(62, 45), 14 * bump(30, 26) + 16 * bump(p.wide, 40)) + 90 * top
-    )
+    coat = 17 + np.where(y > 0, 26 * upper * bump(62, 45), 14 * bump(30, 26) + 16 * bump(p.wide, 40)) + 90 * top
     muscle = np.minimum(np.minimum(coat + cavity, skin - p.fat), -cavity - 1)
     streak = np.abs(cavity + 18 + 3 * texture) - 1.2 + 40 * top  # fat plane between coat and ribs
-    planes = (
-        14 * np.abs(np.sin(ax / 23 + y / 37 + 0.3 * texture)) - 2 + 40 * (1 - np.clip(2 * top, 0, 1))
-    )  # shoulders
+    planes = 14 * np.abs(np.sin(ax / 23 + y / 37 + 0.3 * texture)) - 2 + 40 * (1 - np.clip(2 * top, 0, 1))  # shoulders
     paint(
         soft(np.minimum(muscle, np.minimum(streak, planes))) * (1 - 0.6 * np.clip(texture - 1.1, 0, 1)),
         HU_MUSCLE + 5 * texture,
@@ -197,9 +189,13 @@ def _paint_spine(p, grid, hu, lung, x, y, z, texture) -> None:
     body = oval(x, y, 17.0, 14.0, 0.2)
     depth = np.minimum(body, along)
     arch = np.minimum(oval(x, y + 22, 17, 13), 4 - oval(x, y + 22, 13, 10) + 3)
-    parts = ((soft(body), HU_DISC), (soft(np.minimum(arch, along + 4)), HU_CORTEX * 0.6 * p.bone),
-             (soft(depth), HU_CORTEX * 0.8 * p.bone), (soft(depth - 1.8), HU_MARROW * p.bone + 14 * texture),
-             (soft(oval(x, y + 22, 10.0, 8.0)), 25))  # fmt: skip
+    parts = (
+        (soft(body), HU_DISC),
+        (soft(np.minimum(arch, along + 4)), HU_CORTEX * 0.6 * p.bone),
+        (soft(depth), HU_CORTEX * 0.8 * p.bone),
+        (soft(depth - 1.8), HU_MARROW * p.bone + 14 * texture),
+        (soft(oval(x, y + 22, 10.0, 8.0)), 25),
+    )
     for share, value in parts:
         bone += share * (value - bone)
 
@@ -214,12 +210,7 @@ def _paint_mark(p, grid: Grid, hu, lung, mark: Mark, found=None) -> None:
     centre, step = _to_scanner(p, mark.centre)[0], grid.spacing
     reach = mark.radius * (1 + mark.rough) + mark.soft + step
     low = np.maximum(np.ceil((centre - reach - grid.origin) / step), 0).astype(int)
-    high = (
-        np.minimum(np.floor((centre + reach - grid.origin) / step), np.array(grid.shape[::-1]) - 1).astype(
-            int
-        )
-        + 1
-    )
+    high = np.minimum(np.floor((centre + reach - grid.origin) / step), np.array(grid.shape[::-1]) - 1).astype(int) + 1
     if np.any(high <= low):
         return None
     rel = [axis[a:b] - c for axis, a, b, c in zip((grid.x, grid.y, grid.z), low, high, centre, strict=True)]
@@ -250,9 +241,7 @@ def render(p, grid: Grid, marks: list[Mark], noise: np.random.Generator):
         low = np.clip(level.astype(int), 0, len(p.texture) - 2)
         part = (level - low)[:, None, None].astype(np.float32)
         planes = p.texture[low] * (1 - part) + p.texture[low + 1] * part
-        texture = np.stack(
-            [cv2.resize(plane, grid.shape[:0:-1], interpolation=cv2.INTER_CUBIC) for plane in planes]
-        )
+        texture = np.stack([cv2.resize(plane, grid.shape[:0:-1], interpolation=cv2.INTER_CUBIC) for plane in planes])
         hu[k], lung[k] = _paint_slab(p, grid, k, texture)
         x, _, z = _to_patient(p, grid, k)
         side[k] = x > pull_at(p, z)
@@ -265,8 +254,13 @@ def render(p, grid: Grid, marks: list[Mark], noise: np.random.Generator):
     tubes([v[~bony] for v in bones], HU_CARTILAGE)
     tubes([v[bony] for v in bones], HU_CORTEX * p.bone)
     tubes([bones[0][bony], bones[1][bony], bones[2][bony] - 1.6], HU_MARROW * p.bone)
-    great, air = ([(from_carina(p, path[:-1]), from_carina(p, path[1:]), np.full(len(path) - 1, radius))
-                   for radius, path in paths] for paths in (GREAT_VESSELS, AIRWAYS))  # fmt: skip
+    great, air = (
+        [
+            (from_carina(p, path[:-1]), from_carina(p, path[1:]), np.full(len(path) - 1, radius))
+            for radius, path in paths
+        ]
+        for paths in (GREAT_VESSELS, AIRWAYS)
+    )
     great, air = ([np.concatenate(v) for v in zip(*parts, strict=True)] for parts in (great, air))
     great[2] *= p.aorta
     tubes(great, HU_BLOOD, erase=True)

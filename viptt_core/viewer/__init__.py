@@ -26,10 +26,17 @@ SLICES_A_SECOND = 12  # played
 MOST_BYTES = 700_000  # of the pictures of one viewer in a page: 70 slices of 224 x 224 fit
 KEYS = (
     ("\N{LEFTWARDS ARROW} \N{RIGHTWARDS ARROW} \N{UPWARDS ARROW} \N{DOWNWARDS ARROW}", "one {unit}."),
-    ("Page Up", "and"), ("Page Down", "ten."), ("Home", "and"), ("End", "first and last."), ("Space", "play, pause."),
-    ("o", "overlays on, off."), ("r", "reset the window."),
-    ("Wheel", "or"), ("swipe across", "pages."), ("Shift + drag", "window and level. Click the picture first."),
-)  # fmt: skip
+    ("Page Up", "and"),
+    ("Page Down", "ten."),
+    ("Home", "and"),
+    ("End", "first and last."),
+    ("Space", "play, pause."),
+    ("o", "overlays on, off."),
+    ("r", "reset the window."),
+    ("Wheel", "or"),
+    ("swipe across", "pages."),
+    ("Shift + drag", "window and level. Click the picture first."),
+)
 PAGE = """<div class="viptt-viewer{kind}" style="max-width:{width}px" data-lm-suppress-shortcuts="true">
 <style>{style}</style>
 <div class="viptt-stills">{stills}</div>
@@ -60,10 +67,21 @@ class Viewer:
         SettingError: no clip, or one of another form, see `Shown`.
     """
 
-    def __init__(self, frames: np.ndarray | Sequence[Shown], *, caption: str = "", together: bool = False,
-                 unit: str = "slice", rate: float = SLICES_A_SECOND, hu_window: tuple[float, float] | None = None,
-                 sides: bool = False, width: int = 420, quality: int = 80,
-                 most_bytes: int = MOST_BYTES, data: Sequence[str] = ()) -> None:  # fmt: skip
+    def __init__(
+        self,
+        frames: np.ndarray | Sequence[Shown],
+        *,
+        caption: str = "",
+        together: bool = False,
+        unit: str = "slice",
+        rate: float = SLICES_A_SECOND,
+        hu_window: tuple[float, float] | None = None,
+        sides: bool = False,
+        width: int = 420,
+        quality: int = 80,
+        most_bytes: int = MOST_BYTES,
+        data: Sequence[str] = (),
+    ) -> None:
         self.clips = [Shown(np.asarray(frames), caption)] if isinstance(frames, np.ndarray) else list(frames)
         if not self.clips:
             raise SettingError("there is no clip to show.", remedy="Give at least one.")
@@ -97,22 +115,34 @@ class Viewer:
         """A piece of HTML that is whole in itself."""
         clips = pack_within(self.clips, self.most_bytes, quality=self.quality)
         data = {
-            "clips": clips, "options": [_option(clip) for clip in self.clips], "together": self.together,
-            "headings": [clip.heading for clip in self.clips], "caption": self.caption, "unit": self.unit,
-            "rate": round(self.rate, 1), "hu": self.hu_window, "sides": self.sides, "outline": OUTLINE_COLOUR,
+            "clips": clips,
+            "options": [_option(clip) for clip in self.clips],
+            "together": self.together,
+            "headings": [clip.heading for clip in self.clips],
+            "caption": self.caption,
+            "unit": self.unit,
+            "rate": round(self.rate, 1),
+            "hu": self.hu_window,
+            "sides": self.sides,
+            "outline": OUTLINE_COLOUR,
             "presets": [(name, *window) for name, window in self.presets.items()],
-            "colours": MAP_COLOURS[::15].tolist(), "start": _start(clips if self.together else clips[:1]),
+            "colours": MAP_COLOURS[::15].tolist(),
+            "start": _start(clips if self.together else clips[:1]),
             "keys": [(key, does.format(unit=self.unit)) for key, does in KEYS],
-        }  # fmt: skip
+        }
         stills = "".join(
             f'<img alt="{html.escape(clip.caption, quote=True)}" src="data:image/webp;base64,{still(clip)}">'
             for clip in (self.clips if self.together else self.clips[:1])
         )
         return PAGE.format(
-            kind=" viptt-together" if self.together else "", width=self.width, stills=stills,
-            style=_source("viewer.css"), script=_source("viewer.js"), caption=html.escape(self.caption),
+            kind=" viptt-together" if self.together else "",
+            width=self.width,
+            stills=stills,
+            style=_source("viewer.css"),
+            script=_source("viewer.js"),
+            caption=html.escape(self.caption),
             data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),  # no caption can end the script
-        )  # fmt: skip
+        )
 
     def widget(self):
         """The ipywidgets form: pictures come from the kernel, every step of every clip at full size."""
@@ -128,8 +158,14 @@ def view_clip(clips: ClipSet, index: int, *, overlays: Sequence[Overlay] = (), w
 
 
 @named
-def browse_clips(clips: ClipSet, *, per_class: int = 2, overlays: Mapping[int, Sequence[Overlay]] | None = None,
-                 width: int = 420, most_bytes: int = MOST_BYTES) -> Viewer:  # fmt: skip
+def browse_clips(
+    clips: ClipSet,
+    *,
+    per_class: int = 2,
+    overlays: Mapping[int, Sequence[Overlay]] | None = None,
+    width: int = 420,
+    most_bytes: int = MOST_BYTES,
+) -> Viewer:
     """Viewer of the first clips of each class, chosen by class and name.
 
     Args:
@@ -140,17 +176,27 @@ def browse_clips(clips: ClipSet, *, per_class: int = 2, overlays: Mapping[int, S
         most_bytes: See `Viewer`.
     """
     chosen = first_of_each_class(clips, per_class)
-    return Viewer([_shown(clips, i, (overlays or {}).get(i, ())) for i in chosen], width=width, most_bytes=most_bytes,
-                  **_look(clips))  # fmt: skip
+    return Viewer(
+        [_shown(clips, i, (overlays or {}).get(i, ())) for i in chosen],
+        width=width,
+        most_bytes=most_bytes,
+        **_look(clips),
+    )
 
 
 @named
-def compare_clips(clips: ClipSet, *, overlays: Mapping[int, Sequence[Overlay]] | None = None, width: int = 720,
-                  most_bytes: int = MOST_BYTES) -> Viewer:  # fmt: skip
+def compare_clips(
+    clips: ClipSet,
+    *,
+    overlays: Mapping[int, Sequence[Overlay]] | None = None,
+    width: int = 720,
+    most_bytes: int = MOST_BYTES,
+) -> Viewer:
     """Viewer of the first clip of each class side by side, paged and windowed together; arguments as `browse_clips`."""
     shown = [_shown(clips, i, (overlays or {}).get(i, ())) for i in first_of_each_class(clips, 1)]
-    return Viewer(shown, caption=caption_together(shown), together=True, width=width, most_bytes=most_bytes,
-                  **_look(clips))  # fmt: skip
+    return Viewer(
+        shown, caption=caption_together(shown), together=True, width=width, most_bytes=most_bytes, **_look(clips)
+    )
 
 
 def caption_together(shown: Sequence[Shown]) -> str:
@@ -165,8 +211,14 @@ def first_of_each_class(clips: ClipSet, count: int) -> list[int]:
 
 def _shown(clips: ClipSet, index: int, overlays: Sequence[Overlay]) -> Shown:
     heading, name = clips.class_names[clips.labels[index]], str(clips.names[index])
-    return Shown(clips.clips[index], f"{heading}, {name}{', synthetic' * clips.synthetic}", name, heading,
-                 tuple(overlays), synthetic=clips.synthetic)  # fmt: skip
+    return Shown(
+        clips.clips[index],
+        f"{heading}, {name}{', synthetic' * clips.synthetic}",
+        name,
+        heading,
+        tuple(overlays),
+        synthetic=clips.synthetic,
+    )
 
 
 def _look(clips: ClipSet) -> dict:
@@ -177,8 +229,11 @@ def _look(clips: ClipSet) -> dict:
     if "hu_window" not in made:
         return {"unit": "step"}
     # Phantoms lie as canonical scans do: columns run to the patient's left.
-    return {"unit": "slice", "hu_window": made["hu_window"],
-            "sides": made.get("set") == "phantom" or made.get("orientation") == "canonical"}  # fmt: skip
+    return {
+        "unit": "slice",
+        "hu_window": made["hu_window"],
+        "sides": made.get("set") == "phantom" or made.get("orientation") == "canonical",
+    }
 
 
 def _start(packed: Sequence[dict]) -> int:
@@ -187,8 +242,10 @@ def _start(packed: Sequence[dict]) -> int:
     largest = [max(map(len, steps)) for steps in paths]
     if not any(largest):
         return max(len(clip["numbers"]) for clip in packed) // 2
-    shares = [sum(len(path) / max(most, 1) for path, most in zip(step, largest, strict=True))
-              for step in zip(*paths, strict=False)]  # fmt: skip
+    shares = [
+        sum(len(path) / max(most, 1) for path, most in zip(step, largest, strict=True))
+        for step in zip(*paths, strict=False)
+    ]
     return shares.index(max(shares))
 
 

@@ -26,8 +26,10 @@ def build_widget(viewer: Viewer):
     chosen = w.Dropdown(options=listed, description="clip")
     side = viewer.width // (min(len(shown), 3) if viewer.together else 1)
     images, titles = [w.Image(format="png", width=side) for _ in shown], [w.Label(clip.title) for clip in shown]
-    panels = w.HBox([w.VBox(pair) for pair in zip(titles, images, strict=True)],
-                    layout=w.Layout(flex_flow="row wrap", max_width=f"{viewer.width + 40}px"))  # fmt: skip
+    panels = w.HBox(
+        [w.VBox(pair) for pair in zip(titles, images, strict=True)],
+        layout=w.Layout(flex_flow="row wrap", max_width=f"{viewer.width + 40}px"),
+    )
     step, words = w.IntSlider(1, 1, 1, description=viewer.unit), w.Label(viewer.caption)
     play = w.Play(min=1, interval=round(1000 / viewer.rate))
     w.jslink((play, "value"), (step, "value"))
@@ -78,8 +80,9 @@ def build_widget(viewer: Viewer):
     return w.VBox(rows if viewer.together or len(viewer.clips) == 1 else [chosen, *rows])
 
 
-def draw(clip: Shown, k: int, level: float, width: float, grey_range: tuple[float, float],
-         laid: dict[str, float], side: int) -> np.ndarray:  # fmt: skip
+def draw(
+    clip: Shown, k: int, level: float, width: float, grey_range: tuple[float, float], laid: dict[str, float], side: int
+) -> np.ndarray:
     """One step with window and overlays: uint8 [h, w, 3], RGB, at least `side` wide where there is an overlay.
 
     Args:

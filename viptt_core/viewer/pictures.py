@@ -15,8 +15,16 @@ OUTLINE_COLOUR = "#E69F00"  # Okabe and Ito's orange
 MAP_COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], cv2.COLORMAP_INFERNO)[0, :, ::-1]  # RGB [256, 3]
 BLOCK = 16  # pixels: WebP codes blocks of this size, and no block may hold parts of two steps
 # Largest side in pixels, steps kept, WebP quality: the first that stays under a size limit is taken.
-LADDER = ((256, 80, 80), (224, 70, 70), (160, 48, 70), (128, 32, 65), (112, 24, 60), (96, 16, 50), (64, 12, 50),
-          (48, 8, 40))  # fmt: skip
+LADDER = (
+    (256, 80, 80),
+    (224, 70, 70),
+    (160, 48, 70),
+    (128, 32, 65),
+    (112, 24, 60),
+    (96, 16, 50),
+    (64, 12, 50),
+    (48, 8, 40),
+)
 
 
 @dataclass(frozen=True)
@@ -65,13 +73,16 @@ class Shown:
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 3 or self.frames.dtype not in CLIP_DTYPES or not len(self.frames):
-            raise SettingError(f"frames are {self.frames.dtype} {self.frames.shape}.",
-                               remedy="Give uint8 or float16 [T, H, W].")  # fmt: skip
+            raise SettingError(
+                f"frames are {self.frames.dtype} {self.frames.shape}.", remedy="Give uint8 or float16 [T, H, W]."
+            )
         for overlay in self.overlays:
             shape, dtype = overlay.values.shape, overlay.values.dtype
             if len(shape) != 3 or shape[0] != len(self.frames) or dtype not in (bool, np.uint8):
-                raise SettingError(f"overlay '{overlay.name}' is {dtype} {shape}, the clip {self.frames.shape}.",
-                                   remedy="Give bool or uint8 [T, h, w], one for each frame.")  # fmt: skip
+                raise SettingError(
+                    f"overlay '{overlay.name}' is {dtype} {shape}, the clip {self.frames.shape}.",
+                    remedy="Give bool or uint8 [T, h, w], one for each frame.",
+                )
 
     @property
     def title(self) -> str:
@@ -111,10 +122,15 @@ def pack(clip: Shown, *, side: int, steps: int, quality: int) -> dict:
             drawn = {"sheet": _sheet(values, side=side, quality=quality)}
         overlays.append({"name": overlay.name} | drawn)
     return {
-        "title": clip.title, "caption": clip.caption, "synthetic": clip.synthetic, "mm": clip.step_mm, "count": count,
-        "numbers": (kept + 1).tolist(), "sheet": _sheet(clip.frames[kept], side=side, quality=quality),
+        "title": clip.title,
+        "caption": clip.caption,
+        "synthetic": clip.synthetic,
+        "mm": clip.step_mm,
+        "count": count,
+        "numbers": (kept + 1).tolist(),
+        "sheet": _sheet(clip.frames[kept], side=side, quality=quality),
         "overlays": overlays,
-    }  # fmt: skip
+    }
 
 
 def still(clip: Shown, *, side: int = 224, quality: int = 70) -> str:
