@@ -403,7 +403,7 @@ def describe_machine() -> dict:
     """CPU, cores, threads, the instructions that matter, torch and GPU of this machine. JSON-ready."""
     import torch
 
-    from viptt_core.env import available_cores
+    from viptt_core.files import available_cores
 
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")

@@ -51,7 +51,7 @@ def run(
     Returns:
         The results file and the records of `names`.
     """
-    from viptt_core.env import provenance
+    from viptt_core.files import provenance
 
     profile, machine, origin = PROFILES[profile_name], describe_machine(), provenance()
     path = results_path(folder, profile_name, machine)

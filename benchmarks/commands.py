@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil  # comes with accelerate
 
 from benchmarks import ROOT, describe_machine, write_json
-from viptt_core.env import git_commit
+from viptt_core.files import git_commit
 
 RESULTS = ROOT / "benchmarks" / "results" / "commands"
 EVERY = 0.2  # seconds between two looks at the memory

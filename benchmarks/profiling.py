@@ -224,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = command.parse_args(arguments)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks for one
-    from viptt_core.env import provenance
+    from viptt_core.files import provenance
 
     content = {
         "format": FORMAT,

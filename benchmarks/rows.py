@@ -68,7 +68,7 @@ def shared_file(name: str) -> Path | None:
 
 def scratch(name: str) -> Path:
     """A folder in the cache for files that are made once."""
-    from viptt_core.env import cache_root
+    from viptt_core.files import cache_root
 
     return cache_root() / "benchmarks" / name
 
@@ -334,7 +334,7 @@ def _speed_target() -> Target:
 
 def noise_clips(n: int, frames: int, size: int):
     """A ClipSet of noise: how long a step takes does not depend on what is seen."""
-    from viptt_core.store import ClipSet
+    from viptt_core.clips import ClipSet
 
     rng = np.random.default_rng(0)
     names = np.array([f"clip{i}" for i in range(n)])

@@ -53,8 +53,8 @@ from viptt_core.figures.data import (
     sampling_of_video,
 )
 from viptt_core.figures.phantoms import compare_phantoms, view_phantom
-from viptt_core.leakage import measure_leakage
 from viptt_core.papermill_io import check_parameters
+from viptt_core.probes import measure_leakage
 from viptt_core.splits import make_split
 from viptt_core.viewer import browse_clips, compare_clips
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from viptt_core.store import ClipSet
+from viptt_core.clips import ClipSet
 
 
 @pytest.fixture(autouse=True)

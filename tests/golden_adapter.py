@@ -27,7 +27,7 @@ def action(label: int, **grid) -> np.ndarray:
 
 def clip_set(clips: np.ndarray, labels: np.ndarray):
     """A set of clips in memory, each in a group of its own."""
-    from viptt_core.store import ClipSet
+    from viptt_core.clips import ClipSet
 
     names = np.array([f"clip{i:02d}" for i in range(len(clips))])
     class_names = tuple(f"class{k}" for k in range(labels.max() + 1))

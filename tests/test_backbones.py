@@ -9,15 +9,14 @@ import torch
 from torch import nn
 from torchvision.models import get_model, get_model_weights
 
-from viptt_core import imagenet
+from viptt_core import model as imagenet
 from viptt_core.backbones import BACKBONES
 from viptt_core.engine import Engine, activation_bytes, lower_chunk, pick_chunk, pick_precision
 from viptt_core.errors import DataError, DataWarning, SettingError, TrainingError
 from viptt_core.explain import grad_cam, slice_importance
 from viptt_core.features import cached_features, frame_features
-from viptt_core.imagenet import imagenet_features
 from viptt_core.inference import predict_logits
-from viptt_core.model import ViPTTNet, count_parameters
+from viptt_core.model import ViPTTNet, count_parameters, imagenet_features
 from viptt_core.presets import Stage
 from viptt_core.splits import Split
 from viptt_core.train import fit

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from viptt_core.baselines import baseline_predictions
 from viptt_core.datasets import load_dataset
 from viptt_core.metrics import accuracy, roc_auc
+from viptt_core.probes import baseline_predictions
 from viptt_core.results import class_names_of, predicted_classes
 from viptt_core.splits import Split, make_folds
 

@@ -27,8 +27,8 @@ from planted import (
 
 from viptt_core.check import check_dataset, reading
 from viptt_core.check.sets import leak_faults
-from viptt_core.env import cache_root
 from viptt_core.errors import DataError, SettingError
+from viptt_core.files import cache_root
 
 QUIET = {"n_jobs": 1, "progress": False}
 

@@ -14,8 +14,8 @@ from packaging.requirements import Requirement
 from viptt_core import cloud
 from viptt_core.book.publish import PUBLISHED
 from viptt_core.cloud import prepare
-from viptt_core.env import cache_root
 from viptt_core.errors import StorageError
+from viptt_core.files import cache_root
 from viptt_core.results import runs_root
 
 ROOT = Path(__file__).resolve().parents[1]

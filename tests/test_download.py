@@ -15,7 +15,7 @@ import requests
 from filelock import FileLock
 from loopback import file, hold, status
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.errors import DataError, SettingError, StorageError
 from viptt_core.sources import transfer
 from viptt_core.sources.download import download, file_digest, verify
@@ -102,14 +102,14 @@ def test_empty_file_arrives(server, fetch):
 
 def test_bytes_are_kept_as_they_come(server, fetch, path, monkeypatch):
     """The server waits with each piece until the one before is on the disk."""
-    written, write = threading.Semaphore(0), disk.write_all
+    written, write = threading.Semaphore(0), files.write_all
 
     def writing(descriptor, data, offset=None):
         write(descriptor, data, offset)
         if bytes(data[:1]) != b"{":  # not the file beside it
             written.release()
 
-    monkeypatch.setattr(disk, "write_all", writing)
+    monkeypatch.setattr(files, "write_all", writing)
     server.script(file(CONTENT[:50], piece=10, after=lambda _: written.acquire(timeout=4) or pytest.fail("kept back")))
     assert fetch(timeout=3, attempts=1).read_bytes() == CONTENT[:50]
     assert server.asked == [WHOLE]
@@ -236,7 +236,7 @@ def test_interrupt_leaves_the_part(server, fetch, path, monkeypatch):
 
 
 def test_kill_between_two_versions_does_not_mix_them(server, fetch, path, monkeypatch):
-    def replacing(state, text, replace=disk.replace):
+    def replacing(state, text, replace=files.replace):
         replace(state, text)
         raise KeyboardInterrupt
 
@@ -245,7 +245,7 @@ def test_kill_between_two_versions_does_not_mix_them(server, fetch, path, monkey
         fetch(attempts=1)
     server.script(file(CONTENT, etag='"2"'))
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "replace", replacing)
+        patch.setattr(files, "replace", replacing)
         with pytest.raises(KeyboardInterrupt):
             fetch()
     assert fetch().read_bytes() == CONTENT
@@ -254,14 +254,14 @@ def test_kill_between_two_versions_does_not_mix_them(server, fetch, path, monkey
 CHILD = """
 import sys
 from pathlib import Path
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.sources.download import download
 
-def writing(descriptor, data, offset=None, write=disk.write_all):
+def writing(descriptor, data, offset=None, write=files.write_all):
     write(descriptor, data, offset)
     print(bytes(data[:1]) == b"{", len(data), flush=True)
 
-disk.write_all = writing
+files.write_all = writing
 download(sys.argv[1], Path(sys.argv[2]), progress=False)
 """
 
@@ -546,7 +546,7 @@ def test_disk_without_room_is_known_before(server, fetch, path, monkeypatch):
 
 
 def test_full_disk_keeps_what_has_come(server, fetch, path, monkeypatch):
-    write = disk.write_all
+    write = files.write_all
 
     def writing(descriptor, data, offset=None):
         if bytes(data[:1]) == b"{":
@@ -556,7 +556,7 @@ def test_full_disk_keeps_what_has_come(server, fetch, path, monkeypatch):
 
     server.script(file(CONTENT))
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "write_all", writing)
+        patch.setattr(files, "write_all", writing)
         with pytest.raises(StorageError, match="No space left.*is kept"):
             fetch()
     assert names(path) == [".data.bin.part", ".data.bin.part.json"]

@@ -14,7 +14,7 @@ from viptt_core.constants import TB_CLASSES
 from viptt_core.errors import DataError
 from viptt_core.figures import data as figures_data
 from viptt_core.figures.data import group_structure, hu_windows, phantom_types, sampling_of_scan, sampling_of_video
-from viptt_core.leakage import measure_leakage
+from viptt_core.probes import measure_leakage
 from viptt_core.splits import make_split
 from viptt_core.synthetic.phantom import make_phantom
 

@@ -24,7 +24,7 @@ from viptt_core.constants import TB_CLASSES
 from viptt_core.figures import ARM_COLOURS, OTHER_COLOUR, Picture
 from viptt_core.figures import per_class as figures_per_class
 from viptt_core.figures import study as figures_study
-from viptt_core.result_table import ResultTable
+from viptt_core.shown import ResultTable
 from viptt_core.study.evidence_table import evidence_tables, write_evidence
 from viptt_core.study.outcomes import write_outcomes
 from viptt_core.study.report import open_results

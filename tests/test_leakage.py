@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from viptt_core.errors import SettingError
-from viptt_core.leakage import BY_CLIP, BY_GROUP, coarse_pixels, measure_leakage, nearest_neighbours
+from viptt_core.probes import BY_CLIP, BY_GROUP, coarse_pixels, measure_leakage, nearest_neighbours
 from viptt_core.splits import split_by_group
 
 

@@ -8,8 +8,7 @@ from scipy.special import expit
 
 from viptt_core.backbones import IMAGENET_MEANS
 from viptt_core.errors import DataError, SettingError
-from viptt_core.model import ViPTTNet, count_parameters
-from viptt_core.temporal import KerasLSTM
+from viptt_core.model import KerasLSTM, ViPTTNet, count_parameters
 
 
 def small(num_classes=5, **settings):
@@ -171,7 +170,7 @@ def test_imagenet_weights_fill_the_backbone(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True)
         torch.save(state, path)
 
-    monkeypatch.setattr("viptt_core.imagenet.download", download)
+    monkeypatch.setattr("viptt_core.model.download", download)
     model = ViPTTNet(2, backbone_weights="IMAGENET1K_FEATURES")
     assert all(torch.equal(v, state[f"features.{k}"]) for k, v in model.backbone.state_dict().items())
 

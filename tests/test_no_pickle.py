@@ -433,7 +433,7 @@ def test_a_planted_file_is_refused_and_not_unpickled(tmp_path, marker, make, rea
 
 @pytest.mark.parametrize("make", MAKERS)
 def test_planted_weights_are_refused_although_their_checksum_fits(tmp_path, monkeypatch, marker, make):
-    from viptt_core.imagenet import imagenet_features
+    from viptt_core.model import imagenet_features
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     folder = tmp_path / "torch" / "hub" / "checkpoints"

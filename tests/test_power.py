@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from viptt_core.errors import SettingError
-from viptt_core.power import best_of_k, detectable_difference, kappa_interval_by_simulation
-from viptt_core.statistics import kappa_of_tables
+from viptt_core.statistics import best_of_k, detectable_difference, kappa_interval_by_simulation, kappa_of_tables
 
 VALIDATION = [84, 46, 20, 20, 14]  # the paper's 184 validation scans
 TRAINING = [420, 226, 101, 100, 70]  # the benchmark's training scans: shares of the 421 test scans
@@ -117,7 +116,7 @@ def test_the_detectable_gain_is_found_in_four_of_five_studies_simulated_case_by_
 
 
 def test_pairing_and_more_scans_make_smaller_gains_detectable(monkeypatch):
-    monkeypatch.setattr("viptt_core.power.SIMULATIONS", 4000)
+    monkeypatch.setattr("viptt_core.statistics.SIMULATIONS", 4000)
     unpaired = detectable_difference(VALIDATION, 0.17)
     assert detectable_difference(VALIDATION, 0.17, shared=0.8) < 0.7 * unpaired
     assert detectable_difference(VALIDATION, 0.17, n=4 * 184) == pytest.approx(unpaired / 2, abs=0.01)

@@ -11,9 +11,10 @@ import pytest
 from forked import in_child
 
 from viptt_core import store
-from viptt_core.env import cache_root
+from viptt_core.clips import ClipSet, Item
 from viptt_core.errors import ClipTooShortError, DataError, DataWarning, SettingError, StorageError
-from viptt_core.store import ClipSet, Item, build_clip_set, open_clip_set
+from viptt_core.files import cache_root
+from viptt_core.store import build_clip_set, open_clip_set
 
 CALLS = []
 

@@ -25,7 +25,7 @@ SKILLS = {"random": 0.5, "image": 0.8, "video": 1.5, "video, 75 scans": 1.0, "im
 
 @pytest.fixture(autouse=True)
 def _few_simulations(monkeypatch):
-    monkeypatch.setattr("viptt_core.power.SIMULATIONS", 200)
+    monkeypatch.setattr("viptt_core.statistics.SIMULATIONS", 200)
 
 
 def arm(name, experiment, **fields):
@@ -141,7 +141,7 @@ def everything():
 @pytest.fixture(scope="module")
 def tables():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("viptt_core.power.SIMULATIONS", 200)
+        patch.setattr("viptt_core.statistics.SIMULATIONS", 200)
         return make_tables(study(), everything())
 
 
@@ -451,7 +451,7 @@ def test_pretrainings_of_other_networks_are_not_in_the_table():
 
 
 def test_power_is_of_the_papers_numbers_of_scans(monkeypatch):
-    monkeypatch.setattr("viptt_core.power.SIMULATIONS", 4000)
+    monkeypatch.setattr("viptt_core.statistics.SIMULATIONS", 4000)
     found = make_tables(study(families=[]), {"starts": outcomes({"video": 2})})["power"]
     interval = row(found, n=184, kappa=0.17, question="95 % interval of kappa")
     assert (interval["value"], interval["low"], interval["high"]) == pytest.approx((0.17, 0.075, 0.267), abs=0.008)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.errors import DataError, SettingError, StorageError
 from viptt_core.submission import check_submission, expected_names, validate_submission, write_submission
 
@@ -70,7 +70,7 @@ def test_a_full_disk_leaves_the_older_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(disk, "write_all", full)
+    monkeypatch.setattr(files, "write_all", full)
     with pytest.raises(StorageError, match="s.txt: cannot be written.*Free some space"):
         write_submission(path, NAMES, [2] * 6)
     assert path.read_bytes() == before

@@ -8,8 +8,15 @@ import torch
 
 from viptt_core import experiment
 from viptt_core.errors import DataError, SettingError
-from viptt_core.model import ViPTTNet, initialise_as_keras
-from viptt_core.temporal import GRU, TEMPORALS, AttentionPooling, BidirectionalLSTM, MeanPooling
+from viptt_core.model import (
+    GRU,
+    TEMPORALS,
+    AttentionPooling,
+    BidirectionalLSTM,
+    MeanPooling,
+    ViPTTNet,
+    initialise_as_keras,
+)
 from viptt_core.weights import load_weights, save_weights
 
 ORDERED = ("lstm", "gru", "bilstm")

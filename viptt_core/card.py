@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from viptt_core.clips import ClipSet
 from viptt_core.errors import DataError, SettingError
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, per_class, roc_auc
+from viptt_core.presets import build
 from viptt_core.results import class_names_of, predicted_classes
 from viptt_core.sources.registry import DataSource, load_registry
 from viptt_core.splits import Split
-from viptt_core.store import ClipSet
-from viptt_core.toml_tables import build
 
 FORMAT = 1  # of a card; a new number makes older programs refuse it
 REMEDY = "Take the file that a run of this package wrote, or that `viptt weights import` made."

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.errors import DataError
 from viptt_core.model import plain_module
 from viptt_core.tensors import read_tensors, storing_tensors, write_tensors
@@ -59,14 +59,14 @@ def save_checkpoint(run: Path, step: int, state: dict, tensors: dict[str, dict[s
         for name, named in tensors.items():
             path = part / f"{name}.safetensors"
             write_tensors(path, named)
-            sums[path.name] = disk.file_digest(path, "sha256")
+            sums[path.name] = files.file_digest(path, "sha256")
         text = json.dumps({"format": FORMAT, "step": step, "sha256": sums, "state": state})
         # The state vouches for the other files; its own hash is the first line of the file.
         _write_synced(part / STATE, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
         if folder.exists():
             shutil.rmtree(folder)  # of the same step, so of the same content
         os.rename(part, folder)
-        disk.sync(run)
+        files.sync(run)
     for older in _checkpoints(run):
         if older != folder:
             shutil.rmtree(older, ignore_errors=True)
@@ -97,7 +97,7 @@ def read_checkpoint(run: Path) -> Checkpoint | None:
     for name, digest in record["sha256"].items():
         if not (folder / name).is_file():
             raise DataError("is missing.", path=folder / name, remedy=remedy)
-        if disk.file_digest(folder / name, "sha256") != digest:
+        if files.file_digest(folder / name, "sha256") != digest:
             raise DataError("was truncated or changed after it was written.", path=folder / name, remedy=remedy)
         tensors[Path(name).stem] = read_tensors(folder / name)[0]
     return Checkpoint(folder, record["state"], tensors)

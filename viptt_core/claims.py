@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 
 from viptt_core.errors import check_choice
-from viptt_core.toml_tables import build
+from viptt_core.presets import build
 
 FILE = "claims.toml"
 SOURCES = {"P": "the paper's abstract", "C": "the authors' public notebooks"}

@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from viptt_core.env import artifact_root
+from viptt_core.files import artifact_root
 
 DRIVE = Path("/content/drive")  # where Colab mounts it
 DRIVE_FOLDER = Path("MyDrive", "viptt-net")
@@ -70,7 +70,7 @@ def _keep_on_drive() -> str:
     """
     from google.colab import drive
 
-    from viptt_core.disk import storing
+    from viptt_core.files import storing
 
     drive.mount(str(DRIVE))  # asks the reader, unless it is mounted
     kept, runs = DRIVE / DRIVE_FOLDER, artifact_root() / "runs"

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.constants import TB_CLASSES
 from viptt_core.datasets import load_for
 from viptt_core.datasets.labels import Table
@@ -22,9 +22,9 @@ from viptt_core.datasets.listing import is_synthetic
 from viptt_core.datasets.simulated import PHANTOM_OVERSAMPLING
 from viptt_core.engine import Engine
 from viptt_core.ensembles import AUTHORS_WEIGHTS, ENSEMBLES, check_ensemble, combine
-from viptt_core.env import artifact_root, available_cores
 from viptt_core.errors import DataError, SettingError
 from viptt_core.experiment import compare_starts, plan_experiment
+from viptt_core.files import artifact_root, available_cores
 from viptt_core.predict import find_scans, predict_scans
 from viptt_core.predictions import Predictions
 from viptt_core.presets import STARTS, load_preset
@@ -322,7 +322,7 @@ def predict_entry(
         engine=Engine(device=device, precision=precision),
     )
     tables = [predictions.table(m).assign(**{MODEL_COLUMN: str(each.path)}) for m, each in enumerate(models.weights)]
-    disk.write_file(plan.kept, pd.concat(tables).to_csv(index=False))
+    files.write_file(plan.kept, pd.concat(tables).to_csv(index=False))
     return Entry(plan, models, scans, predictions)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from os import PathLike
 
 
@@ -61,3 +62,35 @@ def check_choice(what: str, value: str, known) -> None:
     near = difflib.get_close_matches(str(value), [str(k) for k in known], n=1)
     hint = f"Did you mean '{near[0]}'? " if near else ""
     raise SettingError(f"{what} '{value}' does not exist.", remedy=f"{hint}Known: {', '.join(map(str, known))}.")
+
+
+# set: nothing can be loaded until it is mended. file: this file cannot be used; it stops a run, or is left out
+# with on_error="skip". left out: found, and not used in any case. note: handled, or good to know.
+LEVELS = ("set", "file", "left out", "note")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something about the files of a set that a reader should know.
+
+    Attributes:
+        kind: Short name, the same for all faults of a kind, such as "missing file".
+        where: File, relative to the root of the set, or the name by which a table calls it.
+        what: One sentence.
+        remedy: What the reader can do about it.
+        level: One of LEVELS.
+    """
+
+    kind: str
+    where: str
+    what: str
+    remedy: str = ""
+    level: str = "set"
+
+    @property
+    def spoils(self) -> bool:
+        """Whether it would stop a run."""
+        return self.level in ("set", "file")
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what} {self.remedy}".strip()

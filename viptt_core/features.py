@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from viptt_core.backbones import BACKBONES
+from viptt_core.clips import ClipSet, digest
 from viptt_core.engine import autocast
-from viptt_core.env import cache_root, code_version
 from viptt_core.errors import DataError
 from viptt_core.feed import Feed, to_pixels
+from viptt_core.files import cache_root, code_version
 from viptt_core.model import INFERENCE_CHUNK, ViPTTNet, plain_module
 from viptt_core.presets import Stage
 from viptt_core.rows import RowFile, open_rows
-from viptt_core.store import ClipSet, digest
 
 
 def is_cacheable(stage: Stage) -> bool:

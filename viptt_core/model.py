@@ -16,9 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 from viptt_core.backbones import BACKBONES
 from viptt_core.errors import DataError, SettingError
-from viptt_core.imagenet import imagenet_features
 from viptt_core.presets import check_choice
-from viptt_core.temporal import TEMPORALS
+from viptt_core.sources.download import download, verify
 
 STEMS = ("glorot", "imagenet")
 INFERENCE_CHUNK = 32  # frames that go through the backbone at once when nothing is kept for gradients
@@ -238,3 +237,156 @@ def plain_module(model: nn.Module) -> nn.Module:
 
 def _distributed_inner(model: nn.Module) -> nn.Module | None:
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else None
+
+
+# --- Frame features -> one summary of the clip: the paper's LSTM, and what one may put in its place ---
+
+
+class KerasLSTM(nn.LSTM):
+    """One-layer LSTM with one bias vector, as Keras has it.
+
+    PyTorch adds two bias vectors, which is the same function with 4 x hidden more parameters. The
+    second one is kept as a constant zero that is neither trained nor saved.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size, batch_first=True)
+        zeros = torch.zeros_like(self.bias_hh_l0.data)
+        del self.bias_hh_l0
+        self.register_buffer("bias_hh_l0", zeros, persistent=False)
+
+    def summary(self, features: Tensor) -> Tensor:
+        """The last state."""
+        return self(features)[0][:, -1]
+
+
+class GRU(nn.GRU):
+    """One-layer GRU, the same function as Keras's (reset after the product)."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size, batch_first=True)
+
+    def summary(self, features: Tensor) -> Tensor:
+        """The last state."""
+        return self(features)[0][:, -1]
+
+
+class BidirectionalLSTM(nn.Module):
+    """Two LSTMs of half the units, one from each end: a scan has no direction of time.
+
+    Raises:
+        SettingError: an odd number of units.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        if hidden_size % 2:
+            raise SettingError(f"hidden_size is {hidden_size}.", remedy="Two directions need an even number.")
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.upward = KerasLSTM(input_size, hidden_size // 2)
+        self.downward = KerasLSTM(input_size, hidden_size // 2)
+
+    def summary(self, features: Tensor) -> Tensor:
+        """The last state of each direction, side by side."""
+        return torch.cat([self.upward.summary(features), self.downward.summary(features.flip(1))], dim=1)
+
+
+class AttentionPooling(nn.Module):
+    """A weighted mean over frames, the weights learnt; the order of frames does not count.
+
+    Source: Ilse, Tomczak and Welling (2018), Attention-based deep multiple instance learning, ICML.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.value = nn.Linear(input_size, hidden_size)
+        self.score = nn.Linear(hidden_size, 1, bias=False)
+
+    def weights(self, features: Tensor) -> Tensor:
+        """Weight of each frame, float [B, T], summing to 1."""
+        return self.score(torch.tanh(self.value(features))).squeeze(-1).softmax(dim=1)
+
+    def summary(self, features: Tensor) -> Tensor:
+        return torch.einsum("bt,bth->bh", self.weights(features), self.value(features))
+
+
+class MeanPooling(nn.Module):
+    """The plain mean over frames, then a linear map to `hidden_size`: a clip as a bag of pictures."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.value = nn.Linear(input_size, hidden_size)
+
+    def summary(self, features: Tensor) -> Tensor:
+        return self.value(features.mean(dim=1))
+
+
+TEMPORALS = {
+    "lstm": KerasLSTM,
+    "gru": GRU,
+    "bilstm": BidirectionalLSTM,
+    "attention": AttentionPooling,
+    "mean": MeanPooling,
+}
+
+
+# --- Pretrained weights of the backbones (ImageNet; Kinetics for a 3D one), as torchvision publishes them ---
+
+
+def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
+    """Pretrained weights of a backbone without its head: downloaded once, checksum compared at every use.
+
+    torchvision publishes the first eight digits of the SHA-256 in the file's name.
+
+    Args:
+        name: torchvision's, one of the backbone's in `BACKBONES`.
+        backbone: Whose weights.
+
+    Returns:
+        Tensors under the backbone's own names.
+
+    Raises:
+        SettingError: the backbone has no weights of this name.
+        DataError: they cannot be had, are damaged, or hold values that are not finite.
+        StorageError: they cannot be written.
+    """
+    from torchvision.models import get_model_weights
+
+    check_choice("backbone", backbone, BACKBONES)
+    facts = BACKBONES[backbone]
+    check_choice("backbone_weights", name, facts.weights)
+    url = get_model_weights(backbone)[name].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    checksum = f"sha256:{path.stem.rsplit('-', 1)[1]}"
+    if path.is_file():
+        verify(path, checksum)
+    else:
+        try:
+            download(url, path, checksum=checksum)
+        except DataError as error:
+            raise DataError(
+                f"{backbone} weights {name} could not be downloaded ({error}).",
+                path=url,
+                remedy=f"Connect to the network, or put this file into {path.parent} (TORCH_HOME moves that folder).",
+            ) from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)  # refuses anything but tensors
+        features = {
+            key.removeprefix(facts.prefix): value for key, value in state.items() if not key.startswith(facts.head)
+        }
+        finite = all(tensor.isfinite().all() for tensor in features.values())
+    except Exception as error:  # of many types; PyTorch's words even advise to read what it refuses here
+        raise DataError(
+            f"holds something else than weights ({type(error).__name__}).",
+            path=path,
+            remedy="Do not open it by other means; delete it, and start again.",
+        ) from error
+    if not finite:
+        raise DataError(
+            f"{backbone} weights {name} hold values that are not finite.",
+            path=path,
+            remedy=f"Take {facts.weights[-1]}.",
+        )
+    return features

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from viptt_core.errors import DataError
-from viptt_core.result_table import ResultTable
+from viptt_core.shown import ResultTable
 
 FORMAT, PROFILE_FILE = 1, "profile-cpu.json"
 MET = {True: "yes", False: "no", None: "no target"}

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.card import Card, Preprocessing
 from viptt_core.constants import HU_WINDOW, TB_CLASSES, UCF_CLASSES
-from viptt_core.env import provenance
 from viptt_core.errors import DataError, SettingError, check_choice
+from viptt_core.files import provenance
 from viptt_core.keras_weights import load_keras_weights, read_keras_architecture
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
@@ -137,17 +137,17 @@ def export_weights(reference: str | Path, folder: Path, checksum: str = "") -> P
         weights.sha256[:8],
     ]
     target = folder / f"viptt-{'-'.join(str(part) for part in parts if part)}.safetensors"
-    with disk.storing(target):
+    with files.storing(target):
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = target.with_name(f".{target.name}.part")
         shutil.copyfile(weights.path, unfinished)
         unfinished.replace(target)
         beside = {**weights.to_dict(), "file": target.name}
-        disk.replace(target.with_suffix(".json"), json.dumps(beside, indent=1) + "\n")
+        files.replace(target.with_suffix(".json"), json.dumps(beside, indent=1) + "\n")
         sums = folder / CHECKSUMS
         lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
         lines = [line for line in lines if not line.endswith(f"  {target.name}")]
-        disk.replace(sums, "\n".join([*lines, f"{weights.sha256}  {target.name}", ""]))
+        files.replace(sums, "\n".join([*lines, f"{weights.sha256}  {target.name}", ""]))
     return target
 
 
@@ -179,6 +179,6 @@ def _keras_card(path: Path, classes: tuple[str, ...], known: Released | None) ->
         data={"set": known.data, "synthetic": False} if known else {},
         training={"stage": stage, "preset": preset.to_dict()} if known else {},
         metrics=(),
-        made=made | {"converted_from": path.name, "sha256_of_it": disk.file_digest(path, "sha256")},
+        made=made | {"converted_from": path.name, "sha256_of_it": files.file_digest(path, "sha256")},
         licence=LICENCE if known else "that of the Keras file",
     )

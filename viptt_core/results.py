@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from viptt_core import disk
-from viptt_core.env import artifact_root
+from viptt_core import files
 from viptt_core.errors import DataError
+from viptt_core.files import artifact_root
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, roc_auc
-from viptt_core.result_table import table_html
+from viptt_core.shown import table_html
 
 SUMMARY_MIME = "application/vnd.viptt.summary+json"
 SCORES = ("kappa", "accuracy", "auc")
@@ -56,12 +56,12 @@ def runs_root() -> Path:
 
 def write_history(folder: Path, epochs: list[dict]) -> None:
     """Write the epochs so far to `history.csv` in a run's folder, replacing an older one."""
-    disk.write_file(folder / "history.csv", pd.DataFrame(epochs).to_csv(index=False))
+    files.write_file(folder / "history.csv", pd.DataFrame(epochs).to_csv(index=False))
 
 
 def write_config(folder: Path, config: dict) -> None:
     """Write `config.json`: first of a run's files, and again with what came of it."""
-    disk.write_file(folder / "config.json", json.dumps(config, indent=1, default=str))
+    files.write_file(folder / "config.json", json.dumps(config, indent=1, default=str))
 
 
 def write_run(folder: Path, *, config: dict, history: list[dict], predictions: pd.DataFrame, provenance: dict) -> Run:
@@ -72,8 +72,8 @@ def write_run(folder: Path, *, config: dict, history: list[dict], predictions: p
     """
     write_config(folder, config)
     write_history(folder, history)
-    disk.write_file(folder / "predictions.csv", predictions.to_csv(index=False))
-    disk.write_file(folder / "provenance.json", json.dumps(provenance, indent=1))
+    files.write_file(folder / "predictions.csv", predictions.to_csv(index=False))
+    files.write_file(folder / "provenance.json", json.dumps(provenance, indent=1))
     return read_run(folder)
 
 

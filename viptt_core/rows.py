@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import ceil, prod
 from pathlib import Path
 
@@ -21,10 +22,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 from isal import isal_zlib
 
-from viptt_core import disk
-from viptt_core.disk import write_row
+from viptt_core import files
 from viptt_core.errors import DataError, SettingError, StorageError
-from viptt_core.rows_record import ARRAY, FORMAT, JOURNAL, RECORD, Row, Stored, open_rows, read_stored
+from viptt_core.files import write_row
 
 __all__ = ["Row", "RowFile", "open_rows", "write_row"]
 
@@ -115,7 +115,7 @@ class RowFile:
         if self.finished:
             return
         with self._storing(self.array):
-            disk.reserve(self.array, len(self._keys) * self._row_bytes)
+            files.reserve(self.array, len(self._keys) * self._row_bytes)
             self._log({"shape": self.shape})
 
     def write(self, index: int, array: np.ndarray, note: dict | None = None) -> None:
@@ -165,26 +165,26 @@ class RowFile:
         }
         with self._storing(self.folder):
             if self.finished:
-                disk.replace(self.folder / RECORD, json.dumps(record))
+                files.replace(self.folder / RECORD, json.dumps(record))
                 return
             self._fetch_visible()
             for position, index in enumerate(kept):
                 if position != index:
                     # Never onto a row whose move is not journalled yet, so a kill here loses nothing.
-                    write_row(self.array, position, disk.read_row(self.array, index, self._row_bytes))
+                    write_row(self.array, position, files.read_row(self.array, index, self._row_bytes))
                     self._log_row(position, index, self.done[index])
             os.truncate(self.array, len(kept) * self._row_bytes)
-            disk.sync(self.array)
-            disk.replace(self._part / RECORD, json.dumps(record))
+            files.sync(self.array)
+            files.replace(self._part / RECORD, json.dumps(record))
             self._close_journal()
             os.unlink(self._part / JOURNAL)
-            disk.sync(self._part)
+            files.sync(self._part)
             if self.folder.exists():
-                disk.remove(self._aside)
+                files.remove(self._aside)
                 os.rename(self.folder, self._aside)
             os.rename(self._part, self.folder)
-            disk.sync(self.folder.parent)
-            disk.remove(self._aside)
+            files.sync(self.folder.parent)
+            files.remove(self._aside)
         self.finished = True
 
     # --- Taking up what is there -------------------------------------------------------------------
@@ -196,17 +196,17 @@ class RowFile:
         if visible and visible.keys == self._keys and len(in_visible) + len(self.left) == len(self._keys):
             self.done = {i: row for i, (_, row) in in_visible.items()}
             self.shape, self.finished = visible.shape, True
-            disk.remove(self._part)
-            disk.remove(self._aside)
+            files.remove(self._part)
+            files.remove(self._aside)
             return
         if part and any(position != i for i, (position, _) in self._wanted(part)):
             # Rows are in other places than where they belong (the list of sources has changed, or a
             # kill came while gaps were closed): they are copied from a folder put aside.
-            disk.remove(self._aside)
+            files.remove(self._aside)
             os.rename(self._part, self._aside)
             part, aside = None, self._read(self._aside)
         if part is None:
-            disk.remove(self._part)
+            files.remove(self._part)
         self._part.mkdir(exist_ok=True)
         found = [(stored, self._sound(stored)) for stored in (part, aside)] + [(visible, in_visible)]
         shapes = [stored.shape for stored, rows in found if rows]
@@ -221,10 +221,10 @@ class RowFile:
                 if stored is visible:  # it stays where it is, so its rows need no copy before the end
                     self._visible[i], self.done[i] = position, row
                 else:
-                    write_row(self.array, i, disk.read_row(stored.array, position, self._row_bytes))
+                    write_row(self.array, i, files.read_row(stored.array, position, self._row_bytes))
                     self._log_row(i, i, row)
         self.left = {i: note for i, note in self.left.items() if i not in self.done}
-        disk.remove(self._aside)
+        files.remove(self._aside)
 
     def _read(self, folder: Path) -> Stored | None:
         stored = read_stored(folder)
@@ -243,7 +243,7 @@ class RowFile:
                 self.left[i] = stored.left[key]
         for i, (position, row) in self._wanted(stored):
             # A short read, where the file was cut off, fails the check as well.
-            data = disk.read_row(stored.array, position, prod(stored.shape) * self.dtype.itemsize)
+            data = files.read_row(stored.array, position, prod(stored.shape) * self.dtype.itemsize)
             if isal_zlib.crc32(data) == row.crc:
                 sound[i] = position, row
             else:
@@ -251,9 +251,9 @@ class RowFile:
         return sound
 
     def _fetch_visible(self) -> None:
-        disk.reserve(self.array, len(self._keys) * self._row_bytes)
+        files.reserve(self.array, len(self._keys) * self._row_bytes)
         for i, position in list(self._visible.items()):
-            write_row(self.array, i, disk.read_row(self.folder / ARRAY, position, self._row_bytes))
+            write_row(self.array, i, files.read_row(self.folder / ARRAY, position, self._row_bytes))
             self._log_row(i, i, self.done[i])
 
     # --- Journal, errors -----------------------------------------------------------------------------
@@ -273,13 +273,13 @@ class RowFile:
 
     def _log(self, line: dict) -> None:
         with self._storing(self._part / JOURNAL):
-            disk.write_all(self._journal, (json.dumps(line) + "\n").encode())
+            files.write_all(self._journal, (json.dumps(line) + "\n").encode())
 
     def _start_journal(self, lines: list[dict]) -> None:
         """Begin the journal anew with what is known to be sound, so that no torn line stays in it."""
         head = {"format": FORMAT, "dtype": self.dtype.str, "keys": self._keys}
         lines = [head, {"shape": self.shape}, *lines, *({"left": i, "note": note} for i, note in self.left.items())]
-        disk.replace(self._part / JOURNAL, "".join(json.dumps(line) + "\n" for line in lines))
+        files.replace(self._part / JOURNAL, "".join(json.dumps(line) + "\n" for line in lines))
         (self._part / RECORD).unlink(missing_ok=True)  # of a build killed after it wrote the record
         self._journal = os.open(self._part / JOURNAL, os.O_WRONLY | os.O_APPEND)
 
@@ -291,7 +291,7 @@ class RowFile:
     def _leave(self) -> None:
         self._close_journal()
         if not self.finished and not self.done.keys() - self._visible.keys():
-            disk.remove(self._part)
+            files.remove(self._part)
         self._lock.release()
 
     @contextmanager
@@ -310,7 +310,7 @@ class RowFile:
             f"{kept} of {len(self._keys)} rows are kept and will be taken up again." if kept else "No row is kept."
         )
         other = "name another folder with VIPTT_CACHE"
-        if not disk.is_full(error):
+        if not files.is_full(error):
             return StorageError(what, path=path, remedy=f"Mend this, or {other}.")
         lacking = len(self._keys) * self._row_bytes if self.shape else 0
         if self.array.exists():  # its space is ours, or comes back if it is removed
@@ -319,3 +319,117 @@ class RowFile:
             lacking -= shutil.disk_usage(self.folder.parent).free
         room = f"{max(ceil(lacking / 1e8), 1) / 10:g} GB"
         return StorageError(what, path=path, remedy=f"Free {room} or {other}.")
+
+
+# --- What a folder of rows says it holds, by its record or its journal, and how a finished one is opened ---
+
+
+ARRAY, RECORD, JOURNAL = "rows.bin", "rows.json", "journal.jsonl"
+FORMAT = 1  # of record and journal; a new number makes older folders be built again
+_SHOW_ABOVE = 1e9  # bytes; checking less is over before a progress bar can be read
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finished row: what it was made from (`key`), its checksum, and JSON-ready extras."""
+
+    key: str
+    crc: int
+    note: dict
+
+
+@dataclass
+class Stored:
+    """What a folder, finished or not, says it holds; rows: key -> (position in the array file, row)."""
+
+    array: Path
+    keys: list[str]
+    dtype: np.dtype
+    shape: tuple[int, ...] | None
+    rows: dict[str, tuple[int, Row]]
+    left: dict[str, dict]
+    record: dict | None
+
+
+def open_rows(folder: Path, *, verify: bool = True, progress: bool = False) -> tuple[np.memmap, dict]:
+    """Open a finished array.
+
+    Args:
+        folder: As given to `RowFile`.
+        verify: Read all of it and compare each row with its CRC.
+        progress: Show a progress bar where that takes a while.
+
+    Returns:
+        The array [N, ...], memory-mapped read-only, and its record: "shape", "dtype", "keys" of all
+        sources, "rows": [index of the source, crc, note] each, "left": [index, note] each, and "meta".
+
+    Raises:
+        DataError: the folder is incomplete, of another format, or damaged.
+    """
+    remedy = "Delete this folder: it is built again when needed."
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if record["format"] != FORMAT:
+            raise DataError(f"is of format {record['format']}, not {FORMAT}.", path=folder, remedy=remedy)
+        shape, dtype, rows = tuple(record["shape"]), np.dtype(record["dtype"]), record["rows"]
+        size = (folder / ARRAY).stat().st_size
+        expected = prod(shape) * dtype.itemsize
+        if size != expected or len(rows) != shape[0]:
+            raise DataError(f"holds {size} bytes, {expected} expected.", path=folder, remedy=remedy)
+        array = np.memmap(folder / ARRAY, dtype=dtype, mode="r", shape=shape)
+        crcs = [crc for _, crc, _ in rows]
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(f"is incomplete or damaged ({error}).", path=folder, remedy=remedy) from error
+    if verify:
+        from tqdm import tqdm
+
+        shown = tqdm(crcs, desc="checking", unit="row", disable=not (progress and size > _SHOW_ABOVE))
+        bad = sum(isal_zlib.crc32(array[i]) != crc for i, crc in enumerate(shown))
+        if bad:
+            raise DataError(
+                f"{bad} of {len(crcs)} rows are damaged: their checksums differ.", path=folder, remedy=remedy
+            )
+    return array, record
+
+
+def read_stored(folder: Path) -> Stored | None:
+    """What a folder holds by its record or else its journal; None if neither can be read."""
+    try:
+        if (folder / RECORD).is_file():
+            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            head, shape = record, tuple(record["shape"][1:])
+            rows = [(i, position, crc, note) for position, (i, crc, note) in enumerate(record["rows"])]
+            left = record["left"]
+        else:
+            record, (head, shape, rows, left) = None, _read_journal(folder / JOURNAL)
+        if head["format"] != FORMAT:
+            return None
+        keys = head["keys"]
+        return Stored(
+            folder / ARRAY,
+            keys,
+            np.dtype(head["dtype"]),
+            shape,
+            {keys[i]: (position, Row(keys[i], crc, note)) for i, position, crc, note in rows},
+            {keys[i]: note for i, note in left},
+            record,
+        )
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None  # it is of no use then, and everything is made again
+
+
+def _read_journal(path: Path) -> tuple[dict, tuple[int, ...] | None, list[tuple], list[tuple]]:
+    """Head, shape of a row, (index, position, crc, note) of the finished rows, (index, note) of those left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break  # the line that was being written when the process was killed
+    head, *lines = lines
+    shape = [line["shape"] for line in lines if line.get("shape")]
+    rows = [(line["row"], line["position"], line["crc"], line["note"]) for line in lines if "row" in line]
+    left = [(line["left"], line["note"]) for line in lines if "left" in line]
+    return head, tuple(shape[-1]) if shape else None, rows if shape else [], left

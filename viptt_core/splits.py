@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
+from viptt_core.clips import ClipSet
 from viptt_core.errors import DataError, DataWarning, SettingError
 from viptt_core.presets import check_choice
-from viptt_core.store import ClipSet
 
 KINDS = ("authors", "group", "official", "own")
 STAGES = ("pretrain", "finetune")

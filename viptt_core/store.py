@@ -2,129 +2,24 @@
 
 A set is decoded once into a folder of its own, under a name that is a hash of its settings and of where the
 files are. Later only what has changed is decoded again. How the folder is written: `viptt_core.rows`; how files
-get there: `viptt_core.decoding`.
+get there: `viptt_core.store`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import textwrap
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from viptt_core.decoding import decode_missing
-from viptt_core.env import available_cores, cache_root
-from viptt_core.errors import DataError, DataWarning, SettingError
-from viptt_core.rows import RowFile, open_rows
+from viptt_core.clips import CLIP_DTYPES, ClipSet, Item, digest
+from viptt_core.errors import ClipTooShortError, DataError, DataWarning, SettingError
+from viptt_core.files import available_cores, cache_root
+from viptt_core.rows import RowFile, open_rows, write_row
 
-CLIP_DTYPES = ("uint8", "float16")
 LISTED = 20  # bad files an error message names before it only counts
-
-
-@dataclass(frozen=True)
-class Item:
-    """One file (or synthetic scene) to decode.
-
-    Attributes:
-        name: Unique within the set; what predictions are joined on.
-        label: Index into the class names.
-        group: What must not straddle a split: a patient, the source video of several clips.
-        source: Argument for the decoder: a path, a tuple with paths, or the parameters of a synthetic scene.
-        part: "train", "validation" or "test" where the set was published with such parts, else "".
-        covariates: What is known about it besides the picture, such as {"diameter_mm": 12.5}; the same
-            names for each item of a set.
-    """
-
-    name: str
-    label: int
-    group: str
-    source: object
-    part: str = ""
-    covariates: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ClipSet:
-    """Clips of videos or slices of scans: after loading they are the same type.
-
-    Attributes:
-        clips: uint8 or float16 [N, T, H, W], grey levels 0..255 (float16: with fractions); read-only,
-            memory-mapped when it comes from disk.
-        labels: int64 [N], index into `class_names`.
-        groups: str [N].
-        names: str [N].
-        class_names: K names.
-        source: Settings and file fingerprints the set was made from; not where the files were.
-        synthetic: Whether the clips were simulated; figures then say so.
-        excluded: (name, reason) of everything that was found but left out.
-        notes: What was unusual in the input and how it was handled.
-        parts: str [N], "train", "validation" or "test" as the set was published; None where it was not split.
-        covariates: float64 [N] each: what is known besides the pictures, by name.
-    """
-
-    clips: np.ndarray
-    labels: np.ndarray
-    groups: np.ndarray
-    names: np.ndarray
-    class_names: tuple[str, ...]
-    source: dict
-    synthetic: bool = False
-    excluded: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
-    parts: np.ndarray | None = None
-    covariates: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        n = len(self.clips)
-        if self.clips.ndim != 4 or self.clips.dtype not in CLIP_DTYPES:
-            raise DataError(
-                f"clips are {self.clips.dtype} of shape {self.clips.shape}.",
-                remedy="uint8 or float16 [N,T,H,W] is needed.",
-            )
-        columns = {name: getattr(self, name) for name in ("labels", "groups", "names", "parts")} | self.covariates
-        for name, column in columns.items():
-            if column is not None and len(column) != n:
-                raise DataError(f"{n} clips but {len(column)} {name}.", remedy="One each is needed.")
-        if n and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
-            raise DataError("a label lies outside the class names.", remedy=f"Use 0..{len(self.class_names) - 1}.")
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    @property
-    def key(self) -> str:
-        """Hash that changes with the source files and settings."""
-        return digest(self.source)
-
-    def counts(self) -> dict[str, int]:
-        """Number of clips of each class, in class order."""
-        tally = np.bincount(self.labels, minlength=len(self.class_names))
-        return dict(zip(self.class_names, tally.tolist(), strict=True))
-
-    def report(self) -> str:
-        """A few lines for a reader: what is there, what was left out and why, what was unusual."""
-        _, frames, height, width = self.clips.shape
-        lines = [
-            f"{len(self)} clips of {frames} x {height} x {width}, {len(set(self.groups.tolist()))} groups, "
-            f"{self.clips.nbytes / 1e6:.0f} MB" + (", synthetic" if self.synthetic else ""),
-            *textwrap.wrap("; ".join(f"{name}\N{NO-BREAK SPACE}{count}" for name, count in self.counts().items()), 88),
-        ]
-        if self.excluded:
-            lines.append(f"Left out: {len(self.excluded)}")
-            lines += [f"  {name}: {reason}" for name, reason in self.excluded]
-        lines += [f"Note: {note}" for note in self.notes]
-        return "\n".join(lines)
-
-
-def digest(value: object) -> str:
-    """Short stable hash of a JSON-ready value."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def fingerprint(source: object) -> object:
@@ -337,3 +232,128 @@ def _broken_files(broken: list[DataError], *, n_items: int, n_kept: int) -> Data
         remedy="Mend them, or leave them out with on_error='skip' (they are then listed)."
         + (f" The {n_kept} others are kept and not decoded again." if n_kept else ""),
     )
+
+
+# --- Sources decoded into the rows of an array file, by worker processes, with what went wrong with each ---
+
+
+def decode_missing(
+    rows: RowFile,
+    sources: Sequence,
+    decode: Callable[[object], np.ndarray],
+    *,
+    on_error: str,
+    n_jobs: int,
+    progress: bool,
+) -> dict[int, DataError]:
+    """Decode what has no row yet, by worker processes.
+
+    A row gets the note "notes": the DataWarnings of its decoder. A row left out because its file is broken
+    has "broken" in its note too.
+
+    Args:
+        rows: To be filled, open.
+        sources: Argument for `decode`, one a row.
+        decode, on_error, n_jobs, progress: See `store.build_clip_set`.
+
+    Returns:
+        index -> error of what cannot be used and was not left out.
+    """
+    from tqdm import tqdm
+
+    todo = [i for i in range(len(sources)) if i not in rows.done and i not in rows.left]
+    if not todo:
+        return {}
+    decoder = _Decoder(decode, rows.array, rows.dtype.name)
+    broken: dict[int, DataError] = {}
+    with tqdm(
+        total=len(sources),
+        initial=len(sources) - len(todo),
+        desc="decoding",
+        unit="clip",
+        disable=not progress,
+        mininterval=1,
+    ) as bar:
+        for outcome in _outcomes(rows, decoder, [(i, sources[i]) for i in todo], n_jobs):
+            index, error, notes = outcome.index, outcome.error, {"notes": outcome.notes}
+            if error is None:
+                rows.record(index, outcome.crc, notes)
+            elif isinstance(error, ClipTooShortError):
+                rows.leave_out(index, error.what, notes)
+            elif on_error == "skip":
+                rows.leave_out(index, error.what, notes | {"broken": True})
+            else:
+                broken[index] = error
+            bar.update()
+    return broken
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """What a worker process needs beside the item: how to decode, and where the clip goes."""
+
+    decode: Callable[[object], np.ndarray]
+    array: Path
+    dtype: str
+
+    def row(self, index: int, source: object, shape: tuple[int, ...]) -> _Outcome:
+        """Decode a clip and write it to its place, so that no clip travels between processes."""
+        clip, error, notes = self.clip(source, shape)
+        return _Outcome(index, None if clip is None else write_row(self.array, index, clip), error, notes)
+
+    def clip(self, source: object, shape: tuple[int, ...] | None):
+        """Decode a clip; returns it (or None), the error (or None), and the warnings about it."""
+        clip, error = None, None
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DataWarning)
+            try:
+                clip = self.decode(source)
+                if clip.dtype != self.dtype or shape not in (None, clip.shape):
+                    what = f"is {clip.dtype} {clip.shape} when decoded, not {self.dtype} {shape or ''}".strip()
+                    raise DataError(
+                        f"{what}.",
+                        path=source if isinstance(source, Path) else None,
+                        remedy="All clips of a set are alike.",
+                    )
+            except DataError as broken:
+                clip, error = None, broken
+        return clip, error, [str(w.message) for w in caught if issubclass(w.category, DataWarning)]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of an item: the CRC of the row that is now written, or an error; and notes."""
+
+    index: int
+    crc: int | None
+    error: DataError | None
+    notes: list[str]
+
+
+def _outcomes(rows: RowFile, decoder: _Decoder, todo: list[tuple[int, object]], n_jobs: int) -> Iterator[_Outcome]:
+    """Decode and write, by worker processes; outcomes come as they are ready."""
+    todo = list(todo)
+    if rows.shape is not None:
+        rows.allocate(rows.shape)
+    while rows.shape is None and todo:  # the first clip tells the shape
+        index, source = todo.pop(0)
+        clip, error, notes = decoder.clip(source, None)
+        if clip is not None:
+            rows.allocate(clip.shape)
+        yield _Outcome(index, None if clip is None else write_row(rows.array, index, clip), error, notes)
+    clip = None  # its memory is wanted
+    if min(n_jobs, len(todo)) <= 1:
+        yield from (decoder.row(index, source, rows.shape) for index, source in todo)
+        return
+    from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
+
+    try:
+        yield from Parallel(n_jobs=min(n_jobs, len(todo)), return_as="generator_unordered", pre_dispatch="3*n_jobs")(
+            delayed(decoder.row)(index, source, rows.shape) for index, source in todo
+        )
+    except BaseException:
+        # None may write any more once this process gives the lock back.
+        get_reusable_executor(kill_workers=True).shutdown()
+        raise
+    get_reusable_executor().shutdown()  # idle workers would keep their memory during training

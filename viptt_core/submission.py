@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.constants import TB_CLASSES
 from viptt_core.errors import DataError, SettingError
 
@@ -100,7 +100,7 @@ def write_submission(path: str | PathLike, names: Sequence[str], classes) -> Pat
             path=path,
             remedy="Mend these and write it again.",
         )
-    disk.write_file(path, text)
+    files.write_file(path, text)
     return path
 
 

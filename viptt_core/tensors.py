@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.errors import DataError, StorageError
 
 _NO_PICKLE = "Ask for safetensors: reading a pickle can run whatever its maker put in."
@@ -29,7 +29,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     # A copy of its own for each: safetensors refuses tensors that share memory.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_file(plain, path, metadata=metadata)
-    disk.sync(path)
+    files.sync(path)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -72,7 +72,7 @@ def storing_tensors(target: Path, temporary: Path) -> Iterator[None]:
         else:
             temporary.unlink(missing_ok=True)
         raise StorageError(
-            f"cannot be written ({'the disk is full' if disk.is_full(error) else error}).",
+            f"cannot be written ({'the disk is full' if files.is_full(error) else error}).",
             path=target,
             remedy="Free some space and start again: training goes on from the last checkpoint.",
         ) from error

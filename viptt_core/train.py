@@ -15,6 +15,7 @@ from torch import Tensor
 
 from viptt_core import checkpoint
 from viptt_core.augment import draw_angles, rotate_clips
+from viptt_core.clips import ClipSet
 from viptt_core.engine import (
     OPTIMISERS,
     Engine,
@@ -39,7 +40,6 @@ from viptt_core.model import ViPTTNet, check_architecture
 from viptt_core.presets import Stage, check_choice
 from viptt_core.results import write_history
 from viptt_core.splits import Split
-from viptt_core.store import ClipSet
 
 
 @dataclass

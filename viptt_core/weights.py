@@ -15,10 +15,10 @@ from urllib.parse import urldefrag, urlsplit
 
 from torch import Tensor, nn
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.card import REMEDY, Card
-from viptt_core.env import artifact_root
 from viptt_core.errors import DataError, SettingError
+from viptt_core.files import artifact_root
 from viptt_core.model import ViPTTNet, check_architecture, plain_module
 from viptt_core.results import runs_root
 from viptt_core.tensors import read_header, read_tensors, storing_tensors, write_tensors
@@ -101,11 +101,11 @@ def save_weights(path: Path, model: nn.Module, card: Card | None = None) -> None
     with storing_tensors(path, temporary):
         # One key: safetensors writes several in any order, and the same weights should be the same file.
         write_tensors(temporary, model.state_dict(), {HEADER: json.dumps(content)})
-        digest = disk.file_digest(temporary, "sha256")
+        digest = files.file_digest(temporary, "sha256")
         os.replace(temporary, path)
     if card is not None:
         beside = _described(path, digest, model.architecture, card)
-        disk.write_file(path.with_suffix(".json"), json.dumps(beside, indent=1) + "\n")
+        files.write_file(path.with_suffix(".json"), json.dumps(beside, indent=1) + "\n")
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -145,7 +145,7 @@ def open_weights(reference: str | Path, checksum: str = "") -> Weights:
         SettingError: a URL without checksum, or a malformed checksum.
     """
     path, digits = weights_path(reference, checksum)
-    found = disk.file_digest(path, "sha256")
+    found = files.file_digest(path, "sha256")
     if digits and found != digits:
         raise DataError(
             f"has another checksum (sha256 is {found}, not {digits}).",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from viptt_core.env import artifact_root
+from viptt_core.files import artifact_root
 
 
 def main(arguments: list[str]) -> None:

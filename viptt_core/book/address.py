@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.errors import DataError, SettingError
 from viptt_core.papermill_io import source_sha256
 
@@ -104,7 +104,7 @@ def write_address(url: str, root: Path | None = None) -> list[Path]:
         elif path.suffix == ".ipynb" and path.stem in stamps:
             new = new.replace(*stamps[path.stem])
         if new != text:
-            disk.write_file(path, new)
+            files.write_file(path, new)
             changed.append(path)
     return changed
 

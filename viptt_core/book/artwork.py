@@ -11,13 +11,13 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.constants import TB_CLASSES
-from viptt_core.env import artifact_root
 from viptt_core.figures import Picture, kappa_by_arm
 from viptt_core.figures.background import hu_scale, interval_chart, parts_drawing
 from viptt_core.figures.model import claim_chart, layers, model_diagram
 from viptt_core.figures.study import attribution_chart
+from viptt_core.files import artifact_root
 from viptt_core.presets import Preset, Stage, load_preset
 from viptt_core.study.committed import read_table
 from viptt_core.study.outcomes import read_outcomes
@@ -150,5 +150,5 @@ def write_artwork(root: Path | None = None) -> list[Path]:
     made |= {name: write(root) for name, write in TEXTS.items()}
     for name, content in made.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        disk.write_file(root / name, content)
+        files.write_file(root / name, content)
     return [root / name for name in made]

@@ -11,9 +11,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from viptt_core import disk
-from viptt_core.env import artifact_root, code_version, provenance
+from viptt_core import files
 from viptt_core.errors import DataError
+from viptt_core.files import artifact_root, code_version, provenance
 from viptt_core.papermill_io import PREFIX, source_sha256
 from viptt_core.results import SCORE_COLUMNS, SUMMARY_MIME
 
@@ -91,7 +91,7 @@ def write_result(notebook: Path, root: Path) -> None:
     import pandas as pd
 
     table = pd.DataFrame(recorded_summaries(notebook)[-1]["rows"])[SCORE_COLUMNS]
-    disk.write_file(root / "results" / f"{notebook.stem}.csv", table.to_csv(index=False))
+    files.write_file(root / "results" / f"{notebook.stem}.csv", table.to_csv(index=False))
 
 
 def scrub(notebook, root: Path) -> None:

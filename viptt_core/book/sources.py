@@ -13,7 +13,7 @@ from pathlib import Path
 
 from docutils import nodes
 
-from viptt_core.env import artifact_root
+from viptt_core.files import artifact_root
 
 DATA = "_data"  # folder of the built book that holds copies of the files
 FIGURE = re.compile(

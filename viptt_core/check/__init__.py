@@ -14,15 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from viptt_core.check.faults import (
-    axes_faults,
-    frame_size_faults,
-    mask_faults,
-    scan_faults,
-    slice_axis,
-    video_faults,
-)
-from viptt_core.check.inspection import ArrayFacts, Facts, MaskFacts, ScanFacts, VideoFacts, facts_of
+from viptt_core.check.faults import axes_faults, frame_size_faults, mask_faults, video_faults
+from viptt_core.check.inspection import ArrayFacts, Facts, MaskFacts, VideoFacts, facts_of
 from viptt_core.check.reading import Job, read_files
 from viptt_core.check.report import CheckReport
 from viptt_core.check.sets import (
@@ -35,13 +28,14 @@ from viptt_core.check.sets import (
     group_faults,
     leak_faults,
 )
+from viptt_core.clips import digest
 from viptt_core.datasets import list_dataset
-from viptt_core.datasets.listing import LEVELS, SCAN_ENDINGS, VIDEO_ENDINGS, Fault, Listing, has_ending
+from viptt_core.datasets.listing import SCAN_ENDINGS, VIDEO_ENDINGS, Listing, has_ending
 from viptt_core.datasets.scans import mask_folder
-from viptt_core.env import available_cores, cache_root
-from viptt_core.errors import DataError
+from viptt_core.errors import LEVELS, DataError, Fault
+from viptt_core.files import available_cores, cache_root
 from viptt_core.presets import Preset, load_preset
-from viptt_core.store import digest
+from viptt_core.scan_facts import ScanFacts, scan_faults, slice_axis
 
 LUNG_MASKS = "masks"  # mask sets named so outline lungs, which every scan has; others, such as findings, may be empty
 

@@ -10,20 +10,16 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike
 
 import cv2
-import nibabel as nib
 import numpy as np
 from isal import isal_zlib
-from nibabel.affines import obliquity, voxel_sizes
-from nibabel.imageglobals import logger
 
 from viptt_core.errors import DataError
-from viptt_core.nifti import Scan, Seen, open_scan
+from viptt_core.nifti import Seen, open_scan
+from viptt_core.scan_facts import ScanFacts, _floats, quiet_nibabel, scan_facts
 from viptt_core.video import open_video
 
 MODULES = ("check.inspection", "nifti", "video")  # what the facts depend on: when these change, files are read again
@@ -32,41 +28,6 @@ UNREADABLE = "unreadable file"  # kind of what may be no fault of the file
 _INT16 = np.iinfo(np.int16)
 # Formats whose first plane is 8-bit luma, one byte a pixel.
 _LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray", "nv12")
-
-
-@dataclass(frozen=True)
-class ScanFacts:
-    """A scan as it is stored.
-
-    Attributes:
-        shape: Voxels along the file's axes X, Y, Z.
-        spacing: mm along them, by the affine.
-        pixdim: mm along them, as the header states beside the affine; nibabel makes 1 of 0.
-        affine: Its first three rows, index to mm, flat.
-        axes: Direction in which each axis runs, such as "LAS"; "" where the affine gives none.
-        oblique: Degrees between the axis that lies most askew and the body's nearest axis.
-        two_orientations: "" where sform and qform agree or only one is given; "turned" where their axes run in
-            other directions, "differ" where only lengths or angles do.
-        n_voxels, n_not_finite: Voxels, and those that are NaN or infinite.
-        lowest, highest: HU, of the finite voxels.
-        air: Share of voxels below LUNG_OR_AIR.
-        content: Hash of shape and HU rounded to whole numbers: the same for the same voxels under another name,
-            compression, data type or header.
-    """
-
-    shape: tuple[int, ...]
-    spacing: tuple[float, ...]
-    pixdim: tuple[float, ...]
-    affine: tuple[float, ...]
-    axes: str
-    oblique: float
-    two_orientations: str
-    n_voxels: int
-    n_not_finite: int
-    lowest: float
-    highest: float
-    air: float
-    content: str
 
 
 @dataclass(frozen=True)
@@ -131,32 +92,6 @@ def inspect_scan(path: str | PathLike) -> ScanFacts:
         seen.scan = scan
         seen.check()
         return scan_facts(seen, air=int(air) / seen.n_voxels, content=digest.hexdigest())
-
-
-def scan_facts(seen: Seen, *, air: float = float("nan"), content: str = "") -> ScanFacts:
-    """The facts of a scan that was read to its end, its range noted."""
-    scan = seen.scan
-    lengths, codes = voxel_sizes(scan.affine), ""
-    with np.errstate(invalid="ignore", divide="ignore"):  # an axis without length is told by its spacing
-        angle = np.degrees(obliquity(scan.affine)).max()
-    turned = _two_orientations(scan)
-    if not np.isnan(nib.io_orientation(scan.affine)).any():
-        codes = "".join(nib.aff2axcodes(scan.affine))
-    return ScanFacts(
-        scan.shape,
-        _floats(lengths),
-        _floats(scan.header["pixdim"][1:4]),
-        _floats(scan.affine[:3].ravel()),
-        codes,
-        0.0 if np.isnan(angle) else float(angle),
-        turned,
-        seen.n_voxels,
-        int(seen.n_holes),
-        float(seen.lowest),
-        float(seen.highest),
-        air,
-        content,
-    )
 
 
 def inspect_mask(path: str | PathLike) -> MaskFacts:
@@ -263,16 +198,6 @@ def facts_of(role: str, values: dict) -> Facts:
     return INSPECTORS[role][1](**{name: _tuples(value) for name, value in values.items()})
 
 
-@contextmanager
-def quiet_nibabel() -> Iterator[None]:
-    """Its remarks on headers would land in the middle of the progress bar; what matters becomes a fault."""
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
-
-
 def _checksum(plane: np.ndarray) -> bytes:
     """What stands for a plane in the hash of all: SHA-256 of every byte would cost a quarter of the decompression.
 
@@ -297,32 +222,12 @@ def _as_bytes(plane: np.ndarray) -> np.ndarray | None:
     return small if np.array_equal(small, plane) else None
 
 
-def _two_orientations(scan: Scan) -> str:
-    """Whether the header's two transforms contradict each other; see ScanFacts."""
-    try:
-        (sform, s_code), (qform, q_code) = scan.header.get_sform(coded=True), scan.header.get_qform(coded=True)
-    except ValueError:  # a quaternion that is none; the affine came from the sform
-        return "differ"
-    if not s_code or not q_code:
-        return ""
-    ours, theirs = sform[:3, :3], qform[:3, :3]
-    if not np.array_equal(nib.io_orientation(sform), nib.io_orientation(qform), equal_nan=True):
-        return "turned"
-    # Where the far corner comes to lie; origins may differ, nothing here depends on them.
-    apart = np.linalg.norm((ours - theirs) @ np.array(scan.shape))
-    return "differ" if apart > voxel_sizes(sform).max() else ""
-
-
 def _luma(frame) -> np.ndarray:
     """Luma of a decoded frame, uint8 [H,W]; a view where the decoder holds it."""
     plane = frame.planes[0]
     if frame.format.name in _LUMA_FORMATS and plane.line_size >= frame.width:
         return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
     return frame.to_ndarray(format="gray")
-
-
-def _floats(values: Iterable) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
 
 
 def _tuples(value):

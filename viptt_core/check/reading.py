@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.check.inspection import MODULES, UNREADABLE, inspect_file
-from viptt_core.env import code_version
+from viptt_core.files import code_version
 
 _ELSEWHERE = "VIPTT_CACHE names another folder"
 
@@ -73,14 +73,14 @@ def read_files(jobs: Sequence[Job], journal: Path, *, n_jobs: int, progress: boo
                 outcomes[job] = outcome
                 # What could not be read may be there again in a minute, with the same size and time.
                 if stamps[job] is not None and outcome.get("fault", {}).get("kind") != UNREADABLE:
-                    with disk.storing(journal, hint=_ELSEWHERE):
+                    with files.storing(journal, hint=_ELSEWHERE):
                         lines.write(_line(stamps[job], outcome))
                         lines.flush()
                 bar.update()
         if len(known) > 2 * len(jobs):  # mostly of files that are gone or changed
             kept = [_line(stamp, outcomes[job]) for job, stamp in stamps.items() if stamp is not None]
-            with disk.storing(journal, hint=_ELSEWHERE):
-                disk.replace(journal, "".join(kept))
+            with files.storing(journal, hint=_ELSEWHERE):
+                files.replace(journal, "".join(kept))
     outcomes = {job: outcomes[job] for job in jobs}  # they came as they were ready
     return Readings(outcomes, len(todo), sum(json.loads(stamps[job])[2] for job in todo if stamps[job]))
 
@@ -119,7 +119,7 @@ def _stamp(job: Job, code: str) -> str | None:
 def _locked(journal: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    with disk.storing(journal.parent, hint=_ELSEWHERE):
+    with files.storing(journal.parent, hint=_ELSEWHERE):
         journal.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(journal.with_suffix(".lock"))
         try:

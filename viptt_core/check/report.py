@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
-from viptt_core.datasets.listing import LEVELS, Fault
+from viptt_core.errors import LEVELS, Fault
 
 LISTED = 20  # files of a kind that the table names before it only counts
 _HEADINGS = {

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from viptt_core.constants import UCF_CLASSES
-from viptt_core.datasets.listing import Fault, Listing
+from viptt_core.datasets.listing import Listing
+from viptt_core.errors import Fault
 
 FEWEST_GROUPS = 5  # of a class, for five folds by group
 LEAK_FILES = 60  # fewer tell nothing about a leak

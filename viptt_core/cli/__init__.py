@@ -153,7 +153,7 @@ def _positive(text: str) -> int:
 
 
 def _phantom(options) -> None:
-    from viptt_core.env import available_cores
+    from viptt_core.files import available_cores
     from viptt_core.synthetic.example import write_example
     from viptt_core.synthetic.phantom import write_imageclef
 
@@ -176,7 +176,7 @@ def _phantom(options) -> None:
 
 
 def _actions(options) -> None:
-    from viptt_core.env import available_cores
+    from viptt_core.files import available_cores
     from viptt_core.synthetic.actions import write_ucf50
 
     folder = write_ucf50(
@@ -190,10 +190,10 @@ def _actions(options) -> None:
 
 
 def _train(options) -> None:
-    from viptt_core.baselines import baseline_predictions
     from viptt_core.datasets import load_for
     from viptt_core.engine import process_state
     from viptt_core.experiment import compare_starts, plan_experiment
+    from viptt_core.probes import baseline_predictions
     from viptt_core.results import Summary
     from viptt_core.splits import make_split
 
@@ -293,7 +293,7 @@ def _fresh(options) -> None:
 
 
 def _env(options) -> None:
-    from viptt_core.env import provenance
+    from viptt_core.files import provenance
 
     print(json.dumps(provenance(), indent=1))
 

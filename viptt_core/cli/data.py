@@ -292,7 +292,7 @@ def _run_check(
 ) -> bool:
     """Check a folder and print the report; True if something would spoil a run."""
     from viptt_core.check import check_dataset
-    from viptt_core.env import available_cores
+    from viptt_core.files import available_cores
 
     with contextlib.redirect_stdout(sys.stderr):  # standard output holds the report and nothing else
         report = check_dataset(
@@ -303,7 +303,7 @@ def _run_check(
 
 
 def _write_synthetic(name: str, root: Path, jobs: int | None) -> Path:
-    from viptt_core.env import available_cores
+    from viptt_core.files import available_cores
 
     if name == "phantom":
         from viptt_core.synthetic.phantom import write_imageclef

@@ -163,9 +163,9 @@ def _predict(options) -> int:
     else:
         text = f"{predictions}\n"
     if options.output:
-        from viptt_core import disk
+        from viptt_core import files
 
-        disk.write_file(options.output, text)
+        files.write_file(options.output, text)
         warned = sum(map(bool, predictions.warnings))
         told = f", {warned} of them with warnings" if warned else ""
         print(f"{len(predictions.names)} scans in {options.output}{told}")

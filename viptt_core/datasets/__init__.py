@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
+from viptt_core.clips import ClipSet
 from viptt_core.datasets.arrays import list_medmnist3d, medmnist3d
 from viptt_core.datasets.listing import Listing
 from viptt_core.datasets.own import folder, list_folder
@@ -13,7 +14,6 @@ from viptt_core.datasets.scans import imageclef, list_imageclef, list_mosmed, mo
 from viptt_core.datasets.simulated import actions, phantom
 from viptt_core.datasets.videos import list_ucf50, list_ucf101, ucf50, ucf101
 from viptt_core.presets import Preset, check_choice
-from viptt_core.store import ClipSet
 
 ADAPTERS: dict[str, Callable[..., ClipSet]] = {
     "ucf50": ucf50,

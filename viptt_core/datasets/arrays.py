@@ -13,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from viptt_core import ct, disk
+from viptt_core import ct
+from viptt_core import files as disk
+from viptt_core.clips import ClipSet, Item
 from viptt_core.constants import PAPER_FRAMES, PAPER_SIZE
-from viptt_core.datasets.listing import Fault, Listing, class_choice
+from viptt_core.datasets.listing import Listing, class_choice
 from viptt_core.datasets.scans import to_grey_levels
-from viptt_core.env import code_version
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import DataError, Fault, SettingError
+from viptt_core.files import code_version
 from viptt_core.sources.registry import medmnist_sets
-from viptt_core.store import ClipSet, Item, build_clip_set
+from viptt_core.store import build_clip_set
 
 DECODER = ("ct", "datasets.arrays")  # modules that decide the pixels
 PARTS = {"train": "train", "val": "validation", "test": "test"}  # MedMNIST's names and ours

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from viptt_core.datasets.listing import SCAN_ENDINGS, Fault
-from viptt_core.errors import DataError
+from viptt_core.datasets.listing import SCAN_ENDINGS
+from viptt_core.errors import DataError, Fault
 
 
 @dataclass(frozen=True)

@@ -10,43 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from viptt_core.errors import DataError, SettingError
-from viptt_core.store import LISTED, Item
+from viptt_core.clips import Item
+from viptt_core.errors import DataError, Fault, SettingError
+from viptt_core.store import LISTED
 
 VIDEO_ENDINGS = (".avi", ".mp4", ".mkv", ".webm")
 SCAN_ENDINGS = (".nii.gz", ".nii")
 # What `viptt phantom` and `viptt actions` leave beside the files they write.
 SYNTHETIC_RECORDS = ("phantom.json", "example.json", "actions.json")
-# set: nothing can be loaded until it is mended. file: this file cannot be used; it stops a run, or is left out
-# with on_error="skip". left out: found, and not used in any case. note: handled, or good to know.
-LEVELS = ("set", "file", "left out", "note")
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something about the files of a set that a reader should know.
-
-    Attributes:
-        kind: Short name, the same for all faults of a kind, such as "missing file".
-        where: File, relative to the root of the set, or the name by which a table calls it.
-        what: One sentence.
-        remedy: What the reader can do about it.
-        level: One of LEVELS.
-    """
-
-    kind: str
-    where: str
-    what: str
-    remedy: str = ""
-    level: str = "set"
-
-    @property
-    def spoils(self) -> bool:
-        """Whether it would stop a run."""
-        return self.level in ("set", "file")
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what} {self.remedy}".strip()
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from viptt_core.clips import ClipSet
 from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
 from viptt_core.datasets.labels import Columns, find_table
 from viptt_core.datasets.listing import SCAN_ENDINGS, VIDEO_ENDINGS, Listing, class_folders, existing_folder
 from viptt_core.datasets.scans import EACH_FILE_ITS_OWN, decode_scans, list_scan_folders, list_table
 from viptt_core.datasets.videos import decode_videos, list_video_folders
 from viptt_core.errors import DataError, SettingError
-from viptt_core.store import ClipSet
 
 
 def folder(

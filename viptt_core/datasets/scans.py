@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from viptt_core import ct
+from viptt_core.clips import ClipSet, Item
 from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE, TB_CLASSES
 from viptt_core.datasets.labels import Columns, find_table, join, read_table
 from viptt_core.datasets.listing import (
     SCAN_ENDINGS,
-    Fault,
     Listing,
     chosen_classes,
     class_choice,
@@ -26,9 +26,9 @@ from viptt_core.datasets.listing import (
     misplaced_files,
     stray_files,
 )
-from viptt_core.env import code_version
-from viptt_core.errors import check_choice
-from viptt_core.store import ClipSet, Item, build_clip_set
+from viptt_core.errors import Fault, check_choice
+from viptt_core.files import code_version
+from viptt_core.store import build_clip_set
 
 DECODER = ("ct", "nifti")  # modules that decide the voxels: when they change, scans are decoded again
 MASK_FOLDERS = ("masks1", "masks2", "masks", "findings")  # same file names as the scans, but no scans

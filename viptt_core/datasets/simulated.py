@@ -11,11 +11,12 @@ from functools import partial
 import numpy as np
 
 from viptt_core import ct, video
+from viptt_core.clips import ClipSet, Item
 from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE, TB_CLASSES, UCF_CLASSES
 from viptt_core.datasets.scans import to_grey_levels
-from viptt_core.env import code_version
 from viptt_core.errors import SettingError
-from viptt_core.store import ClipSet, Item, build_clip_set
+from viptt_core.files import code_version
+from viptt_core.store import build_clip_set
 
 # Synthetic scans are simulated on a grid this much finer than asked for, then prepared as real ones.
 PHANTOM_OVERSAMPLING = 2

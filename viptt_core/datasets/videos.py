@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from viptt_core import video
+from viptt_core.clips import ClipSet
 from viptt_core.constants import PAPER_FRAMES, PAPER_SIZE, UCF_CLASSES, UCF_GROUP_PATTERN
 from viptt_core.datasets.listing import (
     VIDEO_ENDINGS,
-    Fault,
     Listing,
     chosen_classes,
     class_choice,
@@ -22,9 +22,9 @@ from viptt_core.datasets.listing import (
     misplaced_files,
     stray_files,
 )
-from viptt_core.env import code_version
-from viptt_core.errors import SettingError
-from viptt_core.store import ClipSet, build_clip_set
+from viptt_core.errors import Fault, SettingError
+from viptt_core.files import code_version
+from viptt_core.store import build_clip_set
 
 DECODER = ("video",)  # modules that decide the pixels: when they change, videos are decoded again
 UCF101_LISTS = "ucfTrainTestlist"  # folder of the published lists, as their archive unpacks

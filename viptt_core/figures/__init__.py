@@ -17,9 +17,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from viptt_core import metrics
-from viptt_core.figure_html import figure_html, named
+from viptt_core.clips import ClipSet
 from viptt_core.results import class_names_of, predicted_classes
-from viptt_core.store import ClipSet
+from viptt_core.shown import figure_html, named
 
 ARM_COLOURS = {"random": "#999999", "image": "#E69F00", "video": "#0072B2"}
 OTHER_COLOUR = "#009E73"

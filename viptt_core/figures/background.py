@@ -10,8 +10,8 @@ from viptt_core.constants import CT_WINDOWS, HU_AIR, PAPER_KAPPA_PRETRAINED, TB_
 from viptt_core.figures import ARM_COLOURS, Picture, styled
 from viptt_core.figures.data import LUNG_HU, PART_COLOURS, WINDOW_COLOURS
 from viptt_core.figures.study import WIDTH
-from viptt_core.power import PAPER_TEST_SCANS, PAPER_VALIDATION_COUNTS, kappa_interval_by_simulation
 from viptt_core.splits import PARTS
+from viptt_core.statistics import PAPER_TEST_SCANS, PAPER_VALIDATION_COUNTS, kappa_interval_by_simulation
 
 # About what tissues measure in HU, without contrast medium: textbook values, rounded. Air and water by definition.
 TISSUES = {

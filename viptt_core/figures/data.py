@@ -13,13 +13,13 @@ from matplotlib.patches import Rectangle
 from nibabel.orientations import apply_orientation
 
 from viptt_core import ct
+from viptt_core.clips import ClipSet
 from viptt_core.constants import CT_WINDOWS, PAPER_FRAMES, TB_CLASSES, UCF_CLASSES, UCF_FRAME_RATE
-from viptt_core.env import artifact_root
 from viptt_core.figures import OTHER_COLOUR, WIDTH, Picture, new_axes, styled
-from viptt_core.leakage import BY_CLIP, BY_GROUP, Leakage
+from viptt_core.files import artifact_root
 from viptt_core.nifti import read_nifti
+from viptt_core.probes import BY_CLIP, BY_GROUP, Leakage
 from viptt_core.splits import PARTS, Split
-from viptt_core.store import ClipSet
 
 WINDOW_COLOURS = ("#0072B2", "#009E73", "#D55E00")
 LUNG_HU = (-950, -600)  # air-filled lung, not the air around the patient

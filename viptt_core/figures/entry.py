@@ -11,8 +11,8 @@ from viptt_core.ensembles import AUTHORS_WEIGHTS, combine
 from viptt_core.entry import Entry
 from viptt_core.entry_tables import counts_table, told
 from viptt_core.figures import ARM_COLOURS, OTHER_COLOUR, WIDTH, Picture, kappa_by_arm, new_axes, styled
-from viptt_core.result_table import ResultTable
 from viptt_core.results import Summary
+from viptt_core.shown import ResultTable
 
 # Predicted classes of the 421 hidden test scans, in the authors' notebooks; of the third run they are not known. [C]
 PUBLISHED_COUNTS = {

@@ -16,13 +16,13 @@ from matplotlib.patches import Circle, Ellipse, FancyArrowPatch, FancyBboxPatch,
 from torch import nn
 
 from viptt_core.constants import PAPER_KAPPA_PRETRAINED, PAPER_KAPPA_SCRATCH, TB_CLASSES, UCF_CLASSES
-from viptt_core.env import artifact_root
 from viptt_core.errors import DataError
 from viptt_core.figures import ARM_COLOURS, OTHER_COLOUR, Picture, styled
 from viptt_core.figures.study import MARKS, WIDTH
+from viptt_core.files import artifact_root
 from viptt_core.model import ViPTTNet, count_parameters
-from viptt_core.power import PAPER_VALIDATION_COUNTS
 from viptt_core.presets import Preset, load_preset
+from viptt_core.statistics import PAPER_VALIDATION_COUNTS
 from viptt_core.study.committed import Committed, read_committed
 from viptt_core.study.report import with_interval
 

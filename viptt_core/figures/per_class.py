@@ -6,10 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from viptt_core.constants import HU_WINDOW
-from viptt_core.figure_html import named
 from viptt_core.figures import Picture, styled
 from viptt_core.figures.study import SMALL, WIDTH, legend_below, look
-from viptt_core.result_table import ResultTable
+from viptt_core.shown import ResultTable, named
 from viptt_core.study.evidence_table import Evidence
 from viptt_core.study.report import StudyResults, with_interval
 from viptt_core.study.report_tables import EVIDENCE_MEASURES, PER_CLASS

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from viptt_core.figures import Picture, styled
 from viptt_core.performance import PROFILE_FILE, Results, aim_text, amount, value_text
-from viptt_core.result_table import ResultTable
+from viptt_core.shown import ResultTable
 
 MARKS = {
     True: ("o", "#0072B2", "target met"),

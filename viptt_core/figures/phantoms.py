@@ -6,8 +6,8 @@ import numpy as np
 
 from viptt_core import ct
 from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE, TB_CLASSES
-from viptt_core.figure_html import named
 from viptt_core.figures.data import typical_phantom
+from viptt_core.shown import named
 from viptt_core.synthetic.phantom import Phantom
 from viptt_core.viewer import Viewer, caption_together
 from viptt_core.viewer.pictures import Overlay, Shown

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from viptt_core.figures import ARM_COLOURS, OTHER_COLOUR, Picture, styled
-from viptt_core.result_table import ResultTable
+from viptt_core.shown import ResultTable
 from viptt_core.study.attribution import factorial_arms
 from viptt_core.study.report import (
     StudyResults,

@@ -22,8 +22,8 @@ from filelock import FileLock
 from isal import isal_zlib
 from tqdm import tqdm
 
-from viptt_core.disk import remove, storing
 from viptt_core.errors import DataError, StorageError
+from viptt_core.files import remove, storing
 from viptt_core.sources.archive_listing import AGAIN, CHUNK, UNSAFE, Entry, open_archive, reading, refusal, vet
 
 __all__ = ["unpack"]

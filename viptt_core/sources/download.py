@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.errors import DataError, SettingError
 from viptt_core.sources.transfer import Transfer
 
@@ -61,7 +61,7 @@ def download(
     if path.exists():
         return _accept(path, size, checksum)
     lock = FileLock(path.with_name(f".{path.name}.lock"))  # the empty file stays
-    with disk.storing(path):
+    with files.storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
@@ -91,9 +91,9 @@ def _publish(transfer: Transfer, path: Path, known: str, *, is_record: bool) -> 
         )
     if not known:
         _record(path, file_digest(part, "sha256"))
-    with disk.storing(path):
+    with files.storing(path):
         os.replace(part, path)
-        disk.sync(path.parent)
+        files.sync(path.parent)
     transfer.discard()
 
 
@@ -104,7 +104,7 @@ def file_digest(path: Path, algorithm: str) -> str:
         DataError: it cannot be read.
     """
     try:
-        return disk.file_digest(path, algorithm)
+        return files.file_digest(path, algorithm)
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror}).", path=path, remedy="Check who may read it.") from error
 
@@ -153,8 +153,8 @@ def _recorded(path: Path) -> str:
 
 
 def _record(path: Path, digits: str) -> None:
-    with disk.storing(_record_of(path)):
-        disk.replace(_record_of(path), f"{digits}  {path.name}\n")
+    with files.storing(_record_of(path)):
+        files.replace(_record_of(path), f"{digits}  {path.name}\n")
 
 
 def _accept(path: Path, size: int | None, checksum: str) -> Path:

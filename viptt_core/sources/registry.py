@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from viptt_core.env import artifact_root
 from viptt_core.errors import SettingError, check_choice
-from viptt_core.toml_tables import build
+from viptt_core.files import artifact_root
+from viptt_core.presets import build
 
 FILE = "registry.toml"
 # How a reader gets a set, as the table says it.

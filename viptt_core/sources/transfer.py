@@ -11,7 +11,7 @@ from pathlib import Path
 
 from requests import Response
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.errors import DataError, StorageError
 from viptt_core.sources import web
 from viptt_core.sources.web import RetryError
@@ -73,7 +73,7 @@ class Transfer:
 
     def discard(self) -> None:
         """Delete the part file and what is known of it."""
-        with disk.storing(self.part, hint=_KEPT):
+        with files.storing(self.part, hint=_KEPT):
             self.part.unlink(missing_ok=True)
             self._state.unlink(missing_ok=True)
 
@@ -132,7 +132,7 @@ class Transfer:
             if total is None and self.size is None and not web.is_chunked(response):
                 raise web.refusal(self.url, "the server does not say where the file ends")
         if total is not None:
-            with disk.storing(self.part, hint=_KEPT):
+            with files.storing(self.part, hint=_KEPT):
                 free, needed = shutil.disk_usage(self.part.parent).free, total - self._written()
             if free < needed:
                 raise StorageError(
@@ -144,17 +144,17 @@ class Transfer:
     def _write(self, response: Response, offset: int, total: int | None) -> None:
         self.bar.reset(total)
         self.bar.initial = self.bar.n = self.bar.last_print_n = offset
-        with disk.storing(self.part, hint=_KEPT):
+        with files.storing(self.part, hint=_KEPT):
             descriptor = os.open(self.part, os.O_WRONLY | os.O_CREAT, 0o666)
             try:
                 if not offset:
                     # In this order: a kill in between must not leave old bytes said to be of the new version.
                     os.ftruncate(descriptor, 0)
                     state = {"url": self.url, "validator": web.validator(response), "total": total}
-                    disk.replace(self._state, json.dumps(state))
+                    files.replace(self._state, json.dumps(state))
                 os.lseek(descriptor, offset, os.SEEK_SET)
                 while data := web.read(response):
-                    disk.write_all(descriptor, data)
+                    files.write_all(descriptor, data)
                     offset += len(data)
                     self.bar.update(len(data))
                     if total is not None and offset > total:

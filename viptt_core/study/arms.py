@@ -14,19 +14,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from viptt_core import disk
-from viptt_core.baselines import baseline_predictions
+from viptt_core import files
+from viptt_core.clips import ClipSet
 from viptt_core.datasets import load_for
 from viptt_core.engine import Engine
-from viptt_core.env import artifact_root, file_commit
 from viptt_core.errors import DataError, DataWarning
 from viptt_core.experiment import Plan, finetune, pretrain
+from viptt_core.files import artifact_root, file_commit
 from viptt_core.metrics import accuracy
 from viptt_core.presets import Preset
+from viptt_core.probes import baseline_predictions
 from viptt_core.results import Run, class_names_of, predicted_classes, runs_root
 from viptt_core.splits import make_split
 from viptt_core.statistics import two_level_bootstrap
-from viptt_core.store import ClipSet
 from viptt_core.study.committed import RECORD, WITHDRAWN, read_committed
 from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, collect, read_outcomes, write_outcomes
 from viptt_core.study.plan import Arm, Study, pretraining_key, slug
@@ -148,7 +148,7 @@ class Runner:
             "seconds": round(seconds, 1),
             "val_loss": {str(rate): loss for rate, loss in losses.items()},
         }
-        disk.write_file(path, json.dumps(found))
+        files.write_file(path, json.dumps(found))
         return best
 
     def run_arm(self, arm: Arm, seeds: int = 0) -> Outcomes:
@@ -331,7 +331,7 @@ def pack(study: Study, folder: Path | None = None) -> list[Path]:
     if WITHDRAWN in committed and committed.get("plan") == study.digest:  # the same runs do not stand again
         record[WITHDRAWN] = committed[WITHDRAWN]
     written.append(folder / RECORD)
-    disk.write_file(written[-1], json.dumps(record, indent=1) + "\n")
+    files.write_file(written[-1], json.dumps(record, indent=1) + "\n")
     return written
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 
+from viptt_core.clips import ClipSet
 from viptt_core.datasets import load_for
-from viptt_core.env import artifact_root, available_cores
 from viptt_core.experiment import Plan, build_model, compare_starts
 from viptt_core.explain import grad_cam, slice_importance
+from viptt_core.files import artifact_root, available_cores
 from viptt_core.inference import predict_logits
 from viptt_core.pointing import finding_on_grid
 from viptt_core.presets import load_preset
-from viptt_core.store import ClipSet
 from viptt_core.study.arms import Runner
 from viptt_core.study.evidence_table import Evidence, write_evidence
 from viptt_core.weights import load_weights

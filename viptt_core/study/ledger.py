@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.claims import SOURCES, Answer, Claim, load_claims
-from viptt_core.env import artifact_root
+from viptt_core.files import artifact_root
 from viptt_core.study.committed import Committed, read_committed, withdrawn_sentence
 
 PAGE = Path("book") / "claims.md"
@@ -110,7 +110,7 @@ def write_ledger(root: Path | None = None) -> Path:
         StorageError: it cannot be written.
     """
     root = root or artifact_root()
-    disk.write_file(root / PAGE, ledger_text(root))
+    files.write_file(root / PAGE, ledger_text(root))
     return root / PAGE
 
 

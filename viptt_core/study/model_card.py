@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from viptt_core import __version__, disk
+from viptt_core import __version__
+from viptt_core import files as disk
 from viptt_core.claims import load_claims
 from viptt_core.constants import HU_WINDOW, UCF_CLASSES
-from viptt_core.env import artifact_root
 from viptt_core.errors import check_choice
+from viptt_core.files import artifact_root
 from viptt_core.presets import Preset, load_preset
 from viptt_core.sources.registry import ACCESS, data_source
 from viptt_core.study.committed import Committed, read_committed, read_table, withdrawn_sentence

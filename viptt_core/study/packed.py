@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.errors import DataError
 
 FORMAT = 1
@@ -29,7 +29,7 @@ def write_packed(path: Path, meta: dict, **arrays: np.ndarray) -> None:
     """
     packed = io.BytesIO()
     np.savez_compressed(packed, meta=np.array(json.dumps({"format": FORMAT} | meta)), **arrays)
-    disk.write_file(path, packed.getvalue())
+    files.write_file(path, packed.getvalue())
 
 
 def read_packed(path: Path, build, *, what: str, remedy: str):

@@ -13,8 +13,7 @@ from typing import Any
 
 from viptt_core.backbones import BACKBONES
 from viptt_core.errors import SettingError, check_choice
-from viptt_core.presets import STARTS, Preset, Stage, load_preset
-from viptt_core.toml_tables import build, read_toml
+from viptt_core.presets import STARTS, Preset, Stage, build, load_preset, read_toml
 
 PLANS = Path(__file__).parent / "plans"
 TRANSFERS = ("all", "backbone", "temporal")  # parts of the network that fine-tuning takes over

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 
-from viptt_core.env import artifact_root
 from viptt_core.errors import DataError, ViPTTError, check_choice
+from viptt_core.files import artifact_root
 from viptt_core.study import ledger, model_card
 from viptt_core.study.committed import RECORD, Committed, read_committed
 from viptt_core.study.evidence_table import Evidence, read_evidence

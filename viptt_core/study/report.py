@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from viptt_core.constants import TB_RARE_CLASSES
-from viptt_core.env import artifact_root
 from viptt_core.errors import DataError
+from viptt_core.files import artifact_root
 from viptt_core.metrics import cohen_kappa, per_class
-from viptt_core.result_table import ResultTable
+from viptt_core.shown import ResultTable
 from viptt_core.study import ledger
 from viptt_core.study.committed import RECORD, read_committed, withdrawal, withdrawn_sentence
 from viptt_core.study.evidence_table import Evidence, read_evidence

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 
 from viptt_core.backbones import BACKBONES
+from viptt_core.clips import ClipSet
 from viptt_core.engine import Engine, pick_device
-from viptt_core.env import peak_memory_mb
 from viptt_core.experiment import build_model
 from viptt_core.features import is_cacheable
+from viptt_core.files import peak_memory_mb
 from viptt_core.inference import predict_logits
 from viptt_core.model import INFERENCE_CHUNK
 from viptt_core.presets import Preset, Stage
 from viptt_core.splits import Split
-from viptt_core.store import ClipSet
 from viptt_core.train import fit
 
 MEASURED_STEPS = 3

@@ -8,19 +8,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.constants import PAPER_KAPPA_PRETRAINED, PAPER_KAPPA_SCRATCH, PAPER_KAPPA_TEST, TB_TRAIN_COUNTS
 from viptt_core.errors import DataError
 from viptt_core.metrics import bootstrap_ci, cohen_kappa, roc_auc
-from viptt_core.power import (
+from viptt_core.results import SCORE_COLUMNS
+from viptt_core.statistics import (
     PAPER_TEST_SCANS,
     PAPER_VALIDATION_COUNTS,
     best_of_k,
     detectable_difference,
+    holm,
     kappa_interval_by_simulation,
+    kappa_of_tables,
+    nadeau_bengio,
+    paired_differences,
+    two_level_bootstrap,
 )
-from viptt_core.results import SCORE_COLUMNS
-from viptt_core.statistics import holm, kappa_of_tables, nadeau_bengio, paired_differences, two_level_bootstrap
 from viptt_core.study.attribution import attribute, factorial_arms
 from viptt_core.study.evidence_table import Evidence, evidence_tables
 from viptt_core.study.outcomes import Outcomes
@@ -351,9 +355,9 @@ def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:
     written = []
     for name, table in tables.items():
         written.append(folder / f"{name}.csv")
-        disk.write_file(written[-1], table.to_csv(index=False, float_format="%.12g", lineterminator="\n"))
+        files.write_file(written[-1], table.to_csv(index=False, float_format="%.12g", lineterminator="\n"))
     for name in set(TABLES) - set(tables):
-        with disk.storing(folder / f"{name}.csv"):
+        with files.storing(folder / f"{name}.csv"):
             (folder / f"{name}.csv").unlink(missing_ok=True)
     return written
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from viptt_core.clips import ClipSet
 from viptt_core.errors import SettingError, check_choice
 from viptt_core.splits import split_by_group
-from viptt_core.store import ClipSet
 from viptt_core.study.plan import SCAN_VARIANTS, VIDEO_VARIANTS
 
 HELD_OUT = 0.4  # of the clips split by clip, half of it to validate: as the five folds by group leave them

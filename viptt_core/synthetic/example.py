@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from viptt_core import disk
+from viptt_core import files
 from viptt_core.constants import TB_CLASSES
 from viptt_core.errors import DataError, SettingError
 from viptt_core.synthetic.patient import PATIENT, SLICE_THICKNESS
@@ -83,7 +83,7 @@ def write_example(
         f"{name},{TB_CLASSES[labels[patient]]},P{patient + 1:0{max(3, len(str(patients)))}}"
         for name, (patient, *_) in zip(names, scans, strict=True)
     ]
-    disk.write_file(root / TABLE, "\n".join([HEADER, *rows, ""]))
+    files.write_file(root / TABLE, "\n".join([HEADER, *rows, ""]))
     return root
 
 
@@ -115,7 +115,7 @@ def _claim(root: Path, settings: dict) -> None:
             what = f"was written with {found.strip()}, not {content.strip()}."
             raise DataError(what, path=root, remedy="Give another folder or the same settings, or delete this one.")
         return
-    with disk.storing(root):
+    with files.storing(root):
         root.mkdir(parents=True, exist_ok=True)
         strange = sorted(
             path.name for path in root.iterdir() if not path.name.startswith(".") and path.name != f"{RECORD}.tmp"
@@ -126,7 +126,7 @@ def _claim(root: Path, settings: dict) -> None:
                 path=root,
                 remedy="Give another folder: an example is not mixed with other files.",
             )
-        disk.replace(record, content)
+        files.replace(record, content)
 
 
 def _write_scan(path: Path, seed: tuple[int, int], label: int, size: int, slices: int) -> None:
@@ -140,4 +140,4 @@ def _write_scan(path: Path, seed: tuple[int, int], label: int, size: int, slices
     for place in (image.set_sform, image.set_qform):
         place(phantom.affine, "scanner")
     image.header.set_xyzt_units("mm")
-    disk.write_file(path, gzip.compress(image.to_bytes(), 4, mtime=0))  # no time: same seed, same bytes
+    files.write_file(path, gzip.compress(image.to_bytes(), 4, mtime=0))  # no time: same seed, same bytes

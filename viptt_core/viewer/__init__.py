@@ -16,10 +16,10 @@ from importlib import resources
 
 import numpy as np
 
+from viptt_core.clips import ClipSet
 from viptt_core.constants import CT_WINDOWS, UCF_FRAME_RATE
 from viptt_core.errors import SettingError
-from viptt_core.figure_html import figure_html, named
-from viptt_core.store import ClipSet
+from viptt_core.shown import figure_html, named
 from viptt_core.viewer.pictures import MAP_COLOURS, OUTLINE_COLOUR, Overlay, Shown, pack_within, still
 
 SLICES_A_SECOND = 12  # played

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from viptt_core.clips import CLIP_DTYPES
 from viptt_core.errors import SettingError
-from viptt_core.store import CLIP_DTYPES
 
 OUTLINE_COLOUR = "#E69F00"  # Okabe and Ito's orange
 MAP_COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], cv2.COLORMAP_INFERNO)[0, :, ::-1]  # RGB [256, 3]

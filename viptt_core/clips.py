@@ -1,0 +1,115 @@
+"""Clips with labels and groups, whatever they were made of: what datasets give and training takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import textwrap
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from viptt_core.errors import DataError
+
+CLIP_DTYPES = ("uint8", "float16")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file (or synthetic scene) to decode.
+
+    Attributes:
+        name: Unique within the set; what predictions are joined on.
+        label: Index into the class names.
+        group: What must not straddle a split: a patient, the source video of several clips.
+        source: Argument for the decoder: a path, a tuple with paths, or the parameters of a synthetic scene.
+        part: "train", "validation" or "test" where the set was published with such parts, else "".
+        covariates: What is known about it besides the picture, such as {"diameter_mm": 12.5}; the same
+            names for each item of a set.
+    """
+
+    name: str
+    label: int
+    group: str
+    source: object
+    part: str = ""
+    covariates: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Clips of videos or slices of scans: after loading they are the same type.
+
+    Attributes:
+        clips: uint8 or float16 [N, T, H, W], grey levels 0..255 (float16: with fractions); read-only,
+            memory-mapped when it comes from disk.
+        labels: int64 [N], index into `class_names`.
+        groups: str [N].
+        names: str [N].
+        class_names: K names.
+        source: Settings and file fingerprints the set was made from; not where the files were.
+        synthetic: Whether the clips were simulated; figures then say so.
+        excluded: (name, reason) of everything that was found but left out.
+        notes: What was unusual in the input and how it was handled.
+        parts: str [N], "train", "validation" or "test" as the set was published; None where it was not split.
+        covariates: float64 [N] each: what is known besides the pictures, by name.
+    """
+
+    clips: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    names: np.ndarray
+    class_names: tuple[str, ...]
+    source: dict
+    synthetic: bool = False
+    excluded: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    parts: np.ndarray | None = None
+    covariates: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.clips)
+        if self.clips.ndim != 4 or self.clips.dtype not in CLIP_DTYPES:
+            raise DataError(
+                f"clips are {self.clips.dtype} of shape {self.clips.shape}.",
+                remedy="uint8 or float16 [N,T,H,W] is needed.",
+            )
+        columns = {name: getattr(self, name) for name in ("labels", "groups", "names", "parts")} | self.covariates
+        for name, column in columns.items():
+            if column is not None and len(column) != n:
+                raise DataError(f"{n} clips but {len(column)} {name}.", remedy="One each is needed.")
+        if n and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
+            raise DataError("a label lies outside the class names.", remedy=f"Use 0..{len(self.class_names) - 1}.")
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def key(self) -> str:
+        """Hash that changes with the source files and settings."""
+        return digest(self.source)
+
+    def counts(self) -> dict[str, int]:
+        """Number of clips of each class, in class order."""
+        tally = np.bincount(self.labels, minlength=len(self.class_names))
+        return dict(zip(self.class_names, tally.tolist(), strict=True))
+
+    def report(self) -> str:
+        """A few lines for a reader: what is there, what was left out and why, what was unusual."""
+        _, frames, height, width = self.clips.shape
+        lines = [
+            f"{len(self)} clips of {frames} x {height} x {width}, {len(set(self.groups.tolist()))} groups, "
+            f"{self.clips.nbytes / 1e6:.0f} MB" + (", synthetic" if self.synthetic else ""),
+            *textwrap.wrap("; ".join(f"{name}\N{NO-BREAK SPACE}{count}" for name, count in self.counts().items()), 88),
+        ]
+        if self.excluded:
+            lines.append(f"Left out: {len(self.excluded)}")
+            lines += [f"  {name}: {reason}" for name, reason in self.excluded]
+        lines += [f"Note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def digest(value: object) -> str:
+    """Short stable hash of a JSON-ready value."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
