@@ -71,8 +71,8 @@ def _saved(model, *, frames: int, size: int, orientation: str):
 def _folder(weights, plain, paths, repeats: int, notes: list[str], settings: dict, precision: str) -> Comparison:
     """Predictions of `paths`, beside the authors' preprocessing and a plain loop over the scans in fp32."""
     from benchmarks.reference import authors_preprocess, plain_predict_folder
-    from viptt_core.engine import Engine
     from viptt_core.predict import predict_scans
+    from viptt_core.training.device import Engine
 
     grid = weights.card.preprocessing
     prepare = functools.partial(authors_preprocess, depth=grid.frames, size=grid.size)
@@ -151,7 +151,7 @@ def predict_in_turn() -> Callable[[], dict]:
     """For `memory_of`: the folder of phantoms again and again; resident memory after each scan."""
     from benchmarks import _resident_bytes
     from viptt_core import predict
-    from viptt_core.engine import Engine
+    from viptt_core.training.device import Engine
 
     weights, paths = paper_small(), many_phantoms()
     resident, unlike = [], predict._unlike_training

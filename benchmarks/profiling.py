@@ -138,10 +138,10 @@ def all_work(frames: int, size: int) -> list[dict]:
         plain_stage,
     )
     from viptt_core.ct import load_volume
-    from viptt_core.engine import Engine, pick_precision
-    from viptt_core.features import frame_features
-    from viptt_core.feed import to_pixels
-    from viptt_core.train import _Training  # `fit` only takes whole epochs
+    from viptt_core.training import _Training
+    from viptt_core.training.device import Engine, pick_precision
+    from viptt_core.training.feed import to_pixels
+    from viptt_core.training.inference import frame_features
 
     precision = pick_precision("auto", torch.device("cpu"), "vgg16")
     settings = {"frames": frames, "size": size, "precision": precision}

@@ -327,7 +327,7 @@ def _device() -> str:
 
 def _speed_target() -> Target:
     """Of a step or a forward pass: what the hardware's matrix units make possible."""
-    from viptt_core.engine import cpu_has_bf16
+    from viptt_core.training.device import cpu_has_bf16
 
     return at_least(3 if _device() == "cuda" else 1.8 if cpu_has_bf16() else 1)
 
@@ -388,7 +388,7 @@ def models():
 
 
 def full_step(model, clips, *, precision: str = "auto", chunk: int | None = None, compiled: bool = False) -> Callable:
-    """A function that takes one all-layer step of `viptt_core.train` over all of `clips`; it returns the loss.
+    """A function that takes one all-layer step of `viptt_core.training` over all of `clips`; it returns the loss.
 
     Args:
         model: ViPTTNet; trained in place.
@@ -397,9 +397,9 @@ def full_step(model, clips, *, precision: str = "auto", chunk: int | None = None
         chunk: Frames whose activations are kept at once; 0 keeps all, None leaves it to the engine.
         compiled: Through torch.compile.
     """
-    from viptt_core.engine import Engine
-    from viptt_core.feed import to_pixels
-    from viptt_core.train import _Training  # `fit` only takes whole epochs
+    from viptt_core.training import _Training
+    from viptt_core.training.device import Engine
+    from viptt_core.training.feed import to_pixels
 
     engine = Engine(device=_device(), precision=precision, frames_per_chunk=chunk or 0, compile=compiled)
     every = np.arange(len(clips))
@@ -420,7 +420,7 @@ def full_step(model, clips, *, precision: str = "auto", chunk: int | None = None
 def _precision() -> str:
     import torch
 
-    from viptt_core.engine import pick_precision
+    from viptt_core.training.device import pick_precision
 
     return pick_precision("auto", torch.device(_device()), "vgg16")
 
@@ -435,8 +435,8 @@ def frozen_seconds(profile: Profile) -> dict[str, list[float]]:
         one without the cache; "reference": an epoch of the plain loop. All epochs include validation.
     """
     from benchmarks.reference import plain_train_epoch, plain_validate
-    from viptt_core.engine import Engine
-    from viptt_core.train import fit
+    from viptt_core.training import fit
+    from viptt_core.training.device import Engine
 
     model, plain = models()
     clips = noise_clips(TRAIN_CLIPS + VALIDATION_CLIPS, profile.frames, profile.size)
@@ -550,7 +550,7 @@ def float16_store(profile: Profile) -> Comparison:
 
     @torch.inference_mode()
     def logits(prepare: Callable, precision: str = "fp32") -> np.ndarray:
-        from viptt_core.engine import autocast
+        from viptt_core.training.device import autocast
 
         with autocast(torch.device(_device()), precision):
             rows = [model(torch.from_numpy(prepare(v)).to(_device())[None] / 255)[0].cpu() for v in volumes]
@@ -579,9 +579,9 @@ def train_in_processes() -> None:
     """What each process of `launch` runs: a short training; the first one writes weights and seconds."""
     import torch
 
-    from viptt_core.engine import Engine
     from viptt_core.model import ViPTTNet
-    from viptt_core.train import fit
+    from viptt_core.training import fit
+    from viptt_core.training.device import Engine
 
     order = json.loads(os.environ["BENCHMARK_ORDER"])
     model = ViPTTNet(CLASSES, generator=torch.Generator().manual_seed(0))

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from viptt_core import tensors, train
+from viptt_core import training as train
 from viptt_core.clips import ClipSet
-from viptt_core.engine import Engine
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
+from viptt_core.training import checkpoint as tensors
+from viptt_core.training.device import Engine
 from viptt_core.weights import save_weights
 
 EPOCHS, STEPS = 4, 4

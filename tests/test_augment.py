@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from viptt_core.augment import draw_angles, rotate_clips
+from viptt_core.training.feed import draw_angles, rotate_clips
 
 
 @pytest.mark.parametrize("degrees", [-20, -5, 10, 90])

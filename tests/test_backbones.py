@@ -11,15 +11,14 @@ from torchvision.models import get_model, get_model_weights
 
 from viptt_core import model as imagenet
 from viptt_core.backbones import BACKBONES
-from viptt_core.engine import Engine, activation_bytes, lower_chunk, pick_chunk, pick_precision
 from viptt_core.errors import DataError, DataWarning, SettingError, TrainingError
 from viptt_core.explain import grad_cam, slice_importance
-from viptt_core.features import cached_features, frame_features
-from viptt_core.inference import predict_logits
 from viptt_core.model import ViPTTNet, count_parameters, imagenet_features
 from viptt_core.presets import Stage
 from viptt_core.splits import Split
-from viptt_core.train import fit
+from viptt_core.training import fit
+from viptt_core.training.device import Engine, activation_bytes, lower_chunk, pick_chunk, pick_precision
+from viptt_core.training.inference import cached_features, frame_features, predict_logits
 
 CPU = torch.device("cpu")
 NEW = ("efficientnet_b3", "r3d_18")
@@ -235,7 +234,7 @@ def test_memory_of_a_frame_is_measured_in_clips_as_long_as_a_step():
 def test_a_backbone_of_clips_goes_to_one_clip_at_once_when_memory_runs_out(monkeypatch):
     model = build("r3d_18").eval()
     model.backbone.requires_grad_(False)
-    monkeypatch.setattr("viptt_core.engine.free_memory", lambda device: 1)
+    monkeypatch.setattr("viptt_core.training.device.free_memory", lambda device: 1)
     assert pick_chunk(model, 18, noise(32, 32), "fp32") == 1
     with pytest.warns(DataWarning, match="lowered to 1"):
         lower_chunk(model, 18, device=CPU, said="full")
@@ -323,7 +322,7 @@ def test_grad_cam_of_efficientnet_equals_the_one_by_hand(models):
 
 
 def test_precision_on_a_cpu_is_read_from_the_registry(monkeypatch):
-    monkeypatch.setattr("viptt_core.engine.cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("viptt_core.training.device.cpu_has_bf16", lambda: True)
     assert [pick_precision("auto", CPU, name) for name in BACKBONES] == ["bf16", "fp32", "bf16", "bf16"]
 
 

@@ -169,8 +169,8 @@ def test_the_cache_of_the_reader_is_left_alone(monkeypatch):
 # --- Rows that run the network ----------------------------------------------------------------------------
 @pytest.mark.parametrize("cache", [False, True])
 def test_ours_and_the_plain_loop_have_the_same_losses(cache):
-    from viptt_core.engine import Engine
-    from viptt_core.train import fit
+    from viptt_core.training import fit
+    from viptt_core.training.device import Engine
 
     model, clips = ViPTTNet(10, generator=torch.Generator().manual_seed(0)), rows.noise_clips(3, 2, 32)
     plain, split = reference.PlainViPTTNet(10).copy_from(model), rows.first_and_last(2, 1)

@@ -6,16 +6,17 @@ import json
 import pytest
 import torch
 
-from viptt_core import checkpoint, tensors
-from viptt_core.checkpoint import (
+from viptt_core.errors import DataError, StorageError
+from viptt_core.model import ViPTTNet
+from viptt_core.training import checkpoint
+from viptt_core.training import checkpoint as tensors
+from viptt_core.training.checkpoint import (
     optimiser_tensors,
     read_checkpoint,
     remove_checkpoints,
     restore_optimiser,
     save_checkpoint,
 )
-from viptt_core.errors import DataError, StorageError
-from viptt_core.model import ViPTTNet
 
 
 def small(num_classes=3, **settings):

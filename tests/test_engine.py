@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from viptt_core import engine as engine_module
-from viptt_core.engine import (
+from viptt_core.errors import DataWarning, SettingError, TrainingError
+from viptt_core.model import ViPTTNet, plain_module
+from viptt_core.presets import load_preset
+from viptt_core.splits import Split
+from viptt_core.training import device as engine_module
+from viptt_core.training import fit
+from viptt_core.training.device import (
     Engine,
     activation_bytes,
     autocast,
@@ -18,11 +23,6 @@ from viptt_core.engine import (
     pick_device,
     pick_precision,
 )
-from viptt_core.errors import DataWarning, SettingError, TrainingError
-from viptt_core.model import ViPTTNet, plain_module
-from viptt_core.presets import load_preset
-from viptt_core.splits import Split
-from viptt_core.train import fit
 from viptt_core.weights import load_weights, save_weights
 
 CPU = torch.device("cpu")
@@ -110,7 +110,7 @@ def test_out_of_memory_lowers_the_chunk_says_so_and_gives_the_same_weights(make_
         return whole(self, grey)
 
     monkeypatch.setattr(ViPTTNet, "_frame_features", little_memory)
-    monkeypatch.setattr("viptt_core.train.pick_chunk", lambda *_: 0)
+    monkeypatch.setattr("viptt_core.training.pick_chunk", lambda *_: 0)
     with (
         pytest.warns(DataWarning, match="frames_per_chunk lowered to 3"),
         pytest.warns(DataWarning, match="frames_per_chunk lowered to 2"),
@@ -125,7 +125,7 @@ def test_out_of_memory_with_nothing_left_to_lower_names_the_setting(make_clip_se
     def no_memory(self, grey):
         raise torch.OutOfMemoryError("CUDA out of memory.\nmore")
 
-    monkeypatch.setattr("viptt_core.train.pick_chunk", lambda *_: 1)
+    monkeypatch.setattr("viptt_core.training.pick_chunk", lambda *_: 1)
     monkeypatch.setattr(ViPTTNet, "_frame_features", no_memory)
     with pytest.raises(TrainingError, match=r"out of memory on cpu \(CUDA out of memory.\).*frames_per_chunk"):
         fit(vgg(), make_clip_set(n=8, size=32), SPLIT, STAGE, seed=0, engine=Engine(device="cpu", precision="fp32"))

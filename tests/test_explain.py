@@ -15,10 +15,10 @@ from viptt_core import explain
 from viptt_core.datasets import load_dataset
 from viptt_core.errors import SettingError
 from viptt_core.explain import grad_cam, slice_importance
-from viptt_core.feed import to_pixels
 from viptt_core.model import ViPTTNet
 from viptt_core.pointing import finding_on_grid, mass_on_finding, pointing_game
 from viptt_core.synthetic.phantom import make_phantom
+from viptt_core.training.feed import to_pixels
 
 needs_captum = pytest.mark.skipif(find_spec("captum") is None, reason="captum, of the extra 'explain', is not here")
 

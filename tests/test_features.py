@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from viptt_core import features as features_module
-from viptt_core.engine import Engine
 from viptt_core.errors import DataError
-from viptt_core.features import cached_features, is_cacheable
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
-from viptt_core.train import fit
+from viptt_core.training import fit
+from viptt_core.training import inference as features_module
+from viptt_core.training.device import Engine
+from viptt_core.training.inference import cached_features, is_cacheable
 
 CPU = torch.device("cpu")
 SPLIT = Split(np.arange(10), np.arange(10, 15), np.arange(15, 20))

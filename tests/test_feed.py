@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from viptt_core.feed import Feed, epoch_share, to_pixels
+from viptt_core.training.feed import Feed, epoch_share, to_pixels
 
 CPU = torch.device("cpu")
 BATCHES = [np.array([3, 1]), np.array([0]), np.array([4, 2])]
@@ -25,7 +25,7 @@ def test_rows_come_in_the_order_asked_for(array):
 
 
 def test_a_resident_set_gives_the_same_rows(array, monkeypatch):
-    monkeypatch.setattr("viptt_core.feed.UPLOAD_BYTES", 2 * array[0].nbytes)  # so that it goes over in pieces
+    monkeypatch.setattr("viptt_core.training.feed.UPLOAD_BYTES", 2 * array[0].nbytes)  # so that it goes over in pieces
     feed = Feed(array, CPU, resident=True)
     assert feed.on_device is not None and torch.equal(feed.on_device, torch.from_numpy(array))
     for got, batch in zip(rows_of(feed), BATCHES, strict=True):
@@ -38,9 +38,9 @@ def test_rows_sent_ahead_are_the_same(array):
 
 
 def test_a_set_stays_on_disk_where_the_device_is_too_small(array, monkeypatch):
-    monkeypatch.setattr("viptt_core.feed.free_memory", lambda _: array.nbytes)
+    monkeypatch.setattr("viptt_core.training.feed.free_memory", lambda _: array.nbytes)
     assert Feed(array, torch.device("meta")).on_device is None
-    monkeypatch.setattr("viptt_core.feed.free_memory", lambda _: 10 * array.nbytes)
+    monkeypatch.setattr("viptt_core.training.feed.free_memory", lambda _: 10 * array.nbytes)
     assert Feed(array, torch.device("meta")).on_device is not None
 
 

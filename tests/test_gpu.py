@@ -7,14 +7,14 @@ import pytest
 import torch
 from files import write_noise_scan, write_weights
 
-from viptt_core import train
-from viptt_core.engine import Engine, pick_precision
-from viptt_core.feed import Feed
+from viptt_core import training as train
 from viptt_core.model import ViPTTNet
 from viptt_core.predict import predict_scans
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
-from viptt_core.train import fit
+from viptt_core.training import fit
+from viptt_core.training.device import Engine, pick_precision
+from viptt_core.training.feed import Feed
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 SPLIT = Split(np.arange(10), np.arange(10, 15), np.arange(15, 20))

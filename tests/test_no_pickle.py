@@ -232,7 +232,7 @@ def test_what_unpickles_is_found(source):
         "from torchvision.models import vgg16\nvgg16()",
         "import tomllib\ntomllib.load(f)",
         "'pickle'  # torch.load",
-        "from viptt_core.checkpoint import save_checkpoint",
+        "from viptt_core.training.checkpoint import save_checkpoint",
         "from .load import save",
         "load = 1\nsave = load",
         "generator.set_state(state)\nmodel.load_state_dict(state)",
@@ -392,7 +392,7 @@ def read_keras(path):
 
 def read_checkpoint(path):
     """The file as the weights of a checkpoint whose hashes fit."""
-    from viptt_core.checkpoint import STATE, read_checkpoint, save_checkpoint
+    from viptt_core.training.checkpoint import STATE, read_checkpoint, save_checkpoint
 
     folder = save_checkpoint(path.parent / "run", 1, {}, {"model": {"w": torch.zeros(2)}})
     record = json.loads((folder / STATE).read_text().partition("\n")[2])

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from viptt_core import train
-from viptt_core.checkpoint import read_checkpoint
-from viptt_core.engine import Engine
+from viptt_core import training as train
 from viptt_core.errors import DataError, TrainingError
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
-from viptt_core.train import fit
+from viptt_core.training import fit
+from viptt_core.training.checkpoint import read_checkpoint
+from viptt_core.training.device import Engine
 
 PROGRAM = Path(__file__).with_name("killed_training.py")
 EVERY_STEP = Engine(device="cpu", precision="fp32", checkpoint_seconds=0, check_every=1)

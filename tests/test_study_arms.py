@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from viptt_core import experiment
-from viptt_core.engine import Engine
 from viptt_core.errors import DataError
 from viptt_core.metrics import accuracy
 from viptt_core.results import read_run, runs_root
@@ -15,6 +14,7 @@ from viptt_core.study import arms as module
 from viptt_core.study.arms import Runner, StudyData, arm_file, pack
 from viptt_core.study.outcomes import read_outcomes
 from viptt_core.study.plan import Rule, parse_study, pretraining_key, slug
+from viptt_core.training.device import Engine
 
 TINY = {
     "about": "",

@@ -7,21 +7,21 @@ import pytest
 import torch
 
 from viptt_core.constants import TB_TRAIN_COUNTS
-from viptt_core.engine import Engine
 from viptt_core.errors import SettingError
-from viptt_core.feed import to_pixels
-from viptt_core.inference import predict_logits
-from viptt_core.keras_rules import (
+from viptt_core.model import ViPTTNet
+from viptt_core.presets import load_preset
+from viptt_core.splits import Split
+from viptt_core.training import TrainingError, fit
+from viptt_core.training.device import Engine
+from viptt_core.training.feed import to_pixels
+from viptt_core.training.inference import predict_logits
+from viptt_core.training.keras_rules import (
     EarlyStopping,
     ReduceOnPlateau,
     balanced_class_weights,
     epoch_batches,
     weighted_loss,
 )
-from viptt_core.model import ViPTTNet
-from viptt_core.presets import load_preset
-from viptt_core.splits import Split
-from viptt_core.train import TrainingError, fit
 
 CPU = Engine(device="cpu", precision="fp32")
 STAGE = dataclasses.replace(load_preset("demo").finetune, epochs=4, batch_size=5, learning_rate=0.01, rotate=False)

@@ -15,12 +15,12 @@ from filelock import FileLock
 from planted import write_sound_scans, write_video
 
 from viptt_core.constants import UCF_CLASSES
-from viptt_core.engine import Engine
 from viptt_core.errors import DataError, SettingError
 from viptt_core.files import available_cores
 from viptt_core.study.arms import arm_file
 from viptt_core.study.estimate import estimate
 from viptt_core.study.plan import load_study, pretraining_key
+from viptt_core.training.device import Engine
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TINY = "--preset study --seeds 1 --epochs 1 --pretrain-epochs 1 --device cpu"

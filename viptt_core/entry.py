@@ -20,7 +20,6 @@ from viptt_core.datasets import load_for
 from viptt_core.datasets.labels import Table
 from viptt_core.datasets.listing import is_synthetic
 from viptt_core.datasets.simulated import PHANTOM_OVERSAMPLING
-from viptt_core.engine import Engine
 from viptt_core.ensembles import AUTHORS_WEIGHTS, ENSEMBLES, check_ensemble, combine
 from viptt_core.errors import DataError, SettingError
 from viptt_core.experiment import compare_starts, plan_experiment
@@ -31,6 +30,7 @@ from viptt_core.presets import STARTS, load_preset
 from viptt_core.results import runs_root
 from viptt_core.score import MODEL_COLUMN, match_labels, model_names, read_labels
 from viptt_core.submission import SCAN_NAME, expected_names, write_submission
+from viptt_core.training.device import Engine
 from viptt_core.weights import Weights, open_weights
 
 OUTPUT = "submission.txt"

@@ -14,13 +14,9 @@ from accelerate import debug_launcher, notebook_launcher
 from filelock import FileLock
 
 from viptt_core.card import run_card
-from viptt_core.checkpoint import remove_checkpoints
 from viptt_core.clips import ClipSet, digest
-from viptt_core.engine import Engine, pick_device, process_state
 from viptt_core.errors import SettingError, check_choice
-from viptt_core.features import cached_features
 from viptt_core.files import code_version, peak_memory_mb, provenance, seed_everything
-from viptt_core.inference import predict_logits
 from viptt_core.model import ViPTTNet, imagenet_features
 from viptt_core.presets import STARTS, Preset, Stage, load_preset
 from viptt_core.results import (
@@ -33,7 +29,10 @@ from viptt_core.results import (
     write_run,
 )
 from viptt_core.splits import make_split
-from viptt_core.train import fit
+from viptt_core.training import fit
+from viptt_core.training.checkpoint import remove_checkpoints
+from viptt_core.training.device import Engine, pick_device, process_state
+from viptt_core.training.inference import cached_features, predict_logits
 from viptt_core.weights import WEIGHTS, read_weights, save_weights
 
 # A run is only used again when none of these changed in meaning. What decoded the clips is part of their `source`,

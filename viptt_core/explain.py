@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from viptt_core.errors import SettingError
-from viptt_core.feed import PIXEL_SCALES, to_pixels
-from viptt_core.inference import FEATURES_TOGETHER
 from viptt_core.model import INFERENCE_CHUNK, ViPTTNet, plain_module
 from viptt_core.presets import check_choice
+from viptt_core.training.feed import PIXEL_SCALES, to_pixels
+from viptt_core.training.inference import FEATURES_TOGETHER
 
 FILLS = ("mean", "air")
 SCORES = ("logit", "probability")

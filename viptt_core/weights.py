@@ -21,7 +21,7 @@ from viptt_core.errors import DataError, SettingError
 from viptt_core.files import artifact_root
 from viptt_core.model import ViPTTNet, check_architecture, plain_module
 from viptt_core.results import runs_root
-from viptt_core.tensors import read_header, read_tensors, storing_tensors, write_tensors
+from viptt_core.training.checkpoint import read_header, read_tensors, storing_tensors, write_tensors
 
 HEADER = "viptt"  # key of the safetensors header
 WEIGHTS = "weights.safetensors"  # name of the file in a run's folder

@@ -191,11 +191,11 @@ def _actions(options) -> None:
 
 def _train(options) -> None:
     from viptt_core.datasets import load_for
-    from viptt_core.engine import process_state
     from viptt_core.experiment import compare_starts, plan_experiment
     from viptt_core.probes import baseline_predictions
     from viptt_core.results import Summary
     from viptt_core.splits import make_split
+    from viptt_core.training.device import process_state
 
     plan = plan_experiment(
         options.preset,

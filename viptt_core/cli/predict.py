@@ -299,8 +299,8 @@ def _opened(reference: str | Path, sha256: str = ""):
 
 
 def _predictions(options, weights: list):
-    from viptt_core.engine import Engine
     from viptt_core.predict import predict_scans
+    from viptt_core.training.device import Engine
 
     if options.output and not options.output.absolute().parent.is_dir():  # worth knowing before the work
         raise DataError("no such folder.", path=options.output.absolute().parent, remedy="Make it first.")

@@ -92,8 +92,8 @@ def _study(options: argparse.Namespace):
 
 
 def _runner(options: argparse.Namespace):
-    from viptt_core.engine import Engine
     from viptt_core.study.arms import Runner, StudyData
+    from viptt_core.training.device import Engine
 
     study = _study(options)
     return Runner(study, StudyData(study), Engine(device=options.device, precision=study.precision))
@@ -113,8 +113,8 @@ def _show(options) -> None:
 
 
 def _estimate(options) -> None:
-    from viptt_core.engine import Engine
     from viptt_core.study.estimate import estimate
+    from viptt_core.training.device import Engine
 
     study = _study(options)
     print(estimate(study, Engine(device=options.device, precision=study.precision)))

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from viptt_core import ct
-from viptt_core import files as disk
+from viptt_core import ct, files
 from viptt_core.clips import ClipSet, Item
 from viptt_core.constants import PAPER_FRAMES, PAPER_SIZE
 from viptt_core.datasets.listing import Listing, class_choice
@@ -94,7 +93,7 @@ def list_medmnist3d(
     if faults:
         return Listing("medmnist3d", path, "array", (), (), tuple(faults))
     published = _published(path)
-    digest = disk.file_digest(path, "md5")
+    digest = files.file_digest(path, "md5")
     if published and published["md5"] != digest:
         faults.append(
             Fault(

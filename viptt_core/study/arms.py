@@ -17,7 +17,6 @@ import pandas as pd
 from viptt_core import files
 from viptt_core.clips import ClipSet
 from viptt_core.datasets import load_for
-from viptt_core.engine import Engine
 from viptt_core.errors import DataError, DataWarning
 from viptt_core.experiment import Plan, finetune, pretrain
 from viptt_core.files import artifact_root, file_commit
@@ -31,6 +30,7 @@ from viptt_core.study.committed import RECORD, WITHDRAWN, read_committed
 from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, collect, read_outcomes, write_outcomes
 from viptt_core.study.plan import Arm, Study, pretraining_key, slug
 from viptt_core.study.variants import draw_scans, fold_scans, vary_scans, vary_videos
+from viptt_core.training.device import Engine
 
 
 def study_folder(study: Study) -> Path:

@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from viptt_core.clips import ClipSet
 from viptt_core.datasets import LISTERS, list_dataset
-from viptt_core.engine import Engine, pick_device
 from viptt_core.experiment import single_frames
 from viptt_core.files import artifact_root
 from viptt_core.presets import Preset, Stage
@@ -28,6 +27,7 @@ from viptt_core.splits import Split, make_split
 from viptt_core.study.plan import Arm, Study
 from viptt_core.study.step_cost import Cost, measure, pixelless
 from viptt_core.study.variants import draw_scans, fold_scans
+from viptt_core.training.device import Engine, pick_device
 
 GB, HOUR = 1e9, 3600
 

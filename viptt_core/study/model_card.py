@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from viptt_core import __version__
-from viptt_core import files as disk
+from viptt_core import __version__, files
 from viptt_core.claims import load_claims
 from viptt_core.constants import HU_WINDOW, UCF_CLASSES
 from viptt_core.errors import check_choice
@@ -65,7 +64,7 @@ def write_card(root: Path | None = None) -> Path:
         StorageError: it cannot be written.
     """
     root = root or artifact_root()
-    disk.write_file(root / PAGE, card_text(root))
+    files.write_file(root / PAGE, card_text(root))
     return root / PAGE
 
 

@@ -14,15 +14,14 @@ import torch
 
 from viptt_core.backbones import BACKBONES
 from viptt_core.clips import ClipSet
-from viptt_core.engine import Engine, pick_device
 from viptt_core.experiment import build_model
-from viptt_core.features import is_cacheable
 from viptt_core.files import peak_memory_mb
-from viptt_core.inference import predict_logits
 from viptt_core.model import INFERENCE_CHUNK
 from viptt_core.presets import Preset, Stage
 from viptt_core.splits import Split
-from viptt_core.train import fit
+from viptt_core.training import fit
+from viptt_core.training.device import Engine, pick_device
+from viptt_core.training.inference import is_cacheable, predict_logits
 
 MEASURED_STEPS = 3
 SLOW = 20.0  # seconds; a step that takes longer is measured on FEW_FRAMES of one clip

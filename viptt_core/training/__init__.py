@@ -13,10 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from viptt_core import checkpoint
-from viptt_core.augment import draw_angles, rotate_clips
 from viptt_core.clips import ClipSet
-from viptt_core.engine import (
+from viptt_core.errors import DataError, DataWarning, SettingError, TrainingError
+from viptt_core.metrics import accuracy, cohen_kappa
+from viptt_core.model import ViPTTNet, check_architecture
+from viptt_core.presets import Stage, check_choice
+from viptt_core.results import write_history
+from viptt_core.splits import Split
+from viptt_core.training import checkpoint
+from viptt_core.training.device import (
     OPTIMISERS,
     Engine,
     autocast,
@@ -30,16 +35,15 @@ from viptt_core.engine import (
     pick_precision,
     trains_on_cpus,
 )
-from viptt_core.errors import DataError, DataWarning, SettingError, TrainingError
-from viptt_core.features import cached_features, is_cacheable
-from viptt_core.feed import PIXEL_SCALES, Feed, epoch_share, to_pixels
-from viptt_core.inference import predict_logits
-from viptt_core.keras_rules import EarlyStopping, ReduceOnPlateau, balanced_class_weights, epoch_batches, weighted_loss
-from viptt_core.metrics import accuracy, cohen_kappa
-from viptt_core.model import ViPTTNet, check_architecture
-from viptt_core.presets import Stage, check_choice
-from viptt_core.results import write_history
-from viptt_core.splits import Split
+from viptt_core.training.feed import PIXEL_SCALES, Feed, draw_angles, epoch_share, rotate_clips, to_pixels
+from viptt_core.training.inference import cached_features, is_cacheable, predict_logits
+from viptt_core.training.keras_rules import (
+    EarlyStopping,
+    ReduceOnPlateau,
+    balanced_class_weights,
+    epoch_batches,
+    weighted_loss,
+)
 
 
 @dataclass
