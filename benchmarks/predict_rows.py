@@ -1,4 +1,4 @@
-"""The rows about `viptt_core.predict`: from scan files to probabilities, and in how much memory."""
+"""The rows about `viptt_core.prediction.scans`: from scan files to probabilities, and in how much memory."""
 
 from __future__ import annotations
 
@@ -37,9 +37,8 @@ def demo_weights():
         `Weights`, and a note that says which.
     """
     from viptt_core.experiment import build_model
+    from viptt_core.prediction.weights import open_weights, weights_here
     from viptt_core.presets import load_preset
-    from viptt_core.released import weights_here
-    from viptt_core.weights import open_weights
 
     preset = load_preset("demo")
     for name, card in weights_here().items():
@@ -57,8 +56,8 @@ def paper_weights():
 
 
 def _saved(model, *, frames: int, size: int, orientation: str):
-    from viptt_core.card import Card, Preprocessing
-    from viptt_core.weights import open_weights, save_weights
+    from viptt_core.prediction.card import Card, Preprocessing
+    from viptt_core.prediction.weights import open_weights, save_weights
 
     grid = Preprocessing("scan", frames, size, "0..1", (-1000, 400), orientation)
     names = tuple(str(k) for k in range(model.architecture["num_classes"]))
@@ -71,7 +70,7 @@ def _saved(model, *, frames: int, size: int, orientation: str):
 def _folder(weights, plain, paths, repeats: int, notes: list[str], settings: dict, precision: str) -> Comparison:
     """Predictions of `paths`, beside the authors' preprocessing and a plain loop over the scans in fp32."""
     from benchmarks.reference import authors_preprocess, plain_predict_folder
-    from viptt_core.predict import predict_scans
+    from viptt_core.prediction.scans import predict_scans
     from viptt_core.training.device import Engine
 
     grid = weights.card.preprocessing
@@ -150,7 +149,7 @@ def _paper(profile: Profile, precision: str) -> Comparison:
 def predict_in_turn() -> Callable[[], dict]:
     """For `memory_of`: the folder of phantoms again and again; resident memory after each scan."""
     from benchmarks import _resident_bytes
-    from viptt_core import predict
+    from viptt_core.prediction import scans as predict
     from viptt_core.training.device import Engine
 
     weights, paths = paper_small(), many_phantoms()

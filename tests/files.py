@@ -51,9 +51,9 @@ def write_weights(
     """Weights of a small model with a card, for scans on a grid of 6 x 16 x 16; far from equal probabilities."""
     import torch
 
-    from viptt_core.card import Card, Preprocessing
     from viptt_core.model import ViPTTNet
-    from viptt_core.weights import save_weights
+    from viptt_core.prediction.card import Card, Preprocessing
+    from viptt_core.prediction.weights import save_weights
 
     generator = torch.Generator().manual_seed(seed)
     model = ViPTTNet(len(classes), backbone="small", hidden_size=8, feature_size=8, generator=generator)

@@ -18,11 +18,11 @@ import torch
 from viptt_core import training as train
 from viptt_core.clips import ClipSet
 from viptt_core.model import ViPTTNet
+from viptt_core.prediction.weights import save_weights
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
 from viptt_core.training import checkpoint as tensors
 from viptt_core.training.device import Engine
-from viptt_core.weights import save_weights
 
 EPOCHS, STEPS = 4, 4
 MOST_EVENTS = 60  # of the about 240 of a whole run

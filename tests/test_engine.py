@@ -9,6 +9,7 @@ import torch
 
 from viptt_core.errors import DataWarning, SettingError, TrainingError
 from viptt_core.model import ViPTTNet, plain_module
+from viptt_core.prediction.weights import load_weights, save_weights
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
 from viptt_core.training import device as engine_module
@@ -23,7 +24,6 @@ from viptt_core.training.device import (
     pick_device,
     pick_precision,
 )
-from viptt_core.weights import load_weights, save_weights
 
 CPU = torch.device("cpu")
 SPLIT = Split(np.arange(4), np.arange(4, 6), np.arange(6, 8))

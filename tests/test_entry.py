@@ -14,7 +14,6 @@ from files import write_noise_scan, write_weights
 from tracked import tracked_files
 
 from viptt_core import entry as entry_module
-from viptt_core import predict
 from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES
 from viptt_core.datasets import phantom
@@ -38,7 +37,8 @@ from viptt_core.entry_tables import (
 from viptt_core.errors import DataError, SettingError
 from viptt_core.figures import entry as figures_entry
 from viptt_core.metrics import cohen_kappa
-from viptt_core.predict import predict_scans
+from viptt_core.prediction import scans as predict
+from viptt_core.prediction.scans import predict_scans
 from viptt_core.results import Summary
 from viptt_core.submission import validate_submission
 

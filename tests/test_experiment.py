@@ -13,10 +13,10 @@ from viptt_core import experiment
 from viptt_core.errors import DataError, SettingError, StorageError
 from viptt_core.experiment import compare_starts, finetune, plan_experiment, pretrain, single_frames
 from viptt_core.files import code_version
+from viptt_core.prediction.weights import read_weights
 from viptt_core.presets import load_preset
 from viptt_core.results import Summary, is_finished, predicted_classes, read_run
 from viptt_core.training import checkpoint as tensors
-from viptt_core.weights import read_weights
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from files import write_noise_scan, write_weights
 
 from viptt_core import training as train
 from viptt_core.model import ViPTTNet
-from viptt_core.predict import predict_scans
+from viptt_core.prediction.scans import predict_scans
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
 from viptt_core.training import fit

@@ -372,14 +372,14 @@ def test_the_planted_files_do_harm_when_unpickled(tmp_path, make):
 
 
 def read_weights(path):
-    from viptt_core.weights import read_weights
+    from viptt_core.prediction.weights import read_weights
 
     return read_weights(path)
 
 
 def open_weights(path):
     """As weights from elsewhere whose checksum fits."""
-    from viptt_core.weights import open_weights
+    from viptt_core.prediction.weights import open_weights
 
     return open_weights(path, hashlib.sha256(path.read_bytes()).hexdigest())
 

@@ -12,11 +12,11 @@ import pytest
 from commands import block_commands, blocks, is_run, reduced, run
 from files import write_scan
 
-from viptt_core.card import Card, Preprocessing
 from viptt_core.model import ViPTTNet
-from viptt_core.predict import predict_scans
+from viptt_core.prediction.card import Card, Preprocessing
+from viptt_core.prediction.scans import predict_scans
+from viptt_core.prediction.weights import WEIGHTS, save_weights
 from viptt_core.synthetic.example import HEADER, write_example
-from viptt_core.weights import WEIGHTS, save_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "book" / "own_data.md").read_text(encoding="utf-8")

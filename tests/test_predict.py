@@ -14,19 +14,19 @@ import torch
 from files import write_noise_scan, write_scan, write_weights
 from scipy.stats import entropy
 
-from viptt_core import predict
-from viptt_core.card import RESEARCH_ONLY
 from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES
 from viptt_core.ct import load_volume
 from viptt_core.errors import DataError, SettingError
 from viptt_core.nifti import Seen
-from viptt_core.predict import find_scans, predict_scans, scan_warnings
-from viptt_core.predictions import entropy_bits
+from viptt_core.prediction import scans as predict
+from viptt_core.prediction.card import RESEARCH_ONLY
+from viptt_core.prediction.scans import find_scans, predict_scans, scan_warnings
+from viptt_core.prediction.score import entropy_bits
+from viptt_core.prediction.weights import open_weights
 from viptt_core.scan_facts import scan_facts
 from viptt_core.training.device import Engine
 from viptt_core.training.inference import predict_logits
-from viptt_core.weights import open_weights
 
 STORED = {"0.nii.gz": (-1, 1, 1), "1.nii.gz": (1, 1, 1), "2.nii.gz": (-1, -1, -1)}  # how the axes run
 

@@ -10,8 +10,8 @@ from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES
 from viptt_core.errors import DataError
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa
+from viptt_core.prediction.score import match_labels, read_labels, read_predictions
 from viptt_core.results import Summary, class_names_of, predicted_classes
-from viptt_core.score import match_labels, read_labels, read_predictions
 
 ILL_WELL = ("ill", "well")
 

@@ -17,7 +17,7 @@ from viptt_core.model import (
     ViPTTNet,
     initialise_as_keras,
 )
-from viptt_core.weights import load_weights, save_weights
+from viptt_core.prediction.weights import load_weights, save_weights
 
 ORDERED = ("lstm", "gru", "bilstm")
 

@@ -13,20 +13,29 @@ from keras_reference import write_keras_file
 from loopback import Loopback, file, serve
 from safetensors.torch import load_file, save_file
 
-from viptt_core import released
 from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES, UCF_CLASSES
 from viptt_core.errors import DataError, SettingError, StorageError
 from viptt_core.experiment import compare_starts, plan_experiment
 from viptt_core.metrics import cohen_kappa
 from viptt_core.model import ViPTTNet
-from viptt_core.predict import predict_scans
-from viptt_core.released import export_weights, get_released, import_keras, weights_here
+from viptt_core.prediction import weights as released
+from viptt_core.prediction.scans import predict_scans
+from viptt_core.prediction.weights import (
+    export_weights,
+    get_released,
+    import_keras,
+    load_weights,
+    open_weights,
+    read_weights,
+    save_weights,
+    weights_here,
+    weights_root,
+)
 from viptt_core.results import predicted_classes
 from viptt_core.splits import make_split
 from viptt_core.training import checkpoint as tensors
 from viptt_core.training.inference import predict_logits
-from viptt_core.weights import load_weights, open_weights, read_weights, save_weights, weights_root
 
 
 def small(num_classes=3, **settings):

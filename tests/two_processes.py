@@ -14,11 +14,11 @@ from accelerate import debug_launcher
 
 from viptt_core.clips import ClipSet
 from viptt_core.model import ViPTTNet
+from viptt_core.prediction.weights import read_weights, save_weights
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
 from viptt_core.training import fit
 from viptt_core.training.device import Engine, process_state
-from viptt_core.weights import read_weights, save_weights
 
 
 def train_into(root: Path, name: str) -> None:

@@ -24,14 +24,13 @@ from viptt_core.ensembles import AUTHORS_WEIGHTS, ENSEMBLES, check_ensemble, com
 from viptt_core.errors import DataError, SettingError
 from viptt_core.experiment import compare_starts, plan_experiment
 from viptt_core.files import artifact_root, available_cores
-from viptt_core.predict import find_scans, predict_scans
-from viptt_core.predictions import Predictions
+from viptt_core.prediction.scans import find_scans, predict_scans
+from viptt_core.prediction.score import MODEL_COLUMN, Predictions, match_labels, model_names, read_labels
+from viptt_core.prediction.weights import Weights, open_weights
 from viptt_core.presets import STARTS, load_preset
 from viptt_core.results import runs_root
-from viptt_core.score import MODEL_COLUMN, match_labels, model_names, read_labels
 from viptt_core.submission import SCAN_NAME, expected_names, write_submission
 from viptt_core.training.device import Engine
-from viptt_core.weights import Weights, open_weights
 
 OUTPUT = "submission.txt"
 KEPT = ".predictions.csv"  # beside the submission: the probabilities of each model

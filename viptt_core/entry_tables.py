@@ -11,8 +11,8 @@ from viptt_core.constants import TB_CLASSES
 from viptt_core.ensembles import disagreements
 from viptt_core.entry import Entry, Models, counts_of
 from viptt_core.metrics import accuracy, cohen_kappa
+from viptt_core.prediction.score import Labelled, match_labels
 from viptt_core.results import Summary
-from viptt_core.score import Labelled, match_labels
 from viptt_core.shown import ResultTable
 
 HEAD = 5  # scans, or kinds of disagreement, that a table shows

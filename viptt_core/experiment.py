@@ -13,11 +13,12 @@ import torch
 from accelerate import debug_launcher, notebook_launcher
 from filelock import FileLock
 
-from viptt_core.card import run_card
 from viptt_core.clips import ClipSet, digest
 from viptt_core.errors import SettingError, check_choice
 from viptt_core.files import code_version, peak_memory_mb, provenance, seed_everything
 from viptt_core.model import ViPTTNet, imagenet_features
+from viptt_core.prediction.card import run_card
+from viptt_core.prediction.weights import WEIGHTS, read_weights, save_weights
 from viptt_core.presets import STARTS, Preset, Stage, load_preset
 from viptt_core.results import (
     Run,
@@ -33,7 +34,6 @@ from viptt_core.training import fit
 from viptt_core.training.checkpoint import remove_checkpoints
 from viptt_core.training.device import Engine, pick_device, process_state
 from viptt_core.training.inference import cached_features, predict_logits
-from viptt_core.weights import WEIGHTS, read_weights, save_weights
 
 # A run is only used again when none of these changed in meaning. What decoded the clips is part of their `source`,
 # and the preset's values are part of the configuration.

@@ -209,7 +209,7 @@ def _validate(options) -> None:
     from viptt_core.submission import expected_names, validate_submission
 
     if options.scans:
-        from viptt_core.predict import find_scans
+        from viptt_core.prediction.scans import find_scans
 
         names = [path.name for path in find_scans([options.scans])]
     else:
@@ -219,8 +219,8 @@ def _validate(options) -> None:
 
 def _score(options) -> None:
     from viptt_core.datasets.listing import is_synthetic
+    from viptt_core.prediction.score import match_labels, read_labels, read_predictions
     from viptt_core.results import Summary
-    from viptt_core.score import match_labels, read_labels, read_predictions
 
     table = read_labels(
         options.labels,
@@ -250,7 +250,7 @@ def _score(options) -> None:
 
 
 def _list(options) -> None:
-    from viptt_core.released import RELEASED, weights_here
+    from viptt_core.prediction.weights import RELEASED, weights_here
 
     here = weights_here()
     for name, released in RELEASED.items():
@@ -267,7 +267,7 @@ def _show(options) -> None:
 
 
 def _get(options) -> None:
-    from viptt_core.released import get_released
+    from viptt_core.prediction.weights import get_released
 
     weights = get_released(options.name)
     print(f"{weights.card.about}\n{weights.path}, sha256 {weights.sha256}")
@@ -276,7 +276,7 @@ def _get(options) -> None:
 
 
 def _import(options) -> None:
-    from viptt_core.released import import_keras
+    from viptt_core.prediction.weights import import_keras
 
     classes = tuple(part.strip() for part in options.classes.split(",") if part.strip())
     weights = import_keras(options.file, options.output, classes=classes)
@@ -284,7 +284,7 @@ def _import(options) -> None:
 
 
 def _export(options) -> None:
-    from viptt_core.released import export_weights
+    from viptt_core.prediction.weights import export_weights
 
     path = export_weights(options.weights, options.folder, checksum=options.sha256)
     weights = _opened(path)
@@ -293,13 +293,13 @@ def _export(options) -> None:
 
 
 def _opened(reference: str | Path, sha256: str = ""):
-    from viptt_core.weights import open_weights
+    from viptt_core.prediction.weights import open_weights
 
     return open_weights(reference, sha256)
 
 
 def _predictions(options, weights: list):
-    from viptt_core.predict import predict_scans
+    from viptt_core.prediction.scans import predict_scans
     from viptt_core.training.device import Engine
 
     if options.output and not options.output.absolute().parent.is_dir():  # worth knowing before the work

@@ -16,17 +16,17 @@ import numpy as np
 import torch
 
 from viptt_core import ct
-from viptt_core.card import Preprocessing
 from viptt_core.datasets.listing import SCAN_ENDINGS, has_ending
 from viptt_core.datasets.scans import MASK_FOLDERS, is_hidden, mask_folder, to_grey_levels
 from viptt_core.errors import DataError, SettingError
 from viptt_core.files import available_cores
 from viptt_core.nifti import Seen
-from viptt_core.predictions import INTERRUPTED, Predictions
+from viptt_core.prediction.card import Preprocessing
+from viptt_core.prediction.score import INTERRUPTED, Predictions
+from viptt_core.prediction.weights import Weights, open_weights
 from viptt_core.scan_facts import LEAST_SLICES, ScanFacts, quiet_nibabel, scan_facts, scan_faults, slice_axis
 from viptt_core.training.device import Engine, pick_device, pick_precision
 from viptt_core.training.inference import predict_logits
-from viptt_core.weights import Weights, open_weights
 
 TOGETHER = 8  # scans that wait for the model at once, and
 FRAMES_TOGETHER = 128  # no more frames, but one scan: at the paper's size a scan fills a GPU by itself

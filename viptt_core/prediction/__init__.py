@@ -1,0 +1,1 @@
+"""From weights and scans to probabilities and scores."""
