@@ -36,7 +36,7 @@ if "google.colab" in sys.modules:
     os.chdir(FOLDER)
     sys.path.insert(0, FOLDER)
 
-from viptt_core.cloud import prepare
+from viptt_core.book.cloud import prepare
 
 prepare(keep_on_drive=False)  # True, on Colab: what is decoded and trained here is kept on your Google Drive
 
@@ -53,10 +53,10 @@ from viptt_core.figures.data import (
     sampling_of_video,
 )
 from viptt_core.figures.phantoms import compare_phantoms, view_phantom
+from viptt_core.figures.viewer import browse_clips, compare_clips
 from viptt_core.papermill_io import check_parameters
 from viptt_core.probes import measure_leakage
 from viptt_core.splits import make_split
-from viptt_core.viewer import browse_clips, compare_clips
 
 # %% tags=["parameters"]
 dataset: str = "phantom"  # scans: "phantom" (synthetic), "imageclef", "mosmed", "medmnist3d" or "folder" (your own)

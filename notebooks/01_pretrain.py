@@ -35,7 +35,7 @@ if "google.colab" in sys.modules:
     os.chdir(FOLDER)
     sys.path.insert(0, FOLDER)
 
-from viptt_core.cloud import prepare
+from viptt_core.book.cloud import prepare
 
 prepare(keep_on_drive=False)  # True, on Colab: what is decoded and trained here is kept on your Google Drive
 
@@ -43,11 +43,11 @@ prepare(keep_on_drive=False)  # True, on Colab: what is decoded and trained here
 from viptt_core.datasets import load_for
 from viptt_core.experiment import plan_experiment, pretrain
 from viptt_core.figures import confusion, show_clips, training_curves
+from viptt_core.figures.viewer import browse_clips
 from viptt_core.papermill_io import check_parameters
 from viptt_core.probes import baseline_predictions
 from viptt_core.results import Summary
 from viptt_core.splits import make_split
-from viptt_core.viewer import browse_clips
 
 # %% tags=["parameters"]
 dataset: str = "actions"  # videos: "actions" (synthetic), "ucf50", "ucf101" or "folder" (your own)

@@ -39,7 +39,7 @@ if "google.colab" in sys.modules:
     os.chdir(FOLDER)
     sys.path.insert(0, FOLDER)
 
-from viptt_core.cloud import prepare
+from viptt_core.book.cloud import prepare
 
 prepare(keep_on_drive=False)  # True, on Colab: what is decoded and trained here is kept on your Google Drive
 

@@ -62,7 +62,7 @@ def submission(path, names, probabilities, ensemble: str) -> bytes:
 
 def viewer_page(clips) -> str:
     """The HTML of a viewer of the first clip of each class."""
-    from viptt_core.viewer import browse_clips
+    from viptt_core.figures.viewer import browse_clips
 
     return browse_clips(clips, per_class=1).page()
 

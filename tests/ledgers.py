@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from viptt_core.claims import FILE, load_claims
-from viptt_core.study.committed import read_committed, read_table
+from viptt_core.study.claims import FILE, load_claims
 from viptt_core.study.ledger import DATA
+from viptt_core.study.outcomes import read_committed, read_table
 from viptt_core.study.plan import PLANS, load_study
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\w)")

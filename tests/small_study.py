@@ -9,9 +9,9 @@ import pandas as pd
 
 from viptt_core.constants import TB_CLASSES
 from viptt_core.study import report, report_tables
-from viptt_core.study.evidence_table import Evidence, evidence_tables
 from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes
 from viptt_core.study.plan import load_study, parse_study
+from viptt_core.study.pointing import Evidence, evidence_tables
 from viptt_core.study.report import StudyResults
 
 PRIMARY = ("random", "image-unfrozen", "video-unfrozen")

@@ -12,10 +12,10 @@ from torchvision.models import get_model, get_model_weights
 from viptt_core import model as imagenet
 from viptt_core.backbones import BACKBONES
 from viptt_core.errors import DataError, DataWarning, SettingError, TrainingError
-from viptt_core.explain import grad_cam, slice_importance
 from viptt_core.model import ViPTTNet, count_parameters, imagenet_features
 from viptt_core.presets import Stage
 from viptt_core.splits import Split
+from viptt_core.study.explain import grad_cam, slice_importance
 from viptt_core.training import fit
 from viptt_core.training.device import Engine, activation_bytes, lower_chunk, pick_chunk, pick_precision
 from viptt_core.training.inference import cached_features, frame_features, predict_logits

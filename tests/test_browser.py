@@ -24,7 +24,7 @@ from browser import (
     violations,
 )
 
-from viptt_core.viewer import Viewer
+from viptt_core.figures.viewer import Viewer
 
 pytestmark = pytest.mark.xdist_group("book")  # one process builds it, and none waits for it
 WIDTHS = (PHONE, DESK)

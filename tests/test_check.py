@@ -25,8 +25,9 @@ from planted import (
     write_video,
 )
 
-from viptt_core.check import check_dataset, reading
-from viptt_core.check.sets import leak_faults
+from viptt_core.check import check_dataset
+from viptt_core.check import inspection as reading
+from viptt_core.check.faults import leak_faults
 from viptt_core.errors import DataError, SettingError
 from viptt_core.files import cache_root
 

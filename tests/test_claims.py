@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from viptt_core import constants
-from viptt_core.claims import load_claims, parse_claim
 from viptt_core.errors import SettingError
 from viptt_core.sources import registry
+from viptt_core.study.claims import load_claims, parse_claim
 from viptt_core.study.plan import MEASURES, load_study
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,9 +11,9 @@ import jupytext
 import pytest
 from packaging.requirements import Requirement
 
-from viptt_core import cloud
+from viptt_core.book import cloud
+from viptt_core.book.cloud import prepare
 from viptt_core.book.publish import PUBLISHED
-from viptt_core.cloud import prepare
 from viptt_core.errors import StorageError
 from viptt_core.files import cache_root
 from viptt_core.results import runs_root
@@ -63,7 +63,7 @@ def run_first_cell(monkeypatch, *, cloned=False):
     monkeypatch.setattr(os, "chdir", folders.append)
     monkeypatch.setattr(sys, "path", list(sys.path))
     source = first_cell()[1]
-    monkeypatch.setattr("viptt_core.cloud.prepare", lambda **settings: folders.append(settings))
+    monkeypatch.setattr("viptt_core.book.cloud.prepare", lambda **settings: folders.append(settings))
     exec(compile(source, "first cell", "exec"), {})
     return commands, folders, list(sys.path)
 

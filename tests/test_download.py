@@ -17,7 +17,7 @@ from loopback import file, hold, status
 
 from viptt_core import files
 from viptt_core.errors import DataError, SettingError, StorageError
-from viptt_core.sources import transfer
+from viptt_core.sources import download as transfer
 from viptt_core.sources.download import download, file_digest, verify
 
 CONTENT = bytes(range(256)) * 40

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from viptt_core import explain
 from viptt_core.datasets import load_dataset
 from viptt_core.errors import SettingError
-from viptt_core.explain import grad_cam, slice_importance
 from viptt_core.model import ViPTTNet
-from viptt_core.pointing import finding_on_grid, mass_on_finding, pointing_game
+from viptt_core.study import explain
+from viptt_core.study.explain import grad_cam, slice_importance
+from viptt_core.study.pointing import finding_on_grid, mass_on_finding, pointing_game
 from viptt_core.synthetic.phantom import make_phantom
 from viptt_core.training.feed import to_pixels
 

@@ -24,12 +24,12 @@ from viptt_core.constants import TB_CLASSES
 from viptt_core.figures import ARM_COLOURS, OTHER_COLOUR, Picture
 from viptt_core.figures import per_class as figures_per_class
 from viptt_core.figures import study as figures_study
+from viptt_core.figures.viewer import Viewer
 from viptt_core.shown import ResultTable
-from viptt_core.study.evidence_table import evidence_tables, write_evidence
 from viptt_core.study.outcomes import write_outcomes
+from viptt_core.study.pointing import evidence_tables, write_evidence
 from viptt_core.study.report import open_results
 from viptt_core.study.report_tables import attribution_table
-from viptt_core.viewer import Viewer
 
 WIDEST = 400 / 96  # inches on a telephone, at the 96 pixels an inch that browsers take
 SMALLEST = 8  # points

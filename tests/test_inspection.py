@@ -26,7 +26,7 @@ from viptt_core.errors import DataError
 
 def test_a_worker_loads_neither_torch_nor_the_generators():
     code = (
-        "import sys, viptt_core.check.reading; "
+        "import sys, viptt_core.check.inspection; "
         "sys.exit(any(m == 'torch' or m.startswith('viptt_core.synthetic') for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from ledgers import unexplained, write_arms, write_contrasts, write_record
 
-from viptt_core.claims import load_claims
 from viptt_core.errors import DataError, SettingError
-from viptt_core.study.committed import read_committed
+from viptt_core.study.claims import load_claims
 from viptt_core.study.ledger import PAGE, ledger_text, status, verdict, write_ledger
+from viptt_core.study.outcomes import read_committed
 from viptt_core.study.plan import load_study
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,9 +15,9 @@ from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES, UCF_CLASSES
 from viptt_core.errors import DataError, SettingError
 from viptt_core.presets import load_preset
-from viptt_core.study.committed import WITHDRAWN
 from viptt_core.study.ledger import verdict
 from viptt_core.study.model_card import PAGE, TEMPLATE, card_text, layer_parameters, write_card
+from viptt_core.study.outcomes import WITHDRAWN
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = resources.files("viptt_core.study").joinpath(TEMPLATE).read_text(encoding="utf-8")

@@ -27,8 +27,8 @@ from small_study import (
 from viptt_core.errors import DataError, SettingError
 from viptt_core.metrics import cohen_kappa
 from viptt_core.study import report, report_tables
-from viptt_core.study.evidence_table import COLUMNS, Evidence, evidence_tables, read_evidence, write_evidence
 from viptt_core.study.outcomes import write_outcomes
+from viptt_core.study.pointing import COLUMNS, Evidence, evidence_tables, read_evidence, write_evidence
 
 
 # --- Opening --------------------------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ def test_chance_is_the_finding_of_others_of_the_same_class():
 
 def test_neither_tables_nor_figures_need_torch():
     code = (
-        "import sys, viptt_core.study.report_tables, viptt_core.figures.per_class, viptt_core.pointing; "
+        "import sys, viptt_core.study.report_tables, viptt_core.figures.per_class, viptt_core.study.pointing; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

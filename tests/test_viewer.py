@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, PHONE, open_browser, open_tab, too_wide
 
-from viptt_core import viewer
 from viptt_core.book.publish import scrub
 from viptt_core.constants import CT_WINDOWS, HU_WINDOW, TB_CLASSES
 from viptt_core.errors import SettingError
+from viptt_core.figures import viewer
+from viptt_core.figures.live import draw
 from viptt_core.figures.phantoms import compare_phantoms
-from viptt_core.viewer import Viewer, browse_clips, compare_clips, view_clip
-from viptt_core.viewer.live import draw
-from viptt_core.viewer.pictures import MAP_COLOURS, Overlay, Shown, outlines, pack, path_of
+from viptt_core.figures.pictures import MAP_COLOURS, Overlay, Shown, outlines, pack, path_of
+from viptt_core.figures.viewer import Viewer, browse_clips, compare_clips, view_clip
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

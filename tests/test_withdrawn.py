@@ -11,13 +11,13 @@ from ledgers import write_arms, write_contrasts, write_record
 from small_study import TABLES, nodule_results
 from test_figures_study import drawing
 
-from viptt_core.claims import load_claims
 from viptt_core.figures import Picture
 from viptt_core.figures.model import claim_chart
 from viptt_core.study import arms, report_tables
-from viptt_core.study.committed import WITHDRAWN, read_committed, read_table
+from viptt_core.study.claims import load_claims
 from viptt_core.study.ledger import ledger_text, status
 from viptt_core.study.model_card import card_text
+from viptt_core.study.outcomes import WITHDRAWN, read_committed, read_table
 from viptt_core.study.plan import load_study
 from viptt_core.study.report import verdict
 

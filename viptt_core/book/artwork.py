@@ -19,8 +19,7 @@ from viptt_core.figures.model import claim_chart, layers, model_diagram
 from viptt_core.figures.study import attribution_chart
 from viptt_core.files import artifact_root
 from viptt_core.presets import Preset, Stage, load_preset
-from viptt_core.study.committed import read_table
-from viptt_core.study.outcomes import read_outcomes
+from viptt_core.study.outcomes import read_outcomes, read_table
 from viptt_core.study.plan import load_study
 from viptt_core.study.report import StudyResults
 

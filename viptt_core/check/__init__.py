@@ -14,20 +14,22 @@ from pathlib import Path
 
 import numpy as np
 
-from viptt_core.check.faults import axes_faults, frame_size_faults, mask_faults, video_faults
-from viptt_core.check.inspection import ArrayFacts, Facts, MaskFacts, VideoFacts, facts_of
-from viptt_core.check.reading import Job, read_files
-from viptt_core.check.report import CheckReport
-from viptt_core.check.sets import (
+from viptt_core.check.faults import (
     Copy,
+    axes_faults,
     class_counts,
     duplicate_faults,
     empty_folder_faults,
     expected_faults,
+    frame_size_faults,
     group_counts,
     group_faults,
     leak_faults,
+    mask_faults,
+    video_faults,
 )
+from viptt_core.check.inspection import ArrayFacts, Facts, Job, MaskFacts, VideoFacts, facts_of, read_files
+from viptt_core.check.report import CheckReport
 from viptt_core.clips import digest
 from viptt_core.datasets import list_dataset
 from viptt_core.datasets.listing import SCAN_ENDINGS, VIDEO_ENDINGS, Listing, has_ending

@@ -7,13 +7,13 @@ from matplotlib.figure import Figure
 
 from viptt_core.constants import HU_WINDOW
 from viptt_core.figures import Picture, styled
+from viptt_core.figures.pictures import Overlay, Shown
 from viptt_core.figures.study import SMALL, WIDTH, legend_below, look
+from viptt_core.figures.viewer import Viewer
 from viptt_core.shown import ResultTable, named
-from viptt_core.study.evidence_table import Evidence
+from viptt_core.study.pointing import Evidence
 from viptt_core.study.report import StudyResults, with_interval
 from viptt_core.study.report_tables import EVIDENCE_MEASURES, PER_CLASS
-from viptt_core.viewer import Viewer
-from viptt_core.viewer.pictures import Overlay, Shown
 
 LINES = ("-", "--", ":", "-.")  # of arms, in turn: two may have the same start
 CURVES = {"roc": ("false positives", "true positives"), "pr": ("recall", "precision")}

@@ -7,10 +7,10 @@ import numpy as np
 from viptt_core import ct
 from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE, TB_CLASSES
 from viptt_core.figures.data import typical_phantom
+from viptt_core.figures.pictures import Overlay, Shown
+from viptt_core.figures.viewer import Viewer, caption_together
 from viptt_core.shown import named
 from viptt_core.synthetic.phantom import Phantom
-from viptt_core.viewer import Viewer, caption_together
-from viptt_core.viewer.pictures import Overlay, Shown
 
 SMALL_GRID = (30, 112)  # slices, pixels: of five that share a page
 QUALITY = 70  # of their WebP: three quarters of the usual size

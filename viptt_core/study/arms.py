@@ -26,8 +26,16 @@ from viptt_core.probes import baseline_predictions
 from viptt_core.results import Run, class_names_of, predicted_classes, runs_root
 from viptt_core.splits import make_split
 from viptt_core.statistics import two_level_bootstrap
-from viptt_core.study.committed import RECORD, WITHDRAWN, read_committed
-from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, collect, read_outcomes, write_outcomes
+from viptt_core.study.outcomes import (
+    RECORD,
+    RUN_COLUMNS,
+    WITHDRAWN,
+    Outcomes,
+    collect,
+    read_committed,
+    read_outcomes,
+    write_outcomes,
+)
 from viptt_core.study.plan import Arm, Study, pretraining_key, slug
 from viptt_core.study.variants import draw_scans, fold_scans, vary_scans, vary_videos
 from viptt_core.training.device import Engine

@@ -13,13 +13,12 @@ from joblib import Parallel, delayed
 from viptt_core.clips import ClipSet
 from viptt_core.datasets import load_for
 from viptt_core.experiment import Plan, build_model, compare_starts
-from viptt_core.explain import grad_cam, slice_importance
 from viptt_core.files import artifact_root, available_cores
-from viptt_core.pointing import finding_on_grid
 from viptt_core.prediction.weights import load_weights
 from viptt_core.presets import load_preset
 from viptt_core.study.arms import Runner
-from viptt_core.study.evidence_table import Evidence, write_evidence
+from viptt_core.study.explain import grad_cam, slice_importance
+from viptt_core.study.pointing import Evidence, finding_on_grid, write_evidence
 from viptt_core.training.inference import predict_logits
 
 POOLED = 2  # maps are kept at half the grid's height and width: still finer than the cells they come from

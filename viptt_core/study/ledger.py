@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from viptt_core import files
-from viptt_core.claims import SOURCES, Answer, Claim, load_claims
 from viptt_core.files import artifact_root
-from viptt_core.study.committed import Committed, read_committed, withdrawn_sentence
+from viptt_core.study.claims import SOURCES, Answer, Claim, load_claims
+from viptt_core.study.outcomes import Committed, read_committed, withdrawn_sentence
 
 PAGE = Path("book") / "claims.md"
 ALPHA = 0.05

@@ -13,14 +13,14 @@ from pathlib import Path
 import pandas as pd
 
 from viptt_core import __version__, files
-from viptt_core.claims import load_claims
 from viptt_core.constants import HU_WINDOW, UCF_CLASSES
 from viptt_core.errors import check_choice
 from viptt_core.files import artifact_root
 from viptt_core.presets import Preset, load_preset
 from viptt_core.sources.registry import ACCESS, data_source
-from viptt_core.study.committed import Committed, read_committed, read_table, withdrawn_sentence
+from viptt_core.study.claims import load_claims
 from viptt_core.study.ledger import markdown_table, status, verdict
+from viptt_core.study.outcomes import Committed, read_committed, read_table, withdrawn_sentence
 from viptt_core.study.report import INTERVAL, seeds_text, side, with_interval
 
 PAGE = Path("MODEL_CARD.md")

@@ -9,10 +9,9 @@ from pathlib import Path
 from viptt_core.errors import DataError, ViPTTError, check_choice
 from viptt_core.files import artifact_root
 from viptt_core.study import ledger, model_card
-from viptt_core.study.committed import RECORD, Committed, read_committed
-from viptt_core.study.evidence_table import Evidence, read_evidence
-from viptt_core.study.outcomes import Outcomes, read_outcomes
+from viptt_core.study.outcomes import RECORD, Committed, Outcomes, read_committed, read_outcomes
 from viptt_core.study.plan import Study
+from viptt_core.study.pointing import Evidence, read_evidence
 from viptt_core.study.tables import TABLES, compare_tables, make_tables, write_tables
 
 MOST_BYTES = 10_000_000  # of all predictions together: they are in the repository

@@ -17,10 +17,9 @@ from viptt_core.files import artifact_root
 from viptt_core.metrics import cohen_kappa, per_class
 from viptt_core.shown import ResultTable
 from viptt_core.study import ledger
-from viptt_core.study.committed import RECORD, read_committed, withdrawal, withdrawn_sentence
-from viptt_core.study.evidence_table import Evidence, read_evidence
-from viptt_core.study.outcomes import Outcomes, read_outcomes
+from viptt_core.study.outcomes import RECORD, Outcomes, read_committed, read_outcomes, withdrawal, withdrawn_sentence
 from viptt_core.study.plan import Study, load_study
+from viptt_core.study.pointing import Evidence, read_evidence
 from viptt_core.study.tables import make_tables
 
 VERDICTS = {1: "better", -1: "worse", 0: "cannot be told apart", None: "no interval"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from viptt_core.shown import ResultTable
-from viptt_core.study.committed import withdrawn_sentence
+from viptt_core.study.outcomes import withdrawn_sentence
 from viptt_core.study.plan import Arm
 from viptt_core.study.report import (
     INTERVAL,

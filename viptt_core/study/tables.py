@@ -26,9 +26,9 @@ from viptt_core.statistics import (
     two_level_bootstrap,
 )
 from viptt_core.study.attribution import attribute, factorial_arms
-from viptt_core.study.evidence_table import Evidence, evidence_tables
 from viptt_core.study.outcomes import Outcomes
 from viptt_core.study.plan import Study
+from viptt_core.study.pointing import Evidence, evidence_tables
 from viptt_core.study.probabilities import GRID, brier_score, calibration_bins, curves, expected_calibration_error
 from viptt_core.study.tested import Tested, compare_arms, gather, paired
 

@@ -19,8 +19,8 @@ import numpy as np
 from viptt_core.clips import ClipSet
 from viptt_core.constants import CT_WINDOWS, UCF_FRAME_RATE
 from viptt_core.errors import SettingError
+from viptt_core.figures.pictures import MAP_COLOURS, OUTLINE_COLOUR, Overlay, Shown, pack_within, still
 from viptt_core.shown import figure_html, named
-from viptt_core.viewer.pictures import MAP_COLOURS, OUTLINE_COLOUR, Overlay, Shown, pack_within, still
 
 SLICES_A_SECOND = 12  # played
 MOST_BYTES = 700_000  # of the pictures of one viewer in a page: 70 slices of 224 x 224 fit
@@ -146,7 +146,7 @@ class Viewer:
 
     def widget(self):
         """The ipywidgets form: pictures come from the kernel, every step of every clip at full size."""
-        from viptt_core.viewer.live import build_widget
+        from viptt_core.figures.live import build_widget
 
         return build_widget(self)
 

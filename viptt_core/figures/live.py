@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from viptt_core.viewer.pictures import MAP_COLOURS, OUTLINE_COLOUR, Shown, outlines, to_grey
+from viptt_core.figures.pictures import MAP_COLOURS, OUTLINE_COLOUR, Shown, outlines, to_grey
 
 if TYPE_CHECKING:
-    from viptt_core.viewer import Viewer
+    from viptt_core.figures.viewer import Viewer
 
 OPACITY = {True: 1.0, False: 0.6}  # at first, of an outline and of a map
 ORANGE = tuple(int(OUTLINE_COLOUR[k : k + 2], 16) for k in (1, 3, 5))
