@@ -38,19 +38,19 @@ from viptt_core.training.inference import cached_features, predict_logits
 # A run is only used again when none of these changed in meaning. What decoded the clips is part of their `source`,
 # and the preset's values are part of the configuration.
 TRAINING_CODE = (
-    "augment",
     "backbones",
-    "engine",
+    "clips",
     "experiment",
-    "features",
-    "feed",
-    "inference",
-    "keras_rules",
     "model",
+    "rows",
     "splits",
     "store",
-    "temporal",
-    "train",
+    "training",
+    "training.checkpoint",
+    "training.device",
+    "training.feed",
+    "training.inference",
+    "training.keras_rules",
 )
 # What fine-tuning may take over from pretraining: how the names of these weights begin.
 TRANSFERS = {"all": "", "backbone": ("stem.", "backbone."), "temporal": ("temporal.", "feature.")}

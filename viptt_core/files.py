@@ -138,12 +138,9 @@ def code_version(modules: Sequence[str]) -> str:
         table = source.with_suffix(".toml")  # a module's own data, such as the presets
         if table.is_file():
             trees.append(json.dumps(tomllib.loads(table.read_text(encoding="utf-8")), sort_keys=True))
-        if source.name == "__init__.py":  # and what a package brings for pages
-            trees += [
-                path.read_text(encoding="utf-8")
-                for ending in ("js", "css")
-                for path in sorted(source.parent.glob(f"*.{ending}"))
-            ]
+        for ending in (".js", ".css"):  # and what a module brings for pages
+            if source.with_suffix(ending).is_file():
+                trees.append(source.with_suffix(ending).read_text(encoding="utf-8"))
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
 
 

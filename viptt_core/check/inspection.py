@@ -29,7 +29,7 @@ from viptt_core.nifti import Seen, open_scan
 from viptt_core.scan_facts import ScanFacts, _floats, quiet_nibabel, scan_facts
 from viptt_core.video import open_video
 
-MODULES = ("check.inspection", "nifti", "video")  # what the facts depend on: when these change, files are read again
+MODULES = ("check.inspection", "nifti", "scan_facts", "video")  # when these change, files are read again
 LUNG_OR_AIR = -500  # HU: nothing else in a chest lies below
 UNREADABLE = "unreadable file"  # kind of what may be no fault of the file
 _INT16 = np.iinfo(np.int16)

@@ -255,7 +255,7 @@ def _option(clip: Shown) -> str:
 
 def _source(name: str) -> str:
     """A file of the package, small for a page: without indentation; of a script also without remarks and spaces."""
-    text = (resources.files(__name__) / name).read_text("utf-8")
+    text = (resources.files("viptt_core.figures") / name).read_text("utf-8")
     lines = [line.strip() for line in text.splitlines()]
     if name.endswith(".js"):
         lines = [re.sub(r"(^|\s+)// .*", "", line) for line in lines]

@@ -243,7 +243,7 @@ def _downloaded(url: str, digits: str) -> Path:
     return download(url, weights_root() / f"{digits[:12]}-{name}", checksum=f"sha256:{digits}")
 
 
-# --- Weights that go from hand to hand: the authors' Keras files, got and converted; ours, put together for a release ---
+# --- Weights that go from hand to hand: the authors' Keras files, and ours put together for a release ---
 
 
 CHECKSUMS = "SHA256SUMS"  # beside exported weights, as sha256sum reads and writes it

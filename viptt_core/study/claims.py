@@ -72,7 +72,7 @@ def load_claims() -> dict[str, Claim]:
     Raises:
         SettingError: an unknown or missing field, or a source that is none.
     """
-    text = resources.files("viptt_core").joinpath(FILE).read_text(encoding="utf-8")
+    text = resources.files("viptt_core.study").joinpath(FILE).read_text(encoding="utf-8")
     claims = {name: parse_claim(name, table) for name, table in tomllib.loads(text).items()}
     for name, claim in claims.items():
         if claim.difference_of:
