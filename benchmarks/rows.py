@@ -205,14 +205,14 @@ def preprocess_vs_monai(profile: Profile) -> Comparison:
 def preprocess_folder(profile: Profile) -> Comparison:
     """From files to a decoded set on disk, by the store and its workers, into an empty cache each time."""
     from benchmarks.reference import authors_preprocess
-    from viptt_core.datasets import imageclef
+    from viptt_core.datasets import load_dataset
 
     with tempfile.TemporaryDirectory(prefix="viptt-benchmark-") as root:
         paths = _link_folder(Path(root))
 
         def ours() -> None:
             with fresh_cache():
-                imageclef(root, n_jobs=2, progress=False)
+                load_dataset("imageclef", root, n_jobs=2, progress=False)
 
         def authors() -> None:
             for path in paths:

@@ -16,7 +16,7 @@ from tracked import tracked_files
 from viptt_core import entry as entry_module
 from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES
-from viptt_core.datasets import phantom
+from viptt_core.datasets.simulated import list_phantoms
 from viptt_core.ensembles import ENSEMBLES, combine
 from viptt_core.entry import (
     entry_models,
@@ -397,7 +397,7 @@ def test_without_weights_and_scans_synthetic_ones_are_made_and_marked(private_ro
 
 
 def test_synthetic_test_patients_are_of_a_cohort_that_no_run_has_seen():
-    cohorts = {inspect.signature(phantom).parameters["seed"].default, *range(10)}
+    cohorts = {inspect.signature(list_phantoms).parameters["seed"].default, *range(10)}
     for plan in tracked_files("viptt_core/study/plans/*.toml"):
         cohorts |= {int(number) for number in re.findall(r"\b(?:cohort|seed)s? = (\d+)", plan.read_text("utf-8"))}
     assert 101 in cohorts and entry_module.COHORT not in cohorts

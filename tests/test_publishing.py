@@ -328,7 +328,7 @@ def test_the_contributors_page_names_files_that_exist():
     for name in re.findall(r"`([\w./-]+\.(?:py|toml|yml|json|md|cff|txt))`", text):
         assert any((ROOT / folder / name).exists() for folder in ("", "viptt_core", ".github/workflows")), name
     for variable, module in (
-        ("ADAPTERS", "datasets/__init__"),
+        ("MEDIA", "datasets/__init__"),
         ("LISTERS", "datasets/__init__"),
         ("READS", "book/publish"),
         ("PUBLISHED", "book/publish"),

@@ -50,9 +50,9 @@ def source_of(*files: RemoteFile, **fields) -> DataSource:
 
 
 def test_every_adapter_has_an_entry():
-    from viptt_core.datasets import ADAPTERS
+    from viptt_core.datasets import LISTERS
 
-    assert set(ADAPTERS) <= set(load_registry())
+    assert set(LISTERS) <= set(load_registry())
 
 
 @pytest.mark.parametrize("source", load_registry().values(), ids=lambda source: source.name)

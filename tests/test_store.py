@@ -14,7 +14,7 @@ from viptt_core import store
 from viptt_core.clips import ClipSet, Item
 from viptt_core.errors import ClipTooShortError, DataError, DataWarning, SettingError, StorageError
 from viptt_core.files import cache_root
-from viptt_core.store import build_clip_set, open_clip_set
+from viptt_core.store import Decoding, Recipe, build_clip_set, open_clip_set
 
 CALLS = []
 
@@ -39,11 +39,16 @@ def decode_file(path):
     return decode(int(text) if text.isdigit() else text)
 
 
+def built(items, decode, *, n_jobs=1, on_error="raise", progress=False, **recipe):
+    recipe = Recipe(items, decode, class_names=("a", "b"), **recipe)
+    return build_clip_set(recipe, Decoding(on_error, n_jobs, progress))
+
+
 def build(*sources, **settings):
     CALLS.clear()
     items = [Item(f"n{i}", i % 2, f"g{i}", source) for i, source in enumerate(sources)]
-    settings = {"n_jobs": 1, "progress": False, "settings": {"set": "test", "sources": list(sources)}} | settings
-    return build_clip_set(items, decode, class_names=("a", "b"), **settings)
+    settings = {"settings": {"set": "test", "sources": list(sources)}} | settings
+    return built(items, decode, **settings)
 
 
 def visible():
@@ -55,8 +60,8 @@ def build_files(root, labels=None, **settings):
     CALLS.clear()
     paths = sorted(root.iterdir())
     items = [Item(path.name, (labels or {}).get(path.name, 0), path.name, path) for path in paths]
-    settings = {"n_jobs": 1, "progress": False, "settings": {"set": "files"}, "place": [str(root)]} | settings
-    return build_clip_set(items, decode_file, class_names=("a", "b"), **settings)
+    settings = {"settings": {"set": "files"}, "place": [str(root)]} | settings
+    return built(items, decode_file, **settings)
 
 
 def write(path, text):
@@ -169,21 +174,15 @@ def test_a_set_that_does_not_fit_together_is_refused(make_clip_set):
         make_clip_set(labels=np.zeros(3, dtype=int))
     with pytest.raises(DataError, match="outside the class names"):
         make_clip_set(labels=np.full(20, 9))
-    with pytest.raises(DataError, match="float64.*uint8 or float16"):
+    with pytest.raises(DataError, match="float64.*uint8 .* is needed"):
         ClipSet(np.zeros((1, 1, 1, 1)), np.zeros(1, int), np.array(["g"]), np.array(["n"]), ("a",), {})
-    with pytest.raises(SettingError, match="dtype is 'float32'"):
-        build(5, dtype="float32")
+    with pytest.raises(SettingError, match="on_error 'ignore' does not exist"):
+        build(5, on_error="ignore")
 
 
 def test_clips_that_differ_from_the_others_are_broken_files():
     with pytest.raises(DataError, match=r"(?s)1 of 2 files.*float16 \(2, 3, 3\) when decoded, not uint8"):
         build(5, "fraction")
-
-
-def test_float16_keeps_fractions_of_grey_levels():
-    clips = build("fraction", dtype="float16")
-    assert clips.clips.dtype == np.float16 and levels(clips) == [100.125]
-    assert clips.source["dtype"] == "float16" and open_clip_set(visible()[0]).clips.dtype == np.float16
 
 
 # --- Files that change ----------------------------------------------------------------------------
@@ -253,12 +252,10 @@ def dying_at(level):
     return decode_or_die
 
 
-def build_with(decoder, *sources, **settings):
+def build_with(decoder, *sources, progress=False):
     CALLS.clear()
     items = [Item(f"n{i}", 0, f"g{i}", source) for i, source in enumerate(sources)]
-    return build_clip_set(
-        items, decoder, class_names=("a", "b"), settings={"set": "test"}, n_jobs=1, **({"progress": False} | settings)
-    )
+    return built(items, decoder, settings={"set": "test"}, progress=progress)
 
 
 def test_a_killed_build_goes_on_where_it_was(capfd):

@@ -5,13 +5,48 @@ from __future__ import annotations
 import hashlib
 import json
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from viptt_core.errors import DataError
+from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
+from viptt_core.errors import DataError, SettingError
 
-CLIP_DTYPES = ("uint8", "float16")
+
+@dataclass(frozen=True)
+class Grid:
+    """What every clip of a set is brought to; a medium uses the fields that apply to it.
+
+    Attributes:
+        frames: T, frames of a clip or slices of a volume.
+        size: H = W, pixels.
+        stride: Videos: every stride-th frame, from the first.
+        fit: Videos: "stretch" a frame to a square as the authors, or "crop" its central square.
+        hu_window: Scans: the bounds in HU that become 0 and 1.
+        orientation: Scans: "file" or "canonical", see `ct.load_volume`.
+
+    Raises:
+        SettingError: a number below 1.
+    """
+
+    frames: int = PAPER_FRAMES
+    size: int = PAPER_SIZE
+    stride: int = 1
+    fit: str = "stretch"
+    hu_window: tuple[float, float] = HU_WINDOW
+    orientation: str = "file"
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "size", "stride"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)}.", remedy="Give a whole number of at least 1.")
+        object.__setattr__(self, "hu_window", tuple(self.hu_window))
+
+    def settings(self, fields: Sequence[str]) -> dict:
+        """JSON-ready values of some of the fields, as they are recorded in `ClipSet.source`."""
+        values = {name: getattr(self, name) for name in fields}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -41,8 +76,7 @@ class ClipSet:
     """Clips of videos or slices of scans: after loading they are the same type.
 
     Attributes:
-        clips: uint8 or float16 [N, T, H, W], grey levels 0..255 (float16: with fractions); read-only,
-            memory-mapped when it comes from disk.
+        clips: uint8 [N, T, H, W], grey levels 0..255; read-only, memory-mapped when it comes from disk.
         labels: int64 [N], index into `class_names`.
         groups: str [N].
         names: str [N].
@@ -69,10 +103,10 @@ class ClipSet:
 
     def __post_init__(self) -> None:
         n = len(self.clips)
-        if self.clips.ndim != 4 or self.clips.dtype not in CLIP_DTYPES:
+        if self.clips.ndim != 4 or self.clips.dtype != np.uint8:
             raise DataError(
                 f"clips are {self.clips.dtype} of shape {self.clips.shape}.",
-                remedy="uint8 or float16 [N,T,H,W] is needed.",
+                remedy="uint8 [N,T,H,W] is needed.",
             )
         columns = {name: getattr(self, name) for name in ("labels", "groups", "names", "parts")} | self.covariates
         for name, column in columns.items():

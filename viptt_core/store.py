@@ -14,12 +14,60 @@ from pathlib import Path
 
 import numpy as np
 
-from viptt_core.clips import CLIP_DTYPES, ClipSet, Item, digest
-from viptt_core.errors import ClipTooShortError, DataError, DataWarning, SettingError
+from viptt_core.clips import ClipSet, Item, digest
+from viptt_core.errors import ClipTooShortError, DataError, DataWarning, check_choice
 from viptt_core.files import available_cores, cache_root
 from viptt_core.rows import RowFile, open_rows, write_row
 
 LISTED = 20  # bad files an error message names before it only counts
+ON_ERROR = ("raise", "skip")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a set is made of.
+
+    Attributes:
+        items: What to decode, in the order of the set; no two of the same name and source.
+        decode: Maps an item's source to uint8 [T, H, W]; a module-level function or `partial` of one.
+        settings: JSON-ready, part of `ClipSet.source`; "set" is the name of the data set. Must hold all
+            that decides what `decode` gives for a source.
+        class_names: Names of the classes.
+        place: JSON-ready: where the files are and which of them were asked for. It names the folder,
+            together with the settings, but is no part of `ClipSet.source`.
+        synthetic: Recorded with the set.
+        excluded: (name, reason) of what the caller left out already.
+    """
+
+    items: Sequence[Item]
+    decode: Callable[[object], np.ndarray]
+    settings: dict
+    class_names: Sequence[str]
+    place: Sequence = ()
+    synthetic: bool = False
+    excluded: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a set is decoded; nothing here changes a pixel.
+
+    Attributes:
+        on_error: "raise": one error that lists every unreadable file; "skip": leave them out and list
+            them. Videos that are only too short are always left out and listed, as the authors did.
+        n_jobs: Worker processes; None takes the available cores. Each holds one clip at a time.
+        progress: Show a progress bar.
+
+    Raises:
+        SettingError: `on_error` is unknown.
+    """
+
+    on_error: str = "raise"
+    n_jobs: int | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("on_error", self.on_error, ON_ERROR)
 
 
 def fingerprint(source: object) -> object:
@@ -36,99 +84,61 @@ def _has_path(source: object) -> bool:
     return isinstance(source, Path) or (isinstance(source, tuple) and any(map(_has_path, source)))
 
 
-def build_clip_set(
-    items: Sequence[Item],
-    decode: Callable[[object], np.ndarray],
-    *,
-    settings: dict,
-    class_names: Sequence[str],
-    place: Sequence = (),
-    dtype: str = "uint8",
-    synthetic: bool = False,
-    excluded: Sequence[tuple[str, str]] = (),
-    on_error: str = "raise",
-    n_jobs: int | None = None,
-    progress: bool = True,
-) -> ClipSet:
+def build_clip_set(recipe: Recipe, decoding: Decoding) -> ClipSet:
     """Decode every item once, or open the set if it was decoded before.
 
     What an earlier call decoded from the same files and settings is used again, whether it finished, was
     killed or failed. Processes that ask for the same set at once wait for each other.
-
-    Args:
-        items: What to decode, in the order of the set; no two of the same name and source.
-        decode: Maps an item's source to `dtype` [T, H, W]; a module-level function or `partial` of one.
-        settings: JSON-ready, part of `ClipSet.source`; "set" is the name of the data set. Must hold all
-            that decides what `decode` gives for a source.
-        class_names: Names of the classes.
-        place: JSON-ready: where the files are and which of them were asked for. It names the folder,
-            together with the settings, but is no part of `ClipSet.source`.
-        dtype: Of the clips, "uint8" or "float16".
-        synthetic: Recorded with the set.
-        excluded: (name, reason) of what the caller left out already.
-        on_error: "raise": one error that lists every unreadable file; "skip": leave them out and list
-            them. Videos that are only too short are always left out and listed, as the authors did.
-        n_jobs: Worker processes; None takes the available cores. Each holds one clip at a time.
-        progress: Show a progress bar.
 
     Returns:
         The set, its clips memory-mapped read-only and each checked against its checksum.
 
     Raises:
         DataError: files cannot be read (with `on_error="raise"`), or nothing is left.
-        SettingError: `on_error` or `dtype` is unknown.
         StorageError: the set cannot be written, for example because the disk is full.
 
     Warns:
         DataWarning: files changed since the set was decoded, the set on disk is damaged, or the notes of
             a set decoded now.
     """
-    if on_error not in ("raise", "skip"):
-        raise SettingError(f"on_error is '{on_error}'.", remedy="Give 'raise' or 'skip'.")
-    if dtype not in CLIP_DTYPES:
-        raise SettingError(f"dtype is '{dtype}'.", remedy="Give 'uint8' or 'float16'.")
+    items, excluded, settings = recipe.items, recipe.excluded, recipe.settings
     if not items:
         raise DataError("no clip to decode.", remedy="Check the folder and the classes asked for.")
-    settings = settings | {"dtype": dtype}
     prints = [fingerprint(item.source) for item in items]
     keys = [digest([item.name, made_from]) for item, made_from in zip(items, prints, strict=True)]
     source = settings
     if any(_has_path(item.source) for item in items):
         listed = [[i.name, i.label, i.group, i.part, made_from] for i, made_from in zip(items, prints, strict=True)]
-        source = settings | {"on_error": on_error, "excluded": list(excluded), "items": listed}
+        source = settings | {"on_error": decoding.on_error, "excluded": list(excluded), "items": listed}
     described = {
-        "class_names": list(class_names),
+        "class_names": list(recipe.class_names),
         "source": source,
-        "synthetic": synthetic,
+        "synthetic": recipe.synthetic,
         "listed": digest(
-            [[keys, on_error, list(excluded)], [[i.name, i.label, i.group, i.part, i.covariates] for i in items]]
+            [
+                [keys, decoding.on_error, list(excluded)],
+                [[i.name, i.label, i.group, i.part, i.covariates] for i in items],
+            ]
         ),
     }
-    folder = cache_root() / f"clips-{settings['set']}-{digest([settings, place])}"
+    folder = cache_root() / f"clips-{settings['set']}-{digest([settings, recipe.place])}"
     damage = None
     if _is_described(folder, described):
         try:
-            return open_clip_set(folder, progress=progress)
+            return open_clip_set(folder, progress=decoding.progress)
         except DataError as error:
             damage = error
     rows = RowFile(
         folder,
         keys,
-        dtype=dtype,
+        dtype=np.uint8,
         waiting=lambda: print(f"{folder.name}: another process decodes this set, waiting for it.", flush=True),
-        retry=lambda note: bool(note.get("broken")) and on_error == "raise",
+        retry=lambda note: bool(note.get("broken")) and decoding.on_error == "raise",
     )
     with rows:
         if damage is not None or not rows.finished:
             _warn_of_changes(rows, items, keys, damage)
-        broken = decode_missing(
-            rows,
-            [item.source for item in items],
-            decode,
-            on_error=on_error,
-            n_jobs=available_cores() if n_jobs is None else n_jobs,
-            progress=progress,
-        )
+        broken = decode_missing(rows, recipe, decoding)
         if broken:
             raise _broken_files([broken[i] for i in sorted(broken)], n_items=len(items), n_kept=len(rows.done))
         left = [(items[i].name, rows.left[i]["reason"]) for i in sorted(rows.left)]
@@ -153,7 +163,7 @@ def build_clip_set(
             )
         # Before another process may change it. The check also finds a row that a worker of a killed
         # process wrote after it.
-        clip_set = open_clip_set(folder, progress=progress)
+        clip_set = open_clip_set(folder, progress=decoding.progress)
     for note in clip_set.notes:
         warnings.warn(note, DataWarning, stacklevel=2)
     return clip_set
@@ -237,15 +247,7 @@ def _broken_files(broken: list[DataError], *, n_items: int, n_kept: int) -> Data
 # --- Sources decoded into the rows of an array file, by worker processes, with what went wrong with each ---
 
 
-def decode_missing(
-    rows: RowFile,
-    sources: Sequence,
-    decode: Callable[[object], np.ndarray],
-    *,
-    on_error: str,
-    n_jobs: int,
-    progress: bool,
-) -> dict[int, DataError]:
+def decode_missing(rows: RowFile, recipe: Recipe, decoding: Decoding) -> dict[int, DataError]:
     """Decode what has no row yet, by worker processes.
 
     A row gets the note "notes": the DataWarnings of its decoder. A row left out because its file is broken
@@ -253,25 +255,27 @@ def decode_missing(
 
     Args:
         rows: To be filled, open.
-        sources: Argument for `decode`, one a row.
-        decode, on_error, n_jobs, progress: See `store.build_clip_set`.
+        recipe: Its items are decoded, one a row.
+        decoding: How.
 
     Returns:
         index -> error of what cannot be used and was not left out.
     """
     from tqdm import tqdm
 
+    sources = [item.source for item in recipe.items]
     todo = [i for i in range(len(sources)) if i not in rows.done and i not in rows.left]
     if not todo:
         return {}
-    decoder = _Decoder(decode, rows.array, rows.dtype.name)
+    n_jobs = available_cores() if decoding.n_jobs is None else decoding.n_jobs
+    decoder = _Decoder(recipe.decode, rows.array)
     broken: dict[int, DataError] = {}
     with tqdm(
         total=len(sources),
         initial=len(sources) - len(todo),
         desc="decoding",
         unit="clip",
-        disable=not progress,
+        disable=not decoding.progress,
         mininterval=1,
     ) as bar:
         for outcome in _outcomes(rows, decoder, [(i, sources[i]) for i in todo], n_jobs):
@@ -280,7 +284,7 @@ def decode_missing(
                 rows.record(index, outcome.crc, notes)
             elif isinstance(error, ClipTooShortError):
                 rows.leave_out(index, error.what, notes)
-            elif on_error == "skip":
+            elif decoding.on_error == "skip":
                 rows.leave_out(index, error.what, notes | {"broken": True})
             else:
                 broken[index] = error
@@ -294,7 +298,6 @@ class _Decoder:
 
     decode: Callable[[object], np.ndarray]
     array: Path
-    dtype: str
 
     def row(self, index: int, source: object, shape: tuple[int, ...]) -> _Outcome:
         """Decode a clip and write it to its place, so that no clip travels between processes."""
@@ -308,8 +311,8 @@ class _Decoder:
             warnings.simplefilter("always", DataWarning)
             try:
                 clip = self.decode(source)
-                if clip.dtype != self.dtype or shape not in (None, clip.shape):
-                    what = f"is {clip.dtype} {clip.shape} when decoded, not {self.dtype} {shape or ''}".strip()
+                if clip.dtype != np.uint8 or shape not in (None, clip.shape):
+                    what = f"is {clip.dtype} {clip.shape} when decoded, not uint8 {shape or ''}".strip()
                     raise DataError(
                         f"{what}.",
                         path=source if isinstance(source, Path) else None,

@@ -64,7 +64,7 @@ def check_dataset(
         n_jobs: Worker processes; None takes the available cores.
         progress: Show a progress bar.
         reread: Read also what an earlier check has read.
-        settings: Those of the adapter that decide which files, labels and groups there are. Those that are None or
+        settings: Those of the lister of that name. Those that are None or
             "" are dropped.
 
     Raises:

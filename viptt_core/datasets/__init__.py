@@ -1,30 +1,30 @@
-"""Data sets by name, each returned as one ClipSet: videos, CT scans, arrays of volumes, synthetic twins."""
+"""Data sets by name, each returned as one ClipSet: videos, CT scans, arrays of volumes, synthetic twins.
+
+A set is a *lister*, which finds files, labels and groups, and a *medium*, which brings one of them to the grid.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
-from viptt_core.clips import ClipSet
-from viptt_core.datasets.arrays import list_medmnist3d, medmnist3d
-from viptt_core.datasets.listing import Listing
-from viptt_core.datasets.own import folder, list_folder
-from viptt_core.datasets.scans import imageclef, list_imageclef, list_mosmed, mosmed
-from viptt_core.datasets.simulated import actions, phantom
-from viptt_core.datasets.videos import list_ucf50, list_ucf101, ucf50, ucf101
-from viptt_core.presets import Preset, check_choice
+import numpy as np
 
-ADAPTERS: dict[str, Callable[..., ClipSet]] = {
-    "ucf50": ucf50,
-    "ucf101": ucf101,
-    "imageclef": imageclef,
-    "medmnist3d": medmnist3d,
-    "mosmed": mosmed,
-    "folder": folder,
-    "phantom": phantom,
-    "actions": actions,
-}
+from viptt_core.clips import ClipSet, Grid
+from viptt_core.datasets.arrays import decode_volume, list_medmnist3d
+from viptt_core.datasets.listing import Listing
+from viptt_core.datasets.own import list_folder
+from viptt_core.datasets.scans import decode_scan, list_imageclef, list_mosmed
+from viptt_core.datasets.simulated import list_actions, list_phantoms, simulate_clip, simulate_scan
+from viptt_core.datasets.videos import decode_video, list_ucf50, list_ucf101
+from viptt_core.errors import SettingError, check_choice
+from viptt_core.files import code_version
+from viptt_core.presets import Preset
+from viptt_core.store import Decoding, Recipe, build_clip_set
+
 LISTERS: dict[str, Callable[..., Listing]] = {
     "ucf50": list_ucf50,
     "ucf101": list_ucf101,
@@ -32,6 +32,42 @@ LISTERS: dict[str, Callable[..., Listing]] = {
     "medmnist3d": list_medmnist3d,
     "mosmed": list_mosmed,
     "folder": list_folder,
+    "phantom": list_phantoms,
+    "actions": list_actions,
+}
+SYNTHETIC = ("phantom", "actions")
+_VIDEO_FIELDS = ("frames", "size", "stride", "fit")
+_GRID_FIELDS = tuple(field.name for field in fields(Grid))
+_DECODING_FIELDS = tuple(field.name for field in fields(Decoding))
+
+
+@dataclass(frozen=True)
+class Medium:
+    """How items of one kind become clips.
+
+    Attributes:
+        decode: (source of an item, grid) -> uint8 [T,H,W].
+        fields: Of the grid, those that decide the pixels; the others are refused.
+        code: Modules that decide the pixels: when they change, the set is decoded again.
+    """
+
+    decode: Callable[[object, Grid], np.ndarray]
+    fields: tuple[str, ...]
+    code: tuple[str, ...]
+
+
+MEDIA = {
+    "video": Medium(decode_video, _VIDEO_FIELDS, ("video",)),
+    "scan": Medium(decode_scan, ("frames", "size", "hu_window", "orientation"), ("ct", "nifti")),
+    "array": Medium(decode_volume, ("frames", "size"), ("ct", "datasets.arrays")),
+    "phantom": Medium(
+        simulate_scan,
+        ("frames", "size", "hu_window"),
+        ("ct", "nifti", "datasets.simulated", "synthetic.phantom", "synthetic.patient", "synthetic.render"),
+    ),
+    "action": Medium(
+        simulate_clip, _VIDEO_FIELDS, ("video", "datasets.simulated", "synthetic.actions", "synthetic.choreography")
+    ),
 }
 
 
@@ -39,61 +75,96 @@ def load_dataset(name: str, root: str | Path | None = None, **settings) -> ClipS
     """Decode a data set, or open it if it was decoded before with the same files and settings.
 
     Args:
-        name: One of ADAPTERS; `viptt data list` says what each is.
+        name: One of LISTERS; `viptt data list` says what each is.
         root: Folder (or file) of a real set; None or "" for a synthetic one.
-        settings: Keyword arguments of the adapter of that name.
+        settings: Keyword arguments of the lister of that name; fields of `clips.Grid`, as far as they apply to
+            its files; fields of `store.Decoding`.
 
     Returns:
         The set; `report()` says what is in it and what was left out.
 
     Raises:
         SettingError: unknown name or setting, or a root missing or not wanted.
-        DataError: the files cannot be used, see the adapters.
+        DataError: the files cannot be used, see `Listing.left_out` and `store.build_clip_set`.
     """
-    return _call(ADAPTERS, name, root or None, settings)
+    grid, decoding, own = (
+        {key: settings[key] for key in settings if key in names} for names in _kinds_of_settings(name, settings)
+    )
+    listing = list_dataset(name, root, **own)
+    for setting in grid:
+        if setting not in MEDIA[listing.medium].fields:
+            raise SettingError(
+                f"{setting} is no setting of a set of the kind '{listing.medium}'.",
+                remedy=f"Those are: {', '.join(MEDIA[listing.medium].fields)}.",
+            )
+    return decode_listing(listing, Grid(**grid), Decoding(**decoding))
 
 
-def list_dataset(name: str, root: str | Path, **settings) -> Listing:
-    """Find the files, labels and groups of a data set on disk, and what is wrong with them; none is decoded.
+def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listing:
+    """Find the files, labels and groups of a data set, and what is wrong with them; none is decoded.
 
     Args:
         name: One of LISTERS.
-        root: Its folder (or file).
-        settings: Those of the adapter that decide which files, labels and groups there are.
+        root: Its folder (or file); None or "" for a synthetic one.
+        settings: Keyword arguments of the lister of that name.
 
     Raises:
         SettingError: unknown name or setting.
         DataError: there is no such folder, or no label table.
     """
-    return _call(LISTERS, name, root, settings)
+    check_choice("dataset", name, LISTERS)
+    for setting in settings:
+        check_choice(f"setting of '{name}'", setting, _lister_settings(name))
+    return LISTERS[name](root or None, **settings)
 
 
 def load_for(preset: Preset, name: str, root: str | Path | None = None, **settings) -> ClipSet:
     """Load a data set on the grid a preset asks for.
 
     Args:
-        preset: Gives frames and size, stride and fit of videos, orientation of scans, n of a synthetic set.
+        preset: Gives the grid, and n of a synthetic set.
         name, root: See `load_dataset`.
         settings: Further settings, which win over the preset's. Those that are None or "" are dropped.
     """
-    check_choice("dataset", name, tuple(ADAPTERS))
-    grid = {
-        "frames": preset.frames,
-        "size": preset.size,
-        "stride": preset.stride,
-        "fit": preset.fit,
-        "orientation": preset.orientation,
-        "n": preset.n_scans if name == "phantom" else preset.n_videos,
-    }
-    known = inspect.signature(ADAPTERS[name]).parameters
-    grid = {setting: value for setting, value in grid.items() if setting in known}
     given = {setting: value for setting, value in settings.items() if value not in (None, "")}
-    return load_dataset(name, root, **(grid | given))
+    own_grid, decoding, own = (
+        {key: given[key] for key in given if key in names} for names in _kinds_of_settings(name, given)
+    )
+    if name in SYNTHETIC:
+        own = {"n": preset.n_scans if name == "phantom" else preset.n_videos} | own
+    listing = list_dataset(name, root, **own)
+    wanted = {field: getattr(preset, field) for field in MEDIA[listing.medium].fields if hasattr(preset, field)}
+    return decode_listing(listing, Grid(**wanted | own_grid), Decoding(**decoding))
 
 
-def _call(functions: dict[str, Callable], name: str, root, settings: dict):
-    check_choice("dataset", name, tuple(functions))
-    known = [parameter for parameter in inspect.signature(functions[name]).parameters if parameter != "root"]
+def decode_listing(listing: Listing, grid: Grid, decoding: Decoding) -> ClipSet:
+    """Decode what a lister found, or open it if it was decoded before.
+
+    Raises:
+        DataError: faults of the folder or its files, see `Listing.left_out`; see `store.build_clip_set`.
+    """
+    medium = MEDIA[listing.medium]
+    settings = {"set": listing.name, "code": code_version(medium.code)} | grid.settings(medium.fields)
+    recipe = Recipe(
+        listing.items,
+        partial(medium.decode, grid=grid),
+        settings=settings | listing.settings,
+        class_names=listing.class_names,
+        place=() if listing.root is None else (str(listing.root.resolve()), *listing.place),
+        synthetic=listing.synthetic,
+        excluded=listing.left_out(decoding.on_error),
+    )
+    return build_clip_set(recipe, decoding)
+
+
+def _kinds_of_settings(name: str, settings: dict) -> tuple[tuple[str, ...], ...]:
+    """Names of settings of the grid, of decoding and of the lister; an unknown one is refused."""
+    check_choice("dataset", name, LISTERS)
+    kinds = (_GRID_FIELDS, _DECODING_FIELDS, _lister_settings(name))
     for setting in settings:
-        check_choice(f"setting of '{name}'", setting, known)
-    return functions[name](root, **settings)
+        check_choice(f"setting of '{name}'", setting, [known for names in kinds for known in names])
+    return kinds
+
+
+def _lister_settings(name: str) -> tuple[str, ...]:
+    return tuple(parameter for parameter in inspect.signature(LISTERS[name]).parameters if parameter != "root")

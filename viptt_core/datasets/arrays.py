@@ -8,86 +8,41 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from viptt_core import ct, files
-from viptt_core.clips import ClipSet, Item
-from viptt_core.constants import PAPER_FRAMES, PAPER_SIZE
+from viptt_core.clips import Grid, Item
 from viptt_core.datasets.listing import Listing, class_choice
 from viptt_core.datasets.scans import to_grey_levels
 from viptt_core.errors import DataError, Fault, SettingError
-from viptt_core.files import code_version
 from viptt_core.sources.registry import medmnist_sets
-from viptt_core.store import build_clip_set
 
-DECODER = ("ct", "datasets.arrays")  # modules that decide the pixels
 PARTS = {"train": "train", "val": "validation", "test": "test"}  # MedMNIST's names and ours
 _TEXT_COLUMNS = ("patient", "name")
 _AGAIN = "Get the file again, for example with: viptt data get medmnist3d."
 
 
-def medmnist3d(
-    root: str | Path,
-    *,
-    frames: int = PAPER_FRAMES,
-    size: int = PAPER_SIZE,
-    subset: str = "",
-    pixels: int = 28,
-    classes: str | Sequence[str] | None = None,
-    dtype: str = "uint8",
-    on_error: str = "raise",
-    n_jobs: int | None = None,
-    progress: bool = True,
-) -> ClipSet:
-    """Volumes of a MedMNIST 3-D set, or of any file in its layout, resampled linearly to the grid.
-
-    The published parts come along (`ClipSet.parts`), and columns of numbers as covariates. The group is the
-    patient where the file names them, else each volume its own: then only the published parts keep the volumes of
-    a patient together.
-
-    Args:
-        root: The .npz file, or the folder it lies in.
-        frames, size: The grid: the first axis of a volume becomes the slices.
-        subset: Which file of the folder, such as "nodulemnist3d"; "" takes the only one.
-        pixels: Edge length of the published volumes in a folder, 28 or 64.
-        classes: Names in label order; None takes MedMNIST's for its own files, else "class 0", "class 1", ...
-        dtype: As for `imageclef`.
-        on_error, n_jobs, progress: See `store.build_clip_set`.
-
-    Raises:
-        DataError: no such file, none in this layout, one whose checksum differs from the published one, or
-            labels that do not fit.
-    """
-    listing = list_medmnist3d(root, subset=subset, pixels=pixels, classes=classes)
-    digest = next((item.source[-1] for item in listing.items), "")
-    return build_clip_set(
-        listing.items,
-        partial(_decode_volume, frames=frames, size=size, dtype=dtype),
-        settings={
-            "set": "medmnist3d",
-            "code": code_version(DECODER),
-            "file": digest,
-            "frames": frames,
-            "size": size,
-            "classes": list(listing.class_names),
-        },
-        class_names=listing.class_names,
-        place=(str(listing.root.resolve()),),
-        dtype=dtype,
-        excluded=listing.left_out(on_error),
-        on_error=on_error,
-        n_jobs=n_jobs,
-        progress=progress,
-    )
-
-
 def list_medmnist3d(
     root: str | Path, *, subset: str = "", pixels: int = 28, classes: str | Sequence[str] | None = None
 ) -> Listing:
-    """See `medmnist3d`; the labels and columns are read, the volumes only looked at."""
+    """Volumes of a MedMNIST 3-D set, or of any file in its layout, to be resampled linearly to the grid.
+
+    The labels and columns are read, the volumes only looked at. The published parts come along
+    (`ClipSet.parts`), and columns of numbers as covariates. The group is the patient where the file names them,
+    else each volume its own: then only the published parts keep the volumes of a patient together.
+
+    Args:
+        root: The .npz file, or the folder it lies in.
+        subset: Which file of the folder, such as "nodulemnist3d"; "" takes the only one.
+        pixels: Edge length of the published volumes in a folder, 28 or 64.
+        classes: Names in label order; None takes MedMNIST's for its own files, else "class 0", "class 1", ...
+
+    Raises:
+        DataError: no such file.
+    """
     path = _find_file(root, subset, pixels)
     columns, faults = _read_columns(path)
     if faults:
@@ -127,7 +82,8 @@ def list_medmnist3d(
             group = str(columns[f"{part}_patient"][i]) if f"{part}_patient" in columns else name
             known = {number: float(columns[f"{part}_{number}"].reshape(-1)[i]) for number in numbers}
             items.append(Item(name, label, group, (str(path), part, i, digest), ours, known))
-    return Listing("medmnist3d", path, "array", tuple(items), names, tuple(faults))
+    settings = {"file": digest, "classes": list(names)}
+    return Listing("medmnist3d", path, "array", tuple(items), names, tuple(faults), settings=settings)
 
 
 @lru_cache(maxsize=len(PARTS))
@@ -143,12 +99,13 @@ def read_images(path: str, part: str, digest: str) -> np.ndarray:
         return file[f"{part}_images"]
 
 
-def _decode_volume(source: tuple[str, str, int, str], *, frames: int, size: int, dtype: str) -> np.ndarray:
+def decode_volume(source: tuple[str, str, int, str], grid: Grid) -> np.ndarray:
+    """A volume on the grid, uint8 [T,H,W]: its first axis becomes the slices."""
     path, part, index, digest = source
     volume = read_images(path, part, digest)[index]
     # The resampling of scans also turns them; here slices, rows and columns stay what they are.
     turned_back = volume.transpose(2, 1, 0)[:, ::-1]
-    return to_grey_levels(ct.resample_volume(turned_back, depth=frames, size=size) / 255, dtype)
+    return to_grey_levels(ct.resample_volume(turned_back, depth=grid.frames, size=grid.size) / 255)
 
 
 def _find_file(root: str | Path, subset: str, pixels: int) -> Path:

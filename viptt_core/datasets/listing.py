@@ -26,19 +26,20 @@ class Listing:
 
     Attributes:
         name: Of the data set.
-        root: Its folder (or file).
-        medium: "video", "scan" or "array" (several volumes in one file).
+        root: Its folder (or file); None for a synthetic set.
+        medium: What its items are, a key of `datasets.MEDIA`: "video", "scan", "array" (several volumes in one
+            file), or the synthetic "phantom" and "action".
         items: What can be decoded, labels and groups known.
         class_names: In label order.
         faults: What is wrong with the folder as such.
         place: JSON-ready; which part of the folder this is: with the root it names the set on disk.
         unlabelled: Files that belong to the set and have no label, such as a hidden test part.
         masks: Name of a mask set -> name of a scan -> its mask.
-        crop: "lungs" where an item's source is a scan and the mask to crop it by.
+        settings: JSON-ready; what else decides the pixels or names the set, recorded in `ClipSet.source`.
     """
 
     name: str
-    root: Path
+    root: Path | None
     medium: str
     items: tuple[Item, ...]
     class_names: tuple[str, ...]
@@ -46,18 +47,23 @@ class Listing:
     place: tuple = ()
     unlabelled: tuple[Path, ...] = ()
     masks: dict[str, dict[str, Path]] = field(default_factory=dict)
-    crop: str = ""
+    settings: dict = field(default_factory=dict)
+
+    @property
+    def crop(self) -> str:
+        """ "lungs" where an item's source is a scan and the mask to crop it by, else empty."""
+        return self.settings.get("crop", "")
 
     @property
     def synthetic(self) -> bool:
-        """Whether the files were written by this package's generators."""
-        return is_synthetic(self.root)
+        """Whether this package's generators made the items, or wrote their files."""
+        return self.root is None or is_synthetic(self.root)
 
     def left_out(self, on_error: str) -> list[tuple[str, str]]:
         """Name and reason of what is found but not used.
 
         Args:
-            on_error: "raise" or "skip", see `store.build_clip_set`.
+            on_error: "raise" or "skip", see `store.Decoding`.
 
         Raises:
             DataError: faults that keep the set, or with "raise" some of its files, from being used.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from viptt_core import ct
-from viptt_core.clips import ClipSet, Item
-from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE, TB_CLASSES
+from viptt_core.clips import Grid, Item
+from viptt_core.constants import TB_CLASSES
 from viptt_core.datasets.labels import Columns, find_table, join, read_table
 from viptt_core.datasets.listing import (
     SCAN_ENDINGS,
@@ -27,10 +26,7 @@ from viptt_core.datasets.listing import (
     stray_files,
 )
 from viptt_core.errors import Fault, check_choice
-from viptt_core.files import code_version
-from viptt_core.store import build_clip_set
 
-DECODER = ("ct", "nifti")  # modules that decide the voxels: when they change, scans are decoded again
 MASK_FOLDERS = ("masks1", "masks2", "masks", "findings")  # same file names as the scans, but no scans
 IMAGECLEF_COLUMNS = Columns("FileName", "TypeOfTB")
 IMAGECLEF_TEST = "TST_"  # names of the hidden test part begin so
@@ -39,56 +35,23 @@ CROPS = ("lungs",)
 EACH_FILE_ITS_OWN = "(.*)"  # group pattern
 
 
-def imageclef(
-    root: str | Path,
-    *,
-    frames: int = PAPER_FRAMES,
-    size: int = PAPER_SIZE,
-    hu_window: tuple[float, float] = HU_WINDOW,
-    orientation: str = "file",
-    labels: str | Path | None = None,
-    crop: str | None = None,
-    masks: str = "masks1",
-    dtype: str = "uint8",
-    on_error: str = "raise",
-    n_jobs: int | None = None,
-    progress: bool = True,
-) -> ClipSet:
+def list_imageclef(
+    root: str | Path, *, labels: str | Path | None = None, crop: str | None = None, masks: str = "masks1"
+) -> Listing:
     """CT scans (NIfTI) and a label CSV, as ImageCLEF 2021 Tuberculosis comes.
 
     Labels are joined to scans on the file name, never on their order. Each scan is its own group.
 
     Args:
         root: Folder with the scans, in it or below it (mask folders are passed over).
-        frames, size, hu_window, orientation: The grid and HU window of a volume, see `ct.load_volume`.
         labels: The CSV with columns FileName, TypeOfTB (1..5); None looks for it in `root`.
         crop: None as the authors, or "lungs": the box around the lung mask.
         masks: Which mask set crops, the name of its folder: "masks1" or "masks2".
-        dtype: "uint8", or "float16" for grey levels with fractions at twice the space.
-        on_error, n_jobs, progress: See `store.build_clip_set`.
 
     Raises:
-        DataError: folder, CSV, scans or wanted masks are missing, a label is unknown, a row is there twice,
-            two scans share a name, or scans are unreadable.
+        DataError: no such folder, or no label table.
+        SettingError: an unknown crop.
     """
-    listing = list_imageclef(root, labels=labels, crop=crop, masks=masks)
-    return decode_scans(
-        listing,
-        frames=frames,
-        size=size,
-        hu_window=hu_window,
-        orientation=orientation,
-        dtype=dtype,
-        on_error=on_error,
-        n_jobs=n_jobs,
-        progress=progress,
-    )
-
-
-def list_imageclef(
-    root: str | Path, *, labels: str | Path | None = None, crop: str | None = None, masks: str = "masks1"
-) -> Listing:
-    """See `imageclef`."""
     root = existing_folder(root, "scans (.nii.gz) and the label CSV")
     known = {str(k + 1): k for k in range(len(TB_CLASSES))}
     listing = list_table("imageclef", root, IMAGECLEF_COLUMNS, labels=labels, known=known, class_names=TB_CLASSES)
@@ -102,49 +65,19 @@ def list_imageclef(
     return listing if crop is None else _with_crop(listing, crop, masks)
 
 
-def mosmed(
-    root: str | Path,
-    *,
-    frames: int = PAPER_FRAMES,
-    size: int = PAPER_SIZE,
-    hu_window: tuple[float, float] = HU_WINDOW,
-    orientation: str = "file",
-    classes: str | Sequence[str] | None = None,
-    dtype: str = "uint8",
-    on_error: str = "raise",
-    n_jobs: int | None = None,
-    progress: bool = True,
-) -> ClipSet:
+def list_mosmed(root: str | Path, *, classes: str | Sequence[str] | None = None) -> Listing:
     """MosMedData COVID19_1110: NIfTI scans in the folders CT-0 to CT-4, by the share of the lung that is ill.
 
     Each scan is a patient of its own.
 
     Args:
         root: Folder with those folders, or the one above it with `studies/`.
-        frames, size, hu_window, orientation, dtype: As for `imageclef`.
         classes: Names of the folders, in label order; "CT-0, CT-1, CT-2, CT-3+CT-4" joins the last two (CT-4 is
             too rare to be split). None takes all that are there.
-        on_error, n_jobs, progress: See `store.build_clip_set`.
 
     Raises:
-        DataError: a class without scans, or unreadable scans.
+        DataError: no such folder.
     """
-    listing = list_mosmed(root, classes=classes)
-    return decode_scans(
-        listing,
-        frames=frames,
-        size=size,
-        hu_window=hu_window,
-        orientation=orientation,
-        dtype=dtype,
-        on_error=on_error,
-        n_jobs=n_jobs,
-        progress=progress,
-    )
-
-
-def list_mosmed(root: str | Path, *, classes: str | Sequence[str] | None = None) -> Listing:
-    """See `mosmed`."""
     root = existing_folder(root, "studies/CT-0 to studies/CT-4")
     root = root / "studies" if (root / "studies").is_dir() else root
     there = tuple(name for name in MOSMED_CLASSES if (root / name).is_dir())
@@ -230,43 +163,18 @@ def list_table(
     )
 
 
-def decode_scans(
-    listing: Listing,
-    *,
-    frames: int,
-    size: int,
-    hu_window,
-    orientation: str,
-    dtype: str,
-    on_error: str,
-    n_jobs: int | None,
-    progress: bool,
-) -> ClipSet:
-    """Decode listed scans, see `imageclef`; an item's source is its file, or the file and its mask."""
-    check_choice("orientation", orientation, ct.ORIENTATIONS)
-    return build_clip_set(
-        listing.items,
-        partial(
-            _decode_scan, frames=frames, size=size, hu_window=tuple(hu_window), orientation=orientation, dtype=dtype
-        ),
-        settings={
-            "set": listing.name,
-            "code": code_version(DECODER),
-            "frames": frames,
-            "size": size,
-            "hu_window": list(hu_window),
-            "orientation": orientation,
-            "crop": listing.crop,
-        },
-        class_names=listing.class_names,
-        place=(str(listing.root.resolve()), *listing.place),
-        dtype=dtype,
-        synthetic=listing.synthetic,
-        excluded=listing.left_out(on_error),
-        on_error=on_error,
-        n_jobs=n_jobs,
-        progress=progress,
+def decode_scan(source: Path | tuple[Path, Path], grid: Grid) -> np.ndarray:
+    """A scan on the grid, uint8 [T,H,W]; the source is its file, or the file and the mask to crop it by."""
+    path, mask = source if isinstance(source, tuple) else (source, None)
+    volume = ct.load_volume(
+        path,
+        depth=grid.frames,
+        size=grid.size,
+        hu_window=grid.hu_window,
+        orientation=grid.orientation,
+        mask=mask,
     )
+    return to_grey_levels(volume)
 
 
 def mask_folder(file: Path, root: Path) -> str | None:
@@ -274,18 +182,9 @@ def mask_folder(file: Path, root: Path) -> str | None:
     return next((part for part in file.relative_to(root).parts[:-1] if part in MASK_FOLDERS), None)
 
 
-def to_grey_levels(volume: np.ndarray, dtype: str) -> np.ndarray:
-    """Volume in [0,1] -> grey levels 0..255: whole ones (uint8), or to within 0.0625 (float16)."""
-    levels = volume * 255
-    return np.rint(levels).astype(np.uint8) if dtype == "uint8" else levels.astype(np.float16)
-
-
-def _decode_scan(
-    source: Path | tuple[Path, Path], *, frames: int, size: int, hu_window, orientation: str, dtype: str
-) -> np.ndarray:
-    path, mask = source if isinstance(source, tuple) else (source, None)
-    volume = ct.load_volume(path, depth=frames, size=size, hu_window=hu_window, orientation=orientation, mask=mask)
-    return to_grey_levels(volume, dtype)
+def to_grey_levels(volume: np.ndarray) -> np.ndarray:
+    """Volume in [0,1] of any shape -> whole grey levels 0..255, uint8."""
+    return np.rint(volume * 255).astype(np.uint8)
 
 
 def _with_crop(listing: Listing, crop: str, masks: str) -> Listing:
@@ -302,9 +201,8 @@ def _with_crop(listing: Listing, crop: str, masks: str) -> Listing:
         for item in listing.items
         if item.source.name not in of_scan
     ]
-    return replace(
-        listing, items=items, faults=(*listing.faults, *faults), place=(*listing.place, crop, masks), crop=crop
-    )
+    place, settings = (*listing.place, crop, masks), listing.settings | {"crop": crop}
+    return replace(listing, items=items, faults=(*listing.faults, *faults), place=place, settings=settings)
 
 
 def is_hidden(file: Path, root: Path) -> bool:

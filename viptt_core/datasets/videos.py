@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from viptt_core import video
-from viptt_core.clips import ClipSet
-from viptt_core.constants import PAPER_FRAMES, PAPER_SIZE, UCF_CLASSES, UCF_GROUP_PATTERN
+from viptt_core.clips import Grid
+from viptt_core.constants import UCF_CLASSES, UCF_GROUP_PATTERN
 from viptt_core.datasets.listing import (
     VIDEO_ENDINGS,
     Listing,
@@ -23,59 +24,37 @@ from viptt_core.datasets.listing import (
     stray_files,
 )
 from viptt_core.errors import Fault, SettingError
-from viptt_core.files import code_version
-from viptt_core.store import build_clip_set
 
-DECODER = ("video",)  # modules that decide the pixels: when they change, videos are decoded again
 UCF101_LISTS = "ucfTrainTestlist"  # folder of the published lists, as their archive unpacks
 
 
-def ucf50(
-    root: str | Path,
-    *,
-    frames: int = PAPER_FRAMES,
-    size: int = PAPER_SIZE,
-    stride: int = 1,
-    fit: str = "stretch",
-    classes: str | Sequence[str] | None = None,
-    group_pattern: str = UCF_GROUP_PATTERN,
-    on_error: str = "raise",
-    n_jobs: int | None = None,
-    progress: bool = True,
-) -> ClipSet:
-    """Videos in one folder a class, as UCF50 comes: `root/Class/*.avi` (or .mp4, .mkv, .webm).
-
-    Args:
-        root: The folder of class folders, or the one above it, named as the archive unpacks.
-        frames, size, stride, fit: The grid of a clip, see `video.load_clip`. Videos with fewer
-            frames are left out and listed.
-        classes: Names of the class folders, in label order, as a sequence or "A, B"; "A+B" is one class of two
-            folders. None takes the paper's ten when all of them are there, else every folder; "all" every folder.
-        group_pattern: Regular expression searched in the file's stem; its first capture group names
-            the group. The default is UCF's `v_Class_gNN`.
-        on_error, n_jobs, progress: See `store.build_clip_set`.
-
-    Raises:
-        DataError: no such folder, no videos, a class without a folder, a name the group pattern does
-            not match, or unreadable videos.
-        SettingError: the group pattern is no regular expression with a capture group.
-    """
-    listing = list_ucf50(root, classes=classes, group_pattern=group_pattern)
-    return decode_videos(
-        listing, frames=frames, size=size, stride=stride, fit=fit, on_error=on_error, n_jobs=n_jobs, progress=progress
-    )
+def decode_video(source: Path, grid: Grid) -> np.ndarray:
+    """A video on the grid, uint8 [T,H,W]."""
+    return video.load_clip(source, frames=grid.frames, size=grid.size, stride=grid.stride, fit=grid.fit)
 
 
 def list_ucf50(
     root: str | Path, *, classes: str | Sequence[str] | None = None, group_pattern: str = UCF_GROUP_PATTERN
 ) -> Listing:
-    """See `ucf50`."""
+    """Videos in one folder a class, as UCF50 comes: `root/Class/*.avi` (or .mp4, .mkv, .webm).
+
+    Args:
+        root: The folder of class folders, or the one above it, named as the archive unpacks.
+        classes: Names of the class folders, in label order, as a sequence or "A, B"; "A+B" is one class of two
+            folders. None takes the paper's ten when all of them are there, else every folder; "all" every folder.
+        group_pattern: Regular expression searched in the file's stem; its first capture group names
+            the group. The default is UCF's `v_Class_gNN`.
+
+    Raises:
+        DataError: no such folder.
+        SettingError: the group pattern is no regular expression with a capture group.
+    """
     root = _unpacked(existing_folder(root, "videos, one folder a class"), "UCF50")
     return list_video_folders("ucf50", root, classes=classes, group_pattern=group_pattern)
 
 
 def list_video_folders(name: str, root: Path, *, classes: str | Sequence[str] | None, group_pattern: str) -> Listing:
-    """Videos in one folder a class; see `ucf50` for which classes are taken."""
+    """Videos in one folder a class; see `list_ucf50` for which classes are taken."""
     pattern = compile_group_pattern(group_pattern)
     found = class_folders(root, VIDEO_ENDINGS)
     wanted = class_choice(classes)
@@ -95,40 +74,18 @@ def list_video_folders(name: str, root: Path, *, classes: str | Sequence[str] | 
     )
 
 
-def ucf101(
-    root: str | Path,
-    *,
-    frames: int = PAPER_FRAMES,
-    size: int = PAPER_SIZE,
-    stride: int = 1,
-    fit: str = "stretch",
-    classes: str | Sequence[str] | None = None,
-    fold: int = 1,
-    on_error: str = "raise",
-    n_jobs: int | None = None,
-    progress: bool = True,
-) -> ClipSet:
+def list_ucf101(root: str | Path, *, classes: str | Sequence[str] | None = None, fold: int = 1) -> Listing:
     """UCF101 with the training and test part of one of its three published splits, which keep groups together.
 
     Args:
         root: Folder with `UCF-101/Class/*.avi` and `ucfTrainTestlist/`, as its archives unpack.
-        frames, size, stride, fit: As for `ucf50`.
-        classes: None takes the paper's ten, "all" every class, or names as for `ucf50`.
+        classes: None takes the paper's ten, "all" every class, or names as for `list_ucf50`.
         fold: Which published split: 1, 2 or 3.
-        on_error, n_jobs, progress: See `store.build_clip_set`.
 
     Raises:
-        DataError: as for `ucf50`; or the published lists are missing or name videos that are not there.
+        DataError: no such folder.
         SettingError: no such fold.
     """
-    listing = list_ucf101(root, classes=classes, fold=fold)
-    return decode_videos(
-        listing, frames=frames, size=size, stride=stride, fit=fit, on_error=on_error, n_jobs=n_jobs, progress=progress
-    )
-
-
-def list_ucf101(root: str | Path, *, classes: str | Sequence[str] | None = None, fold: int = 1) -> Listing:
-    """See `ucf101`."""
     if fold not in (1, 2, 3):
         raise SettingError(f"fold is {fold}.", remedy="UCF101 has the splits 1, 2 and 3.")
     top = existing_folder(root, f"UCF-101/ and {UCF101_LISTS}/")
@@ -181,36 +138,3 @@ def list_ucf101(root: str | Path, *, classes: str | Sequence[str] | None = None,
 def _unpacked(root: Path, name: str) -> Path:
     """The folder that an archive unpacks to, if the one given is that above it."""
     return root / name if (root / name).is_dir() and not class_folders(root, VIDEO_ENDINGS) else root
-
-
-def decode_videos(
-    listing: Listing,
-    *,
-    frames: int,
-    size: int,
-    stride: int,
-    fit: str,
-    on_error: str,
-    n_jobs: int | None,
-    progress: bool,
-) -> ClipSet:
-    """Decode listed videos, see `ucf50`."""
-    return build_clip_set(
-        listing.items,
-        partial(video.load_clip, frames=frames, size=size, stride=stride, fit=fit),
-        settings={
-            "set": listing.name,
-            "code": code_version(DECODER),
-            "frames": frames,
-            "size": size,
-            "stride": stride,
-            "fit": fit,
-        },
-        class_names=listing.class_names,
-        place=(str(listing.root.resolve()), *listing.place),
-        synthetic=listing.synthetic,
-        excluded=listing.left_out(on_error),
-        on_error=on_error,
-        n_jobs=n_jobs,
-        progress=progress,
-    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from viptt_core.figures.pictures import MAP_COLOURS, OUTLINE_COLOUR, Shown, outlines, to_grey
+from viptt_core.figures.pictures import MAP_COLOURS, OUTLINE_COLOUR, Shown, outlines
 
 if TYPE_CHECKING:
     from viptt_core.figures.viewer import Viewer
@@ -95,7 +95,7 @@ def draw(
     low, high = grey_range
     values = low + np.arange(256) / 255 * (high - low)
     table = np.rint(255 * ((values - level) / width + 0.5)).clip(0, 255).astype(np.uint8)
-    pixels = cv2.cvtColor(table[to_grey(clip.frames[k])], cv2.COLOR_GRAY2RGB)
+    pixels = cv2.cvtColor(table[clip.frames[k]], cv2.COLOR_GRAY2RGB)
     overlays = [overlay for overlay in clip.overlays if overlay.name in laid]
     if not overlays:
         return pixels

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from viptt_core.clips import CLIP_DTYPES
 from viptt_core.errors import SettingError
 
 OUTLINE_COLOUR = "#E69F00"  # Okabe and Ito's orange
@@ -51,7 +50,7 @@ class Shown:
     """One clip to page through.
 
     Attributes:
-        frames: uint8 or float16 [T, H, W], grey levels 0..255; fractions are rounded where they are shown.
+        frames: uint8 [T, H, W], grey levels 0..255.
         caption: Says what is shown.
         name: In the list of clips, and over the picture.
         heading: Its class, over the names of the list.
@@ -72,10 +71,8 @@ class Shown:
     synthetic: bool = False
 
     def __post_init__(self) -> None:
-        if self.frames.ndim != 3 or self.frames.dtype not in CLIP_DTYPES or not len(self.frames):
-            raise SettingError(
-                f"frames are {self.frames.dtype} {self.frames.shape}.", remedy="Give uint8 or float16 [T, H, W]."
-            )
+        if self.frames.ndim != 3 or self.frames.dtype != np.uint8 or not len(self.frames):
+            raise SettingError(f"frames are {self.frames.dtype} {self.frames.shape}.", remedy="Give uint8 [T, H, W].")
         for overlay in self.overlays:
             shape, dtype = overlay.values.shape, overlay.values.dtype
             if len(shape) != 3 or shape[0] != len(self.frames) or dtype not in (bool, np.uint8):
@@ -139,11 +136,6 @@ def still(clip: Shown, *, side: int = 224, quality: int = 70) -> str:
     return _webp(_reduced(clip.frames[middle : middle + 1], side)[0], quality)
 
 
-def to_grey(frames: np.ndarray) -> np.ndarray:
-    """Frames as uint8, fractions rounded."""
-    return frames if frames.dtype == np.uint8 else np.rint(frames).clip(0, 255).astype(np.uint8)
-
-
 def outlines(region: np.ndarray) -> list[np.ndarray]:
     """Closed lines round a region, bool [h, w]: int [n, 2] each, corners (x, y) in half pixels, the first not repeated.
 
@@ -183,8 +175,7 @@ def _sheet(frames: np.ndarray, *, side: int, quality: int) -> dict:
 
 
 def _reduced(frames: np.ndarray, side: int) -> np.ndarray:
-    """As uint8, reduced to a largest side."""
-    frames = to_grey(frames)
+    """Reduced to a largest side."""
     largest = max(frames.shape[1:])
     if largest <= side:
         return frames

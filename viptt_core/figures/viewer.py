@@ -49,7 +49,7 @@ class Viewer:
     """Page through volumes or clips: keys, wheel, touch, slider, play; window and level; overlays.
 
     Args:
-        frames: uint8 or float16 [T, H, W], grey levels 0..255; fractions are rounded where they are shown. Or
+        frames: uint8 [T, H, W], grey levels 0..255. Or
             several clips, each as `Shown`.
         caption: Says what is shown; it is the picture's text alternative too. Of one clip, or of several together.
         together: Show all clips side by side, with one slider; else one, and a list to choose from.

@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from viptt_core.clips import ClipSet
-from viptt_core.datasets import LISTERS, list_dataset
+from viptt_core.datasets import LISTERS, SYNTHETIC, list_dataset
 from viptt_core.experiment import single_frames
 from viptt_core.files import artifact_root
 from viptt_core.presets import Preset, Stage
@@ -200,13 +200,12 @@ class _Sets:
             shape = (len(listed), preset.frames, 1, 1)
             self._known[place] = listed
             self._known[place, grid] = replace(listed, clips=np.broadcast_to(np.uint8(0), shape))
-            width = 2 if settings.get("dtype") == "float16" else 1
-            self.bytes += len(listed) * preset.frames * preset.size**2 * width
+            self.bytes += len(listed) * preset.frames * preset.size**2
         return self._known[place, grid]
 
     def _list(self, kind: str, preset: Preset, settings: dict) -> ClipSet:
         name = settings["dataset"]
-        if name in LISTERS:
+        if name not in SYNTHETIC:
             taken = inspect.signature(LISTERS[name]).parameters
             chosen = {key: value for key, value in settings.items() if key in taken and key != "root"}
             listing = list_dataset(name, settings.get("root", ""), **chosen)
