@@ -170,7 +170,7 @@ def _read(path: Path, *, grids: list[Preprocessing], masks: Path | None) -> _Fou
                 mask=_mask_of(path, masks) if grid.crop else None,
                 seen=seen,
             )
-            levels[grid] = to_grey_levels(volume, "uint8")  # as training saw scans
+            levels[grid] = to_grey_levels(volume)  # as training saw scans
             warnings += scan_warnings(str(path), scan_facts(seen), grid)
     except DataError as error:
         return _Found({}, error=f"{error.what} {error.remedy}".strip())
