@@ -8,11 +8,11 @@ STAMP := .venv/.installed
 IN_VENV := export PATH="$$PWD/.venv/bin:$$PATH" PYTHONUTF8=1;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo paper recheck test test-slow bench bench-full book notebooks release clean
+.PHONY: help demo paper recheck test test-slow test-reading bench bench-full book notebooks release clean
 
 help:  ## this list
 	@echo "usage: make TARGET [PYTHON=python3.12] [WORKERS=2]"; echo
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/\1@\2/' | awk -F@ '{printf "  %-11s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/\1@\2/' | awk -F@ '{printf "  %-12s %s\n", $$1, $$2}'
 
 demo: $(STAMP)  ## the main job on synthetic data: trains both arms, prints their kappa (minutes)
 	@echo "papermill notebooks/02_finetune.py out.ipynb -p epochs 50"
@@ -49,6 +49,17 @@ test: $(STAMP)  ## ruff and the tests (minutes)
 
 test-slow: $(STAMP)  ## the tests that take longer
 	@$(IN_VENV) pytest -q -m slow
+
+# Other versions of NumPy, PyAV and SciPy are taken on newer Pythons: what reads files is tried there without 5 GB of
+# PyTorch. The tests of READING need no more than READING_PACKAGES, of the versions in constraints.txt.
+READING = video ct orientation inspection datasets published_sets own_data
+READING_PACKAGES = av filelock isal joblib nibabel numpy opencv-python-headless pytest pytest-xdist pyyaml \
+  scikit-learn scipy tqdm
+test-reading:  ## what reads files, tested without PyTorch on any Python: PYTHON=python3.13 (a minute)
+	@set -e; venv=build/reading-$$($(PYTHON) -c 'import platform; print(platform.python_version())'); \
+	  [ -x $$venv/bin/pytest ] || $(PYTHON) -m venv $$venv; \
+	  $$venv/bin/python -m pip install -q --disable-pip-version-check --no-input -c constraints.txt $(READING_PACKAGES); \
+	  OMP_NUM_THREADS=1 PYTHONUTF8=1 $$venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup $(READING:%=tests/test_%.py)
 
 bench: $(STAMP)  ## measure against the references: ratios into benchmarks/results (20 minutes)
 	@$(IN_VENV) python -m benchmarks --profile quick
