@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 
-from viptt_core.clips import ClipSet
+from viptt_core.clips import ClipSet, Grid
 from viptt_core.datasets import load_for
 from viptt_core.experiment import Plan, build_model, compare_starts
 from viptt_core.files import artifact_root, available_cores
@@ -61,9 +61,10 @@ def explain_models(models: dict, scans: ClipSet, *, pixel_range: str, cohort: in
         cohort: Their seed.
     """
     n, frames, size, _ = scans.clips.shape
+    grid = Grid(frames, size)
     findings = np.stack(
         Parallel(n_jobs=available_cores())(
-            delayed(finding_on_grid)(i, int(scans.labels[i]), seed=cohort, frames=frames, size=size) for i in range(n)
+            delayed(finding_on_grid)(cohort, i, label, grid) for i, label in enumerate(scans.labels.tolist())
         )
     )
     importance, maps, predicted = {}, {}, {}

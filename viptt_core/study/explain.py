@@ -12,43 +12,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from viptt_core.errors import SettingError
+from viptt_core.errors import SettingError, check_choice
 from viptt_core.model import INFERENCE_CHUNK, ViPTTNet, plain_module
-from viptt_core.presets import check_choice
 from viptt_core.training.feed import PIXEL_SCALES, to_pixels
 from viptt_core.training.inference import FEATURES_TOGETHER
 
-FILLS = ("mean", "air")
-SCORES = ("logit", "probability")
 
+def slice_importance(model: ViPTTNet, clips: np.ndarray, classes: np.ndarray, *, pixel_range: str) -> np.ndarray:
+    """How much the logit of a class drops when one slice after another is replaced by the clip's mean slice.
 
-def slice_importance(
-    model: ViPTTNet,
-    clips: np.ndarray,
-    classes: np.ndarray,
-    *,
-    pixel_range: str,
-    width: int = 1,
-    fill: str = "mean",
-    of: str = "logit",
-) -> np.ndarray:
-    """How much the score of a class drops when slices are hidden, one window of slices after another.
-
-    The backbone sees each slice once; only the recurrent part runs again for each window.
+    The backbone sees each slice once; only the recurrent part runs again for each hidden slice.
 
     Args:
         model: On its device.
-        clips: uint8 or float16 [N, T, H, W].
+        clips: uint8 [N, T, H, W].
         classes: int [N], the class explained of each clip, such as the predicted one.
         pixel_range: "0..1" or "0..255", as in training.
-        width: Slices hidden together, 1..T. Entry t hides t and its neighbours, an even width one more after it
-            than before it; at the ends the window is cut off.
-        fill: What stands in their place: "mean", the clip's mean slice, or "air", grey level 0.
-        of: "logit" or "probability" of the class.
 
     Returns:
-        float32 [N, T], score of the whole clip minus score without the window: above 0 where the slices speak
-        for the class.
+        float32 [N, T], logit of the whole clip minus logit without the slice: above 0 where it speaks for the class.
 
     Raises:
         SettingError: an argument is out of range, the shapes do not fit, or the backbone sees whole clips: its
@@ -59,25 +41,17 @@ def slice_importance(
     """
     model = plain_module(model)
     targets = _check_clips(model, clips, classes, pixel_range)
-    check_choice("fill", fill, FILLS)
-    check_choice("of", of, SCORES)
     frames = clips.shape[1]
-    if not 1 <= width <= frames:
-        raise SettingError(f"width is {width}.", remedy=f"Give a whole number of slices from 1 to {frames}.")
-    offset = torch.arange(frames) - torch.arange(frames)[:, None]
-    hidden = (offset >= -((width - 1) // 2)) & (offset <= width // 2)
-    hidden = torch.cat([torch.zeros(1, frames, dtype=torch.bool), hidden]).to(targets.device)  # row 0: the whole clip
+    hidden = torch.eye(frames + 1, frames, dtype=torch.bool).roll(1, 0).to(targets.device)  # row 0: the whole clip
     drops = []
     with _held_still(model), torch.inference_mode():
         for part in _parts(len(clips), FEATURES_TOGETHER // (frames + 1)):
             pixels = _pixels(clips[part], targets.device, pixel_range)
-            stand_in = pixels.mean(dim=1, keepdim=True) if fill == "mean" else torch.zeros_like(pixels[:, :1])
-            features = model.features(torch.cat([pixels, stand_in], dim=1))[:, None]  # [B, 1, T + 1, F]
+            features = model.features(torch.cat([pixels, pixels.mean(dim=1, keepdim=True)], dim=1))[:, None]
             variants = torch.where(hidden[..., None], features[:, :, -1:], features[:, :, :-1])  # [B, T + 1, T, F]
-            scores = model(variants.flatten(0, 1)).unflatten(0, (-1, frames + 1))  # [B, T + 1, K]
-            scores = scores.softmax(dim=-1) if of == "probability" else scores
-            scores = scores[torch.arange(len(pixels)), :, targets[part]]
-            drops.append(scores[:, :1] - scores[:, 1:])
+            logits = model(variants.flatten(0, 1)).unflatten(0, (-1, frames + 1))  # [B, T + 1, K]
+            logits = logits[torch.arange(len(pixels)), :, targets[part]]
+            drops.append(logits[:, :1] - logits[:, 1:])
     return torch.cat(drops).cpu().numpy()
 
 

@@ -10,32 +10,30 @@ import pandas as pd
 from scipy import ndimage
 
 from viptt_core import ct
+from viptt_core.clips import Grid
 from viptt_core.datasets.simulated import PHANTOM_OVERSAMPLING
 from viptt_core.errors import SettingError
 from viptt_core.study.outcomes import read_packed, write_packed
 
 
-def finding_on_grid(index: int, label: int, *, seed: int, frames: int, size: int, share: float = 0.0) -> np.ndarray:
+def finding_on_grid(seed: int, index: int, label: int, grid: Grid) -> np.ndarray:
     """The true finding of a phantom of the set "phantom", on the grid of its clip.
 
     Args:
-        index, label, seed: The phantom's place in the set (0..n-1), its class, and the seed of the set.
-        frames, size: The grid, as given to the set.
-        share: A voxel counts when more than this share of it, 0 up to below 1, comes from the finding. At 0 these are
-            all that the finding reaches; at 0.5 small foci vanish between the slices of a coarse grid.
+        seed, index, label: Seed of the set, the phantom's place in it (0..n-1), and its class.
+        grid: As given to the set.
 
     Returns:
-        bool [frames, size, size]; all False where no slice of the clip meets the finding.
-
-    Raises:
-        SettingError: as `make_phantom`, or a share out of range.
+        bool [frames, size, size], True in all voxels that the finding reaches; all False where no slice of the clip
+        meets it.
     """
     from viptt_core.synthetic.phantom import make_phantom  # slow to import
 
-    if not 0 <= share < 1:
-        raise SettingError(f"share is {share}.", remedy="Give a number from 0 up to below 1.")
-    finding = make_phantom((seed, index), label, size=round(PHANTOM_OVERSAMPLING * size)).finding
-    return ct.resample_volume(finding, depth=frames, size=size) > share
+    finding = make_phantom((seed, index), label, size=round(PHANTOM_OVERSAMPLING * grid.size)).finding
+    return ct.resample_volume(finding, depth=grid.frames, size=grid.size) > 0
+
+
+RESAMPLES = 2000  # of the bootstrap over clips
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,8 @@ class OnFinding:
         observed: On the clip's own finding.
         chance: The same map on the findings of other patients: what knowing where findings usually are would give.
         gain: observed - chance; above 0 the map follows the patient.
-        covered: Part of the volume, or of `body`, that the finding covers: what a map without any knowledge would give.
-        observed_interval, gain_interval: Bootstrap over clips.
+        covered: Part of the volume that the finding covers: what a map without any knowledge would give.
+        observed_interval, gain_interval: 95 %, bootstrap over clips.
         clips: Number of clips behind these numbers.
         no_finding, no_evidence, no_other: Clips left out, each counted once: the finding is not on the grid; the map
             is nowhere above 0; there is no other patient to compare with.
@@ -69,11 +67,8 @@ def pointing_game(
     maps: np.ndarray,
     findings: np.ndarray,
     *,
-    tolerance: int | tuple[int, ...] = 0,
-    body: np.ndarray | None = None,
+    tolerance: tuple[int, ...] = (),
     classes: np.ndarray | None = None,
-    n_resamples: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> OnFinding:
     """How often the maximum of a map falls on the finding.
@@ -84,38 +79,33 @@ def pointing_game(
         maps: float [N, T, H, W], or [N, T]; one clip a patient. Where several places share the maximum, each counts
             for its part.
         findings: bool, shape of `maps`.
-        tolerance: The finding is widened by so many voxels, along every axis or (slices, rows, columns). Half a cell
-            of the layer in-plane, as (0, 4, 4), allows for the coarseness of Grad-CAM.
-        body: bool, shape of `maps`: what `covered` refers to; None takes the whole volume.
+        tolerance: The finding is widened by so many voxels along each axis, (slices, rows, columns); () by none. Half
+            a cell of the layer in-plane, as (0, 4, 4), allows for the coarseness of Grad-CAM.
         classes: [N]; when given, chance takes other patients of the same class, so that knowing the typical place of
             a class is chance too.
-        n_resamples, level, seed: Of the bootstrap over clips; a clip is never its own other patient.
+        seed: Of the bootstrap over clips; a clip is never its own other patient.
 
     Raises:
-        SettingError: shapes that do not fit, maps that are not finite, options out of range, or fewer than two clips
-            that can be compared.
+        SettingError: shapes that do not fit, maps that are not finite, or fewer than two clips that can be compared.
 
     Source:
         Zhang et al. (2018), International Journal of Computer Vision 126, 1084-1102: the pointing game.
     """
     evidence = _evidence(maps)
     top = (evidence == evidence.max(axis=1, keepdims=True)) & (evidence > 0)
-    return _on_finding(
-        top,
-        maps.shape,
-        findings,
-        tolerance=tolerance,
-        body=body,
-        classes=classes,
-        n_resamples=n_resamples,
-        level=level,
-        seed=seed,
-    )
+    if len(tolerance) not in (0, maps.ndim - 1) or min(tolerance, default=0) < 0:
+        raise SettingError(f"tolerance is {tolerance}.", remedy="Give voxels along each axis of a clip, at least 0.")
+    if any(tolerance):
+        sides = [2 * n + 1 for n in tolerance]
+        findings = np.stack([ndimage.maximum_filter(finding.astype(bool), sides) for finding in findings])
+    return _on_finding(top, maps.shape, findings, classes=classes, seed=seed)
 
 
-def mass_on_finding(maps: np.ndarray, findings: np.ndarray, **options) -> OnFinding:
+def mass_on_finding(
+    maps: np.ndarray, findings: np.ndarray, *, classes: np.ndarray | None = None, seed: int = 0
+) -> OnFinding:
     """Which share of a map's positive evidence lies on the finding; arguments as for `pointing_game`."""
-    return _on_finding(_evidence(maps), maps.shape, findings, **options)
+    return _on_finding(_evidence(maps), maps.shape, findings, classes=classes, seed=seed)
 
 
 def _evidence(maps: np.ndarray) -> np.ndarray:
@@ -124,23 +114,13 @@ def _evidence(maps: np.ndarray) -> np.ndarray:
     return np.maximum(maps, 0).reshape(len(maps), -1)
 
 
-def _on_finding(
-    evidence, shape, findings, *, tolerance=0, body=None, classes=None, n_resamples=2000, level=0.95, seed=0
-) -> OnFinding:
+def _on_finding(evidence: np.ndarray, shape, findings: np.ndarray, *, classes, seed: int) -> OnFinding:
     """Evidence [N, V], not negative, on findings and on those of others."""
-    body = np.ones(shape, bool) if body is None else body
     classes = np.zeros(shape[0]) if classes is None else np.asarray(classes)
-    if findings.shape != shape or body.shape != shape or classes.shape != shape[:1]:
-        what = f"maps have shape {shape}, findings {findings.shape}, body {body.shape}, classes {classes.shape}."
+    if findings.shape != shape or classes.shape != shape[:1]:
+        what = f"maps have shape {shape}, findings {findings.shape}, classes {classes.shape}."
         raise SettingError(what, remedy="Give arrays of one shape, and a class for each clip.")
-    wide, body = findings.astype(bool), body.reshape(len(body), -1)
-    reach = (tolerance,) * (len(shape) - 1) if isinstance(tolerance, int) else tuple(tolerance)
-    if len(reach) != len(shape) - 1 or min(reach) < 0 or not 0 < level < 1 or n_resamples < 1:
-        what = f"tolerance={tolerance}, level={level}, n_resamples={n_resamples} is not allowed."
-        raise SettingError(what, remedy="Give voxels along each axis, a level between 0 and 1, at least 1 resample.")
-    if any(reach):
-        wide = np.stack([ndimage.maximum_filter(one, [2 * n + 1 for n in reach]) for one in wide])
-    wide = wide.reshape(len(wide), -1)
+    wide = findings.astype(bool).reshape(len(findings), -1)
     finds, speaks = wide.any(axis=1), evidence.any(axis=1)
     usable = finds & speaks
     other = (classes[:, None] == classes) & usable & ~np.eye(len(classes), dtype=bool)
@@ -154,16 +134,15 @@ def _on_finding(
     on = np.empty((len(kept), len(kept)))  # [map, finding]
     for column, j in enumerate(kept):
         on[:, column] = evidence[np.ix_(kept, np.flatnonzero(wide[j]))].sum(axis=1, dtype=np.float64) / total
-    draws = np.random.default_rng(seed).multinomial(len(kept), np.full(len(kept), 1 / len(kept)), n_resamples)
+    draws = np.random.default_rng(seed).multinomial(len(kept), np.full(len(kept), 1 / len(kept)), RESAMPLES)
     ((observed, chance, gain),) = _means(on, other, np.ones((1, len(kept))))
-    spread = np.nanpercentile(_means(on, other, draws), [50 * (1 - level), 50 * (1 + level)], axis=0)
+    spread = np.nanpercentile(_means(on, other, draws), [2.5, 97.5], axis=0)
     intervals = [(float(low), float(high)) for low, high in spread.T]
-    covered = (wide & body)[kept].sum(axis=1) / body[kept].sum(axis=1)
     return OnFinding(
         float(observed),
         float(chance),
         float(gain),
-        float(covered.mean()),
+        float(wide[kept].mean()),
         intervals[0],
         intervals[2],
         len(kept),
