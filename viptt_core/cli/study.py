@@ -12,7 +12,7 @@ def add_study_commands(commands, positive) -> None:
     text = "run a study after its plan, and compute what it shows; `make paper` calls these in order"
     study = commands.add_parser("study", help=text, description=f"{text[0].upper()}{text[1:]}.")
     steps = study.add_subparsers(title="steps", required=True, metavar="STEP")
-    _step(steps, "list", _list, "list the plans", plan=False)
+    _step(steps, "list", _list, "list the plans")
     _step(steps, "show", _show, "show a plan: arms, seeds, stopping rule, families of tests", positive=positive)
     _step(
         steps,
@@ -36,8 +36,8 @@ def add_study_commands(commands, positive) -> None:
     _step(steps, "evidence", _evidence, "occlusion and Grad-CAM of the arms that the plan names", positive=positive)
     _step(steps, "pack", _pack, "put the predictions of each experiment into one file in results/", positive=positive)
     _step(steps, "tables", _tables, "compute every table from these files", positive=positive)
-    _step(steps, "ledger", _ledger, "write the claim ledger, book/claims.md", plan=False)
-    _step(steps, "card", _card, "write the model card, MODEL_CARD.md", plan=False)
+    _step(steps, "ledger", _ledger, "write the claim ledger, book/claims.md")
+    _step(steps, "card", _card, "write the model card, MODEL_CARD.md")
 
     text = "recompute every number from the committed predictions, and say what differs (2 minutes, no GPU)"
     recheck = commands.add_parser("recheck", help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -45,10 +45,10 @@ def add_study_commands(commands, positive) -> None:
     recheck.set_defaults(run=_recheck)
 
 
-def _step(steps, name: str, run, text: str, *, positive=None, plan: bool = True, arms: bool = False) -> None:
+def _step(steps, name: str, run, text: str, *, positive=None, arms: bool = False) -> None:
     step = steps.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     step.set_defaults(run=run)
-    if not plan:
+    if positive is None:  # it is about no plan
         return
     step.add_argument("study", metavar="STUDY", help="a plan of `viptt study list`, or a file PLAN.toml")
     if arms:

@@ -52,19 +52,19 @@ class Picture:
     Args:
         figure: The matplotlib figure.
         alt: What the picture shows, for readers who do not see it.
-        vector: Whether to show it as SVG (charts) or WebP (photographs, volumes). On a dark page charts are inverted.
         synthetic: Write "synthetic data" on it.
         withdrawn: Write this on it, such as "withdrawn: read along the wrong axis"; "" for nothing.
         data: Committed files it is drawn from, paths from the artifact's root.
         table: The numbers it is drawn from, where they stand in no committed file: they go along, as CSV.
     """
 
+    vector = True  # shown as SVG; charts are inverted on a dark page
+
     def __init__(
         self,
         figure: Figure,
         alt: str,
         *,
-        vector: bool = True,
         synthetic: bool = False,
         withdrawn: str = "",
         data: Sequence[str] = (),
@@ -72,7 +72,7 @@ class Picture:
     ) -> None:
         if not alt.strip():
             raise ValueError("a picture needs a text alternative")
-        self.figure, self.vector, self.data, self.table, self.code = figure, vector, tuple(data), table, ""
+        self.figure, self.data, self.table, self.code = figure, tuple(data), table, ""
         self.alt = alt + (" Synthetic data." if synthetic else "")
         self.alt += f" These numbers are {withdrawn}." if withdrawn else ""
         if synthetic:
@@ -116,6 +116,12 @@ class Picture:
         return f'<a download="{name}" href="data:text/csv;base64,{data}">numbers (CSV)</a>'
 
 
+class Photograph(Picture):
+    """A figure of photographs or volumes: shown as WebP, and left as it is on a dark page."""
+
+    vector = False
+
+
 @styled
 def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Picture:
     """Filmstrips: one row a clip, `columns` of its frames or slices from first to last, each class in turn."""
@@ -139,11 +145,10 @@ def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Pictu
     for axis, step in zip(axes[0], steps, strict=True):
         axis.set_title(f"{step + 1}", fontsize=8, fontweight="normal", loc="center", pad=3)
     figure.subplots_adjust(left=1.4 / width, right=1, bottom=0.02, top=1 - 0.28 / height, wspace=0.03, hspace=0.03)
-    return Picture(
+    return Photograph(
         figure,
         f"{len(rows)} rows of {len(steps)} frames or slices each, numbered along the top, one row for each of "
         f"{', '.join(clips.class_names)}.",
-        vector=False,
         synthetic=clips.synthetic,
     )
 

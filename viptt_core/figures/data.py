@@ -15,7 +15,7 @@ from nibabel.orientations import apply_orientation
 from viptt_core import ct
 from viptt_core.clips import ClipSet
 from viptt_core.constants import CT_WINDOWS, PAPER_FRAMES, TB_CLASSES, UCF_CLASSES, UCF_FRAME_RATE
-from viptt_core.figures import OTHER_COLOUR, WIDTH, Picture, new_axes, styled
+from viptt_core.figures import OTHER_COLOUR, WIDTH, Photograph, Picture, new_axes, styled
 from viptt_core.files import artifact_root
 from viptt_core.nifti import read_nifti
 from viptt_core.probes import BY_CLIP, BY_GROUP, Leakage
@@ -91,12 +91,11 @@ def hu_windows(path: str | Path = "") -> Picture:
         f"{name} window {(values < low).mean():.0%} below and {(values > high).mean():.0%} above"
         for name, (low, high) in CT_WINDOWS.items()
     )
-    return Picture(
+    return Photograph(
         figure,
         f"Axial slice {z + 1} of {hu.shape[2]} of a chest CT in {len(windows)} grey scales: "
         + ", ".join(f"{name} {low} to {high} HU" for name, (low, high) in windows.items())
         + f". Below, the histogram of its values with the bounds of the windows. Voxels outside: {cut}. {credit}",
-        vector=False,
         synthetic=file is None,
     )
 
@@ -117,11 +116,10 @@ def phantom_types() -> Picture:
         told.append(f"{name}, {phantom.finding.sum() * np.prod(phantom.spacing) / 1000:.1f} millilitres")
     _letter_sides(axes[0, 0])
     figure.subplots_adjust(left=0, right=1, bottom=0, top=0.92, wspace=0.02, hspace=0.02)
-    return Picture(
+    return Photograph(
         figure,
         f"Axial slices of {len(TB_CLASSES)} simulated chests, one a type of tuberculosis, on the paper's HU window; in "
         f"the lower row the finding is outlined. Size of the findings: {'; '.join(told)}.",
-        vector=False,
         synthetic=True,
     )
 
@@ -209,11 +207,10 @@ def sampling_of_scan(*, depths: tuple[int, ...] = (PAPER_FRAMES, 16)) -> Picture
         axis.set_axis_off()
         told.append(f"{depth} slices {apart:.1f} millimetres apart meet {met:.0%}")
     figure.tight_layout()
-    return Picture(
+    return Photograph(
         figure,
         f"A simulated chest with {n_nodules} small nodules seen from the front, with fewer and fewer slices. Of the "
         f"nodules, {'; '.join(told)}.",
-        vector=False,
         synthetic=True,
     )
 
@@ -249,11 +246,10 @@ def sampling_of_video(samplings: dict[str, tuple[int, int]], *, length: int = 16
     axis.tick_params(left=False)
     axis.spines["left"].set_visible(False)
     figure.tight_layout()
-    return Picture(
+    return Photograph(
         figure,
         f"A simulated video of {seconds:.1f} seconds, and marks at the frames that are read: "
         f"{'; '.join(told)}. What comes later is never seen.",
-        vector=False,
         synthetic=True,
     )
 

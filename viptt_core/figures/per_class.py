@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from viptt_core.constants import HU_WINDOW
-from viptt_core.figures import Picture, styled
+from viptt_core.figures import Photograph, Picture, styled
 from viptt_core.figures.pictures import Overlay, Shown
 from viptt_core.figures.study import SMALL, WIDTH, legend_below, look
 from viptt_core.figures.viewer import Viewer
@@ -210,11 +210,10 @@ def evidence_strip(results: StudyResults, *, arm: str = "") -> Picture | ResultT
         block.suptitle(words, fontsize=9.5, x=0.09, ha="left", fontweight="bold", y=0.99)
         top, inside = int(importance.argmax()) + 1, ", ".join(map(str, slices[on]))
         told.append(f"{words}: finding in slices {inside or 'none'}, most important slice {top}")
-    return Picture(
+    return Photograph(
         figure,
         f"{len(chosen)} scans as the arm {arm} sees them: slices with the outline of the true finding, Grad-CAM over "
         f"them, and a bar a slice for its importance, blue where the finding is. {'; '.join(told)}.",
-        vector=False,
         synthetic=evidence.synthetic,
         data=results.data("evidence.npz"),
     )

@@ -172,7 +172,7 @@ class Runner:
             for fold in range(max(1, self.study.folds)):
                 scans = self._scans(arm, seed, fold)
                 run = self._finetune(arm, scans, seed, rate, pretrained)
-                parts.append(_outcome(self.study, arm, run, pretrained, seed, fold, scans))
+                parts.append(_outcome(self.study, arm, run, pretrained, (seed, fold), scans))
         outcomes = collect(parts)
         write_outcomes(arm_file(self.study, arm), outcomes)
         return outcomes
@@ -246,9 +246,10 @@ class Runner:
 
 
 def _outcome(
-    study: Study, arm: Arm, run: Run, pretrained: Run | None, seed: int, fold: int, scans: ClipSet
+    study: Study, arm: Arm, run: Run, pretrained: Run | None, cell: tuple[int, int], scans: ClipSet
 ) -> Outcomes:
-    """A finished run as `Outcomes` of one row."""
+    """A finished run of an arm, seed and fold (`cell`), as `Outcomes` of one row."""
+    seed, fold = cell
     tested = run.predictions[run.predictions["part"] == "test"]
     best = run.history.loc[run.history["val_loss"].idxmin()]
     row = {
@@ -311,8 +312,8 @@ def pack(study: Study, folder: Path | None = None) -> list[Path]:
         DataError: no arm has run, or some ran after another plan.
     """
     folder, written, commits, devices = folder or artifact_root() / "results" / study.name, [], set(), set()
-    files = {name: [arm_file(study, arm) for arm in arms] for name, arms in study.experiments().items()}
-    for experiment, paths in (files | {"baselines": [baselines_file(study)]}).items():
+    arm_files = {name: [arm_file(study, arm) for arm in arms] for name, arms in study.experiments().items()}
+    for experiment, paths in (arm_files | {"baselines": [baselines_file(study)]}).items():
         parts = [read_outcomes(path) for path in paths if path.is_file()]
         other = {plan for part in parts for plan in part.runs["plan"]} - {study.digest}
         if other:
