@@ -1,0 +1,199 @@
+"""`python -m benchmarks.against COMMIT`: this code beside an older commit's, in turn, on this machine.
+
+Each measurement is a process of its own, so that neither code finds what the other left in memory. A row is
+measured in pairs, old and new, the order swapped from pair to pair; what is printed is the median ratio of seconds
+new / old with its bootstrap interval over pairs, and the peak memory of either. Files that the rows read are written
+once, by the older code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import ROOT, write_json
+
+PAIRS = 7
+TARGET = 1.05  # no interval of a ratio may lie above this
+DEMO = ["-p", "epochs", "5", "-p", "pretrain_epochs", "5", "-p", "n_scans", "100", "-p", "n_videos", "125"]
+TIMED = """
+import json, resource, sys, time
+{prepare}
+began = time.perf_counter()
+{work}
+seconds = time.perf_counter() - began
+print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6]))
+"""
+ONE_CLIP = """
+import torch
+from benchmarks.rows import full_step, noise_clips
+from viptt_core.model import ViPTTNet
+model = ViPTTNet(10, generator=torch.Generator().manual_seed(0))
+clips = noise_clips({n}, 70, 224)
+"""
+PRETRAIN = """
+from dataclasses import replace
+import numpy as np
+from viptt_core.presets import load_preset
+from viptt_core.splits import Split
+stage = replace(load_preset("paper").pretrain, epochs=1)
+split = Split(np.array([0]), np.array([1]), np.empty(0, np.int64))
+def fit_once():
+    try:
+        from viptt_core.training import Task, fit
+    except ImportError:
+        from viptt_core.train import fit
+        return fit(model, clips, split, stage, seed=0)
+    return fit(model, Task(clips, split, stage, 0))
+"""
+# Name -> what is done before the clock starts, and what is timed; {scan} is a file, {scans} a folder of 20.
+SNIPPETS = {
+    "load_volume of 512 x 512 x 130, three times": (
+        "from viptt_core.ct import load_volume\nload_volume('{scan}')",
+        "for _ in range(3): load_volume('{scan}')",
+    ),
+    "a step of pretraining at the paper's size, and the validation of a clip": (
+        ONE_CLIP.format(n=2) + PRETRAIN,
+        "fit_once()",
+    ),
+    "a step of fine-tuning all layers at the paper's size, one scan": (
+        ONE_CLIP.format(n=1) + "step = full_step(model, clips)",
+        "step()",
+    ),
+}
+PREDICT = "viptt predict on 20 scans"
+COLD, WARM = "the demo notebook, reduced, cold caches", "the demo notebook, reduced, warm caches"
+
+
+class Side:
+    """A checkout of one commit with a root of its own for caches and runs."""
+
+    def __init__(self, name: str, folder: Path, home: Path) -> None:
+        self.name, self.folder, self.home = name, folder, home
+        home.mkdir(parents=True, exist_ok=True)
+
+    def run(self, arguments: list[str], *, threads: int = 2) -> tuple[float, float, str]:
+        """Seconds, peak memory in MB of the largest process, and what was printed."""
+        environment = os.environ | {
+            "PYTHONPATH": str(self.folder),
+            "VIPTT_ROOT": str(self.home),
+            "OMP_NUM_THREADS": str(threads),
+            "PYTHONDONTWRITEBYTECODE": "",
+        }
+        with open(self.home / "printed", "w+", encoding="utf-8") as printed:
+            began = time.perf_counter()
+            process = subprocess.Popen(arguments, cwd=self.folder, env=environment, stdout=printed, stderr=printed)
+            _, status, usage = os.wait4(process.pid, 0)  # knows the peak memory of the process and its children
+            seconds = time.perf_counter() - began
+            printed.seek(0)
+            text = printed.read()
+        if status:
+            sys.exit(f"{self.name}: {' '.join(arguments)[:200]}\n{text[-6000:]}")
+        return seconds, usage.ru_maxrss * 1024 / 1e6, text
+
+    def snippet(self, prepare: str, work: str) -> tuple[float, float]:
+        """What the code between the clock's two readings took."""
+        printed = self.run([sys.executable, "-c", TIMED.format(prepare=prepare, work=work)])[2]
+        seconds, memory = json.loads(next(line for line in printed.splitlines() if line.startswith("[")))
+        return seconds, memory
+
+    def demo(self, *, cold: bool) -> tuple[float, float]:
+        if cold:
+            shutil.rmtree(self.home / "data", ignore_errors=True)
+        shutil.rmtree(self.home / "runs", ignore_errors=True)
+        output = str(self.home / "out.ipynb")
+        return self.run(["papermill", "notebooks/02_finetune.py", output, "--no-progress-bar", *DEMO])[:2]
+
+    def predict(self, scans: Path) -> tuple[float, float]:
+        run = next(path for path in (self.home / "runs").glob("finetune-video-*") if path.is_dir())
+        return self.run(["viptt", "predict", str(scans), "--weights", str(run), "--csv", str(self.home / "p.csv")])[:2]
+
+
+def write_scans(old: Side, folder: Path) -> tuple[Path, Path]:
+    """A scan of 512 x 512 x 130, and a folder of 20 links to ten of 256 x 256 x 80, as the older code writes them."""
+    code = (
+        "from viptt_core.synthetic.phantom import write_imageclef\n"
+        f"write_imageclef({str(folder / 'one')!r}, 1, size=512, slices=130, progress=False)\n"
+        f"write_imageclef({str(folder / 'ten')!r}, 10, size=256, slices=80, n_jobs=2, progress=False)\n"
+    )
+    old.run([sys.executable, "-c", code])
+    scans = folder / "scans"
+    scans.mkdir()
+    for i, path in enumerate(2 * sorted((folder / "ten").glob("TRN_*.nii.gz"))):
+        (scans / f"scan_{i:02d}.nii.gz").symlink_to(path)
+    return folder / "one" / "TRN_0001.nii.gz", scans
+
+
+def ratio_interval(old: list[float], new: list[float]) -> tuple[float, float, float]:
+    """Median of the ratios new / old of the pairs, and its 95 % bootstrap interval over pairs."""
+    ratios = np.array(new) / np.array(old)
+    draws = np.random.default_rng(0).choice(ratios, (10_000, len(ratios)))
+    low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
+    return float(np.median(ratios)), float(low), float(high)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.against", description=__doc__)
+    parser.add_argument("commit", help="the older code, such as a tag")
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    parser.add_argument("--only", nargs="*", help="rows whose names begin so")
+    parser.add_argument("--output", type=Path, help="a JSON file for the numbers")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="viptt-against-") as temporary:
+        base = Path(temporary)
+        sides = []
+        for name, commit in (("old", options.commit), ("new", "HEAD")):
+            subprocess.run(["git", "worktree", "add", "-q", "--detach", base / name, commit], cwd=ROOT, check=True)
+            sides.append(Side(name, base / name, base / f"{name}-home"))
+        try:
+            measure(sides, base, options)
+        finally:
+            for side in sides:
+                subprocess.run(["git", "worktree", "remove", "--force", side.folder], cwd=ROOT, check=True)
+
+
+def measure(sides: list[Side], base: Path, options) -> None:
+    scan, scans = write_scans(sides[0], base)
+    rows = {
+        COLD: lambda side: side.demo(cold=True),
+        WARM: lambda side: side.demo(cold=False),
+        PREDICT: lambda side: side.predict(scans),
+    }
+    for name, (prepare, work) in SNIPPETS.items():
+        code = prepare.replace("{scan}", str(scan)), work.replace("{scan}", str(scan))
+        rows[name] = lambda side, code=code: side.snippet(*code)
+    found = {}
+    for name, row in rows.items():
+        if options.only and not any(name.startswith(begin) for begin in options.only):
+            continue
+        seconds, memory = {"old": [], "new": []}, {"old": [], "new": []}
+        for pair in range(options.pairs):
+            for side in sides if pair % 2 == 0 else sides[::-1]:
+                taken, peak = row(side)
+                seconds[side.name].append(taken)
+                memory[side.name].append(peak)
+        ratio, low, high = ratio_interval(seconds["old"], seconds["new"])
+        peaks = {side: float(np.median(values)) for side, values in memory.items()}
+        found[name] = {"seconds": seconds, "memory_mb": memory, "ratio": [ratio, low, high]}
+        verdict = "slower" if low > TARGET else "as fast" if high <= TARGET else "not told apart from slower"
+        print(
+            f"{name}: {np.median(seconds['old']):.2f} s -> {np.median(seconds['new']):.2f} s, "
+            f"ratio {ratio:.3f} ({low:.3f} to {high:.3f}): {verdict}; "
+            f"peak {peaks['old']:.0f} MB -> {peaks['new']:.0f} MB",
+            flush=True,
+        )
+        if options.output:
+            write_json(options.output, {"pairs": options.pairs, "against": options.commit, "rows": found})
+
+
+if __name__ == "__main__":
+    main()
