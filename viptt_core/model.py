@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from viptt_core.backbones import BACKBONES
-from viptt_core.errors import DataError, SettingError
-from viptt_core.presets import check_choice
+from viptt_core.errors import DataError, SettingError, check_choice
 from viptt_core.sources.download import download, verify
 
 STEMS = ("glorot", "imagenet")

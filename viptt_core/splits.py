@@ -9,8 +9,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from viptt_core.clips import ClipSet
-from viptt_core.errors import DataError, DataWarning, SettingError
-from viptt_core.presets import check_choice
+from viptt_core.errors import DataError, DataWarning, SettingError, check_choice
 
 KINDS = ("authors", "group", "official", "own")
 STAGES = ("pretrain", "finetune")

@@ -263,7 +263,7 @@ def _summary(options) -> None:
 def _publish(options) -> None:
     from viptt_core.book.artwork import write_artwork
     from viptt_core.book.publish import PUBLISHED, is_stale, publish
-    from viptt_core.presets import check_choice
+    from viptt_core.errors import check_choice
 
     for name in options.names:
         check_choice("notebook", name, PUBLISHED)

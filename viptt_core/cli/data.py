@@ -269,7 +269,7 @@ def _check_and_decode(name: str, place: Path | None, options, use: list[str]) ->
 
 
 def _check(options) -> int:
-    from viptt_core.presets import check_choice
+    from viptt_core.errors import check_choice
     from viptt_core.sources.registry import load_registry
 
     check_choice("data set", options.name, [s.name for s in load_registry().values() if s.kind != "example"])

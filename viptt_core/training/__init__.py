@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from viptt_core.clips import ClipSet
-from viptt_core.errors import DataError, DataWarning, SettingError, TrainingError
+from viptt_core.errors import DataError, DataWarning, SettingError, TrainingError, check_choice
 from viptt_core.metrics import accuracy, cohen_kappa
 from viptt_core.model import ViPTTNet, check_architecture
-from viptt_core.presets import Stage, check_choice
+from viptt_core.presets import Stage
 from viptt_core.results import write_history
 from viptt_core.splits import Split
 from viptt_core.training import checkpoint

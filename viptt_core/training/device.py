@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from viptt_core.backbones import BACKBONES
-from viptt_core.errors import DataWarning, SettingError, TrainingError
+from viptt_core.errors import DataWarning, SettingError, TrainingError, check_choice
 from viptt_core.model import ViPTTNet
-from viptt_core.presets import check_choice
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OPTIMISERS = {
