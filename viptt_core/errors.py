@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
+
+LISTED = 20  # files an error message names before it only counts
 
 
 class ViPTTError(Exception):
@@ -94,3 +98,22 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what} {self.remedy}".strip()
+
+
+def raise_faults(faults: Sequence[Fault], root: str | PathLike | None = None, *, remedy: str = "") -> None:
+    """Raise one DataError that lists the faults, each with its file and its remedy; do nothing if there is none.
+
+    Args:
+        faults: What was found.
+        root: The folder or file that `Fault.where` is relative to, if there is one.
+        remedy: What helps against all of them.
+    """
+    if not faults:
+        return
+    if len(faults) == 1:
+        (fault,) = faults
+        path = fault.where if root is None else root if fault.where in ("", ".") else Path(root) / fault.where
+        raise DataError(fault.what, path=path, remedy=f"{fault.remedy} {remedy}".strip(), kind=fault.kind)
+    listed = "\n".join(f"  {fault}" for fault in faults[:LISTED])
+    more = f"\n  ... and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
+    raise DataError(f"{len(faults)} faults:\n{listed}{more}\n", path=root, remedy=remedy)

@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from viptt_core.clips import ClipSet, Item, digest
-from viptt_core.errors import ClipTooShortError, DataError, DataWarning, check_choice
+from viptt_core.errors import LISTED, ClipTooShortError, DataError, DataWarning, check_choice
 from viptt_core.files import available_cores, cache_root
 from viptt_core.rows import RowFile, open_rows, write_row
 
-LISTED = 20  # bad files an error message names before it only counts
 ON_ERROR = ("raise", "skip")
 
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from viptt_core.clips import Item
-from viptt_core.errors import DataError, Fault, SettingError
-from viptt_core.store import LISTED
+from viptt_core.errors import DataError, Fault, SettingError, raise_faults
 
 VIDEO_ENDINGS = (".avi", ".mp4", ".mkv", ".webm")
 SCAN_ENDINGS = (".nii.gz", ".nii")
@@ -69,20 +68,9 @@ class Listing:
             DataError: faults that keep the set, or with "raise" some of its files, from being used.
         """
         stopping = [f for f in self.faults if f.level == "set" or (f.level == "file" and on_error != "skip")]
-        if stopping:
-            raise self._refused(stopping)
-        return [(fault.where, fault.what) for fault in self.faults if fault.level in ("file", "left out")]
-
-    def _refused(self, faults: Sequence[Fault]) -> DataError:
         skip = "Mend it, or leave such files out with on_error='skip' (they are then listed)."
-        remedy = skip if all(fault.level == "file" for fault in faults) else ""
-        if len(faults) == 1:
-            only = faults[0]
-            path = self.root if only.where in ("", ".") else self.root / only.where
-            return DataError(only.what, path=path, remedy=f"{only.remedy} {remedy}".strip(), kind=only.kind)
-        listed = "\n".join(f"  {fault}" for fault in faults[:LISTED])
-        more = f"\n  ... and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
-        return DataError(f"{len(faults)} faults:\n{listed}{more}\n", path=self.root, remedy=remedy)
+        raise_faults(stopping, self.root, remedy=skip if all(fault.level == "file" for fault in stopping) else "")
+        return [(fault.where, fault.what) for fault in self.faults if fault.level in ("file", "left out")]
 
 
 def existing_folder(root: str | Path | None, content: str) -> Path:
