@@ -304,7 +304,7 @@ def test_unchanged_files_are_not_read_again_and_the_report_says_so(tmp_path):
 def test_other_code_reads_all_files_again(tmp_path, monkeypatch):
     write_sound_scans(tmp_path, n=5, masks=())
     check_dataset("imageclef", tmp_path, **QUIET)
-    monkeypatch.setattr(reading, "code_version", lambda modules: "later")
+    monkeypatch.setattr(reading, "code_version", lambda *_: "later")
     assert check_dataset("imageclef", tmp_path, **QUIET).n_read == 5
 
 

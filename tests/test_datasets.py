@@ -202,7 +202,7 @@ def test_labels_that_are_corrected_need_no_decoding(scan_folder, monkeypatch):
 @pytest.mark.parametrize("name", ["phantom", "actions"])
 def test_other_code_of_a_decoder_makes_another_set(monkeypatch, name):
     before = load_dataset(name, n=10, **GRID)
-    monkeypatch.setattr("viptt_core.datasets.code_version", lambda modules: "other")
+    monkeypatch.setattr("viptt_core.datasets.code_version", lambda *_, **__: "other")
     assert load_dataset(name, n=10, **GRID).key != before.key
 
 

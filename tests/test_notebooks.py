@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tracked import ROOT, tracked_files
 
-from viptt_core.book.publish import PUBLISHED, check_freshness, imported_modules, read_summary, scrub
+from viptt_core.book.publish import PUBLISHED, check_freshness, read_summary, scrub
 
 TINY = {"preset": "study", "n_scans": 40, "n_videos": 50, "epochs": 1, "device": "cpu"}
 FORBIDDEN = (
@@ -126,12 +126,6 @@ def test_a_misspelt_parameter_fails_before_any_work_and_names_the_near_match(tmp
     assert done.returncode == 1
     assert "there is no parameter 'epoch'; did you mean 'epochs'?" in done.stderr
     assert "epochs" in (tmp_path / "out.ipynb").read_text() and not (private_root / "runs").exists()
-
-
-def test_imports_are_followed_through_the_package():
-    modules = imported_modules("from viptt_core.datasets import load_for\n")
-    assert {"datasets", "ct", "video", "synthetic.phantom", "synthetic.patient", "store", "errors"} <= set(modules)
-    assert "train" not in modules and "figures" not in modules
 
 
 def test_scrubbing_takes_out_progress_paths_and_widgets_and_keeps_results(tmp_path):

@@ -334,6 +334,6 @@ def test_the_contributors_page_names_files_that_exist():
         ("PUBLISHED", "book/publish"),
         ("BACKBONES", "backbones"),
         ("ARM_COLOURS", "figures/__init__"),
-        ("TRAINING_CODE", "experiment"),
+        ("APART", "experiment"),
     ):
         assert variable in text and re.search(rf"^{variable}\b.*=", read(f"viptt_core/{module}.py"), re.MULTILINE)

@@ -35,23 +35,9 @@ from viptt_core.training.checkpoint import remove_checkpoints
 from viptt_core.training.device import Engine, pick_device, process_state
 from viptt_core.training.inference import cached_features, predict_logits
 
-# A run is only used again when none of these changed in meaning. What decoded the clips is part of their `source`,
-# and the preset's values are part of the configuration.
-TRAINING_CODE = (
-    "backbones",
-    "clips",
-    "experiment",
-    "model",
-    "rows",
-    "splits",
-    "store",
-    "training",
-    "training.checkpoint",
-    "training.device",
-    "training.feed",
-    "training.inference",
-    "training.keras_rules",
-)
+# A run is only used again when no module that this one reaches has changed in meaning, but for these: a preset's values
+# are part of the configuration, weights and their cards are how a run is kept, and the rest is how it is shown.
+APART = ("presets", "prediction", "shown")
 # What fine-tuning may take over from pretraining: how the names of these weights begin.
 TRANSFERS = {"all": "", "backbone": ("stem.", "backbone."), "temporal": ("temporal.", "feature.")}
 
@@ -233,7 +219,7 @@ class _Job:
             "pretrained": self.pretrained.folder.name if self.pretrained else None,
             "transfer": self.transfer if self.pretrained else None,
             "precision": plan.engine.precision,
-            "code": code_version(TRAINING_CODE),
+            "code": code_version("experiment", apart_from=APART),
             "preset": _shared_fields(plan.preset) | {self.kind: self.stage.__dict__},
         }
 

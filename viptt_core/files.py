@@ -1,4 +1,4 @@
-"""Where things are on disk, which device to use, seeds, and the provenance record of a run."""
+"""Files: where they lie, how they are written whole or not at all, and what a result was made with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 import errno
 import functools
 import hashlib
-import importlib.util
 import json
 import os
 import platform
@@ -25,6 +24,7 @@ from isal import isal_zlib
 
 from viptt_core.errors import StorageError
 
+PACKAGE = Path(__file__).parent
 RECORDED_PACKAGES = (
     "torch",
     "torchvision",
@@ -126,35 +126,6 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def code_version(modules: Sequence[str]) -> str:
-    """Hash of the syntax trees of modules of this package, docstrings and comments left out.
-
-    It changes when what the code does may have changed, and not when its words did.
-    """
-    trees = []
-    for module in modules:
-        source = Path(importlib.util.find_spec(f"viptt_core.{module}").origin)
-        trees.append(_syntax_tree(source, source.stat().st_mtime_ns))
-        table = source.with_suffix(".toml")  # a module's own data, such as the presets
-        if table.is_file():
-            trees.append(json.dumps(tomllib.loads(table.read_text(encoding="utf-8")), sort_keys=True))
-        for ending in (".js", ".css"):  # and what a module brings for pages
-            if source.with_suffix(ending).is_file():
-                trees.append(source.with_suffix(ending).read_text(encoding="utf-8"))
-    return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
-
-
-@functools.cache
-def _syntax_tree(source: Path, changed: int) -> str:
-    """Of a file as it was when it last changed: the book's build asks for the same ones again and again."""
-    tree = ast.parse(source.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
-            node.body = body[1:]
-    return ast.dump(tree)
-
-
 def _version(package: str) -> str:
     try:
         return metadata.version(package)
@@ -169,6 +140,88 @@ def _processor() -> str:
     except (OSError, StopIteration):
         name = platform.processor() or "unknown"
     return f"{name}, {available_cores()} cores"
+
+
+# --- What a result depends on: the modules of this package that its code reaches by imports ---
+
+
+def code_version(*modules: str, apart_from: Sequence[str] = ()) -> str:
+    """Hash of what modules of this package do, together with all modules that they import, directly or not.
+
+    It changes when the meaning of the code may have changed, and not when its words did: comments and docstrings
+    do not count. The data beside a module (.toml, .js, .css) counts with it.
+
+    Args:
+        modules: Where to begin: names below `viptt_core`, such as "training" (its `__init__`) or "training.feed".
+        apart_from: See `reached_modules`.
+    """
+    meanings = []
+    for module in reached_modules(*modules, apart_from=apart_from):
+        source = _source_of(module)
+        meanings.append(_read_module(source, source.stat().st_mtime_ns)[1])
+        beside = [source.with_suffix(ending) for ending in (".toml", ".js", ".css")]
+        for path in filter(Path.is_file, beside):
+            text = path.read_text(encoding="utf-8")
+            meanings.append(json.dumps(tomllib.loads(text), sort_keys=True) if path.suffix == ".toml" else text)
+    return hashlib.sha256("\n".join(meanings).encode()).hexdigest()[:16]
+
+
+def reached_modules(*modules: str, apart_from: Sequence[str] = ()) -> list[str]:
+    """Modules of this package, and those that they import, directly or not, sorted.
+
+    Args:
+        modules: Where to begin, see `code_version`.
+        apart_from: Modules, or packages with all that is in them, that are neither listed nor followed. To forget
+            one here costs at most a computation that was not needed; to name one too many can hide a stale result.
+    """
+    apart = tuple(f"{name}." for name in apart_from)
+    reached: set[str] = set()
+    waiting = set(modules)
+    while waiting:
+        module = waiting.pop()
+        reached.add(module)
+        source = _source_of(module)
+        imported = _read_module(source, source.stat().st_mtime_ns)[0]
+        waiting |= {name for name in imported - reached if not f"{name}.".startswith(apart)}
+    return sorted(reached)
+
+
+def imported_modules(source: str) -> frozenset[str]:
+    """Modules of this package that Python source imports itself, in functions too; not those only for type checkers."""
+    return _imports_of(ast.parse(source))
+
+
+@functools.cache
+def _read_module(source: Path, changed: int) -> tuple[frozenset[str], str]:
+    """What a module imports, and the hash of its meaning; kept for the file as it was when it last changed."""
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+    return _imports_of(tree), hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _imports_of(tree: ast.Module) -> frozenset[str]:
+    imported: set[str] = set()
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            waiting += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:  # what is imported is a module, or something in one
+            imported |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        waiting += ast.iter_child_nodes(node)
+    prefix = f"{PACKAGE.name}."
+    below = {name.removeprefix(prefix) for name in imported if name.startswith(prefix)}
+    return frozenset(name for name in below if _source_of(name).is_file())
+
+
+def _source_of(module: str) -> Path:
+    path = PACKAGE.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 # --- How bytes reach the disk, whole or not at all. Nothing here knows what they mean ---
@@ -230,13 +283,9 @@ def write_row(path: Path, index: int, array: np.ndarray | bytes) -> int:
 def read_row(path: Path, position: int, size: int) -> bytes:
     """A row's bytes; fewer where the file ends before."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb") as file:
             file.seek(position * size)
-            parts = []
-            while size and (part := file.read(size)):
-                parts.append(part)
-                size -= len(part)
-            return b"".join(parts)
+            return file.read(size)
     except FileNotFoundError:
         return b""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 import json
 import os
 import re
@@ -13,7 +11,7 @@ from pathlib import Path
 
 from viptt_core import files
 from viptt_core.errors import DataError
-from viptt_core.files import artifact_root, code_version, provenance
+from viptt_core.files import artifact_root, code_version, imported_modules, provenance
 from viptt_core.papermill_io import PREFIX, source_sha256
 from viptt_core.results import SCORE_COLUMNS, SUMMARY_MIME
 
@@ -25,7 +23,6 @@ READS = {
     "06_performance": ("benchmarks/results/*.json",),
 }
 RESULT_NOTEBOOK = "02_finetune"  # the one whose table other pages show, too
-PACKAGE = Path(__file__).parents[1]
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
@@ -73,7 +70,7 @@ def publish(name: str, parameters: dict | None = None, *, progress: bool = True)
     scrub(notebook, root)
     notebook.metadata.viptt = dict(notebook.metadata.viptt) | {
         "parameters": parameters or {},
-        "modules": code_version(imported_modules(source.read_text("utf-8"))),
+        "modules": code_version(*imported_modules(source.read_text("utf-8"))),
         "read": read_version(name, root),
         "provenance": record,
     }
@@ -113,33 +110,6 @@ def scrub(notebook, root: Path) -> None:
                     output["data"][mime] = _without_paths(value, root)
 
 
-def imported_modules(source: str) -> list[str]:
-    """Modules of this package a notebook imports, and those they import in turn, sorted."""
-    seen: set[str] = set()
-    todo = set(_imports(source))
-    while todo:
-        module = todo.pop()
-        seen.add(module)
-        todo |= _imports(_file_of(module).read_text("utf-8")) - seen
-    return sorted(seen)
-
-
-@functools.cache
-def _imports(source: str) -> frozenset[str]:
-    """Modules of this package that a source names in its import statements."""
-    named = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
-            named |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    modules = {name.partition(".")[2] for name in named} - {""}
-    return frozenset(module for module in modules if _file_of(module).is_file())
-
-
-def _file_of(module: str) -> Path:
-    path = PACKAGE.joinpath(*module.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
 def check_freshness(name: str) -> Freshness:
     """Compare an executed notebook with its source and with the package as it is now.
 
@@ -151,7 +121,7 @@ def check_freshness(name: str) -> Freshness:
     stamp = read_notebook(published_file(name))["metadata"].get("viptt", {})
     return Freshness(
         source_changed=stamp.get("source", {}).get("sha256") != source_sha256(source),
-        code_changed=stamp.get("modules") != code_version(imported_modules(source))
+        code_changed=stamp.get("modules") != code_version(*imported_modules(source))
         or stamp.get("read", "") != read_version(name, root),
     )
 

@@ -29,7 +29,6 @@ from viptt_core.nifti import Seen, open_scan
 from viptt_core.scan_facts import ScanFacts, _floats, quiet_nibabel, scan_facts
 from viptt_core.video import open_video
 
-MODULES = ("check.inspection", "nifti", "scan_facts", "video")  # when these change, files are read again
 LUNG_OR_AIR = -500  # HU: nothing else in a chest lies below
 UNREADABLE = "unreadable file"  # kind of what may be no fault of the file
 _INT16 = np.iinfo(np.int16)
@@ -283,7 +282,7 @@ def read_files(jobs: Sequence[Job], journal: Path, *, n_jobs: int, progress: boo
     """
     from tqdm import tqdm
 
-    jobs, code = list(dict.fromkeys(jobs)), code_version(MODULES)
+    jobs, code = list(dict.fromkeys(jobs)), code_version("check.inspection")
     with _locked(journal):
         if reread:
             journal.unlink(missing_ok=True)

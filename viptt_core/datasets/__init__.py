@@ -36,6 +36,8 @@ LISTERS: dict[str, Callable[..., Listing]] = {
     "actions": list_actions,
 }
 SYNTHETIC = ("phantom", "actions")
+# What a decoder may import without its pixels depending on it: how files are found, named and kept.
+NO_PIXELS = ("clips", "datasets.labels", "datasets.listing", "errors", "files", "rows", "sources", "store")
 _VIDEO_FIELDS = ("frames", "size", "stride", "fit")
 _GRID_FIELDS = tuple(field.name for field in fields(Grid))
 _DECODING_FIELDS = tuple(field.name for field in fields(Decoding))
@@ -48,26 +50,23 @@ class Medium:
     Attributes:
         decode: (source of an item, grid) -> uint8 [T,H,W].
         fields: Of the grid, those that decide the pixels; the others are refused.
-        code: Modules that decide the pixels: when they change, the set is decoded again.
     """
 
     decode: Callable[[object, Grid], np.ndarray]
     fields: tuple[str, ...]
-    code: tuple[str, ...]
+
+    @property
+    def code(self) -> str:
+        """Version of all code that decides the pixels: when it changes, the set is decoded again."""
+        return code_version(self.decode.__module__.removeprefix("viptt_core."), apart_from=NO_PIXELS)
 
 
 MEDIA = {
-    "video": Medium(decode_video, _VIDEO_FIELDS, ("video",)),
-    "scan": Medium(decode_scan, ("frames", "size", "hu_window", "orientation"), ("ct", "nifti")),
-    "array": Medium(decode_volume, ("frames", "size"), ("ct", "datasets.arrays")),
-    "phantom": Medium(
-        simulate_scan,
-        ("frames", "size", "hu_window"),
-        ("ct", "nifti", "datasets.simulated", "synthetic.phantom", "synthetic.patient", "synthetic.render"),
-    ),
-    "action": Medium(
-        simulate_clip, _VIDEO_FIELDS, ("video", "datasets.simulated", "synthetic.actions", "synthetic.choreography")
-    ),
+    "video": Medium(decode_video, _VIDEO_FIELDS),
+    "scan": Medium(decode_scan, ("frames", "size", "hu_window", "orientation")),
+    "array": Medium(decode_volume, ("frames", "size")),
+    "phantom": Medium(simulate_scan, ("frames", "size", "hu_window")),
+    "action": Medium(simulate_clip, _VIDEO_FIELDS),
 }
 
 
@@ -144,7 +143,7 @@ def decode_listing(listing: Listing, grid: Grid, decoding: Decoding) -> ClipSet:
         DataError: faults of the folder or its files, see `Listing.left_out`; see `store.build_clip_set`.
     """
     medium = MEDIA[listing.medium]
-    settings = {"set": listing.name, "code": code_version(medium.code)} | grid.settings(medium.fields)
+    settings = {"set": listing.name, "code": medium.code} | grid.settings(medium.fields)
     recipe = Recipe(
         listing.items,
         partial(medium.decode, grid=grid),

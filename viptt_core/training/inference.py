@@ -93,7 +93,7 @@ def cached_features(
         "weights": _weights_digest(model),
         "pixel_range": pixel_range,
         "precision": precision,
-        "code": code_version(("backbones", "model", "training.inference")),
+        "code": code_version("training.inference", apart_from=("presets",)),
     }
     folder = cache_root() / f"features-{digest(identity)}"
     keys = [f"{position}:{name}" for position, name in enumerate(clips.names)]
