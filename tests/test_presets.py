@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from viptt_core.errors import SettingError
-from viptt_core.presets import load_preset, parse_preset, preset_names
+from viptt_core.presets import load_preset, parse_hu_window, parse_preset, preset_names
 
 
 def tables():
@@ -83,3 +83,68 @@ def test_a_missing_or_mistyped_field_is_refused():
     known["paper"]["finetune"]["batch_size"] = "two"
     with pytest.raises(SettingError, match="batch_size.*'two'.*int"):
         parse_preset("paper", known)
+
+
+# --- The reader's own -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def write(tmp_path):
+    def written(text: str) -> str:
+        (tmp_path / "my.toml").write_text(text)
+        return str(tmp_path / "my.toml")
+
+    return written
+
+
+def test_a_preset_of_the_readers_own_states_what_differs(write):
+    path = write('[mine]\nbased_on = "demo"\nhu_window = [-1350, 150]\n[mine.finetune]\nepochs = 3\n')
+    mine, demo = load_preset(path), load_preset("demo")
+    assert (mine.name, mine.hu_window, mine.finetune.epochs) == ("mine", (-1350, 150), 3)
+    assert dataclasses.replace(mine, name="demo", hu_window=demo.hu_window, finetune=demo.finetune) == demo
+    assert dataclasses.replace(mine.finetune, epochs=demo.finetune.epochs) == demo.finetune
+
+
+def test_one_of_several_tables_is_chosen_by_name_and_may_build_on_another(write):
+    path = write('[a]\nbased_on = "b"\nframes = 7\n[b]\nbased_on = "study"\nsize = 32\n')
+    assert (load_preset(f"{path}:a").frames, load_preset(f"{path}:a").size) == (7, 32)
+    with pytest.raises(SettingError, match="Known: a, b"):
+        load_preset(path)
+    with pytest.raises(SettingError, match="my.toml: preset 'c' does not exist"):
+        load_preset(f"{path}:c")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('[mine]\nbased_on = "demmo"', "'demmo'.*Did you mean 'demo'"),
+        ('[mine]\nbased_on = "mine"', "based on itself"),
+        ('[mine]\nbased_on = "demo"\nframe = 3', "field of .mine. 'frame'.*'frames'"),
+        ('[mine]\nbased_on = "demo"\nframes = "many"', "frames of .mine. is 'many'"),
+        ('[mine]\nbased_on = "demo"\npretrain = 3', "mine.pretrain is 3"),
+        ('[mine]\nbased_on = "demo"\nscratch = { epochs = "many" }', "epochs of .mine.scratch. is 'many'"),
+        ('[mine]\nbased_on = "demo"\nstarts = ["vidoe"]', "'vidoe'.*'video'"),
+        ('[mine]\nbased_on = "demo"\nhu_window = [400, -1000]', "hu_window is"),
+        ('[mine]\nbased_on = "demo"\nhu_window = ["low", "high"]', "hu_window is"),
+        ("[mine]\nframes = 3", "mine.pretrain. lacks epochs"),
+        ('[demo]\nbased_on = "study"', "the package has a preset 'demo'"),
+        ("frames = 3", "frames stands in no table"),
+        ("[mine", "cannot be read as TOML"),
+    ],
+)
+def test_what_is_wrong_with_a_preset_of_the_readers_own_is_told_with_its_file(write, text, message):
+    with pytest.raises(SettingError, match=f"my.toml: .*{message}"):
+        load_preset(write(text))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(SettingError, match="none.toml: cannot be read"):
+        load_preset(tmp_path / "none.toml")
+
+
+def test_an_hu_window_is_two_numbers_or_their_text():
+    assert parse_hu_window("-1000, 400") == parse_hu_window([-1000.0, 400]) == load_preset("paper").hu_window
+    assert parse_hu_window("-160.5,240") == (-160.5, 240)
+    for wrong in ("400,-1000", "1", "a,b", "1,2,3", "nan,1", (0, float("inf")), 3, ""):
+        with pytest.raises(SettingError, match="hu_window is .*-1000,400"):
+            parse_hu_window(wrong)

@@ -1,20 +1,23 @@
 """Presets: every setting of an experiment as frozen dataclasses that reject unknown fields.
 
-The values stand in `presets.toml` beside this file; a preset may build on another one.
+The values stand in `presets.toml` beside this file, or in a file of the reader's; a preset may build on another one.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import tomllib
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
-from importlib import resources
+from os import PathLike
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from viptt_core.errors import SettingError, check_choice
 
-FILE = "presets.toml"
+FILE = Path(__file__).with_name("presets.toml")
 STARTS = ("random", "image", "video")
 
 
@@ -47,11 +50,12 @@ class Preset:
     size: int  # H = W, pixels
     stride: int  # every stride-th frame of a video, from the first
     fit: str  # "stretch" a frame to a square as the authors, or "crop" its centre
+    hu_window: tuple[float, ...]  # of scans, HU: what lies below the first is black, what lies above the second white
     orientation: str  # of scans: "file", as stored, as the authors; "canonical": turned by the affine, see ct.py
-    backbone: str  # a name of backbones.py: "vgg16", "efficientnet_b3", "r3d_18" or "small"
+    backbone: str  # a name of backbones.py, such as "vgg16", or "package.module:NAME" for one of the reader's
     backbone_weights: str  # torchvision's name of the pretrained weights, "" for none
     stem: str  # start of the 1x1x1 stem: "glorot" as Keras, or "imagenet" (see model.py)
-    temporal: str  # how frames become one summary: "lstm", "gru", "bilstm", "attention" or "mean", see temporal.py
+    temporal: str  # how frames become one summary: "lstm", "gru", "bilstm", "attention" or "mean"
     hidden_size: int  # of that summary
     feature_size: int  # of the dense layer before the logits
     splits: str  # "authors": by clip, test = validation for scans; or another kind of splits.py
@@ -61,6 +65,9 @@ class Preset:
     pretrain: Stage
     finetune: Stage
     scratch: dict[str, Any]  # fields of `finetune` that differ for arms that are not video-pretrained
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hu_window", parse_hu_window(self.hu_window))
 
     def stage(self, start: str) -> Stage:
         """Fine-tuning stage of the arm with this start.
@@ -81,71 +88,98 @@ class Preset:
         Raises:
             SettingError: a limit is below 1.
         """
-        changed = self
-        for name, value, stage_name in (
-            ("epochs", epochs, "finetune"),
-            ("pretrain_epochs", pretrain_epochs, "pretrain"),
-        ):
-            if value is None:
-                continue
-            if value < 1:
-                raise SettingError(f"{name} is {value}.", remedy="Give a whole number of at least 1.")
-            stage = replace(getattr(changed, stage_name), epochs=value)
-            changed = replace(changed, **{stage_name: stage})
-        return changed
+        stages = {}
+        for name, stage, limit in (("epochs", "finetune", epochs), ("pretrain_epochs", "pretrain", pretrain_epochs)):
+            if limit is not None and limit < 1:
+                raise SettingError(f"{name} is {limit}.", remedy="Give a whole number of at least 1.")
+            if limit is not None:
+                stages[stage] = replace(getattr(self, stage), epochs=limit)
+        return replace(self, **stages)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionary, for JSON."""
         return asdict(self)
 
 
-def preset_names() -> tuple[str, ...]:
-    """Names of the presets, in the file's order."""
-    return tuple(_read_file())
-
-
-def load_preset(name: str) -> Preset:
-    """Read a preset by name.
+def parse_hu_window(value: str | Sequence[float]) -> tuple[float, float]:
+    """Lower and upper bound in HU out of two numbers, or of text such as "-1000,400".
 
     Raises:
-        SettingError: no preset has this name, or the file holds an unknown or mistyped field.
+        SettingError: it is anything else, or the lower bound is not below the upper one.
     """
-    known = _read_file()
-    check_choice("preset", name, tuple(known))
-    return parse_preset(name, known)
+    try:
+        low, high = (float(part) for part in (value.split(",") if isinstance(value, str) else value))
+    except (TypeError, ValueError):
+        low, high = math.inf, -math.inf
+    if not -math.inf < low < high < math.inf:
+        raise SettingError(f"hu_window is {value!r}.", remedy="Give a lower and an upper bound in HU: -1000,400.")
+    return tuple(int(bound) if bound.is_integer() else bound for bound in (low, high))
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the presets of this package, in the file's order."""
+    return tuple(read_toml(FILE))
+
+
+def load_preset(name: str | PathLike) -> Preset:
+    """Read a preset.
+
+    Args:
+        name: Of a preset of this package; or the path of a TOML file, ending in ".toml", with a table for a preset of
+            the reader's own, which `based_on` bases on another one. Of several tables FILE.toml:NAME names one.
+
+    Raises:
+        SettingError: there is no such preset or file, or it holds an unknown, missing or mistyped field.
+    """
+    file, ending, table = os.fspath(name).rpartition(".toml")
+    built_in = read_toml(FILE)
+    if not ending or table[:1] not in ("", ":"):
+        return parse_preset(str(name), built_in)
+    path = Path(f"{file}{ending}").expanduser()
+    own = read_toml(path)
+    wanted = table[1:] or (next(iter(own)) if len(own) == 1 else "")
+    try:
+        check_choice("preset", wanted, tuple(own))
+        for double in own.keys() & built_in.keys():
+            raise SettingError(f"the package has a preset '{double}', too.", remedy="Choose another name.")
+        return parse_preset(wanted, built_in | own)
+    except SettingError as error:
+        raise SettingError(error.what, path=path, remedy=error.remedy) from error
 
 
 def parse_preset(name: str, known: dict[str, dict]) -> Preset:
     """Build one preset out of the parsed TOML tables `known`."""
     table = _resolve(name, known)
-    stages = {stage: build(Stage, table.pop(stage), f"{name}.{stage}", FILE) for stage in ("pretrain", "finetune")}
-    for field in table["scratch"]:
-        check_choice(f"field of [{name}.scratch]", field, [f.name for f in fields(Stage)])
-    for start in table["starts"]:
+    for stage in ("pretrain", "finetune"):
+        table[stage] = build(Stage, table.get(stage, {}), f"{name}.{stage}")
+    preset = build(Preset, table | {"name": name}, name)
+    build(Stage, asdict(preset.finetune) | preset.scratch, f"{name}.scratch")
+    for start in preset.starts:
         check_choice(f"start in [{name}]", start, STARTS)
-    return build(Preset, table | stages | {"name": name}, name, FILE)
+    return preset
 
 
-def _read_file() -> dict[str, dict]:
-    text = resources.files("viptt_core").joinpath(FILE).read_text(encoding="utf-8")
-    return tomllib.loads(text)
-
-
-def _resolve(name: str, known: dict[str, dict]) -> dict[str, Any]:
+def _resolve(name: str, known: dict[str, dict], above: tuple[str, ...] = ()) -> dict[str, Any]:
     """Merge a table over the one it is based on, the stages field by field; `scratch` stands for itself."""
+    check_choice("preset", name, tuple(known))
+    if name in above:
+        raise SettingError(f"[{name}] is based on itself.", remedy="Base it on a preset of the package.")
+    if not isinstance(known[name], dict):
+        raise SettingError(f"{name} stands in no table.", remedy="Begin the file with the name of the preset: [mine].")
     table = dict(known[name])
     if "based_on" not in table:
         return table
-    merged = _resolve(table.pop("based_on"), known)
+    merged = _resolve(table.pop("based_on"), known, (*above, name))
     for key, value in table.items():
-        merged[key] = merged[key] | value if key in ("pretrain", "finetune") and key in merged else value
+        is_part = key in ("pretrain", "finetune") and isinstance(value, dict)
+        merged[key] = merged.get(key, {}) | value if is_part else value
     return merged
 
 
 # --- TOML tables as frozen dataclasses: an unknown, missing or mistyped field is refused by name ---
 
 
-def build(kind: type, values: dict[str, Any], where: str, file: str):
+def build(kind: type, values: dict[str, Any], where: str, file: str = "the table"):
     """Make the dataclass `kind` out of the values of a table.
 
     Args:
@@ -157,6 +191,8 @@ def build(kind: type, values: dict[str, Any], where: str, file: str):
     Raises:
         SettingError: a field is unknown, missing or of another type.
     """
+    if not isinstance(values, dict):
+        raise SettingError(f"{where} is {values!r}.", remedy=f"Make it a table: [{where}].")
     types = get_type_hints(kind)
     for name in values:
         check_choice(f"field of [{where}]", name, tuple(types))
@@ -181,8 +217,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        what = f"{path} cannot be read as TOML ({error})."
-        raise SettingError(what, remedy="Correct the path or the file.") from error
+        what = f"cannot be read as TOML ({error})."
+        raise SettingError(what, path=path, remedy="Correct the path or the file.") from error
 
 
 def _plain(value):

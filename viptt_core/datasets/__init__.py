@@ -132,7 +132,7 @@ def load_for(preset: Preset, name: str, root: str | Path | None = None, **settin
     if name in SYNTHETIC:
         own = {"n": preset.n_scans if name == "phantom" else preset.n_videos} | own
     listing = list_dataset(name, root, **own)
-    wanted = {field: getattr(preset, field) for field in MEDIA[listing.medium].fields if hasattr(preset, field)}
+    wanted = {field: getattr(preset, field) for field in MEDIA[listing.medium].fields}
     return decode_listing(listing, Grid(**wanted | own_grid), Decoding(**decoding))
 
 

@@ -87,7 +87,7 @@ class StudyData:
         return [(json.loads(key)[1]["dataset"], loaded.report()) for key, loaded in self._loaded.items()]
 
     def _load(self, preset: Preset, settings: dict) -> ClipSet:
-        grid = {name: getattr(preset, name) for name in ("frames", "size", "stride", "fit", "orientation")}
+        grid = {name: getattr(preset, name) for name in ("frames", "size", "stride", "fit", "hu_window", "orientation")}
         key = json.dumps([grid, settings], sort_keys=True, default=str)
         if key not in self._loaded:
             named = dict(settings)

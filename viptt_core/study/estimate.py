@@ -194,7 +194,7 @@ class _Sets:
 
     def _of(self, kind: str, preset: Preset, settings: dict, *, finding: bool = True) -> ClipSet:
         place = json.dumps([kind, settings, finding], sort_keys=True, default=str)
-        grid = (preset.frames, preset.size, preset.stride, preset.fit, preset.orientation)
+        grid = (preset.frames, preset.size, preset.stride, preset.fit, preset.hu_window, preset.orientation)
         if (place, grid) not in self._known:
             listed = self._known.get(place) or self._list(kind, preset, settings)
             shape = (len(listed), preset.frames, 1, 1)
