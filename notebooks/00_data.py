@@ -67,12 +67,13 @@ label_column: str = ""  # of the CSV of "folder"; empty: Label
 patient_column: str = ""  # of the CSV of "folder": a patient's scans stay in one part; empty: each scan its own
 classes: str = ""  # names of the classes in label order, or of class folders: "A,B+C"; empty: as the set has them
 crop: str = ""  # "lungs": the box around the lung mask, where the set has masks; empty: the whole scan
+hu_window: str = ""  # of scans: "-1000,400" is the paper's, in HU; empty: as the preset says
 pretrain_dataset: str = "actions"  # videos: "actions" (synthetic), "ucf50", "ucf101" or "folder" (your own)
 pretrain_root: str = ""  # folder with one folder of videos a class; empty for "actions"
 pretrain_classes: str = ""  # class folders of the videos, "A,B", or "all"; empty: the paper's ten where they are
 group_pattern: str = ""  # which part of a video's name is its group; empty: UCF's v_Class_gNN
 real_scan: str = "data/lungpetctdx/A0001.nii.gz"  # one CT scan for the HU windows; a phantom where it is absent
-preset: str = "demo"  # "paper", "corrected", "frozen", "demo" or "study"
+preset: str = "demo"  # "paper", "corrected", "frozen", "demo", "study" or a TOML file of yours
 n_scans: int = 0  # number of phantoms; 0: as the preset says
 n_videos: int = 0  # number of synthetic videos; 0: as the preset says
 seed: int = 0  # of the split
@@ -80,7 +81,7 @@ on_error: str = ""  # "skip" leaves unreadable real files out and lists them; em
 
 # %%
 check_parameters(globals())
-plan = plan_experiment(preset, seed=seed, device="cpu")
+plan = plan_experiment(preset, hu_window=hu_window, seed=seed, device="cpu")
 
 # %% [markdown]
 # ## A clip

@@ -7,7 +7,7 @@ import pytest
 from viptt_core.datasets import load_dataset
 from viptt_core.metrics import accuracy, roc_auc
 from viptt_core.probes import baseline_predictions
-from viptt_core.results import class_names_of, predicted_classes
+from viptt_core.results import predicted_classes, probabilities_of
 from viptt_core.splits import Split, make_folds
 
 SPLIT = Split(np.arange(12), np.arange(12, 16), np.arange(16, 20))
@@ -15,7 +15,7 @@ SPLIT = Split(np.arange(12), np.arange(12, 16), np.arange(16, 20))
 
 def of_test(table, arm):
     rows = table[(table["arm"] == arm) & (table["part"] == "test")]
-    return rows["label"].to_numpy(), rows[class_names_of(rows)].to_numpy(), predicted_classes(rows)
+    return rows["label"].to_numpy(), probabilities_of(rows), predicted_classes(rows)
 
 
 def scored(table, arm):

@@ -4,18 +4,24 @@ import dataclasses
 import errno
 import json
 import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from viptt_core import experiment
+from viptt_core.datasets import load_for
 from viptt_core.errors import DataError, SettingError, StorageError
 from viptt_core.experiment import compare_starts, finetune, plan_experiment, pretrain, single_frames
+from viptt_core.model import ViPTTNet
 from viptt_core.prediction.weights import read_weights
 from viptt_core.presets import load_preset
-from viptt_core.results import Summary, is_finished, predicted_classes, read_run
+from viptt_core.results import Summary, class_names_of, is_finished, predicted_classes, probabilities_of, read_run
 from viptt_core.training import checkpoint as tensors
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -45,7 +51,7 @@ def test_every_arm_predicts_validation_and_test_parts_once(plan, scans, videos):
     assert list(table["arm"].unique()) == ["random", "image", "video"]
     for _, rows in table.groupby(["arm", "part"]):
         assert len(rows) == 6 and rows["name"].is_unique
-    np.testing.assert_allclose(table[["class0", "class1", "class2"]].sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(table[["p(class0)", "p(class1)", "p(class2)"]].sum(axis=1), 1, atol=1e-5)
     assert comparison.caveat == ""
     for start in plan.starts:
         assert re.search(rf"{start}: 18 train.* of 2 kept; .*\n  runs/finetune-{start}-", comparison.report())
@@ -135,6 +141,23 @@ def test_a_damaged_run_is_named(plan, videos):
         read_run(run.folder)
 
 
+def test_names_of_classes_and_clips_may_be_any_words(plan, videos):
+    odd = ("label", "p(x)", "NA")
+    names = np.array(["NA", "None", "nan", *videos.names[3:]])
+    classes = tuple(odd[k] if k < len(odd) else f"class{k}" for k in range(len(videos.class_names)))
+    run = quiet(pretrain, plan, dataclasses.replace(videos, class_names=classes, names=names, source={"odd": True}))
+    assert class_names_of(run.predictions) == list(classes)
+    assert set(run.predictions["name"]) <= set(names) and run.predictions["label"].dtype == np.int64
+    np.testing.assert_allclose(probabilities_of(run.predictions).sum(axis=1), 1, atol=1e-5)
+
+
+def test_predictions_of_another_schema_are_refused_with_their_folder(plan, videos):
+    run = quiet(pretrain, plan, videos)
+    run.predictions.rename(columns=lambda name: name.removeprefix("p(")).to_csv(run.folder / "predictions.csv")
+    with pytest.raises(DataError, match="pretrain-video-.*hold no probabilities.*run again"):
+        read_run(run.folder)
+
+
 def test_a_failing_run_is_not_finished_and_goes_on_at_the_next_call(plan, videos, monkeypatch, private_root):
     with monkeypatch.context() as patch:
         patch.setattr(tensors, "save_file", _disk_full)
@@ -198,6 +221,59 @@ def test_the_plan_takes_starts_from_the_preset_or_from_the_reader():
     assert plan_experiment("demo", starts=" image, video ", device="cpu").starts == ("image", "video")
 
 
+def test_the_window_of_a_plan_is_that_of_its_scans_and_is_recorded(videos):
+    plan = plan_experiment("study", hu_window="-160,240", pretrain_epochs=1, device="cpu")
+    scans = load_for(plan.preset, "phantom", n=3, progress=False)
+    assert scans.source["hu_window"] == [-160, 240]
+    assert not np.array_equal(scans.clips, load_for(load_preset("study"), "phantom", n=3, progress=False).clips)
+    assert quiet(pretrain, plan, videos).config["preset"]["hu_window"] == [-160, 240]
+    with pytest.raises(SettingError, match="hu_window is '240,-160'"):
+        plan_experiment("study", hu_window="240,-160", device="cpu")
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The recipe of CONTRIBUTING: a module with a backbone, and a preset that names it."""
+    (recipe,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.DOTALL)
+    (tmp_path / "my_nets.py").write_text(recipe)
+    preset = '[mine]\nbased_on = "study"\nbackbone = "my_nets:TINY"\nhidden_size = 8\n[mine.pretrain]\nepochs = 1\n'
+    (tmp_path / "my.toml").write_text(preset)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("my_nets", None)
+
+
+def test_a_preset_and_a_backbone_of_the_readers_own_train_as_the_recipe_says(own, videos):
+    plan = plan_experiment(str(own / "my.toml"), device="cpu")
+    first = quiet(pretrain, plan, videos)
+    assert (first.config["preset"]["name"], first.config["preset"]["backbone"]) == ("mine", "my_nets:TINY")
+    assert quiet(pretrain, plan, videos).folder == first.folder
+    module = own / "my_nets.py"
+    module.write_text(f"{module.read_text()}\nCHANGED = True\n")
+    assert quiet(pretrain, plan, videos).folder != first.folder
+
+
+def test_a_weights_file_does_not_decide_which_module_is_imported(own):
+    with pytest.raises(SettingError, match="none of this package's.*import it first"):
+        ViPTTNet(2, backbone="my_nets:TINY")
+    assert "my_nets" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("my_nets:BIG", "cannot be imported.*BIG"),
+        ("no_nets:TINY", "cannot be imported.*no_nets.*PYTHONPATH"),
+        ("my_nets:build", "is no Backbone"),
+        ("vgg61", "Did you mean 'vgg16'"),
+    ],
+)
+def test_a_backbone_that_is_not_there_is_refused_before_any_work(own, name, message):
+    (own / "my.toml").write_text(f'[mine]\nbased_on = "study"\nbackbone = "{name}"\n')
+    with pytest.raises(SettingError, match=message):
+        plan_experiment(str(own / "my.toml"), device="cpu")
+
+
 def test_the_summary_scores_the_test_part_with_intervals():
     table = pd.DataFrame(
         {
@@ -206,10 +282,10 @@ def test_the_summary_scores_the_test_part_with_intervals():
             "name": list("abcdefgh") * 2,
             "group": list("abcdefgh") * 2,
             "label": [0, 0, 0, 1, 1, 1, 0, 1] * 2,
-            "x": [0.9] * 8 + [0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.9],
+            "p(x)": [0.9] * 8 + [0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.9],
         }
     )
-    table["y"] = 1 - table["x"]
+    table["p(y)"] = 1 - table["p(x)"]
     summary = Summary(table, caveat="Beware.", synthetic=True)
     rows = summary.table.set_index("arm")
     assert rows["n"].tolist() == [6, 6]
@@ -220,3 +296,12 @@ def test_the_summary_scores_the_test_part_with_intervals():
     assert "another" in text and "95 % interval" in text
     assert "Synthetic data: this says nothing about patients. Beware." in text
     assert predicted_classes(table)[8:12].tolist() == [0, 0, 0, 1]
+
+
+def test_words_of_a_summary_are_escaped_on_a_page():
+    rows = {"arm": "<b>", "part": "test", "name": ["a", "b"], "group": ["a", "b"], "label": [0, 1]}
+    table = pd.DataFrame(rows | {"p(x)": [0.9, 0.1], "p(y)": [0.1, 0.9]})
+    shown = Summary(table, about="scans of <script>", caveat="a < b")._repr_mimebundle_()
+    assert "<script>" not in shown["text/html"] and "<b>" not in shown["text/html"]
+    assert "scans of &lt;script&gt;, bootstrap over groups. a &lt; b" in shown["text/html"]
+    assert shown["text/plain"].endswith("scans of <script>, bootstrap over groups. a < b")

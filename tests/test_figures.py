@@ -26,9 +26,9 @@ def predictions():
                     "name": f"s{i}",
                     "group": f"s{i}",
                     "label": i % 3,
-                    "Focal": p[0],
-                    "Miliary": p[1],
-                    "Other": p[2],
+                    "p(Focal)": p[0],
+                    "p(Miliary)": p[1],
+                    "p(Other)": p[2],
                 }
             )
     return pd.DataFrame(rows)

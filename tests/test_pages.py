@@ -14,11 +14,11 @@ from viptt_core.errors import DataError
 from viptt_core.figures.model import claim_chart, layers, paper_network
 from viptt_core.model import count_parameters
 from viptt_core.presets import load_preset
+from viptt_core.shown import with_interval
 from viptt_core.study.claims import load_claims
 from viptt_core.study.ledger import verdict
 from viptt_core.study.model_card import layer_parameters
 from viptt_core.study.outcomes import read_committed
-from viptt_core.study.report import with_interval
 
 BOOK = ROOT / "book"
 PAGES = tracked_files("book/*.md")

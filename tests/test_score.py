@@ -107,7 +107,7 @@ def test_what_is_left_out_is_told(labels):
     table = labels("a.nii.gz,ill", "b.nii.gz,well", "c.nii.gz,well", "e.nii.gz,ill")
     found = match_labels(predictions(scans, [0, 1, 0, 0], failed=["b.nii.gz"]), table)
     assert found.rows["name"].tolist() == ["a.nii.gz", "c.nii.gz"]
-    assert found.rows[["ill", "well"]].notna().all(axis=None)
+    assert found.rows[["p(ill)", "p(well)"]].notna().all(axis=None)
     assert (found.failed, found.unlabelled, found.unpredicted) == (("b.nii.gz",), ("d.nii.gz",), ("e.nii.gz",))
     assert found.report().splitlines() == [
         "2 scans scored",

@@ -26,6 +26,7 @@ from small_study import (
 
 from viptt_core.errors import DataError, SettingError
 from viptt_core.metrics import cohen_kappa
+from viptt_core.shown import with_interval
 from viptt_core.study import report, report_tables
 from viptt_core.study.outcomes import write_outcomes
 from viptt_core.study.pointing import COLUMNS, Evidence, evidence_tables, read_evidence, write_evidence
@@ -147,8 +148,8 @@ def test_cells_hold_the_value_with_its_interval():
     assert report.interval_cells(rows, "x") == ["0.35 (0.30 to 0.41)", "", "0.50"]
     plain = rows.rename(columns={"x_low": "low", "x_high": "high"})
     assert report.interval_cells(plain, "x", prefix=False, signed=True)[0] == "+0.354 (+0.301 to +0.409)"
-    assert report.with_interval(-0.0001, -0.0004, 0.2, signed=True) == "+0.000 (+0.000 to +0.200)"
-    assert report.with_interval(-0.05, -0.091, -0.005, signed=True).endswith("to -0.005)")
+    assert with_interval(-0.0001, -0.0004, 0.2, signed=True) == "+0.000 (+0.000 to +0.200)"
+    assert with_interval(-0.05, -0.091, -0.005, signed=True).endswith("to -0.005)")
     assert [report.p_text(p) for p in (0.0004, 0.0123, np.nan)] == ["< 0.001", "0.012", ""]
 
 

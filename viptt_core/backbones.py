@@ -5,9 +5,15 @@ Everything that differs between backbones stands in `BACKBONES`; torch and torch
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from viptt_core.errors import SettingError, check_choice
+from viptt_core.files import file_digest
 
 if TYPE_CHECKING:
     import torch
@@ -143,3 +149,37 @@ BACKBONES = {
         time_stride=8,
     ),
 }
+
+
+def find_backbone(name: str, *, importing: bool = False) -> Backbone:
+    """Look up a backbone.
+
+    Args:
+        name: A key of BACKBONES; or "package.module:NAME", a `Backbone` of the reader's own in a Python module.
+        importing: Import that module. Only where the reader named it: a weights file of somebody else's must not
+            decide which code runs, so that elsewhere the module has to be imported already.
+
+    Raises:
+        SettingError: there is none of this name, or its module is not imported or fails to be.
+    """
+    module, own, variable = name.partition(":")
+    if not own:
+        check_choice("backbone", name, tuple(BACKBONES))
+        return BACKBONES[name]
+    if module not in sys.modules and not importing:
+        what = f"backbone '{name}' is none of this package's."
+        raise SettingError(what, remedy=f"If you trust the module {module}, import it first.")
+    try:
+        backbone = getattr(importlib.import_module(module), variable)
+    except (ImportError, AttributeError) as error:
+        remedy = "Install its module, or set PYTHONPATH to the folder it lies in."
+        raise SettingError(f"backbone '{name}' cannot be imported ({error}).", remedy=remedy) from error
+    if not isinstance(backbone, Backbone):
+        raise SettingError(f"backbone '{name}' is no Backbone.", remedy="Make one, as those of BACKBONES are made.")
+    return backbone
+
+
+def backbone_code(name: str) -> str:
+    """Hash of the file with a backbone of the reader's own; "" for those of this package, whose code counts anyway."""
+    module, own, _ = name.partition(":")
+    return file_digest(Path(sys.modules[module].__file__), "sha256") if own else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
@@ -28,7 +29,8 @@ class ViPTTError(Exception):
 
     def __reduce__(self):
         # Keyword-only arguments do not survive the default pickling between worker processes.
-        return _rebuild, (type(self), self.what, self.path, self.remedy, self.kind)
+        keywords = {"path": self.path, "remedy": self.remedy, "kind": self.kind}
+        return partial(type(self), self.what, **keywords), ()
 
 
 class DataError(ViPTTError, ValueError):
@@ -49,10 +51,6 @@ class StorageError(ViPTTError, OSError):
 
 class TrainingError(ViPTTError, RuntimeError):
     """Training that cannot go on."""
-
-
-def _rebuild(error: type[ViPTTError], what: str, path, remedy: str, kind: str) -> ViPTTError:
-    return error(what, path=path, remedy=remedy, kind=kind)
 
 
 class DataWarning(UserWarning):

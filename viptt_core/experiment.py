@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from accelerate import debug_launcher, notebook_launcher
 from filelock import FileLock
 
+from viptt_core.backbones import backbone_code, find_backbone
 from viptt_core.clips import ClipSet, digest
 from viptt_core.errors import SettingError, check_choice
 from viptt_core.files import code_version, peak_memory_mb, provenance, seed_everything
@@ -20,17 +22,9 @@ from viptt_core.model import ViPTTNet, imagenet_features
 from viptt_core.prediction.card import run_card
 from viptt_core.prediction.weights import WEIGHTS, read_weights, save_weights
 from viptt_core.presets import STARTS, Preset, Stage, load_preset
-from viptt_core.results import (
-    Run,
-    is_finished,
-    predictions_table,
-    read_run,
-    runs_root,
-    write_config,
-    write_run,
-)
-from viptt_core.splits import make_split
-from viptt_core.training import fit
+from viptt_core.results import Run, is_finished, predictions_table, read_run, runs_root, write_run
+from viptt_core.splits import Split, make_split
+from viptt_core.training import History, fit
 from viptt_core.training.checkpoint import remove_checkpoints
 from viptt_core.training.device import Engine, pick_device, process_state
 from viptt_core.training.inference import cached_features, predict_logits
@@ -60,15 +54,23 @@ class Plan:
 
 
 def plan_experiment(
-    preset: str = "demo", *, starts: str = "", epochs: int = 0, pretrain_epochs: int = 0, seed: int = 0, **engine
+    preset: str = "demo",
+    *,
+    starts: str = "",
+    epochs: int = 0,
+    pretrain_epochs: int = 0,
+    hu_window: str | Sequence[float] = "",
+    seed: int = 0,
+    **engine,
 ) -> Plan:
     """Check the settings of an experiment, and fetch ImageNet weights if it needs them.
 
     Args:
-        preset: Its name; `viptt presets` lists them.
+        preset: Its name, of those that `viptt presets` lists, or a TOML file of one's own, see `presets.load_preset`.
         starts: Comma-separated list of "random", "image", "video"; empty takes the preset's.
         epochs: Limit of fine-tuning; 0 takes the preset's.
         pretrain_epochs: Limit of pretraining; 0 takes the preset's.
+        hu_window: Of scans, two numbers in HU or "-1000,400"; empty takes the preset's.
         seed: At least 0.
         engine: Fields of `engine.Engine`: device, precision, frames_per_chunk and so on.
 
@@ -77,6 +79,9 @@ def plan_experiment(
         DataError: ImageNet weights are needed and can be neither found nor downloaded.
     """
     settings = load_preset(preset).with_epochs(epochs=epochs or None, pretrain_epochs=pretrain_epochs or None)
+    if len(hu_window):
+        settings = replace(settings, hu_window=hu_window)
+    find_backbone(settings.backbone, importing=True)
     arms = tuple(part.strip() for part in starts.split(",") if part.strip()) or settings.starts
     for start in arms:
         check_choice("start", start, STARTS)
@@ -121,7 +126,7 @@ def pretrain(plan: Plan, videos: ClipSet, *, start: str = "video", progress: boo
     if start == "image":
         stage = replace(stage, batch_size=stage.batch_size * videos.clips.shape[1])
         videos = single_frames(videos)
-    return _finished_run(plan, videos, _Job("pretrain", start, stage, None, progress))
+    return _finished_run(_Job(plan, videos, "pretrain", start, stage, progress=progress))
 
 
 def finetune(
@@ -140,7 +145,8 @@ def finetune(
     """
     transfer = transfer or ("backbone" if start == "image" else "all")
     check_choice("transfer", transfer, tuple(TRANSFERS))
-    return _finished_run(plan, scans, _Job("finetune", start, plan.preset.stage(start), pretrained, progress, transfer))
+    stage = plan.preset.stage(start)
+    return _finished_run(_Job(plan, scans, "finetune", start, stage, pretrained, transfer, progress))
 
 
 @dataclass(frozen=True)
@@ -202,44 +208,48 @@ def single_frames(videos: ClipSet) -> ClipSet:
 class _Job:
     """One training of an experiment."""
 
+    plan: Plan
+    clips: ClipSet
     kind: str  # "pretrain" or "finetune"
     start: str
     stage: Stage
-    pretrained: Run | None
-    progress: bool
+    pretrained: Run | None = None
     transfer: str = "all"
+    progress: bool = True
 
-    def config(self, plan: Plan, clips: ClipSet) -> dict:
+    def config(self) -> dict:
         """Everything that decides the outcome; its hash names the run's folder."""
+        preset = self.plan.preset.to_dict()
+        shared = {name: value for name, value in preset.items() if name not in ("pretrain", "finetune", "scratch")}
         return {
             "stage": self.kind,
             "start": self.start,
-            "seed": plan.seed,
-            "data": clips.source,
+            "seed": self.plan.seed,
+            "data": self.clips.source,
             "pretrained": self.pretrained.folder.name if self.pretrained else None,
             "transfer": self.transfer if self.pretrained else None,
-            "precision": plan.engine.precision,
-            "code": code_version("experiment", apart_from=APART),
-            "preset": _shared_fields(plan.preset) | {self.kind: self.stage.__dict__},
+            "precision": self.plan.engine.precision,
+            "code": code_version("experiment", apart_from=APART) + backbone_code(self.plan.preset.backbone),
+            "preset": shared | {self.kind: asdict(self.stage)},
         }
 
 
-def _finished_run(plan: Plan, clips: ClipSet, job: _Job) -> Run:
+def _finished_run(job: _Job) -> Run:
     """Find the run, or train it in as many processes as the plan asks for."""
-    config = job.config(plan, clips)
+    config, engine = job.config(), job.plan.engine
     folder = runs_root() / f"{job.kind}-{job.start}-{digest(config)}"
     if not is_finished(folder):
-        arguments = (folder, config, plan, clips, job)
-        if plan.engine.processes == 1 or "WORLD_SIZE" in os.environ:  # set by `accelerate launch`
+        arguments = (job, folder, config)
+        if engine.processes == 1 or "WORLD_SIZE" in os.environ:  # set by `accelerate launch`
             _train(*arguments)
-        elif pick_device(plan.engine.device).type == "cuda":
-            notebook_launcher(_train, arguments, num_processes=plan.engine.processes)
+        elif pick_device(engine.device).type == "cuda":
+            notebook_launcher(_train, arguments, num_processes=engine.processes)
         else:
-            debug_launcher(_train, arguments, num_processes=plan.engine.processes)  # the same on CPUs
+            debug_launcher(_train, arguments, num_processes=engine.processes)  # the same on CPUs
     return read_run(folder)
 
 
-def _train(folder: Path, config: dict, plan: Plan, clips: ClipSet, job: _Job) -> None:
+def _train(job: _Job, folder: Path, config: dict) -> None:
     """Fit, predict the validation and test parts, write the run; in every process that takes part."""
     state = process_state()
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
@@ -249,30 +259,23 @@ def _train(folder: Path, config: dict, plan: Plan, clips: ClipSet, job: _Job) ->
     try:
         state.wait_for_everyone()
         if not is_finished(folder):
-            _train_locked(folder, config, plan, clips, job, main=state.is_main_process)
+            _train_locked(job, folder, config, main=state.is_main_process)
         state.wait_for_everyone()
     finally:
         lock.release()
 
 
-def _train_locked(folder: Path, config: dict, plan: Plan, clips: ClipSet, job: _Job, *, main: bool) -> None:
-    preset, stage = plan.preset, job.stage
-    if main:
-        write_config(folder, config)
+def _train_locked(job: _Job, folder: Path, config: dict, *, main: bool) -> None:
+    plan, clips = job.plan, job.clips
     seed_everything(plan.seed)
     began = time.perf_counter()
-    imagenet = job.kind == "pretrain" or job.start != "random"
-    model = build_model(preset, len(clips.class_names), seed=plan.seed, imagenet=imagenet)
-    if job.pretrained is not None:
-        weights = read_weights(job.pretrained.folder / WEIGHTS)[0]
-        taken = {name: tensor for name, tensor in weights.items() if name.startswith(TRANSFERS[job.transfer])}
-        model.load_pretrained((model.state_dict() if job.transfer != "all" else {}) | taken)
-    split = make_split(preset.splits, clips, stage=job.kind, seed=plan.seed)
+    model = _start_model(job)
+    split = make_split(plan.preset.splits, clips, stage=job.kind, seed=plan.seed)
     history = fit(
         model,
         clips,
         split,
-        stage,
+        job.stage,
         seed=plan.seed,
         engine=plan.engine,
         folder=folder,
@@ -280,50 +283,52 @@ def _train_locked(folder: Path, config: dict, plan: Plan, clips: ClipSet, job: _
     )
     if not main:
         return
-    device, precision = next(model.parameters()).device, history.engine["precision"]
-    array = clips.clips
-    if history.engine["feature_cache"]:
-        array = cached_features(model, clips, stage.pixel_range, device=device, precision=precision)
-    parts = []
-    for part in ("validation", "test"):
-        indices = getattr(split, part)
-        logits = predict_logits(model, array, indices, pixel_range=stage.pixel_range, precision=precision)
-        parts.append(
-            predictions_table(
-                arm=job.start,
-                part=part,
-                names=clips.names[indices],
-                groups=clips.groups[indices],
-                labels=clips.labels[indices],
-                class_names=clips.class_names,
-                probabilities=torch.from_numpy(logits).double().softmax(dim=1).numpy(),
-            )
-        )
-    config = config | {
+    predictions = _predict(job, model, split, history)
+    config |= {
         "split": split.sizes(),
         "selection_biased": split.selection_biased,
         "synthetic": clips.synthetic,
         "best_epoch": history.best_epoch,
         "stopped_early": history.stopped_early,
     }
-    record = (
-        provenance()
-        | history.engine
-        | {
-            "seconds": round(max(time.perf_counter() - began, sum(e["seconds"] for e in history.epochs)), 1),
-            "peak_memory_mb": round(peak_memory_mb()),
-            "data_key": clips.key,
-            "seed": plan.seed,
-        }
-    )
+    trained = sum(epoch["seconds"] for epoch in history.epochs)  # those before an interruption included
+    record = provenance() | history.engine
+    record |= {
+        "seconds": round(max(time.perf_counter() - began, trained), 1),
+        "peak_memory_mb": round(peak_memory_mb()),
+        "data_key": clips.key,
+        "seed": plan.seed,
+    }
+    device = next(model.parameters()).device
     if device.type == "cuda":
         record["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated(device) / 1e6)
-    predictions = pd.concat(parts, ignore_index=True)
     save_weights(folder / WEIGHTS, model, run_card(config, clips, split, predictions, record))
-    write_run(folder, config=config, history=history.epochs, predictions=predictions, provenance=record)
+    write_run(Run(folder, config, pd.DataFrame(history.epochs), predictions, record))
     remove_checkpoints(folder)
 
 
-def _shared_fields(preset: Preset) -> dict:
-    """The preset without its stages: what both have in common."""
-    return {key: value for key, value in preset.to_dict().items() if key not in ("pretrain", "finetune", "scratch")}
+def _start_model(job: _Job) -> ViPTTNet:
+    """The model as training begins: its random parts drawn, what is taken over put in."""
+    imagenet = job.kind == "pretrain" or job.start != "random"
+    model = build_model(job.plan.preset, len(job.clips.class_names), seed=job.plan.seed, imagenet=imagenet)
+    if job.pretrained is not None:
+        weights = read_weights(job.pretrained.folder / WEIGHTS)[0]
+        taken = {name: tensor for name, tensor in weights.items() if name.startswith(TRANSFERS[job.transfer])}
+        model.load_pretrained((model.state_dict() if job.transfer != "all" else {}) | taken)
+    return model
+
+
+def _predict(job: _Job, model: ViPTTNet, split: Split, history: History) -> pd.DataFrame:
+    """Predictions of the validation and test parts."""
+    clips, pixel_range, precision = job.clips, job.stage.pixel_range, history.engine["precision"]
+    array = clips.clips
+    if history.engine["feature_cache"]:
+        device = next(model.parameters()).device
+        array = cached_features(model, clips, pixel_range, device=device, precision=precision)
+    tables = []
+    for part in ("validation", "test"):
+        indices = getattr(split, part)
+        logits = predict_logits(model, array, indices, pixel_range=pixel_range, precision=precision)
+        probabilities = torch.from_numpy(logits).double().softmax(dim=1).numpy()
+        tables.append(predictions_table(clips, indices, probabilities, arm=job.start, part=part))
+    return pd.concat(tables, ignore_index=True)

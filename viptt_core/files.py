@@ -103,20 +103,15 @@ def peak_memory_mb() -> float:
 
 
 @functools.cache
-def git_commit() -> str:
-    """Commit of the checkout, "+" appended when files differ from it; "unknown" outside one."""
-    try:
-        changed = _git(Path(__file__).parent, "status", "--porcelain", "--untracked-files=no", "--", ".")
-        return _git(Path(__file__).parent, "rev-parse", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+def git_commit(path: Path = PACKAGE) -> str:
+    """Commit of the checkout, or the one that last changed a file; "+" is appended if that differs from it now.
 
-
-def file_commit(path: Path) -> str:
-    """Commit that last changed a file, "+" appended when it has changed since; "unknown" outside a checkout."""
+    "unknown" outside a checkout.
+    """
+    folder, names = (path, ()) if path.is_dir() else (path.parent, ("--", path.name))
     try:
-        changed = _git(path.parent, "status", "--porcelain", "--", path.name)
-        commit = _git(path.parent, "log", "-1", "--format=%H", "--", path.name)
+        commit = _git(folder, "log", "-1", "--format=%H", *names)
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", *(names or ("--", ".")))
         return (commit or "unknown") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

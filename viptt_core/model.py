@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from viptt_core.backbones import BACKBONES
+from viptt_core.backbones import find_backbone
 from viptt_core.errors import DataError, SettingError, check_choice
 from viptt_core.sources.download import download, verify
 
@@ -56,13 +56,12 @@ class ViPTTNet(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_choice("backbone", backbone, BACKBONES)
+        facts = find_backbone(backbone)
         check_choice("temporal", temporal, tuple(TEMPORALS))
         check_choice("stem", stem, STEMS)
         for name, value in (("num_classes", num_classes), ("hidden_size", hidden_size), ("feature_size", feature_size)):
             if value < 1:
                 raise SettingError(f"{name} is {value}.", remedy="Give a whole number of at least 1.")
-        facts = BACKBONES[backbone]
         if backbone_weights and not facts.weights:
             raise SettingError(
                 f"the {backbone} backbone has no ImageNet weights.", remedy="Leave backbone_weights empty."
@@ -353,8 +352,7 @@ def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
     """
     from torchvision.models import get_model_weights
 
-    check_choice("backbone", backbone, BACKBONES)
-    facts = BACKBONES[backbone]
+    facts = find_backbone(backbone)
     check_choice("backbone_weights", name, facts.weights)
     url = get_model_weights(backbone)[name].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]

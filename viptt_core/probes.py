@@ -221,17 +221,7 @@ def baseline_predictions(clips: ClipSet, split: Split, root: str | Path | None =
             indices = getattr(split, part)
             probabilities = np.zeros((len(indices), len(clips.class_names)))
             probabilities[:, model.classes_] = model.predict_proba(features[indices])
-            tables.append(
-                predictions_table(
-                    arm=arm,
-                    part=part,
-                    names=clips.names[indices],
-                    groups=clips.groups[indices],
-                    labels=clips.labels[indices],
-                    probabilities=probabilities,
-                    class_names=clips.class_names,
-                )
-            )
+            tables.append(predictions_table(clips, indices, probabilities, arm=arm, part=part))
     return pd.concat(tables, ignore_index=True)
 
 

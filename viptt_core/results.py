@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from viptt_core import files
+from viptt_core.clips import ClipSet
 from viptt_core.errors import DataError
-from viptt_core.files import artifact_root
+from viptt_core.files import artifact_root, write_file
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, roc_auc
-from viptt_core.shown import table_html
+from viptt_core.shown import ResultTable, with_interval
 
 SUMMARY_MIME = "application/vnd.viptt.summary+json"
-SCORES = ("kappa", "accuracy", "auc")
+SCORES = {"kappa": "kappa", "accuracy": "accuracy", "auc": "AUC"}  # column -> heading
 SCORE_COLUMNS = ["arm", "n", *(f"{score}{end}" for score in SCORES for end in ("", "_low", "_high"))]
 
 
@@ -28,9 +27,8 @@ class Run:
     Attributes:
         folder: Where it lies; `weights.safetensors` is in it.
         config: Everything that decided its outcome.
-        history: One row an epoch, see `train.History`.
-        predictions: One row a clip of the validation and test parts: arm, part, name, group, label,
-            then one probability column a class, named after it.
+        history: One row an epoch, see `training.History`.
+        predictions: Of the validation and test parts, see `predictions_table`.
         provenance: Commit, versions, machine, duration, memory.
     """
 
@@ -56,25 +54,19 @@ def runs_root() -> Path:
 
 def write_history(folder: Path, epochs: list[dict]) -> None:
     """Write the epochs so far to `history.csv` in a run's folder, replacing an older one."""
-    files.write_file(folder / "history.csv", pd.DataFrame(epochs).to_csv(index=False))
+    write_file(folder / "history.csv", pd.DataFrame(epochs).to_csv(index=False))
 
 
-def write_config(folder: Path, config: dict) -> None:
-    """Write `config.json`: first of a run's files, and again with what came of it."""
-    files.write_file(folder / "config.json", json.dumps(config, indent=1, default=str))
-
-
-def write_run(folder: Path, *, config: dict, history: list[dict], predictions: pd.DataFrame, provenance: dict) -> Run:
+def write_run(run: Run) -> None:
     """Write what makes a run finished, its provenance last: a folder without that file is not finished.
 
     Raises:
         StorageError: a file cannot be written.
     """
-    write_config(folder, config)
-    write_history(folder, history)
-    files.write_file(folder / "predictions.csv", predictions.to_csv(index=False))
-    files.write_file(folder / "provenance.json", json.dumps(provenance, indent=1))
-    return read_run(folder)
+    write_file(run.folder / "config.json", json.dumps(run.config, indent=1, default=str))
+    for name, table in (("history", run.history), ("predictions", run.predictions)):
+        write_file(run.folder / f"{name}.csv", table.to_csv(index=False))
+    write_file(run.folder / "provenance.json", json.dumps(run.provenance, indent=1))
 
 
 def is_finished(folder: Path) -> bool:
@@ -92,28 +84,61 @@ def read_run(folder: Path) -> Run:
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         history = pd.read_csv(folder / "history.csv")
-        predictions = pd.read_csv(folder / "predictions.csv", dtype={"name": str, "group": str})
+        # A clip may be called "NA"; only an empty cell is an unknown number.
+        texts = dict.fromkeys(("arm", "part", "name", "group"), str)
+        predictions = pd.read_csv(folder / "predictions.csv", dtype=texts, keep_default_na=False, na_values=[""])
+        class_names_of(predictions)
     except (OSError, ValueError) as error:
         raise DataError(f"not a finished run ({error}).", path=folder, remedy="Delete it and run again.") from error
     return Run(folder, config, history, predictions, provenance)
 
 
+# --- Predictions: one row a clip; columns arm, part, name, group, label, and p(CLASS) for each class ------------
+
+
+def probability_column(class_name: str) -> str:
+    """Name of the column with the probabilities of a class."""
+    return f"p({class_name})"
+
+
 def predictions_table(
-    *, arm: str, part: str, names, groups, labels, probabilities: np.ndarray, class_names: Sequence[str]
+    clips: ClipSet, indices: np.ndarray, probabilities: np.ndarray, *, arm: str, part: str
 ) -> pd.DataFrame:
-    """Predictions of one part of one arm, one row a clip, see `Run.predictions`."""
-    table = pd.DataFrame({"arm": arm, "part": part, "name": names, "group": groups, "label": labels})
-    return pd.concat([table, pd.DataFrame(probabilities, columns=list(class_names)).round(6)], axis=1)
+    """Predictions of some clips, one row each: arm, part, name, group, label, and p(CLASS) for each class.
+
+    Args:
+        clips: The set.
+        indices: int [M], which of its clips.
+        probabilities: float [M, K]; six decimals are kept.
+        arm: Which model they are of.
+        part: "validation" or "test".
+    """
+    columns = {"arm": arm, "part": part, "name": clips.names[indices], "group": clips.groups[indices]}
+    table = pd.DataFrame(columns | {"label": clips.labels[indices]})
+    names = [probability_column(name) for name in clips.class_names]
+    return pd.concat([table, pd.DataFrame(probabilities, columns=names).round(6)], axis=1)
+
+
+def class_names_of(predictions: pd.DataFrame) -> list[str]:
+    """Names of the K classes of a table of predictions, in label order.
+
+    Raises:
+        DataError: it holds no probabilities.
+    """
+    names = [column[2:-1] for column in predictions if column.startswith("p(") and column.endswith(")")]
+    if not names:
+        raise DataError("these predictions hold no probabilities.", remedy="They stand in columns p(CLASS).")
+    return names
+
+
+def probabilities_of(predictions: pd.DataFrame) -> np.ndarray:
+    """Probabilities of a table of predictions: float64 [N, K]."""
+    return predictions[[probability_column(name) for name in class_names_of(predictions)]].to_numpy(np.float64)
 
 
 def predicted_classes(predictions: pd.DataFrame) -> np.ndarray:
     """Most probable class of each row: int64 [N]."""
-    return predictions.iloc[:, 5:].to_numpy().argmax(axis=1)
-
-
-def class_names_of(predictions: pd.DataFrame) -> list[str]:
-    """Names of the probability columns."""
-    return list(predictions.columns[5:])
+    return probabilities_of(predictions).argmax(axis=1)
 
 
 class Summary:
@@ -122,7 +147,7 @@ class Summary:
     Beside the HTML a machine-readable copy goes into the notebook, which `viptt summary` prints.
 
     Args:
-        predictions: See `Run.predictions`, any number of tables and arms: of runs, of baselines.
+        predictions: See `predictions_table`, any number of tables and arms: of runs, of baselines.
         part: "test", or "validation" for the paper's own, selection-biased reading.
         level: Coverage of the intervals.
         caveat: A sentence shown under the table.
@@ -139,55 +164,34 @@ class Summary:
         synthetic: bool = False,
         about: str = "",
     ) -> None:
-        rows = []
-        predictions = pd.concat(predictions, ignore_index=True)
-        for arm, rows_of_arm in predictions[predictions["part"] == part].groupby("arm", sort=False):
-            y_true, y_pred = rows_of_arm["label"].to_numpy(), predicted_classes(rows_of_arm)
-            probabilities = rows_of_arm[class_names_of(rows_of_arm)].to_numpy()
-            row = {"arm": arm, "n": len(y_true)}
-            for score, statistic, predicted in (
-                ("kappa", cohen_kappa, y_pred),
-                ("accuracy", accuracy, y_pred),
-                ("auc", roc_auc, probabilities),
-            ):
-                row[score] = statistic(y_true, predicted)
-                row[f"{score}_low"], row[f"{score}_high"] = bootstrap_ci(
-                    statistic, y_true, predicted, level=level, groups=rows_of_arm["group"].to_numpy()
-                )
-            rows.append(row)
-        self.table = pd.DataFrame(rows, columns=SCORE_COLUMNS)
+        rows = pd.concat(predictions, ignore_index=True)
+        of_arms = rows[rows["part"] == part].groupby("arm", sort=False)
+        self.table = pd.DataFrame([_scores(arm, found, level) for arm, found in of_arms], columns=SCORE_COLUMNS)
         self.part, self.level, self.synthetic, self.about = part, level, synthetic, about or f"{part} part"
         self.caveat = ("Synthetic data: this says nothing about patients. " if synthetic else "") + caveat
 
     def __str__(self) -> str:
-        return f"{self._shown().to_string(index=False)}\n{self._footer()}"
+        return str(self._shown())
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return {
-            "text/plain": str(self),
-            "text/html": f"{table_html(self._shown())}<p>{self._footer()}</p>",
-            SUMMARY_MIME: {
-                "text": str(self),
-                "part": self.part,
-                "synthetic": self.synthetic,
-                "rows": json.loads(self.table.to_json(orient="records")),
-            },
-        }
+        rows = json.loads(self.table.to_json(orient="records"))
+        record = {"text": str(self), "part": self.part, "synthetic": self.synthetic, "rows": rows}
+        return self._shown()._repr_mimebundle_() | {SUMMARY_MIME: record}
 
-    def _shown(self) -> pd.DataFrame:
-        percent = f"{self.level * 100:g} %"
+    def _shown(self) -> ResultTable:
         shown = self.table[["arm", "n"]].copy()
-        for score in SCORES:
-            columns = self.table[[score, f"{score}_low", f"{score}_high"]].itertuples(index=False)
-            name = "AUC" if score == "auc" else score
-            shown[f"{name} ({percent} interval)"] = [_with_interval(*values) for values in columns]
-        return shown
-
-    def _footer(self) -> str:
-        return f"{self.about}, bootstrap over groups. {self.caveat}".strip()
+        for score, heading in SCORES.items():
+            values = self.table[[score, f"{score}_low", f"{score}_high"]].itertuples(index=False)
+            shown[f"{heading} ({self.level * 100:g} % interval)"] = [with_interval(*row, digits=3) for row in values]
+        return ResultTable(f"{self.about}, bootstrap over groups. {self.caveat}".strip(), shown)
 
 
-def _with_interval(value: float, low: float, high: float) -> str:
-    if np.isnan(value):
-        return ""
-    return f"{value:.3f}" + ("" if np.isnan(low) else f" ({low:.3f} to {high:.3f})")
+def _scores(arm: str, rows: pd.DataFrame, level: float) -> dict:
+    """One row of `Summary.table`."""
+    y_true, y_pred, groups = rows["label"].to_numpy(), predicted_classes(rows), rows["group"].to_numpy()
+    scores = {"arm": arm, "n": len(rows)}
+    for score, statistic in (("kappa", cohen_kappa), ("accuracy", accuracy), ("auc", roc_auc)):
+        predicted = probabilities_of(rows) if score == "auc" else y_pred
+        low, high = bootstrap_ci(statistic, y_true, predicted, level=level, groups=groups)
+        scores |= {score: statistic(y_true, predicted), f"{score}_low": low, f"{score}_high": high}
+    return scores

@@ -1,4 +1,4 @@
-"""A table as notebooks and the book show it: with a caption, sentences below, and notes that unfold."""
+"""How results are shown: estimates with their intervals as text; tables, and figures with what they are drawn from."""
 
 from __future__ import annotations
 
@@ -8,9 +8,31 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 LONG = 60  # characters of a cell that may be broken into lines
+
+
+def with_interval(value: float, low: float, high: float, *, digits: int = 2, signed: bool = False) -> str:
+    """Such as "0.35 (0.30 to 0.41)"; "" for nan, no brackets without an interval.
+
+    A difference is signed and has a digit more, so that one sees on which side of 0 its interval ends.
+    """
+    if np.isnan(value):
+        return ""
+    shown = _number(value, digits, signed)
+    return shown if np.isnan(low) else f"{shown} ({interval(low, high, digits=digits, signed=signed)})"
+
+
+def interval(low: float, high: float, *, digits: int = 2, signed: bool = False) -> str:
+    """Such as "0.30 to 0.41", see `with_interval`."""
+    return f"{_number(low, digits, signed)} to {_number(high, digits, signed)}"
+
+
+def _number(value: float, digits: int, signed: bool) -> str:
+    digits += signed
+    return f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"  # + 0.0: no -0.000
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--patient-column", default="", help="of the CSV of folder (default: each scan its own group)")
     data.add_argument("--classes", default="", help="names of the classes, or of class folders: A,B+C")
     data.add_argument("--crop", default="", help="lungs: the box around the lung mask")
+    data.add_argument("--hu-window", default="", help="of scans, as in --hu-window=-1000,400 (default: the preset's)")
     data.add_argument(
         "--pretrain-dataset", default="actions", help="videos: actions, ucf50, ucf101 or folder (default: %(default)s)"
     )
@@ -106,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--n-videos", type=_positive, help="number of synthetic videos (default: the preset's)")
     data.add_argument("--on-error", default="", help="skip: leave unreadable files out and list them")
     what = train.add_argument_group("what to train")
-    what.add_argument("--preset", default="demo", help="see `viptt presets` (default: %(default)s)")
+    what.add_argument("--preset", default="demo", help="see `viptt presets`; or a TOML file (default: %(default)s)")
     what.add_argument("--starts", default="", help="from random,image,video (default: the preset's)")
     what.add_argument("--epochs", type=_positive, default=0, help="of fine-tuning, at most")
     what.add_argument("--pretrain-epochs", type=_positive, default=0, help="of pretraining, at most")
@@ -119,7 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--tensorboard", action="store_true", help="log to TensorBoard too, in the run's folder")
 
     presets = add_command(commands, "presets", _presets, "list the presets, or show all settings of one")
-    presets.add_argument("name", nargs="?", help="preset to show")
+    presets.add_argument("name", nargs="?", help="preset to show, or a TOML file of your own")
 
     summary = add_command(commands, "summary", _summary, "print the result table of an executed notebook")
     summary.add_argument("notebook", type=Path, help="for example out.ipynb")
@@ -202,6 +203,7 @@ def _train(options) -> None:
         starts=options.starts,
         epochs=options.epochs,
         pretrain_epochs=options.pretrain_epochs,
+        hu_window=options.hu_window,
         seed=options.seed,
         device=options.device,
         precision=options.precision,

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from viptt_core import metrics
 from viptt_core.clips import ClipSet
 from viptt_core.results import class_names_of, predicted_classes
-from viptt_core.shown import figure_html, named
+from viptt_core.shown import figure_html, named, with_interval
 
 ARM_COLOURS = {"random": "#999999", "image": "#E69F00", "video": "#0072B2"}
 OTHER_COLOUR = "#009E73"
@@ -261,7 +261,7 @@ def kappa_by_arm(table: pd.DataFrame, *, on: str = "test part", synthetic: bool 
     axis.set(
         yticks=range(len(table)), yticklabels=list(table["arm"]), xlabel=f"kappa, {on}", ylim=(len(table) - 0.4, -0.9)
     )
-    told = "; ".join(f"{r.arm} {r.kappa:.2f}, {r.kappa_low:.2f} to {r.kappa_high:.2f}" for r in table.itertuples())
+    told = "; ".join(f"{r.arm} {with_interval(r.kappa, r.kappa_low, r.kappa_high)}" for r in table.itertuples())
     return Picture(figure, f"Kappa of each arm with its interval: {told}.", synthetic=synthetic, table=table)
 
 

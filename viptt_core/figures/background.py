@@ -10,6 +10,7 @@ from viptt_core.constants import CT_WINDOWS, HU_AIR, PAPER_KAPPA_PRETRAINED, TB_
 from viptt_core.figures import ARM_COLOURS, Picture, styled
 from viptt_core.figures.data import LUNG_HU, PART_COLOURS, WINDOW_COLOURS
 from viptt_core.figures.study import WIDTH
+from viptt_core.shown import interval
 from viptt_core.splits import PARTS
 from viptt_core.statistics import PAPER_TEST_SCANS, PAPER_VALIDATION_COUNTS, kappa_interval_by_simulation
 
@@ -131,7 +132,7 @@ def interval_chart() -> Picture:
         found = kappa_interval_by_simulation(counts, kappa, n=n)
         axis.plot([found.low, found.high], [y, y], color=ARM_COLOURS["video"], lw=3, solid_capstyle="round")
         axis.plot(kappa, y, "o", color=ARM_COLOURS["video"], ms=7)
-        shown = f"{n} scans: {found.low:.2f} to {found.high:.2f}"
+        shown = f"{n} scans: {interval(found.low, found.high)}"
         axis.text(0, y - 0.2, shown, va="bottom", fontsize=9.8, transform=axis.get_yaxis_transform())
         told.append(shown)
     axis.set(

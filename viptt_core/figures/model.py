@@ -22,9 +22,9 @@ from viptt_core.figures.study import MARKS, WIDTH
 from viptt_core.files import artifact_root
 from viptt_core.model import ViPTTNet, count_parameters
 from viptt_core.presets import Preset, load_preset
+from viptt_core.shown import with_interval
 from viptt_core.statistics import PAPER_VALIDATION_COUNTS
 from viptt_core.study.outcomes import Committed, read_committed
-from viptt_core.study.report import with_interval
 
 INK, FAINT = "#333333", "#777777"
 SYNTHETIC = "synthetic data"

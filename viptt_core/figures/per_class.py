@@ -10,9 +10,9 @@ from viptt_core.figures import Photograph, Picture, styled
 from viptt_core.figures.pictures import Overlay, Shown
 from viptt_core.figures.study import SMALL, WIDTH, legend_below, look
 from viptt_core.figures.viewer import Viewer
-from viptt_core.shown import ResultTable, named
+from viptt_core.shown import ResultTable, named, with_interval
 from viptt_core.study.pointing import Evidence
-from viptt_core.study.report import StudyResults, with_interval
+from viptt_core.study.report import StudyResults
 from viptt_core.study.report_tables import EVIDENCE_MEASURES, PER_CLASS
 
 LINES = ("-", "--", ":", "-.")  # of arms, in turn: two may have the same start

@@ -12,14 +12,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from viptt_core.figures import ARM_COLOURS, OTHER_COLOUR, Picture, styled
-from viptt_core.shown import ResultTable
+from viptt_core.shown import ResultTable, with_interval
 from viptt_core.study.attribution import factorial_arms
 from viptt_core.study.report import (
     StudyResults,
     contrast_name,
     primary_row,
     side,
-    with_interval,
 )
 from viptt_core.study.report_tables import published_results
 

@@ -13,7 +13,7 @@ from viptt_core.clips import ClipSet
 from viptt_core.errors import DataError, SettingError
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, per_class, roc_auc
 from viptt_core.presets import build
-from viptt_core.results import class_names_of, predicted_classes
+from viptt_core.results import class_names_of, predicted_classes, probabilities_of
 from viptt_core.sources.registry import DataSource, load_registry
 from viptt_core.splits import Split
 
@@ -173,7 +173,7 @@ def _scores(rows: pd.DataFrame, part: str) -> dict:
     for name, statistic in (("kappa", cohen_kappa), ("accuracy", accuracy)):
         low, high = bootstrap_ci(statistic, y_true, y_pred, groups=rows["group"].to_numpy())
         scores |= {name: _number(statistic(y_true, y_pred)), f"{name}_low": _number(low), f"{name}_high": _number(high)}
-    scores["auc"] = _number(roc_auc(y_true, rows[names].to_numpy()))
+    scores["auc"] = _number(roc_auc(y_true, probabilities_of(rows)))
     found = per_class(y_true, y_pred, len(names))
     scores["classes"] = {
         name: {"n": int(n), "recall": _number(recall)}

@@ -20,6 +20,7 @@ from viptt_core.datasets.scans import IMAGECLEF_COLUMNS
 from viptt_core.errors import DataError
 from viptt_core.prediction.card import RESEARCH_ONLY
 from viptt_core.prediction.weights import Weights, weights_name
+from viptt_core.results import probability_column
 
 LABEL_COLUMNS = ("Label", IMAGECLEF_COLUMNS.label)  # looked for in this order
 MODEL_COLUMN = "weights"  # of the file that `viptt submit` keeps: which model a row is of
@@ -164,7 +165,9 @@ def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predict
         }
     )
     return Labelled(
-        pd.concat([scored, rows[class_names].astype(float).reset_index(drop=True)], axis=1),
+        pd.concat(
+            [scored, rows[class_names].astype(float).reset_index(drop=True).rename(columns=probability_column)], axis=1
+        ),
         failed=tuple(predictions.loc[failed, "scan"]),
         unlabelled=tuple(predictions.loc[~failed & ~has_label, "scan"]),
         unpredicted=tuple(fault.where for fault in faults if fault.kind == "missing file"),

@@ -19,11 +19,11 @@ from viptt_core.clips import ClipSet
 from viptt_core.datasets import load_for
 from viptt_core.errors import DataError, DataWarning
 from viptt_core.experiment import Plan, finetune, pretrain
-from viptt_core.files import artifact_root, file_commit
+from viptt_core.files import artifact_root, git_commit
 from viptt_core.metrics import accuracy
 from viptt_core.presets import Preset
 from viptt_core.probes import baseline_predictions
-from viptt_core.results import Run, class_names_of, predicted_classes, runs_root
+from viptt_core.results import Run, class_names_of, predicted_classes, probabilities_of, runs_root
 from viptt_core.splits import make_split
 from viptt_core.statistics import two_level_bootstrap
 from viptt_core.study.outcomes import (
@@ -285,14 +285,13 @@ def _outcome(
 
 def _outcomes(run: dict, tested: pd.DataFrame, synthetic: bool) -> Outcomes:
     """Predictions of the test part of one run, see `results.Run.predictions`."""
-    names = class_names_of(tested)
     return Outcomes(
         tested["name"].to_numpy(str),
         tested["group"].to_numpy(str),
         tested["label"].to_numpy(np.int64),
-        tuple(names),
+        tuple(class_names_of(tested)),
         pd.DataFrame([run], columns=list(RUN_COLUMNS)),
-        tested[names].to_numpy(np.float16)[None],
+        probabilities_of(tested).astype(np.float16)[None],
         synthetic,
     )
 
@@ -333,7 +332,7 @@ def pack(study: Study, folder: Path | None = None) -> list[Path]:
     record = {
         "plan": study.digest,
         "plan_file": plan_file.relative_to(artifact_root()).as_posix() if inside else study.file,
-        "plan_commit": file_commit(plan_file),
+        "plan_commit": git_commit(plan_file),
         "commits": sorted(commits),
         "devices": sorted(devices),
     } | _pilots(study)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from viptt_core import files
 from viptt_core.files import artifact_root
+from viptt_core.shown import with_interval
 from viptt_core.study.claims import SOURCES, Answer, Claim, load_claims
 from viptt_core.study.outcomes import Committed, read_committed, withdrawn_sentence
 
@@ -290,7 +291,8 @@ def _folds(results: Committed) -> list[str]:
     if table is None or table.empty:
         return []
     rows = [
-        (_arms(row), _interval(row["difference"], row["low"], row["high"]), _p(row["p"])) for _, row in table.iterrows()
+        (_arms(row), with_interval(row["difference"], row["low"], row["high"], digits=3), _p(row["p"]))
+        for _, row in table.iterrows()
     ]
     head = (
         "**By folds.** The same contrasts over the folds, corrected for training sets that overlap (Nadeau and Bengio)."
@@ -305,7 +307,7 @@ def _attribution(results: Committed) -> list[str]:
     rows = [
         (
             FACTORS.get(row["factor"], row["factor"]),
-            _interval(row["points"], row["low"], row["high"]),
+            with_interval(row["points"], row["low"], row["high"], digits=3),
             "" if math.isnan(row["percent"]) else f"{round(row['percent']) + 0} %",
         )
         for _, row in table.iterrows()
@@ -321,7 +323,7 @@ def _contrasts(rows: list[pd.Series], measure: str) -> str:
     shown = [
         (
             _arms(row),
-            _interval(row["difference"], row["low"], row["high"]),
+            with_interval(row["difference"], row["low"], row["high"], digits=3),
             _count(row["seeds"]),
             _p(row["p"]),
             _p(row["p_holm"]),
@@ -376,7 +378,7 @@ def _ends(found: pd.Series, answer: Answer) -> tuple[float, float]:
 
 
 def _estimate(found: pd.Series, answer: Answer) -> str:
-    return _interval(found[answer.column], *_ends(found, answer))
+    return with_interval(found[answer.column], *_ends(found, answer), digits=3)
 
 
 def _topic(claim: Claim, of: str) -> str:
@@ -398,16 +400,6 @@ def _arms(row: pd.Series | dict[str, str]) -> str:
         for keys in (("arm", "baseline"), ("arm2", "baseline2"))
     )
     return f"({first}) − ({second})" if second else first or ", ".join(f"`{value}`" for value in row.values())
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    if math.isnan(value):
-        return ""
-    return _number(value) if math.isnan(low) else f"{_number(value)} ({_number(low)} to {_number(high)})"
-
-
-def _number(value: float) -> str:
-    return f"{round(value, 3) + 0:.3f}"  # + 0: no -0.000
 
 
 def _p(value: float) -> str:

@@ -17,11 +17,12 @@ from viptt_core.constants import HU_WINDOW, UCF_CLASSES
 from viptt_core.errors import check_choice
 from viptt_core.files import artifact_root
 from viptt_core.presets import Preset, load_preset
+from viptt_core.shown import with_interval
 from viptt_core.sources.registry import ACCESS, data_source
 from viptt_core.study.claims import load_claims
 from viptt_core.study.ledger import markdown_table, status, verdict
 from viptt_core.study.outcomes import Committed, read_committed, read_table, withdrawn_sentence
-from viptt_core.study.report import INTERVAL, seeds_text, side, with_interval
+from viptt_core.study.report import INTERVAL, seeds_text, side
 
 PAGE = Path("MODEL_CARD.md")
 TEMPLATE = "model_card.md"

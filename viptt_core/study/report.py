@@ -15,7 +15,7 @@ from viptt_core.constants import TB_RARE_CLASSES
 from viptt_core.errors import DataError
 from viptt_core.files import artifact_root
 from viptt_core.metrics import cohen_kappa, per_class
-from viptt_core.shown import ResultTable
+from viptt_core.shown import ResultTable, with_interval
 from viptt_core.study import ledger
 from viptt_core.study.outcomes import RECORD, Outcomes, read_committed, read_outcomes, withdrawal, withdrawn_sentence
 from viptt_core.study.plan import Study, load_study
@@ -189,18 +189,6 @@ def _sentence(row: pd.Series, withdrawn: str) -> str:
     signed = with_interval(row["difference"], row["low"], row["high"], signed=True)
     p = f", p {p_text(row['p_holm'])} after Holm's correction" if not np.isnan(row["p_holm"]) else ""
     return f"{said}. {row['measure'].capitalize()} {signed}{p}, {seeds_text(row['seeds'])}."
-
-
-def with_interval(value: float, low: float, high: float, *, signed: bool = False) -> str:
-    """Such as "0.35 (0.30 to 0.41)"; "" for nan, no brackets without an interval.
-
-    A difference is signed and has a digit more, so that one sees on which side of 0 its interval ends.
-    """
-    if np.isnan(value):
-        return ""
-    digits = 3 if signed else 2
-    shown = [f"{round(number, digits) + 0.0:{'+' if signed else ''}.{digits}f}" for number in (value, low, high)]
-    return shown[0] if np.isnan(low) else f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
 def interval_cells(rows: pd.DataFrame, column: str, *, prefix: bool = True, signed: bool = False) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from viptt_core.backbones import BACKBONES
+from viptt_core.backbones import find_backbone
 from viptt_core.clips import ClipSet
 from viptt_core.experiment import build_model
 from viptt_core.files import peak_memory_mb
@@ -98,7 +98,7 @@ def measure(preset: Preset, stage: Stage, *, classes: int, stills: bool, engine:
     step = part * (seconds if cached else max(seconds - predict, seconds / 2))
     predict *= frames / clips.shape[1]
     gpu = device.type == "cuda"
-    facts = BACKBONES[preset.backbone]
+    facts = find_backbone(preset.backbone)
     return Cost(
         step=step,
         predict=0.0 if cached else predict,

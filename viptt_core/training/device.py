@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from viptt_core.backbones import BACKBONES
+from viptt_core.backbones import find_backbone
 from viptt_core.errors import DataWarning, SettingError, TrainingError, check_choice
 from viptt_core.model import ViPTTNet
 
@@ -123,7 +123,7 @@ def pick_precision(name: str, device: torch.device, backbone: str) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
-    return "bf16" if device.type == "cpu" and not BACKBONES[backbone].light and cpu_has_bf16() else "fp32"
+    return "bf16" if device.type == "cpu" and not find_backbone(backbone).light and cpu_has_bf16() else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -161,7 +161,7 @@ def activation_bytes(model: ViPTTNet, frame: Tensor, precision: str) -> int:
         del features
         return sum(kept.values())
 
-    few = BACKBONES[model.backbone_name].time_stride  # fewer frames than to one step of the features cost as many
+    few = find_backbone(model.backbone_name).time_stride  # fewer frames than to one step of the features cost as many
     # Weights, and their copies in another precision, are kept once however many frames.
     return (kept_of(2 * few) - kept_of(few)) // few
 

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import torch
 
-from viptt_core.backbones import BACKBONES
+from viptt_core.backbones import backbone_code, find_backbone
 from viptt_core.clips import ClipSet, digest
 from viptt_core.errors import DataError
 from viptt_core.files import cache_root, code_version
@@ -93,7 +93,7 @@ def cached_features(
         "weights": _weights_digest(model),
         "pixel_range": pixel_range,
         "precision": precision,
-        "code": code_version("training.inference", apart_from=("presets",)),
+        "code": code_version("training.inference", apart_from=("presets",)) + backbone_code(model.backbone_name),
     }
     folder = cache_root() / f"features-{digest(identity)}"
     keys = [f"{position}:{name}" for position, name in enumerate(clips.names)]
@@ -101,7 +101,7 @@ def cached_features(
         if not rows.finished:
             todo = [i for i in range(len(clips)) if i not in rows.done]
             n, frames = clips.clips.shape[:2]
-            steps = BACKBONES[model.backbone_name].steps(frames)
+            steps = find_backbone(model.backbone_name).steps(frames)
             rows.allocate((steps, model.temporal.input_size))
             together = max(1, INFERENCE_CHUNK // frames)
             batches = np.array_split(np.array(todo, np.int64), range(together, len(todo), together)) if todo else []
