@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from viptt_core.metrics import cohen_kappa
-from viptt_core.statistics import resample, two_level_bootstrap
+from viptt_core.statistics import resample, two_level_comparison
 from viptt_core.study.attribution import attribute, factorial_arms, shapley_weights
 from viptt_core.study.plan import load_study
 
@@ -77,7 +77,7 @@ def test_attribution_says_which_factor_makes_the_gap_and_adds_up_to_it():
     assert table["points"][1:].sum() == pytest.approx(gap) and table["percent"][1:].sum() == pytest.approx(100)
     assert table.loc["start", ["points", "low", "high"]].abs().max() < 1e-12
     assert table.loc["unfrozen", "low"] > 0 > table.loc["weights", "high"]
-    direct = two_level_bootstrap("kappa", y_true, *arms, weights=shapley_weights(3)[1])
+    direct = two_level_comparison("kappa", *(resample(y_true, arm) for arm in arms), weights=shapley_weights(3)[1])
     assert tuple(table.loc["unfrozen", ["points", "low", "high"]]) == (direct.estimate, direct.low, direct.high)
 
 

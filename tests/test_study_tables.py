@@ -9,7 +9,7 @@ from sklearn import metrics
 from viptt_core.constants import TB_CLASSES
 from viptt_core.errors import SettingError, StorageError
 from viptt_core.metrics import cohen_kappa
-from viptt_core.statistics import holm, nadeau_bengio, two_level_bootstrap
+from viptt_core.statistics import holm, resample, t_test, two_level_comparison
 from viptt_core.study import tables as tables_module
 from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, read_outcomes, write_outcomes
 from viptt_core.study.plan import parse_study
@@ -21,6 +21,10 @@ CASES = np.array([f"case {i:03d}" for i in range(N)])
 GROUPS = np.array([f"patient {i % PATIENTS:02d}" for i in range(N)])
 LABELS = np.random.default_rng(0).choice(5, size=N, p=[0.4, 0.2, 0.15, 0.15, 0.1])
 SKILLS = {"random": 0.5, "image": 0.8, "video": 1.5, "video, 75 scans": 1.0, "image, 75 scans": 0.7}
+
+
+def two_level(statistic, *arms, **settings):
+    return two_level_comparison(statistic, *(resample(LABELS, arm, groups=GROUPS) for arm in arms), **settings)
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +172,7 @@ def test_scores_of_an_arm_are_those_of_scikit_learn_averaged_over_seeds(tables):
     assert found["auc"] == mean(lambda y, p: metrics.roc_auc_score(LABELS, p, multi_class="ovr"))
     assert found["rare_recall"] == mean(lambda y, p: metrics.recall_score(LABELS, y, labels=[2, 3, 4], average="macro"))
     assert found["seed_sd"] == pytest.approx(np.std([cohen_kappa(LABELS, y) for y in classes], ddof=1))
-    interval = two_level_bootstrap("recall", LABELS, classes, classes=[2, 3, 4], groups=GROUPS)
+    interval = two_level("recall", classes, classes=[2, 3, 4])
     assert (found["rare_recall_low"], found["rare_recall_high"]) == (interval.low, interval.high)
     assert (found["n"], found["seeds"], found["start"], found["experiment"]) == (N, 4, "video", "starts")
     assert (found["learning_rate"], found["best_epoch"], found["at_limit"]) == (0.001, 11.5, 1)
@@ -286,7 +290,7 @@ def test_areas_of_the_curves_average_to_the_auc_of_the_arm(tables):
 def test_a_contrast_is_the_two_level_comparison_over_the_seeds_that_both_have(tables):
     one = everything()["starts"]
     video, image = one.by_seed("video")[0][:3], one.by_seed("image")[0]
-    direct = two_level_bootstrap("kappa", LABELS, video, image, groups=GROUPS)
+    direct = two_level("kappa", video, image)
     found = row(tables["contrasts"], family="primary")
     assert tuple(found[["difference", "low", "high", "t", "p", "seeds"]]) == (
         direct.estimate,
@@ -297,7 +301,7 @@ def test_a_contrast_is_the_two_level_comparison_over_the_seeds_that_both_have(ta
         3,
     )
     assert (found["arm"], found["baseline"], found["arm2"], found["baseline2"]) == ("video", "image", "", "")
-    rare = two_level_bootstrap("recall", LABELS, video, one.by_seed("random")[0], classes=[2, 3, 4], groups=GROUPS)
+    rare = two_level("recall", video, one.by_seed("random")[0], classes=[2, 3, 4])
     assert row(tables["contrasts"], family="rare")["high"] == rare.high
 
 
@@ -306,7 +310,7 @@ def test_a_difference_of_differences_pairs_cases_of_files_in_another_order(table
     back = np.argsort(SHUFFLED)
     few = [both["efficiency"].by_seed(name)[0][:, back] for name in ("video, 75 scans", "image, 75 scans")]
     many = [both["starts"].by_seed(name)[0][:3] for name in ("video", "image")]
-    direct = two_level_bootstrap("kappa", LABELS, *many, *few, weights=(1, -1, -1, 1), groups=GROUPS)
+    direct = two_level("kappa", *many, *few, weights=(1, -1, -1, 1))
     found = row(tables["contrasts"], arm2="video, 75 scans")
     assert tuple(found[["difference", "low", "high", "p"]]) == (direct.estimate, direct.low, direct.high, direct.p)
 
@@ -400,7 +404,7 @@ def test_differences_over_folds_are_averaged_over_seeds_and_corrected():
     )
     made = make_tables(study(folds=3), {"starts": folded})
     differences = [np.mean([kappas["video", s, f] - kappas["random", s, f] for s in range(2)]) for f in range(3)]
-    expected = nadeau_bengio(differences, 80, N / 3)
+    expected = t_test(differences, overlap=N / 3 / 80)
     found = row(made["folds"], arm="video", baseline="random")
     assert tuple(found[["difference", "low", "high", "p"]]) == pytest.approx(
         (expected.estimate, expected.low, expected.high, expected.p)

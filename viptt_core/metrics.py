@@ -1,4 +1,4 @@
-"""Agreement between true and predicted classes: kappa, accuracy, ROC area, per class, bootstrap intervals."""
+"""Agreement between true and predicted classes: confusion tables, kappa, scores by class, ROC area, bootstrap."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import numpy as np
 from scipy.stats import rankdata
 
 from viptt_core.errors import SettingError
+
+
+def require(good, what: str, remedy: str) -> None:
+    """Raise a SettingError unless `good`."""
+    if not good:
+        raise SettingError(what, remedy=remedy)
 
 
 def confusion_matrix(y_true, y_pred, n_classes: int | None = None) -> np.ndarray:
@@ -24,17 +30,49 @@ def confusion_matrix(y_true, y_pred, n_classes: int | None = None) -> np.ndarray
         SettingError: the two differ in length, are empty, or hold a class outside 0..K-1.
     """
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
-    if y_true.shape != y_pred.shape or y_true.ndim != 1 or not len(y_true):
-        raise SettingError(
-            f"labels have shape {y_true.shape}, predictions {y_pred.shape}.",
-            remedy="Give two one-dimensional arrays of the same length, at least 1.",
-        )
+    require(
+        y_true.shape == y_pred.shape and y_true.ndim == 1 and len(y_true),
+        f"labels have shape {y_true.shape}, predictions {y_pred.shape}.",
+        "Give two one-dimensional arrays of the same length, at least 1.",
+    )
     lowest, highest = min(y_true.min(), y_pred.min()), max(y_true.max(), y_pred.max())
     k = int(highest) + 1 if n_classes is None else n_classes
-    if lowest < 0 or highest >= k:
-        raise SettingError(f"classes run from {lowest} to {highest}.", remedy=f"Use 0 to {k - 1}.")
+    require(lowest >= 0 and highest < k, f"classes run from {lowest} to {highest}.", f"Use 0 to {k - 1}.")
     pairs = y_true.astype(np.int64) * k + y_pred.astype(np.int64)
     return np.bincount(pairs, minlength=k * k).reshape(k, k)
+
+
+# --- Scores of many confusion tables at once --------------------------------------------------------------------------
+
+
+def _ratio(numerator, denominator) -> np.ndarray:
+    """Quotients; nan where the denominator is 0."""
+    return np.divide(numerator, denominator, out=np.full(np.shape(numerator), np.nan), where=denominator != 0)
+
+
+def kappa_of_tables(tables) -> np.ndarray:
+    """Unweighted Cohen's kappa of confusion tables [..., K, K]: float [...], nan where it is undefined."""
+    n = tables.sum(axis=(-2, -1))
+    chance = (tables.sum(axis=-1) * tables.sum(axis=-2)).sum(axis=-1)
+    # Multiplied by n * n throughout: counts stay whole, so that "undefined" is an exact zero.
+    return _ratio(n * np.trace(tables, axis1=-2, axis2=-1) - chance, n * n - chance)
+
+
+# Tables [..., K, K] -> float [...].
+SCORES = {
+    "kappa": kappa_of_tables,
+    "accuracy": lambda tables: np.trace(tables, axis1=-2, axis2=-1) / tables.sum(axis=(-2, -1)),
+}
+# Tables [..., K, K] -> float [..., K]; nan for a class without cases.
+CLASS_SCORES = {
+    "recall": lambda tables: _ratio(np.diagonal(tables, 0, -2, -1), tables.sum(axis=-1)),
+    # 0 for a class that is never predicted: a run that gives it up must not drop out of a mean.
+    "precision": lambda tables: np.nan_to_num(_ratio(np.diagonal(tables, 0, -2, -1), tables.sum(axis=-2))),
+    "f1": lambda tables: _ratio(2 * np.diagonal(tables, 0, -2, -1), tables.sum(axis=-1) + tables.sum(axis=-2)),
+}
+
+
+# --- Scores of labels and predictions ---------------------------------------------------------------------------------
 
 
 def cohen_kappa(y_true, y_pred) -> float:
@@ -50,17 +88,24 @@ def cohen_kappa(y_true, y_pred) -> float:
     Source:
         Cohen (1960), Educational and Psychological Measurement 20, 37-46.
     """
-    table = confusion_matrix(y_true, y_pred)
-    n = table.sum()
-    observed = np.trace(table) / n
-    expected = float(table.sum(axis=1) @ table.sum(axis=0)) / n**2
-    return float((observed - expected) / (1 - expected)) if expected < 1 else float("nan")
+    return float(kappa_of_tables(confusion_matrix(y_true, y_pred)))
 
 
 def accuracy(y_true, y_pred) -> float:
     """Share of predictions that are right, 0..1."""
-    table = confusion_matrix(y_true, y_pred)
-    return float(np.trace(table) / table.sum())
+    return float(SCORES["accuracy"](confusion_matrix(y_true, y_pred)))
+
+
+def per_class(y_true, y_pred, n_classes: int) -> dict[str, np.ndarray]:
+    """Recall, precision, F1 and support of each class.
+
+    Returns:
+        "recall", "precision", "f1" (float [K]; 0 where the denominator is 0, as in scikit-learn)
+        and "support" (int [K], true cases).
+    """
+    table = confusion_matrix(y_true, y_pred, n_classes)
+    scores = {name: np.nan_to_num(of_tables(table)) for name, of_tables in CLASS_SCORES.items()}
+    return scores | {"support": table.sum(axis=1)}
 
 
 def roc_auc(y_true, probabilities) -> float:
@@ -80,9 +125,8 @@ def roc_auc(y_true, probabilities) -> float:
         Hanley & McNeil (1982), Radiology 143, 29-36: the Mann-Whitney statistic.
     """
     y_true, scores = np.asarray(y_true), np.asarray(probabilities)
-    if scores.ndim != 2 or y_true.shape != scores.shape[:1] or not len(y_true) or scores.shape[1] < 2:
-        what = f"labels have shape {y_true.shape}, probabilities {scores.shape}."
-        raise SettingError(what, remedy="Give [N] and [N, K].")
+    fits = scores.ndim == 2 and y_true.shape == scores.shape[:1] and len(y_true) and scores.shape[1] > 1
+    require(fits, f"labels have shape {y_true.shape}, probabilities {scores.shape}.", "Give [N] and [N, K].")
     positive = y_true[:, None] == np.arange(scores.shape[1])
     if scores.shape[1] == 2:
         positive, scores = positive[:, 1:], scores[:, 1:]
@@ -94,25 +138,23 @@ def roc_auc(y_true, probabilities) -> float:
     return float((above / n_pairs).mean())
 
 
-def per_class(y_true, y_pred, n_classes: int) -> dict[str, np.ndarray]:
-    """Precision, recall, F1 and support of each class.
+# --- Bootstrap --------------------------------------------------------------------------------------------------------
+
+
+def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Bounds that leave out the same share of values at both ends.
+
+    Args:
+        values: float [R]; nan values do not count.
+        level: Share between the bounds, between 0 and 1.
 
     Returns:
-        "precision", "recall", "f1" (float [K]; 0 where the denominator is 0, as in scikit-learn)
-        and "support" (int [K], true cases).
+        (low, high); (nan, nan) where all values are nan.
     """
-    table = confusion_matrix(y_true, y_pred, n_classes)
-    hits, predicted, support = np.diag(table), table.sum(axis=0), table.sum(axis=1)
-
-    def share(numerator, denominator):
-        return np.divide(numerator, denominator, out=np.zeros(n_classes), where=denominator > 0)
-
-    return {
-        "precision": share(hits, predicted),
-        "recall": share(hits, support),
-        "f1": share(2.0 * hits, predicted + support),
-        "support": support,
-    }
+    require(0 < level < 1, f"level is {level}.", "Give a number between 0 and 1, such as 0.95.")
+    values = values[~np.isnan(values)]
+    low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)]) if len(values) else [np.nan] * 2
+    return float(low), float(high)
 
 
 def bootstrap_ci(
@@ -146,16 +188,11 @@ def bootstrap_ci(
         Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
     """
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
-    if not 0 < level < 1:
-        raise SettingError(f"level is {level}.", remedy="Give a number between 0 and 1, such as 0.95.")
-    if n_resamples < 1:
-        raise SettingError(f"n_resamples is {n_resamples}.", remedy="Give at least 1; 2000 is usual.")
     n = len(y_true)
     units = np.arange(n) if groups is None else np.asarray(groups)
-    if len(y_pred) != n or len(units) != n or not n:
-        raise SettingError(
-            f"{n} labels, {len(y_pred)} predictions, {len(units)} groups.", remedy="Give the same number of each."
-        )
+    require(n_resamples >= 1, f"n_resamples is {n_resamples}.", "Give at least 1; 2000 is usual.")
+    found = f"{n} labels, {len(y_pred)} predictions, {len(units)} groups."
+    require(n and len(y_pred) == n and len(units) == n, found, "Give the same number of each.")
     _, unit_of_case = np.unique(units, return_inverse=True)
     cases_of_unit = np.split(np.argsort(unit_of_case, kind="stable"), np.cumsum(np.bincount(unit_of_case))[:-1])
     rng = np.random.default_rng(seed)
@@ -164,7 +201,4 @@ def bootstrap_ci(
         drawn = rng.integers(len(cases_of_unit), size=len(cases_of_unit))
         cases = np.concatenate([cases_of_unit[unit] for unit in drawn]) if groups is not None else drawn
         values[i] = statistic(y_true[cases], y_pred[cases])
-    if np.isnan(values).all():
-        return float("nan"), float("nan")
-    low, high = np.nanpercentile(values, [50 * (1 - level), 50 * (1 + level)])
-    return float(low), float(high)
+    return percentile_interval(values, level)

@@ -25,7 +25,7 @@ from viptt_core.presets import Preset
 from viptt_core.probes import baseline_predictions
 from viptt_core.results import Run, class_names_of, predicted_classes, probabilities_of, runs_root
 from viptt_core.splits import make_split
-from viptt_core.statistics import two_level_bootstrap
+from viptt_core.statistics import resample, two_level_comparison
 from viptt_core.study.outcomes import (
     RECORD,
     RUN_COLUMNS,
@@ -187,7 +187,8 @@ class Runner:
             if not rule.width or seeds < 2:
                 return
             ours, theirs = one.by_seed(arms[0].name)[0], other.by_seed(arms[1].name)[0]
-            found = two_level_bootstrap("kappa", one.labels, ours, theirs, groups=one.groups)
+            tables = resample(one.labels, np.concatenate([ours, theirs]), groups=one.groups)
+            found = two_level_comparison("kappa", tables[: len(ours)], tables[len(ours) :])
             say(f"{seeds} seeds: the 95 % interval of the primary contrast is {found.high - found.low:.3f} wide.")
             if found.high - found.low <= rule.width or seeds >= rule.most:
                 return

@@ -11,7 +11,7 @@ import pandas as pd
 from viptt_core import files
 from viptt_core.constants import PAPER_KAPPA_PRETRAINED, PAPER_KAPPA_SCRATCH, PAPER_KAPPA_TEST, TB_TRAIN_COUNTS
 from viptt_core.errors import DataError
-from viptt_core.metrics import bootstrap_ci, cohen_kappa, roc_auc
+from viptt_core.metrics import bootstrap_ci, cohen_kappa, kappa_of_tables, roc_auc
 from viptt_core.results import SCORE_COLUMNS
 from viptt_core.statistics import (
     PAPER_TEST_SCANS,
@@ -20,10 +20,7 @@ from viptt_core.statistics import (
     detectable_difference,
     holm,
     kappa_interval_by_simulation,
-    kappa_of_tables,
-    nadeau_bengio,
-    paired_differences,
-    two_level_bootstrap,
+    t_test,
 )
 from viptt_core.study.attribution import attribute, factorial_arms
 from viptt_core.study.outcomes import Outcomes
@@ -157,11 +154,7 @@ def _curves(one: Tested) -> pd.DataFrame:
 
 
 def _baseline_row(one: Tested) -> dict:
-    if len(one.seeds) > 1:
-        found = two_level_bootstrap(roc_auc, one.labels, one.probabilities, groups=one.groups)
-        auc = found.low, found.high
-    else:
-        auc = bootstrap_ci(roc_auc, one.labels, one.probabilities[0], groups=one.groups)
+    auc = bootstrap_ci(roc_auc, one.labels, one.probabilities[0], groups=one.groups)  # a baseline is run once
     return {
         "arm": one.name,
         "n": len(one.cases),
@@ -244,7 +237,7 @@ def _folds(study: Study, outcomes: dict[str, Outcomes], arms: dict[str, Tested])
         one, other = (outcomes[arms[name].arm.experiment].of_arm(name) for name in names)
         by_fold = (_kappas_by_run(one) - _kappas_by_run(other)).groupby("fold").mean()
         n_test = one.tested.sum(axis=1).mean()
-        found = nadeau_bengio(by_fold, _numbers(one.runs, "n_train").mean(), n_test)
+        found = t_test(by_fold, overlap=n_test / _numbers(one.runs, "n_train").mean())
         rows.append(
             {
                 "arm": names[0],
@@ -276,7 +269,7 @@ def _pretraining(arms: dict[str, Tested]) -> pd.DataFrame:
         accuracy = _numbers(group, "pretrain_accuracy").to_numpy()
         low = high = np.nan
         if len(accuracy) > 1:
-            found = paired_differences(accuracy, np.zeros(len(accuracy)))
+            found = t_test(accuracy)
             low, high = found.low, found.high
         rows.append(
             {

@@ -100,7 +100,7 @@ def compare_arms(measure: str, arms: Sequence[Tested], weights=None) -> Comparis
 
     Args:
         measure: One of plan.MEASURES.
-        arms, weights: See `statistics.two_level_bootstrap`.
+        arms, weights: See `statistics.two_level_comparison`.
 
     Returns:
         Comparison; None for a measure that the classes do not have.
