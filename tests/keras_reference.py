@@ -55,7 +55,6 @@ def write_keras_file(
     whole_model=True,
     optimizer=False,
     text=bytes,
-    split=False,
     holes=False,
     **settings,
 ):
@@ -67,7 +66,6 @@ def write_keras_file(
         whole_model: As `model.save`; else as `model.save_weights`.
         optimizer: Add a group of an optimiser's state.
         text: bytes for fixed-length names, as older h5py wrote them, or str.
-        split: Names in several attributes, as Keras does where they are long.
         holes: Leave large weights as holes in the file, read as zeros: for tests of the layout; takes no disk.
     """
     layers = keras_layers(num_classes=num_classes, seed=seed, **settings) if layers is None else layers
@@ -79,10 +77,10 @@ def write_keras_file(
         if whole_model:
             file.attrs["model_config"], file.attrs["training_config"] = "{}", "{}"
         root.attrs["backend"], root.attrs["keras_version"] = "tensorflow", "2.4.0"
-        _write_names(root, "layer_names", [name for name, _ in layers], text, split)
+        _write_names(root, "layer_names", [name for name, _ in layers], text)
         for name, weights in layers:
             group = root.create_group(name)
-            _write_names(group, "weight_names", [name for name, _ in weights], text, split)
+            _write_names(group, "weight_names", [name for name, _ in weights], text)
             for weight, values in weights:
                 if holes and values.nbytes > 10_000:
                     group.create_dataset(weight, values.shape, values.dtype, dcpl=allocated)
@@ -90,20 +88,14 @@ def write_keras_file(
                     group.create_dataset(weight, data=values)
         if optimizer:
             group = file.create_group("optimizer_weights")
-            _write_names(group, "weight_names", ["SGD/iter:0"], text, False)
+            _write_names(group, "weight_names", ["SGD/iter:0"], text)
             group.create_dataset("SGD/iter:0", data=np.int64(7))
     return layers
 
 
-def _write_names(group, attribute, names, text, split):
-    if not names:
-        group.attrs[attribute] = np.array([])  # float64: NumPy's idea of an empty list
-        return
-    parts = np.array_split(np.arange(len(names)), 2) if split and len(names) > 1 else [np.arange(len(names))]
-    for number, part in enumerate(parts):
-        chosen = [names[i] for i in part]
-        values = np.array([n.encode() for n in chosen]) if text is bytes else chosen
-        group.attrs[attribute + (str(number) if split else "")] = values
+def _write_names(group, attribute, names, text):
+    # An empty list is float64: NumPy's idea of it.
+    group.attrs[attribute] = np.array([name.encode() for name in names]) if text is bytes or not names else names
 
 
 def save_with_keras(folder, clips):

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torchvision.models import get_model, get_model_weights
 
-from viptt_core import model as imagenet
-from viptt_core.backbones import BACKBONES
+from viptt_core.backbones import BACKBONES, imagenet_features
 from viptt_core.errors import DataError, DataWarning, SettingError, TrainingError
-from viptt_core.model import ViPTTNet, count_parameters, imagenet_features
+from viptt_core.files import file_digest
+from viptt_core.model import ViPTTNet, count_parameters
 from viptt_core.presets import Stage
 from viptt_core.splits import Split
 from viptt_core.study.explain import grad_cam, slice_importance
@@ -106,7 +106,10 @@ def test_a_long_clip_has_an_eighth_of_its_frames_as_steps():
 def test_weights_have_the_names_and_the_scale_torchvision_gives_them(name):
     facts, members = BACKBONES[name], get_model_weights(name)
     assert set(facts.weights) == {member.name for member in members}
-    transforms = members[facts.weights[-1]].transforms()
+    for member in members:  # torchvision publishes the first eight digits of the SHA-256 in the name of the file
+        assert facts.weights[member.name].startswith(member.url.rsplit("-", 1)[1].removesuffix(".pth"))
+        assert len(facts.weights[member.name]) in (8, 64)
+    transforms = members[list(facts.weights)[-1]].transforms()
     assert facts.means == pytest.approx([255 * value for value in transforms.mean], abs=0.01)
     assert facts.deviations == pytest.approx([255 * value for value in transforms.std], abs=1e-4)
 
@@ -116,7 +119,7 @@ def test_all_of_torchvisions_network_but_its_head_is_there(name, models):
     network = get_model(name)
     head = count_parameters(network.get_submodule(BACKBONES[name].head.rstrip(".")))
     assert count_parameters(models[name].backbone) == count_parameters(network) - head
-    published = get_model_weights(name)[BACKBONES[name].weights[0]].meta["num_params"]
+    published = get_model_weights(name)[next(iter(BACKBONES[name].weights))].meta["num_params"]
     assert count_parameters(network) == published
 
 
@@ -273,10 +276,10 @@ def test_statistics_in_training_are_those_of_the_whole_batch(name):
     one, two = build(name), build(name)
     two.frames_per_chunk = 1
     for model in (one, two):
-        assert model.train().normalises
+        assert model.train().updates_statistics
         model(noise(2, 4, 32, 32))
         model.backbone.eval()
-        assert not model.normalises
+        assert not model.updates_statistics
     for key, value in one.backbone.state_dict().items():
         assert torch.equal(value, two.backbone.state_dict()[key])
 
@@ -326,42 +329,40 @@ def test_precision_on_a_cpu_is_read_from_the_registry(monkeypatch):
     assert [pick_precision("auto", CPU, name) for name in BACKBONES] == ["bf16", "fp32", "bf16", "bf16"]
 
 
-@pytest.mark.parametrize("name, digits", [("efficientnet_b3", "b3899882"), ("r3d_18", "b3b3357e")])
-def test_published_weights_fill_the_backbone(name, digits, models, tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    weights = BACKBONES[name].weights[0]
-    state = theirs(name, models[name]).state_dict()
-    calls = []
+def published(state, backbone, folder, monkeypatch):
+    """Name of weights of a backbone, and the file in torch.hub's folder under the folder that holds this state."""
+    monkeypatch.setenv("TORCH_HOME", str(folder))
+    name = list(BACKBONES[backbone].weights)[-1]
+    path = folder / "hub" / "checkpoints" / get_model_weights(backbone)[name].url.rsplit("/", 1)[1]
+    path.parent.mkdir(parents=True)
+    torch.save(state, path)
+    monkeypatch.setitem(BACKBONES[backbone].weights, name, file_digest(path, "sha256"))
+    return name, path
 
-    def download(url, path, *, checksum):
-        calls.append(url)
-        assert url.startswith("https:") and checksum == f"sha256:{digits}" and digits in path.name
-        path.parent.mkdir(parents=True)
-        torch.save(state, path)
 
-    monkeypatch.setattr(imagenet, "download", download)
+@pytest.mark.parametrize("name", NEW)
+def test_published_weights_fill_the_backbone_unless_a_bit_flips(name, models, tmp_path, monkeypatch):
+    weights, path = published(theirs(name, models[name]).state_dict(), name, tmp_path, monkeypatch)
     model = build(name, seed=9, backbone_weights=weights)
     for key, value in models[name].backbone.state_dict().items():
         assert torch.equal(model.backbone.state_dict()[key], value)
+    with open(path, "r+b") as file:
+        file.seek(1_000_000)
+        (byte,) = file.read(1)
+        file.seek(1_000_000)
+        file.write(bytes([byte ^ 1]))
     monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("opened before its checksum was compared"))
-    with pytest.raises(DataError, match="checksum"):  # it lies there now, and its digits are not those of its name
+    with pytest.raises(DataError, match=f"{path.name}.*SHA-256"):  # at every use, not only while downloading
         imagenet_features(weights, name)
-    assert len(calls) == 1
 
 
 def test_published_weights_with_values_that_are_not_finite_are_refused(models, tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     state = theirs("r3d_18", models["r3d_18"]).state_dict()
     state["stem.0.weight"] = state["stem.0.weight"] * float("nan")
     state["fc.weight"] = state["fc.weight"] * float("nan")
-
-    def download(url, path, *, checksum):
-        path.parent.mkdir(parents=True)
-        torch.save(state, path)
-
-    monkeypatch.setattr(imagenet, "download", download)
+    weights, _ = published(state, "r3d_18", tmp_path, monkeypatch)
     with pytest.raises(DataError, match="r3d_18 weights KINETICS400_V1 hold values that are not finite"):
-        imagenet_features("KINETICS400_V1", "r3d_18")
+        imagenet_features(weights, "r3d_18")
 
 
 @pytest.mark.parametrize(

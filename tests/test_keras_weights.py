@@ -144,8 +144,6 @@ def test_a_model_saved_by_keras_predicts_what_keras_predicts(path):
         {"optimizer": True},
         {"prefix": "time_distributed/vgg16/"},
         {"text": str},
-        {"split": True},
-        {"split": True, "text": str},
     ],
     ids=str,
 )
@@ -207,17 +205,21 @@ def grown(*shape):
     "name, change, match",
     [
         ("conv3d/kernel", grown(3, 3, 1, 3), r"weight 1, 'conv3d/.*\(3, 3, 1, 3\).*stem, of shape \(1, 1, 1, 1, 3\)"),
-        ("block1_conv1/kernel", grown(3, 3, 3, 40), r"weight 3, .*\(3, 3, 3, 40\).*block1_conv1, .*\(3, 3, 3, 64\)"),
-        ("block5_conv3/bias", grown(256), r"weight 28, .*block5_conv3/bias.*\(256,\).*of shape \(512\)"),
-        ("cell/kernel", grown(1536, 1024), r"\(1536, 1024\).*the LSTM, of shape \(512, 4 x hidden\)"),
-        ("cell/kernel", grown(512, 1023), r"\(512, 1023\).*4 x hidden"),
+        (
+            "block1_conv1/kernel",
+            grown(3, 3, 3, 40),
+            r"weight 3, .*\(3, 3, 3, 40\).*convolution of VGG16, .*\(3, 3, 3, 64\)",
+        ),
+        ("block5_conv3/bias", grown(256), r"weight 28, .*block5_conv3/bias.*\(256,\).*of shape \(512,\)"),
+        ("cell/kernel", grown(1536, 1024), r"\(1536, 1024\).*the LSTM, of shape \(512, 1024\)"),
+        ("cell/kernel", grown(512, 1023), r"\(512, 1023\).*the LSTM, of shape \(512, 1020\)"),
         ("cell/recurrent", grown(255, 1024), r"\(255, 1024\).*recurrent_kernel of the LSTM, of shape \(256, 1024\)"),
-        ("cell/bias", grown(2048), r"weight 31, .*\(2048,\).*bias of the LSTM, of shape \(1024\)"),
+        ("cell/bias", grown(2048), r"weight 31, .*\(2048,\).*bias of the LSTM, of shape \(1024,\)"),
         ("cell/bias", grown(2, 1024), r"\(2, 1024\).*bias of the LSTM"),
-        ("final_output/kernel", grown(512, 5), r"\(512, 5\).*the last layer, of shape \(1024, classes\)"),
-        ("final_output/bias", grown(6), r"weight 35, .*\(6,\).*\(5\)"),
-        ("block2_conv1/bias", lambda _: None, r"weight 8, .*block2_conv2/kernel.*bias of VGG16's block2_conv1"),
-        ("final_output/bias", lambda _: None, "holds 34 weights; the next, the bias of the last layer, is missing"),
+        ("final_output/kernel", grown(512, 5), r"\(512, 5\).*the last layer, of shape \(1024, 5\)"),
+        ("final_output/bias", grown(6), r"weight 35, .*\(6,\).*\(5,\)"),
+        ("block2_conv1/bias", lambda _: None, r"weight 8, .*block2_conv2/kernel.*bias of a convolution of VGG16"),
+        ("final_output/bias", lambda _: None, "holds 34 weights, .*; the next, the bias of the last layer, is missing"),
     ],
 )
 def test_a_weight_of_another_network_is_named_with_what_was_expected(path, model, layers, name, change, match):
@@ -231,9 +233,9 @@ def test_layers_too_many_or_too_few_are_refused(path, model, layers):
     write_keras_file(path, layers=[*layers, ("dense_9", [("dense_9/kernel:0", np.zeros((5, 3), "f4"))])], holes=True)
     refused(model, path, r"holds 36 weights, ViPTT-Net has 35.*'dense_9/dense_9/kernel:0', of shape \(5, 3\)")
     write_keras_file(path, layers=layers[:-1], holes=True)
-    refused(model, path, "holds 33 weights; the next, the kernel of the last layer, is missing")
+    refused(model, path, "holds 33 weights, .*; the next, the kernel of the last layer, is missing")
     write_keras_file(path, layers=[], holes=True)
-    refused(model, path, "holds 0 weights; the next, the kernel of the 1x1x1 stem")
+    refused(model, path, "holds 0 weights, .*; the next, the kernel of the 1x1x1 stem")
 
 
 def test_a_kernel_and_a_bias_are_told_apart_by_name_where_shapes_agree(path, model, layers):

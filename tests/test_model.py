@@ -1,13 +1,17 @@
 """The model: sizes the authors' Keras model has, start values, transfer."""
 
+import io
+from email.message import Message
+from urllib.error import URLError
+
 import numpy as np
 import pytest
-import requests
 import torch
 from scipy.special import expit
 
-from viptt_core.backbones import IMAGENET_MEANS
-from viptt_core.errors import DataError, SettingError
+from viptt_core.backbones import BACKBONES, IMAGENET_MEANS
+from viptt_core.errors import DataError, SettingError, StorageError
+from viptt_core.files import file_digest
 from viptt_core.model import KerasLSTM, ViPTTNet, count_parameters
 
 
@@ -89,7 +93,8 @@ def test_the_stem_is_a_one_by_one_convolution():
 
 
 def test_order_of_frames_matters():
-    model, clips = small(), torch.rand(1, 4, 32, 32)
+    generator = torch.Generator().manual_seed(0)
+    model, clips = small(generator=generator), torch.rand(1, 4, 32, 32, generator=generator)
     assert (model(clips) - model(clips.flip(1))).abs().max() > 1e-6
 
 
@@ -143,37 +148,64 @@ def test_settings_that_do_not_exist_are_refused(bad, hint):
         ViPTTNet(2, **bad)
 
 
-def test_imagenet_weights_out_of_reach_say_where_to_put_them(tmp_path, monkeypatch):
+@pytest.fixture
+def checkpoints(tmp_path, monkeypatch):
+    """Where torch.hub keeps files; made by the first download."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("requests.Session.get", _no_network)
-    with pytest.raises(DataError, match=r"no network in tests.*put this file into .*checkpoints"):
+    return tmp_path / "hub" / "checkpoints"
+
+
+def test_imagenet_weights_out_of_reach_say_where_to_put_them(checkpoints, monkeypatch):
+    def no_network(*_, **__):
+        raise URLError("no network in tests")
+
+    monkeypatch.setattr("torch.hub.urlopen", no_network)
+    with pytest.raises(DataError, match=rf"amdegroot.*no network in tests.*put this file into {checkpoints}"):
+        ViPTTNet(2, backbone_weights="IMAGENET1K_FEATURES")
+    assert not list(checkpoints.iterdir())
+
+
+class Answer(io.BytesIO):
+    """What a server sends."""
+
+    def info(self):
+        return Message()
+
+
+def test_a_download_that_is_not_the_weights_leaves_no_file(checkpoints, monkeypatch):
+    monkeypatch.setattr("torch.hub.urlopen", lambda request: Answer(b"half of the wei"))
+    with pytest.raises(DataError, match="amdegroot.*invalid hash.*88682ab5"):
+        ViPTTNet(2, backbone_weights="IMAGENET1K_FEATURES")
+    assert not list(checkpoints.iterdir())
+
+
+def test_a_folder_of_weights_that_cannot_be_made_is_named(checkpoints):
+    checkpoints.parent.write_text("a file in place of the folder")
+    with pytest.raises(StorageError, match=str(checkpoints)):
         ViPTTNet(2, backbone_weights="IMAGENET1K_FEATURES")
 
 
-def test_imagenet_weights_of_another_checksum_are_not_opened(tmp_path, monkeypatch):
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+def test_imagenet_weights_of_another_checksum_are_not_opened(checkpoints, monkeypatch):
+    checkpoints.mkdir(parents=True)
     monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("opened before its checksum was compared"))
-    (folder / "vgg16_features-amdegroot-88682ab5.pth").write_bytes(b"not the weights")
-    with pytest.raises(DataError, match="vgg16_features.*checksum.*Delete"):
+    (checkpoints / "vgg16_features-amdegroot-88682ab5.pth").write_bytes(b"not the weights")
+    with pytest.raises(DataError, match="vgg16_features.*SHA-256.*Delete"):
         ViPTTNet(2, backbone_weights="IMAGENET1K_FEATURES")
 
 
-def test_imagenet_weights_fill_the_backbone(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+def test_imagenet_weights_fill_the_backbone_and_are_downloaded_once(checkpoints, tmp_path, monkeypatch):
     state = {f"features.{k}": v for k, v in ViPTTNet(2).backbone.state_dict().items()}
     state["classifier.0.weight"] = torch.zeros(1)
+    torch.save(state, tmp_path / "published.pth")
+    digest, asked = file_digest(tmp_path / "published.pth", "sha256"), []
+    monkeypatch.setitem(BACKBONES["vgg16"].weights, "IMAGENET1K_FEATURES", digest)
 
-    def download(url, path, *, checksum):
-        assert url.startswith("https:") and checksum == "sha256:88682ab5"
-        path.parent.mkdir(parents=True)
-        torch.save(state, path)
+    def answer(request):
+        asked.append(request.full_url)
+        return Answer((tmp_path / "published.pth").read_bytes())
 
-    monkeypatch.setattr("viptt_core.model.download", download)
-    model = ViPTTNet(2, backbone_weights="IMAGENET1K_FEATURES")
-    assert all(torch.equal(v, state[f"features.{k}"]) for k, v in model.backbone.state_dict().items())
-
-
-def _no_network(*_, **__):
-    raise requests.exceptions.SSLError("no network in tests")
+    monkeypatch.setattr("torch.hub.urlopen", answer)
+    for _ in range(2):
+        model = ViPTTNet(2, backbone_weights="IMAGENET1K_FEATURES")
+        assert all(torch.equal(v, state[f"features.{k}"]) for k, v in model.backbone.state_dict().items())
+    assert len(asked) == 1 and asked[0].startswith("https:")

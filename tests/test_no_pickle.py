@@ -20,7 +20,7 @@ from tracked import ROOT, tracked_files
 from viptt_core.errors import DataError
 
 FOLDERS = ("viptt_core", "notebooks", "workflow", "benchmarks")
-IMAGENET = ROOT / "viptt_core" / "imagenet.py"
+PRETRAINED = ROOT / "viptt_core" / "backbones.py"
 
 MODULES = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal", "jsonpickle")
 # Functions that unpickle, or write what must be unpickled, or run text; however they are imported.
@@ -260,32 +260,23 @@ def test_no_code_unpickles_but_one_place_that_reads_tensors_only():
         for path in files
         for _, what in findings(path.read_text(encoding="utf-8"))
     ]
-    assert found == [(IMAGENET.relative_to(ROOT).as_posix(), TENSORS_ONLY)]
+    assert found == [(PRETRAINED.relative_to(ROOT).as_posix(), TENSORS_ONLY)]
 
 
 def test_the_one_place_compares_the_checksum_first():
-    tree = ast.parse(IMAGENET.read_text(encoding="utf-8"))
-    known = _imported(tree)
-    assert known["verify"] == "viptt_core.sources.download.verify"
-    assert known["download"] == "viptt_core.sources.download.download"
+    tree = ast.parse(PRETRAINED.read_text(encoding="utf-8"))
 
-    def calls(nodes, name):
-        return [
-            node
-            for part in nodes
-            for node in ast.walk(part)
-            if isinstance(node, ast.Call) and _dotted(node.func, known) == name
-        ]
+    def calls(node, name):
+        return [call for call in ast.walk(node) if isinstance(call, ast.Call) and ast.unparse(call.func) == name]
 
-    (function,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and calls([node], "torch.load")]
-    (load,) = calls([function], "torch.load")
-    # On either branch of one question, asked by the function in any case and before the file is opened.
-    (branch,) = [node for node in function.body if isinstance(node, ast.If) and calls([node], known["verify"])]
-    (verified,), (downloaded,) = calls(branch.body, known["verify"]), calls(branch.orelse, known["download"])
-    assert branch.end_lineno < load.lineno
-    (opened, checksum), (_, target) = map(ast.unparse, verified.args), map(ast.unparse, downloaded.args)
-    assert opened == target == ast.unparse(load.args[0])
-    assert [ast.unparse(word.value) for word in downloaded.keywords if word.arg == "checksum"] == [checksum]
+    (function,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and calls(node, "torch.load")]
+    (load,), (digest,) = calls(function, "torch.load"), calls(function, "file_digest")
+    # In a statement of the function itself, so in any case; then a question that only a raise can end.
+    at = next(i for i, node in enumerate(function.body) if calls(node, "file_digest"))
+    compared, question = ast.unparse(function.body[at].targets[0]), function.body[at + 1]
+    assert isinstance(question, ast.If) and isinstance(question.body[-1], ast.Raise)
+    assert ast.unparse(question.test) == f"not {compared}.startswith(facts.weights[name])"
+    assert question.end_lineno < load.lineno and ast.unparse(digest.args[0]) == ast.unparse(load.args[0])
 
 
 def test_the_workflow_unpickles_nothing():
@@ -433,17 +424,20 @@ def test_a_planted_file_is_refused_and_not_unpickled(tmp_path, marker, make, rea
 
 @pytest.mark.parametrize("make", MAKERS)
 def test_planted_weights_are_refused_although_their_checksum_fits(tmp_path, monkeypatch, marker, make):
-    from viptt_core.model import imagenet_features
+    from viptt_core.backbones import BACKBONES, imagenet_features
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     folder = tmp_path / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     make(tmp_path / "planted.pt", Planted(marker))
-    digits = hashlib.sha256((tmp_path / "planted.pt").read_bytes()).hexdigest()[:8]
-    (tmp_path / "planted.pt").rename(folder / f"planted-{digits}.pth")
-    published = {"IMAGENET1K_FEATURES": SimpleNamespace(url=f"https://models.invalid/planted-{digits}.pth")}
+    path = folder / "planted-00000000.pth"
+    (tmp_path / "planted.pt").rename(path)
+    monkeypatch.setitem(
+        BACKBONES["vgg16"].weights, "IMAGENET1K_FEATURES", hashlib.sha256(path.read_bytes()).hexdigest()
+    )
+    published = {"IMAGENET1K_FEATURES": SimpleNamespace(url=f"https://models.invalid/{path.name}")}
     monkeypatch.setattr("torchvision.models.get_model_weights", lambda backbone: published)
-    with pytest.raises(DataError, match=f"planted-{digits}.pth"):
+    with pytest.raises(DataError, match=f"{path.name}.*something else than weights"):
         imagenet_features("IMAGENET1K_FEATURES")
 
 

@@ -1,23 +1,25 @@
-"""Backbones: what turns pictures or whole clips into features, and what each of them expects.
+"""Backbones: what turns pictures or whole clips into features, what each expects, and its pretrained weights.
 
 Everything that differs between backbones stands in `BACKBONES`; torch and torchvision are imported only to build one.
 """
 
 from __future__ import annotations
 
+import http.client
 import importlib
 import sys
+import urllib.error
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from viptt_core.errors import SettingError, check_choice
-from viptt_core.files import file_digest
+from viptt_core.errors import DataError, SettingError, check_choice
+from viptt_core.files import file_digest, storing
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
 # Mean of ImageNet's red, green, blue in 0..255: what the Caffe VGG16 weights expect subtracted.
 # Source: torchvision, VGG16_Weights.IMAGENET1K_FEATURES.transforms().
@@ -34,7 +36,8 @@ class Backbone:
         width: F, channels of the features.
         means, deviations: Of red, green, blue, in pixel units 0..255: the backbone was pretrained on
             (pixel - mean) / deviation.
-        weights: torchvision's names of the pretrained weights there are, under the backbone's own name.
+        weights: SHA-256 of the file of each of torchvision's pretrained weights, by torchvision's name: all digits
+            where they are known, else the first eight, which torchvision publishes in the name of the file.
         prefix, head: Starts of the names in torchvision's file: what our names lack, and what is left out.
         sees_clips: Whether it looks at a whole clip; else at each frame alone.
         time_stride: Frames to a step of the features.
@@ -46,7 +49,7 @@ class Backbone:
     width: int
     means: tuple[float, float, float]
     deviations: tuple[float, float, float]
-    weights: tuple[str, ...] = ()
+    weights: dict[str, str] = field(default_factory=dict)
     prefix: str = ""
     head: str = ""
     sees_clips: bool = False
@@ -122,7 +125,10 @@ BACKBONES = {
         512,
         IMAGENET_MEANS,
         (1.0, 1.0, 1.0),
-        weights=("IMAGENET1K_V1", "IMAGENET1K_FEATURES"),
+        weights={
+            "IMAGENET1K_V1": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+            "IMAGENET1K_FEATURES": "88682ab5",
+        },
         prefix="features.",
         head="classifier.",
         keras_start=True,
@@ -134,7 +140,7 @@ BACKBONES = {
         1536,
         (123.675, 116.28, 103.53),
         (58.395, 57.12, 57.375),
-        weights=("IMAGENET1K_V1",),
+        weights={"IMAGENET1K_V1": "b3899882"},
         prefix="features.",
         head="classifier.",
     ),
@@ -143,7 +149,7 @@ BACKBONES = {
         512,
         (110.2008, 100.63983, 95.99475),
         (58.14765, 56.46975, 55.332195),
-        weights=("KINETICS400_V1",),
+        weights={"KINETICS400_V1": "b3b3357ead25631ec9c57362ff2128a92d0427e01e2cd184951a44380c3f2e9d"},
         head="fc.",
         sees_clips=True,
         time_stride=8,
@@ -183,3 +189,66 @@ def backbone_code(name: str) -> str:
     """Hash of the file with a backbone of the reader's own; "" for those of this package, whose code counts anyway."""
     module, own, _ = name.partition(":")
     return file_digest(Path(sys.modules[module].__file__), "sha256") if own else ""
+
+
+def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
+    """Pretrained weights of a backbone without its head: downloaded once, SHA-256 compared at every use.
+
+    Args:
+        name: torchvision's, one of the backbone's in `BACKBONES`.
+        backbone: Whose weights. Those of a 3D backbone are of Kinetics, all others of ImageNet.
+
+    Returns:
+        Tensors under the backbone's own names.
+
+    Raises:
+        SettingError: the backbone has no weights of this name.
+        DataError: they cannot be had, are damaged, or hold values that are not finite.
+        StorageError: they cannot be written.
+    """
+    import torch
+    from torchvision.models import get_model_weights
+
+    check_choice("backbone", backbone, BACKBONES)
+    facts = BACKBONES[backbone]
+    check_choice("backbone_weights", name, facts.weights)
+    url = get_model_weights(backbone)[name].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    if not path.is_file():
+        _download(url, path, facts.weights[name])
+    digest = file_digest(path, "sha256")
+    if not digest.startswith(facts.weights[name]):
+        what = f"is damaged: its SHA-256 is {digest}, not {facts.weights[name]}."
+        raise DataError(what, path=path, remedy="Delete it and start again.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)  # refuses anything but tensors
+        features = {
+            key.removeprefix(facts.prefix): value for key, value in state.items() if not key.startswith(facts.head)
+        }
+        finite = all(tensor.isfinite().all() for tensor in features.values())
+    except Exception as error:  # of many types; PyTorch's words even advise to read what it refuses here
+        what = f"holds something else than weights ({type(error).__name__})."
+        raise DataError(what, path=path, remedy="Do not open it by other means; delete it, and start again.") from error
+    if not finite:
+        raise DataError(
+            f"{backbone} weights {name} hold values that are not finite.",
+            path=path,
+            remedy=f"Take {list(facts.weights)[-1]}.",
+        )
+    return features
+
+
+def _download(url: str, path: Path, sha256: str) -> None:
+    """Fetch a file of weights; it appears under its name only when its SHA-256 begins as it must."""
+    import torch
+
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, RuntimeError) as error:
+            raise DataError(
+                f"{path.name} could not be downloaded ({error}).",
+                path=url,
+                remedy=f"Connect to the network, or put this file into {path.parent} (TORCH_HOME moves that folder).",
+            ) from error

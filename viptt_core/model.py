@@ -1,7 +1,7 @@
 """ViPTT-Net: a backbone on each frame or slice (a 3D one: on the clip), then a recurrent layer over its features.
 
 stem (1x1, grey to 3 channels) -> backbone -> LSTM, last state (or another summary) -> dense + ReLU -> logits.
-As the authors coded it in Keras; layer sizes and start values are theirs.
+Layer sizes and initial values are those of the authors' Keras code.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from viptt_core.backbones import find_backbone
+from viptt_core.backbones import find_backbone, imagenet_features
 from viptt_core.errors import DataError, SettingError, check_choice
-from viptt_core.sources.download import download, verify
 
 STEMS = ("glorot", "imagenet")
 INFERENCE_CHUNK = 32  # frames that go through the backbone at once when nothing is kept for gradients
@@ -31,7 +30,7 @@ class ViPTTNet(nn.Module):
             "small" (four convolutions, for demonstrations on a CPU).
         backbone_weights: torchvision's name of the backbone's weights, for VGG16 "IMAGENET1K_FEATURES", which
             Keras loads; None or "" starts from random weights.
-        temporal: How frames become one summary: "lstm" as the paper, or another of `temporal.TEMPORALS`.
+        temporal: How frames become one summary: "lstm" as the paper, or another of `TEMPORALS`.
         hidden_size: Size of that summary.
         feature_size: Units of the dense layer before the logits.
         stem: Start of the 1x1 stem: "glorot" (Keras), or "imagenet", which copies grey to three channels and
@@ -123,18 +122,16 @@ class ViPTTNet(nn.Module):
         one, however long: a cut through a clip would hide from each part what comes before and after.
         """
         batch, frames, height, width = clips.shape
-        # An entry goes through the backbone by itself: a frame [H, W], or a clip [T, H, W].
-        grey, each = (clips, frames) if self.sees_clips else (clips.reshape(batch * frames, height, width), 1)
-        if not torch.is_grad_enabled():
-            run, chunk = self._frame_features, max(1, (self.frames_per_chunk or INFERENCE_CHUNK) // each)
-        elif self.frames_per_chunk:
-            chunk = max(1, self.frames_per_chunk // each)
-            run = partial(checkpoint, self._frame_features, use_reentrant=False, preserve_rng_state=False)
-        else:
-            run, chunk = self._frame_features, len(grey)
-        if self.training and self.normalises:  # statistics are those of the whole batch
-            run, chunk = self._frame_features, len(grey)
-        return torch.cat([run(part) for part in grey.split(chunk)]).reshape(batch, -1, self.temporal.input_size)
+        # What goes through the backbone by itself: a whole clip [T, H, W], or a frame [H, W].
+        entries = clips if self.sees_clips else clips.reshape(batch * frames, height, width)
+        together, run = batch * frames, self._frame_features
+        if not self.updates_statistics:  # else they are those of the whole batch
+            together = self.frames_per_chunk or (together if torch.is_grad_enabled() else INFERENCE_CHUNK)
+        if torch.is_grad_enabled() and together < batch * frames:
+            run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
+        chunk = max(1, together // (frames if self.sees_clips else 1))  # entries that go through at once
+        features = torch.cat([run(part) for part in entries.split(chunk)])  # [B * T, F] or [B, T', F]
+        return features.reshape(batch, -1, self.temporal.input_size)
 
     def _frame_features(self, grey: Tensor) -> Tensor:
         """Frames [N, H, W] -> [N, F], or clips [N, T, H, W] -> [N, T', F]."""
@@ -144,8 +141,8 @@ class ViPTTNet(nn.Module):
         return self.backbone(pictures).mean(dim=(-2, -1)).movedim(1, -1)  # average pooling over the plane
 
     @property
-    def normalises(self) -> bool:
-        """Whether the backbone has batch normalisation and would update its statistics in training."""
+    def updates_statistics(self) -> bool:
+        """Whether a pass in the present mode (train or eval) updates the backbone's batch normalisation."""
         return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.backbone.modules())
 
     def place(self, device: torch.device) -> None:
@@ -228,16 +225,16 @@ def check_architecture(found: dict, wanted: dict, path: Path) -> None:
 
 def plain_module(model: nn.Module) -> nn.Module:
     """The module itself, out of the wrappers of several processes and of torch.compile."""
-    while (inner := getattr(model, "_orig_mod", None) or _distributed_inner(model)) is not None:
-        model = inner
-    return model
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        else:
+            return model
 
 
-def _distributed_inner(model: nn.Module) -> nn.Module | None:
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else None
-
-
-# --- Frame features -> one summary of the clip: the paper's LSTM, and what one may put in its place ---
+# --- Features float [B, T, F] -> one summary [B, hidden_size]: the paper's LSTM, and what can stand in its place ------
 
 
 class KerasLSTM(nn.LSTM):
@@ -289,26 +286,6 @@ class BidirectionalLSTM(nn.Module):
         return torch.cat([self.upward.summary(features), self.downward.summary(features.flip(1))], dim=1)
 
 
-class AttentionPooling(nn.Module):
-    """A weighted mean over frames, the weights learnt; the order of frames does not count.
-
-    Source: Ilse, Tomczak and Welling (2018), Attention-based deep multiple instance learning, ICML.
-    """
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__()
-        self.input_size, self.hidden_size = input_size, hidden_size
-        self.value = nn.Linear(input_size, hidden_size)
-        self.score = nn.Linear(hidden_size, 1, bias=False)
-
-    def weights(self, features: Tensor) -> Tensor:
-        """Weight of each frame, float [B, T], summing to 1."""
-        return self.score(torch.tanh(self.value(features))).squeeze(-1).softmax(dim=1)
-
-    def summary(self, features: Tensor) -> Tensor:
-        return torch.einsum("bt,bth->bh", self.weights(features), self.value(features))
-
-
 class MeanPooling(nn.Module):
     """The plain mean over frames, then a linear map to `hidden_size`: a clip as a bag of pictures."""
 
@@ -318,7 +295,27 @@ class MeanPooling(nn.Module):
         self.value = nn.Linear(input_size, hidden_size)
 
     def summary(self, features: Tensor) -> Tensor:
+        """The mean, mapped."""
         return self.value(features.mean(dim=1))
+
+
+class AttentionPooling(MeanPooling):
+    """A weighted mean over frames, the weights learnt; the order of frames does not count.
+
+    Source: Ilse, Tomczak and Welling (2018), Attention-based deep multiple instance learning, ICML.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.score = nn.Linear(hidden_size, 1, bias=False)
+
+    def weights(self, features: Tensor) -> Tensor:
+        """Weight of each frame, float [B, T], summing to 1."""
+        return self.score(torch.tanh(self.value(features))).squeeze(-1).softmax(dim=1)
+
+    def summary(self, features: Tensor) -> Tensor:
+        """The weighted mean."""
+        return torch.einsum("bt,bth->bh", self.weights(features), self.value(features))
 
 
 TEMPORALS = {
@@ -328,62 +325,3 @@ TEMPORALS = {
     "attention": AttentionPooling,
     "mean": MeanPooling,
 }
-
-
-# --- Pretrained weights of the backbones (ImageNet; Kinetics for a 3D one), as torchvision publishes them ---
-
-
-def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
-    """Pretrained weights of a backbone without its head: downloaded once, checksum compared at every use.
-
-    torchvision publishes the first eight digits of the SHA-256 in the file's name.
-
-    Args:
-        name: torchvision's, one of the backbone's in `BACKBONES`.
-        backbone: Whose weights.
-
-    Returns:
-        Tensors under the backbone's own names.
-
-    Raises:
-        SettingError: the backbone has no weights of this name.
-        DataError: they cannot be had, are damaged, or hold values that are not finite.
-        StorageError: they cannot be written.
-    """
-    from torchvision.models import get_model_weights
-
-    facts = find_backbone(backbone)
-    check_choice("backbone_weights", name, facts.weights)
-    url = get_model_weights(backbone)[name].url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    checksum = f"sha256:{path.stem.rsplit('-', 1)[1]}"
-    if path.is_file():
-        verify(path, checksum)
-    else:
-        try:
-            download(url, path, checksum=checksum)
-        except DataError as error:
-            raise DataError(
-                f"{backbone} weights {name} could not be downloaded ({error}).",
-                path=url,
-                remedy=f"Connect to the network, or put this file into {path.parent} (TORCH_HOME moves that folder).",
-            ) from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)  # refuses anything but tensors
-        features = {
-            key.removeprefix(facts.prefix): value for key, value in state.items() if not key.startswith(facts.head)
-        }
-        finite = all(tensor.isfinite().all() for tensor in features.values())
-    except Exception as error:  # of many types; PyTorch's words even advise to read what it refuses here
-        raise DataError(
-            f"holds something else than weights ({type(error).__name__}).",
-            path=path,
-            remedy="Do not open it by other means; delete it, and start again.",
-        ) from error
-    if not finite:
-        raise DataError(
-            f"{backbone} weights {name} hold values that are not finite.",
-            path=path,
-            remedy=f"Take {facts.weights[-1]}.",
-        )
-    return features

@@ -176,7 +176,7 @@ class Study:
         preset = replace(preset, **plain, **stages)
         named = {name: getattr(arm, name) for name in ("temporal", "backbone") if getattr(arm, name)}
         if arm.backbone and preset.backbone_weights:  # those are another backbone's
-            named["backbone_weights"] = BACKBONES[arm.backbone].weights[-1]
+            named["backbone_weights"] = list(BACKBONES[arm.backbone].weights)[-1]
         changed = {name: getattr(arm, name) for name in ("class_weights", "rotate") if getattr(arm, name) is not None}
         if arm.freeze_backbone is not None:
             changed["freeze_backbone"] = arm.freeze_backbone

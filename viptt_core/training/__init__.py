@@ -152,7 +152,7 @@ class _Training:
         self.feed = Feed(array, self.device)
         self.labels = torch.from_numpy(clips.labels).to(self.device)
         model.frames_per_chunk = engine.frames_per_chunk
-        if engine.frames_per_chunk and model.normalises:
+        if engine.frames_per_chunk and model.updates_statistics:
             what = "frames_per_chunk has no effect: the statistics of this backbone are those of the whole batch."
             warnings.warn(what, DataWarning, stacklevel=3)
         if not self.cached and not engine.frames_per_chunk:

@@ -171,7 +171,9 @@ def pick_chunk(model: ViPTTNet, frames: int, frame: Tensor, precision: str) -> i
 
     A backbone that sees whole clips takes at least one at once, whatever the number, see `ViPTTNet.features`.
     """
-    if model.normalises or not any(p.requires_grad for p in (*model.stem.parameters(), *model.backbone.parameters())):
+    if model.updates_statistics or not any(
+        p.requires_grad for p in (*model.stem.parameters(), *model.backbone.parameters())
+    ):
         return 0
     each = activation_bytes(model, frame, precision)
     room = ACTIVATION_SHARE * free_memory(frame.device)
@@ -199,7 +201,7 @@ def lower_chunk(model: ViPTTNet, frames: int, *, device: torch.device, said: str
         TrainingError: nothing is left to lower.
     """
     chunk = min(model.frames_per_chunk or frames, frames)
-    if chunk == 1 or model.normalises or not alone:
+    if chunk == 1 or model.updates_statistics or not alone:
         raise TrainingError(
             f"out of memory on {device} ({said}).",
             remedy=f"Set frames_per_chunk (now {model.frames_per_chunk}; 0 is all frames at once) to a smaller "
@@ -231,9 +233,9 @@ def over_processes(model: ViPTTNet, accelerator, device: torch.device) -> nn.Mod
     """The model wrapped so that processes average their gradients; itself where there is only one."""
     if accelerator.num_processes == 1:
         return model
-    if model.normalises and device.type == "cuda":
+    if model.updates_statistics and device.type == "cuda":
         model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)
-    elif model.normalises:
+    elif model.updates_statistics:
         what = "on CPUs each process normalises its own share of a batch: the result is not that of one process."
         warnings.warn(what, DataWarning, stacklevel=2)
     return accelerator.prepare_model(model, device_placement=False)
