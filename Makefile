@@ -80,7 +80,9 @@ release: $(STAMP)  ## into dist/: stale pages executed again, then recheck, test
 	  for run in $$(viptt summary $(SHOWN) --runs); do [ -d "$$run" ] || { viptt publish 02_finetune; break; }; done; \
 	  viptt publish --stale; viptt study card; viptt recheck; $(MAKE) --no-print-directory test book; \
 	  rm -rf dist; mkdir dist; python -c 'import shutil; shutil.make_archive("dist/book", "zip", "_build/html")'; \
-	  for run in $$(viptt summary $(SHOWN) --runs); do viptt weights export "$$run" dist/weights; done; \
+	  mkdir dist/weights; for run in $$(viptt summary $(SHOWN) --runs); do to="dist/weights/$$(basename "$$run")"; \
+	    cp "$$run/weights.safetensors" "$$to.safetensors"; cp "$$run/weights.json" "$$to.json"; \
+	    viptt weights show "$$to.safetensors" > /dev/null; done; \
 	  python -m pip wheel -q --no-deps -w dist .; git status --short
 	@echo "dist/ holds the release. Pages that were executed again are to be committed before it is tagged."
 

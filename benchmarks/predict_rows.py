@@ -153,14 +153,14 @@ def predict_in_turn() -> Callable[[], dict]:
     from viptt_core.training.device import Engine
 
     weights, paths = paper_small(), many_phantoms()
-    resident, unlike = [], predict._unlike_training
+    resident, warned = [], predict._warnings
 
     def noting(*arguments):
         resident.append(_resident_bytes())
-        return unlike(*arguments)
+        return warned(*arguments)
 
     def work() -> dict:
-        predict._unlike_training = noting  # called once a scan
+        predict._warnings = noting  # called once a scan
         predict.predict_scans(weights, paths, engine=Engine(device="cpu", precision="fp32"), progress=False)
         return {"resident": resident}
 

@@ -44,14 +44,27 @@ from viptt_core.book.cloud import prepare
 prepare(keep_on_drive=False)  # True, on Colab: what is decoded and trained here is kept on your Google Drive
 
 # %%
-from viptt_core.entry import entry_models, entry_scans, plan_entry, predict_entry, write_entry
-from viptt_core.entry_tables import agreement_table, differences_table, models_table, scans_table, scores
+from viptt_core.experiment import plan_experiment
 from viptt_core.figures.entry import counts_chart, published_chart, rule_chart, scores_chart
 from viptt_core.papermill_io import check_parameters
-from viptt_core.submission import validate_submission
+from viptt_core.prediction.scans import predict_scans
+from viptt_core.prediction.score import read_labels
+from viptt_core.submission import counts_text, validate_submission
+from viptt_core.submission.entry import (
+    differences_table,
+    entry_models,
+    entry_scans,
+    keep_entry,
+    models_table,
+    plan_entry,
+    scans_table,
+    scores,
+    write_entry,
+)
+from viptt_core.training.device import Engine
 
 # %% tags=["parameters"]
-weights: str = ""  # A,B,C: files, runs, names that `viptt weights list` knows, URLs; empty: models are trained here
+weights: str = ""  # A,B,C: files, runs, names that `viptt weights list` knows; empty: models are trained here
 scans: str = ""  # folder of the scans; empty: synthetic scans of patients that no run has seen
 masks: str = ""  # folder of lung masks, for models of the box around the lungs; empty: masks1 beside the scans
 labels: str = ""  # CSV of the scans' classes, where they are known; synthetic scans have one
@@ -79,16 +92,9 @@ plan = plan_entry(weights, ensemble=ensemble, output=output, fill=fill, expected
 # ## The scans
 
 # %%
-files = entry_scans(
-    plan,
-    scans,
-    labels=labels,
-    file_column=file_column,
-    label_column=label_column,
-    patient_column=patient_column,
-    preset=preset,
-    n=n_scans,
-)
+columns = {"file_column": file_column, "label_column": label_column, "patient_column": patient_column}
+known = read_labels(labels, **columns) if labels else None
+files = entry_scans(plan, scans, labels=known, preset=preset, n=n_scans)
 
 # %% [markdown]
 # ## The models
@@ -96,16 +102,10 @@ files = entry_scans(
 # are those on its own test part.
 
 # %%
-models = entry_models(
-    plan,
-    preset=preset,
-    epochs=epochs,
-    pretrain_epochs=pretrain_epochs,
-    n_train=n_train,
-    n_videos=n_videos,
-    seed=seed,
-    device=device,
+training = plan_experiment(
+    preset, starts="random,image,video", epochs=epochs, pretrain_epochs=pretrain_epochs, seed=seed, device=device
 )
+models = entry_models(plan, training, n_train=n_train, n_videos=n_videos)
 models_table(models)
 
 # %% [markdown]
@@ -114,13 +114,11 @@ models_table(models)
 # is predicted, with a warning. `viptt submit` does the same from a shell.
 
 # %%
-entry = predict_entry(plan, models, files, masks=masks, device=device)
+engine = Engine(device=device, precision="fp32")  # the same digits on every machine
+entry = keep_entry(plan, files, predict_scans(models, files.paths, masks=masks or None, engine=engine))
 
 # %%
 scans_table(entry)
-
-# %%
-agreement_table(entry)
 
 # %% [markdown]
 # ## Three ways to combine them
@@ -170,8 +168,8 @@ scores_chart(summary, entry)
 
 # %%
 written = write_entry(entry)
-print(validate_submission(plan.output, files.names))
-print(entry.head())
+print(f"{plan.output} is sound: {counts_text(validate_submission(plan.output, files.names))}")
+print(*plan.output.read_text(encoding="utf-8").splitlines()[:5], sep="\n")
 
 # %% [markdown]
 # ## Recap

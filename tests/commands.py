@@ -71,7 +71,6 @@ REDUCED = {
     "viptt weights list": "",
     "viptt weights show": "",
     "viptt weights import": "",
-    "viptt weights export": "",
     "viptt predict": "--device cpu --jobs 1",
     "viptt submit": "--device cpu --jobs 1",
     "viptt validate-submission": "--expected 3",

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from viptt_core.constants import TB_CLASSES
-from viptt_core.ensembles import AUTHORS_WEIGHTS, ENSEMBLES, combine, disagreements
 from viptt_core.errors import SettingError
+from viptt_core.submission import AUTHORS_WEIGHTS, ENSEMBLES, combine
 
 
 def runs(*classes, k=5, sure=0.6):
@@ -70,14 +70,6 @@ def test_averaged_class_numbers_may_be_a_class_that_no_run_said():
 
 def test_the_first_run_weighs_most():
     assert combine(runs(1, 5, 5), "authors").tolist() == [3] and combine(runs(5, 5, 1), "authors").tolist() == [4]
-
-
-def test_what_averaging_did_is_counted():
-    scans = [(1, 3, 3), (2, 2, 2), (4, 5, 5), (1, 1, 5), (1, 1, 2)]  # averaged: 2, 2, 4, 2, 1; voted: 3, 2, 5, 1, 1
-    values = np.concatenate([runs(*classes) for classes in scans], axis=1)
-    assert combine(values, "authors").tolist() == [2, 2, 4, 2, 1]
-    assert combine(values, "vote").tolist() == [3, 2, 5, 1, 1]
-    assert disagreements(values) == {"scans": 5, "runs_differ": 4, "not_the_vote": 3, "said_by_none": 2}
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

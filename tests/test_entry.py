@@ -13,34 +13,33 @@ import pytest
 from files import write_noise_scan, write_weights
 from tracked import tracked_files
 
-from viptt_core import entry as entry_module
 from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES
 from viptt_core.datasets.simulated import list_phantoms
-from viptt_core.ensembles import ENSEMBLES, combine
-from viptt_core.entry import (
-    entry_models,
-    entry_scans,
-    open_models,
-    plan_entry,
-    predict_entry,
-    write_entry,
-)
-from viptt_core.entry_tables import (
-    agreement_table,
-    counts_table,
-    differences_table,
-    models_table,
-    scans_table,
-    scores,
-)
 from viptt_core.errors import DataError, SettingError
+from viptt_core.experiment import plan_experiment
 from viptt_core.figures import entry as figures_entry
 from viptt_core.metrics import cohen_kappa
 from viptt_core.prediction import scans as predict
 from viptt_core.prediction.scans import predict_scans
+from viptt_core.prediction.score import read_labels
 from viptt_core.results import Summary
-from viptt_core.submission import validate_submission
+from viptt_core.submission import ENSEMBLES, combine, validate_submission
+from viptt_core.submission import entry as entry_module
+from viptt_core.submission.entry import (
+    counts_table,
+    differences_table,
+    entry_models,
+    entry_scans,
+    keep_entry,
+    models_table,
+    names_of,
+    open_models,
+    plan_entry,
+    scans_table,
+    scores,
+    write_entry,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 N = 5
@@ -71,14 +70,15 @@ def unread(monkeypatch):
     def refuse(*arguments, **settings):
         raise AssertionError("a scan was read, or a model trained")
 
-    for name in ("predict_scans", "compare_starts", "load_for"):
+    monkeypatch.setattr(predict, "_read", refuse)
+    for name in ("compare_starts", "load_for"):
         monkeypatch.setattr(entry_module, name, refuse)
 
 
 def made(weights, scans, tmp_path, *, labels="", **settings):
     plan = plan_entry(weights, output=tmp_path / "out.txt", **settings)
-    found = entry_scans(plan, scans, labels=labels)
-    return predict_entry(plan, open_models(plan), found, n_jobs=1, progress=False)
+    listed = entry_scans(plan, scans, labels=read_labels(labels) if labels else None)
+    return keep_entry(plan, listed, predict_scans(open_models(plan), listed.paths, n_jobs=1, progress=False))
 
 
 def submit(weights, scans, *more):
@@ -153,7 +153,7 @@ def test_the_command_says_what_it_wrote(weights, scans, tmp_path, capsys):
     out = tmp_path / "sub.txt"
     assert submit(weights[:1], scans, "-o", out) == 0
     printed = capsys.readouterr().out
-    counts = validate_submission(out, [f"TST_{i + 1:04d}.nii.gz" for i in range(N)]).counts
+    counts = validate_submission(out, [f"TST_{i + 1:04d}.nii.gz" for i in range(N)])
     told = ", ".join(f"{name} {n}" for name, n in zip(TB_CLASSES, counts, strict=True))
     assert f"{N} scans in {out}: {told}" in printed
     assert f"Probabilities of each model: {tmp_path / 'sub.predictions.csv'}" in printed
@@ -192,7 +192,7 @@ def test_where_no_scan_can_be_read_all_are_filled(weights, scans, tmp_path):
         path.write_bytes(b"")
     entry = made(weights, scans, tmp_path, fill=4, ensemble="authors")
     assert write_entry(entry).tolist() == [4] * N and entry.votes().sum() == 0
-    for table in (scans_table(entry), agreement_table(entry), differences_table(entry)):
+    for table in (scans_table(entry), differences_table(entry)):
         assert str(table)
     assert counts_table(entry)[list(TB_CLASSES)].to_numpy().sum() == 0
     assert "synthetic" not in figures_entry.counts_chart(entry).alt
@@ -279,7 +279,7 @@ def test_faulty_labels_are_refused_before_any_scan_is_read(weights, scans, tmp_p
     with pytest.raises(DataError, match="no such file"):
         made(weights, scans, tmp_path, labels=tmp_path / "none.csv")
     with pytest.raises(SettingError, match="labels are named, but no scans"):
-        entry_scans(plan_entry(weights, output=tmp_path / "out.txt"), labels=tmp_path / "l.csv")
+        entry_scans(plan_entry(weights, output=tmp_path / "out.txt"), labels=read_labels(tmp_path / "l.csv"))
 
 
 # --- What stands in it ----------------------------------------------------------------------------
@@ -294,7 +294,7 @@ def test_tables_and_figures_count_what_the_models_said(weights, scans, tmp_path)
     assert counts["who"].tolist() == ["m1", "m8", "m11", *ENSEMBLES]
     for row, numbers in zip(counts[list(TB_CLASSES)].to_numpy()[:3], votes, strict=True):
         assert row.tolist() == [(numbers == k).sum() for k in range(1, 6)]
-    authors = combine(entry.sound, "authors")
+    authors = combine(entry.predictions.probabilities[:, fine], "authors")
     none = (authors != votes).all(axis=0).sum()
     assert none > 0  # else this test says nothing
     differences = differences_table(entry)
@@ -303,12 +303,12 @@ def test_tables_and_figures_count_what_the_models_said(weights, scans, tmp_path)
     assert marked["scans"].sum() == none
     assert "1 could not be read" in scans_table(entry).text
     assert "TST_0002.nii.gz" in scans_table(entry).table["scan"].tolist()
-    share = (votes[0] == votes[1]).mean()
-    assert agreement_table(entry).table["same class"].tolist()[0] == f"{share:.0%}"
+    assert f"do not all say the same of {(votes != votes[0]).any(axis=0).sum()} of 4 scans" in differences.text
+    voted = combine(entry.predictions.probabilities[:, fine], "vote")
+    assert f"another class than the vote for {(voted != authors).sum()} scans" in differences.text
     assert f"m1: Infiltrative {(votes[0] == 1).sum()}, " in figures_entry.counts_chart(entry).alt
-    assert "Research use only" in str(models_table(entry.models)) and entry.models.weights[2].sha256[:12] in str(
-        models_table(entry.models)
-    )
+    models = str(models_table(entry.predictions.weights))
+    assert "Research use only" in models and entry.predictions.weights[2].sha256[:12] in models
 
 
 def test_scores_are_of_the_classes_that_are_handed_in(weights, scans, tmp_path):
@@ -339,7 +339,7 @@ def test_without_labels_nothing_is_scored(weights, scans, tmp_path):
 def test_one_model_is_not_compared_with_others(weights, scans, tmp_path):
     entry = made(weights[:1], scans, tmp_path)
     assert entry.methods == ("mean", "vote")
-    assert "nothing to compare" in str(agreement_table(entry)) and "three models" in str(differences_table(entry))
+    assert "three models" in str(differences_table(entry))
     assert entry.classes("mean").tolist() == entry.votes()[0].tolist()
 
 
@@ -349,10 +349,10 @@ def test_models_are_named_by_start_file_or_number(tmp_path):
         for k, start in enumerate(("random", "image"))
     ]
     plan = plan_entry(by_start, output=tmp_path / "o.txt")
-    assert open_models(plan).names == ("random", "image")
+    assert names_of(open_models(plan)) == ("random", "image")
     same = [write_weights(tmp_path / run / "weights.safetensors", training={"start": "video"}) for run in ("a", "b")]
-    assert open_models(plan_entry(same, output=tmp_path / "o.txt")).names == ("a", "b")
-    assert open_models(plan_entry([same[0]] * 2, output=tmp_path / "o.txt")).names == ("1 a", "2 a")
+    assert names_of(open_models(plan_entry(same, output=tmp_path / "o.txt"))) == ("a", "b")
+    assert names_of(open_models(plan_entry([same[0]] * 2, output=tmp_path / "o.txt"))) == ("1 a", "2 a")
 
 
 def test_the_rule_of_the_authors_is_drawn_as_it_is_computed():
@@ -382,14 +382,16 @@ def test_without_weights_and_scans_synthetic_ones_are_made_and_marked(private_ro
     plan = plan_entry(ensemble="authors")
     files = entry_scans(plan, preset="study", n=6, progress=False)
     assert len(files.names) == 6 and files.synthetic and private_root in files.paths[0].parents
-    models = entry_models(plan, preset="study", epochs=1, pretrain_epochs=1, n_train=40, device="cpu", progress=False)
+    training = plan_experiment("study", starts="random,image,video", epochs=1, pretrain_epochs=1, device="cpu")
+    models = entry_models(plan, training, n_train=40, progress=False)
     assert loaded == [("phantom", 40), ("actions", None)]
-    assert models.names == ("random", "image", "video") and models.synthetic
-    entry = predict_entry(plan, models, files, device="cpu", n_jobs=1, progress=False)
+    assert names_of(models) == ("random", "image", "video")
+    entry = keep_entry(plan, files, predict_scans(models, files.paths, n_jobs=1, progress=False))
+    assert entry.synthetic
     classes = write_entry(entry)
     assert plan.output == private_root / "runs" / "submission.txt"
-    assert validate_submission(plan.output, files.names).scans == 6
-    assert entry.head(1) == f"TRN_0001.nii.gz,{classes[0]}"
+    assert validate_submission(plan.output, files.names).sum() == 6
+    assert plan.output.read_text().startswith(f"TRN_0001.nii.gz,{classes[0]}\n")
     summary = scores(entry)
     assert isinstance(summary, Summary) and summary.synthetic and set(summary.table["n"]) == {6}
     for picture in (figures_entry.counts_chart(entry), figures_entry.scores_chart(summary, entry)):

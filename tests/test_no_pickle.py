@@ -369,10 +369,10 @@ def read_weights(path):
 
 
 def open_weights(path):
-    """As weights from elsewhere whose checksum fits."""
+    """As weights from elsewhere, with no JSON beside them."""
     from viptt_core.prediction.weights import open_weights
 
-    return open_weights(path, hashlib.sha256(path.read_bytes()).hexdigest())
+    return open_weights(path)
 
 
 def read_keras(path):

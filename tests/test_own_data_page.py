@@ -84,13 +84,12 @@ def weights(folder):
 
 def test_the_warnings_of_the_page_are_those_of_the_program(folder, weights):
     write_scan(folder / "odd" / "holes.nii", nan_voxels=3)
-    flat, askew = np.full((12, 12, 11), -500, np.int16), np.eye(4)
+    flat = np.full((12, 12, 11), -500, np.int16)
     flat[0] = -1000
-    askew[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
-    volumes = {"askew": (flat, askew), "narrow": (flat[:, :6], np.eye(4)), "grey": (flat + 1000, np.eye(4))}
+    volumes = {"narrow": (flat[:, :6], np.eye(4)), "grey": (flat + 1000, np.eye(4))}
     images = {name: nib.Nifti1Image(*volume) for name, volume in volumes.items()}
     images["two"] = nib.Nifti1Image(flat, np.eye(4))
-    images["two"].set_qform(askew, "scanner")
+    images["two"].set_qform(np.diag([-1, 1, 1, 1]), "scanner")
     for name, image in images.items():
         nib.save(image, folder / "odd" / f"{name}.nii")
     said = [
@@ -104,7 +103,7 @@ def test_the_warnings_of_the_page_are_those_of_the_program(folder, weights):
         pattern = re.sub(r"\d[\d.]*", "NUMBER", phrase.replace("...", "ANY"))
         pattern = re.escape(pattern).replace("NUMBER", r"[\d.]+").replace("ANY", ".*")
         assert any(re.search(pattern, warning) for warning in said), f"{phrase}: {said}"
-    assert len(phrases) == 10
+    assert len(phrases) == 6
 
 
 def test_the_lines_of_python_run(folder, weights):
@@ -146,7 +145,6 @@ def test_the_page_works_from_its_first_command_to_its_last(folder):
     assert printed["viptt data check"].startswith("SOUND")
     for scores in ("viptt summary out.ipynb", "viptt score predictions.csv"):
         assert "kappa (95 % interval)" in printed[scores]
-    assert len(list(Path("release").glob("*.safetensors"))) == 1 and Path("release/SHA256SUMS").is_file()
 
     left = run_snippet(name)
     assert left["predictions"].probabilities.shape == (1, 6, 5)

@@ -153,7 +153,14 @@ def test_predictions_of_several_models_are_kept_apart(tmp_path):
         (lambda t: t.assign(ill=1.5), "no probabilities"),
         (lambda t: t.assign(ill="x"), "no probabilities"),
         (lambda t: t.assign(ill=np.nan), "no probabilities"),
-        (lambda t: t.assign(scan=""), "no probabilities"),
+        (lambda t: t.assign(scan=""), "names no scan in line 2"),
+        (lambda t: t[:0], "no row below its header"),
+        (lambda t: t[:0].assign(weights=""), "no row below its header"),
+        (lambda t: t.assign(ill=0.6, well=0.6), "do not sum to 1 in line 2"),
+        (lambda t: t.assign(ill=0.1, well=0.1), "do not sum to 1 in line 2"),
+        (lambda t: t.assign(**{"class": "well"}), "names a class that has not the largest probability in line 2"),
+        (lambda t: t.assign(**{"class": ""}), "names a class that has not the largest probability"),
+        (lambda t: t.assign(**{"class": "sick"}), "names a class that has not the largest probability"),
         (lambda t: t.drop(columns="ill"), "no probabilities"),
     ],
 )
@@ -161,6 +168,27 @@ def test_a_table_that_holds_no_predictions_is_refused(tmp_path, change, words):
     change(predictions(["a.nii.gz"], [0])).to_csv(tmp_path / "p.csv", index=False)
     with pytest.raises(DataError, match=words):
         read_predictions(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize("error", ["NA", "nan", "None", "null"])
+def test_an_error_is_an_error_whatever_its_words(tmp_path, labels, error):
+    table = predictions(["NA", "b.nii.gz"], [0, 1], failed=["NA"]).replace({"error": {"is truncated.": error}})
+    table.to_csv(tmp_path / "p.csv", index=False)
+    (read,) = read_predictions(tmp_path / "p.csv").values()
+    assert read["scan"].tolist() == ["NA", "b.nii.gz"] and read["error"].tolist() == [error, ""]
+    assert match_labels(read, labels("NA,ill", "b,well")).failed == ("NA",)
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_probabilities_rounded_as_they_are_written_are_taken(tmp_path, k):
+    names = [f"class{i}" for i in range(k)]
+    table = predictions(["a.nii.gz"], [0], names)
+    rows = np.random.default_rng(0).dirichlet(np.ones(k), 50)
+    table = pd.concat([table.assign(scan=f"{n}.nii.gz") for n in range(50)], ignore_index=True)
+    table[names] = rows.round(6)
+    table["class"] = np.array(names)[rows.argmax(axis=1)]
+    table.to_csv(tmp_path / "p.csv", index=False)
+    np.testing.assert_array_equal(read_predictions(tmp_path / "p.csv")["predicted"][names], rows.round(6))
 
 
 def test_what_is_no_table_is_refused(tmp_path):

@@ -9,7 +9,13 @@ import pytest
 
 from viptt_core import files
 from viptt_core.errors import DataError, SettingError, StorageError
-from viptt_core.submission import check_submission, expected_names, validate_submission, write_submission
+from viptt_core.submission import (
+    check_submission,
+    counts_text,
+    expected_names,
+    validate_submission,
+    write_submission,
+)
 
 NAMES = expected_names(6)
 SOUND = [f"{name},{number}" for name, number in zip(NAMES, (1, 2, 3, 4, 5, 1), strict=True)]
@@ -26,7 +32,7 @@ def test_a_written_file_is_plain_in_the_order_given_and_sound(tmp_path):
         b"TST_0003.nii.gz,2\nTST_0002.nii.gz,1\nTST_0001.nii.gz,1\n"
     )
     assert check_submission(path, NAMES) == [] and [p.name for p in path.parent.iterdir()] == ["s.txt"]
-    assert str(validate_submission(path, NAMES)) == "6 scans, classes 1..5: 2/1/1/1/1"
+    assert validate_submission(path, NAMES).tolist() == [2, 1, 1, 1, 1]
 
 
 def test_names_and_number_of_the_test_scans():
@@ -42,12 +48,12 @@ def test_names_and_number_of_the_test_scans():
         (NAMES[:2], [1], "2 names, 1 classes"),
         ([], [], "holds no line"),
         ([NAMES[0], NAMES[1], NAMES[0]], [1, 2, 3], "s.txt:3: TST_0001.nii.gz is there again, first in line 1"),
-        (NAMES[:2], [1, 0], "s.txt:2: has the class '0'.*counted from 1"),
-        (NAMES[:2], [6, 1], "s.txt:1: has the class '6'.*does not exist"),
-        (NAMES[:2], np.array([1.0, 2.0]), "s.txt:2: has the class '2.0'.*Write 2"),
-        (NAMES[:2], [1, "Focal"], "s.txt:2: has the class 'Focal'.*Write 2"),
-        (["scans/TST_0001.nii.gz"], [1], "s.txt:1: 'scans/TST_0001.nii.gz' is not the bare name"),
-        (["a.nii.gz", "TST_0001.nii"], [1, 1], "s.txt:2: 'TST_0001.nii' is not the bare name"),
+        (NAMES[:2], [1, 0], "s.txt:2: has the class '0'. Write 1 for Infiltrative"),
+        (NAMES[:2], [6, 1], "s.txt:1: has the class '6'"),
+        (NAMES[:2], np.array([1.0, 2.0]), "s.txt:2: has the class '2.0'"),
+        (NAMES[:2], [1, "Focal"], "s.txt:2: has the class 'Focal'.*2 for Focal"),
+        (["scans/TST_0001.nii.gz"], [1], "s.txt: 'scans/TST_0001.nii.gz' is not the bare name"),
+        (["a.nii.gz", "TST_0001.nii"], [1, 1], "s.txt: 'TST_0001.nii' is not the bare name"),
         ([".nii.gz"], [1], "bare name"),
         (["a,b.nii.gz"], [1], "bare name"),
         (["a\nb.nii.gz"], [1], "bare name"),
@@ -58,7 +64,7 @@ def test_names_and_number_of_the_test_scans():
 def test_what_makes_no_sound_file_is_not_written(tmp_path, names, classes, message):
     path = tmp_path / "s.txt"
     path.write_text("the older one")
-    with pytest.raises(SettingError, match=f"(?s){message}"):
+    with pytest.raises((SettingError, DataError), match=f"(?s){message}"):
         write_submission(path, names, classes)
     assert path.read_text() == "the older one" and len(list(tmp_path.iterdir())) == 1
 
@@ -91,7 +97,13 @@ def changed(line, row):
 
 
 def told(path):
-    return [(found.line, found.kind, f"{found.what} {found.remedy}") for found in check_submission(path, NAMES)]
+    return [(line_of(fault), fault.kind, f"{fault.what} {fault.remedy}") for fault in check_submission(path, NAMES)]
+
+
+def line_of(fault):
+    """The line that a fault names, None for one of the whole file."""
+    _, _, line = fault.where.partition("s.txt:")
+    return int(line) if line else None
 
 
 def assert_only(found, *expected):
@@ -109,69 +121,58 @@ def test_a_sound_file_has_no_problem_whatever_its_order(tmp_path, last):
 
 
 @pytest.mark.parametrize(
-    "row, kind, words",
+    "row",
     [
-        ("TST_0003.nii.gz;3", "wrong separator", "has a semicolon for a comma. Put a comma: TST_0003.nii.gz,CLASS"),
-        ("TST_0003.nii.gz\t3", "wrong separator", "a tab"),
-        ("TST_0003.nii.gz 3", "wrong separator", "a space"),
-        ("TST_0003.nii.gz   3 ", "wrong separator", "a space"),
-        ("TST_0003.nii.gz", "wrong number of fields", "has no comma. Write the name and the class alone"),
-        ("TST_0003.nii.gz,3,0.9", "wrong number of fields", "has 3 fields"),
-        ("3,TST_0003.nii.gz,3", "wrong number of fields", "TST_0003.nii.gz,CLASS"),
-        ("TST_0003.nii.gz, 3", "space", "Delete them"),
-        (" TST_0003.nii.gz,3", "space", "Delete them"),
-        ("TST_0003.nii.gz,3\t", "space", "Delete them"),
-        ("TST_0003.nii.gz,", "not a whole number", "has no class"),
-        ("TST_0003.nii.gz,2.0", "not a whole number", "Write 2."),
-        ("TST_0003.nii.gz,02", "not a whole number", "Write 2."),
-        ("TST_0003.nii.gz,'2'", "not a whole number", "Write 2."),
-        ("TST_0003.nii.gz,Focal", "not a whole number", "Write 2."),
-        ("TST_0003.nii.gz,fibro cavernous", "not a whole number", "Write 5."),
-        ("TST_0003.nii.gz,2.5", "not a whole number", "Known: 1 Infiltrative, 2 Focal"),
-        ("TST_0003.nii.gz,nan", "not a whole number", "Known: 1 Infiltrative"),
-        ("TST_0003.nii.gz,\uff12", "not a whole number", "Write 2."),
-        ("TST_0003.nii.gz,0", "no such class", "counted from 1"),
-        ("TST_0003.nii.gz,6", "no such class", "'6', which does not exist. Known: 1 Infiltrative"),
-        ("TST_0003.nii.gz,-1", "no such class", "'-1'"),
+        "TST_0003.nii.gz;3",
+        "TST_0003.nii.gz\t3",
+        "TST_0003.nii.gz 3",
+        "TST_0003.nii.gz",
+        "TST_0003.nii.gz,3,0.9",
+        "3,TST_0003.nii.gz,3",
+        "TST_0003.nii.gz, 3",
+        " TST_0003.nii.gz,3",
+        "TST_0003.nii.gz,3\t",
+        "TST_0003.nii.gz,fibro cavernous",
     ],
 )
-def test_a_bad_line_is_named_and_its_scan_is_not_called_missing(tmp_path, row, kind, words):
-    assert_only(told(written(tmp_path, changed(3, row))), (3, kind, words))
+def test_a_line_of_another_form_is_named_and_its_scan_is_not_called_missing(tmp_path, row):
+    words = f"is {row!r}. Write the name, a comma and the class, without spaces: TST_0003.nii.gz,2"
+    assert_only(told(written(tmp_path, changed(3, row))), (3, "malformed line", words))
+
+
+@pytest.mark.parametrize("number", ["", "2.0", "02", "'2'", "Focal", "nan", "\uff12", "0", "6", "-1"])
+def test_what_is_no_class_is_named_with_those_that_are_and_its_scan_is_not_called_missing(tmp_path, number):
+    words = f"has the class {number!r}. Write 1 for Infiltrative, 2 for Focal, "
+    assert_only(told(written(tmp_path, changed(3, f"TST_0003.nii.gz,{number}"))), (3, "no such class", words))
 
 
 @pytest.mark.parametrize(
-    "name, words",
+    "name",
     [
-        ("tst_0003.nii.gz", "capitals and small letters differ. Did you mean TST_0003.nii.gz?"),
-        ("TST_0003.nii", "it lacks the ending .gz. Did you mean TST_0003.nii.gz?"),
-        ("TST_0003", "it lacks the ending .nii.gz. Did you mean TST_0003.nii.gz?"),
-        ("test/TST_0003.nii.gz", "it has a folder before it. Did you mean TST_0003.nii.gz?"),
-        ("C:\\test\\TST_0003.nii.gz", "it has a folder before it. Did you mean TST_0003.nii.gz?"),
-        ('"TST_0003.nii.gz"', "it is in quotes. Did you mean TST_0003.nii.gz?"),
-        ("TST-3.nii.gz", "is not expected. Did you mean TST_0003.nii.gz?"),
-        ("TTS_0003.nii.gz", "is not expected. Did you mean TST_0003.nii.gz?"),
-        ("TRN_0003.nii.gz", "TRN_ is for the training scans. Expected: TST_0001.nii.gz to TST_0006.nii.gz"),
-        ("TST_0422.nii.gz", "'TST_0422.nii.gz' is not expected. Expected: TST_0001.nii.gz to"),
-        ("", "has no name. Expected"),
+        "tst_0003.nii.gz",
+        "TST_0003.nii",
+        "TST_0003",
+        "test/TST_0003.nii.gz",
+        "C:\\test\\TST_0003.nii.gz",
+        '"TST_0003.nii.gz"',
+        "TST-3.nii.gz",
+        "TTS_0003.nii.gz",
+        "TRN_0003.nii.gz",
     ],
 )
-def test_a_wrong_name_is_told_of_with_the_one_it_may_mean(tmp_path, name, words):
-    found = told(written(tmp_path, changed(3, f"{name},3")))
-    assert_only(found, (3, "unknown name", words), (None, "missing", "1 of 6 scans: TST_0003.nii.gz."))
+def test_a_wrong_name_is_told_of_with_the_one_it_may_mean(tmp_path, name):
+    faults = told(written(tmp_path, changed(3, f"{name},3")))
+    words = f"names {name!r}, which is not expected. Did you mean TST_0003.nii.gz?"
+    assert_only(faults, (3, "unknown name", words), (None, "missing", "1 of 6 scans: TST_0003.nii.gz."))
 
 
-def test_training_scans_may_be_expected_too(tmp_path):
-    (problem, _) = check_submission(written(tmp_path, ["trn_0001.nii.gz,1"]), ["TRN_0001.nii.gz"])
-    assert "capitals and small letters differ. Did you mean TRN_0001.nii.gz?" in str(problem)
+@pytest.mark.parametrize("name", ["TST_0422.nii.gz", ""])
+def test_a_name_too_many_is_not_taken_for_one_that_is_there(tmp_path, name):
+    words = "is not expected. Expected: TST_0001.nii.gz to TST_0006.nii.gz."
+    assert_only(told(written(tmp_path, [*SOUND, f"{name},3"])), (7, "unknown name", words))
 
 
-def test_a_name_that_could_mean_two_is_not_guessed(tmp_path):
-    path = written(tmp_path, ["A_1.nii.gz,1", "B_1.nii.gz,1", "C_1.nii.gz,1"])
-    (problem, _) = check_submission(path, ["A_1.nii.gz", "B_1.nii.gz", "A-2.nii.gz"])
-    assert problem.line == 3 and "Did you mean" not in str(problem)
-
-
-@pytest.mark.parametrize("header", ["FileName,TypeOfTB", "filename;class", "name\tclass"])
+@pytest.mark.parametrize("header", ["FileName,TypeOfTB", "name,class"])
 def test_a_header_is_told_of_once(tmp_path, header):
     assert_only(told(written(tmp_path, [header, *SOUND])), (1, "header", f"is a header, {header!r}. Delete it"))
     assert "header" not in [kind for _, kind, _ in told(written(tmp_path, [*SOUND, header]))]
@@ -179,11 +180,9 @@ def test_a_header_is_told_of_once(tmp_path, header):
 
 def test_a_first_line_with_a_mistake_is_no_header(tmp_path):
     found = told(written(tmp_path, changed(1, "TST_0001.nii.gz,Miliary")))
-    assert_only(found, (1, "not a whole number", "Write 4."))
+    assert_only(found, (1, "no such class", "4 for Miliary"))
     found = told(written(tmp_path, changed(1, "tst_0001.nii,1")))
     assert [kind for _, kind, _ in found] == ["unknown name", "missing"]
-    named = check_submission(written(tmp_path, ["one.nii.gz,Focal"]), ["one.nii.gz"])
-    assert [problem.kind for problem in named] == ["not a whole number"]
 
 
 @pytest.mark.parametrize("at", [1, 3, 6])
@@ -196,7 +195,7 @@ def test_a_scan_named_again_is_told_of_with_its_first_line(tmp_path):
     assert_only(
         found,
         (7, "double", "TST_0002.nii.gz is there again, first in line 2"),
-        (8, "wrong separator", ""),
+        (8, "malformed line", ""),
         (8, "double", "first in line 2"),
     )
 
@@ -204,17 +203,17 @@ def test_a_scan_named_again_is_told_of_with_its_first_line(tmp_path):
 def test_missing_scans_are_listed_up_to_twenty_and_then_counted(tmp_path):
     names = expected_names(30)
     (few,) = check_submission(written(tmp_path, [f"{name},1" for name in names[20:]]), names)
-    assert few.line is None and "20 of 30 scans: TST_0001" in few.what and few.what.endswith("TST_0020.nii.gz.")
+    assert line_of(few) is None and "20 of 30 scans: TST_0001" in few.what and few.what.endswith("TST_0020.nii.gz.")
     (many,) = check_submission(written(tmp_path, [f"{name},1" for name in names[23:]]), names)
     assert "23 of 30" in many.what and many.what.endswith("TST_0020.nii.gz and 3 more.")
 
 
 def test_windows_line_ends_are_one_problem(tmp_path):
     path = written(tmp_path, SOUND, ends="\r\n")
-    assert_only(told(path), (1, "line ends", "(6 do). Save the file with Unix line ends"))
+    assert_only(told(path), (1, "line ends", "Use Unix line ends"))
     path.write_bytes("\n".join([*SOUND[:4], SOUND[4] + "\r", SOUND[5]]).encode())
-    assert_only(told(path), (5, "line ends", "(1 do)"))
-    assert_only(told(written(tmp_path, SOUND, ends="\r")), (1, "line ends", "(6 do)"))
+    assert_only(told(path), (5, "line ends", "carriage return"))
+    assert_only(told(written(tmp_path, SOUND, ends="\r")), (1, "line ends", "carriage return"))
 
 
 def test_a_byte_order_mark_is_one_problem(tmp_path):
@@ -226,11 +225,11 @@ def test_an_empty_file_is_called_empty(tmp_path, content):
     path = tmp_path / "s.txt"
     path.write_bytes(content)
     problem = check_submission(path, NAMES)[-1]
-    assert (problem.line, problem.kind) == (None, "empty file")
+    assert (line_of(problem), problem.kind) == (None, "empty file")
     assert "missing" not in {other.kind for other in check_submission(path, NAMES)}
 
 
-@pytest.mark.parametrize("middle, line", [(b"\xff\xfe", 2), (b"\x00", 2), ("TST_0002.nii.gz,é".encode("latin-1"), 2)])
+@pytest.mark.parametrize("middle, line", [(b"\xff\xfe", 2), ("TST_0002.nii.gz,é".encode("latin-1"), 2)])
 def test_what_is_not_text_is_told_of_by_its_first_line(tmp_path, middle, line):
     path = tmp_path / "s.txt"
     path.write_bytes(SOUND[0].encode() + b"\n" + middle + b"\n" + SOUND[2].encode())
@@ -254,13 +253,10 @@ def test_all_problems_are_found_in_one_reading(tmp_path):
         (1, "byte-order mark"),
         (1, "line ends"),
         (1, "header"),
-        (2, "wrong separator"),
-        (2, "not a whole number"),
-        (3, "space"),
-        (3, "unknown name"),
-        (3, "no such class"),
+        (2, "malformed line"),
+        (3, "malformed line"),
         (4, "blank line"),
-        (5, "wrong number of fields"),
+        (5, "malformed line"),
         (6, "double"),
         (None, "missing"),
     ]
@@ -270,8 +266,8 @@ def test_all_problems_are_found_in_one_reading(tmp_path):
 def test_a_problem_reads_as_file_line_sentence_and_remedy(tmp_path):
     path = written(tmp_path, changed(3, "TST_0003.nii.gz,6")[:5])
     assert [str(problem) for problem in check_submission(path, NAMES)] == [
-        f"{path}:3: has the class '6', which does not exist. Known: 1 Infiltrative, 2 Focal, 3 Tuberculoma, 4 Miliary, "
-        "5 Fibro-cavernous.",
+        f"{path}:3: has the class '6'. Write 1 for Infiltrative, 2 for Focal, 3 for Tuberculoma, 4 for Miliary, "
+        "5 for Fibro-cavernous.",
         f"{path}: has no line for 1 of 6 scans: TST_0006.nii.gz. Add a line for each.",
     ]
 
@@ -303,18 +299,17 @@ def test_an_unsound_file_is_refused_with_twenty_problems_and_a_count(tmp_path):
     with pytest.raises(DataError) as caught:
         validate_submission(path, names)
     lines = str(caught.value).split("\n")
-    assert lines[0] == f"{path}: is not a sound submission. 25 problems:"
-    assert len(lines) == 1 + 20 + 2 and lines[20].startswith(f"  {path}:20: has the class '9'")
+    assert lines[0] == "25 faults:" and len(lines) == 1 + 20 + 2
+    assert lines[20].startswith(f"  {path}:20: has the class '9'")
     assert lines[21] == "  ... and 5 more" and "viptt submit" in lines[22]
-    assert caught.value.kind == "no such class"
 
 
 def test_a_sound_submission_is_summed_up_by_class(tmp_path):
     # What the authors handed in had these counts.
     counts = (181, 117, 45, 53, 25)
     path = write_submission(tmp_path / "s.txt", expected_names(), np.repeat(np.arange(1, 6), counts))
-    summary = validate_submission(path, expected_names(421))
-    assert summary.counts == counts and str(summary) == "421 scans, classes 1..5: 181/117/45/53/25"
+    assert tuple(validate_submission(path, expected_names(421))) == counts
+    assert counts_text(counts).startswith("Infiltrative 181, Focal 117, ")
 
 
 def test_neither_torch_nor_pandas_is_needed():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from files import write_noise_scan, write_weights
 from keras_reference import write_keras_file
-from loopback import Loopback, file, serve
+from loopback import file, serve
 from safetensors.torch import load_file, save_file
 
 from viptt_core.cli import main
@@ -22,7 +22,6 @@ from viptt_core.model import ViPTTNet
 from viptt_core.prediction import weights as released
 from viptt_core.prediction.scans import predict_scans
 from viptt_core.prediction.weights import (
-    export_weights,
     get_released,
     import_keras,
     load_weights,
@@ -105,7 +104,8 @@ def test_the_card_beside_the_weights_says_the_same_as_the_one_in_them(tmp_path):
 
 
 def rewritten(path, change):
-    """The file with another header."""
+    """The file with another header, and no JSON beside it."""
+    path.with_suffix(".json").unlink()
     content = json.loads(tensors.read_header(path)["viptt"])
     changed = change(content)
     save_file(load_file(path), path, metadata={"viptt": json.dumps(content) if changed is None else changed})
@@ -128,6 +128,29 @@ def rewritten(path, change):
         (lambda content: content["architecture"].update(backbone="vgg61"), "Did you mean 'vgg16'"),
         (lambda content: content["architecture"].update(colour=1), "colour"),
         (lambda content: content.update(architecture=3), "header that cannot be read"),
+        (lambda content: "[" * 100_000, "header that cannot be read"),
+        (lambda content: content["card"].pop("format") and None, "has a card without 'format'"),
+        (lambda content: content["card"].pop("preprocessing") and None, "has a card without 'preprocessing'"),
+        (lambda content: content["card"].pop("licence") and None, "lacks licence"),
+        (lambda content: content["card"].update(classes=[1, 2, 3, 4, 5]), "different names"),
+        (lambda content: content["card"].update(classes=["a"] * 5), "different names"),
+        (lambda content: content["card"].update(classes=7), "classes"),
+        (lambda content: content["card"].update(training={"grey_levels": [0.1]}), "grey_levels"),
+        (lambda content: content["card"].update(training={"grey_levels": ["dark", "light"]}), "grey_levels"),
+        (lambda content: content["card"].update(training={"grey_levels": 5}), "grey_levels"),
+        (lambda content: content["card"].update(metrics=[{"part": "test"}]), "lacks n, kappa"),
+        (lambda content: content["card"].update(metrics=["test"]), "card that cannot be read"),
+        (lambda content: content["card"].update(metrics=3), "card that cannot be read"),
+        (lambda content: content["card"]["preprocessing"].update(frames=0), "frames is 0"),
+        (lambda content: content["card"]["preprocessing"].update(size=-1), "size is -1"),
+        (lambda content: content["card"]["preprocessing"].update(size=10**9), "size is 1000000000"),
+        (lambda content: content["card"]["preprocessing"].update(kind="x-ray"), "kind of input"),
+        (lambda content: content["card"]["preprocessing"].update(pixel_range="0..2"), "pixel_range"),
+        (lambda content: content["card"]["preprocessing"].update(orientation="up"), "orientation"),
+        (lambda content: content["card"]["preprocessing"].update(hu_window=[]), "hu_window"),
+        (lambda content: content["card"]["preprocessing"].update(hu_window=[400, -1000]), "hu_window"),
+        (lambda content: content["card"]["preprocessing"].update(hu_window=["low", "high"]), "hu_window"),
+        (lambda content: content["card"]["preprocessing"].update(hu_window=[float("nan"), 400]), "hu_window"),
     ],
 )
 def test_a_card_that_does_not_fit_is_refused(tmp_path, change, message):
@@ -178,12 +201,12 @@ def test_a_run_saves_a_card_whose_scores_are_those_of_its_predictions(make_clip_
     assert card.data["synthetic"] and card.licence == "MIT"
     assert "knows nothing about patients" in card.about and card.made["commit"] == run.provenance["commit"]
     for scores in card.metrics:
-        rows = run.predictions[run.predictions["part"] == scores["part"]]
+        rows = run.predictions[run.predictions["part"] == scores.part]
         kappa = cohen_kappa(rows["label"].to_numpy(), predicted_classes(rows))
-        assert scores["n"] == len(rows) and scores["kappa"] == pytest.approx(kappa, abs=1e-4)
-        assert scores["kappa_low"] <= scores["kappa"] <= scores["kappa_high"]
-        assert sum(found["n"] for found in scores["classes"].values()) == len(rows)
-    assert [scores["part"] for scores in card.metrics] == ["validation", "test"]
+        assert scores.n == len(rows) and scores.kappa == pytest.approx(kappa, abs=1e-4)
+        assert scores.kappa_low <= scores.kappa <= scores.kappa_high
+        assert sum(counted["n"] for counted in scores.classes.values()) == len(rows)
+    assert [scores.part for scores in card.metrics] == ["validation", "test"]
     train = make_split(plan.preset.splits, scans, stage="finetune", seed=plan.seed).train
     levels = scans.clips[train].mean(axis=(1, 2, 3)) / 255
     assert card.training["grey_levels"] == pytest.approx([levels.min(), levels.max()], abs=1e-4)
@@ -211,42 +234,52 @@ def test_the_card_says_how_input_is_prepared(make_clip_set, source, kind, detail
         assert getattr(found, name) == value
 
 
-# --- By URL -------------------------------------------------------------------------------------------
+# --- Files that are not as they were written, and references ------------------------------------------
 
 
-@pytest.fixture
-def server():
-    with serve() as loopback:
-        yield loopback
+def flip_a_bit_of_the_tensors(path):
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 0x40
+    path.write_bytes(content)
 
 
-def test_weights_come_from_a_url_with_their_checksum(tmp_path, server: Loopback):
-    content = write_weights(tmp_path / "w.safetensors").read_bytes()
-    digits = hashlib.sha256(content).hexdigest()
-    server.script(file(content))
-    url = f"{server.url}/w.safetensors"
-    assert open_weights(url, digits).sha256 == digits
-    assert open_weights(f"{url}#sha256={digits}").path.parent == weights_root()
-    assert len(server.paths) == 1  # the second time it is there
+def test_a_flipped_bit_in_the_weights_of_a_run_is_told_by_every_way_of_reading_them(tmp_path, private_root, capsys):
+    path = write_weights(private_root / "runs" / "RUN" / "weights.safetensors")
+    scan = write_noise_scan(tmp_path / "scan.nii.gz")
+    assert main(["predict", str(scan), "--weights", "RUN", "--device", "cpu"]) == 0
+    flip_a_bit_of_the_tensors(path)
+    capsys.readouterr()
+    for command in (["predict", str(scan), "--weights", "RUN"], ["weights", "show", "RUN"]):
+        assert main(command) == 1
+        said = capsys.readouterr().err
+        assert "weights.safetensors: was changed after it was written" in said and "weights.json beside it" in said
+    with pytest.raises(DataError, match="was changed after it was written"):
+        read_weights(path)
 
 
-def test_a_url_without_or_with_another_checksum_is_refused(tmp_path, server):
-    server.script(file(write_weights(tmp_path / "w.safetensors").read_bytes()))
-    url = f"{server.url}/w.safetensors"
-    for reference in (url, f"{url}#sha256=0123", f"{url}#md5={'0' * 32}"):
-        with pytest.raises(SettingError, match="64 digits"):
-            open_weights(reference)
-    assert not server.paths  # refused before anything was asked for
-    with pytest.raises(DataError, match="is not the file"):
-        open_weights(url, "0" * 64)
-    assert not list(weights_root().glob("[!.]*"))
-
-
-def test_a_file_with_another_checksum_than_stated_is_refused(tmp_path):
+def test_weights_without_the_json_beside_them_are_whole_by_their_own_header(tmp_path):
     path = write_weights(tmp_path / "w.safetensors")
-    assert open_weights(path, open_weights(path).sha256)
-    with pytest.raises(DataError, match="has another checksum"):
-        open_weights(path, "sha256:" + "0" * 64)
+    path.with_suffix(".json").unlink()
+    assert open_weights(path).classes == TB_CLASSES
+
+
+def test_weights_written_over_others_are_described_by_no_older_json(tmp_path):
+    path = write_weights(tmp_path / "w.safetensors")
+    save_weights(path, small())
+    assert read_weights(path)[1]["num_classes"] == 3 and not path.with_suffix(".json").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000])
+def test_a_json_beside_weights_that_states_no_checksum_is_refused(tmp_path, content):
+    path = write_weights(tmp_path / "w.safetensors")
+    path.with_suffix(".json").write_bytes(content)
+    with pytest.raises(DataError, match=r"w\.(json|safetensors)"):
+        open_weights(path)
+
+
+def test_weights_of_the_authors_that_are_not_here_are_told_with_the_command_that_gets_them(tmp_path, capsys):
+    assert main(["predict", str(write_noise_scan(tmp_path / "a.nii.gz")), "--weights", "authors-tbt"]) == 1
+    assert "authors-tbt: these weights are not here yet. Run `viptt weights get authors-tbt`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -257,7 +290,13 @@ def test_a_reference_to_nothing_says_what_to_do(reference, message):
         open_weights(reference)
 
 
-# --- Keras files, releases ----------------------------------------------------------------------------
+@pytest.fixture
+def server():
+    with serve() as loopback:
+        yield loopback
+
+
+# --- Keras files -------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -310,20 +349,6 @@ def test_the_authors_weights_are_got_converted_and_kept(tmp_path, server, monkey
     assert "authors-tbt  [scans, 5 classes]" in capsys.readouterr().out
     assert main(["weights", "get", "authors-tbc"]) == 1
     assert "Did you mean 'authors-tbt'" in capsys.readouterr().err
-
-
-def test_weights_are_exported_with_card_and_checksum(tmp_path, capsys):
-    path = write_weights(tmp_path / "w.safetensors", data={"set": "phantom"}, training={"stage": "finetune"})
-    folder = tmp_path / "release"
-    assert main(["weights", "export", str(path), str(folder)]) == 0
-    copy = export_weights(path, folder)  # again: still one line each
-    export_weights(write_weights(tmp_path / "v.safetensors", seed=1), folder)
-    assert copy.name.startswith("viptt-phantom-finetune-") and copy.read_bytes() == path.read_bytes()
-    assert json.loads(copy.with_suffix(".json").read_text())["file"] == copy.name
-    lines = (folder / "SHA256SUMS").read_text().splitlines()
-    sums = dict(reversed(line.split("  ")) for line in lines)
-    assert len(lines) == len(sums) == 2 and sums[copy.name] == hashlib.sha256(copy.read_bytes()).hexdigest()
-    assert f"--sha256 {sums[copy.name]}" in capsys.readouterr().out
 
 
 def test_only_weights_with_a_card_are_listed(tmp_path):

@@ -27,9 +27,8 @@ def add_predict_commands(commands, positive) -> None:
         "--weights",
         required=True,
         metavar="W",
-        help="file, run (folder or name), a name of `viptt weights list`, or URL",
+        help="file, run (folder or name), or a name of `viptt weights list`",
     )
-    predict.add_argument("--sha256", default="", metavar="HEX", help="checksum of the file; a URL needs it")
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="print CSV")
@@ -94,7 +93,7 @@ def add_predict_commands(commands, positive) -> None:
     )
     score.add_argument("--json", action="store_true", help="print JSON")
 
-    text = "list, show, get, convert and export weights"
+    text = "list, show, get and convert weights"
     weights = commands.add_parser("weights", help=text, description=f"{text[0].upper()}{text[1:]}.")
     actions = weights.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_command(actions, "list", _list, "list the weights that are here, and the authors'", "viptt weights list")
@@ -105,6 +104,7 @@ def add_predict_commands(commands, positive) -> None:
         "print the card of weights as JSON: classes, preprocessing, data, scores",
         "viptt weights show runs/RUN",
     )
+    show.add_argument("weights", metavar="W", help="see `viptt predict`")
     get = add_command(
         actions, "get", _get, "download the authors' weights and convert them", "viptt weights get authors-tbt"
     )
@@ -123,17 +123,6 @@ def add_predict_commands(commands, positive) -> None:
         default="",
         help="names of the classes, A,B,C, in the order of the outputs (default: the paper's, by their number)",
     )
-    export = add_command(
-        actions,
-        "export",
-        _export,
-        "copy weights under a telling name, with card and SHA256SUMS, for a release",
-        "viptt weights export runs/RUN release/",
-    )
-    for command in (show, export):
-        command.add_argument("weights", metavar="W", help="see `viptt predict`")
-        command.add_argument("--sha256", default="", metavar="HEX", help="checksum of the file; a URL needs it")
-    export.add_argument("folder", type=Path, metavar="DIR", help="where to; made if it is not there")
 
 
 def _add_scans(command: argparse.ArgumentParser, positive) -> None:
@@ -155,7 +144,9 @@ def _add_scans(command: argparse.ArgumentParser, positive) -> None:
 
 def _predict(options) -> int:
     form = _form(options)
-    predictions = _predictions(options, [_opened(options.weights, options.sha256)])
+    if options.output and not options.output.absolute().parent.is_dir():  # worth knowing before the work
+        raise DataError("no such folder.", path=options.output.absolute().parent, remedy="Make it first.")
+    predictions = _predictions(options, [options.weights], options.scans)
     if form == "json":
         text = json.dumps(predictions.to_dict(), indent=1) + "\n"
     elif form == "csv":
@@ -175,28 +166,18 @@ def _predict(options) -> int:
 
 
 def _submit(options) -> int:
-    from viptt_core.constants import TB_CLASSES
-    from viptt_core.entry import counts_of, entry_scans, open_models, plan_entry, predict_entry, write_entry
-    from viptt_core.submission import expected_names
+    from viptt_core.submission import counts_of, counts_text, expected_names
+    from viptt_core.submission.entry import entry_scans, keep_entry, open_models, plan_entry, write_entry
 
     plan = plan_entry(options.weights, ensemble=options.ensemble, output=options.output, fill=options.fill or 0)
     scans, models = entry_scans(plan, options.scans), open_models(plan)
-    entry = predict_entry(
-        plan,
-        models,
-        scans,
-        masks=options.masks or "",
-        device=options.device,
-        precision=options.precision,
-        n_jobs=options.jobs,
-    )
-    print(f"Probabilities of each model: {plan.kept}")
+    entry = keep_entry(plan, scans, _predictions(options, models, scans.paths))
+    print(f"Probabilities of each model: {entry.kept}")
     code = _say_failed(entry.predictions, told=False)
     if entry.predictions.interrupted:
         return code
     classes = write_entry(entry)
-    counts = ", ".join(f"{name} {n}" for name, n in zip(TB_CLASSES, counts_of(classes), strict=True))
-    print(f"{len(classes)} scans in {plan.output}: {counts}")
+    print(f"{len(classes)} scans in {plan.output}: {counts_text(counts_of(classes))}")
     for note in entry.predictions.notes:
         print(note)
     whole = sorted(scans.names) == expected_names(len(classes))  # the benchmark's test set
@@ -206,7 +187,7 @@ def _submit(options) -> int:
 
 
 def _validate(options) -> None:
-    from viptt_core.submission import expected_names, validate_submission
+    from viptt_core.submission import counts_text, expected_names, validate_submission
 
     if options.scans:
         from viptt_core.prediction.scans import find_scans
@@ -214,7 +195,8 @@ def _validate(options) -> None:
         names = [path.name for path in find_scans([options.scans])]
     else:
         names = expected_names(options.expected)
-    print(validate_submission(options.file, names))
+    counts = validate_submission(options.file, names)
+    print(f"{options.file} is sound: {counts.sum()} scans, {counts_text(counts)}")
 
 
 def _score(options) -> None:
@@ -263,7 +245,9 @@ def _list(options) -> None:
 
 
 def _show(options) -> None:
-    print(json.dumps(_opened(options.weights, options.sha256).to_dict(), indent=1))
+    from viptt_core.prediction.weights import open_weights
+
+    print(json.dumps(open_weights(options.weights).to_dict(), indent=1))
 
 
 def _get(options) -> None:
@@ -283,29 +267,13 @@ def _import(options) -> None:
     print(f"{weights.card.about}\n{', '.join(weights.classes)}\n{weights.path}, sha256 {weights.sha256}")
 
 
-def _export(options) -> None:
-    from viptt_core.prediction.weights import export_weights
-
-    path = export_weights(options.weights, options.folder, checksum=options.sha256)
-    weights = _opened(path)
-    print(f"{path}, sha256 {weights.sha256}\nLicence: {weights.card.licence}")
-    print(f"From a URL: viptt predict SCANS --weights https://HOST/{path.name} --sha256 {weights.sha256}")
-
-
-def _opened(reference: str | Path, sha256: str = ""):
-    from viptt_core.prediction.weights import open_weights
-
-    return open_weights(reference, sha256)
-
-
-def _predictions(options, weights: list):
+def _predictions(options, weights, scans):
+    """What the models say about the scans, computed as the options ask for."""
     from viptt_core.prediction.scans import predict_scans
     from viptt_core.training.device import Engine
 
-    if options.output and not options.output.absolute().parent.is_dir():  # worth knowing before the work
-        raise DataError("no such folder.", path=options.output.absolute().parent, remedy="Make it first.")
     engine = Engine(device=options.device, precision=options.precision)
-    return predict_scans(weights, options.scans, masks=options.masks, engine=engine, n_jobs=options.jobs)
+    return predict_scans(weights, scans, masks=options.masks, engine=engine, n_jobs=options.jobs)
 
 
 def _form(options) -> str:

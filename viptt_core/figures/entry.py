@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.patches import Rectangle
+import seaborn
+from matplotlib.colors import ListedColormap
 
 from viptt_core.constants import TB_CLASSES
-from viptt_core.ensembles import AUTHORS_WEIGHTS, combine
-from viptt_core.entry import Entry
-from viptt_core.entry_tables import counts_table, told
 from viptt_core.figures import ARM_COLOURS, OTHER_COLOUR, WIDTH, Picture, kappa_by_arm, new_axes, styled
 from viptt_core.results import Summary
 from viptt_core.shown import ResultTable
+from viptt_core.submission import AUTHORS_WEIGHTS, combine, counts_text
+from viptt_core.submission.entry import Entry, counts_table, ensemble_name
 
 # Predicted classes of the 421 hidden test scans, in the authors' notebooks; of the third run they are not known. [C]
 PUBLISHED_COUNTS = {
@@ -20,53 +20,36 @@ PUBLISHED_COUNTS = {
     "run with augmentation": (205, 90, 39, 48, 39),
     "the ensemble handed in": (181, 117, 45, 53, 25),
 }
-COLOURS = {"mean": OTHER_COLOUR, "vote": "#56B4E9", "authors": "#D55E00", "true": "black"}
-SMALL = 8
 WRONG = "#D55E00"
+COLOURS = {"mean": OTHER_COLOUR, "vote": "#56B4E9", "authors": WRONG}
+MARKS = ListedColormap(["white", "#FBE3D5"])  # of answers that a run gave, and of those that none gave
+SMALL = 8
 
 
 @styled
 def counts_chart(entry: Entry) -> Picture:
     """Number of scans in each class: models as dots, ensembles as bars, the truth as a line where it is known."""
     rows = counts_table(entry)
-    bars, dots = rows[rows["kind"] == "ensemble"], rows[rows["kind"] == "model"]
+    counts_of_kind = {kind: of_kind.set_index("who")[list(TB_CLASSES)] for kind, of_kind in rows.groupby("kind")}
     figure, axes = new_axes(1, 1, size=(WIDTH, 4.4))
     axis, x = axes[0, 0], np.arange(len(TB_CLASSES))
+    bars, dots = counts_of_kind["ensemble"], counts_of_kind["model"]
     width = 0.8 / len(bars)
-    for number, (_, row) in enumerate(bars.iterrows()):
+    for number, (who, counts) in enumerate(bars.iterrows()):
         spots = x - 0.4 + width * (number + 0.5)
-        axis.bar(
-            spots,
-            row[list(TB_CLASSES)].astype(int),
-            width * 0.92,
-            color=COLOURS[row["who"]],
-            label=f"ensemble: {row['who']}",
-        )
-    for number, (_, row) in enumerate(dots.iterrows()):
+        axis.bar(spots, counts, width * 0.92, color=COLOURS[who], label=ensemble_name(who))
+    for number, (who, counts) in enumerate(dots.iterrows()):
         spots = x + 0.5 * ((number + 0.5) / len(dots) - 0.5)
-        axis.plot(
-            spots,
-            row[list(TB_CLASSES)].astype(int),
-            "osD^v"[number % 5],
-            ls="",
-            ms=5,
-            mec="black",
-            mfc=ARM_COLOURS.get(row["who"], "white"),
-            label=f"model: {row['who']}",
-            clip_on=False,
-        )
-    for _, row in rows[rows["kind"] == "true"].iterrows():
-        axis.hlines(row[list(TB_CLASSES)].astype(int), x - 0.45, x + 0.45, color=COLOURS["true"], lw=1.4, label="true")
+        style = {"marker": "osD^v"[number % 5], "mec": "black", "mfc": ARM_COLOURS.get(who, "white"), "ms": 5}
+        axis.plot(spots, counts, ls="", label=f"model: {who}", clip_on=False, **style)
+    if "true" in counts_of_kind:
+        axis.hlines(counts_of_kind["true"].loc["true"], x - 0.45, x + 0.45, color="black", lw=1.4, label="true")
     axis.set_xticks(x, _numbered(), fontsize=SMALL + 1)
     axis.set(ylabel="scans", title="How many scans in each class")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=SMALL)
     figure.tight_layout()
-    return Picture(
-        figure,
-        f"Number of scans in each class, by model and by ensemble. {told(rows)}.",
-        synthetic=entry.synthetic,
-        table=rows,
-    )
+    alt = f"Number of scans in each class, by model and by ensemble. {_told(rows)}."
+    return Picture(figure, alt, synthetic=entry.synthetic, table=rows)
 
 
 @styled
@@ -87,7 +70,7 @@ def published_chart() -> Picture:
         [{"who": who} | dict(zip(TB_CLASSES, counts, strict=True)) for who, counts in PUBLISHED_COUNTS.items()]
     )
     words = "Predicted classes of the 421 hidden test scans, as the authors published them."
-    return Picture(figure, f"{words} {told(rows)}.", table=rows)
+    return Picture(figure, f"{words} {_told(rows)}.", table=rows)
 
 
 @styled
@@ -102,26 +85,13 @@ def rule_chart() -> Picture:
     followed = (answers == others + 1) & (first != others)
     figure, axes = new_axes(1, 1, size=(WIDTH, 4.3))
     axis = axes[0, 0]
-    axis.imshow(np.zeros((k, k)), cmap="gray_r", vmin=0, vmax=1)
-    for row, column in np.ndindex(k, k):
-        wrong = said_by_none[row, column]
-        if wrong:
-            axis.add_patch(
-                Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="#FBE3D5", edgecolor=WRONG, lw=1.5, clip_on=False)
-            )
-        axis.text(
-            column,
-            row,
-            answers[row, column],
-            ha="center",
-            va="center",
-            fontsize=12,
-            fontweight="bold" if wrong else "normal",
-            color=WRONG if wrong else "black",
-        )
-    axis.set_xticks(range(k), _numbered())
-    axis.set_yticks(range(k), [f"{number} {name}" for number, name in enumerate(TB_CLASSES, 1)])
-    axis.tick_params(length=0, labelsize=SMALL)
+    labels = {"xticklabels": _numbered(), "yticklabels": [name.replace("\n", " ") for name in _numbered()]}
+    axis = seaborn.heatmap(
+        said_by_none, annot=answers, fmt="d", cmap=MARKS, vmin=0, vmax=1, cbar=False, linewidths=1, ax=axis, **labels
+    )
+    for text, wrong in zip(axis.texts, said_by_none.ravel(), strict=True):
+        text.set(color=WRONG if wrong else "black", fontweight="bold" if wrong else "normal", fontsize=12)
+    axis.tick_params(length=0, labelsize=SMALL, rotation=0)
     weights = " + ".join(f"{weight:g} {run}" for weight, run in zip(AUTHORS_WEIGHTS, "abc", strict=True))
     axis.set(xlabel="second and third run say", ylabel="first run says", title=f"round({weights})")
     figure.tight_layout()
@@ -146,3 +116,8 @@ def scores_chart(summary: Summary | ResultTable, entry: Entry) -> Picture | Resu
 
 def _numbered() -> list[str]:
     return [f"{number}\n{name}" for number, name in enumerate(TB_CLASSES, 1)]
+
+
+def _told(rows: pd.DataFrame) -> str:
+    """A table of counts in words, for those who do not see its picture."""
+    return "; ".join(f"{row['who']}: {counts_text(row[list(TB_CLASSES)])}" for _, row in rows.iterrows())

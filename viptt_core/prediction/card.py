@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ import numpy as np
 import pandas as pd
 
 from viptt_core.clips import ClipSet
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import DataError, SettingError, check_choice
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, per_class, roc_auc
 from viptt_core.presets import build
 from viptt_core.results import class_names_of, predicted_classes, probabilities_of
-from viptt_core.sources.registry import DataSource, load_registry
+from viptt_core.sources.registry import load_registry
 from viptt_core.splits import Split
 
 FORMAT = 1  # of a card; a new number makes older programs refuse it
+LARGEST_GRID = 4096  # frames, or pixels along a side; a card that states more is damaged
 REMEDY = "Take the file that a run of this package wrote, or that `viptt weights import` made."
 RESEARCH_ONLY = "Research use only: not a medical device, not for diagnosis or any decision about a patient."
 
@@ -28,12 +30,17 @@ class Preprocessing:
 
     Attributes:
         kind: "scan" (CT, NIfTI), "video", or "volume" (arrays such as MedMNIST's).
-        frames, size: T, and H = W in pixels.
+        frames: Number T of slices or frames, 1..LARGEST_GRID.
+        size: Height and width in pixels, 1..LARGEST_GRID.
         pixel_range: Scale in which pixels enter the model, "0..1" or "0..255".
         hu_window: Of scans: lower and upper bound in HU.
         orientation: Of scans: "file" or "canonical", see `ct.load_volume`.
-        crop: Of scans: "lungs" for the box around the lung mask, "" for the whole.
-        fit, stride: Of videos, see `video.load_clip`.
+        crop: Of scans: "lungs" for the box around the lung mask, "" for the whole scan.
+        fit: Of videos, see `video.load_clip`.
+        stride: Of videos, see `video.load_clip`.
+
+    Raises:
+        SettingError: a value lies outside its range.
     """
 
     kind: str
@@ -46,6 +53,38 @@ class Preprocessing:
     fit: str = ""
     stride: int = 1
 
+    def __post_init__(self) -> None:
+        check_choice("kind of input", self.kind, ("scan", "video", "volume"))
+        check_choice("pixel_range", self.pixel_range, ("0..1", "0..255"))
+        for name in ("frames", "size", "stride"):
+            if not 1 <= getattr(self, name) <= LARGEST_GRID:
+                raise SettingError(f"{name} is {getattr(self, name)}.", remedy=f"It lies in 1..{LARGEST_GRID}.")
+        if self.kind == "scan":
+            check_choice("orientation", self.orientation, ("file", "canonical"))
+            check_choice("crop", self.crop, ("", "lungs"))
+            if not _is_interval(self.hu_window) or self.hu_window[0] == self.hu_window[1]:
+                raise SettingError(f"hu_window is {self.hu_window}.", remedy="It is a lower and an upper bound in HU.")
+
+
+@dataclass(frozen=True)
+class PartScores:
+    """Scores on one part of the training data, with 95 % intervals; None where a score is undefined.
+
+    Attributes:
+        classes: For each class {"n": clips, "recall": share of them that was found}.
+    """
+
+    part: str
+    n: int
+    kappa: float | None
+    kappa_low: float | None
+    kappa_high: float | None
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    auc: float | None
+    classes: dict
+
 
 @dataclass(frozen=True)
 class Card:
@@ -56,12 +95,15 @@ class Card:
         classes: Names of the K classes, in the order of the logits.
         preprocessing: What their input is.
         data: The set they were trained on: name, whether synthetic, clips of each part, licence.
-        training: Stage, start, seed, the preset's values, epoch kept, grey levels of the training part.
-        metrics: One row a part: n, kappa and accuracy with 95 % intervals, AUC; recall and n of each class.
+        training: Stage, initialisation, seed, the preset's values, epoch kept, grey levels of the training part.
+        metrics: `PartScores` of each part.
         made: Commit, date, versions, machine; of imported weights the file they came from.
         licence: Of the weights.
         use: What they are for.
         format: FORMAT.
+
+    Raises:
+        SettingError: fewer than two classes, a class twice, or grey levels that are no interval.
     """
 
     about: str
@@ -75,6 +117,14 @@ class Card:
     use: str = RESEARCH_ONLY
     format: int = FORMAT
 
+    def __post_init__(self) -> None:
+        named = [name for name in self.classes if isinstance(name, str) and name]
+        if len(set(named)) != max(len(self.classes), 2):
+            raise SettingError(f"classes are {self.classes}.", remedy="At least two different names are needed.")
+        levels = self.training.get("grey_levels")
+        if levels and not _is_interval(levels):
+            raise SettingError(f"grey_levels are {levels}.", remedy="They are the lowest and the highest mean.")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionary, for JSON."""
         return asdict(self)
@@ -84,7 +134,7 @@ class Card:
         """The card out of parsed JSON; `path` is named in the error.
 
         Raises:
-            DataError: a field is missing, unknown or of another type, or the format is another one.
+            DataError: a field is missing, unknown, of another type or out of its range, or the format is another one.
         """
         try:
             if table["format"] != FORMAT:
@@ -94,9 +144,19 @@ class Card:
                     remedy="Use the version of this package that wrote it.",
                 )
             grid = build(Preprocessing, table["preprocessing"], "preprocessing", path.name)
-            return build(cls, table | {"preprocessing": grid}, "card", path.name)
-        except (SettingError, TypeError, KeyError, AttributeError) as error:
+            scores = tuple(build(PartScores, row, "metrics", path.name) for row in table["metrics"])
+            return build(cls, table | {"preprocessing": grid, "metrics": scores}, "card", path.name)
+        except KeyError as error:
+            raise DataError(f"has a card without {error}.", path=path, remedy=REMEDY) from error
+        except (SettingError, TypeError, AttributeError) as error:
             raise DataError(f"has a card that cannot be read ({error}).", path=path, remedy=REMEDY) from error
+
+
+def _is_interval(values) -> bool:
+    """Whether values are a lower and an upper bound, both finite."""
+    if not isinstance(values, list | tuple) or len(values) != 2:
+        return False
+    return all(type(value) in (int, float) and math.isfinite(value) for value in values) and values[0] <= values[1]
 
 
 def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFrame, record: dict) -> Card:
@@ -109,52 +169,47 @@ def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFra
         predictions: See `results.Run.predictions`.
         record: See `results.Run.provenance`.
     """
-    source, stage = clips.source, config["stage"]
-    preset = config["preset"]
-    name = source.get("set", "clips in memory")
-    known = load_registry().get(name)
-    licence = known.licence if known else "that of the data"
-    _, frames, size, _ = clips.clips.shape
-    kind = "scan" if "hu_window" in source else "video" if "stride" in source else "volume"
-    details: dict[str, Any] = {}
-    if kind == "scan":
-        details = {
-            "hu_window": tuple(source["hu_window"]),
-            "crop": source.get("crop", ""),
-            "orientation": source.get("orientation", preset["orientation"]),
-        }
-    elif kind == "video":
-        details = {"fit": source["fit"], "stride": source["stride"]}
+    stage, preset, name = config["stage"], config["preset"], clips.source.get("set", "clips in memory")
+    registered = load_registry().get(name)
+    licence = registered.licence if registered else "that of the data"
+    if clips.synthetic:
+        licence_of_weights = "MIT"
+    elif registered and registered.access == "yours":
+        licence_of_weights = "The terms of the data they were trained on, which their owner knows."
+    else:
+        licence_of_weights = f"Trained on data under: {licence}. Its terms hold for the weights, too."
+    grid = _run_preprocessing(clips, preset, preset[stage]["pixel_range"])
     sizes = {part: len(getattr(split, part)) for part in ("train", "validation", "test")}
     verb = "Pretrained on" if stage == "pretrain" else f"Start '{config['start']}', fine-tuned on"
     return Card(
-        about=f"{verb} {known.title if known else name} ({sizes['train']} {kind}s), preset '{preset['name']}', "
-        f"seed {config['seed']}.{' Synthetic data: it knows nothing about patients.' if clips.synthetic else ''}",
+        about=f"{verb} {registered.title if registered else name} ({sizes['train']} {grid.kind}s), preset "
+        f"'{preset['name']}', seed {config['seed']}."
+        f"{' Synthetic data: it knows nothing about patients.' if clips.synthetic else ''}",
         classes=clips.class_names,
-        preprocessing=Preprocessing(kind, frames, size, preset[stage]["pixel_range"], **details),
+        preprocessing=grid,
         data={"set": name, "synthetic": clips.synthetic, "clips": sizes, "key": clips.key, "licence": licence},
-        training={
-            "stage": stage,
-            "start": config["start"],
-            "seed": config["seed"],
-            "pretrained": config["pretrained"],
-            "best_epoch": config["best_epoch"],
+        training={key: config[key] for key in ("stage", "start", "seed", "pretrained", "best_epoch")}
+        | {
             "grey_levels": grey_levels(clips.clips, split.train),
             "selection_biased": config["selection_biased"],
             "preset": preset,
         },
         metrics=tuple(_scores(rows, part) for part, rows in predictions.groupby("part", sort=False)),
         made={key: record.get(key) for key in ("commit", "date", "python", "packages", "device", "precision")},
-        licence=_licence(known, licence, synthetic=clips.synthetic),
+        licence=licence_of_weights,
     )
 
 
-def _licence(known: DataSource | None, of_data: str, *, synthetic: bool) -> str:
-    if synthetic:
-        return "MIT"
-    if known is not None and known.access == "yours":
-        return "The terms of the data they were trained on, which their owner knows."
-    return f"Trained on data under: {of_data}. Its terms hold for the weights, too."
+def _run_preprocessing(clips: ClipSet, preset: dict, pixel_range: str) -> Preprocessing:
+    source, (_, frames, size, _) = clips.source, clips.clips.shape
+    if "hu_window" in source:
+        orientation = source.get("orientation", preset["orientation"])
+        return Preprocessing(
+            "scan", frames, size, pixel_range, tuple(source["hu_window"]), orientation, source.get("crop", "")
+        )
+    if "stride" in source:
+        return Preprocessing("video", frames, size, pixel_range, fit=source["fit"], stride=source["stride"])
+    return Preprocessing("volume", frames, size, pixel_range)
 
 
 def grey_levels(clips: np.ndarray, indices: np.ndarray) -> list[float]:
@@ -166,20 +221,16 @@ def grey_levels(clips: np.ndarray, indices: np.ndarray) -> list[float]:
     return [round(min(means), 4), round(max(means), 4)] if means else []
 
 
-def _scores(rows: pd.DataFrame, part: str) -> dict:
-    """One row of `Card.metrics`."""
+def _scores(rows: pd.DataFrame, part: str) -> PartScores:
     y_true, y_pred, names = rows["label"].to_numpy(), predicted_classes(rows), class_names_of(rows)
-    scores: dict[str, Any] = {"part": part, "n": len(rows)}
+    scores = {"auc": _number(roc_auc(y_true, probabilities_of(rows)))}
     for name, statistic in (("kappa", cohen_kappa), ("accuracy", accuracy)):
         low, high = bootstrap_ci(statistic, y_true, y_pred, groups=rows["group"].to_numpy())
         scores |= {name: _number(statistic(y_true, y_pred)), f"{name}_low": _number(low), f"{name}_high": _number(high)}
-    scores["auc"] = _number(roc_auc(y_true, probabilities_of(rows)))
-    found = per_class(y_true, y_pred, len(names))
-    scores["classes"] = {
-        name: {"n": int(n), "recall": _number(recall)}
-        for name, n, recall in zip(names, found["support"], found["recall"], strict=True)
-    }
-    return scores
+    of_class = per_class(y_true, y_pred, len(names))
+    recalls = zip(names, of_class["support"], of_class["recall"], strict=True)
+    classes = {name: {"n": int(n), "recall": _number(recall)} for name, n, recall in recalls}
+    return PartScores(part=part, n=len(rows), classes=classes, **scores)
 
 
 def _number(value: float) -> float | None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from viptt_core import ct
@@ -21,19 +23,114 @@ from viptt_core.datasets.scans import MASK_FOLDERS, is_hidden, mask_folder, to_g
 from viptt_core.errors import DataError, SettingError
 from viptt_core.files import available_cores
 from viptt_core.nifti import Seen
-from viptt_core.prediction.card import Preprocessing
-from viptt_core.prediction.score import INTERRUPTED, Predictions
+from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
 from viptt_core.prediction.weights import Weights, open_weights
-from viptt_core.scan_facts import LEAST_SLICES, ScanFacts, quiet_nibabel, scan_facts, scan_faults, slice_axis
+from viptt_core.scan_facts import ScanFacts, quiet_nibabel, scan_facts, scan_faults, slice_axis
+from viptt_core.shown import ResultTable
 from viptt_core.training.device import Engine, pick_device, pick_precision
 from viptt_core.training.inference import predict_logits
 
 TOGETHER = 8  # scans that wait for the model at once, and
 FRAMES_TOGETHER = 128  # no more frames, but one scan: at the paper's size a scan fills a GPU by itself
 CHEST_MM = {"wide": (150, 600), "long": (120, 800)}  # a field of view that can hold a chest, from child to whole trunk
-FEWEST_SHARE = 0.5  # of the frames a model sees: with fewer slices most of them would be made up
 GREY_MARGIN = 0.25  # of the range of the training scans' grey levels
+# Beside faults for which `viptt data check` refuses a training scan. Others, such as slices that are not square, are
+# not told: training scans may have them as well.
+TOLD_NOTES = ("voxels not finite", "few slices")
 DICOM = "Convert DICOM first: dcm2niix -z y -b n -f %f -o OUT FOLDER"
+INTERRUPTED = "not predicted: the work was interrupted."
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What models say about scans.
+
+    Attributes:
+        names: The N scans as they were named.
+        weights: The M models.
+        probabilities: float64 [M, N, K], 0..1; nan for a scan that could not be read.
+        warnings: Of each scan: how it is unlike what the models were trained on.
+        errors: Of each scan: why it could not be read; "" for all others.
+        notes: About the models, whatever the scan.
+    """
+
+    names: tuple[str, ...]
+    weights: tuple[Weights, ...] = field(repr=False)
+    probabilities: np.ndarray = field(repr=False)
+    warnings: tuple[tuple[str, ...], ...] = field(repr=False)
+    errors: tuple[str, ...] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the K classes."""
+        return self.weights[0].classes
+
+    @property
+    def failed(self) -> np.ndarray:
+        """Scans that could not be read, bool [N]."""
+        return np.array([bool(error) for error in self.errors])
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the work ended early."""
+        return INTERRUPTED in self.errors
+
+    def table(self, model: int = 0) -> pd.DataFrame:
+        """What one model says: scan, class, a probability a class, entropy_bits, warnings, error, notice.
+
+        The entropy is 0 for a model that is sure, log2 K for one that has no idea. It says nothing about
+        whether the model is right, nor whether it should have been asked.
+        """
+        probabilities = self.probabilities[model]
+        best = np.where(self.failed, "", np.array(self.class_names)[probabilities.argmax(axis=1)])
+        of_classes = pd.DataFrame(probabilities, columns=list(self.class_names)).round(6)
+        return pd.concat([pd.DataFrame({"scan": self.names, "class": best}), of_classes], axis=1).assign(
+            entropy_bits=entropy_bits(probabilities).round(4),
+            warnings=["; ".join(warnings) for warnings in self.warnings],
+            error=list(self.errors),
+            notice=RESEARCH_ONLY,
+        )
+
+    def to_dict(self, model: int = 0) -> dict[str, Any]:
+        """The same, and what the model is, as a plain dictionary for JSON."""
+        scans = [
+            {
+                "scan": row["scan"],
+                "status": "failed" if row["error"] else "ok",
+                "class": row["class"] or None,
+                "probabilities": None if row["error"] else {name: row[name] for name in self.class_names},
+                "entropy_bits": None if row["error"] else row["entropy_bits"],
+                "warnings": list(warnings),
+                "error": row["error"] or None,
+            }
+            for row, warnings in zip(self.table(model).to_dict("records"), self.warnings, strict=True)
+        ]
+        weights = self.weights[model]
+        return {
+            "notice": RESEARCH_ONLY,
+            "notes": list(self.notes),
+            "classes": list(self.class_names),
+            "weights": {"file": weights.path.name, "sha256": weights.sha256, "about": weights.card.about},
+            "preprocessing": weights.card.to_dict()["preprocessing"],
+            "scans": scans,
+        }
+
+    def __str__(self) -> str:
+        shown = self.table().drop(columns=["warnings", "error", "notice"])
+        lines = [shown.round(3).to_string(index=False, na_rep="-")]
+        for name, warnings, error in zip(self.names, self.warnings, self.errors, strict=True):
+            lines += [f"{name}: failed: {error}"] if error else [f"{name}: {warning}" for warning in warnings]
+        return "\n".join([*lines, *self.notes, RESEARCH_ONLY])
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        shown = ResultTable("\n".join([*self.notes, RESEARCH_ONLY]), self.table().drop(columns="notice").round(3))
+        return shown._repr_mimebundle_() | {"text/plain": str(self)}
+
+
+def entropy_bits(probabilities: np.ndarray) -> np.ndarray:
+    """Shannon entropy over the last axis, in bits; nan stays nan."""
+    return -(probabilities * np.log2(np.where(probabilities == 0, 1, probabilities))).sum(axis=-1) + 0.0
 
 
 def find_scans(paths: Sequence[str | PathLike]) -> list[Path]:
@@ -91,73 +188,69 @@ def predict_scans(
     from tqdm import tqdm
 
     several = [weights] if isinstance(weights, Weights | str | PathLike) else list(weights)
-    opened = [each if isinstance(each, Weights) else open_weights(each) for each in several]
-    grids = _grids(opened, masks)
+    opened = tuple(each if isinstance(each, Weights) else open_weights(each) for each in several)
+    _check_models(opened, masks)
     paths = find_scans([scans] if isinstance(scans, str | PathLike) else scans)
+    grids = [each.card.preprocessing for each in opened]
     models = _models(opened, engine or Engine(precision="fp32"))
     probabilities = np.full((len(opened), len(paths), len(opened[0].classes)), np.nan)
-    warnings, errors = [], []
-    read = partial(_read, grids=list(dict.fromkeys(grids)), masks=None if masks is None else Path(masks))
-    reading = _ahead(read, paths, n_jobs or available_cores())
+    done: list[_Read] = []
+    read = partial(_read, grids=tuple(dict.fromkeys(grids)), masks=None if masks is None else Path(masks))
+    together = min(TOGETHER, max(1, FRAMES_TOGETHER // max(grid.frames for grid in grids)))
     with (
         quiet_nibabel(),
         suppress(KeyboardInterrupt),
+        closing(_ahead(read, paths, n_jobs or available_cores())) as reading,
         tqdm(total=len(paths), desc="predicting", unit="scan", disable=not progress) as bar,
     ):
-        together = min(TOGETHER, max(1, FRAMES_TOGETHER // max(grid.frames for grid in grids)))
         while batch := list(islice(reading, together)):
-            sound = [n for n, found in enumerate(batch, start=len(errors)) if not found.error]
-            for m, (model, precision) in enumerate(models):
-                if sound:
-                    clips = np.stack([found.levels[grids[m]] for found in batch if not found.error])
-                    logits = predict_logits(
-                        model, clips, np.arange(len(clips)), precision=precision, pixel_range=grids[m].pixel_range
-                    )
-                    probabilities[m, sound] = torch.from_numpy(logits).double().softmax(dim=1).numpy()
-            for found in batch:
-                errors.append(found.error)
-                warnings.append(found.warnings if found.error else (*found.warnings, *_unlike_training(found, opened)))
+            sound = [n for n, scan in enumerate(batch, start=len(done)) if not scan.error]
+            for m, (model, precision) in enumerate(models if sound else ()):
+                clips = np.stack([scan.levels[grids[m]] for scan in batch if not scan.error])
+                logits = predict_logits(
+                    model, clips, np.arange(len(clips)), precision=precision, pixel_range=grids[m].pixel_range
+                )
+                probabilities[m, sound] = torch.from_numpy(logits).double().softmax(dim=1).numpy()
+            # Grey levels are let go: those of all scans would fill the memory.
+            done += [replace(scan, levels={}, warnings=_warnings(scan, opened)) for scan in batch]
             bar.update(len(batch))
-    reading.close()
-    done = min(len(errors), len(warnings))  # an interruption may fall between the two
-    probabilities[:, done:] = np.nan
-    errors = errors[:done] + [INTERRUPTED] * (len(paths) - done)
-    warnings = warnings[:done] + [()] * (len(paths) - done)
+    probabilities[:, len(done) :] = np.nan  # an interruption may fall between the two
+    done += [_Read({}, error=INTERRUPTED)] * (len(paths) - len(done))
+    synthetic = [each.name for each in opened if each.card.data.get("synthetic")]
     return Predictions(
         tuple(map(str, paths)),
-        tuple(opened),
+        opened,
         probabilities,
-        tuple(warnings),
-        tuple(errors),
-        tuple(dict.fromkeys(note for each in opened for note in _notes(each))),
+        tuple(scan.warnings for scan in done),
+        tuple(scan.error for scan in done),
+        tuple(f"{name}: trained on synthetic scans; what it says about a patient means nothing." for name in synthetic),
     )
 
 
 def scan_warnings(where: str, facts: ScanFacts, grid: Preprocessing) -> list[str]:
-    """How a scan is unlike a chest CT in Hounsfield units, or unlike what a model sees of it."""
-    found = [fault.what for fault in scan_faults(where, facts, grid.orientation)]
+    """How a scan is unlike a chest CT in Hounsfield units on which a model could have been trained."""
+    faults = scan_faults(where, facts, grid.orientation)
+    told = [fault.what for fault in faults if fault.level == "file" or fault.kind in TOLD_NOTES]
     along = slice_axis(facts)
     extents = [n * mm for n, mm in zip(facts.shape, facts.spacing, strict=True)]
     measured = {"long": extents[along], "wide": max(mm for k, mm in enumerate(extents) if k != along)}
-    for what, (least, most) in CHEST_MM.items():
-        if not least <= measured[what] <= most:
-            found.append(f"is {measured[what]:.0f} mm {what}: is it a chest, and are its voxel sizes right?")
-    if LEAST_SLICES <= facts.shape[along] < FEWEST_SHARE * grid.frames:  # fewer still is a fault of its own
-        found.append(f"has {facts.shape[along]} slices, from which {grid.frames} are made.")
-    return found
+    for direction, (least, most) in CHEST_MM.items():
+        if not least <= measured[direction] <= most:
+            told.append(f"is {measured[direction]:.0f} mm {direction}: is it a chest, and are its voxel sizes right?")
+    return told
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A scan as it was read: grey levels by grid, or the reason why not."""
+class _Read:
+    """A scan as it was read: uint8 grey levels [T,H,W] by grid, or the reason why not."""
 
     levels: dict[Preprocessing, np.ndarray]
     warnings: tuple[str, ...] = ()
     error: str = ""
 
 
-def _read(path: Path, *, grids: list[Preprocessing], masks: Path | None) -> _Found:
-    levels, warnings = {}, []
+def _read(path: Path, *, grids: Sequence[Preprocessing], masks: Path | None) -> _Read:
+    levels, warnings = {}, {}
     try:
         for grid in grids:
             seen = Seen(path)
@@ -171,12 +264,12 @@ def _read(path: Path, *, grids: list[Preprocessing], masks: Path | None) -> _Fou
                 seen=seen,
             )
             levels[grid] = to_grey_levels(volume)  # as training saw scans
-            warnings += scan_warnings(str(path), scan_facts(seen), grid)
+            warnings |= dict.fromkeys(scan_warnings(str(path), scan_facts(seen), grid))
     except DataError as error:
-        return _Found({}, error=f"{error.what} {error.remedy}".strip())
+        return _Read({}, error=f"{error.what} {error.remedy}".strip())
     except (OSError, MemoryError) as error:
-        return _Found({}, error=f"cannot be read ({error}).")
-    return _Found(levels, tuple(dict.fromkeys(warnings)))
+        return _Read({}, error=f"cannot be read ({error}).")
+    return _Read(levels, tuple(warnings))
 
 
 def _mask_of(path: Path, masks: Path | None) -> Path:
@@ -186,36 +279,36 @@ def _mask_of(path: Path, masks: Path | None) -> Path:
     return mask
 
 
-def _unlike_training(found: _Found, weights: Sequence[Weights]) -> list[str]:
-    """Where the mean grey level is one that training never saw."""
-    said = []
+def _warnings(scan: _Read, weights: Sequence[Weights]) -> tuple[str, ...]:
+    """The scan's warnings, and where its mean grey level is one that training never saw."""
+    told = dict.fromkeys(scan.warnings)
     for each in weights:
         known = each.card.training.get("grey_levels")
-        if not known:
+        if not known or scan.error:
             continue
-        level = float(found.levels[each.card.preprocessing].mean()) / 255
+        level = float(scan.levels[each.card.preprocessing].mean()) / 255
         margin = GREY_MARGIN * (known[1] - known[0])
         if not known[0] - margin <= level <= known[1] + margin:
-            said.append(f"has a mean grey level of {level:.2f}; training scans had {known[0]:.2f} to {known[1]:.2f}.")
-    return list(dict.fromkeys(said))
+            told[f"has a mean grey level of {level:.2f}; training scans had {known[0]:.2f} to {known[1]:.2f}."] = None
+    return tuple(told)
 
 
-def _ahead(read, paths: Sequence[Path], n_jobs: int) -> Iterator[_Found]:
+def _ahead(read, paths: Sequence[Path], n_jobs: int) -> Iterator[_Read]:
     """What `read` gives for each path, in order, some read in advance: never more, however slow the taker."""
     left, running = iter(paths), deque()
     with ThreadPoolExecutor(n_jobs) as pool:
         try:
             running.extend(pool.submit(read, path) for path in islice(left, 2 * n_jobs))
             while running:
-                found = running.popleft().result()
+                scan = running.popleft().result()
                 running.extend(pool.submit(read, path) for path in islice(left, 1))
-                yield found
+                yield scan
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _grids(weights: Sequence[Weights], masks) -> list[Preprocessing]:
-    """What each model wants a scan to become; all checks that need no scan."""
+def _check_models(weights: Sequence[Weights], masks) -> None:
+    """All checks that need no scan."""
     if not weights:
         raise SettingError("no weights are named.", remedy="Name at least one file of weights.")
     for each in weights:
@@ -232,13 +325,10 @@ def _grids(weights: Sequence[Weights], masks) -> list[Preprocessing]:
                 f"{', '.join(weights[0].classes)}.",
                 remedy="Ask them one by one.",
             )
-    grids = [each.card.preprocessing for each in weights]
-    if masks is not None:
-        if not Path(masks).is_dir():
-            raise DataError("is no folder of masks.", path=masks, remedy="Check the path.")
-        if not any(grid.crop for grid in grids):
-            raise SettingError("these weights were trained on whole scans.", remedy="Leave the masks out.")
-    return grids
+    if masks is not None and not Path(masks).is_dir():
+        raise DataError("is no folder of masks.", path=masks, remedy="Check the path.")
+    if masks is not None and not any(each.card.preprocessing.crop for each in weights):
+        raise SettingError("these weights were trained on whole scans.", remedy="Leave the masks out.")
 
 
 def _models(weights: Sequence[Weights], engine: Engine) -> list[tuple]:
@@ -249,11 +339,6 @@ def _models(weights: Sequence[Weights], engine: Engine) -> list[tuple]:
         model.place(device)
         models.append((model, pick_precision(engine.precision, device, model.backbone_name)))
     return models
-
-
-def _notes(weights: Weights) -> Iterator[str]:
-    if weights.card.data.get("synthetic"):
-        yield f"{weights.name}: trained on synthetic scans; what it says about a patient means nothing."
 
 
 def _scans_below(folder: Path) -> list[Path]:

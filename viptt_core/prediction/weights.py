@@ -1,7 +1,7 @@
-"""Weights and the card that goes with them, in one safetensors file; from a path, a run, a name or a URL.
+"""Weights and the card that goes with them, in one safetensors file; from a path, a run or a name.
 
 The card says what the weights are and what a file must become before they can be used on it. It stands in the file's
-header, so that it cannot be lost, and again beside it as JSON, for readers without this package.
+header, so that it cannot be lost, and again beside it as JSON with the file's SHA-256, which is compared at every use.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urldefrag, urlsplit
 
 from torch import Tensor, nn
 
@@ -58,6 +56,7 @@ class Weights:
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
         return self.card.classes
 
     def model(self) -> ViPTTNet:
@@ -72,15 +71,15 @@ class Weights:
                 ("feature.weight", ("feature_size", "hidden_size")),
                 ("classifier.weight", ("num_classes", "feature_size")),
             ):
-                found, stated = list(self.tensors[name].shape), [self.architecture[size] for size in sizes]
-                if found != stated:
-                    raise SettingError(f"{name} is {found}, not {stated}")
+                shape, stated = list(self.tensors[name].shape), [self.architecture[size] for size in sizes]
+                if shape != stated:
+                    raise SettingError(f"{name} is {shape}, not {stated}")
             model = ViPTTNet(**self.architecture)
             model.load_state_dict(self.tensors)
         except (SettingError, RuntimeError, TypeError, KeyError) as error:
-            what = str(error).strip().splitlines()[-1].strip()
+            reason = str(error).strip().splitlines()[-1].strip()
             raise DataError(
-                f"holds weights that do not fit its architecture ({what}).", path=self.path, remedy=REMEDY
+                f"holds weights that do not fit its architecture ({reason}).", path=self.path, remedy=REMEDY
             ) from error
         return model.eval()
 
@@ -108,6 +107,7 @@ def save_weights(path: Path, model: nn.Module, card: Card | None = None) -> None
         # One key: safetensors writes several in any order, and the same weights should be the same file.
         write_tensors(temporary, model.state_dict(), {HEADER: json.dumps(content)})
         digest = files.file_digest(temporary, "sha256")
+        path.with_suffix(".json").unlink(missing_ok=True)  # it describes the older file
         os.replace(temporary, path)
     if card is not None:
         beside = _described(path, digest, model.architecture, card)
@@ -118,10 +118,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
     """Weights by name, and the architecture they belong to.
 
     Raises:
-        DataError: missing, truncated or damaged.
+        DataError: missing, truncated, damaged, or changed after they were written.
     """
-    tensors, header = read_tensors(path)
-    return tensors, _content(header, path)["architecture"]
+    _, tensors, content = _read(path)
+    return tensors, content["architecture"]
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -136,30 +136,19 @@ def load_weights(model: nn.Module, path: Path) -> None:
     model.load_state_dict(tensors)
 
 
-def open_weights(reference: str | Path, checksum: str = "") -> Weights:
+def open_weights(reference: str | Path) -> Weights:
     """Read weights and their card.
 
     Args:
-        reference: A file; a run's folder, or its name below `runs/`; a name in `weights_root()`, such as
-            "authors-tbt"; or a URL, which is downloaded once.
-        checksum: SHA-256 of the file, 64 digits, "sha256:" before it or not. A URL needs it, here or at its
-            end as #sha256=..., because what comes from elsewhere must be what its maker wrote.
+        reference: A file; a run's folder, or its name below `runs/`; or a name in `weights_root()`, such as
+            "authors-tbt".
 
     Raises:
-        DataError: there is no such file, or it is damaged, has no card, holds values that are not finite, or its
-            checksum is another one.
-        SettingError: a URL without checksum, or a malformed checksum.
+        DataError: there is no such file, or it is damaged, is not the one that the JSON beside it describes, has no
+            card, or holds values that are not finite.
     """
-    path, digits = weights_path(reference, checksum)
-    found = files.file_digest(path, "sha256")
-    if digits and found != digits:
-        raise DataError(
-            f"has another checksum (sha256 is {found}, not {digits}).",
-            path=path,
-            remedy="Get the file again, or correct the checksum.",
-        )
-    tensors, header = read_tensors(path)
-    content = _content(header, path)
+    path = weights_path(reference)
+    digest, tensors, content = _read(path)
     if content.get("card") is None:
         raise DataError(
             "has no card: nothing says what its classes are or how scans are prepared for it.", path=path, remedy=REMEDY
@@ -171,35 +160,7 @@ def open_weights(reference: str | Path, checksum: str = "") -> Weights:
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise DataError(f"holds values that are not finite, first in '{name}'.", path=path, remedy="Train again.")
-    return Weights(path, found, architecture, card, tensors)
-
-
-def read_card(path: Path) -> Card | None:
-    """The card alone, None where there is none; the tensors are not read.
-
-    Raises:
-        DataError: the file is no whole file of weights, or the card cannot be read.
-    """
-    card = _content(read_header(path), path).get("card")
-    return Card.from_dict(card, path) if card is not None else None
-
-
-def weights_name(path: Path) -> str:
-    """What a reader calls a file of weights, see `Weights.name`."""
-    return path.parent.name if path.name == WEIGHTS else path.stem
-
-
-def _described(path: Path, sha256: str, architecture: dict, card: Card) -> dict[str, Any]:
-    return {"file": path.name, "sha256": sha256, "architecture": architecture, **card.to_dict()}
-
-
-def _content(header: dict[str, str], path: Path) -> dict:
-    """What the header says: the architecture, and the card or None."""
-    try:
-        content = json.loads(header.get(HEADER, '{"architecture": {}}'))
-        return content | {"architecture": dict(content["architecture"])}
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"has a header that cannot be read ({error}).", path=path, remedy=REMEDY) from error
+    return Weights(path, digest, architecture, card, tensors)
 
 
 def weights_root() -> Path:
@@ -207,46 +168,80 @@ def weights_root() -> Path:
     return artifact_root() / "data" / "weights"
 
 
-def weights_path(reference: str | Path, checksum: str = "") -> tuple[Path, str]:
-    """The file that a reference means, downloaded if it is a URL, and the digits of its checksum ("" for none)."""
-    text = str(reference)
-    if "://" in text:
-        text, fragment = urldefrag(text)
-        digits = _digits(checksum or fragment.replace("=", ":"), text)
-        return _downloaded(text, digits), digits
-    path = Path(text).expanduser()
-    candidates = [path, path / WEIGHTS, runs_root() / text / WEIGHTS, weights_root() / f"{text}.safetensors"]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate, _digits(checksum, text) if checksum else ""
+def weights_path(reference: str | Path) -> Path:
+    """The file that a reference means, see `open_weights`.
+
+    Raises:
+        DataError: there is none.
+    """
+    path, text = Path(reference).expanduser(), str(reference)
+    for file in (path, path / WEIGHTS, runs_root() / text / WEIGHTS, weights_root() / f"{text}.safetensors"):
+        if file.is_file():
+            return file
     if path.is_dir():
         raise DataError(f"holds no {WEIGHTS}.", path=path, remedy="Give the folder of a finished run, or the file.")
+    if text in RELEASED:
+        raise DataError("these weights are not here yet.", path=text, remedy=f"Run `viptt weights get {text}` first.")
     raise DataError(
         "no such weights.", path=text, remedy="`viptt weights list` shows those that are here, and which can be got."
     )
 
 
-def _digits(checksum: str, what: str) -> str:
-    digits = checksum.lower().removeprefix("sha256:")
-    if len(digits) != 64 or set(digits) - set("0123456789abcdef"):
-        raise SettingError(
-            f"{what}: {f'{checksum!r} is no SHA-256.' if checksum else 'weights from a URL need their checksum.'}",
-            remedy="Give all 64 digits: --sha256 HEX, or #sha256=HEX at the end of the URL.",
-        )
-    return digits
+def weights_name(path: Path) -> str:
+    """What a reader calls a file of weights, see `Weights.name`."""
+    return path.parent.name if path.name == WEIGHTS else path.stem
 
 
-def _downloaded(url: str, digits: str) -> Path:
-    from viptt_core.sources.download import download
+def weights_here() -> dict[str, Card]:
+    """Cards of the weights on this machine, by the name `open_weights` takes; those for scans come first."""
+    paths = {path.stem: path for path in sorted(weights_root().glob("*.safetensors"))}
+    paths |= {path.parent.name: path for path in sorted(runs_root().glob(f"*/{WEIGHTS}"))}
+    cards = {}
+    for name, path in paths.items():
+        with contextlib.suppress(DataError):  # damaged or of an older version; to open it would say so
+            if card := _content(read_header(path), path).get("card"):
+                cards[name] = Card.from_dict(card, path)
+    return dict(sorted(cards.items(), key=lambda entry: entry[1].preprocessing.kind != "scan"))
 
-    name = Path(urlsplit(url).path).name or "weights"
-    return download(url, weights_root() / f"{digits[:12]}-{name}", checksum=f"sha256:{digits}")
+
+def _described(path: Path, sha256: str, architecture: dict, card: Card) -> dict[str, Any]:
+    return {"file": path.name, "sha256": sha256, "architecture": architecture, **card.to_dict()}
 
 
-# --- Weights that go from hand to hand: the authors' Keras files, and ours put together for a release ---
+def _read(path: Path) -> tuple[str, dict[str, Tensor], dict]:
+    """SHA-256, tensors, and content of the header of a file that is as it was written."""
+    tensors, header = read_tensors(path)
+    digest, beside = files.file_digest(path, "sha256"), path.with_suffix(".json")
+    if beside.is_file():
+        stated = _parsed(beside.read_bytes(), beside).get("sha256")
+        if stated != digest:
+            raise DataError(
+                f"was changed after it was written: its SHA-256 is {digest}, {beside.name} beside it states {stated}.",
+                path=path,
+                remedy="Copy both files again, or train again.",
+            )
+    return digest, tensors, _content(header, path)
 
 
-CHECKSUMS = "SHA256SUMS"  # beside exported weights, as sha256sum reads and writes it
+def _content(header: dict[str, str], path: Path) -> dict:
+    """What the header says: the architecture, and the card or None."""
+    content = _parsed(header.get(HEADER, '{"architecture": {}}'), path)
+    if not isinstance(content.get("architecture"), dict):
+        raise DataError("has a header that cannot be read (no architecture).", path=path, remedy=REMEDY)
+    return content
+
+
+def _parsed(text: str | bytes, path: Path) -> dict:
+    try:
+        table = json.loads(text)
+        if not isinstance(table, dict):
+            raise TypeError("no JSON object")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"has a header that cannot be read ({error}).", path=path, remedy=REMEDY) from error
+    return table
+
+
+# --- The authors' Keras files ---
 
 
 @dataclass(frozen=True)
@@ -326,85 +321,35 @@ def import_keras(path: Path, target: Path, *, classes: Sequence[str] = ()) -> We
         raise SettingError(f"{target} does not end in .safetensors.", remedy="Name it so.")
     architecture = read_keras_architecture(path)
     n = architecture["num_classes"]
-    known = {len(released.classes): released for released in RELEASED.values()}.get(n)
-    names = tuple(classes) or (known.classes if known else ())
+    released = next((each for each in RELEASED.values() if len(each.classes) == n), None)
+    names = tuple(classes) or (released.classes if released else ())
     if len(names) != n:
         raise SettingError(
             f"{path} has {n} outputs, {len(names)} classes are named.",
             remedy="Name them in their order: --classes A,B,C",
         )
-    known = known if known and names == known.classes else None
-    model = load_keras_weights(ViPTTNet(**architecture), path)
-    save_weights(target, model, _keras_card(path, names, known))
+    card = _keras_card(path, names, released if released and names == released.classes else None)
+    save_weights(target, load_keras_weights(ViPTTNet(**architecture), path), card)
     return open_weights(target)
 
 
-def export_weights(reference: str | Path, folder: Path, checksum: str = "") -> Path:
-    """Copy weights under a name that says what they are, their card beside them and their checksum in SHA256SUMS.
-
-    Args:
-        reference, checksum: See `weights.open_weights`.
-        folder: Made if it is not there.
-
-    Returns:
-        The copy.
-
-    Raises:
-        DataError: the weights cannot be used, see there.
-        StorageError: a file cannot be written.
-    """
-    weights = open_weights(reference, checksum)
-    card = weights.card
-    parts = [
-        card.data.get("set"),
-        card.training.get("stage"),
-        card.training.get("start"),
-        (card.training.get("preset") or {}).get("name"),
-        weights.sha256[:8],
-    ]
-    target = folder / f"viptt-{'-'.join(str(part) for part in parts if part)}.safetensors"
-    with files.storing(target):
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(f".{target.name}.part")
-        shutil.copyfile(weights.path, unfinished)
-        unfinished.replace(target)
-        beside = {**weights.to_dict(), "file": target.name}
-        files.replace(target.with_suffix(".json"), json.dumps(beside, indent=1) + "\n")
-        sums = folder / CHECKSUMS
-        lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
-        lines = [line for line in lines if not line.endswith(f"  {target.name}")]
-        files.replace(sums, "\n".join([*lines, f"{weights.sha256}  {target.name}", ""]))
-    return target
-
-
-def weights_here() -> dict[str, Card]:
-    """Cards of the weights on this machine, by the name `open_weights` takes: got or converted ones, and runs'."""
-    files = {path.stem: path for path in sorted(weights_root().glob("*.safetensors"))}
-    files |= {path.parent.name: path for path in sorted(runs_root().glob(f"*/{WEIGHTS}"))}
-    cards = {}
-    for name, path in files.items():
-        with contextlib.suppress(DataError):  # damaged or of an older version; to open it would say so
-            cards[name] = read_card(path)
-    there = {name: card for name, card in cards.items() if card is not None}
-    return dict(sorted(there.items(), key=lambda entry: entry[1].preprocessing.kind != "scan"))  # those to predict with
-
-
-def _keras_card(path: Path, classes: tuple[str, ...], known: Released | None) -> Card:
+def _keras_card(path: Path, classes: tuple[str, ...], released: Released | None) -> Card:
     preset = load_preset("paper")
-    stage = known.stage if known else "finetune"
+    stage = released.stage if released else "finetune"
     scale = getattr(preset, stage).pixel_range
     if stage == "pretrain":
         grid = Preprocessing("video", preset.frames, preset.size, scale, fit=preset.fit, stride=preset.stride)
     else:
         grid = Preprocessing("scan", preset.frames, preset.size, scale, HU_WINDOW, preset.orientation)
     made = {key: value for key, value in provenance().items() if key in ("commit", "date", "packages")}
+    title = released.title if released else "A Keras network in the layout of the authors"
     return Card(
-        about=f"{known.title if known else 'A Keras network in the layout of the authors'}, converted from {path.name}",
+        about=f"{title}, converted from {path.name}",
         classes=classes,
         preprocessing=grid,
-        data={"set": known.data, "synthetic": False} if known else {},
-        training={"stage": stage, "preset": preset.to_dict()} if known else {},
+        data={"set": released.data, "synthetic": False} if released else {},
+        training={"stage": stage, "preset": preset.to_dict()} if released else {},
         metrics=(),
         made=made | {"converted_from": path.name, "sha256_of_it": files.file_digest(path, "sha256")},
-        licence=LICENCE if known else "that of the Keras file",
+        licence=LICENCE if released else "that of the Keras file",
     )
