@@ -103,7 +103,7 @@ def test_the_warnings_of_the_page_are_those_of_the_program(folder, weights):
         pattern = re.sub(r"\d[\d.]*", "NUMBER", phrase.replace("...", "ANY"))
         pattern = re.escape(pattern).replace("NUMBER", r"[\d.]+").replace("ANY", ".*")
         assert any(re.search(pattern, warning) for warning in said), f"{phrase}: {said}"
-    assert len(phrases) == 6
+    assert len(phrases) == 7
 
 
 def test_the_lines_of_python_run(folder, weights):

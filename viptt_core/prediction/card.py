@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +139,8 @@ class Card:
         """
         try:
             if table["format"] != FORMAT:
-                raise DataError(
-                    f"has a card of format {table['format']}, not {FORMAT}.",
-                    path=path,
-                    remedy="Use the version of this package that wrote it.",
-                )
+                what = f"has a card of format {table['format']}, not {FORMAT}."
+                raise DataError(what, path=path, remedy="Use the version of this package that wrote it.")
             grid = build(Preprocessing, table["preprocessing"], "preprocessing", path.name)
             scores = tuple(build(PartScores, row, "metrics", path.name) for row in table["metrics"])
             return build(cls, table | {"preprocessing": grid, "metrics": scores}, "card", path.name)
@@ -156,7 +154,8 @@ def _is_interval(values) -> bool:
     """Whether values are a lower and an upper bound, both finite."""
     if not isinstance(values, list | tuple) or len(values) != 2:
         return False
-    return all(type(value) in (int, float) and math.isfinite(value) for value in values) and values[0] <= values[1]
+    numbers = all(isinstance(value, Real) and not isinstance(value, bool) for value in values)
+    return numbers and -math.inf < values[0] <= values[1] < math.inf
 
 
 def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFrame, record: dict) -> Card:
@@ -172,13 +171,7 @@ def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFra
     stage, preset, name = config["stage"], config["preset"], clips.source.get("set", "clips in memory")
     registered = load_registry().get(name)
     licence = registered.licence if registered else "that of the data"
-    if clips.synthetic:
-        licence_of_weights = "MIT"
-    elif registered and registered.access == "yours":
-        licence_of_weights = "The terms of the data they were trained on, which their owner knows."
-    else:
-        licence_of_weights = f"Trained on data under: {licence}. Its terms hold for the weights, too."
-    grid = _run_preprocessing(clips, preset, preset[stage]["pixel_range"])
+    grid = _preprocessing_of(clips, preset["orientation"], preset[stage]["pixel_range"])
     sizes = {part: len(getattr(split, part)) for part in ("train", "validation", "test")}
     verb = "Pretrained on" if stage == "pretrain" else f"Start '{config['start']}', fine-tuned on"
     return Card(
@@ -190,33 +183,29 @@ def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFra
         data={"set": name, "synthetic": clips.synthetic, "clips": sizes, "key": clips.key, "licence": licence},
         training={key: config[key] for key in ("stage", "start", "seed", "pretrained", "best_epoch")}
         | {
-            "grey_levels": grey_levels(clips.clips, split.train),
+            "grey_levels": _grey_levels(clips.clips, split.train),
             "selection_biased": config["selection_biased"],
             "preset": preset,
         },
         metrics=tuple(_scores(rows, part) for part, rows in predictions.groupby("part", sort=False)),
         made={key: record.get(key) for key in ("commit", "date", "python", "packages", "device", "precision")},
-        licence=licence_of_weights,
+        licence="MIT" if clips.synthetic else f"The terms of the training data hold for the weights: {licence}.",
     )
 
 
-def _run_preprocessing(clips: ClipSet, preset: dict, pixel_range: str) -> Preprocessing:
+def _preprocessing_of(clips: ClipSet, orientation: str, pixel_range: str) -> Preprocessing:
     source, (_, frames, size, _) = clips.source, clips.clips.shape
     if "hu_window" in source:
-        orientation = source.get("orientation", preset["orientation"])
-        return Preprocessing(
-            "scan", frames, size, pixel_range, tuple(source["hu_window"]), orientation, source.get("crop", "")
-        )
+        settings = {"orientation": source.get("orientation", orientation), "crop": source.get("crop", "")}
+        return Preprocessing("scan", frames, size, pixel_range, tuple(source["hu_window"]), **settings)
     if "stride" in source:
         return Preprocessing("video", frames, size, pixel_range, fit=source["fit"], stride=source["stride"])
     return Preprocessing("volume", frames, size, pixel_range)
 
 
-def grey_levels(clips: np.ndarray, indices: np.ndarray) -> list[float]:
-    """Lowest and highest mean grey level, 0..1, of the clips at `indices` in [N,T,H,W] with levels 0..255.
-
-    One clip after the other: together those of a real set would fill the memory.
-    """
+def _grey_levels(clips: np.ndarray, indices: np.ndarray) -> list[float]:
+    """Lowest and highest mean grey level, 0..1, of the clips at `indices` in [N,T,H,W] with levels 0..255."""
+    # One clip after the other: together those of a real set would fill the memory.
     means = [float(clips[n].mean(dtype=np.float64)) / 255 for n in indices]
     return [round(min(means), 4), round(max(means), 4)] if means else []
 

@@ -24,7 +24,7 @@ from viptt_core.errors import DataError, SettingError
 from viptt_core.files import available_cores
 from viptt_core.nifti import Seen
 from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
-from viptt_core.prediction.weights import Weights, open_weights
+from viptt_core.prediction.weights import Weights, open_weights, weights_name
 from viptt_core.scan_facts import ScanFacts, quiet_nibabel, scan_facts, scan_faults, slice_axis
 from viptt_core.shown import ResultTable
 from viptt_core.training.device import Engine, pick_device, pick_precision
@@ -216,7 +216,7 @@ def predict_scans(
             bar.update(len(batch))
     probabilities[:, len(done) :] = np.nan  # an interruption may fall between the two
     done += [_Read({}, error=INTERRUPTED)] * (len(paths) - len(done))
-    synthetic = [each.name for each in opened if each.card.data.get("synthetic")]
+    synthetic = [weights_name(each.path) for each in opened if each.card.data.get("synthetic")]
     return Predictions(
         tuple(map(str, paths)),
         opened,

@@ -103,33 +103,26 @@ def read_predictions(path: str | PathLike) -> dict[str, pd.DataFrame]:
         raise DataError("holds no predictions: there is no row below its header.", path=path, remedy=REMEDY)
     names = classes_of(table)
     table[names] = table[names].apply(pd.to_numeric, errors="coerce")
-    for row, fault in enumerate(_row_faults(table, names), start=2):
-        if fault:
-            raise DataError(f"{fault} in line {row}.", path=path, remedy=REMEDY)
+    values = table[names].to_numpy(dtype=float)
+    largest = (values == values.max(axis=1, keepdims=True, initial=0)) & (table[["class"]].to_numpy() == names)
+    sound = (
+        (len(names) > 1)
+        & (values >= 0).all(axis=1)
+        & (np.abs(values.sum(axis=1) - 1) <= MOST_OFF)
+        & largest.any(axis=1)
+    )
+    faulty = (table["scan"] == "") | ((table["error"] == "") & ~sound)
+    if faulty.any():
+        raise DataError(
+            f"line {faulty.argmax() + 2} holds no scan with an error, or with probabilities that sum to 1 and are "
+            "largest for its class.",
+            path=path,
+            remedy=REMEDY,
+        )
     if MODEL_COLUMN not in table:
         return {"predicted": table}
     of_model = dict(list(table.groupby(MODEL_COLUMN, sort=False)))
     return dict(zip(model_names([Path(file) for file in of_model]), of_model.values(), strict=True))
-
-
-def _row_faults(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
-    """What is wrong with each row of predictions, "" for nothing."""
-    values = table[names].to_numpy(dtype=float)
-    if len(names) < 2:
-        return np.full(len(table), "holds no probabilities of two or more classes")
-    said = table["class"].to_numpy()[:, None] == np.array(names)
-    with np.errstate(invalid="ignore"):
-        sums_to_one = np.abs(values.sum(axis=1) - 1) <= MOST_OFF
-        in_range = ((values >= 0) & (values <= 1)).all(axis=1)
-        largest = (said & (values == values.max(axis=1, keepdims=True))).any(axis=1)
-    failed = (table["error"] != "").to_numpy()
-    faults = {
-        "names no scan": (table["scan"] == "").to_numpy(),
-        "holds no probabilities of a scan, and no error,": ~failed & ~in_range,
-        "holds probabilities that do not sum to 1": ~failed & ~sums_to_one,
-        "names a class that has not the largest probability": ~failed & ~largest,
-    }
-    return np.select(list(faults.values()), list(faults), default="")
 
 
 def model_names(files: Sequence[Path]) -> list[str]:

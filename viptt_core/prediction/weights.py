@@ -50,11 +50,6 @@ class Weights:
     tensors: dict[str, Tensor] = field(repr=False)
 
     @property
-    def name(self) -> str:
-        """What a reader calls them: the run, or the file without its ending."""
-        return weights_name(self.path)
-
-    @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the logits."""
         return self.card.classes
@@ -77,15 +72,14 @@ class Weights:
             model = ViPTTNet(**self.architecture)
             model.load_state_dict(self.tensors)
         except (SettingError, RuntimeError, TypeError, KeyError) as error:
-            reason = str(error).strip().splitlines()[-1].strip()
-            raise DataError(
-                f"holds weights that do not fit its architecture ({reason}).", path=self.path, remedy=REMEDY
-            ) from error
+            what = f"holds weights that do not fit its architecture ({str(error).strip().splitlines()[-1].strip()})."
+            raise DataError(what, path=self.path, remedy=REMEDY) from error
         return model.eval()
 
     def to_dict(self) -> dict[str, Any]:
         """Card, architecture and checksum as one plain dictionary, for JSON."""
-        return _described(self.path, self.sha256, self.architecture, self.card)
+        stated = {"file": self.path.name, "sha256": self.sha256, "architecture": self.architecture}
+        return stated | self.card.to_dict()
 
 
 def save_weights(path: Path, model: nn.Module, card: Card | None = None) -> None:
@@ -110,7 +104,7 @@ def save_weights(path: Path, model: nn.Module, card: Card | None = None) -> None
         path.with_suffix(".json").unlink(missing_ok=True)  # it describes the older file
         os.replace(temporary, path)
     if card is not None:
-        beside = _described(path, digest, model.architecture, card)
+        beside = Weights(path, digest, model.architecture, card, tensors={}).to_dict()
         files.write_file(path.with_suffix(".json"), json.dumps(beside, indent=1) + "\n")
 
 
@@ -150,9 +144,8 @@ def open_weights(reference: str | Path) -> Weights:
     path = weights_path(reference)
     digest, tensors, content = _read(path)
     if content.get("card") is None:
-        raise DataError(
-            "has no card: nothing says what its classes are or how scans are prepared for it.", path=path, remedy=REMEDY
-        )
+        what = "has no card: nothing says what its classes are or how scans are prepared for it."
+        raise DataError(what, path=path, remedy=REMEDY)
     card, architecture = Card.from_dict(content["card"], path), content["architecture"]
     if len(card.classes) != architecture.get("num_classes"):
         what = f"names {len(card.classes)} classes for {architecture.get('num_classes')} logits."
@@ -188,7 +181,7 @@ def weights_path(reference: str | Path) -> Path:
 
 
 def weights_name(path: Path) -> str:
-    """What a reader calls a file of weights, see `Weights.name`."""
+    """What a reader calls a file of weights: the run, or the file without its ending."""
     return path.parent.name if path.name == WEIGHTS else path.stem
 
 
@@ -202,10 +195,6 @@ def weights_here() -> dict[str, Card]:
             if card := _content(read_header(path), path).get("card"):
                 cards[name] = Card.from_dict(card, path)
     return dict(sorted(cards.items(), key=lambda entry: entry[1].preprocessing.kind != "scan"))
-
-
-def _described(path: Path, sha256: str, architecture: dict, card: Card) -> dict[str, Any]:
-    return {"file": path.name, "sha256": sha256, "architecture": architecture, **card.to_dict()}
 
 
 def _read(path: Path) -> tuple[str, dict[str, Tensor], dict]:
@@ -263,19 +252,18 @@ class Released:
     data: str
 
 
-_RELEASES = "https://github.com/hasibzunair/ViPTT-Net/releases/latest/download/"
-LICENCE = "MIT, as the authors' repository; the data they were trained on have terms of their own."
+_RELEASES = "https://github.com/hasibzunair/ViPTT-Net/releases/latest/download"
 RELEASED = {
     "authors-ucf50": Released(
         "The authors' network after videos (ten classes of UCF50)",
-        f"{_RELEASES}ViPTT-Net-UCF50.h5",
+        f"{_RELEASES}/ViPTT-Net-UCF50.h5",
         UCF_CLASSES,
         "pretrain",
         "ucf50",
     ),
     "authors-tbt": Released(
         "The authors' network after scans (ImageCLEF 2021, five types of tuberculosis)",
-        f"{_RELEASES}ViPTT-Net-CLEF-TBT.h5",
+        f"{_RELEASES}/ViPTT-Net-CLEF-TBT.h5",
         TB_CLASSES,
         "finetune",
         "imageclef",
@@ -324,23 +312,20 @@ def import_keras(path: Path, target: Path, *, classes: Sequence[str] = ()) -> We
     released = next((each for each in RELEASED.values() if len(each.classes) == n), None)
     names = tuple(classes) or (released.classes if released else ())
     if len(names) != n:
-        raise SettingError(
-            f"{path} has {n} outputs, {len(names)} classes are named.",
-            remedy="Name them in their order: --classes A,B,C",
-        )
+        what = f"{path} has {n} outputs, {len(names)} classes are named."
+        raise SettingError(what, remedy="Name them in their order: --classes A,B,C")
     card = _keras_card(path, names, released if released and names == released.classes else None)
     save_weights(target, load_keras_weights(ViPTTNet(**architecture), path), card)
     return open_weights(target)
 
 
 def _keras_card(path: Path, classes: tuple[str, ...], released: Released | None) -> Card:
-    preset = load_preset("paper")
-    stage = released.stage if released else "finetune"
-    scale = getattr(preset, stage).pixel_range
+    preset, stage = load_preset("paper"), released.stage if released else "finetune"
+    shape = (preset.frames, preset.size, getattr(preset, stage).pixel_range)
     if stage == "pretrain":
-        grid = Preprocessing("video", preset.frames, preset.size, scale, fit=preset.fit, stride=preset.stride)
+        grid = Preprocessing("video", *shape, fit=preset.fit, stride=preset.stride)
     else:
-        grid = Preprocessing("scan", preset.frames, preset.size, scale, HU_WINDOW, preset.orientation)
+        grid = Preprocessing("scan", *shape, HU_WINDOW, preset.orientation)
     made = {key: value for key, value in provenance().items() if key in ("commit", "date", "packages")}
     title = released.title if released else "A Keras network in the layout of the authors"
     return Card(
@@ -351,5 +336,7 @@ def _keras_card(path: Path, classes: tuple[str, ...], released: Released | None)
         training={"stage": stage, "preset": preset.to_dict()} if released else {},
         metrics=(),
         made=made | {"converted_from": path.name, "sha256_of_it": files.file_digest(path, "sha256")},
-        licence=LICENCE if released else "that of the Keras file",
+        licence="MIT, as the authors' repository; the data they were trained on have terms of their own."
+        if released
+        else "that of the Keras file",
     )
