@@ -139,8 +139,8 @@ class Card:
         """
         try:
             if table["format"] != FORMAT:
-                what = f"has a card of format {table['format']}, not {FORMAT}."
-                raise DataError(what, path=path, remedy="Use the version of this package that wrote it.")
+                message = f"has a card of format {table['format']}, not {FORMAT}."
+                raise DataError(message, path=path, remedy="Use the version of this package that wrote it.")
             grid = build(Preprocessing, table["preprocessing"], "preprocessing", path.name)
             scores = tuple(build(PartScores, row, "metrics", path.name) for row in table["metrics"])
             return build(cls, table | {"preprocessing": grid, "metrics": scores}, "card", path.name)

@@ -194,7 +194,7 @@ def predict_scans(
     grids = [each.card.preprocessing for each in opened]
     models = _models(opened, engine or Engine(precision="fp32"))
     probabilities = np.full((len(opened), len(paths), len(opened[0].classes)), np.nan)
-    done: list[_Read] = []
+    done: list[_ReadScan] = []
     read = partial(_read, grids=tuple(dict.fromkeys(grids)), masks=None if masks is None else Path(masks))
     together = min(TOGETHER, max(1, FRAMES_TOGETHER // max(grid.frames for grid in grids)))
     with (
@@ -215,7 +215,7 @@ def predict_scans(
             done += [replace(scan, levels={}, warnings=_warnings(scan, opened)) for scan in batch]
             bar.update(len(batch))
     probabilities[:, len(done) :] = np.nan  # an interruption may fall between the two
-    done += [_Read({}, error=INTERRUPTED)] * (len(paths) - len(done))
+    done += [_ReadScan({}, error=INTERRUPTED)] * (len(paths) - len(done))
     synthetic = [weights_name(each.path) for each in opened if each.card.data.get("synthetic")]
     return Predictions(
         tuple(map(str, paths)),
@@ -241,7 +241,7 @@ def scan_warnings(where: str, facts: ScanFacts, grid: Preprocessing) -> list[str
 
 
 @dataclass(frozen=True)
-class _Read:
+class _ReadScan:
     """A scan as it was read: uint8 grey levels [T,H,W] by grid, or the reason why not."""
 
     levels: dict[Preprocessing, np.ndarray]
@@ -249,7 +249,7 @@ class _Read:
     error: str = ""
 
 
-def _read(path: Path, *, grids: Sequence[Preprocessing], masks: Path | None) -> _Read:
+def _read(path: Path, *, grids: Sequence[Preprocessing], masks: Path | None) -> _ReadScan:
     levels, warnings = {}, {}
     try:
         for grid in grids:
@@ -266,10 +266,10 @@ def _read(path: Path, *, grids: Sequence[Preprocessing], masks: Path | None) -> 
             levels[grid] = to_grey_levels(volume)  # as training saw scans
             warnings |= dict.fromkeys(scan_warnings(str(path), scan_facts(seen), grid))
     except DataError as error:
-        return _Read({}, error=f"{error.what} {error.remedy}".strip())
+        return _ReadScan({}, error=f"{error.what} {error.remedy}".strip())
     except (OSError, MemoryError) as error:
-        return _Read({}, error=f"cannot be read ({error}).")
-    return _Read(levels, tuple(warnings))
+        return _ReadScan({}, error=f"cannot be read ({error}).")
+    return _ReadScan(levels, tuple(warnings))
 
 
 def _mask_of(path: Path, masks: Path | None) -> Path:
@@ -279,7 +279,7 @@ def _mask_of(path: Path, masks: Path | None) -> Path:
     return mask
 
 
-def _warnings(scan: _Read, weights: Sequence[Weights]) -> tuple[str, ...]:
+def _warnings(scan: _ReadScan, weights: Sequence[Weights]) -> tuple[str, ...]:
     """The scan's warnings, and where its mean grey level is one that training never saw."""
     told = dict.fromkeys(scan.warnings)
     for each in weights:
@@ -293,7 +293,7 @@ def _warnings(scan: _Read, weights: Sequence[Weights]) -> tuple[str, ...]:
     return tuple(told)
 
 
-def _ahead(read, paths: Sequence[Path], n_jobs: int) -> Iterator[_Read]:
+def _ahead(read, paths: Sequence[Path], n_jobs: int) -> Iterator[_ReadScan]:
     """What `read` gives for each path, in order, some read in advance: never more, however slow the taker."""
     left, running = iter(paths), deque()
     with ThreadPoolExecutor(n_jobs) as pool:

@@ -72,8 +72,8 @@ class Weights:
             model = ViPTTNet(**self.architecture)
             model.load_state_dict(self.tensors)
         except (SettingError, RuntimeError, TypeError, KeyError) as error:
-            what = f"holds weights that do not fit its architecture ({str(error).strip().splitlines()[-1].strip()})."
-            raise DataError(what, path=self.path, remedy=REMEDY) from error
+            message = f"holds weights that do not fit its architecture ({str(error).strip().splitlines()[-1].strip()})."
+            raise DataError(message, path=self.path, remedy=REMEDY) from error
         return model.eval()
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,12 +144,12 @@ def open_weights(reference: str | Path) -> Weights:
     path = weights_path(reference)
     digest, tensors, content = _read(path)
     if content.get("card") is None:
-        what = "has no card: nothing says what its classes are or how scans are prepared for it."
-        raise DataError(what, path=path, remedy=REMEDY)
+        message = "has no card: nothing says what its classes are or how scans are prepared for it."
+        raise DataError(message, path=path, remedy=REMEDY)
     card, architecture = Card.from_dict(content["card"], path), content["architecture"]
     if len(card.classes) != architecture.get("num_classes"):
-        what = f"names {len(card.classes)} classes for {architecture.get('num_classes')} logits."
-        raise DataError(what, path=path, remedy=REMEDY)
+        message = f"names {len(card.classes)} classes for {architecture.get('num_classes')} logits."
+        raise DataError(message, path=path, remedy=REMEDY)
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise DataError(f"holds values that are not finite, first in '{name}'.", path=path, remedy="Train again.")
@@ -312,8 +312,8 @@ def import_keras(path: Path, target: Path, *, classes: Sequence[str] = ()) -> We
     released = next((each for each in RELEASED.values() if len(each.classes) == n), None)
     names = tuple(classes) or (released.classes if released else ())
     if len(names) != n:
-        what = f"{path} has {n} outputs, {len(names)} classes are named."
-        raise SettingError(what, remedy="Name them in their order: --classes A,B,C")
+        message = f"{path} has {n} outputs, {len(names)} classes are named."
+        raise SettingError(message, remedy="Name them in their order: --classes A,B,C")
     card = _keras_card(path, names, released if released and names == released.classes else None)
     save_weights(target, load_keras_weights(ViPTTNet(**architecture), path), card)
     return open_weights(target)

@@ -131,8 +131,8 @@ def counts_text(counts) -> str:
 def _faults(text: str, expected: Sequence[str], path: Path) -> list[Fault]:
     faults: list[Fault] = []
 
-    def note(line: int | None, kind: str, what: str, remedy: str) -> None:
-        faults.append(Fault(kind, str(path) if line is None else f"{path}:{line}", what, remedy))
+    def note(line: int | None, kind: str, message: str, remedy: str) -> None:
+        faults.append(Fault(kind, str(path) if line is None else f"{path}:{line}", message, remedy))
 
     if text.startswith("\ufeff"):
         note(1, "byte-order mark", "begins with a byte-order mark.", "Save it as 'UTF-8', not 'UTF-8 with BOM'.")
@@ -146,7 +146,8 @@ def _faults(text: str, expected: Sequence[str], path: Path) -> list[Fault]:
     known = frozenset(expected)
     # Which scan a line is about, in whatever way it is written.
     about = [next((part for part in re.split(r"[,;\s]", row) if part in known), None) for row in rows]
-    missing = [name for name in expected if name not in set(about)]
+    present = frozenset(about)
+    missing = [name for name in expected if name not in present]
     first: dict[str, int] = {}
     for line, (row, scan) in enumerate(zip(rows, about, strict=True), 1):
         fields = row.split(",")
@@ -170,8 +171,8 @@ def _faults(text: str, expected: Sequence[str], path: Path) -> list[Fault]:
             note(line, "double", f"{scan} is there again, first in line {first[scan]}.", "Keep one of the lines.")
     if missing:
         more = f" and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
-        what = f"has no line for {len(missing)} of {len(expected)} scans: {', '.join(missing[:LISTED])}{more}."
-        note(None, "missing", what, "Add a line for each.")
+        message = f"has no line for {len(missing)} of {len(expected)} scans: {', '.join(missing[:LISTED])}{more}."
+        note(None, "missing", message, "Add a line for each.")
     return faults
 
 
@@ -186,8 +187,8 @@ def check_ensemble(method: str, n_models: int) -> None:
     """Raise a SettingError unless the method exists and takes so many models."""
     check_choice("ensemble", method, ENSEMBLES)
     if method == "authors" and n_models != len(AUTHORS_WEIGHTS):
-        what = f"the ensemble 'authors' is of three runs, and {n_models} were given."
-        raise SettingError(what, remedy="Give three, in the order of their weights, or take 'mean' or 'vote'.")
+        message = f"the ensemble 'authors' is of three runs, and {n_models} were given."
+        raise SettingError(message, remedy="Give three, in the order of their weights, or take 'mean' or 'vote'.")
 
 
 def combine(probabilities, method: str) -> np.ndarray:
@@ -216,11 +217,13 @@ def combine(probabilities, method: str) -> np.ndarray:
         raise SettingError(f"probabilities have shape {values.shape}.", remedy=remedy)
     failed = ~np.isfinite(values).all(axis=(0, 2))
     if failed.any():
-        what = f"{failed.sum()} of {len(failed)} scans have no probabilities; scan {failed.argmax() + 1} is the first."
-        raise SettingError(what, remedy="Leave failed scans out before models are combined.")
+        message = (
+            f"{failed.sum()} of {len(failed)} scans have no probabilities; scan {failed.argmax() + 1} is the first."
+        )
+        raise SettingError(message, remedy="Leave failed scans out before models are combined.")
     if values.min() < 0 or np.abs(values.sum(axis=2) - 1).max() > 1e-3:
-        what = "values are no probabilities: a scan's classes do not add up to 1."
-        raise SettingError(what, remedy="Give what softmax returns, not logits.")
+        message = "values are no probabilities: a scan's classes do not add up to 1."
+        raise SettingError(message, remedy="Give what softmax returns, not logits.")
     check_ensemble(method, len(values))
     said = values.argmax(axis=2).astype(np.int64) + 1
     if method == "authors":

@@ -196,8 +196,8 @@ def open_models(plan: EntryPlan) -> tuple[Weights, ...]:
     opened = tuple(map(open_weights, plan.weights))
     for each in opened:
         if each.classes != TB_CLASSES:
-            what = f"{each.path} tells {', '.join(each.classes)}."
-            raise SettingError(what, remedy=f"The task has {', '.join(TB_CLASSES)}.")
+            message = f"{each.path} tells {', '.join(each.classes)}."
+            raise SettingError(message, remedy=f"The task has {', '.join(TB_CLASSES)}.")
     return opened
 
 
@@ -305,11 +305,9 @@ def _check_names(paths: Sequence[Path], expected: int) -> None:
     wanted = expected_names(expected) if expected else list(names)
     lacking, more = [name for name in wanted if name not in names], sorted(set(names) - set(wanted))
     if lacking or more:
-        what = [f"{_listed(part)} {verb}" for part, verb in ((lacking, "missing"), (more, "not expected")) if part]
-        raise DataError(
-            f"{expected} scans are expected: {'; '.join(what)}.",
-            remedy="Name the folder of the test scans, or give their number.",
-        )
+        parts = [f"{_listed(part)} {verb}" for part, verb in ((lacking, "missing"), (more, "not expected")) if part]
+        message = f"{expected} scans are expected: {'; '.join(parts)}."
+        raise DataError(message, remedy="Name the folder of the test scans, or give their number.")
 
 
 def _written_phantoms(preset: str, n: int, progress: bool) -> Path:
