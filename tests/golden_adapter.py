@@ -42,6 +42,7 @@ def train(videos, scans, *, epochs: int):
         [2 * epochs, 3]; and the probabilities of the scans of the test set, in the order of their names, float [N,K].
     """
     from viptt_core.experiment import finetune, plan_experiment, pretrain
+    from viptt_core.results import probabilities_of
 
     plan = plan_experiment("demo", epochs=epochs, pretrain_epochs=epochs, device="cpu", precision="fp32")
     plan = replace(plan, preset=replace(plan.preset, hidden_size=16, feature_size=16))
@@ -49,13 +50,12 @@ def train(videos, scans, *, epochs: int):
     run = finetune(plan, scans, "video", pretrained=pretrained, progress=False)
     history = [each.history[["loss", "val_loss", "learning_rate"]] for each in (pretrained, run)]
     tested = run.predictions[run.predictions["part"] == "test"].sort_values("name")
-    return np.concatenate(history), tested[list(scans.class_names)].to_numpy()
+    return np.concatenate(history), probabilities_of(tested)
 
 
 def submission(path, names, probabilities, ensemble: str) -> bytes:
     """The bytes of the file that is handed in for the probabilities [M,N,K] of M models."""
-    from viptt_core.ensembles import combine
-    from viptt_core.submission import write_submission
+    from viptt_core.submission import combine, write_submission
 
     return write_submission(path, names, combine(probabilities, ensemble)).read_bytes()
 

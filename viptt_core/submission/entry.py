@@ -27,7 +27,7 @@ from viptt_core.prediction.scans import Predictions, find_scans
 from viptt_core.prediction.score import MODEL_COLUMN, join_labels, match_labels, model_names, read_labels
 from viptt_core.prediction.weights import Weights, open_weights
 from viptt_core.presets import STARTS, load_preset
-from viptt_core.results import Summary, runs_root
+from viptt_core.results import Summary, probability_column, runs_root
 from viptt_core.shown import ResultTable
 from viptt_core.submission import (
     AUTHORS_WEIGHTS,
@@ -413,7 +413,8 @@ def scores(entry: Entry) -> Summary | ResultTable:
     for method in entry.methods:
         # 1 for the class that the file names, so that what is scored is what is handed in.
         certain = np.eye(len(TB_CLASSES))[entry.classes(method)[labelled] - 1]
-        arms.append(rows.assign(arm=ensemble_name(method), **dict(zip(TB_CLASSES, certain.T, strict=True))))
+        columns = dict(zip(map(probability_column, TB_CLASSES), certain.T, strict=True))
+        arms.append(rows.assign(arm=ensemble_name(method), **columns))
     left = matched[0].report().replace("\n", "; ")
     caveat = f"{left}. Ensembles answer with a class, which has no AUC."
     summary = Summary(*arms, caveat=caveat, synthetic=entry.synthetic, about="labelled scans")
