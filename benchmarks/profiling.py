@@ -17,8 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks import ROOT, describe_machine, seconds_of, write_json
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -138,9 +136,8 @@ def all_work(frames: int, size: int) -> list[dict]:
         plain_stage,
     )
     from viptt_core.ct import load_volume
-    from viptt_core.training import _Training
-    from viptt_core.training.device import Engine, pick_precision
-    from viptt_core.training.feed import to_pixels
+    from viptt_core.training import Task, Trainer
+    from viptt_core.training.device import Engine, pick_precision, to_pixels
     from viptt_core.training.inference import frame_features
 
     precision = pick_precision("auto", torch.device("cpu"), "vgg16")
@@ -174,14 +171,11 @@ def all_work(frames: int, size: int) -> list[dict]:
         )
     )
     with fresh_cache():
-        training = _Training(
-            model, clips, first_and_last(1, 1), plain_stage(frozen=True, batch_size=1), 0, Engine(device="cpu"), None
-        )
-    first = np.arange(1)
+        task = Task(clips, first_and_last(1, 1), plain_stage(frozen=True, batch_size=1))
+        trainer = Trainer(model, task, engine=Engine(device="cpu"))
 
     def cached() -> None:
-        batch = next(training.feed.batches([first]))
-        training._step(to_pixels(batch, training.stage.pixel_range), training.labels[:1], 1.0)
+        trainer.step(next(trainer.feed.batches([task.split.train])))
 
     found.append(
         measure(

@@ -397,24 +397,15 @@ def full_step(model, clips, *, precision: str = "auto", chunk: int | None = None
         chunk: Frames whose activations are kept at once; 0 keeps all, None leaves it to the engine.
         compiled: Through torch.compile.
     """
-    from viptt_core.training import _Training
+    from viptt_core.training import Task, Trainer
     from viptt_core.training.device import Engine
-    from viptt_core.training.feed import to_pixels
 
     engine = Engine(device=_device(), precision=precision, frames_per_chunk=chunk or 0, compile=compiled)
-    every = np.arange(len(clips))
-    training = _Training(
-        model, clips, first_and_last(len(clips), 0), plain_stage(frozen=False, batch_size=len(clips)), 0, engine, None
-    )
+    split, stage = first_and_last(len(clips), 0), plain_stage(frozen=False, batch_size=len(clips))
+    trainer = Trainer(model, Task(clips, split, stage), engine=engine)
     if chunk is not None:
         model.frames_per_chunk = chunk
-    model.train()
-
-    def step():
-        batch = next(training.feed.batches([every]))
-        return training._step(to_pixels(batch, training.stage.pixel_range), training.labels, 1 / len(every))
-
-    return step
+    return lambda: trainer.step(next(trainer.feed.batches([split.train])))
 
 
 def _precision() -> str:
@@ -435,7 +426,7 @@ def frozen_seconds(profile: Profile) -> dict[str, list[float]]:
         one without the cache; "reference": an epoch of the plain loop. All epochs include validation.
     """
     from benchmarks.reference import plain_train_epoch, plain_validate
-    from viptt_core.training import fit
+    from viptt_core.training import Task, fit
     from viptt_core.training.device import Engine
 
     model, plain = models()
@@ -445,7 +436,7 @@ def frozen_seconds(profile: Profile) -> dict[str, list[float]]:
     def run(epochs: int, *, cache: bool = True) -> float:
         stage = plain_stage(frozen=True, batch_size=1, epochs=epochs)
         engine = Engine(device=_device(), feature_cache=cache)
-        return seconds_of(lambda: fit(model, clips, split, stage, seed=0, engine=engine))
+        return seconds_of(lambda: fit(model, Task(clips, split, stage), engine=engine))
 
     def reference_epoch() -> None:
         plain_train_epoch(plain, clips.clips[split.train], clips.labels[split.train], frozen=True)
@@ -580,7 +571,7 @@ def train_in_processes() -> None:
     import torch
 
     from viptt_core.model import ViPTTNet
-    from viptt_core.training import fit
+    from viptt_core.training import Task, fit
     from viptt_core.training.device import Engine
 
     order = json.loads(os.environ["BENCHMARK_ORDER"])
@@ -590,7 +581,7 @@ def train_in_processes() -> None:
     clips = noise_clips(3 * batch, order["frames"], order["size"])
     stage = replace(plain_stage(frozen=False, batch_size=batch, epochs=2), learning_rate=order["learning_rate"])
     engine = Engine(device=order["device"], precision=order["precision"])
-    history = fit(model, clips, first_and_last(2 * batch, batch), stage, seed=0, engine=engine)
+    history = fit(model, Task(clips, first_and_last(2 * batch, batch), stage), engine=engine)
     if int(os.environ.get("RANK", 0)) == 0:
         weights = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
         change = max(float(np.abs(weights[name] - start[name].numpy()).max()) for name in weights)

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from viptt_core import training as train
 from viptt_core.clips import ClipSet
 from viptt_core.model import ViPTTNet
 from viptt_core.prediction.weights import save_weights
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
+from viptt_core.training import Task, Trainer, fit
 from viptt_core.training import checkpoint as tensors
 from viptt_core.training.device import Engine
 
@@ -54,12 +54,9 @@ def train_into(folder: Path, weights: Path) -> None:
         plateau_factor=0.5,
     )
     split = Split(np.arange(12), np.arange(12, 16), np.arange(16, 20))
-    history = train.fit(
+    history = fit(
         model,
-        clip_set(),
-        split,
-        stage,
-        seed=0,
+        Task(clip_set(), split, stage),
         folder=folder,
         engine=Engine(device="cpu", checkpoint_seconds=0, check_every=1),
     )
@@ -78,7 +75,7 @@ def announce(pipe: int) -> None:
 
         return said
 
-    train._Training._step = saying(train._Training._step)
+    Trainer.step = saying(Trainer.step)
     for name in ("rename", "replace", "fsync"):
         setattr(os, name, saying(getattr(os, name)))
     tensors.save_file = saying(tensors.save_file)

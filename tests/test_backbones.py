@@ -10,14 +10,14 @@ from torch import nn
 from torchvision.models import get_model, get_model_weights
 
 from viptt_core.backbones import BACKBONES, imagenet_features
-from viptt_core.errors import DataError, DataWarning, SettingError, TrainingError
+from viptt_core.errors import DataError, SettingError
 from viptt_core.files import file_digest
 from viptt_core.model import ViPTTNet, count_parameters
 from viptt_core.presets import Stage
 from viptt_core.splits import Split
 from viptt_core.study.explain import grad_cam, slice_importance
-from viptt_core.training import fit
-from viptt_core.training.device import Engine, activation_bytes, lower_chunk, pick_chunk, pick_precision
+from viptt_core.training import Task, fit
+from viptt_core.training.device import Engine, activation_bytes, pick_chunk, pick_precision
 from viptt_core.training.inference import cached_features, frame_features, predict_logits
 
 CPU = torch.device("cpu")
@@ -234,15 +234,11 @@ def test_memory_of_a_frame_is_measured_in_clips_as_long_as_a_step():
     assert activation_bytes(model, frame, "fp32") == pytest.approx(activations / 64, rel=0.05)
 
 
-def test_a_backbone_of_clips_goes_to_one_clip_at_once_when_memory_runs_out(monkeypatch):
+def test_a_backbone_of_clips_takes_one_clip_at_once_where_memory_is_short(monkeypatch):
     model = build("r3d_18").eval()
     model.backbone.requires_grad_(False)
     monkeypatch.setattr("viptt_core.training.device.free_memory", lambda device: 1)
     assert pick_chunk(model, 18, noise(32, 32), "fp32") == 1
-    with pytest.warns(DataWarning, match="lowered to 1"):
-        lower_chunk(model, 18, device=CPU, said="full")
-    with pytest.raises(TrainingError, match="batch_size"):
-        lower_chunk(model, 18, device=CPU, said="full")
 
 
 @pytest.mark.parametrize("name", NEW)
@@ -252,7 +248,7 @@ def test_a_training_epoch_moves_what_it_may(make_clip_set, name, frozen):
     clips = make_clip_set(n=8, frames=4, size=32, classes=3)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     stage = STAGE if not frozen else Stage(**STAGE.__dict__ | {"freeze_backbone": True})
-    history = fit(model, clips, SPLIT, stage, seed=0, engine=Engine(device="cpu", precision="fp32"))
+    history = fit(model, Task(clips, SPLIT, stage), engine=Engine(device="cpu", precision="fp32"))
     assert np.isfinite(history.epochs[0]["loss"])
     moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert {"stem.weight", "classifier.weight"} <= moved
@@ -286,7 +282,7 @@ def test_statistics_in_training_are_those_of_the_whole_batch(name):
 
 def test_cached_features_of_whole_clips_have_fewer_steps(models, make_clip_set):
     model, clips = models["r3d_18"], make_clip_set(n=8, frames=9, size=32, classes=3)
-    features = cached_features(model, clips, "0..255", device=CPU, precision="fp32")
+    features = cached_features(model, clips, "0..255", precision="fp32")
     assert features.shape == (8, 2, 512)
     pixels = torch.from_numpy(np.array(clips.clips)).float()
     torch.testing.assert_close(

@@ -169,14 +169,14 @@ def test_the_cache_of_the_reader_is_left_alone(monkeypatch):
 # --- Rows that run the network ----------------------------------------------------------------------------
 @pytest.mark.parametrize("cache", [False, True])
 def test_ours_and_the_plain_loop_have_the_same_losses(cache):
-    from viptt_core.training import fit
+    from viptt_core.training import Task, fit
     from viptt_core.training.device import Engine
 
     model, clips = ViPTTNet(10, generator=torch.Generator().manual_seed(0)), rows.noise_clips(3, 2, 32)
     plain, split = reference.PlainViPTTNet(10).copy_from(model), rows.first_and_last(2, 1)
     stage = rows.plain_stage(frozen=True, batch_size=2, epochs=3)  # all clips in a batch: their order does not matter
     with rows.fresh_cache():
-        ours = fit(model, clips, split, stage, seed=0, engine=Engine("cpu", "fp32", feature_cache=cache))
+        ours = fit(model, Task(clips, split, stage), engine=Engine("cpu", "fp32", feature_cache=cache))
     parts = [(clips.clips[part], clips.labels[part]) for part in (split.train, split.validation)]
     theirs = reference.plain_fit(plain, *parts, epochs=3, frozen=True, batch_size=2)
     assert ours.engine["feature_cache"] is cache

@@ -2,6 +2,7 @@
 
 import errno
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ import torch
 from viptt_core.errors import DataError, StorageError
 from viptt_core.model import ViPTTNet
 from viptt_core.training import checkpoint
-from viptt_core.training import checkpoint as tensors
 from viptt_core.training.checkpoint import (
     optimiser_tensors,
     read_checkpoint,
@@ -68,23 +68,26 @@ def test_a_damaged_state_is_refused_by_file(tmp_path, file, damage):
 def test_a_state_of_another_format_is_refused(tmp_path, monkeypatch):
     save(tmp_path)
     monkeypatch.setattr(checkpoint, "FORMAT", 99)
-    with pytest.raises(DataError, match="format 1, not 99"):
+    with pytest.raises(DataError, match="format 2, not 99"):
         read_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("failing", ["save_file", "rename", "_write_synced"])
+@pytest.mark.parametrize("failing", ["save_file", "rename", "write_text"])
 def test_a_full_disk_keeps_the_last_state_and_names_the_path(tmp_path, monkeypatch, failing):
     save(tmp_path, 9)
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    where = {"rename": checkpoint.os, "save_file": tensors}.get(failing, checkpoint)
+    where = {"rename": checkpoint.os, "save_file": checkpoint, "write_text": Path}[failing]
     monkeypatch.setattr(where, failing, full)
     with pytest.raises(StorageError, match=f"{tmp_path}.*the disk is full.*last checkpoint"):
         save(tmp_path, 10)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000000009"]
     assert read_checkpoint(tmp_path).state["steps"] == 9
+    with pytest.raises(StorageError, match="the disk is full.*start again.$") as caught:
+        save(tmp_path / "new", 1)
+    assert "checkpoint" not in str(caught.value).replace(str(tmp_path), "")
 
 
 def test_an_optimiser_is_restored_by_the_names_of_the_weights():

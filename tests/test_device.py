@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -12,17 +13,18 @@ from viptt_core.model import ViPTTNet, plain_module
 from viptt_core.prediction.weights import load_weights, save_weights
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
+from viptt_core.training import Task, Trainer, fit
 from viptt_core.training import device as engine_module
-from viptt_core.training import fit
 from viptt_core.training.device import (
     Engine,
     activation_bytes,
     autocast,
     fits_fp16,
-    is_out_of_memory,
     pick_chunk,
     pick_device,
     pick_precision,
+    settle,
+    stays_on_device,
 )
 
 CPU = torch.device("cpu")
@@ -98,42 +100,38 @@ def test_the_chunk_follows_the_free_memory(monkeypatch):
     assert pick_chunk(small, 20, frame, "fp32") == 0  # its normalisation needs the whole batch
 
 
-def test_out_of_memory_lowers_the_chunk_says_so_and_gives_the_same_weights(make_clip_set, monkeypatch):
-    clips, limit = make_clip_set(n=8, size=32), 2
-    plain, tight = vgg(), vgg()
-    fit(plain, clips, SPLIT, STAGE, seed=0, engine=Engine(device="cpu", precision="fp32"))
-    whole = ViPTTNet._frame_features
-
-    def little_memory(self, grey):
-        if torch.is_grad_enabled() and len(grey) > limit:
-            raise torch.OutOfMemoryError("out of memory. Tried to allocate 2 GiB")
-        return whole(self, grey)
-
-    monkeypatch.setattr(ViPTTNet, "_frame_features", little_memory)
-    monkeypatch.setattr("viptt_core.training.pick_chunk", lambda *_: 0)
-    with (
-        pytest.warns(DataWarning, match="frames_per_chunk lowered to 3"),
-        pytest.warns(DataWarning, match="frames_per_chunk lowered to 2"),
-    ):
-        history = fit(tight, clips, SPLIT, STAGE, seed=0, engine=Engine(device="cpu", precision="fp32"))
-    assert history.engine["frames_per_chunk"] == 2
-    for name, weight in plain.state_dict().items():
-        torch.testing.assert_close(tight.state_dict()[name], weight, atol=1e-6, rtol=1e-4, msg=name)
+def test_a_set_moves_to_the_device_where_it_leaves_room_for_the_activations(monkeypatch):
+    array, accelerator = np.zeros(1000, np.uint8), torch.device("meta")
+    for free, expected in ((2499, False), (2500, True)):
+        monkeypatch.setattr(engine_module, "free_memory", lambda _, free=free: free)
+        assert stays_on_device(array, accelerator) is expected
+        assert not stays_on_device(array, CPU)  # it is there already
+    model, frame = vgg().train(), torch.rand(32, 32)
+    each = activation_bytes(model, frame, "fp32")
+    monkeypatch.setattr(engine_module, "free_memory", lambda _: 15 * each)
+    assert pick_chunk(model, 20, frame, "fp32", 5 * each) == 6
 
 
-def test_out_of_memory_with_nothing_left_to_lower_names_the_setting(make_clip_set, monkeypatch):
+@pytest.mark.parametrize("said", ["CUDA out of memory.\nmore", "DefaultCPUAllocator: can't allocate memory: you tried"])
+def test_out_of_memory_names_the_setting_that_needs_less(make_clip_set, monkeypatch, said):
     def no_memory(self, grey):
-        raise torch.OutOfMemoryError("CUDA out of memory.\nmore")
+        raise (torch.OutOfMemoryError if "CUDA" in said else RuntimeError)(said)
 
-    monkeypatch.setattr("viptt_core.training.pick_chunk", lambda *_: 1)
+    engine = Engine(device="cpu", precision="fp32", frames_per_chunk=3)
+    trainer = Trainer(vgg(), Task(make_clip_set(n=8, size=32), SPLIT, STAGE), engine=engine)
     monkeypatch.setattr(ViPTTNet, "_frame_features", no_memory)
-    with pytest.raises(TrainingError, match=r"out of memory on cpu \(CUDA out of memory.\).*frames_per_chunk"):
-        fit(vgg(), make_clip_set(n=8, size=32), SPLIT, STAGE, seed=0, engine=Engine(device="cpu", precision="fp32"))
+    with pytest.raises(TrainingError, match=r"out of memory on cpu \(.*memory.*frames_per_chunk \(now 3;.*batch_size"):
+        trainer.step(next(trainer.feed.batches([SPLIT.train])))
 
 
-def test_other_errors_are_no_lack_of_memory():
-    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
-    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+def test_other_errors_are_no_lack_of_memory(make_clip_set, monkeypatch):
+    def other(self, grey):
+        raise RuntimeError("shapes do not match")
+
+    trainer = Trainer(vgg(), Task(make_clip_set(n=8, size=32), SPLIT, STAGE), engine=Engine("cpu", "fp32"))
+    monkeypatch.setattr(ViPTTNet, "_frame_features", other)
+    with pytest.raises(RuntimeError, match="^shapes do not match"):
+        trainer.step(next(trainer.feed.batches([SPLIT.train])))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -171,7 +169,7 @@ def test_fp16_that_overflows_falls_back_to_fp32_and_says_so(make_clip_set):
     stage = dataclasses.replace(STAGE, pixel_range="0..255", learning_rate=1e-9)
     with pytest.warns(DataWarning, match="fp16 overflows.*fp32"):
         history = fit(
-            model, make_clip_set(n=8, size=32), SPLIT, stage, seed=0, engine=Engine(device="cpu", precision="fp16")
+            model, Task(make_clip_set(n=8, size=32), SPLIT, stage), engine=Engine(device="cpu", precision="fp16")
         )
     assert history.engine["precision"] == "fp32"
 
@@ -181,7 +179,7 @@ def test_training_in_reduced_precision_gives_nearly_the_losses_of_fp32(make_clip
     clips, stage = make_clip_set(n=8, size=32), dataclasses.replace(STAGE, epochs=2, learning_rate=0.01)
     losses = []
     for name in ("fp32", precision):
-        history = fit(vgg(), clips, SPLIT, stage, seed=0, engine=Engine(device="cpu", precision=name))
+        history = fit(vgg(), Task(clips, SPLIT, stage), engine=Engine(device="cpu", precision=name))
         losses.append([epoch["loss"] for epoch in history.epochs])
     assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]
 
@@ -246,10 +244,22 @@ def test_tensorboard_that_is_not_installed_is_said_before_any_work(monkeypatch):
 def test_an_explicit_chunk_that_has_no_effect_is_said(make_clip_set):
     small = ViPTTNet(2, backbone="small", hidden_size=8, feature_size=8)
     with pytest.warns(DataWarning, match="frames_per_chunk has no effect"):
-        fit(small, make_clip_set(n=8), SPLIT, STAGE, seed=0, engine=Engine(device="cpu", frames_per_chunk=2))
+        fit(small, Task(make_clip_set(n=8), SPLIT, STAGE), engine=Engine(device="cpu", frames_per_chunk=2))
 
 
 def test_devices_are_checked():
     assert pick_device("cpu") == CPU
     with pytest.raises(SettingError, match="device 'gpu'"):
         pick_device("gpu")
+
+
+def test_everything_about_the_machine_is_settled_at_once(monkeypatch):
+    model, clips = vgg(), np.zeros((2, 3, 32, 32), np.uint8)
+    monkeypatch.setattr(engine_module, "free_memory", lambda _: 1)
+    settled = settle(Engine("cpu", "fp32", compile=True), model, STAGE, clips)
+    assert (settled.device, settled.rank, settled.processes, settled.feature_cache) == (CPU, 0, 1, False)
+    assert settled.frames_per_chunk == model.frames_per_chunk == 1 and settled.compiled
+    frozen = settle(Engine("cpu", "fp32"), model, load_preset("frozen").finetune, clips)
+    assert frozen.feature_cache and frozen.frames_per_chunk == 0 and not model.backbone[0].weight.requires_grad
+    assert model.training and not model.backbone.training
+    assert frozen.record()["feature_cache"] is True and json.dumps(frozen.record())

@@ -19,7 +19,7 @@ from viptt_core.study import explain
 from viptt_core.study.explain import grad_cam, slice_importance
 from viptt_core.study.pointing import finding_on_grid, mass_on_finding, pointing_game
 from viptt_core.synthetic.phantom import make_phantom
-from viptt_core.training.feed import to_pixels
+from viptt_core.training.device import to_pixels
 
 needs_captum = pytest.mark.skipif(find_spec("captum") is None, reason="captum, of the extra 'explain', is not here")
 

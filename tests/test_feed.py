@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
-from viptt_core.training.feed import Feed, epoch_share, to_pixels
+from viptt_core.training.device import to_pixels
+from viptt_core.training.feed import Feed, draw_angles, rotate_clips
 
 CPU = torch.device("cpu")
 BATCHES = [np.array([3, 1]), np.array([0]), np.array([4, 2])]
@@ -16,7 +18,7 @@ def array():
 
 
 def rows_of(feed):
-    return [batch.numpy() for batch in feed.batches(BATCHES)]
+    return [rows.numpy() for rows in feed.rows(BATCHES)]
 
 
 def test_rows_come_in_the_order_asked_for(array):
@@ -37,38 +39,60 @@ def test_rows_sent_ahead_are_the_same(array):
         np.testing.assert_array_equal(got.numpy(), array[batch])
 
 
-def test_a_set_stays_on_disk_where_the_device_is_too_small(array, monkeypatch):
-    monkeypatch.setattr("viptt_core.training.feed.free_memory", lambda _: array.nbytes)
-    assert Feed(array, torch.device("meta")).on_device is None
-    monkeypatch.setattr("viptt_core.training.feed.free_memory", lambda _: 10 * array.nbytes)
-    assert Feed(array, torch.device("meta")).on_device is not None
-
-
 def test_grey_levels_are_scaled_and_features_left_alone(array):
     clips = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 1, 3)
     assert to_pixels(clips, "0..1").flatten().tolist() == pytest.approx([0, 0.2, 1])
     assert to_pixels(clips, "0..255").flatten().tolist() == [0, 51, 255]
-    halves = torch.tensor([0.5, 127.5], dtype=torch.float16).reshape(1, 1, 1, 2)
-    assert to_pixels(halves, "0..1").flatten().tolist() == pytest.approx([0.5 / 255, 0.5])
     features = torch.rand(2, 3, 4)
     assert to_pixels(features, "0..1") is features
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
-def test_the_shares_of_all_processes_make_the_mean_of_each_batch(processes):
+def test_the_parts_of_all_processes_make_the_mean_of_each_batch(array, processes):
     losses = torch.arange(5, dtype=torch.float64) ** 2
-    labels, angles = torch.arange(5) * 10, torch.tensor([30.0, 10, 0, 40, 20])  # in the order of BATCHES
-    shares = [epoch_share(BATCHES, labels, angles, rank=r, processes=processes) for r in range(processes)]
-    for step, batch in enumerate(BATCHES):
-        averaged = sum(float(losses[s.indices[step]].sum()) * s.weights[step] for s in shares) / processes
-        assert averaged == pytest.approx(float(losses[batch].mean()))
-        seen = np.concatenate([s.indices[step] for s in shares if s.weights[step]])
-        assert sorted(seen) == sorted(batch)
-    for share in shares:
-        for indices, own, turns in zip(share.indices, share.labels, share.angles, strict=True):
-            assert own.tolist() == (indices * 10).tolist() == turns.tolist()
+    angles = torch.tensor([30.0, 10, 0, 40, 20])  # in the order of BATCHES
+    feed = Feed(array, CPU, np.arange(5) * 10)
+    parts = [list(feed.batches(BATCHES, angles, rank=r, processes=processes)) for r in range(processes)]
+    for step, whole in enumerate(BATCHES):
+        mine = [part[step] for part in parts]
+        averaged = sum(float(losses[b.labels // 10].sum()) * b.weight for b in mine) / processes
+        assert averaged == pytest.approx(float(losses[whole].mean()))
+        assert sorted(int(label) // 10 for b in mine if b.weight for label in b.labels) == sorted(whole)
+        for batch in mine:
+            assert batch.angles.tolist() == batch.labels.tolist()
+            np.testing.assert_array_equal(batch.rows.numpy(), array[batch.labels.numpy() // 10])
 
 
-def test_a_process_without_a_clip_takes_part_with_one_that_counts_nothing():
-    share = epoch_share(BATCHES, torch.arange(5), None, rank=1, processes=2)
-    assert share.weights == [1.0, 0.0, 1.0] and share.indices[1].tolist() == [0] and share.angles is None
+def test_a_process_without_a_clip_takes_part_with_one_that_counts_nothing(array):
+    batches = list(Feed(array, CPU, np.arange(5)).batches(BATCHES, rank=1, processes=2))
+    assert [batch.weight for batch in batches] == [1.0, 0.0, 1.0]
+    assert batches[1].labels.tolist() == [0] and batches[1].angles is None
+
+
+# --- Rotation against SciPy's, and the authors' odds ------------------------------------------------------
+
+
+@pytest.mark.parametrize("degrees", [-20, -5, 10, 90])
+@pytest.mark.parametrize("shape", [(40, 40), (40, 33)])
+def test_rotation_equals_scipys_away_from_the_border(degrees, shape):
+    clip = np.random.default_rng(0).random((1, 2, *shape), dtype=np.float32)
+    ours = rotate_clips(torch.from_numpy(clip), torch.tensor([float(degrees)]))[0].numpy()
+    theirs = ndimage.rotate(clip[0], degrees, axes=(2, 1), reshape=False, order=1)
+    inside = np.hypot(*np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in shape), indexing="ij")) < 14
+    np.testing.assert_allclose(ours[:, inside], theirs[:, inside], atol=1e-5)
+
+
+def test_each_clip_turns_by_its_own_angle_and_corners_become_air():
+    clips = torch.ones(2, 1, 21, 21)
+    turned = rotate_clips(clips, torch.tensor([0.0, 20.0]))
+    torch.testing.assert_close(turned[0], clips[0])
+    assert turned[1, 0, 0, 0] == 0 and turned[1, 0, 10, 10] == 1
+
+
+def test_angles_have_the_authors_odds_and_repeat_by_seed():
+    angles = draw_angles(12000, torch.Generator().manual_seed(0))
+    values, counts = angles.unique(return_counts=True)
+    assert values.tolist() == [-20, -10, -5, 0, 5, 10, 20]
+    expected = torch.tensor([1, 1, 1, 2, 1, 1, 1]) * 1500.0
+    assert (counts - expected).abs().max() < 150
+    assert torch.equal(angles, draw_angles(12000, torch.Generator().manual_seed(0)))

@@ -7,12 +7,11 @@ import pytest
 import torch
 from files import write_noise_scan, write_weights
 
-from viptt_core import training as train
 from viptt_core.model import ViPTTNet
 from viptt_core.prediction.scans import predict_scans
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
-from viptt_core.training import fit
+from viptt_core.training import Task, Trainer, fit
 from viptt_core.training.device import Engine, pick_precision
 from viptt_core.training.feed import Feed
 
@@ -26,7 +25,7 @@ def model():
 
 
 def losses(make_clip_set, **engine):
-    history = fit(model(), make_clip_set(size=32), SPLIT, STAGE, seed=0, engine=Engine(**engine))
+    history = fit(model(), Task(make_clip_set(size=32), SPLIT, STAGE), engine=Engine(**engine))
     return [epoch["loss"] for epoch in history.epochs]
 
 
@@ -44,22 +43,22 @@ def test_the_precision_the_gpu_supports_gives_nearly_the_losses_of_fp32(make_cli
 @pytest.mark.parametrize("resident", [True, False])
 def test_rows_arrive_on_the_gpu(make_clip_set, resident):
     array, batches = make_clip_set().clips, [np.array([3, 1]), np.array([0]), np.array([19])]
-    for got, batch in zip(Feed(array, torch.device("cuda"), resident=resident).batches(batches), batches, strict=True):
+    for got, batch in zip(Feed(array, torch.device("cuda"), resident=resident).rows(batches), batches, strict=True):
         assert got.is_cuda and np.array_equal(got.cpu().numpy(), array[batch])
 
 
 def test_no_step_waits_for_the_gpu(make_clip_set, monkeypatch):
-    original = train._Training._step
+    original = Trainer.step
 
-    def watched(self, *arguments):
+    def watched(self, batch):
         torch.cuda.set_sync_debug_mode("error")
         try:
-            return original(self, *arguments)
+            return original(self, batch)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
     losses(make_clip_set, device="cuda", precision="fp32")  # what is set up at the first step may wait
-    monkeypatch.setattr(train._Training, "_step", watched)
+    monkeypatch.setattr(Trainer, "step", watched)
     assert np.isfinite(losses(make_clip_set, device="cuda", precision="fp32")).all()
 
 

@@ -10,12 +10,11 @@ from viptt_core.errors import DataError
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
-from viptt_core.training import fit
+from viptt_core.training import Task, fit
 from viptt_core.training import inference as features_module
-from viptt_core.training.device import Engine
-from viptt_core.training.inference import cached_features, is_cacheable
+from viptt_core.training.device import Engine, is_cacheable
+from viptt_core.training.inference import cached_features
 
-CPU = torch.device("cpu")
 SPLIT = Split(np.arange(10), np.arange(10, 15), np.arange(15, 20))
 STAGE = dataclasses.replace(load_preset("frozen").pretrain, epochs=3, batch_size=4, pixel_range="0..1", rotate=False)
 
@@ -25,7 +24,7 @@ def model(seed=0):
 
 
 def features(net, clips, **settings):
-    return cached_features(net.eval(), clips, "0..1", **({"device": CPU, "precision": "fp32"} | settings))
+    return cached_features(net.eval(), clips, "0..1", **({"precision": "fp32"} | settings))
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def test_training_on_cached_features_gives_the_losses_of_training_without(make_c
     for cache in (True, False):
         net = ViPTTNet(2, backbone=backbone, hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(0))
         history = fit(
-            net, clips, SPLIT, STAGE, seed=0, engine=Engine(device="cpu", precision="fp32", feature_cache=cache)
+            net, Task(clips, SPLIT, STAGE), engine=Engine(device="cpu", precision="fp32", feature_cache=cache)
         )
         assert history.engine["feature_cache"] is cache
         runs.append(([(e["loss"], e["val_loss"]) for e in history.epochs], net.state_dict()))

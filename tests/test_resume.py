@@ -1,6 +1,7 @@
 """A training that is killed ends, bit for bit, as one that was not."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
@@ -11,13 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from viptt_core import training as train
 from viptt_core.errors import DataError, TrainingError
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
-from viptt_core.training import fit
-from viptt_core.training.checkpoint import read_checkpoint
+from viptt_core.training import Task, Trainer, fit
+from viptt_core.training.checkpoint import STATE, read_checkpoint
 from viptt_core.training.device import Engine
 
 PROGRAM = Path(__file__).with_name("killed_training.py")
@@ -52,111 +52,166 @@ class _Interrupted(Exception):
     pass
 
 
-def interrupt_after(monkeypatch, steps):
-    original, taken = train._Training._step, []
+class _Stopping(Trainer):
+    """Ends, as a kill would, after so many steps."""
 
-    def step(self, *arguments):
-        if len(taken) == steps:
+    steps_left = 3
+
+    def step(self, batch):
+        if self.steps_left == 0:
             raise _Interrupted
-        taken.append(1)
-        return original(self, *arguments)
-
-    monkeypatch.setattr(train._Training, "_step", step)
+        self.steps_left -= 1
+        return super().step(batch)
 
 
-def stopped(monkeypatch, clips, folder, steps=3, **settings):
+class _Spoilt(Trainer):
+    """Reports a loss that is not finite at one step, counted from 1 over all epochs."""
+
+    spoilt = 4
+
+    def step(self, batch):
+        return super().step(batch) * (float("nan") if self.steps == self.spoilt - 1 else 1)
+
+
+def stopped(clips, folder, steps=3):
     """Train into `folder` until `steps` steps are taken."""
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, steps)
-        with pytest.raises(_Interrupted):
-            fit(model(), clips, SPLIT, STAGE, seed=0, engine=EVERY_STEP, folder=folder, **settings)
+    trainer = _Stopping(model(), Task(clips, SPLIT, STAGE), engine=EVERY_STEP, folder=folder)
+    trainer.steps_left = steps
+    with pytest.raises(_Interrupted):
+        trainer.run()
 
 
-def test_the_log_of_a_running_training_can_be_read(make_clip_set, tmp_path, monkeypatch):
-    stopped(monkeypatch, make_clip_set(), tmp_path, steps=5)
+def test_the_log_of_a_running_training_can_be_read(make_clip_set, tmp_path):
+    stopped(make_clip_set(), tmp_path, steps=5)
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 1 + 2  # header, two epochs
-    assert read_checkpoint(tmp_path).state["steps"] == 5 and read_checkpoint(tmp_path).state["epoch"] == 2
+    assert read_checkpoint(tmp_path).step == 5 and read_checkpoint(tmp_path).state["at"]["epoch"] == 2
 
 
-def test_a_checkpoint_of_another_training_is_refused_with_the_difference(make_clip_set, tmp_path, monkeypatch):
+def test_a_checkpoint_of_another_training_is_refused_with_the_difference(make_clip_set, tmp_path):
     clips = make_clip_set()
-    stopped(monkeypatch, clips, tmp_path)
+    stopped(clips, tmp_path)
     other = dataclasses.replace(STAGE, learning_rate=0.5)
     with pytest.raises(DataError, match="checkpoint-000000003.*other learning_rate.*Delete it"):
-        fit(model(), clips, SPLIT, other, seed=0, engine=EVERY_STEP, folder=tmp_path)
+        fit(model(), Task(clips, SPLIT, other), engine=EVERY_STEP, folder=tmp_path)
     with pytest.raises(DataError, match="other seed"):
-        fit(model(), clips, SPLIT, STAGE, seed=1, engine=EVERY_STEP, folder=tmp_path)
+        fit(model(), Task(clips, SPLIT, STAGE, 1), engine=EVERY_STEP, folder=tmp_path)
     with pytest.raises(DataError, match="num_classes 2 instead of 5"):
-        fit(model(5), clips, SPLIT, STAGE, seed=0, engine=EVERY_STEP, folder=tmp_path)
+        fit(model(5), Task(clips, SPLIT, STAGE), engine=EVERY_STEP, folder=tmp_path)
 
 
-def test_a_tampered_checkpoint_is_refused(make_clip_set, tmp_path, monkeypatch):
-    stopped(monkeypatch, make_clip_set(), tmp_path)
+def test_a_tampered_checkpoint_is_refused(make_clip_set, tmp_path):
+    stopped(make_clip_set(), tmp_path)
     weights = next(tmp_path.glob("checkpoint-*/model.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
     with pytest.raises(DataError, match="model.safetensors.*changed after it was written"):
-        fit(model(), make_clip_set(), SPLIT, STAGE, seed=0, engine=EVERY_STEP, folder=tmp_path)
+        fit(model(), Task(make_clip_set(), SPLIT, STAGE), engine=EVERY_STEP, folder=tmp_path)
 
 
-def test_a_loss_that_is_not_finite_names_the_clips_and_keeps_the_last_good_checkpoint(
-    make_clip_set, tmp_path, monkeypatch
-):
-    clips, original = make_clip_set(), train.weighted_loss
-    taken = []
-
-    def spoilt(*arguments):
-        taken.append(1)
-        return original(*arguments) * (float("nan") if len(taken) == 4 else 1)
-
-    monkeypatch.setattr(train, "weighted_loss", spoilt)
-    with pytest.raises(TrainingError, match=f"(?s)not finite in epoch 2, step 2.*: c.*{tmp_path}") as caught:
-        fit(model(), clips, SPLIT, STAGE, seed=0, engine=EVERY_STEP, folder=tmp_path)
+def test_a_loss_that_is_not_finite_names_the_clips_and_keeps_the_last_good_checkpoint(make_clip_set, tmp_path):
+    clips = make_clip_set()
+    with pytest.raises(TrainingError, match=f"(?s)not finite in epoch 2, step 2.*: c.*kept in {tmp_path}") as caught:
+        _Spoilt(model(), Task(clips, SPLIT, STAGE), engine=EVERY_STEP, folder=tmp_path).run()
     named = str(caught.value).split("before it: ")[1].split(". Check")[0].split(", ")
     assert sorted(named) == sorted(clips.names[SPLIT.train])  # both batches of five
     kept = read_checkpoint(tmp_path)
-    assert kept.state["steps"] == 3 and all(w.isfinite().all() for w in kept.tensors["model"].values())
+    assert kept.step == 3 and all(w.isfinite().all() for w in kept.tensors["model"].values())
 
 
-def test_flags_are_read_every_so_many_steps_and_still_name_the_step(make_clip_set, monkeypatch):
-    original, taken, looks = train.weighted_loss, [], []
+def test_no_checkpoint_is_promised_where_none_was_written(make_clip_set, tmp_path):
+    seldom = dataclasses.replace(EVERY_STEP, checkpoint_seconds=1000)
+    with pytest.raises(TrainingError, match="not finite.*learning rate") as caught:
+        _Spoilt(model(), Task(make_clip_set(), SPLIT, STAGE), engine=seldom, folder=tmp_path).run()
+    assert "checkpoint" not in str(caught.value)
 
-    def spoilt(*arguments):
-        taken.append(1)
-        return original(*arguments) * (float("nan") if len(taken) == 2 else 1)
 
-    look = train._Training._check_finite
-
-    def noting(self, *arguments):
-        looks.append(self.position)
-        look(self, *arguments)
-
-    monkeypatch.setattr(train._Training, "_check_finite", noting)
-    monkeypatch.setattr(train, "weighted_loss", spoilt)
-    stage = dataclasses.replace(STAGE, batch_size=1)
+def test_losses_are_looked_at_every_so_many_steps_and_the_step_is_still_named(make_clip_set):
+    task = Task(make_clip_set(), SPLIT, dataclasses.replace(STAGE, batch_size=1))
+    trainer = _Spoilt(model(), task, engine=dataclasses.replace(EVERY_STEP, check_every=4))
+    trainer.spoilt = 2
     with pytest.raises(TrainingError, match="epoch 1, step 2. This batch and the one before it"):
-        fit(model(), make_clip_set(), SPLIT, stage, seed=0, engine=dataclasses.replace(EVERY_STEP, check_every=4))
-    assert looks == [4]
+        trainer.run()
+    assert trainer.steps == 4
 
 
-def test_weights_that_are_not_finite_are_never_saved(make_clip_set, tmp_path, monkeypatch):
-    original = train._Training._step
+def test_weights_that_are_not_finite_are_never_saved(make_clip_set, tmp_path):
+    class Spoiling(Trainer):
+        def step(self, batch):
+            loss = super().step(batch)
+            if self.steps == 1:
+                with torch.no_grad():
+                    self.model.classifier.weight.fill_(float("inf"))
+            return loss
 
-    def spoil(self, *arguments):
-        loss = original(self, *arguments)
-        if self.steps == 1:
-            with torch.no_grad():
-                self.plain.classifier.weight.fill_(float("inf"))
-        return loss
-
-    monkeypatch.setattr(train._Training, "_step", spoil)
+    task = Task(make_clip_set(n=20), SPLIT, dataclasses.replace(STAGE, batch_size=2))
     with pytest.raises(TrainingError, match="a weight is not finite after step 2"):
-        fit(
-            model(),
-            make_clip_set(n=20),
-            SPLIT,
-            dataclasses.replace(STAGE, batch_size=2),
-            seed=0,
-            engine=EVERY_STEP,
-            folder=tmp_path,
-        )
-    assert read_checkpoint(tmp_path).state["steps"] == 1
+        Spoiling(model(), task, engine=EVERY_STEP, folder=tmp_path).run()
+    assert read_checkpoint(tmp_path).step == 1
+
+
+def test_a_training_that_ended_is_not_trained_again(make_clip_set, tmp_path):
+    task, runs = Task(make_clip_set(), SPLIT, STAGE), []
+    for _ in range(2):
+        net = model()
+        trainer = Trainer(net, task, engine=EVERY_STEP, folder=tmp_path)
+        runs.append((trainer.steps, trainer.run().epochs, net.state_dict()))
+    assert (runs[0][0], runs[1][0]) == (0, 6) and runs[0][1] == runs[1][1]
+    assert all(torch.equal(runs[0][2][name], runs[1][2][name]) for name in runs[0][2])
+
+
+# --- States that are whole but nonsense ---------------------------------------------------------------------
+
+
+def _rewritten(folder, change):
+    """Change the JSON of the newest state, its digest too."""
+    path = read_checkpoint(folder).folder / STATE
+    text = path.read_text().partition("\n")[2]
+    changed = change(json.loads(text))
+    text = changed if isinstance(changed, str) else json.dumps(changed)
+    path.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+
+
+def _with(value, *keys):
+    """A change of one value deep inside; None deletes it."""
+
+    def change(record):
+        at = record
+        for key in keys[:-1]:
+            at = at[key]
+        if value is None:
+            del at[keys[-1]]
+        else:
+            at[keys[-1]] = value
+        return record
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, where",
+    [
+        (_with("three", "state", "at", "epoch"), "state.at.epoch"),
+        (_with(-1, "state", "at", "position"), "state.at.position"),
+        (_with(2, "state", "at", "position"), "do not fit together"),
+        (_with(2, "state", "at", "epoch"), "do not fit together"),
+        (_with("0.5", "state", "history", "epochs", 0, "loss"), r"state.history.epochs\[0\].loss"),
+        (_with(None, "state", "plateau", "best"), "state.plateau is not as"),
+        (_with([], "state", "rng"), "state.rng"),
+        (_with({}, "state", "rng", "state"), "state.rng.state"),
+        (_with(None, "state", "architecture"), "state is not as"),
+        (_with("x", "state", "history", "epochs"), "state.history.epochs is not as"),
+        (_with([], "state"), "state is not as"),
+        (_with("MT19937", "state", "rng", "bit_generator"), "ValueError"),
+        (_with(None, "sha256", "optimiser.safetensors"), "KeyError.*optimiser"),
+        (_with(None, "sha256"), "KeyError"),
+        (_with(None, "format"), "KeyError"),
+        (lambda record: [record], "TypeError"),
+        (lambda record: "[" * 100_000 + "]" * 100_000, "RecursionError"),
+        (lambda record: "not JSON", "JSONDecodeError"),
+    ],
+)
+def test_a_state_that_is_nonsense_is_refused_by_file_with_a_remedy(make_clip_set, tmp_path, change, where):
+    clips = make_clip_set()
+    stopped(clips, tmp_path)
+    _rewritten(tmp_path, change)
+    with pytest.raises(DataError, match=f"(?s)checkpoint-000000003.*{where}.*Delete this folder"):
+        Trainer(model(), Task(clips, SPLIT, STAGE), engine=EVERY_STEP, folder=tmp_path)

@@ -17,7 +17,7 @@ from viptt_core.model import ViPTTNet
 from viptt_core.prediction.weights import read_weights, save_weights
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
-from viptt_core.training import fit
+from viptt_core.training import Task, fit
 from viptt_core.training.device import Engine, process_state
 
 
@@ -39,10 +39,7 @@ def train_into(root: Path, name: str) -> None:
     model = ViPTTNet(3, hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(0))
     history = fit(
         model,
-        clips,
-        Split(np.arange(7), np.arange(7, 12), np.arange(7, 12)),
-        stage,
-        seed=0,
+        Task(clips, Split(np.arange(7), np.arange(7, 12), np.arange(7, 12)), stage),
         engine=Engine(device="cpu", precision="fp32", checkpoint_seconds=0),
         folder=root / name,
     )

@@ -24,7 +24,7 @@ from viptt_core.prediction.weights import WEIGHTS, read_weights, save_weights
 from viptt_core.presets import STARTS, Preset, Stage, load_preset
 from viptt_core.results import Run, is_finished, predictions_table, read_run, runs_root, write_run
 from viptt_core.splits import Split, make_split
-from viptt_core.training import History, fit
+from viptt_core.training import History, Task, fit
 from viptt_core.training.checkpoint import remove_checkpoints
 from viptt_core.training.device import Engine, pick_device, process_state
 from viptt_core.training.inference import cached_features, predict_logits
@@ -273,10 +273,7 @@ def _train_locked(job: _Job, folder: Path, config: dict, *, main: bool) -> None:
     split = make_split(plan.preset.splits, clips, stage=job.kind, seed=plan.seed)
     history = fit(
         model,
-        clips,
-        split,
-        job.stage,
-        seed=plan.seed,
+        Task(clips, split, job.stage, plan.seed),
         engine=plan.engine,
         folder=folder,
         progress=f"{job.kind} ({job.start})" if job.progress else None,
@@ -323,8 +320,7 @@ def _predict(job: _Job, model: ViPTTNet, split: Split, history: History) -> pd.D
     clips, pixel_range, precision = job.clips, job.stage.pixel_range, history.engine["precision"]
     array = clips.clips
     if history.engine["feature_cache"]:
-        device = next(model.parameters()).device
-        array = cached_features(model, clips, pixel_range, device=device, precision=precision)
+        array = cached_features(model, clips, pixel_range, precision=precision)
     tables = []
     for part in ("validation", "test"):
         indices = getattr(split, part)

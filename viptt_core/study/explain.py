@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from viptt_core.errors import SettingError, check_choice
 from viptt_core.model import INFERENCE_CHUNK, ViPTTNet, plain_module
-from viptt_core.training.feed import PIXEL_SCALES, to_pixels
+from viptt_core.training.device import PIXEL_SCALES, to_pixels
 from viptt_core.training.inference import FEATURES_TOGETHER
 
 

@@ -19,9 +19,9 @@ from viptt_core.files import peak_memory_mb
 from viptt_core.model import INFERENCE_CHUNK
 from viptt_core.presets import Preset, Stage
 from viptt_core.splits import Split
-from viptt_core.training import fit
-from viptt_core.training.device import Engine, pick_device
-from viptt_core.training.inference import is_cacheable, predict_logits
+from viptt_core.training import Task, fit
+from viptt_core.training.device import Engine, is_cacheable, pick_device
+from viptt_core.training.inference import predict_logits
 
 MEASURED_STEPS = 3
 SLOW = 20.0  # seconds; a step that takes longer is measured on FEW_FRAMES of one clip
@@ -124,7 +124,7 @@ def _steps(model, stage: Stage, shape: tuple, classes: int, count: int, engine: 
         stage, epochs=count, learning_rate=0.0, class_weights=False, stop_patience=count + 1, plateau_patience=count + 1
     )
     split = Split(np.arange(batch), np.arange(1), np.arange(1))
-    history = fit(model, clips, split, stage, seed=0, engine=engine)
+    history = fit(model, Task(clips, split, stage), engine=engine)
     seconds = float(np.median([epoch["seconds"] for epoch in history.epochs[1:] or history.epochs]))
     return clips.clips, history.engine["precision"], seconds
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from viptt_core.clips import ClipSet
-from viptt_core.errors import DataError, DataWarning, SettingError, TrainingError, check_choice
+from viptt_core.errors import DataError, SettingError, TrainingError, check_choice
 from viptt_core.metrics import accuracy, cohen_kappa
 from viptt_core.model import ViPTTNet, check_architecture
 from viptt_core.presets import Stage
@@ -22,28 +21,52 @@ from viptt_core.results import write_history
 from viptt_core.splits import Split
 from viptt_core.training import checkpoint
 from viptt_core.training.device import (
-    OPTIMISERS,
+    PIXEL_SCALES,
     Engine,
     autocast,
-    fits_fp16,
-    is_out_of_memory,
-    lower_chunk,
-    make_optimiser,
     over_processes,
-    pick_chunk,
-    pick_device,
-    pick_precision,
-    trains_on_cpus,
+    settle,
+    stays_on_device,
+    to_pixels,
 )
-from viptt_core.training.feed import PIXEL_SCALES, Feed, draw_angles, epoch_share, rotate_clips, to_pixels
-from viptt_core.training.inference import cached_features, is_cacheable, predict_logits
+from viptt_core.training.feed import Batch, Feed, draw_angles, rotate_clips
+from viptt_core.training.inference import cached_features, predict_logits
 from viptt_core.training.keras_rules import (
+    OPTIMISERS,
     EarlyStopping,
     ReduceOnPlateau,
     balanced_class_weights,
     epoch_batches,
     weighted_loss,
 )
+
+# What is known of an epoch, as JSON.
+EPOCH = dict.fromkeys(("loss", "val_loss", "val_accuracy", "val_kappa", "learning_rate", "seconds"), 0.0) | {"epoch": 1}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learnt, and from what.
+
+    Attributes:
+        clips: The set.
+        split: Training learns from `train` and watches `validation`; `test` is not touched.
+        stage: Optimiser, augmentation, what is frozen, when to stop.
+        seed: Of the batches and the augmentation.
+
+    Raises:
+        SettingError: unknown optimiser, shuffle or pixel range.
+    """
+
+    clips: ClipSet
+    split: Split
+    stage: Stage
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("optimiser", self.stage.optimiser, tuple(OPTIMISERS))
+        check_choice("pixel_range", self.stage.pixel_range, tuple(PIXEL_SCALES))
+        check_choice("shuffle", self.stage.shuffle, ("samples", "batches"))
 
 
 @dataclass
@@ -65,256 +88,171 @@ class History:
 
 def fit(
     model: ViPTTNet,
-    clips: ClipSet,
-    split: Split,
-    stage: Stage,
+    task: Task,
     *,
-    seed: int,
     engine: Engine | None = None,
     folder: Path | None = None,
     progress: str | None = None,
 ) -> History:
-    """Train a model in place and leave it with the weights of the lowest validation loss.
+    """Train a model in place and leave it with the weights of the lowest validation loss, see `Trainer`.
+
+    Raises:
+        TrainingError: a loss is not finite, or the device's memory does not suffice.
+        DataError: the checkpoint in `folder` is damaged or of another training.
+        StorageError: a checkpoint cannot be written; the one before it is kept.
+    """
+    return Trainer(model, task, engine=engine, folder=folder).run(progress)
+
+
+class Trainer:
+    """One training: `run` is the whole loop, `step` one update of the weights.
 
     Several processes (`accelerate launch`, `notebook_launcher`) share each batch and give the weights of
     one. A killed run goes on from its last checkpoint and ends as if it had not been, on a CPU bit for bit.
 
     Args:
         model: Any ViPTTNet; moved to the device.
-        clips: The set.
-        split: Trains on `train`, watches `validation`; `test` is not touched.
-        stage: Settings.
-        seed: Of the batches and the augmentation.
+        task: What it is to learn.
         engine: How to run; None takes what the machine does best.
         folder: Where checkpoints and `history.csv` go; None keeps neither.
-        progress: Title of a progress bar; None shows none.
 
-    Returns:
-        The epochs' record.
+    Attributes:
+        settled: The device, precision, chunk and processes it runs with.
+        feed: The set on its way to the device; `feed.batches` gives what `step` takes.
+        history: Epochs so far.
 
     Raises:
-        SettingError: unknown optimiser, shuffle or pixel range.
-        TrainingError: a loss is not finite, or the device's memory does not suffice.
+        SettingError: the device is not there, or the processes see different checkpoints.
         DataError: the checkpoint in `folder` is damaged or of another training.
-        StorageError: a checkpoint cannot be written; the last one is kept.
     """
-    for name, known in (("optimiser", OPTIMISERS), ("pixel_range", PIXEL_SCALES), ("shuffle", ("samples", "batches"))):
-        check_choice(name, getattr(stage, name), tuple(known))
-    return _Training(model, clips, split, stage, seed, engine or Engine(), folder).run(progress)
-
-
-class _Training:
-    """The state of one training: what a step changes, and what a checkpoint holds."""
 
     def __init__(
-        self,
-        model: ViPTTNet,
-        clips: ClipSet,
-        split: Split,
-        stage: Stage,
-        seed: int,
-        engine: Engine,
-        folder: Path | None,
+        self, model: ViPTTNet, task: Task, *, engine: Engine | None = None, folder: Path | None = None
     ) -> None:
-        from accelerate import Accelerator
-
-        # Accelerate brings processes together; precision is ours, because only the backbone gets it.
-        self.accelerator = Accelerator(
-            cpu=trains_on_cpus(),
-            mixed_precision="no",
-            project_dir=folder,
-            log_with="tensorboard" if engine.tensorboard else None,
-        )
-        self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
-        self.device = self.accelerator.device if self.processes > 1 else pick_device(engine.device)
-        self.clips, self.split, self.stage, self.seed = clips, split, stage, seed
-        self.engine, self.folder = engine, folder
-        model.place(self.device)
-        model.freeze(backbone=stage.freeze_backbone, stem=stage.freeze_stem)
-        self.plain = model
-        self._set_mode()
-        pixels = to_pixels(torch.from_numpy(np.array(clips.clips[:1])).to(self.device), stage.pixel_range)
-        self.precision = pick_precision(engine.precision, self.device, model.backbone_name)
-        if self.precision == "fp16" and not fits_fp16(model, pixels, 255 * PIXEL_SCALES[stage.pixel_range]):
-            warnings.warn("fp16 overflows in the backbone; training in fp32.", DataWarning, stacklevel=3)
-            self.precision = "fp32"
-        self.cached = engine.feature_cache and is_cacheable(stage)
+        clips, stage = task.clips, task.stage
+        self.model, self.task, self.folder, self.engine = model, task, folder, engine or Engine()
+        self.settled = settled = settle(self.engine, model, stage, clips.clips)
+        device = settled.device
         array = clips.clips
-        if self.cached:
-            array = cached_features(
-                model,
-                clips,
-                stage.pixel_range,
-                device=self.device,
-                precision=self.precision,
-                progress=self.rank == 0 and folder is not None,
-            )
-        self.feed = Feed(array, self.device)
-        self.labels = torch.from_numpy(clips.labels).to(self.device)
-        model.frames_per_chunk = engine.frames_per_chunk
-        if engine.frames_per_chunk and model.updates_statistics:
-            what = "frames_per_chunk has no effect: the statistics of this backbone are those of the whole batch."
-            warnings.warn(what, DataWarning, stacklevel=3)
-        if not self.cached and not engine.frames_per_chunk:
-            frames = math.ceil(stage.batch_size / self.processes) * pixels.shape[1]
-            model.frames_per_chunk = pick_chunk(model, frames, pixels[0, 0], self.precision)
-        if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # the shapes of a training hardly change
-        if engine.compile:
-            model.backbone.compile()
-        self.model = over_processes(model, self.accelerator, self.device)
+        if settled.feature_cache:
+            shown = settled.rank == 0 and folder is not None
+            array = cached_features(model, clips, stage.pixel_range, precision=settled.precision, progress=shown)
+        self.feed = Feed(array, device, clips.labels, resident=stays_on_device(array, device))
+        self.shared_model = over_processes(model, settled)
         weights = [weight for weight in model.parameters() if weight.requires_grad]
-        self.optimiser = make_optimiser(stage.optimiser, weights, stage.learning_rate)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        # Fused into one pass over the weights where the device can.
+        self.optimiser = OPTIMISERS[stage.optimiser](
+            weights, lr=stage.learning_rate, fused=device.type in ("cpu", "cuda")
+        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settled.precision == "fp16")
         self.class_weights = None
         if stage.class_weights:
-            balanced = balanced_class_weights(clips.labels[split.train], len(clips.class_names))
-            self.class_weights = torch.tensor(balanced, dtype=torch.float32, device=self.device)
-        self.rng, self.angle_rng = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+            balanced = balanced_class_weights(clips.labels[task.split.train], len(clips.class_names))
+            self.class_weights = torch.tensor(balanced, dtype=torch.float32, device=device)
+        self.rng, self.angle_rng = np.random.default_rng(task.seed), torch.Generator().manual_seed(task.seed)
         self.stopping = EarlyStopping(stage.stop_patience)
         self.plateau = ReduceOnPlateau(
             stage.learning_rate, patience=stage.plateau_patience, factor=stage.plateau_factor
         )
-        self.history, self.best = History(), {}
+        self.history, self.best = History(engine=settled.record() | {"resumed": 0}), {}
+        self.steps_in_epoch = math.ceil(len(task.split.train) / stage.batch_size)
         self.epoch, self.position, self.steps, self.seconds = 0, 0, 0, 0.0
-        self.total = torch.zeros((), device=self.device)  # of the losses; summed there, so that no step waits for it
-        self.saved_at, self.resumed = time.monotonic(), 0
+        self.total = torch.zeros((), device=device)  # of the losses; summed there, so that no step waits for it
+        self._keep_generators()
+        self.saved_at = time.monotonic()
+        self._resume()
 
     # --- The loop ------------------------------------------------------------------------------------
 
-    def run(self, progress: str | None) -> History:
+    def run(self, progress: str | None = None) -> History:
+        """Take all steps that are still to be taken; the model is left with the best weights.
+
+        Args:
+            progress: Title of a progress bar; None shows none.
+        """
         from tqdm import tqdm
 
-        self._resume()
-        if self.engine.tensorboard:
-            self.accelerator.init_trackers("tensorboard")
-        steps = math.ceil(len(self.split.train) / self.stage.batch_size)
+        stage, train, device = self.task.stage, self.task.split.train, self.settled
         bar = tqdm(
-            total=self.stage.epochs * steps,
+            total=stage.epochs * self.steps_in_epoch,
             initial=self.steps,
             desc=progress,
             unit="step",
-            disable=progress is None or self.rank > 0,
+            disable=progress is None or device.rank > 0,
             mininterval=1,
         )
-        while self.epoch < self.stage.epochs and not self.history.stopped_early:
-            self._train_epoch(bar)
-            self._end_epoch()
-            last = self.history.epochs[-1]
-            bar.set_postfix(
-                epoch=f"{self.epoch}/{self.stage.epochs}",
-                loss=f"{last['loss']:.3f}",
-                val_loss=f"{last['val_loss']:.3f}",
-                refresh=False,
-            )
+        board = self._tensorboard()
+        while self.epoch < stage.epochs and not self.history.stopped_early:
+            # After a kill the epoch is drawn again, and the steps that were taken are skipped.
+            self._keep_generators()
+            batches = epoch_batches(train, stage.batch_size, stage.shuffle, self.rng)  # int64 [B] each
+            taken = sum(map(len, batches[: self.position]))
+            angles = draw_angles(len(train), self.angle_rng)[taken:] if stage.rotate else None  # one a clip
+            parts = self.feed.batches(batches[self.position :], angles, rank=device.rank, processes=device.processes)
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.plateau.learning_rate
+            losses, begun = [], time.perf_counter()
+            for batch in parts:
+                losses.append(self.step(batch))
+                self.total += losses[-1] * (len(batches[self.position]) / device.processes)
+                self.position, self.steps = self.position + 1, self.steps + 1
+                bar.update()
+                if len(losses) == self.engine.check_every or self.position == self.steps_in_epoch:
+                    self._check_finite(losses, batches)
+                    losses = []
+                    if self.position < self.steps_in_epoch:
+                        self.seconds, begun = self.seconds + time.perf_counter() - begun, time.perf_counter()
+                        self._save()
+            loss = float(device.accelerator.reduce(self.total, "sum")) / len(train)
+            record = {"epoch": self.epoch + 1, "loss": loss, **self.validate()}
+            record["learning_rate"] = self.plateau.learning_rate
+            record["seconds"] = self.seconds + time.perf_counter() - begun
+            self._end_epoch(record, board)
+            shown = {name: f"{record[name]:.3f}" for name in ("loss", "val_loss")}
+            bar.set_postfix(epoch=f"{self.epoch}/{stage.epochs}", **shown, refresh=False)
         bar.close()
-        if self.engine.tensorboard:
-            self.accelerator.end_training()
-        self.plain.load_state_dict(self.best)
-        self.history.engine = {
-            "device": str(self.device),
-            "processes": self.processes,
-            "precision": self.precision,
-            "frames_per_chunk": self.plain.frames_per_chunk,
-            "compiled": self.engine.compile,
-            "feature_cache": self.cached,
-            "resumed": self.resumed,
-        }
+        self.model.load_state_dict(self.best)
         return self.history
 
-    def _train_epoch(self, bar) -> None:
-        """Take the steps of one epoch that are still to be taken."""
-        self._set_mode()
-        # A checkpoint holds the generators as they are here: the epoch is drawn again, and its first steps skipped.
-        self.drawn_from = self.rng.bit_generator.state, self.angle_rng.get_state()
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.plateau.learning_rate
-        batches = epoch_batches(self.split.train, self.stage.batch_size, self.stage.shuffle, self.rng)
-        angles = draw_angles(len(self.split.train), self.angle_rng) if self.stage.rotate else None
-        share = epoch_share(batches, self.labels, angles, rank=self.rank, processes=self.processes)
-        begun, unseen = time.perf_counter(), torch.zeros(self.engine.check_every, device=self.device)
-        first = self.position
-        for step, batch in enumerate(self.feed.batches(share.indices[first:]), start=first):
-            pixels = to_pixels(batch, self.stage.pixel_range)
-            if share.angles is not None:
-                pixels = rotate_clips(pixels, share.angles[step])
-            loss = self._step(pixels, share.labels[step], share.weights[step])
-            self.total += loss * (len(batches[step]) / self.processes)
-            unseen[step % len(unseen)] = ~torch.isfinite(loss)
-            self.position, self.steps = step + 1, self.steps + 1
-            bar.update()
-            if self.position % len(unseen) == 0 or self.position == len(batches):
-                self._check_finite(unseen, batches)
-                if self.position < len(batches):
-                    self.seconds, begun = self.seconds + time.perf_counter() - begun, time.perf_counter()
-                    self._save()
-        self.seconds += time.perf_counter() - begun
+    def step(self, batch: Batch) -> Tensor:
+        """Update the weights once.
 
-    def _set_mode(self) -> None:
-        self.plain.train()
-        if self.stage.freeze_backbone:
-            self.plain.backbone.eval()  # its normalisation statistics stay as they are, too
+        Args:
+            batch: This process's part of it, from `feed.batches`.
 
-    def _step(self, pixels: Tensor, labels: Tensor, weight: float) -> Tensor:
-        """One update; returns the loss of this process's part. Out of memory, it tries again with smaller chunks."""
-        while True:
-            try:
-                self.optimiser.zero_grad(set_to_none=True)
-                with autocast(self.device, self.precision):
-                    logits = self.model(pixels)
-                # Summed over the processes this is the mean of the whole batch, see `feed.epoch_share`.
-                loss = weighted_loss(logits, labels, self.class_weights, 1) * weight
-                self.accelerator.backward(self.scaler.scale(loss))
-                break
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                said = str(error).splitlines()[0]
-            # Outside the handler: the error holds on to the tensors that filled the memory.
-            frames = math.prod(pixels.shape[:2]) if pixels.ndim == 4 else 1
-            lower_chunk(self.plain, frames, device=self.device, said=said, alone=self.processes == 1)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
+        Returns:
+            The loss of that part, a float32 number on the device; over the processes its average is that of the batch.
+
+        Raises:
+            TrainingError: the device's memory does not suffice.
+        """
+        with self.settled.naming_memory():
+            pixels = to_pixels(batch.rows, self.task.stage.pixel_range)  # uint8 -> float32 [B, T, H, W]; or [B, T', F]
+            if batch.angles is not None:
+                pixels = rotate_clips(pixels, batch.angles)
+            self.optimiser.zero_grad(set_to_none=True)
+            with autocast(self.settled.device, self.settled.precision):
+                logits = self.shared_model(pixels)  # [B, T, H, W] -> [B, K]
+            loss = weighted_loss(logits, batch.labels, self.class_weights, batch.weight)
+            self.settled.accelerator.backward(self.scaler.scale(loss))
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
         return loss.detach()
 
-    def _end_epoch(self) -> None:
-        """Validate, decide about learning rate and stopping, keep the best weights, save."""
-        begun = time.perf_counter()
-        loss = float(self.accelerator.reduce(self.total, "sum")) / len(self.split.train)
-        record = {"epoch": self.epoch + 1, "loss": loss, **self._validate()}
-        record["learning_rate"] = self.plateau.learning_rate
-        if not (math.isfinite(loss) and math.isfinite(record["val_loss"])):
-            raise TrainingError(f"the loss of epoch {self.epoch + 1} is not finite.", remedy=self._remedy())
-        record["seconds"] = self.seconds + time.perf_counter() - begun
-        self.history.epochs.append(record)
-        self.history.stopped_early = self.stopping.update(self.epoch, record["val_loss"])
-        if self.stopping.improved:
-            self.history.best_epoch = self.epoch + 1
-            self.best = {name: tensor.detach().clone() for name, tensor in self.plain.state_dict().items()}
-        self.plateau.update(record["val_loss"])
-        self.epoch, self.position, self.seconds = self.epoch + 1, 0, 0.0
-        self.total.zero_()
-        self.drawn_from = self.rng.bit_generator.state, self.angle_rng.get_state()
-        if self.engine.tensorboard:
-            self.accelerator.log({k: v for k, v in record.items() if k != "epoch"}, step=self.epoch)
-        if self.folder is not None and self.rank == 0:
-            write_history(self.folder, self.history.epochs)
-        self._save()
-
-    def _validate(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         """Loss (unweighted, as Keras's), accuracy and kappa on the validation part."""
-        indices = self.split.validation
-        each = math.ceil(len(indices) / self.processes)
-        padded = np.resize(indices, each * self.processes)  # repeats some, so that all shares are equally long
+        indices, rank, processes = self.task.split.validation, self.settled.rank, self.settled.processes
+        each = math.ceil(len(indices) / processes)
+        padded = np.resize(indices, each * processes)  # repeats some, so that all shares are equally long
         logits = predict_logits(
-            self.plain,
+            self.model,
             self.feed,
-            padded[self.rank * each : (self.rank + 1) * each],
-            pixel_range=self.stage.pixel_range,
-            precision=self.precision,
+            padded[rank * each : (rank + 1) * each],
+            pixel_range=self.task.stage.pixel_range,
+            precision=self.settled.precision,
         )
-        logits = self.accelerator.gather(torch.from_numpy(logits).to(self.device)).cpu()[: len(indices)]
-        labels = self.clips.labels[indices]
+        gathered = self.settled.accelerator.gather(torch.from_numpy(logits).to(self.settled.device))
+        logits, labels = gathered.cpu()[: len(indices)], self.task.clips.labels[indices]  # [M, K], [M]
         predicted = logits.argmax(dim=1).numpy()
         return {
             "val_loss": float(F.cross_entropy(logits, torch.from_numpy(labels))),
@@ -322,98 +260,134 @@ class _Training:
             "val_kappa": cohen_kappa(labels, predicted),
         }
 
-    def _check_finite(self, unseen: Tensor, batches: list[np.ndarray]) -> None:
-        """Stop if a loss since the last look was not finite, and name the clips it came from."""
-        bad = self.accelerator.reduce(unseen, "sum").cpu().numpy()
-        if bad.any():
-            since = (self.position - 1) // len(bad) * len(bad)
-            first = since + int(np.flatnonzero(bad)[0])
-            # The batch before it may be the one whose update spoilt the weights.
-            names = [str(self.clips.names[i]) for step in (first - 1, first) if step >= 0 for i in batches[step]]
-            raise TrainingError(
-                f"the loss is not finite in epoch {self.epoch + 1}, step {first + 1}. This batch and the one "
-                f"before it: {', '.join(names)}.",
-                remedy=self._remedy(),
-            )
-        unseen.zero_()
+    # --- Between the steps ---------------------------------------------------------------------------
+
+    def _end_epoch(self, record: dict, board) -> None:
+        """Decide about learning rate and stopping, keep the best weights, write the log, save."""
+        if not (math.isfinite(record["loss"]) and math.isfinite(record["val_loss"])):
+            raise TrainingError(f"the loss of epoch {self.epoch + 1} is not finite.", remedy=self._remedy())
+        self.epoch, self.position, self.seconds = self.epoch + 1, 0, 0.0
+        self.total.zero_()
+        self.history.epochs.append(record)
+        self.history.stopped_early = self.stopping.update(self.epoch - 1, record["val_loss"])
+        if self.stopping.improved:
+            self.history.best_epoch = self.epoch
+            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.plateau.update(record["val_loss"])
+        self._keep_generators()
+        if self.folder is not None and self.settled.rank == 0:
+            write_history(self.folder, self.history.epochs)
+        if board is not None:
+            for name in EPOCH.keys() - {"epoch"}:
+                board.add_scalar(name, record[name], self.epoch)
+            board.flush()
+        self._save()
+
+    def _tensorboard(self):
+        """A writer into the run's folder, where one is wanted; else None."""
+        if not self.engine.tensorboard or self.folder is None or self.settled.rank > 0:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(self.folder / "tensorboard")
+
+    def _check_finite(self, losses: list[Tensor], batches: list[np.ndarray]) -> None:
+        """Stop if one of the last losses is not finite, and name the clips it came from."""
+        summed = self.settled.accelerator.reduce(torch.stack(losses), "sum").cpu().numpy()
+        if np.isfinite(summed).all():
+            return
+        first = self.position - len(losses) + int(np.flatnonzero(~np.isfinite(summed))[0])
+        # The batch before it may be the one whose update spoilt the weights.
+        names = [str(self.task.clips.names[i]) for step in (first - 1, first) if step >= 0 for i in batches[step]]
+        raise TrainingError(
+            f"the loss is not finite in epoch {self.epoch + 1}, step {first + 1}. This batch and the one "
+            f"before it: {', '.join(names)}.",
+            remedy=self._remedy(),
+        )
 
     def _remedy(self) -> str:
-        last = "" if self.folder is None else f" The last good checkpoint is kept in {self.folder}."
-        return f"Check these clips, lower the learning rate, or use precision fp32.{last}"
+        kept = f" The last good checkpoint is kept in {self.folder}." if checkpoint.has_checkpoint(self.folder) else ""
+        return f"Check these clips, lower the learning rate, or use precision fp32.{kept}"
 
     # --- Saving and resuming -----------------------------------------------------------------------------
 
-    def _identity(self) -> dict:
-        """What must be the same for a checkpoint to be gone on from."""
-        return {"data": self.clips.key, "seed": self.seed, "precision": self.precision, **asdict(self.stage)}
+    def _keep_generators(self) -> None:
+        """Remember the generators as they are before an epoch is drawn: so they go into a checkpoint."""
+        self.drawn_from = self.rng.bit_generator.state, self.angle_rng.get_state()
+
+    def _state(self) -> dict:
+        """Everything but tensors, as JSON; what stands under "identity" must be the same to go on."""
+        task, precision = self.task, self.settled.precision
+        return {
+            "identity": {"data": task.clips.key, "seed": task.seed, "precision": precision, **asdict(task.stage)},
+            "architecture": self.model.architecture,
+            "at": {name: getattr(self, name) for name in ("epoch", "position", "steps", "seconds")},
+            "history": asdict(self.history),
+            "stopping": vars(self.stopping),
+            "plateau": vars(self.plateau),
+            "rng": self.drawn_from[0],
+            "scaler": self.scaler.state_dict(),
+        }
 
     def _save(self) -> None:
         """Write a checkpoint if there is a folder and the last one is old enough. No process waits for another."""
         due = time.monotonic() - self.saved_at >= self.engine.checkpoint_seconds
-        if self.folder is None or self.rank > 0 or not due:
+        if self.folder is None or self.settled.rank > 0 or not due:
             return
-        weights = self.plain.state_dict()
+        weights = self.model.state_dict()
         if not all(tensor.isfinite().all() for tensor in weights.values()):
             raise TrainingError(f"a weight is not finite after step {self.steps}.", remedy=self._remedy())
-        bits, angles = self.drawn_from
-        checkpoint.save_checkpoint(
-            self.folder,
-            self.steps,
-            {
-                "identity": self._identity(),
-                "architecture": self.plain.architecture,
-                "epoch": self.epoch,
-                "position": self.position,
-                "steps": self.steps,
-                "seconds": self.seconds,
-                "rng": bits,
-                "stopping": [self.stopping.best, self.stopping.wait],
-                "plateau": [self.plateau.learning_rate, self.plateau.best, self.plateau.wait],
-                "epochs": self.history.epochs,
-                "best_epoch": self.history.best_epoch,
-                "stopped_early": self.history.stopped_early,
-                "scaler": self.scaler.state_dict(),
-                "frames_per_chunk": self.plain.frames_per_chunk,
-                "resumed": self.resumed,
-            },
-            {
-                "model": weights,
-                "best": self.best,
-                "progress": {"total": self.total, "angles": angles},
-                "optimiser": checkpoint.optimiser_tensors(self.optimiser, self.plain),
-            },
-        )
+        tensors = {
+            "model": weights,
+            "best": self.best,
+            "progress": {"total": self.total, "angles": self.drawn_from[1]},
+            "optimiser": checkpoint.optimiser_tensors(self.optimiser, self.model),
+        }
+        checkpoint.save_checkpoint(self.folder, self.steps, self._state(), tensors)
         self.saved_at = time.monotonic()
 
     def _resume(self) -> None:
+        """Go on from the checkpoint in the folder, if there is one."""
         found = checkpoint.read_checkpoint(self.folder) if self.folder is not None else None
-        at = self.accelerator.gather(torch.tensor([found.state["steps"] if found else 0], device=self.device))
-        if len(set(at.tolist())) > 1:
+        step = torch.tensor([found.step if found else 0], device=self.settled.device)
+        if len(set(self.settled.accelerator.gather(step).tolist())) > 1:
             raise SettingError(
                 "the processes do not see the same checkpoint.",
                 remedy="Put the run's folder on a disk that all machines share.",
             )
-        if found is None:
-            return
+        if found is not None:
+            with checkpoint.refusing(found.folder):
+                self._take_over(found)
+
+    def _take_over(self, found: checkpoint.Checkpoint) -> None:
         state, tensors = found.state, found.tensors
-        check_architecture(state["architecture"], self.plain.architecture, found.folder)
-        differing = sorted(name for name, value in self._identity().items() if state["identity"].get(name) != value)
+        own = self._state()
+        own["history"]["epochs"] = [EPOCH]
+        checkpoint.check_form(state, own)
+        check_architecture(state["architecture"], own["architecture"], found.folder)
+        differing = sorted(name for name, value in own["identity"].items() if state["identity"][name] != value)
         if differing:
             raise DataError(
                 f"belongs to another training (other {', '.join(differing)}).",
                 path=found.folder,
                 remedy="Delete it to start anew, or take the settings it was written with.",
             )
-        self.plain.load_state_dict(tensors["model"])
-        self.best = {name: tensor.to(self.device) for name, tensor in tensors["best"].items()}
-        checkpoint.restore_optimiser(self.optimiser, self.plain, tensors["optimiser"])
+        if state["at"]["position"] >= self.steps_in_epoch or len(state["history"]["epochs"]) != state["at"]["epoch"]:
+            raise ValueError("its epochs and steps do not fit together")
+        if state["at"]["epoch"]:
+            self.model.load_state_dict(tensors["best"])  # complains if they are of something else
+        self.best = {name: tensor.to(self.settled.device) for name, tensor in tensors["best"].items()}
+        self.model.load_state_dict(tensors["model"])
+        checkpoint.restore_optimiser(self.optimiser, self.model, tensors["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         self.rng.bit_generator.state = state["rng"]
         self.angle_rng.set_state(tensors["progress"]["angles"])
         self.total.copy_(tensors["progress"]["total"])
-        self.stopping.best, self.stopping.wait = state["stopping"]
-        self.plateau.learning_rate, self.plateau.best, self.plateau.wait = state["plateau"]
-        self.history = History(state["epochs"], state["best_epoch"], state["stopped_early"])
-        self.epoch, self.position, self.steps = state["epoch"], state["position"], state["steps"]
-        self.seconds, self.resumed = state["seconds"], state["resumed"] + 1
-        self.plain.frames_per_chunk = state["frames_per_chunk"]  # another one would round differently
+        for part in ("stopping", "plateau"):
+            vars(getattr(self, part)).update(state[part])
+        vars(self).update(state["at"])
+        # Another chunk would round differently.
+        self.model.frames_per_chunk = state["history"]["engine"]["frames_per_chunk"]
+        self.settled = replace(self.settled, frames_per_chunk=self.model.frames_per_chunk)
+        self.history = History(**state["history"])
+        self.history.engine = self.settled.record() | {"resumed": self.history.engine["resumed"] + 1}

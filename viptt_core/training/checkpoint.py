@@ -26,7 +26,7 @@ from viptt_core.errors import DataError, StorageError
 from viptt_core.model import plain_module
 
 STATE = "state.json"
-FORMAT = 1  # of a checkpoint; a new number makes older ones be refused
+FORMAT = 2  # of a checkpoint; a new number makes older ones be refused
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -37,6 +37,11 @@ class Checkpoint:
     folder: Path
     state: dict
     tensors: dict[str, dict[str, Tensor]]
+
+    @property
+    def step(self) -> int:
+        """Steps taken when it was written."""
+        return int(_NAME.fullmatch(self.folder.name)[1])
 
 
 def save_checkpoint(run: Path, step: int, state: dict, tensors: dict[str, dict[str, Tensor]]) -> Path:
@@ -55,7 +60,7 @@ def save_checkpoint(run: Path, step: int, state: dict, tensors: dict[str, dict[s
         StorageError: it cannot be written; the one before it is still there.
     """
     folder, part = run / f"checkpoint-{step:09d}", run / f".checkpoint-{step:09d}.part"
-    with storing_tensors(run, part):
+    with storing_tensors(run, part, goes_on=has_checkpoint(run)):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         sums = {}
@@ -63,9 +68,10 @@ def save_checkpoint(run: Path, step: int, state: dict, tensors: dict[str, dict[s
             path = part / f"{name}.safetensors"
             write_tensors(path, named)
             sums[path.name] = files.file_digest(path, "sha256")
-        text = json.dumps({"format": FORMAT, "step": step, "sha256": sums, "state": state})
+        text = json.dumps({"format": FORMAT, "sha256": sums, "state": state})
         # The state vouches for the other files; its own hash is the first line of the file.
-        _write_synced(part / STATE, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+        (part / STATE).write_text(f"{_sha256(text)}\n{text}", encoding="utf-8")
+        files.sync(part / STATE)
         if folder.exists():
             shutil.rmtree(folder)  # of the same step, so of the same content
         os.rename(part, folder)
@@ -82,34 +88,67 @@ def read_checkpoint(run: Path) -> Checkpoint | None:
     Raises:
         DataError: a file is missing, truncated or changed, or was written by another version.
     """
-    found = _checkpoints(run)
-    if not found:
+    if not has_checkpoint(run):
         return None
-    folder = found[-1]
-    remedy = "Delete this folder: training then starts from the checkpoint before it, or anew."
-    try:
+    folder, tensors = _checkpoints(run)[-1], {}
+    with refusing(folder):
         digest, _, text = (folder / STATE).read_text(encoding="utf-8").partition("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"is no whole checkpoint ({error}).", path=folder, remedy=remedy) from error
-    if hashlib.sha256(text.encode()).hexdigest() != digest:
-        raise DataError("was truncated or changed after it was written.", path=folder / STATE, remedy=remedy)
-    record = json.loads(text)
-    if record["format"] != FORMAT:
-        raise DataError(f"is of format {record['format']}, not {FORMAT}.", path=folder, remedy=remedy)
-    tensors = {}
-    for name, digest in record["sha256"].items():
-        if not (folder / name).is_file():
-            raise DataError("is missing.", path=folder / name, remedy=remedy)
-        if files.file_digest(folder / name, "sha256") != digest:
-            raise DataError("was truncated or changed after it was written.", path=folder / name, remedy=remedy)
-        tensors[Path(name).stem] = read_tensors(folder / name)[0]
-    return Checkpoint(folder, record["state"], tensors)
+        _compare(STATE, _sha256(text), digest)
+        record = json.loads(text)
+        if record["format"] != FORMAT:
+            raise ValueError(f"format {record['format']}, not {FORMAT}")
+        for name, digest in record["sha256"].items():
+            _compare(name, files.file_digest(folder / name, "sha256"), digest)
+            tensors[Path(name).stem] = read_tensors(folder / name)[0]
+        return Checkpoint(folder, record["state"], tensors)
+
+
+@contextmanager
+def refusing(folder: Path) -> Iterator[None]:
+    """Turn what fails where a state is read or taken over into a DataError that names its folder and the remedy."""
+    try:
+        yield
+    except DataError:  # says by itself what is wrong
+        raise
+    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"is no training state to go on from ({type(error).__name__}: {error}).",
+            path=folder,
+            remedy="Delete this folder: training then starts from the checkpoint before it, or anew.",
+        ) from error
+
+
+def has_checkpoint(run: Path | None) -> bool:
+    """Whether there is a training state to go on from; never without a folder."""
+    return run is not None and bool(_checkpoints(run))
 
 
 def remove_checkpoints(run: Path) -> None:
     """Remove the training states of a run, half-written ones included; its results stay."""
     for folder in [*_checkpoints(run), *run.glob(".checkpoint-*.part")]:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_form(value: object, example: object, name: str = "state") -> None:
+    """Compare a value read from JSON with an example: the same keys, and the same kinds of values.
+
+    A float may be written as a whole number, a count is never negative, and a list may have any length: its
+    entries are as the first of the example's.
+
+    Raises:
+        ValueError: they differ; says where.
+    """
+    alike = type(value) is type(example) or (type(value) is int and type(example) is float)
+    if isinstance(value, dict):
+        alike = alike and value.keys() == example.keys()
+    if not alike or (type(example) is int and value < 0):
+        raise ValueError(f"{name} is not as this program writes it")
+    if isinstance(value, dict):
+        for key in example:
+            check_form(value[key], example[key], f"{name}.{key}")
+    elif isinstance(value, list):
+        for position, entry in enumerate(value):
+            check_form(entry, example[0], f"{name}[{position}]")
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
@@ -139,11 +178,13 @@ def _checkpoints(run: Path) -> list[Path]:
     return sorted(path for path in run.glob("checkpoint-*") if _NAME.fullmatch(path.name))
 
 
-def _write_synced(path: Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+def _compare(name: str, found: str, written: str) -> None:
+    if found != written:
+        raise ValueError(f"{name} was truncated or changed after it was written")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # --- Tensors in a safetensors file: written whole or not at all, read without running anything that is in it ---
@@ -197,8 +238,14 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def storing_tensors(target: Path, temporary: Path) -> Iterator[None]:
-    """Turn what the system says when it cannot write into a StorageError, and leave nothing half-written."""
+def storing_tensors(target: Path, temporary: Path, *, goes_on: bool = False) -> Iterator[None]:
+    """Turn what the system says when it cannot write into a StorageError, and leave nothing half-written.
+
+    Args:
+        target: What is written; the error names it.
+        temporary: File or folder that is removed on failure.
+        goes_on: Whether there is a checkpoint to go on from; the error then says so.
+    """
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -209,7 +256,8 @@ def storing_tensors(target: Path, temporary: Path) -> Iterator[None]:
         raise StorageError(
             f"cannot be written ({'the disk is full' if files.is_full(error) else error}).",
             path=target,
-            remedy="Free some space and start again: training goes on from the last checkpoint.",
+            remedy="Free some space and start again"
+            + (": training goes on from the last checkpoint." if goes_on else "."),
         ) from error
 
 

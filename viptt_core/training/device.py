@@ -9,20 +9,26 @@ import importlib.util
 import math
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from viptt_core.backbones import find_backbone
 from viptt_core.errors import DataWarning, SettingError, TrainingError, check_choice
 from viptt_core.model import ViPTTNet
+from viptt_core.presets import Stage
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-OPTIMISERS = {
-    "sgd": lambda weights, **settings: torch.optim.SGD(weights, **settings),  # no momentum, as the authors
-    "adamw": lambda weights, **settings: torch.optim.AdamW(weights, weight_decay=0.01, **settings),
-}
+PIXEL_SCALES = {"0..1": 1 / 255, "0..255": 1.0}
+RESIDENT_SHARE = 0.4  # of the device's free memory: a set up to this size is moved there once and for all
 # Saved activations may fill this share of the free memory before frames go through in chunks.
 ACTIVATION_SHARE = 0.6
 MOST_FRAMES_PER_CHUNK = 16  # more do not make a step faster, on a CPU or a GPU
@@ -66,6 +72,110 @@ class Engine:
             raise SettingError("TensorBoard is not installed.", remedy='Run: pip install "viptt-core[tensorboard]"')
 
 
+@dataclass(frozen=True)
+class Settled:
+    """What an `Engine` comes to for one model, one stage and this machine.
+
+    Attributes:
+        accelerator: Brings the processes together.
+        device: Where this process computes.
+        rank, processes: Number of this process, from 0, and how many train together.
+        precision: Of the backbone: "fp32", "bf16" or "fp16".
+        frames_per_chunk: Frames whose activations are kept at once; 0 is all of them.
+        compiled: Whether the backbone runs through torch.compile.
+        feature_cache: Whether the backbone's features are computed once and kept.
+    """
+
+    accelerator: Accelerator
+    device: torch.device
+    rank: int
+    processes: int
+    precision: str
+    frames_per_chunk: int
+    compiled: bool
+    feature_cache: bool
+
+    def record(self) -> dict:
+        """How a run is computed, as JSON."""
+        names = ("device", "processes", "precision", "frames_per_chunk", "compiled", "feature_cache")
+        return {name: getattr(self, name) for name in names} | {"device": str(self.device)}
+
+    @contextmanager
+    def naming_memory(self) -> Iterator[None]:
+        """Turn an out-of-memory error into a TrainingError that names what needs less."""
+        try:
+            yield
+        except RuntimeError as error:  # the CPU has no type of its own for it
+            if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+                raise
+            raise TrainingError(
+                f"out of memory on {self.device} ({str(error).splitlines()[0]}).",
+                remedy=f"Set frames_per_chunk (now {self.frames_per_chunk}; 0 is all frames at once) to a smaller "
+                "number, such as 8, or lower batch_size.",
+            ) from error
+
+
+def settle(engine: Engine, model: ViPTTNet, stage: Stage, clips: np.ndarray) -> Settled:
+    """Decide once how a training runs, and bring the model into that state: placed, frozen, chunked, compiled.
+
+    Args:
+        engine: What was asked for.
+        model: Its device, its mode, `frames_per_chunk` and what of it learns are set.
+        stage: Says which parts are frozen, the batch size and the range of the pixels.
+        clips: uint8 [N, T, H, W]; the first one is tried.
+
+    Raises:
+        SettingError: the device is not there.
+    """
+    from accelerate import Accelerator
+
+    # Precision is ours, because only the backbone gets it.
+    accelerator = Accelerator(cpu=trains_on_cpus(), mixed_precision="no")
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    device = accelerator.device if processes > 1 else pick_device(engine.device)
+    model.place(device)
+    model.freeze(backbone=stage.freeze_backbone, stem=stage.freeze_stem)
+    model.train()
+    if stage.freeze_backbone:
+        model.backbone.eval()  # its normalisation statistics stay as they are, too
+    pixels = to_pixels(torch.from_numpy(np.array(clips[:1])).to(device), stage.pixel_range)  # [1, T, H, W]
+    precision = pick_precision(engine.precision, device, model.backbone_name)
+    if precision == "fp16" and not fits_fp16(model, pixels, 255 * PIXEL_SCALES[stage.pixel_range]):
+        warnings.warn("fp16 overflows in the backbone; training in fp32.", DataWarning, stacklevel=4)
+        precision = "fp32"
+    cached = engine.feature_cache and is_cacheable(stage)
+    chunk = engine.frames_per_chunk
+    if chunk and model.updates_statistics:
+        what = "frames_per_chunk has no effect: the statistics of this backbone are those of the whole batch."
+        warnings.warn(what, DataWarning, stacklevel=4)
+    if not cached and not chunk:
+        frames = math.ceil(stage.batch_size / processes) * clips.shape[1]
+        taken = clips.nbytes if stays_on_device(clips, device) else 0
+        chunk = pick_chunk(model, frames, pixels[0, 0], precision, taken)
+    model.frames_per_chunk = chunk
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # the shapes of a training hardly change
+    if engine.compile:
+        model.backbone.compile()
+    return Settled(accelerator, device, rank, processes, precision, chunk, engine.compile, cached)
+
+
+def is_cacheable(stage: Stage) -> bool:
+    """Whether the features of a clip stay the same throughout a stage.
+
+    The authors freeze VGG16 but train the stem before it, so in the preset `paper` they do not.
+    """
+    return stage.freeze_backbone and stage.freeze_stem and not stage.rotate
+
+
+def to_pixels(batch: Tensor, pixel_range: str) -> Tensor:
+    """Stored grey levels 0..255 as float32 in "0..1" or "0..255"; features [B, T, F] stay as they are."""
+    return batch if batch.ndim == 3 else batch.float() * PIXEL_SCALES[pixel_range]
+
+
+# --- Device and processes ---
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """Turn a device name into a device; "auto" takes CUDA, then MPS, then the CPU.
 
@@ -81,12 +191,9 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise SettingError(f"device '{name}' is not one PyTorch knows.", remedy=remedy) from error
-    present = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not present.get(device.type, False):
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = {"cpu": 1, "cuda": gpus, "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= there.get(device.type, 0):
         raise SettingError(f"device '{name}' is not on this machine.", remedy=remedy)
     return device
 
@@ -102,6 +209,21 @@ def process_state():
     from accelerate import PartialState
 
     return PartialState(cpu=trains_on_cpus())  # not told, it takes processes on CPUs for strangers
+
+
+def over_processes(model: ViPTTNet, settled: Settled) -> nn.Module:
+    """The model wrapped so that processes average their gradients; itself where there is only one."""
+    if settled.processes == 1:
+        return model
+    if model.updates_statistics and settled.device.type == "cuda":
+        model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)
+    elif model.updates_statistics:
+        what = "on CPUs each process normalises its own share of a batch: the result is not that of one process."
+        warnings.warn(what, DataWarning, stacklevel=3)
+    return settled.accelerator.prepare_model(model, device_placement=False)
+
+
+# --- Precision ---
 
 
 def cpu_has_bf16() -> bool:
@@ -132,9 +254,18 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=PRECISIONS[precision] if enabled else None, enabled=enabled)
 
 
-def make_optimiser(name: str, weights: list[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
-    """The optimiser of that name, fused into one pass over the weights where the device can."""
-    return OPTIMISERS[name](weights, lr=learning_rate, fused=weights[0].device.type in ("cpu", "cuda"))
+@torch.no_grad()
+def fits_fp16(model: ViPTTNet, pixels: Tensor, brightest: float) -> bool:
+    """Whether the backbone's values stay in the range of fp16, which 0..255 pixels can make them leave.
+
+    Tried on `pixels`, float [B, T, H, W], and on a frame of the largest value a pixel can have.
+    """
+    with autocast(pixels.device, "fp16"):
+        tried = model.features(pixels), model.features(torch.full_like(pixels[:1, :1], brightest))
+    return all(bool(torch.isfinite(features).all()) for features in tried)
+
+
+# --- Memory ---
 
 
 def free_memory(device: torch.device) -> int:
@@ -144,6 +275,11 @@ def free_memory(device: torch.device) -> int:
     import psutil
 
     return psutil.virtual_memory().available
+
+
+def stays_on_device(array: np.ndarray, device: torch.device) -> bool:
+    """Whether a set is moved to an accelerator as a whole, so that no batch has to be sent."""
+    return device.type != "cpu" and array.nbytes <= RESIDENT_SHARE * free_memory(device)
 
 
 def activation_bytes(model: ViPTTNet, frame: Tensor, precision: str) -> int:
@@ -157,7 +293,7 @@ def activation_bytes(model: ViPTTNet, frame: Tensor, precision: str) -> int:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), autocast(frame.device, precision):
-            features = model.features(frame.expand(1, frames, *frame.shape))
+            features = model.features(frame.expand(1, frames, *frame.shape))  # [1, T, H, W] -> [1, T', F]
         del features
         return sum(kept.values())
 
@@ -166,76 +302,16 @@ def activation_bytes(model: ViPTTNet, frame: Tensor, precision: str) -> int:
     return (kept_of(2 * few) - kept_of(few)) // few
 
 
-def pick_chunk(model: ViPTTNet, frames: int, frame: Tensor, precision: str) -> int:
+def pick_chunk(model: ViPTTNet, frames: int, frame: Tensor, precision: str, taken: int = 0) -> int:
     """Frames per chunk with which the activations of `frames` frames fit into memory; 0 when all of them do.
 
     A backbone that sees whole clips takes at least one at once, whatever the number, see `ViPTTNet.features`.
+    The memory is measured on `frame`, float [H, W]; `taken` bytes of what is free are wanted for something else.
     """
     if model.updates_statistics or not any(
         p.requires_grad for p in (*model.stem.parameters(), *model.backbone.parameters())
     ):
         return 0
     each = activation_bytes(model, frame, precision)
-    room = ACTIVATION_SHARE * free_memory(frame.device)
+    room = ACTIVATION_SHARE * (free_memory(frame.device) - taken)
     return 0 if frames * each <= room else max(1, min(int(room / each), MOST_FRAMES_PER_CHUNK))
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of PyTorch says that the device's memory is used up (the CPU has no type of its own)."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def lower_chunk(model: ViPTTNet, frames: int, *, device: torch.device, said: str, alone: bool = True) -> None:
-    """After an out-of-memory error, halve the frames whose activations are kept, and say so.
-
-    A backbone that sees whole clips goes straight on to one clip at once, the least there is: a chunk of 1.
-
-    Args:
-        model: Its `frames_per_chunk` is set.
-        frames: Frames of the batch that did not fit.
-        device: Where it did not fit.
-        said: What the device said.
-        alone: Whether this is the only process: others would wait for one that tries again.
-
-    Raises:
-        TrainingError: nothing is left to lower.
-    """
-    chunk = min(model.frames_per_chunk or frames, frames)
-    if chunk == 1 or model.updates_statistics or not alone:
-        raise TrainingError(
-            f"out of memory on {device} ({said}).",
-            remedy=f"Set frames_per_chunk (now {model.frames_per_chunk}; 0 is all frames at once) to a smaller "
-            "number, such as 8, or lower batch_size.",
-        )
-    model.frames_per_chunk = 1 if model.sees_clips else math.ceil(chunk / 2)
-    warnings.warn(
-        f"out of memory on {device}: frames_per_chunk lowered to {model.frames_per_chunk}.", DataWarning, stacklevel=2
-    )
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
-@torch.no_grad()
-def fits_fp16(model: ViPTTNet, pixels: Tensor, brightest: float) -> bool:
-    """Whether the backbone's values stay in the range of fp16, which 0..255 pixels can make them leave.
-
-    Args:
-        model: On the device.
-        pixels: float [B, T, H, W] to try; a frame of the brightest pixels is tried, too.
-        brightest: Largest value a pixel can have.
-    """
-    with autocast(pixels.device, "fp16"):
-        tried = model.features(pixels), model.features(torch.full_like(pixels[:1, :1], brightest))
-    return all(bool(torch.isfinite(features).all()) for features in tried)
-
-
-def over_processes(model: ViPTTNet, accelerator, device: torch.device) -> nn.Module:
-    """The model wrapped so that processes average their gradients; itself where there is only one."""
-    if accelerator.num_processes == 1:
-        return model
-    if model.updates_statistics and device.type == "cuda":
-        model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)
-    elif model.updates_statistics:
-        what = "on CPUs each process normalises its own share of a batch: the result is not that of one process."
-        warnings.warn(what, DataWarning, stacklevel=2)
-    return accelerator.prepare_model(model, device_placement=False)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+OPTIMISERS = {
+    "sgd": lambda weights, **settings: torch.optim.SGD(weights, **settings),  # no momentum, as the authors
+    "adamw": lambda weights, **settings: torch.optim.AdamW(weights, weight_decay=0.01, **settings),
+}
 
 
 class EarlyStopping:
@@ -34,7 +40,7 @@ class ReduceOnPlateau:
     MIN_DELTA = 1e-4
 
     def __init__(self, learning_rate: float, *, patience: int, factor: float) -> None:
-        self.learning_rate, self.patience, self.factor = learning_rate, patience, factor
+        self.learning_rate, self.patience, self.factor = float(learning_rate), patience, factor
         self.best, self.wait = math.inf, 0
 
     def update(self, val_loss: float) -> float:
@@ -49,9 +55,7 @@ class ReduceOnPlateau:
         return self.learning_rate
 
 
-def weighted_loss(
-    logits: Tensor, labels: Tensor, class_weights: Tensor | None, batch_size: int | None = None
-) -> Tensor:
+def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None, factor: float | None = None) -> Tensor:
     """Keras's class-weighted cross-entropy: sum of w_i l_i over the batch size.
 
     PyTorch's own `weight=` divides by the sum of the weights instead, so that at batch size 1 the
@@ -61,12 +65,12 @@ def weighted_loss(
         logits: float [B, K].
         labels: int64 [B].
         class_weights: float [K] or None.
-        batch_size: What to divide by; None takes B. Larger where several processes share a batch.
+        factor: What to multiply the sum by; None takes 1/B. Another one where processes share a batch.
     """
-    losses = F.cross_entropy(logits, labels, reduction="none")
+    losses = F.cross_entropy(logits, labels, reduction="none")  # [B]
     if class_weights is not None:
         losses = losses * class_weights[labels]
-    return losses.sum() / (batch_size or len(labels))
+    return losses.sum() * (1 / len(labels) if factor is None else factor)
 
 
 def balanced_class_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
