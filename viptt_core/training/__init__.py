@@ -8,16 +8,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from viptt_core import files
 from viptt_core.clips import ClipSet
 from viptt_core.errors import DataError, SettingError, TrainingError, check_choice
 from viptt_core.metrics import accuracy, cohen_kappa
 from viptt_core.model import ViPTTNet, check_architecture
 from viptt_core.presets import Stage
-from viptt_core.results import write_history
 from viptt_core.splits import Split
 from viptt_core.training import checkpoint
 from viptt_core.training.device import (
@@ -40,7 +41,7 @@ from viptt_core.training.keras_rules import (
     weighted_loss,
 )
 
-# What is known of an epoch, as JSON.
+# The record of an epoch, with its kinds of values: what a checkpoint is compared with.
 EPOCH = dict.fromkeys(("loss", "val_loss", "val_accuracy", "val_kappa", "learning_rate", "seconds"), 0.0) | {"epoch": 1}
 
 
@@ -276,7 +277,7 @@ class Trainer:
         self.plateau.update(record["val_loss"])
         self._keep_generators()
         if self.folder is not None and self.settled.rank == 0:
-            write_history(self.folder, self.history.epochs)
+            files.write_file(self.folder / "history.csv", pd.DataFrame(self.history.epochs).to_csv(index=False))
         if board is not None:
             for name in EPOCH.keys() - {"epoch"}:
                 board.add_scalar(name, record[name], self.epoch)
