@@ -207,14 +207,8 @@ def test_training_with_compilation_gives_the_same_weights(make_clip_set, monkeyp
     models = []
     for compile_it in (False, True):
         model = vgg()
-        fit(
-            model,
-            make_clip_set(n=8, size=32),
-            SPLIT,
-            STAGE,
-            seed=0,
-            engine=Engine(device="cpu", precision="fp32", compile=compile_it),
-        )
+        engine = Engine(device="cpu", precision="fp32", compile=compile_it)
+        fit(model, Task(make_clip_set(n=8, size=32), SPLIT, STAGE), engine=engine)
         models.append(model.state_dict())
     assert len(compiled) == 1 and list(models[0]) == list(models[1])
     for name, weight in models[0].items():
