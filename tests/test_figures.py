@@ -85,7 +85,7 @@ def test_text_alternatives_state_the_values(make_clip_set, predictions, history)
     assert "class0 10, class1 10" in pictures["balance"].alt
     assert "epoch 2 of 3 kept, validation kappa 0.20" in pictures["curves"].alt
     table = Summary(predictions).table
-    assert f"random {table['kappa'][0]:.2f}, {table['kappa_low'][0]:.2f}" in pictures["kappa"].alt
+    assert f"random {table['kappa'][0]:.2f} ({table['kappa_low'][0]:.2f} to" in pictures["kappa"].alt
 
 
 def test_the_confusion_matrix_counts_every_case(predictions):
