@@ -18,7 +18,17 @@ from viptt_core.experiment import compare_starts, finetune, plan_experiment, pre
 from viptt_core.model import ViPTTNet
 from viptt_core.prediction.weights import read_weights
 from viptt_core.presets import load_preset
-from viptt_core.results import Summary, class_names_of, is_finished, predicted_classes, probabilities_of, read_run
+from viptt_core.results import (
+    Run,
+    Summary,
+    class_names_of,
+    is_finished,
+    predicted_classes,
+    predictions_table,
+    probabilities_of,
+    read_run,
+    write_run,
+)
 from viptt_core.training import checkpoint as tensors
 
 ROOT = Path(__file__).parents[1]
@@ -141,14 +151,19 @@ def test_a_damaged_run_is_named(plan, videos):
         read_run(run.folder)
 
 
-def test_names_of_classes_and_clips_may_be_any_words(plan, videos):
-    odd = ("label", "p(x)", "NA")
-    names = np.array(["NA", "None", "nan", *videos.names[3:]])
-    classes = tuple(odd[k] if k < len(odd) else f"class{k}" for k in range(len(videos.class_names)))
-    run = quiet(pretrain, plan, dataclasses.replace(videos, class_names=classes, names=names, source={"odd": True}))
-    assert class_names_of(run.predictions) == list(classes)
-    assert set(run.predictions["name"]) <= set(names) and run.predictions["label"].dtype == np.int64
-    np.testing.assert_allclose(probabilities_of(run.predictions).sum(axis=1), 1, atol=1e-5)
+def test_names_of_arms_classes_and_clips_may_be_any_words(videos, tmp_path):
+    words = ["NA", "None", "nan"]
+    classes = ("label", "p(x)", "NA", *(f"class{k}" for k in range(3, len(videos.class_names))))
+    names = np.array([*words, *videos.names[3:]])
+    clips = dataclasses.replace(videos, class_names=classes[: len(videos.class_names)], names=names, groups=names)
+    probabilities = np.full((3, len(clips.class_names)), 1 / len(clips.class_names))
+    table = predictions_table(clips, np.arange(3), probabilities, arm="None", part="test")
+    write_run(Run(tmp_path / "run", {}, pd.DataFrame({"epoch": [1]}), table, {}))
+    read = read_run(tmp_path / "run").predictions
+    assert class_names_of(read) == list(clips.class_names) and set(read["arm"]) == {"None"}
+    assert read["name"].tolist() == read["group"].tolist() == words
+    assert read["label"].tolist() == clips.labels[:3].tolist()
+    np.testing.assert_allclose(probabilities_of(read), probabilities, atol=1e-6)
 
 
 def test_predictions_of_another_schema_are_refused_with_their_folder(plan, videos):
