@@ -127,5 +127,5 @@ def _rounds(shown: str, value: float) -> bool:
 
 
 def _toml_numbers() -> set[float]:
-    text = (Path(__file__).resolve().parents[1] / "viptt_core" / FILE).read_text(encoding="utf-8")
+    text = (Path(__file__).resolve().parents[1] / "viptt_core" / "study" / FILE).read_text(encoding="utf-8")
     return {float(number) for number in NUMBER.findall(text)}
