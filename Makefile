@@ -43,8 +43,10 @@ recheck: $(STAMP)  ## every table and claim again from the committed predictions
 	@$(IN_VENV) viptt recheck $(subst $(comma), ,$(STUDIES))
 
 # ruff reads what Git tracks, not a reader's drafts; without Git all that is here.
-test: $(STAMP)  ## ruff and the tests (minutes)
-	@$(IN_VENV) ruff check $(wildcard $(shell git ls-files '*.py' 2>/dev/null))
+SOURCES = $(wildcard $(shell git ls-files '*.py' 2>/dev/null))
+test: $(STAMP)  ## ruff, the layers of the package and the tests (minutes)
+	@$(IN_VENV) ruff check $(SOURCES) && ruff format --check -q $(SOURCES)
+	@$(IN_VENV) lint-imports --no-cache --no-logo
 	@$(IN_VENV) OMP_NUM_THREADS=1 pytest -q -n $(WORKERS) --dist loadgroup
 
 test-slow: $(STAMP)  ## the tests that take longer
