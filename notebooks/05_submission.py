@@ -51,11 +51,10 @@ from viptt_core.prediction.scans import predict_scans
 from viptt_core.prediction.score import read_labels
 from viptt_core.submission import counts_text, validate_submission
 from viptt_core.submission.entry import (
-    differences_table,
+    counts_table,
     entry_models,
     entry_scans,
     keep_entry,
-    models_table,
     plan_entry,
     scans_table,
     scores,
@@ -94,28 +93,28 @@ plan = plan_entry(weights, ensemble=ensemble, output=output, fill=fill, expected
 # %%
 columns = {"file_column": file_column, "label_column": label_column, "patient_column": patient_column}
 known = read_labels(labels, **columns) if labels else None
-files = entry_scans(plan, scans, labels=known, preset=preset, n=n_scans)
+files, known = entry_scans(plan, scans, labels=known, preset=preset, n=n_scans)
 
 # %% [markdown]
 # ## The models
-# A model's card travels in its file: what it was trained on, and what a scan must become before it is asked. Scores
-# are those on its own test part.
+# A model's card travels in its file: what it was trained on, and what a scan must become before it is asked;
+# `viptt weights show` prints all of it.
 
 # %%
 training = plan_experiment(
     preset, starts="random,image,video", epochs=epochs, pretrain_epochs=pretrain_epochs, seed=seed, device=device
 )
 models = entry_models(plan, training, n_train=n_train, n_videos=n_videos)
-models_table(models)
+print(*(f"{model.name}: {model.card.about}" for model in models), models[0].card.use, sep="\n")
 
 # %% [markdown]
 # ## What each model says
 # A scan that cannot be read stops no other. A scan unlike a chest CT, or unlike those that the models were trained on,
-# is predicted, with a warning. `viptt submit` does the same from a shell.
+# is predicted, with a warning; both are listed here. `viptt submit` does the same from a shell.
 
 # %%
 engine = Engine(device=device, precision="fp32")  # the same digits on every machine
-entry = keep_entry(plan, files, predict_scans(models, files.paths, masks=masks or None, engine=engine))
+entry = keep_entry(plan, predict_scans(models, files, masks=masks or None, engine=engine), known)
 
 # %%
 scans_table(entry)
@@ -135,13 +134,13 @@ scans_table(entry)
 rule_chart()
 
 # %% [markdown]
-# These scans, where the three ways differ:
-
-# %%
-differences_table(entry)
+# These scans: how many are put into each class, and for how many the answer is one that no model gave.
 
 # %%
 counts_chart(entry)
+
+# %%
+counts_table(entry)
 
 # %% [markdown]
 # The authors' notebooks hold these counts of two of their three runs and of the file they handed in. Infiltrative (1)
@@ -168,7 +167,7 @@ scores_chart(summary, entry)
 
 # %%
 written = write_entry(entry)
-print(f"{plan.output} is sound: {counts_text(validate_submission(plan.output, files.names))}")
+print(f"{plan.output} is sound: {counts_text(validate_submission(plan.output, entry.names))}")
 print(*plan.output.read_text(encoding="utf-8").splitlines()[:5], sep="\n")
 
 # %% [markdown]

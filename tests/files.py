@@ -46,18 +46,20 @@ def write_weights(
     seed=0,
     data=None,
     training=None,
+    model=None,
     **preprocessing,
 ):
-    """Weights of a small model with a card, for scans on a grid of 6 x 16 x 16; far from equal probabilities."""
+    """Weights of a model, else of a small one far from equal probabilities; their card: scans, grid of 6 x 16 x 16."""
     import torch
 
     from viptt_core.model import ViPTTNet
     from viptt_core.prediction.card import Card, Preprocessing
     from viptt_core.prediction.weights import save_weights
 
-    generator = torch.Generator().manual_seed(seed)
-    model = ViPTTNet(len(classes), backbone="small", hidden_size=8, feature_size=8, generator=generator)
-    torch.nn.init.normal_(model.classifier.weight, std=100, generator=generator)
+    if model is None:
+        generator = torch.Generator().manual_seed(seed)
+        model = ViPTTNet(len(classes), backbone="small", hidden_size=8, feature_size=8, generator=generator)
+        torch.nn.init.normal_(model.classifier.weight, std=100, generator=generator)
     grid = {
         "kind": "scan",
         "frames": 6,

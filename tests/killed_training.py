@@ -17,11 +17,11 @@ import torch
 
 from viptt_core.clips import ClipSet
 from viptt_core.model import ViPTTNet
-from viptt_core.prediction.weights import save_weights
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
 from viptt_core.training import Task, Trainer, fit
 from viptt_core.training import checkpoint as tensors
+from viptt_core.training.checkpoint import write_tensors
 from viptt_core.training.device import Engine
 
 EPOCHS, STEPS = 4, 4
@@ -60,7 +60,7 @@ def train_into(folder: Path, weights: Path) -> None:
         folder=folder,
         engine=Engine(device="cpu", checkpoint_seconds=0, check_every=1),
     )
-    save_weights(weights, model)
+    write_tensors(weights, model.state_dict())
     records = [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in history.epochs]
     weights.with_suffix(".json").write_text(json.dumps([records, history.engine["resumed"]]))
 

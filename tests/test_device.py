@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from files import write_weights
 
 from viptt_core.errors import DataWarning, SettingError, TrainingError
 from viptt_core.model import ViPTTNet, plain_module
-from viptt_core.prediction.weights import load_weights, save_weights
+from viptt_core.prediction.weights import open_weights
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
 from viptt_core.training import Task, Trainer, fit
@@ -188,9 +189,8 @@ def test_a_compiled_model_saves_weights_that_a_plain_one_loads(tmp_path, make_cl
     model = vgg()
     compiled = torch.compile(copy.deepcopy(model), backend="eager")
     assert next(iter(compiled.state_dict())).startswith("_orig_mod.")
-    save_weights(tmp_path / "w.safetensors", compiled)
-    plain = vgg(seed=1)
-    load_weights(plain, tmp_path / "w.safetensors")
+    path = write_weights(tmp_path / "w.safetensors", model=compiled, classes=("a", "b"))
+    plain = open_weights(path).model()
     assert all(torch.equal(plain.state_dict()[n], w) for n, w in model.state_dict().items())
     assert plain_module(compiled) is compiled._orig_mod
 

@@ -16,7 +16,7 @@ from viptt_core.datasets import load_for
 from viptt_core.errors import DataError, SettingError, StorageError
 from viptt_core.experiment import compare_starts, finetune, plan_experiment, pretrain, single_frames
 from viptt_core.model import ViPTTNet
-from viptt_core.prediction.weights import read_weights
+from viptt_core.prediction.weights import open_weights
 from viptt_core.presets import load_preset
 from viptt_core.results import (
     Run,
@@ -109,7 +109,7 @@ def test_the_video_arm_starts_from_the_pretrained_weights(plan, scans, videos, m
     original = experiment.fit
     monkeypatch.setattr(experiment, "fit", spy)
     run = quiet(finetune, plan, scans, "video", pretrained=pretrained)
-    weights = read_weights(pretrained.folder / "weights.safetensors")[0]
+    weights = open_weights(pretrained.folder).tensors
     for name, tensor in seen["start"].items():
         assert name.startswith("classifier") or np.array_equal(tensor, weights[name])
     assert run.config["pretrained"] == pretrained.folder.name

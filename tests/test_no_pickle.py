@@ -362,12 +362,6 @@ def test_the_planted_files_do_harm_when_unpickled(tmp_path, make):
     assert marker.exists()
 
 
-def read_weights(path):
-    from viptt_core.prediction.weights import read_weights
-
-    return read_weights(path)
-
-
 def open_weights(path):
     """As weights from elsewhere, with no JSON beside them."""
     from viptt_core.prediction.weights import open_weights
@@ -413,7 +407,7 @@ def inspect_as_npz(path):
 
 
 @pytest.mark.parametrize("make", MAKERS)
-@pytest.mark.parametrize("read", [read_weights, open_weights, read_keras, read_checkpoint, read_as_npz, load_as_npz])
+@pytest.mark.parametrize("read", [open_weights, read_keras, read_checkpoint, read_as_npz, load_as_npz])
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors", "weights.npz"])
 def test_a_planted_file_is_refused_and_not_unpickled(tmp_path, marker, make, read, name):
     path = tmp_path / name

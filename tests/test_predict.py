@@ -21,7 +21,7 @@ from viptt_core.errors import DataError, SettingError
 from viptt_core.nifti import Seen
 from viptt_core.prediction import scans as predict
 from viptt_core.prediction.card import RESEARCH_ONLY
-from viptt_core.prediction.scans import entropy_bits, find_scans, predict_scans, scan_warnings
+from viptt_core.prediction.scans import Predictions, find_scans, predict_scans, scan_warnings
 from viptt_core.prediction.weights import open_weights
 from viptt_core.scan_facts import scan_facts
 from viptt_core.training.device import Engine
@@ -116,7 +116,10 @@ def test_scans_are_cropped_to_the_lungs_where_the_weights_were(tmp_path, scans):
 
 def test_entropy_is_in_bits():
     rows = np.array([[1, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0], [0.7, 0.1, 0.1, 0.1], [np.nan] * 4])
-    np.testing.assert_allclose(entropy_bits(rows), [0, 2, 1, entropy([0.7, 0.1, 0.1, 0.1], base=2), np.nan])
+    kind = type("FourClasses", (), {"classes": tuple("abcd")})
+    found = Predictions(tuple("vwxyz"), (kind,), rows[None], ((),) * 5, ("", "", "", "", "no file"))
+    expected = [0, 2, 1, round(entropy([0.7, 0.1, 0.1, 0.1], base=2), 4), np.nan]
+    np.testing.assert_allclose(found.table()["entropy_bits"], expected)
 
 
 # --- Which files --------------------------------------------------------------------------------------
@@ -273,7 +276,7 @@ def test_a_damaged_scan_is_told_and_stops_no_other(tmp_path, scans, how):
     assert np.isnan(found.probabilities[0, 1]).all()
     np.testing.assert_allclose(found.probabilities[0, [0, 2]], whole[[0, 2]], atol=1e-6)
     rows = found.to_dict()["scans"]
-    assert [row["status"] for row in rows] == ["ok", "failed", "ok"] and rows[1]["probabilities"] is None
+    assert [bool(row["error"]) for row in rows] == [False, True, False] and rows[1]["Focal"] is None
     assert f"{scans[1]}: failed: {found.errors[1]}" in str(found)
 
 
@@ -303,9 +306,9 @@ def test_an_interruption_keeps_what_was_predicted(tmp_path, weights, capsys, mon
     code, _, said = run(capsys, *scans, "--weights", weights, "-o", target)
     rows = json.loads(target.read_text())["scans"]
     assert code == 130 and "interrupted" in said
-    assert [row["status"] for row in rows] == ["ok"] * predict.TOGETHER + ["failed"] * 2
-    assert rows[-1]["error"] == predict.INTERRUPTED and rows[-1]["probabilities"] is None
-    assert rows[0]["probabilities"]["Focal"] == round(whole.probabilities[0, 0, 1], 6)
+    assert [row["error"] for row in rows] == [""] * predict.TOGETHER + [predict.INTERRUPTED] * 2
+    assert rows[-1]["Focal"] is None
+    assert rows[0]["Focal"] == round(whole.probabilities[0, 0, 1], 6)
 
 
 # --- Memory -------------------------------------------------------------------------------------------
@@ -354,7 +357,7 @@ def test_every_form_of_output_holds_the_same_numbers_and_the_notice(tmp_path, sc
     found = json.loads(text)
     assert code == 0 and found["notice"] == RESEARCH_ONLY and found["weights"]["sha256"] == open_weights(weights).sha256
     for n, row in enumerate(found["scans"]):
-        assert list(row["probabilities"].values()) == expected.probabilities[0, n].round(6).tolist()
+        assert [row[name] for name in found["classes"]] == expected.probabilities[0, n].round(6).tolist()
     code, text, _ = run(capsys, *scans, "--weights", weights)
     assert code == 0 and text.rstrip().endswith(RESEARCH_ONLY)
     for ending, form in (("csv", "--csv"), ("json", "--json")):

@@ -134,16 +134,9 @@ def test_scores_are_those_of_the_metrics_with_intervals_over_patients(labels):
 
 def test_predictions_of_several_models_are_kept_apart(tmp_path):
     a, b = (predictions(["a.nii.gz", "b.nii.gz"], k, failed=["b.nii.gz"]) for k in ([0, 0], [1, 0]))
-    for names, expected in (
-        (("runs/one/weights.safetensors", "x/two.safetensors"), ["one", "two"]),
-        (("x/one.safetensors", "y/one.safetensors"), ["1 one", "2 one"]),
-    ):
-        pd.concat([a.assign(weights=names[0]), b.assign(weights=names[1])]).to_csv(tmp_path / "p.csv", index=False)
-        found = read_predictions(tmp_path / "p.csv")
-        assert list(found) == expected and [rows["class"].tolist() for rows in found.values()] == [
-            ["ill", ""],
-            ["well", ""],
-        ]
+    pd.concat([a.assign(weights="one"), b.assign(weights="NA")]).to_csv(tmp_path / "p.csv", index=False)
+    found = read_predictions(tmp_path / "p.csv")
+    assert {name: rows["class"].tolist() for name, rows in found.items()} == {"one": ["ill", ""], "NA": ["well", ""]}
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_only_the_named_part_of_the_pretrained_network_is_taken_over(runner, mon
 
     one = runner(learning_rates=[], seeds=1)
     pretrained = one.pretraining(one.study.arm("video"), 0)
-    weights = experiment.read_weights(pretrained.folder / "weights.safetensors")[0]
+    weights = experiment.open_weights(pretrained.folder).tensors
     monkeypatch.setattr(experiment, "fit", spy)
     one.run_arm(one.study.arm("video, only backbone"))
     same = {

@@ -14,10 +14,10 @@ from accelerate import debug_launcher
 
 from viptt_core.clips import ClipSet
 from viptt_core.model import ViPTTNet
-from viptt_core.prediction.weights import read_weights, save_weights
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
 from viptt_core.training import Task, fit
+from viptt_core.training.checkpoint import read_tensors, write_tensors
 from viptt_core.training.device import Engine, process_state
 
 
@@ -44,7 +44,7 @@ def train_into(root: Path, name: str) -> None:
         folder=root / name,
     )
     if process_state().is_main_process:
-        save_weights(root / f"{name}.safetensors", model)
+        write_tensors(root / f"{name}.safetensors", model.state_dict())
         (root / f"{name}.json").write_text(json.dumps([history.epochs, history.engine]))
 
 
@@ -52,7 +52,7 @@ def main() -> None:
     root, processes = Path(sys.argv[1]), int(sys.argv[2])
     debug_launcher(train_into, (root, "several"), num_processes=processes)
     debug_launcher(train_into, (root, "one"), num_processes=1)
-    one, several = (read_weights(root / f"{name}.safetensors")[0] for name in ("one", "several"))
+    one, several = (read_tensors(root / f"{name}.safetensors")[0] for name in ("one", "several"))
     logs = [json.loads((root / f"{name}.json").read_text()) for name in ("one", "several")]
     start = ViPTTNet(3, hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(0)).state_dict()
     print(

@@ -66,6 +66,11 @@ def check_choice(what: str, value: str, known) -> None:
     raise SettingError(f"{what} '{value}' does not exist.", remedy=f"{hint}Known: {', '.join(map(str, known))}.")
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names in words: the first LISTED of them, then how many more there are."""
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+
+
 # set: nothing can be loaded until it is mended. file: this file cannot be used; it stops a run, or is left out
 # with on_error="skip". left out: found, and not used in any case. note: handled, or good to know.
 LEVELS = ("set", "file", "left out", "note")

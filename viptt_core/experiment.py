@@ -20,7 +20,7 @@ from viptt_core.errors import SettingError, check_choice
 from viptt_core.files import code_version, peak_memory_mb, provenance, seed_everything
 from viptt_core.model import ViPTTNet, imagenet_features
 from viptt_core.prediction.card import run_card
-from viptt_core.prediction.weights import WEIGHTS, read_weights, save_weights
+from viptt_core.prediction.weights import WEIGHTS, open_weights, save_weights
 from viptt_core.presets import STARTS, Preset, Stage, load_preset
 from viptt_core.results import Run, is_finished, predictions_table, read_run, runs_root, write_run
 from viptt_core.splits import Split, make_split
@@ -309,7 +309,7 @@ def _start_model(job: _Job) -> ViPTTNet:
     imagenet = job.kind == "pretrain" or job.start != "random"
     model = build_model(job.plan.preset, len(job.clips.class_names), seed=job.plan.seed, imagenet=imagenet)
     if job.pretrained is not None:
-        weights = read_weights(job.pretrained.folder / WEIGHTS)[0]
+        weights = open_weights(job.pretrained.folder).tensors
         taken = {name: tensor for name, tensor in weights.items() if name.startswith(TRANSFERS[job.transfer])}
         model.load_pretrained((model.state_dict() if job.transfer != "all" else {}) | taken)
     return model

@@ -166,21 +166,21 @@ def _predict(options) -> int:
 
 
 def _submit(options) -> int:
-    from viptt_core.submission import counts_of, counts_text, expected_names
-    from viptt_core.submission.entry import entry_scans, keep_entry, open_models, plan_entry, write_entry
+    from viptt_core.submission import count_classes, counts_text, expected_names
+    from viptt_core.submission.entry import entry_models, entry_scans, keep_entry, plan_entry, write_entry
 
     plan = plan_entry(options.weights, ensemble=options.ensemble, output=options.output, fill=options.fill or 0)
-    scans, models = entry_scans(plan, options.scans), open_models(plan)
-    entry = keep_entry(plan, scans, _predictions(options, models, scans.paths))
+    (paths, _), models = entry_scans(plan, options.scans), entry_models(plan)
+    entry = keep_entry(plan, _predictions(options, models, paths))
     print(f"Probabilities of each model: {entry.kept}")
     code = _say_failed(entry.predictions, told=False)
     if entry.predictions.interrupted:
         return code
     classes = write_entry(entry)
-    print(f"{len(classes)} scans in {plan.output}: {counts_text(counts_of(classes))}")
+    print(f"{len(classes)} scans in {plan.output}: {counts_text(count_classes(classes.tolist()))}")
     for note in entry.predictions.notes:
         print(note)
-    whole = sorted(scans.names) == expected_names(len(classes))  # the benchmark's test set
+    whole = sorted(entry.names) == expected_names(len(classes))  # the benchmark's test set
     which = f"--expected {len(classes)}" if whole else f"--scans {options.scans[0]}"
     print(f"Check it: viptt validate-submission {plan.output} {which}")
     return 0
@@ -196,7 +196,7 @@ def _validate(options) -> None:
     else:
         names = expected_names(options.expected)
     counts = validate_submission(options.file, names)
-    print(f"{options.file} is sound: {counts.sum()} scans, {counts_text(counts)}")
+    print(f"{options.file} is sound: {sum(counts.values())} scans, {counts_text(counts)}")
 
 
 def _score(options) -> None:
@@ -235,9 +235,9 @@ def _list(options) -> None:
     from viptt_core.prediction.weights import RELEASED, weights_here
 
     here = weights_here()
-    for name, released in RELEASED.items():
+    for name, url in RELEASED.items():
         if name not in here:
-            print(f"{name}  [viptt weights get {name}] {released.title}")
+            print(f"{name}  [viptt weights get {name}] the authors' weights, {url}")
     for name, card in here.items():
         print(f"{name}  [{card.preprocessing.kind}s, {len(card.classes)} classes] {card.about}")
     if not here:

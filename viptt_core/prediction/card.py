@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ import pandas as pd
 
 from viptt_core.clips import ClipSet
 from viptt_core.errors import DataError, SettingError, check_choice
-from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, per_class, roc_auc
+from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, roc_auc
 from viptt_core.presets import build
-from viptt_core.results import class_names_of, predicted_classes, probabilities_of
+from viptt_core.results import predicted_classes, probabilities_of
 from viptt_core.sources.registry import load_registry
 from viptt_core.splits import Split
 
@@ -68,26 +68,6 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class PartScores:
-    """Scores on one part of the training data, with 95 % intervals; None where a score is undefined.
-
-    Attributes:
-        classes: For each class {"n": clips, "recall": share of them that was found}.
-    """
-
-    part: str
-    n: int
-    kappa: float | None
-    kappa_low: float | None
-    kappa_high: float | None
-    accuracy: float | None
-    accuracy_low: float | None
-    accuracy_high: float | None
-    auc: float | None
-    classes: dict
-
-
-@dataclass(frozen=True)
 class Card:
     """What weights are.
 
@@ -97,7 +77,8 @@ class Card:
         preprocessing: What their input is.
         data: The set they were trained on: name, whether synthetic, clips of each part, licence.
         training: Stage, initialisation, seed, the preset's values, epoch kept, grey levels of the training part.
-        metrics: `PartScores` of each part.
+        metrics: Scores of each part, a dictionary: part, n, auc; kappa, accuracy and their 95 % intervals, such as
+            kappa_low and kappa_high. None where a score is undefined.
         made: Commit, date, versions, machine; of imported weights the file they came from.
         licence: Of the weights.
         use: What they are for.
@@ -126,10 +107,6 @@ class Card:
         if levels and not _is_interval(levels):
             raise SettingError(f"grey_levels are {levels}.", remedy="They are the lowest and the highest mean.")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionary, for JSON."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, table: dict[str, Any], path: Path) -> Card:
         """The card out of parsed JSON; `path` is named in the error.
@@ -142,8 +119,7 @@ class Card:
                 message = f"has a card of format {table['format']}, not {FORMAT}."
                 raise DataError(message, path=path, remedy="Use the version of this package that wrote it.")
             grid = build(Preprocessing, table["preprocessing"], "preprocessing", path.name)
-            scores = tuple(build(PartScores, row, "metrics", path.name) for row in table["metrics"])
-            return build(cls, table | {"preprocessing": grid, "metrics": scores}, "card", path.name)
+            return build(cls, table | {"preprocessing": grid}, "card", path.name)
         except KeyError as error:
             raise DataError(f"has a card without {error}.", path=path, remedy=REMEDY) from error
         except (SettingError, TypeError, AttributeError) as error:
@@ -187,7 +163,7 @@ def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFra
             "selection_biased": config["selection_biased"],
             "preset": preset,
         },
-        metrics=tuple(_scores(rows, part) for part, rows in predictions.groupby("part", sort=False)),
+        metrics=tuple(_scores(part, rows) for part, rows in predictions.groupby("part", sort=False)),
         made={key: record.get(key) for key in ("commit", "date", "python", "packages", "device", "precision")},
         licence="MIT" if clips.synthetic else f"The terms of the training data hold for the weights: {licence}.",
     )
@@ -210,18 +186,13 @@ def _grey_levels(clips: np.ndarray, indices: np.ndarray) -> list[float]:
     return [round(min(means), 4), round(max(means), 4)] if means else []
 
 
-def _scores(rows: pd.DataFrame, part: str) -> PartScores:
-    y_true, y_pred, names = rows["label"].to_numpy(), predicted_classes(rows), class_names_of(rows)
-    scores = {"auc": _number(roc_auc(y_true, probabilities_of(rows)))}
+def _scores(part: str, rows: pd.DataFrame) -> dict:
+    """One entry of `Card.metrics`."""
+    y_true, y_pred, groups = rows["label"].to_numpy(), predicted_classes(rows), rows["group"].to_numpy()
+    scores = {"auc": roc_auc(y_true, probabilities_of(rows))}
     for name, statistic in (("kappa", cohen_kappa), ("accuracy", accuracy)):
-        low, high = bootstrap_ci(statistic, y_true, y_pred, groups=rows["group"].to_numpy())
-        scores |= {name: _number(statistic(y_true, y_pred)), f"{name}_low": _number(low), f"{name}_high": _number(high)}
-    of_class = per_class(y_true, y_pred, len(names))
-    recalls = zip(names, of_class["support"], of_class["recall"], strict=True)
-    classes = {name: {"n": int(n), "recall": _number(recall)} for name, n, recall in recalls}
-    return PartScores(part=part, n=len(rows), classes=classes, **scores)
-
-
-def _number(value: float) -> float | None:
-    """Rounded; None where it is undefined: JSON has no nan."""
-    return None if np.isnan(value) else round(float(value), 4)
+        low, high = bootstrap_ci(statistic, y_true, y_pred, groups=groups)
+        scores |= {name: statistic(y_true, y_pred), f"{name}_low": low, f"{name}_high": high}
+    # JSON has no nan.
+    rounded = {name: None if np.isnan(value) else round(float(value), 4) for name, value in scores.items()}
+    return {"part": part, "n": len(rows)} | rounded

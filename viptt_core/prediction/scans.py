@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from os import PathLike
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import entr
 
 from viptt_core import ct
 from viptt_core.datasets.listing import SCAN_ENDINGS, has_ending
@@ -24,7 +25,7 @@ from viptt_core.errors import DataError, SettingError
 from viptt_core.files import available_cores
 from viptt_core.nifti import Seen
 from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
-from viptt_core.prediction.weights import Weights, open_weights, weights_name
+from viptt_core.prediction.weights import Weights, open_weights
 from viptt_core.scan_facts import ScanFacts, quiet_nibabel, scan_facts, scan_faults, slice_axis
 from viptt_core.shown import ResultTable
 from viptt_core.training.device import Engine, pick_device, pick_precision
@@ -86,51 +87,37 @@ class Predictions:
         best = np.where(self.failed, "", np.array(self.class_names)[probabilities.argmax(axis=1)])
         of_classes = pd.DataFrame(probabilities, columns=list(self.class_names)).round(6)
         return pd.concat([pd.DataFrame({"scan": self.names, "class": best}), of_classes], axis=1).assign(
-            entropy_bits=entropy_bits(probabilities).round(4),
+            entropy_bits=(entr(probabilities).sum(axis=1) / np.log(2)).round(4),
             warnings=["; ".join(warnings) for warnings in self.warnings],
             error=list(self.errors),
             notice=RESEARCH_ONLY,
         )
 
-    def to_dict(self, model: int = 0) -> dict[str, Any]:
-        """The same, and what the model is, as a plain dictionary for JSON."""
-        scans = [
-            {
-                "scan": row["scan"],
-                "status": "failed" if row["error"] else "ok",
-                "class": row["class"] or None,
-                "probabilities": None if row["error"] else {name: row[name] for name in self.class_names},
-                "entropy_bits": None if row["error"] else row["entropy_bits"],
-                "warnings": list(warnings),
-                "error": row["error"] or None,
-            }
-            for row, warnings in zip(self.table(model).to_dict("records"), self.warnings, strict=True)
-        ]
-        weights = self.weights[model]
+    def to_dict(self) -> dict[str, Any]:
+        """The rows of the first model's table (None for what a failed scan has not), and what that model is."""
+        weights, rows = self.weights[0], self.table().drop(columns="notice")
         return {
             "notice": RESEARCH_ONLY,
             "notes": list(self.notes),
             "classes": list(self.class_names),
             "weights": {"file": weights.path.name, "sha256": weights.sha256, "about": weights.card.about},
-            "preprocessing": weights.card.to_dict()["preprocessing"],
-            "scans": scans,
+            "preprocessing": asdict(weights.card.preprocessing),
+            "scans": rows.astype(object).where(rows.notna(), None).to_dict("records"),
         }
 
-    def __str__(self) -> str:
-        shown = self.table().drop(columns=["warnings", "error", "notice"])
-        lines = [shown.round(3).to_string(index=False, na_rep="-")]
+    def _shown(self) -> ResultTable:
+        shown = self.table().drop(columns=["warnings", "error", "notice"]).round(3)
+        lines = []
         for name, warnings, error in zip(self.names, self.warnings, self.errors, strict=True):
             lines += [f"{name}: failed: {error}"] if error else [f"{name}: {warning}" for warning in warnings]
-        return "\n".join([*lines, *self.notes, RESEARCH_ONLY])
+        text = "\n".join([*lines, *self.notes, RESEARCH_ONLY])
+        return ResultTable(text, shown.astype(object).where(shown.notna(), "-"))
+
+    def __str__(self) -> str:
+        return str(self._shown())
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        shown = ResultTable("\n".join([*self.notes, RESEARCH_ONLY]), self.table().drop(columns="notice").round(3))
-        return shown._repr_mimebundle_() | {"text/plain": str(self)}
-
-
-def entropy_bits(probabilities: np.ndarray) -> np.ndarray:
-    """Shannon entropy over the last axis, in bits; nan stays nan."""
-    return -(probabilities * np.log2(np.where(probabilities == 0, 1, probabilities))).sum(axis=-1) + 0.0
+        return self._shown()._repr_mimebundle_()
 
 
 def find_scans(paths: Sequence[str | PathLike]) -> list[Path]:
@@ -146,7 +133,7 @@ def find_scans(paths: Sequence[str | PathLike]) -> list[Path]:
         raise DataError("no such file or folder.", path=", ".join(missing), remedy="Check the path.")
     scans: dict[Path, Path] = {}
     for path in given:
-        found = [path] if path.is_file() else _scans_below(path)
+        found = [path] if path.is_file() else [file for file in sorted(path.rglob("*")) if _is_scan(file, path)]
         if not found:
             raise DataError(f"holds no scan ({', '.join(SCAN_ENDINGS)}).", path=path, remedy=DICOM)
         for scan in found:
@@ -192,10 +179,15 @@ def predict_scans(
     _check_models(opened, masks)
     paths = find_scans([scans] if isinstance(scans, str | PathLike) else scans)
     grids = [each.card.preprocessing for each in opened]
-    models = _models(opened, engine or Engine(precision="fp32"))
+    engine = engine or Engine(precision="fp32")
+    device = pick_device(engine.device)
+    models = [each.model() for each in opened]
+    for model in models:
+        model.place(device)
+    precisions = [pick_precision(engine.precision, device, model.backbone_name) for model in models]
     probabilities = np.full((len(opened), len(paths), len(opened[0].classes)), np.nan)
     done: list[_ReadScan] = []
-    read = partial(_read, grids=tuple(dict.fromkeys(grids)), masks=None if masks is None else Path(masks))
+    read = partial(_read, weights=opened, masks=None if masks is None else Path(masks))
     together = min(TOGETHER, max(1, FRAMES_TOGETHER // max(grid.frames for grid in grids)))
     with (
         quiet_nibabel(),
@@ -205,18 +197,17 @@ def predict_scans(
     ):
         while batch := list(islice(reading, together)):
             sound = [n for n, scan in enumerate(batch, start=len(done)) if not scan.error]
-            for m, (model, precision) in enumerate(models if sound else ()):
-                clips = np.stack([scan.levels[grids[m]] for scan in batch if not scan.error])
-                logits = predict_logits(
-                    model, clips, np.arange(len(clips)), precision=precision, pixel_range=grids[m].pixel_range
-                )
+            for m, grid in enumerate(grids if sound else ()):
+                clips = np.stack([scan.levels[grid] for scan in batch if not scan.error])
+                settings = {"precision": precisions[m], "pixel_range": grid.pixel_range}
+                logits = predict_logits(models[m], clips, np.arange(len(clips)), **settings)
                 probabilities[m, sound] = torch.from_numpy(logits).double().softmax(dim=1).numpy()
             # Grey levels are let go: those of all scans would fill the memory.
-            done += [replace(scan, levels={}, warnings=_warnings(scan, opened)) for scan in batch]
+            done += [replace(scan, levels={}) for scan in batch]
             bar.update(len(batch))
     probabilities[:, len(done) :] = np.nan  # an interruption may fall between the two
     done += [_ReadScan({}, error=INTERRUPTED)] * (len(paths) - len(done))
-    synthetic = [weights_name(each.path) for each in opened if each.card.data.get("synthetic")]
+    synthetic = [each.name for each in opened if each.card.data.get("synthetic")]
     return Predictions(
         tuple(map(str, paths)),
         opened,
@@ -249,10 +240,11 @@ class _ReadScan:
     error: str = ""
 
 
-def _read(path: Path, *, grids: Sequence[Preprocessing], masks: Path | None) -> _ReadScan:
-    levels, warnings = {}, {}
+def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _ReadScan:
+    levels: dict[Preprocessing, np.ndarray] = {}
+    warnings: dict[str, None] = {}
     try:
-        for grid in grids:
+        for grid in dict.fromkeys(each.card.preprocessing for each in weights):
             seen = Seen(path)
             volume = ct.load_volume(
                 path,
@@ -269,6 +261,13 @@ def _read(path: Path, *, grids: Sequence[Preprocessing], masks: Path | None) -> 
         return _ReadScan({}, error=f"{error.what} {error.remedy}".strip())
     except (OSError, MemoryError) as error:
         return _ReadScan({}, error=f"cannot be read ({error}).")
+    for each in weights:
+        if known := each.card.training.get("grey_levels"):
+            level = float(levels[each.card.preprocessing].mean()) / 255
+            margin = GREY_MARGIN * (known[1] - known[0])
+            if not known[0] - margin <= level <= known[1] + margin:
+                told = f"has a mean grey level of {level:.2f}; training scans had {known[0]:.2f} to {known[1]:.2f}."
+                warnings[told] = None
     return _ReadScan(levels, tuple(warnings))
 
 
@@ -277,20 +276,6 @@ def _mask_of(path: Path, masks: Path | None) -> Path:
     if not mask.is_file():
         raise DataError(f"has no lung mask {mask}.", path=path, remedy="Give the folder of masks with --masks.")
     return mask
-
-
-def _warnings(scan: _ReadScan, weights: Sequence[Weights]) -> tuple[str, ...]:
-    """The scan's warnings, and where its mean grey level is one that training never saw."""
-    told = dict.fromkeys(scan.warnings)
-    for each in weights:
-        known = each.card.training.get("grey_levels")
-        if not known or scan.error:
-            continue
-        level = float(scan.levels[each.card.preprocessing].mean()) / 255
-        margin = GREY_MARGIN * (known[1] - known[0])
-        if not known[0] - margin <= level <= known[1] + margin:
-            told[f"has a mean grey level of {level:.2f}; training scans had {known[0]:.2f} to {known[1]:.2f}."] = None
-    return tuple(told)
 
 
 def _ahead(read, paths: Sequence[Path], n_jobs: int) -> Iterator[_ReadScan]:
@@ -331,22 +316,7 @@ def _check_models(weights: Sequence[Weights], masks) -> None:
         raise SettingError("these weights were trained on whole scans.", remedy="Leave the masks out.")
 
 
-def _models(weights: Sequence[Weights], engine: Engine) -> list[tuple]:
-    device = pick_device(engine.device)
-    models = []
-    for each in weights:
-        model = each.model()
-        model.place(device)
-        models.append((model, pick_precision(engine.precision, device, model.backbone_name)))
-    return models
-
-
-def _scans_below(folder: Path) -> list[Path]:
-    return [
-        file
-        for file in sorted(folder.rglob("*"))
-        if has_ending(file, SCAN_ENDINGS)
-        and file.is_file()
-        and mask_folder(file, folder) is None
-        and not is_hidden(file, folder)
-    ]
+def _is_scan(file: Path, folder: Path) -> bool:
+    """Whether a file below a folder is a scan to predict: no mask, and not hidden."""
+    named = has_ending(file, SCAN_ENDINGS) and not is_hidden(file, folder)
+    return named and file.is_file() and mask_folder(file, folder) is None

@@ -15,13 +15,11 @@ import pandas as pd
 from viptt_core.constants import TB_CLASSES
 from viptt_core.datasets.labels import Columns, Table, join, read_table
 from viptt_core.datasets.scans import IMAGECLEF_COLUMNS
-from viptt_core.errors import DataError, raise_faults
-from viptt_core.prediction.weights import weights_name
+from viptt_core.errors import DataError, listed, raise_faults
 from viptt_core.results import probability_column
 
 LABEL_COLUMNS = ("Label", IMAGECLEF_COLUMNS.label)  # looked for in this order
 MODEL_COLUMN = "weights"  # of the file that `viptt submit` keeps: which model a row is of
-LISTED = 10  # scans that a report names before it only counts
 MOST_OFF = 1e-3  # by which probabilities, rounded as they are written, may miss a sum of 1
 REMEDY = "Give the file that `viptt predict --csv` wrote."
 
@@ -46,17 +44,15 @@ class Labelled:
     def report(self) -> str:
         """How many scans are scored, and which are not, a line each."""
         n, patients = len(self.rows), self.rows["group"].nunique()
-        lines = [
-            f"{_count(self.rows)} scored{f', of {patients} patient' + 's' * (patients > 1) if patients < n else ''}"
-        ]
+        of_patients = f", of {patients} patient{'s' * (patients > 1)}" if patients < n else ""
+        lines = [f"{_count(self.rows)} scored{of_patients}"]
         for names, why in (
             (self.failed, "could not be read and left out of the scores"),
             (self.unlabelled, "without a label and left out of the scores"),
             (self.unpredicted, "with a label but not predicted"),
         ):
             if names:
-                more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-                lines.append(f"{_count(names)} {why}: {', '.join(names[:LISTED])}{more}")
+                lines.append(f"{_count(names)} {why}: {listed(names)}")
         return "\n".join(lines)
 
 
@@ -121,14 +117,7 @@ def read_predictions(path: str | PathLike) -> dict[str, pd.DataFrame]:
         )
     if MODEL_COLUMN not in table:
         return {"predicted": table}
-    of_model = dict(list(table.groupby(MODEL_COLUMN, sort=False)))
-    return dict(zip(model_names([Path(file) for file in of_model]), of_model.values(), strict=True))
-
-
-def model_names(files: Sequence[Path]) -> list[str]:
-    """Names of weights by their files, or by their runs; numbered where these do not differ."""
-    names = [weights_name(file) for file in files]
-    return names if len(set(names)) == len(names) else [f"{n} {name}" for n, name in enumerate(names, 1)]
+    return dict(list(table.groupby(MODEL_COLUMN, sort=False)))
 
 
 def classes_of(predictions: pd.DataFrame) -> list[str]:
@@ -156,10 +145,12 @@ def join_labels(
         DataError: the table has faults, a label is unknown, a row means two scans, or a scan is named twice.
     """
     if double := [name for name, count in Counter(map(os.path.abspath, scans)).items() if count > 1]:
-        raise DataError(
-            f"{_count(double)} predicted more than once: {', '.join(double[:LISTED])}.", remedy="Keep one row a scan."
-        )
-    known = known_labels(class_names, [label for _, label, _ in table.rows])
+        message = f"{_count(double)} predicted more than once: {listed(double)}."
+        raise DataError(message, remedy="Keep one row a scan.")
+    known = {name: k for k, name in enumerate(class_names)}
+    written = [label for _, label, _ in table.rows if label]
+    if tuple(class_names) == TB_CLASSES and written and all(map(str.isdecimal, written)):
+        known = {str(k): k - 1 for k in range(1, len(TB_CLASSES) + 1)}
     files = {Path(os.path.abspath(scan)): scan for scan in scans}
     nearest = Path(os.path.commonpath([path.parent for path in files]))
     joined, faults = max(
@@ -193,31 +184,20 @@ def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predict
             path=table.path,
             remedy="Its rows name scans by file name, or by path.",
         )
-    scored = pd.DataFrame(
-        {
-            "arm": arm,
-            "part": "test",
-            "name": rows["scan"],
-            "group": [labels[scan][1] or scan for scan in rows["scan"]],
-            "label": [labels[scan][0] for scan in rows["scan"]],
-        }
-    )
+    columns = {
+        "arm": arm,
+        "part": "test",
+        "name": rows["scan"],
+        "group": [labels[scan][1] or scan for scan in rows["scan"]],
+        "label": [labels[scan][0] for scan in rows["scan"]],
+    }
+    probabilities = rows[class_names].astype(float).rename(columns=probability_column)
     return Labelled(
-        pd.concat(
-            [scored, rows[class_names].astype(float).reset_index(drop=True).rename(columns=probability_column)], axis=1
-        ),
+        pd.concat([pd.DataFrame(columns), probabilities], axis=1),
         failed=tuple(predictions.loc[failed, "scan"]),
         unlabelled=tuple(predictions.loc[~failed & ~has_label, "scan"]),
         unpredicted=unpredicted,
     )
-
-
-def known_labels(class_names: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
-    """Label as written -> index of the class; numbers mean the benchmark's five classes, counted from 1."""
-    written = [label for label in labels if label]
-    if tuple(class_names) == TB_CLASSES and written and all(label.isdecimal() for label in written):
-        return {str(k): k - 1 for k in range(1, len(TB_CLASSES) + 1)}
-    return {name: k for k, name in enumerate(class_names)}
 
 
 def _count(scans: Sequence) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from viptt_core.constants import HU_WINDOW, TB_CLASSES, UCF_CLASSES
 from viptt_core.errors import DataError, SettingError, check_choice
 from viptt_core.files import artifact_root, provenance
 from viptt_core.keras_weights import load_keras_weights, read_keras_architecture
-from viptt_core.model import ViPTTNet, check_architecture, plain_module
+from viptt_core.model import ViPTTNet, plain_module
 from viptt_core.prediction.card import REMEDY, Card, Preprocessing
 from viptt_core.presets import load_preset
 from viptt_core.results import runs_root
@@ -29,6 +29,12 @@ from viptt_core.training.checkpoint import read_header, read_tensors, storing_te
 
 HEADER = "viptt"  # key of the safetensors header
 WEIGHTS = "weights.safetensors"  # name of the file in a run's folder
+_RELEASES = "https://github.com/hasibzunair/ViPTT-Net/releases/latest/download"
+# What the authors released, after videos and after scans. No checksum is published: the first download's is kept.
+RELEASED = {
+    "authors-ucf50": f"{_RELEASES}/ViPTT-Net-UCF50.h5",
+    "authors-tbt": f"{_RELEASES}/ViPTT-Net-CLEF-TBT.h5",
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,11 @@ class Weights:
     architecture: dict
     card: Card
     tensors: dict[str, Tensor] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """What a reader calls them: the run, or the file without its ending."""
+        return self.path.parent.name if self.path.name == WEIGHTS else self.path.stem
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -79,55 +90,32 @@ class Weights:
     def to_dict(self) -> dict[str, Any]:
         """Card, architecture and checksum as one plain dictionary, for JSON."""
         stated = {"file": self.path.name, "sha256": self.sha256, "architecture": self.architecture}
-        return stated | self.card.to_dict()
+        return stated | asdict(self.card)
 
 
-def save_weights(path: Path, model: nn.Module, card: Card | None = None) -> None:
+def save_weights(path: Path, model: nn.Module, card: Card) -> None:
     """Write a model's weights, with its architecture and card in the file's header, and the card as JSON beside it.
 
     Args:
         path: A name that ends in .safetensors; the JSON has the same name otherwise.
         model: Wrapped or not.
-        card: None writes weights that only code with the same settings can use (`load_weights`).
+        card: What they are.
 
     Raises:
         StorageError: the file cannot be written; an older one of this name is still whole.
     """
     model = plain_module(model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"architecture": model.architecture, "card": None if card is None else card.to_dict()}
     temporary = path.with_name(f".{path.name}.part")
     with storing_tensors(path, temporary):
         # One key: safetensors writes several in any order, and the same weights should be the same file.
-        write_tensors(temporary, model.state_dict(), {HEADER: json.dumps(content)})
+        header = {HEADER: json.dumps({"architecture": model.architecture, "card": asdict(card)})}
+        write_tensors(temporary, model.state_dict(), header)
         digest = files.file_digest(temporary, "sha256")
         path.with_suffix(".json").unlink(missing_ok=True)  # it describes the older file
         os.replace(temporary, path)
-    if card is not None:
-        beside = Weights(path, digest, model.architecture, card, tensors={}).to_dict()
-        files.write_file(path.with_suffix(".json"), json.dumps(beside, indent=1) + "\n")
-
-
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Weights by name, and the architecture they belong to.
-
-    Raises:
-        DataError: missing, truncated, damaged, or changed after they were written.
-    """
-    _, tensors, content = _read(path)
-    return tensors, content["architecture"]
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Give a model the weights of a file.
-
-    Raises:
-        DataError: the file is damaged, or of another architecture or number of classes.
-    """
-    tensors, architecture = read_weights(path)
-    model = plain_module(model)
-    check_architecture(architecture, model.architecture, path)
-    model.load_state_dict(tensors)
+    beside = Weights(path, digest, model.architecture, card, tensors={}).to_dict()
+    files.write_file(path.with_suffix(".json"), json.dumps(beside, indent=1) + "\n")
 
 
 def open_weights(reference: str | Path) -> Weights:
@@ -141,15 +129,16 @@ def open_weights(reference: str | Path) -> Weights:
         DataError: there is no such file, or it is damaged, is not the one that the JSON beside it describes, has no
             card, or holds values that are not finite.
     """
-    path = weights_path(reference)
-    digest, tensors, content = _read(path)
-    if content.get("card") is None:
-        message = "has no card: nothing says what its classes are or how scans are prepared for it."
-        raise DataError(message, path=path, remedy=REMEDY)
-    card, architecture = Card.from_dict(content["card"], path), content["architecture"]
-    if len(card.classes) != architecture.get("num_classes"):
-        message = f"names {len(card.classes)} classes for {architecture.get('num_classes')} logits."
-        raise DataError(message, path=path, remedy=REMEDY)
+    path = _path_of(reference)
+    tensors, header = read_tensors(path)
+    digest, beside = files.file_digest(path, "sha256"), path.with_suffix(".json")
+    if beside.is_file() and (stated := _parsed(beside.read_bytes(), beside).get("sha256")) != digest:
+        raise DataError(
+            f"was changed after it was written: its SHA-256 is {digest}, {beside.name} beside it states {stated}.",
+            path=path,
+            remedy="Copy both files again, or train again.",
+        )
+    architecture, card = _stated(header, path)
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise DataError(f"holds values that are not finite, first in '{name}'.", path=path, remedy="Train again.")
@@ -161,12 +150,18 @@ def weights_root() -> Path:
     return artifact_root() / "data" / "weights"
 
 
-def weights_path(reference: str | Path) -> Path:
-    """The file that a reference means, see `open_weights`.
+def weights_here() -> dict[str, Card]:
+    """Cards of the weights on this machine, by the name `open_weights` takes; those for scans come first."""
+    paths = {path.stem: path for path in sorted(weights_root().glob("*.safetensors"))}
+    paths |= {path.parent.name: path for path in sorted(runs_root().glob(f"*/{WEIGHTS}"))}
+    cards = {}
+    for name, path in paths.items():
+        with contextlib.suppress(DataError):  # damaged or of an older version; to open it would say so
+            cards[name] = _stated(read_header(path), path)[1]
+    return dict(sorted(cards.items(), key=lambda entry: entry[1].preprocessing.kind != "scan"))
 
-    Raises:
-        DataError: there is none.
-    """
+
+def _path_of(reference: str | Path) -> Path:
     path, text = Path(reference).expanduser(), str(reference)
     for file in (path, path / WEIGHTS, runs_root() / text / WEIGHTS, weights_root() / f"{text}.safetensors"):
         if file.is_file():
@@ -180,44 +175,19 @@ def weights_path(reference: str | Path) -> Path:
     )
 
 
-def weights_name(path: Path) -> str:
-    """What a reader calls a file of weights: the run, or the file without its ending."""
-    return path.parent.name if path.name == WEIGHTS else path.stem
-
-
-def weights_here() -> dict[str, Card]:
-    """Cards of the weights on this machine, by the name `open_weights` takes; those for scans come first."""
-    paths = {path.stem: path for path in sorted(weights_root().glob("*.safetensors"))}
-    paths |= {path.parent.name: path for path in sorted(runs_root().glob(f"*/{WEIGHTS}"))}
-    cards = {}
-    for name, path in paths.items():
-        with contextlib.suppress(DataError):  # damaged or of an older version; to open it would say so
-            if card := _content(read_header(path), path).get("card"):
-                cards[name] = Card.from_dict(card, path)
-    return dict(sorted(cards.items(), key=lambda entry: entry[1].preprocessing.kind != "scan"))
-
-
-def _read(path: Path) -> tuple[str, dict[str, Tensor], dict]:
-    """SHA-256, tensors, and content of the header of a file that is as it was written."""
-    tensors, header = read_tensors(path)
-    digest, beside = files.file_digest(path, "sha256"), path.with_suffix(".json")
-    if beside.is_file():
-        stated = _parsed(beside.read_bytes(), beside).get("sha256")
-        if stated != digest:
-            raise DataError(
-                f"was changed after it was written: its SHA-256 is {digest}, {beside.name} beside it states {stated}.",
-                path=path,
-                remedy="Copy both files again, or train again.",
-            )
-    return digest, tensors, _content(header, path)
-
-
-def _content(header: dict[str, str], path: Path) -> dict:
-    """What the header says: the architecture, and the card or None."""
-    content = _parsed(header.get(HEADER, '{"architecture": {}}'), path)
-    if not isinstance(content.get("architecture"), dict):
+def _stated(header: dict[str, str], path: Path) -> tuple[dict, Card]:
+    """The architecture and the card that the header of a file states."""
+    content = _parsed(header.get(HEADER, "{}"), path)
+    if content.get("card") is None:
+        message = "has no card: nothing says what its classes are or how scans are prepared for it."
+        raise DataError(message, path=path, remedy=REMEDY)
+    card, architecture = Card.from_dict(content["card"], path), content.get("architecture")
+    if not isinstance(architecture, dict):
         raise DataError("has a header that cannot be read (no architecture).", path=path, remedy=REMEDY)
-    return content
+    if len(card.classes) != architecture.get("num_classes"):
+        message = f"names {len(card.classes)} classes for {architecture.get('num_classes')} logits."
+        raise DataError(message, path=path, remedy=REMEDY)
+    return architecture, card
 
 
 def _parsed(text: str | bytes, path: Path) -> dict:
@@ -231,44 +201,6 @@ def _parsed(text: str | bytes, path: Path) -> dict:
 
 
 # --- The authors' Keras files ---
-
-
-@dataclass(frozen=True)
-class Released:
-    """Weights that the authors released. No checksum is published: the first download's is kept.
-
-    Attributes:
-        title: What they are.
-        url: Of the Keras file.
-        classes: Its classes, in order.
-        stage: "pretrain" (videos) or "finetune" (scans): how the paper preset prepares their input.
-        data: What they were trained on, a name of the data registry.
-    """
-
-    title: str
-    url: str
-    classes: tuple[str, ...]
-    stage: str
-    data: str
-
-
-_RELEASES = "https://github.com/hasibzunair/ViPTT-Net/releases/latest/download"
-RELEASED = {
-    "authors-ucf50": Released(
-        "The authors' network after videos (ten classes of UCF50)",
-        f"{_RELEASES}/ViPTT-Net-UCF50.h5",
-        UCF_CLASSES,
-        "pretrain",
-        "ucf50",
-    ),
-    "authors-tbt": Released(
-        "The authors' network after scans (ImageCLEF 2021, five types of tuberculosis)",
-        f"{_RELEASES}/ViPTT-Net-CLEF-TBT.h5",
-        TB_CLASSES,
-        "finetune",
-        "imageclef",
-    ),
-}
 
 
 def get_released(name: str, *, progress: bool = True) -> Weights:
@@ -286,9 +218,8 @@ def get_released(name: str, *, progress: bool = True) -> Weights:
     from viptt_core.sources.download import download
 
     check_choice("released weights", name, tuple(RELEASED))
-    target = weights_root() / f"{name}.safetensors"
+    target, url = weights_root() / f"{name}.safetensors", RELEASED[name]
     if not target.is_file():
-        url = RELEASED[name].url
         import_keras(download(url, weights_root() / url.rsplit("/", 1)[1], progress=progress), target)
     return open_weights(target)
 
@@ -299,7 +230,8 @@ def import_keras(path: Path, target: Path, *, classes: Sequence[str] = ()) -> We
     Args:
         path: The .h5 file, see `keras_weights.load_keras_weights`.
         target: Ends in .safetensors; the card is written beside it.
-        classes: In the order of the outputs; empty takes the paper's ten activities or five types by their number.
+        classes: In the order of the outputs; empty takes the paper's ten activities or five types by their number. A
+            network of the ten activities is one for videos, any other one for scans.
 
     Raises:
         DataError: the file is damaged, or of another network.
@@ -309,34 +241,26 @@ def import_keras(path: Path, target: Path, *, classes: Sequence[str] = ()) -> We
         raise SettingError(f"{target} does not end in .safetensors.", remedy="Name it so.")
     architecture = read_keras_architecture(path)
     n = architecture["num_classes"]
-    released = next((each for each in RELEASED.values() if len(each.classes) == n), None)
-    names = tuple(classes) or (released.classes if released else ())
+    names = tuple(classes) or {len(known): known for known in (UCF_CLASSES, TB_CLASSES)}.get(n, ())
     if len(names) != n:
         message = f"{path} has {n} outputs, {len(names)} classes are named."
         raise SettingError(message, remedy="Name them in their order: --classes A,B,C")
-    card = _keras_card(path, names, released if released and names == released.classes else None)
-    save_weights(target, load_keras_weights(ViPTTNet(**architecture), path), card)
-    return open_weights(target)
-
-
-def _keras_card(path: Path, classes: tuple[str, ...], released: Released | None) -> Card:
-    preset, stage = load_preset("paper"), released.stage if released else "finetune"
+    preset, stage = load_preset("paper"), "pretrain" if names == UCF_CLASSES else "finetune"
     shape = (preset.frames, preset.size, getattr(preset, stage).pixel_range)
     if stage == "pretrain":
         grid = Preprocessing("video", *shape, fit=preset.fit, stride=preset.stride)
     else:
         grid = Preprocessing("scan", *shape, HU_WINDOW, preset.orientation)
     made = {key: value for key, value in provenance().items() if key in ("commit", "date", "packages")}
-    title = released.title if released else "A Keras network in the layout of the authors"
-    return Card(
-        about=f"{title}, converted from {path.name}",
-        classes=classes,
+    card = Card(
+        about=f"A Keras network for {grid.kind}s in the layout of the authors, converted from {path.name}",
+        classes=names,
         preprocessing=grid,
-        data={"set": released.data, "synthetic": False} if released else {},
-        training={"stage": stage, "preset": preset.to_dict()} if released else {},
+        data={},
+        training={"stage": stage, "preset": preset.to_dict()},
         metrics=(),
         made=made | {"converted_from": path.name, "sha256_of_it": files.file_digest(path, "sha256")},
-        licence="MIT, as the authors' repository; the data they were trained on have terms of their own."
-        if released
-        else "that of the Keras file",
+        licence="That of the Keras file, MIT for the authors'; the data behind it have terms of their own.",
     )
+    save_weights(target, load_keras_weights(ViPTTNet(**architecture), path), card)
+    return open_weights(target)

@@ -14,7 +14,7 @@ from viptt_core.clips import ClipSet, Grid
 from viptt_core.datasets import load_for
 from viptt_core.experiment import Plan, build_model, compare_starts
 from viptt_core.files import artifact_root, available_cores
-from viptt_core.prediction.weights import load_weights
+from viptt_core.prediction.weights import open_weights
 from viptt_core.presets import load_preset
 from viptt_core.study.arms import Runner
 from viptt_core.study.explain import grad_cam, slice_importance
@@ -43,8 +43,7 @@ def gather_evidence(runner: Runner) -> str:
     unseen = load_for(preset, "phantom", n=settings["n"], seed=settings["cohort"])
     models = {UNTRAINED: build_model(preset, len(unseen.class_names), seed=settings["seed"])}
     for start, run in runs.items():
-        models[start] = build_model(preset, len(unseen.class_names), seed=settings["seed"])
-        load_weights(models[start], run.folder / "weights.safetensors")
+        models[start] = open_weights(run.folder).model()
     evidence = explain_models(models, unseen, pixel_range=preset.finetune.pixel_range, cohort=settings["cohort"])
     path = artifact_root() / "results" / runner.study.name / "evidence.npz"
     write_evidence(path, evidence)

@@ -5,9 +5,9 @@ The file is text without a header, one line `TST_0001.nii.gz,2` a scan, classes 
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from viptt_core import files
 from viptt_core.constants import TB_CLASSES
-from viptt_core.errors import LISTED, DataError, Fault, SettingError, check_choice, raise_faults
+from viptt_core.errors import DataError, Fault, SettingError, check_choice, listed, raise_faults
 
 TEST_SCANS = 421  # in the hidden test set [B]
 SCAN_NAME = re.compile(r"[^/\\,\"\s]+\.nii\.gz")  # a name that does not break the lines of the file
@@ -26,153 +26,131 @@ _SHOWN = 60  # characters of a line that a message repeats
 
 
 def expected_names(n: int = TEST_SCANS) -> list[str]:
-    """File names of the test scans, TST_0001.nii.gz and so on.
-
-    That they are numbered without a gap is assumed; where the scans are at hand, take the names of the files.
-
-    Raises:
-        SettingError: n is less than 1.
-    """
-    if n < 1:
-        raise SettingError(f"{n} scans are expected.", remedy=f"Give at least 1; the test set has {TEST_SCANS}.")
+    """File names of the test scans, TST_0001.nii.gz and so on, assumed to be numbered without a gap."""
     return [f"TST_{number:04d}.nii.gz" for number in range(1, n + 1)]
 
 
+def check_names(names: Sequence[str], expected: Sequence[str] = ()) -> None:
+    """Raise a DataError unless each name is there once, can stand in a submission, and is expected.
+
+    Args:
+        names: File names of the scans.
+        expected: The names that must be there, all of them and no others; empty for any.
+    """
+    wanted = set(expected or names)
+    for wrong, what in (
+        ([name for name, count in Counter(names).items() if count > 1], "more than one scan is named so"),
+        ([name for name in names if not SCAN_NAME.fullmatch(name)], "is not the bare name of a .nii.gz file"),
+        (sorted(wanted - set(names)), "missing"),
+        (sorted(set(names) - wanted), "not expected"),
+    ):
+        if wrong:
+            remedy = "A submission knows each scan by its file name, such as TST_0001.nii.gz: name one folder of scans."
+            raise DataError(f"{listed([repr(name) for name in wrong])}: {what}.", remedy=remedy)
+
+
 def write_submission(path: str | PathLike, names: Sequence[str], classes) -> Path:
-    """Write a submission file, in the order given, after checking it as `check_submission` does.
+    """Write a submission file, in the order given.
 
     Args:
         path: Of the file; its folder is made, and an older file stays until the new one is complete.
-        names: File names of the scans, [N], each once, without a folder and ending in .nii.gz.
+        names: File names of the scans, [N], see `check_names`.
         classes: int [N], 1..5.
 
     Returns:
         The path.
 
     Raises:
-        SettingError: not as many classes as names, or a name that is no bare file name; nothing is written then.
-        DataError: names or classes that make no sound file; nothing is written then.
+        SettingError: not as many classes as names, or one that does not exist; nothing is written then.
+        DataError: the names make no sound file; nothing is written then.
         StorageError: it cannot be written.
     """
-    path, names, classes = Path(path), list(map(str, names)), list(classes)
-    if len(names) != len(classes):
-        raise SettingError(f"{len(names)} names, {len(classes)} classes.", path=path, remedy="Give one class a scan.")
-    if bad := [name for name in names if not SCAN_NAME.fullmatch(name)]:
-        raise SettingError(
-            f"{_shown(bad[0])} is not the bare name of a .nii.gz file.",
-            path=path,
-            remedy="Give names such as TST_0001.nii.gz, without a folder.",
-        )
-    text = "".join(f"{name},{number}\n" for name, number in zip(names, classes, strict=True))
-    raise_faults(_faults(text, names, path), remedy="Nothing was written.")
-    files.write_file(path, text)
+    path, numbers = Path(path), [str(number) for number in classes]
+    check_names(names)
+    if not numbers or len(numbers) != len(names):
+        raise SettingError(f"{len(names)} names, {len(numbers)} classes.", path=path, remedy="Give one class a scan.")
+    for number in numbers:
+        check_choice("class", number, NUMBERS)
+    files.write_file(path, "".join(f"{name},{number}\n" for name, number in zip(names, numbers, strict=True)))
     return path
 
 
-def check_submission(path: str | PathLike, expected: Sequence[str]) -> list[Fault]:
-    """Everything that is wrong with a submission file, line by line as FILE:LINE; empty if it is sound.
-
-    Judged as by a strict evaluator: CRLF line ends, a byte-order mark and "2.0" are faults too, because some
-    programs accept them and others do not. Only a missing last newline is of no account.
+def validate_submission(path: str | PathLike, expected: Sequence[str]) -> dict[str, int]:
+    """Check a submission file, see `find_faults`.
 
     Args:
         path: Of the file.
         expected: File names that must be there, each once.
 
-    Raises:
-        DataError: it is missing or cannot be read.
-        SettingError: `expected` is empty or names a scan twice.
-    """
-    path = Path(path)
-    if len(set(expected)) != max(len(expected), 1):
-        raise SettingError("no scan is expected, or one of them twice.", remedy="Give their file names, each once.")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"cannot be read ({error.strerror or error}).",
-            path=path,
-            kind="missing file",
-            remedy="Name the submission file, one that you may read.",
-        ) from error
-    try:
-        return _faults(content.decode(), expected, path)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        remedy = "Save it as plain text in UTF-8, not as a spreadsheet or an archive."
-        return [Fault("not text", f"{path}:{line}", "is not UTF-8 text from here on.", remedy)]
-
-
-def validate_submission(path: str | PathLike, expected: Sequence[str]) -> np.ndarray:
-    """Check a submission file, see `check_submission`.
-
     Returns:
-        How many scans have class 1, 2, ... 5: int64 [5].
+        How many scans have each class.
 
     Raises:
-        DataError: it is not sound (the first LISTED faults are named), missing, or cannot be read.
-        SettingError: `expected` is empty or names a scan twice.
+        DataError: it is not sound (its first faults are named), missing, or cannot be read; or what is
+            expected makes no sense.
     """
-    raise_faults(check_submission(path, expected), remedy="Mend it, or write it anew with `viptt submit`.")
-    rows = Path(path).read_text(encoding="utf-8").splitlines()
-    return counts_of([int(row.rpartition(",")[2]) for row in rows])
+    check_names(expected)
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        what, remedy = f"cannot be read ({error.strerror or error}).", "Name the submission file."
+        raise DataError(what, path=path, kind="missing file", remedy=remedy) from error
+    raise_faults(find_faults(content, expected, path), remedy="Mend it, or write it anew with `viptt submit`.")
+    return count_classes(int(row.rpartition(",")[2]) for row in content.decode().splitlines())
 
 
-def counts_of(classes) -> np.ndarray:
-    """How many of the scans have class 1, 2, ... 5; those with 0 are not counted: int64 [5]."""
-    return np.bincount(classes, minlength=len(TB_CLASSES) + 1)[1:]
+def count_classes(numbers: Iterable[int]) -> dict[str, int]:
+    """How many of the class numbers 1..5 mean each class, by its name; 0, of scans without a class, is not counted."""
+    counts = Counter(numbers)
+    return {name: counts[number] for number, name in enumerate(TB_CLASSES, 1)}
 
 
-def counts_text(counts) -> str:
-    """Counts of the five classes in words: "Infiltrative 3, Focal 1, ..."."""
-    return ", ".join(f"{name} {count}" for name, count in zip(TB_CLASSES, counts, strict=True))
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Counts of the classes in words: "Infiltrative 3, Focal 1, ..."."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
-def _faults(text: str, expected: Sequence[str], path: Path) -> list[Fault]:
+def find_faults(content: bytes, expected: Sequence[str], path: str | PathLike) -> list[Fault]:
+    """Everything that is wrong with the content of a submission file, line by line as FILE:LINE; empty if it is sound.
+
+    Judged as by a strict evaluator: CRLF line ends, a byte-order mark and "2.0" are faults too, because some
+    programs accept them and others do not. Only a missing last newline is of no account.
+    """
     faults: list[Fault] = []
 
-    def note(line: int | None, kind: str, message: str, remedy: str) -> None:
-        faults.append(Fault(kind, str(path) if line is None else f"{path}:{line}", message, remedy))
+    def note(line: int, kind: str, message: str, remedy: str) -> None:
+        faults.append(Fault(kind, f"{path}:{line}", message, remedy))
 
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        note(line, "not text", "is not UTF-8 text from here on.", "Save it as plain text in UTF-8, no spreadsheet.")
+        return faults
     if text.startswith("\ufeff"):
         note(1, "byte-order mark", "begins with a byte-order mark.", "Save it as 'UTF-8', not 'UTF-8 with BOM'.")
     if "\r" in text:
         line = text.count("\n", 0, text.index("\r")) + 1
         note(line, "line ends", "ends in a carriage return.", r"Use Unix line ends, as by `sed -i 's/\r$//' FILE`.")
-    rows = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
-    if not any(map(str.strip, rows)):
-        note(None, "empty file", "holds no line.", "Write one a scan, such as TST_0001.nii.gz,2")
-        return faults
     known = frozenset(expected)
-    # Which scan a line is about, in whatever way it is written.
-    about = [next((part for part in re.split(r"[,;\s]", row) if part in known), None) for row in rows]
-    present = frozenset(about)
-    missing = [name for name in expected if name not in present]
-    first: dict[str, int] = {}
-    for line, (row, scan) in enumerate(zip(rows, about, strict=True), 1):
+    first: dict[str, int] = {}  # line in which a scan is named, in whatever way it is written
+    for line, row in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+        scan = next((part for part in re.split(r"[,;\s]", row) if part in known), None)
         fields = row.split(",")
-        if not row.strip():
-            note(line, "blank line", "is blank.", "Delete it.")
-        elif line == 1 and len(fields) == 2 and not re.search(r"\d", row):
-            note(line, "header", f"is a header, {_shown(row)}.", "Delete it: the file begins with the first scan.")
-        elif len(fields) != 2 or re.search(r"\s", row):
-            remedy = f"Write the name, a comma and the class, without spaces: {scan or expected[0]},2"
+        if len(fields) != 2 or re.search(r"\s", row):
+            remedy = f"Write one name, a comma and the class, without spaces: {scan or 'TST_0001.nii.gz'},2"
             note(line, "malformed line", f"is {_shown(row)}.", remedy)
-        else:
-            if fields[0] not in known:
-                # Looking for near names takes time, and after some lines says nothing new.
-                near = difflib.get_close_matches(fields[0], missing, n=1) if len(faults) < LISTED else []
-                remedy = f"Did you mean {near[0]}?" if near else f"Expected: {expected[0]} to {expected[-1]}."
-                note(line, "unknown name", f"names {_shown(fields[0])}, which is not expected.", remedy)
-            if fields[1] not in NUMBERS:
-                remedy = f"Write {', '.join(f'{number} for {name}' for number, name in NUMBERS.items())}."
-                note(line, "no such class", f"has the class {_shown(fields[1])}.", remedy)
+        elif fields[1] not in NUMBERS:
+            remedy = f"Write {', '.join(f'{number} for {name}' for number, name in NUMBERS.items())}."
+            note(line, "no such class", f"has the class {_shown(fields[1])}.", remedy)
+        elif fields[0] not in known:
+            remedy = f"Expected: {expected[0]} to {expected[-1]}."
+            note(line, "unknown name", f"names {_shown(fields[0])}, which is not expected.", remedy)
         if scan and first.setdefault(scan, line) != line:
             note(line, "double", f"{scan} is there again, first in line {first[scan]}.", "Keep one of the lines.")
-    if missing:
-        more = f" and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
-        message = f"has no line for {len(missing)} of {len(expected)} scans: {', '.join(missing[:LISTED])}{more}."
-        note(None, "missing", message, "Add a line for each.")
+    if missing := [name for name in expected if name not in first]:
+        message = f"has no line for {len(missing)} of {len(expected)} scans: {listed(missing)}."
+        faults.append(Fault("missing", str(path), message, "Add a line for each."))
     return faults
 
 
