@@ -300,7 +300,7 @@ def counts_table(entry: Entry) -> pd.DataFrame:
     ]
     if entry.labels is not None:
         true = match_labels(entry.predictions.table(), entry.labels).rows["label"] + 1
-        counted.append({"who": "true", "kind": "true"} | count_classes(true))
+        counted.append({"who": "true", "kind": "true"} | count_classes(true) | {"said by no model": ""})
     return pd.DataFrame(counted)
 
 
