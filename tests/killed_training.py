@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from viptt_core import files
 from viptt_core.clips import ClipSet
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
 from viptt_core.training import Task, Trainer, fit
-from viptt_core.training import checkpoint as tensors
 from viptt_core.training.checkpoint import write_tensors
 from viptt_core.training.device import Engine
 
@@ -78,7 +78,7 @@ def announce(pipe: int) -> None:
     Trainer.step = saying(Trainer.step)
     for name in ("rename", "replace", "fsync"):
         setattr(os, name, saying(getattr(os, name)))
-    tensors.save_file = saying(tensors.save_file)
+    files.write_all = saying(files.write_all)
 
 
 def run_child(folder: Path, weights: Path, kill_after: int | None) -> bool:

@@ -16,6 +16,7 @@ from viptt_core.datasets import load_for
 from viptt_core.errors import DataError, SettingError, StorageError
 from viptt_core.experiment import compare_starts, finetune, plan_experiment, pretrain, single_frames
 from viptt_core.model import ViPTTNet
+from viptt_core.prediction import weights
 from viptt_core.prediction.weights import open_weights
 from viptt_core.presets import load_preset
 from viptt_core.results import (
@@ -29,7 +30,6 @@ from viptt_core.results import (
     read_run,
     write_run,
 )
-from viptt_core.training import checkpoint as tensors
 
 ROOT = Path(__file__).parents[1]
 
@@ -175,8 +175,8 @@ def test_predictions_of_another_schema_are_refused_with_their_folder(plan, video
 
 def test_a_failing_run_is_not_finished_and_goes_on_at_the_next_call(plan, videos, monkeypatch, private_root):
     with monkeypatch.context() as patch:
-        patch.setattr(tensors, "save_file", _disk_full)
-        with pytest.raises(StorageError, match="weights.safetensors.*disk is full"):
+        patch.setattr(weights, "write_tensors", _disk_full)
+        with pytest.raises(StorageError, match="weights.safetensors.*No space left"):
             quiet(pretrain, plan, videos)
     (folder,) = (path for path in (private_root / "runs").iterdir() if path.is_dir())
     assert not is_finished(folder) and not list(folder.glob("*.safetensors"))

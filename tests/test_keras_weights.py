@@ -14,7 +14,7 @@ import pytest
 import torch
 from keras_reference import keras_layers, keras_probabilities, write_keras_file
 
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import DataError
 from viptt_core.keras_weights import load_keras_weights, read_keras_architecture
 from viptt_core.model import ViPTTNet
 
@@ -55,12 +55,12 @@ def path(tmp_path):
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
-def refused(model, path, match, error=DataError):
+def refused(model, path, match):
     """Loading raises, names the file and a remedy, and leaves the model as it was."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(error, match=match) as caught:
+    with pytest.raises(DataError, match=match) as caught:
         load_keras_weights(model, path)
-    assert caught.value.remedy and (error is SettingError or caught.value.path == path)
+    assert caught.value.remedy and caught.value.path == path
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
@@ -183,18 +183,18 @@ def test_the_sizes_of_a_fitting_model_are_read_off_the_file(path):
 
 def test_another_number_of_classes_is_refused_with_the_number(path, model):
     write_keras_file(path, num_classes=10, holes=True)
-    refused(model, path, "weights.h5: holds 10 classes, the model has 5. .*num_classes=10")
+    refused(model, path, "weights.h5: is of another model: num_classes 10 instead of 5.*Build")
 
 
 def test_another_size_of_the_lstm_is_refused_with_the_size(path, model):
     write_keras_file(path, num_classes=5, hidden_size=128, holes=True)
-    refused(model, path, "holds a hidden_size of 128, the model has 256. .*hidden_size=128")
+    refused(model, path, "hidden_size 128 instead of 256")
 
 
 @pytest.mark.parametrize("settings", [{"backbone": "small"}, {"temporal": "gru"}], ids=str)
 def test_another_kind_of_model_is_refused(path, settings):
     write_keras_file(path, num_classes=5, holes=True)
-    refused(ViPTTNet(5, **settings), path, "the model has .*(small|gru).*vgg16", SettingError)
+    refused(ViPTTNet(5, **settings), path, "(vgg16|lstm) instead of (small|gru)")
 
 
 def grown(*shape):
@@ -204,22 +204,30 @@ def grown(*shape):
 @pytest.mark.parametrize(
     "name, change, match",
     [
-        ("conv3d/kernel", grown(3, 3, 1, 3), r"weight 1, 'conv3d/.*\(3, 3, 1, 3\).*stem, of shape \(1, 1, 1, 1, 3\)"),
+        (
+            "conv3d/kernel",
+            grown(3, 3, 1, 3),
+            r"weight 1, 'conv3d/.*\(3, 3, 1, 3\).*stem.weight .*\(1, 1, 1, 1, 3\)",
+        ),
         (
             "block1_conv1/kernel",
             grown(3, 3, 3, 40),
-            r"weight 3, .*\(3, 3, 3, 40\).*convolution of VGG16, .*\(3, 3, 3, 64\)",
+            r"weight 3, .*\(3, 3, 3, 40\).*backbone.0.weight .*\(3, 3, 3, 64\)",
         ),
         ("block5_conv3/bias", grown(256), r"weight 28, .*block5_conv3/bias.*\(256,\).*of shape \(512,\)"),
-        ("cell/kernel", grown(1536, 1024), r"\(1536, 1024\).*the LSTM, of shape \(512, 1024\)"),
-        ("cell/kernel", grown(512, 1023), r"\(512, 1023\).*the LSTM, of shape \(512, 1020\)"),
-        ("cell/recurrent", grown(255, 1024), r"\(255, 1024\).*recurrent_kernel of the LSTM, of shape \(256, 1024\)"),
-        ("cell/bias", grown(2048), r"weight 31, .*\(2048,\).*bias of the LSTM, of shape \(1024,\)"),
-        ("cell/bias", grown(2, 1024), r"\(2, 1024\).*bias of the LSTM"),
-        ("final_output/kernel", grown(512, 5), r"\(512, 5\).*the last layer, of shape \(1024, 5\)"),
+        ("cell/kernel", grown(1536, 1024), r"\(1536, 1024\).*temporal.weight_ih_l0 .kernel., of shape \(512, 1024\)"),
+        ("cell/kernel", grown(512, 1023), r"\(512, 1023\).*temporal.weight_ih_l0 .kernel., of shape \(512, 1020\)"),
+        (
+            "cell/recurrent",
+            grown(255, 1024),
+            r"\(255, 1024\).*hh_l0 .recurrent_kernel., of shape \(256, 1024\)",
+        ),
+        ("cell/bias", grown(2048), r"weight 31, .*\(2048,\).*temporal.bias_ih_l0 .bias., of shape \(1024,\)"),
+        ("cell/bias", grown(2, 1024), r"\(2, 1024\).*temporal.bias_ih_l0"),
+        ("final_output/kernel", grown(512, 5), r"\(512, 5\).*classifier.weight .kernel., of shape \(1024, 5\)"),
         ("final_output/bias", grown(6), r"weight 35, .*\(6,\).*\(5,\)"),
-        ("block2_conv1/bias", lambda _: None, r"weight 8, .*block2_conv2/kernel.*bias of a convolution of VGG16"),
-        ("final_output/bias", lambda _: None, "holds 34 weights, .*; the next, the bias of the last layer, is missing"),
+        ("block2_conv1/bias", lambda _: None, r"weight 8, .*block2_conv2/kernel.*backbone.5.bias"),
+        ("final_output/bias", lambda _: None, "holds 34 weights, .*; the next, classifier.bias, is missing"),
     ],
 )
 def test_a_weight_of_another_network_is_named_with_what_was_expected(path, model, layers, name, change, match):
@@ -233,15 +241,15 @@ def test_layers_too_many_or_too_few_are_refused(path, model, layers):
     write_keras_file(path, layers=[*layers, ("dense_9", [("dense_9/kernel:0", np.zeros((5, 3), "f4"))])], holes=True)
     refused(model, path, r"holds 36 weights, ViPTT-Net has 35.*'dense_9/dense_9/kernel:0', of shape \(5, 3\)")
     write_keras_file(path, layers=layers[:-1], holes=True)
-    refused(model, path, "holds 33 weights, .*; the next, the kernel of the last layer, is missing")
+    refused(model, path, "holds 33 weights, .*; the next, classifier.weight, is missing")
     write_keras_file(path, layers=[], holes=True)
-    refused(model, path, "holds 0 weights, .*; the next, the kernel of the 1x1x1 stem")
+    refused(model, path, "holds 0 weights, .*; the next, stem.weight, is missing")
 
 
 def test_a_kernel_and_a_bias_are_told_apart_by_name_where_shapes_agree(path, model, layers):
     twisted = [(n, [(w.replace("dense/bias", "dense/gamma"), v) for w, v in weights]) for n, weights in layers]
     write_keras_file(path, layers=twisted, holes=True)
-    refused(model, path, "dense/gamma:0.*expected is the bias of the dense layer")
+    refused(model, path, "dense/gamma:0.*expected is feature.bias .bias")
 
 
 def test_convolutions_in_another_order_are_refused(path, model, layers):
@@ -256,7 +264,7 @@ def test_convolutions_in_another_order_are_refused(path, model, layers):
 def test_an_efficientnet_is_refused_by_its_long_list_of_weights(path, model, layers, text):
     many = [(f"block{i}/kernel:0", np.zeros((3, 3, 3, 40), "f4")) for i in range(502)]
     write_keras_file(path, layers=[*layers[:2], ("time_distributed", many), *layers[3:]], holes=True, text=text)
-    refused(model, path, "weight_names at '/model_weights/time_distributed' lists 502 names")
+    refused(model, path, "weight_names at '/model_weights/time_distributed' .*too long")
 
 
 # --- Refusals: another or a damaged file ------------------------------------------------------
@@ -270,29 +278,20 @@ def zip_archive(path):
 @pytest.mark.parametrize(
     "write, match",
     [
-        (lambda path: torch.save({"a": torch.ones(2)}, path), "is a zip archive.*PyTorch file, not an HDF5 file"),
-        (lambda path: torch.save({}, path, _use_new_zipfile_serialization=False), "is a Python pickle, not"),
-        (zip_archive, "is a zip archive, such as a Keras 3"),
+        (lambda path: torch.save({"a": torch.ones(2)}, path), "is a zip archive.*PyTorch file.*not an HDF5 file"),
+        (lambda path: torch.save({}, path, _use_new_zipfile_serialization=False), "is a Python pickle.*not an HDF5"),
+        (zip_archive, "is a zip archive.*Keras 3, not an HDF5"),
         (lambda path: path.write_text("\n<!DOCTYPE html><title>Log in</title>"), "is a web page, not"),
         (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "is a Git LFS pointer"),
-        (lambda path: path.write_bytes(os.urandom(5)), "is not an HDF5 file"),
-        (lambda path: path.write_bytes(b""), "is empty"),
-        (lambda path: path.mkdir(), "is not a file"),
-        (lambda path: None, "is not a file"),
+        (lambda path: path.write_bytes(b"abcde"), "is damaged.*file signature not found"),
+        (lambda path: path.write_bytes(b""), "is damaged"),
+        (lambda path: path.mkdir(), "is missing, may not be read"),
+        (lambda path: None, "is missing.*Check the path"),
     ],
 )
 def test_a_file_that_is_not_hdf5_is_named_for_what_it_is(path, model, write, match):
     write(path)
     refused(model, path, match)
-
-
-def test_a_file_that_may_not_be_read_is_refused(path, model, monkeypatch):
-    def forbidden(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    path.write_bytes(b"x")
-    monkeypatch.setattr(Path, "open", forbidden)
-    refused(model, path, "cannot be read .*Permission denied.*permissions")
 
 
 def newer_layout(file):
@@ -341,10 +340,10 @@ def endless_names(file):
         (drop_names, "no list weight_names at the layer 'lstm'"),
         (drop_dataset, "lists 'dense/bias:0', which it does not hold in '/model_weights/dense'"),
         (drop_layer, "lists 'lstm', which it does not hold"),
-        (list_numbers, "no list of names in layer_names"),
-        (list_one_text, "no list of names in layer_names"),
+        (list_numbers, "layer_names at .* no list of names"),
+        (list_one_text, "layer_names at .* no list of names"),
         (bad_utf8, "damaged .UnicodeDecodeError"),
-        (endless_names, "names of 5000 bytes"),
+        (endless_names, "layer_names at .* too long"),
     ],
 )
 def test_a_file_that_lacks_a_part_is_refused_with_the_part(path, model, layers, damage, match):
@@ -365,6 +364,9 @@ def replace(create):
     return damage
 
 
+NO_ARRAY = "holds at '.*bias:0' no float16, 32 or 64 array in one piece within the file"
+
+
 def virtual(group, name):
     layout = h5py.VirtualLayout((5,), "f4")
     layout[:] = h5py.VirtualSource("other.h5", "bias", (5,))
@@ -381,17 +383,17 @@ def outside(group, name):
         (lambda g, n: g.__setitem__(n, h5py.ExternalLink("other.h5", "/bias")), "has a link at .*bias:0"),
         (lambda g, n: g.__setitem__(n, h5py.ExternalLink("absent.h5", "/bias")), "has a link at .*bias:0"),
         (lambda g, n: g.__setitem__(n, h5py.SoftLink("/model_weights/dense")), "has a link at .*bias:0"),
-        (virtual, "bias:0' is not stored in one piece in this file"),
-        (outside, "bias:0' is not stored in one piece in this file"),
-        (lambda g, n: g.create_dataset(n, (5,), "f4", chunks=(5,), compression="gzip"), "not stored in one piece"),
-        (lambda g, n: g.create_dataset(n, (5,), "f4"), "its values are not in the file"),  # HDF5 would read zeros
-        (lambda g, n: g.create_dataset(n, (10**12,), "f4"), r"\(1000000000000,\), but its values are not in"),
-        (lambda g, n: g.create_dataset(n, (0,), "f4"), r"\(0,\), but its values are not in the file"),
-        (lambda g, n: g.create_dataset(n, data=np.arange(5)), "bias:0' holds int64, not float16"),
-        (lambda g, n: g.create_dataset(n, data=np.zeros(5, np.longdouble)), "bias:0' holds float128, not"),
-        (lambda g, n: g.create_dataset(n, data=np.zeros(5, "c8")), "bias:0' holds complex64, not"),
-        (lambda g, n: g.create_dataset(n, data=h5py.Empty("f4")), "bias:0' is not an array"),
-        (lambda g, n: g.create_group(n), "bias:0' is not an array"),
+        (virtual, NO_ARRAY),
+        (outside, NO_ARRAY),
+        (lambda g, n: g.create_dataset(n, (5,), "f4", chunks=(5,), compression="gzip"), NO_ARRAY),
+        (lambda g, n: g.create_dataset(n, (5,), "f4"), NO_ARRAY),  # HDF5 would read zeros
+        (lambda g, n: g.create_dataset(n, (10**12,), "f4"), NO_ARRAY),
+        (lambda g, n: g.create_dataset(n, (0,), "f4"), NO_ARRAY),
+        (lambda g, n: g.create_dataset(n, data=np.arange(5)), NO_ARRAY),
+        (lambda g, n: g.create_dataset(n, data=np.zeros(5, np.longdouble)), NO_ARRAY),
+        (lambda g, n: g.create_dataset(n, data=np.zeros(5, "c8")), NO_ARRAY),
+        (lambda g, n: g.create_dataset(n, data=h5py.Empty("f4")), NO_ARRAY),
+        (lambda g, n: g.create_group(n), NO_ARRAY),
         (lambda g, n: g.create_dataset(n, data=np.array([0, 1, np.nan, 0, 0], "f4")), "NaN or infinite .*bias:0"),
         (lambda g, n: g.create_dataset(n, data=np.array([0, 1, 1e200, 0, 0])), "NaN or infinite .*bias:0"),
     ],
@@ -425,7 +427,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(path, model, layers):
     size = path.stat().st_size
     for length in sorted({size - 1, size // 2, 5000, 2048, 100, 97, 96, 95, 48, 20, 9, 8, 7, 1}, reverse=True):
         os.truncate(path, length)
-        with pytest.raises(DataError, match=f"{path}.*(truncated|not an HDF5)"):
+        with pytest.raises(DataError, match=f"{path}.*is damaged"):
             load_keras_weights(model, path)
 
 

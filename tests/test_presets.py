@@ -126,7 +126,7 @@ def test_one_of_several_tables_is_chosen_by_name_and_may_build_on_another(write)
         ('[mine]\nbased_on = "demo"\nstarts = ["vidoe"]', "'vidoe'.*'video'"),
         ('[mine]\nbased_on = "demo"\nhu_window = [400, -1000]', "hu_window is"),
         ('[mine]\nbased_on = "demo"\nhu_window = ["low", "high"]', "hu_window is"),
-        ("[mine]\nframes = 3", "mine.pretrain. lacks epochs"),
+        ("[mine]\nframes = 3", "mine. lacks about"),
         ('[demo]\nbased_on = "study"', "the package has a preset 'demo'"),
         ("frames = 3", "frames stands in no table"),
         ("[mine", "cannot be read as TOML"),

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import debug_launcher, notebook_launcher
+from accelerate.utils import set_seed
 from filelock import FileLock
 
 from viptt_core.backbones import backbone_code, find_backbone
 from viptt_core.clips import ClipSet, digest
 from viptt_core.errors import SettingError, check_choice
-from viptt_core.files import code_version, peak_memory_mb, provenance, seed_everything
+from viptt_core.files import code_version, peak_memory_mb, provenance
 from viptt_core.model import ViPTTNet, imagenet_features
 from viptt_core.prediction.card import run_card
 from viptt_core.prediction.weights import WEIGHTS, open_weights, save_weights
@@ -72,13 +73,13 @@ def plan_experiment(
         pretrain_epochs: Limit of pretraining; 0 takes the preset's.
         hu_window: Of scans, two numbers in HU or "-1000,400"; empty takes the preset's.
         seed: At least 0.
-        engine: Fields of `engine.Engine`: device, precision, frames_per_chunk and so on.
+        engine: Fields of `training.device.Engine`: device, precision, frames_per_chunk and so on.
 
     Raises:
         SettingError: a setting does not exist or makes no sense.
         DataError: ImageNet weights are needed and can be neither found nor downloaded.
     """
-    settings = load_preset(preset).with_epochs(epochs=epochs or None, pretrain_epochs=pretrain_epochs or None)
+    settings = load_preset(preset).with_epochs(epochs=epochs, pretrain_epochs=pretrain_epochs)
     if len(hu_window):
         settings = replace(settings, hu_window=hu_window)
     find_backbone(settings.backbone, importing=True)
@@ -219,7 +220,7 @@ class _Job:
 
     def config(self) -> dict:
         """Everything that decides the outcome; its hash names the run's folder."""
-        preset = self.plan.preset.to_dict()
+        preset = asdict(self.plan.preset)
         shared = {name: value for name, value in preset.items() if name not in ("pretrain", "finetune", "scratch")}
         return {
             "stage": self.kind,
@@ -267,7 +268,7 @@ def _train(job: _Job, folder: Path, config: dict) -> None:
 
 def _train_locked(job: _Job, folder: Path, config: dict, *, main: bool) -> None:
     plan, clips = job.plan, job.clips
-    seed_everything(plan.seed)
+    set_seed(plan.seed)  # our own code draws from generators passed in; this is for libraries that do not
     began = time.perf_counter()
     model = _start_model(job)
     split = make_split(plan.preset.splits, clips, stage=job.kind, seed=plan.seed)

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import platform
-import random
 import shutil
 import subprocess
 import tomllib
@@ -61,18 +60,6 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and PyTorch's global generators.
-
-    Our own code draws from generators passed in; this catches libraries that do not.
-    """
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def provenance() -> dict:
@@ -181,11 +168,6 @@ def reached_modules(*modules: str, apart_from: Sequence[str] = ()) -> list[str]:
     return sorted(reached)
 
 
-def imported_modules(source: str) -> frozenset[str]:
-    """Modules of this package that Python source imports itself, in functions too; not those only for type checkers."""
-    return _imports_of(ast.parse(source))
-
-
 @functools.cache
 def _read_module(source: Path, changed: int) -> tuple[frozenset[str], str]:
     """What a module imports, and the hash of its meaning; kept for the file as it was when it last changed."""
@@ -193,12 +175,13 @@ def _read_module(source: Path, changed: int) -> tuple[frozenset[str], str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
             node.body = node.body[1:]
-    return _imports_of(tree), hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return imported_modules(tree), hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
-def _imports_of(tree: ast.Module) -> frozenset[str]:
+def imported_modules(source: str | ast.Module) -> frozenset[str]:
+    """Modules of this package that Python source imports itself, in functions too; not those only for type checkers."""
     imported: set[str] = set()
-    waiting: list[ast.AST] = [tree]
+    waiting: list[ast.AST] = [ast.parse(source) if isinstance(source, str) else source]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
@@ -222,13 +205,9 @@ def _source_of(module: str) -> Path:
 # --- How bytes reach the disk, whole or not at all. Nothing here knows what they mean ---
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def is_full(error: Exception) -> bool:
+def is_full(error: OSError) -> bool:
     """Whether a write failed for lack of space, or of the reader's share of it."""
-    # safetensors passes the system's words on, and not its number.
-    return getattr(error, "errno", None) in _FULL or "space left" in str(error)
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -357,6 +336,21 @@ def file_digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
-def remove(folder: Path) -> None:
-    """Delete a folder; what cannot be deleted, or is not there, is of no harm."""
-    shutil.rmtree(folder, ignore_errors=True)
+# How files begin that people take for weights.
+_KINDS = {
+    b"PK": "a zip archive, such as a PyTorch file or a .keras file of Keras 3",
+    b"\x80": "a Python pickle, such as an older PyTorch file",
+    b"\x89HDF": "an HDF5 file, as Keras 2 writes",
+    b"<": "a web page",
+    b"version https://git-lfs": "a Git LFS pointer, not the file it stands for",
+}
+
+
+def kind_of(path: Path) -> str:
+    """What a file is by its first bytes, in words; "" where that is not known, or it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            first_bytes = file.read(64).lstrip()
+    except OSError:
+        return ""
+    return next((kind for beginning, kind in _KINDS.items() if first_bytes.startswith(beginning)), "")

@@ -19,25 +19,12 @@ import torch
 from torch import nn
 
 from viptt_core.backbones import BACKBONES
-from viptt_core.errors import DataError, SettingError
-from viptt_core.model import plain_module
+from viptt_core.errors import DataError
+from viptt_core.files import kind_of
+from viptt_core.model import check_architecture, plain_module
 
 _MOST_NAMES = 64  # in one list; ViPTT-Net has 35 weights, so a longer list is of another network
 _LONGEST_NAME = 1000  # bytes; also bounds what is read of a list of names
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_OTHER_FILES = {  # first bytes -> what such a file is
-    b"PK": "a zip archive, such as a Keras 3 .keras file or a PyTorch file, ",
-    b"\x80": "a Python pickle, ",
-    b"<": "a web page, ",
-    b"version https://git-lfs": "a Git LFS pointer, not the file it stands for, ",
-}
-_LAYERS = {  # parts of our model, for messages
-    "stem": "the 1x1x1 stem",
-    "backbone": "a convolution of VGG16",
-    "temporal": "the LSTM",
-    "feature": "the dense layer before the last",
-    "classifier": "the last layer",
-}
 _COPY_AGAIN = "Copy or download the file again."
 _OTHER_LAYOUT = "Load it with Keras 2 (tf_keras) and save it by model.save('name.h5')."
 _OTHER_NETWORK = "Give the weights of a ViPTT-Net with VGG16 and LSTM, as the authors released them."
@@ -55,23 +42,13 @@ def load_keras_weights(model: nn.Module, path: str | PathLike) -> nn.Module:
         The same model.
 
     Raises:
-        SettingError: the model has another backbone or recurrent layer.
-        DataError: the file is damaged, of another kind, or of another network or number of classes; names the first
-            weight that does not fit. The model is as it was.
+        DataError: the file is damaged, of another kind, or of another network than the model; names the first weight
+            or setting that does not fit. The model is as it was.
     """
     net = plain_module(model)
-    if (net.backbone_name, net.temporal_name) != ("vgg16", "lstm"):
-        raise SettingError(
-            f"Keras weights are of VGG16 and LSTM, the model has {net.backbone_name} and {net.temporal_name}.",
-            remedy="Build it with backbone='vgg16' and temporal='lstm'.",
-        )
     with _opened(path) as file:
         weights, found = _matched(file, path)
-        for name, wanted in net.architecture.items():
-            if found[name] != wanted:
-                what = f"{found[name]} classes" if name == "num_classes" else f"a {name} of {found[name]}"
-                remedy = f"Build the model with {name}={found[name]}."
-                raise DataError(f"holds {what}, the model has {wanted}.", path=path, remedy=remedy)
+        check_architecture(found, net.architecture, Path(path))
         net.load_state_dict({name: _tensor(*weight, path) for name, weight in weights.items()})
     return model
 
@@ -102,11 +79,11 @@ def _matched(file: h5py.File, path) -> tuple[dict[str, _Weight], dict[str, str |
         kind = re.sub(r"(_\d+)?(:\d+)?$", "", name.rpartition("/")[2])  # without ":0" and a number
         if kind != _kind(ours) or data.shape != wanted:
             what = f"does not fit ViPTT-Net: weight {number}, {_shown(name)}, has the shape {data.shape}; expected is"
-            raise DataError(f"{what} {_described(ours)}, of shape {wanted}.", path=path, remedy=_OTHER_NETWORK)
+            raise DataError(f"{what} {ours} ({_kind(ours)}), of shape {wanted}.", path=path, remedy=_OTHER_NETWORK)
     if len(weights) != len(expected):
         what = f"holds {len(weights)} weights, ViPTT-Net has {len(expected)};"
         if len(weights) < len(expected):
-            what += f" the next, {_described(list(expected)[len(weights)])}, is missing."
+            what += f" the next, {list(expected)[len(weights)]}, is missing."
         else:
             name, data = weights[len(expected)]
             what += f" the first one too many is {_shown(name)}, of shape {data.shape}."
@@ -135,10 +112,6 @@ def _expected_shapes(hidden: int, features: int, classes: int) -> dict[str, tupl
 def _kind(ours: str) -> str:
     """Keras's word for a weight of our model."""
     return "bias" if "bias" in ours else "recurrent_kernel" if "_hh_" in ours else "kernel"
-
-
-def _described(ours: str) -> str:
-    return f"the {_kind(ours)} of {_LAYERS[ours.partition('.')[0]]}"
 
 
 def _check_order(names: list[str], path) -> None:
@@ -177,29 +150,17 @@ def _tensor(name: str, data: h5py.Dataset, path) -> torch.Tensor:
 @contextmanager
 def _opened(path: str | PathLike) -> Iterator[h5py.File]:
     """Open an HDF5 file; whatever is wrong with it, also inside the `with` block, becomes a DataError."""
-    if not Path(path).is_file():
-        raise DataError("is not a file.", path=path, remedy="Check the path.")
-    try:
-        with Path(path).open("rb") as file:
-            first_bytes = file.read(64)
-    except OSError as error:
-        raise DataError(
-            f"cannot be read ({error}).", path=path, remedy="Check its permissions and the disk."
-        ) from error
-    if not first_bytes:
-        raise DataError("is empty (0 bytes).", path=path, remedy=_COPY_AGAIN)
-    if not first_bytes.startswith(_SIGNATURE):
-        looks = next((text for first, text in _OTHER_FILES.items() if first_bytes.lstrip().startswith(first)), "")
-        remedy = f"Download the .h5 file itself. {_OTHER_LAYOUT}"
-        raise DataError(f"is {looks}not an HDF5 file.", path=path, remedy=remedy)
+    kind = kind_of(Path(path)) or "an HDF5 file"
+    if "HDF5" not in kind:
+        raise DataError(f"is {kind}, not an HDF5 file.", path=path, remedy=_OTHER_LAYOUT)
     try:
         with h5py.File(path, "r", locking=False) as file:  # a lock would need a disk that can be written
             yield file
     except DataError:
         raise
     except Exception as error:  # the type depends on where the damage is: OSError, KeyError, RuntimeError, ValueError
-        what = f"is truncated or damaged ({type(error).__name__}: {error})."
-        raise DataError(what, path=path, remedy=_COPY_AGAIN) from error
+        what = f"is missing, may not be read, or is damaged ({type(error).__name__}: {error})."
+        raise DataError(what, path=path, remedy=f"Check the path. {_COPY_AGAIN}") from error
 
 
 def _weights(file: h5py.File, path) -> Iterator[_Weight]:
@@ -218,8 +179,8 @@ def _weights(file: h5py.File, path) -> Iterator[_Weight]:
             raise DataError(what, path=path, remedy=_OTHER_LAYOUT)
         for name in names:
             data = _descend(group, name, path)
-            if fault := _storage_fault(data):
-                what = f"has a weight that cannot be used: {_shown(f'{layer}/{name}')} {fault}."
+            if not _is_plain(data):
+                what = f"holds at {_shown(f'{layer}/{name}')} no float16, 32 or 64 array in one piece within the file."
                 raise DataError(what, path=path, remedy=_OTHER_LAYOUT)
             yield f"{layer}/{name}", data
 
@@ -232,17 +193,11 @@ def _names(group: h5py.Group, attribute: str, path) -> list[str] | None:
     if not h5py.h5a.exists(group.id, attribute.encode()):
         return None
     stored = h5py.h5a.open(group.id, attribute.encode())
-    text = h5py.check_string_dtype(stored.dtype)
-    if len(stored.shape) != 1 or (stored.shape[0] and text is None):  # an empty list has no text type
-        what = f"has no list of names in {attribute} at {_shown(group.name)}."
-        raise DataError(what, path=path, remedy=_COPY_AGAIN)
-    n_names, longest = stored.shape[0], (text and text.length) or 0  # 0: each has its own length
-    if n_names > _MOST_NAMES or longest > _LONGEST_NAME:
-        of_length = f" of {longest} bytes" if longest else ""
-        what = f"is not of ViPTT-Net: {attribute} at {_shown(group.name)} lists {n_names} names{of_length}."
+    text = h5py.check_string_dtype(stored.dtype)  # None for an empty list, too; a length of None: each has its own
+    few = len(stored.shape) == 1 and stored.shape[0] <= _MOST_NAMES
+    if not few or (stored.shape[0] and text is None) or (text and (text.length or 0) > _LONGEST_NAME):
+        what = f"holds in {attribute} at {_shown(group.name)} no list of names, or one too long for ViPTT-Net."
         raise DataError(what, path=path, remedy=_OTHER_NETWORK)
-    if not n_names:
-        return []
     return [name.decode() if isinstance(name, bytes) else str(name) for name in group.attrs[attribute]]
 
 
@@ -265,18 +220,15 @@ def _descend(group: h5py.Group, name: str, path) -> h5py.Group | h5py.Dataset:
     return here
 
 
-def _storage_fault(data) -> str:
-    """Why this is not a float array in one piece within the file (outside, packed or absent values); else empty."""
+def _is_plain(data) -> bool:
+    """Whether this is a float array in one piece within the file, not outside, packed or without values."""
     if not isinstance(data, h5py.Dataset) or not data.shape:
-        return "is not an array"
+        return False
     if data.dtype.kind != "f" or data.dtype.itemsize not in (2, 4, 8):
-        return f"holds {data.dtype}, not float16, float32 or float64"
+        return False
     layout = data.id.get_create_plist()
-    if layout.get_layout() != h5py.h5d.CONTIGUOUS or layout.get_external_count():  # virtual, external or packed
-        return "is not stored in one piece in this file, as Keras stores it"
-    if data.id.get_offset() is None:  # HDF5 would make up zeros; values past the end it refuses itself
-        return f"states the shape {data.shape}, but its values are not in the file"
-    return ""
+    in_one_piece = layout.get_layout() == h5py.h5d.CONTIGUOUS and not layout.get_external_count()
+    return in_one_piece and data.id.get_offset() is not None  # else HDF5 would make up zeros
 
 
 def _shown(name) -> str:

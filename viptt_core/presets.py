@@ -9,11 +9,11 @@ import math
 import os
 import tomllib
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from os import PathLike
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from viptt_core.errors import SettingError, check_choice
 
@@ -82,23 +82,18 @@ class Preset:
         random = start == "random" and stage.freeze_backbone
         return replace(stage, freeze_backbone=False, freeze_stem=False) if random else stage
 
-    def with_epochs(self, *, epochs: int | None = None, pretrain_epochs: int | None = None) -> Preset:
-        """Copy of the preset with other epoch limits; None keeps the preset's own.
+    def with_epochs(self, *, epochs: int = 0, pretrain_epochs: int = 0) -> Preset:
+        """Copy of the preset with other epoch limits; 0 keeps the preset's own.
 
         Raises:
-            SettingError: a limit is below 1.
+            SettingError: a limit is below 0.
         """
-        stages = {}
-        for name, stage, limit in (("epochs", "finetune", epochs), ("pretrain_epochs", "pretrain", pretrain_epochs)):
-            if limit is not None and limit < 1:
+        for name, limit in (("epochs", epochs), ("pretrain_epochs", pretrain_epochs)):
+            if limit < 0:
                 raise SettingError(f"{name} is {limit}.", remedy="Give a whole number of at least 1.")
-            if limit is not None:
-                stages[stage] = replace(getattr(self, stage), epochs=limit)
-        return replace(self, **stages)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionary, for JSON."""
-        return asdict(self)
+        finetune = replace(self.finetune, epochs=epochs or self.finetune.epochs)
+        pretrain = replace(self.pretrain, epochs=pretrain_epochs or self.pretrain.epochs)
+        return replace(self, finetune=finetune, pretrain=pretrain)
 
 
 def parse_hu_window(value: str | Sequence[float]) -> tuple[float, float]:
@@ -149,10 +144,7 @@ def load_preset(name: str | PathLike) -> Preset:
 
 def parse_preset(name: str, known: dict[str, dict]) -> Preset:
     """Build one preset out of the parsed TOML tables `known`."""
-    table = _resolve(name, known)
-    for stage in ("pretrain", "finetune"):
-        table[stage] = build(Stage, table.get(stage, {}), f"{name}.{stage}")
-    preset = build(Preset, table | {"name": name}, name)
+    preset = build(Preset, _resolve(name, known) | {"name": name}, name)
     build(Stage, asdict(preset.finetune) | preset.scratch, f"{name}.scratch")
     for start in preset.starts:
         check_choice(f"start in [{name}]", start, STARTS)
@@ -184,7 +176,8 @@ def build(kind: type, values: dict[str, Any], where: str, file: str = "the table
 
     Args:
         kind: A dataclass; fields without a default must be there.
-        values: As parsed. Lists become tuples; values that are dataclasses already stay.
+        values: As parsed. Lists become tuples, and tables the dataclasses that are wanted; text loses the line ends
+            that a multi-line string of TOML brings along.
         where: Name of the table, for messages.
         file: Name of the file, for messages.
 
@@ -199,12 +192,15 @@ def build(kind: type, values: dict[str, Any], where: str, file: str = "the table
     required = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
     if missing := [name for name in required if name not in values]:
         raise SettingError(f"[{where}] lacks {', '.join(missing)}.", remedy=f"Add it to {file}.")
-    made = {name: _plain(value) for name, value in values.items()}
-    for name, value in made.items():
+    made = {}
+    for name, value in values.items():
+        if is_dataclass(types[name]) and not isinstance(value, types[name]):
+            value = build(types[name], value, f"{where}.{name}", file)
+        value = tuple(value) if isinstance(value, list) else value.strip("\n") if isinstance(value, str) else value
         if not _fits(value, types[name]):
-            raise SettingError(
-                f"{name} of [{where}] is {values[name]!r}.", remedy=f"Write a value of type {_named(types[name])}."
-            )
+            wanted = getattr(types[name], "__name__", types[name])
+            raise SettingError(f"{name} of [{where}] is {value!r}.", remedy=f"Write a value of type {wanted}.")
+        made[name] = value
     return kind(**made)
 
 
@@ -221,22 +217,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SettingError(what, path=path, remedy="Correct the path or the file.") from error
 
 
-def _plain(value):
-    """Lists as tuples, and text without the line ends that a multi-line string of TOML brings along."""
-    return tuple(value) if isinstance(value, list) else value.strip("\n") if isinstance(value, str) else value
-
-
 def _fits(value, wanted) -> bool:
-    kinds = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
+    kinds = get_args(wanted) if isinstance(wanted, UnionType) else (wanted,)
+    allowed = {get_origin(kind) or kind for kind in kinds}
     # bool is an int to Python, not to a reader; 1 where 1.0 is meant is a slip that stays without harm.
-    return any(
-        kind is Any
-        or type(value) is (get_origin(kind) or kind)
-        or (kind is float and type(value) is int)
-        or (kind not in (int, float) and isinstance(value, get_origin(kind) or kind))
-        for kind in kinds
-    )
-
-
-def _named(kind) -> str:
-    return getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind)
+    return Any in allowed or type(value) in allowed or (float in allowed and type(value) is int)

@@ -52,11 +52,6 @@ def runs_root() -> Path:
     return artifact_root() / "runs"
 
 
-def write_history(folder: Path, epochs: list[dict]) -> None:
-    """Write the epochs so far to `history.csv` in a run's folder, replacing an older one."""
-    write_file(folder / "history.csv", pd.DataFrame(epochs).to_csv(index=False))
-
-
 def write_run(run: Run) -> None:
     """Write what makes a run finished, its provenance last: a folder without that file is not finished.
 
@@ -148,50 +143,41 @@ class Summary:
 
     Args:
         predictions: See `predictions_table`, any number of tables and arms: of runs, of baselines.
-        part: "test", or "validation" for the paper's own, selection-biased reading.
-        level: Coverage of the intervals.
         caveat: A sentence shown under the table.
         synthetic: Whether the clips were simulated; the table then says so.
-        about: What the rows are of, where they are no part of a split.
+        about: What the rows are of.
     """
 
     def __init__(
-        self,
-        *predictions: pd.DataFrame,
-        part: str = "test",
-        level: float = 0.95,
-        caveat: str = "",
-        synthetic: bool = False,
-        about: str = "",
+        self, *predictions: pd.DataFrame, caveat: str = "", synthetic: bool = False, about: str = "test part"
     ) -> None:
         rows = pd.concat(predictions, ignore_index=True)
-        of_arms = rows[rows["part"] == part].groupby("arm", sort=False)
-        self.table = pd.DataFrame([_scores(arm, found, level) for arm, found in of_arms], columns=SCORE_COLUMNS)
-        self.part, self.level, self.synthetic, self.about = part, level, synthetic, about or f"{part} part"
+        of_arms = rows[rows["part"] == "test"].groupby("arm", sort=False)
+        self.table = pd.DataFrame([_scores(arm, found) for arm, found in of_arms], columns=SCORE_COLUMNS)
+        self.about = about
         self.caveat = ("Synthetic data: this says nothing about patients. " if synthetic else "") + caveat
 
     def __str__(self) -> str:
         return str(self._shown())
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        rows = json.loads(self.table.to_json(orient="records"))
-        record = {"text": str(self), "part": self.part, "synthetic": self.synthetic, "rows": rows}
+        record = {"text": str(self), "rows": json.loads(self.table.to_json(orient="records"))}
         return self._shown()._repr_mimebundle_() | {SUMMARY_MIME: record}
 
     def _shown(self) -> ResultTable:
         shown = self.table[["arm", "n"]].copy()
         for score, heading in SCORES.items():
             values = self.table[[score, f"{score}_low", f"{score}_high"]].itertuples(index=False)
-            shown[f"{heading} ({self.level * 100:g} % interval)"] = [with_interval(*row, digits=3) for row in values]
+            shown[f"{heading} (95 % interval)"] = [with_interval(*row, digits=3) for row in values]
         return ResultTable(f"{self.about}, bootstrap over groups. {self.caveat}".strip(), shown)
 
 
-def _scores(arm: str, rows: pd.DataFrame, level: float) -> dict:
+def _scores(arm: str, rows: pd.DataFrame) -> dict:
     """One row of `Summary.table`."""
     y_true, y_pred, groups = rows["label"].to_numpy(), predicted_classes(rows), rows["group"].to_numpy()
     scores = {"arm": arm, "n": len(rows)}
     for score, statistic in (("kappa", cohen_kappa), ("accuracy", accuracy), ("auc", roc_auc)):
         predicted = probabilities_of(rows) if score == "auc" else y_pred
-        low, high = bootstrap_ci(statistic, y_true, predicted, level=level, groups=groups)
+        low, high = bootstrap_ci(statistic, y_true, predicted, groups=groups)
         scores |= {score: statistic(y_true, predicted), f"{score}_low": low, f"{score}_high": high}
     return scores

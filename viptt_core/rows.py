@@ -180,11 +180,11 @@ class RowFile:
             os.unlink(self._part / JOURNAL)
             files.sync(self._part)
             if self.folder.exists():
-                files.remove(self._aside)
+                shutil.rmtree(self._aside, ignore_errors=True)
                 os.rename(self.folder, self._aside)
             os.rename(self._part, self.folder)
             files.sync(self.folder.parent)
-            files.remove(self._aside)
+            shutil.rmtree(self._aside, ignore_errors=True)
         self.finished = True
 
     # --- Taking up what is there -------------------------------------------------------------------
@@ -196,17 +196,17 @@ class RowFile:
         if visible and visible.keys == self._keys and len(in_visible) + len(self.left) == len(self._keys):
             self.done = {i: row for i, (_, row) in in_visible.items()}
             self.shape, self.finished = visible.shape, True
-            files.remove(self._part)
-            files.remove(self._aside)
+            shutil.rmtree(self._part, ignore_errors=True)
+            shutil.rmtree(self._aside, ignore_errors=True)
             return
         if part and any(position != i for i, (position, _) in self._wanted(part)):
             # Rows are in other places than where they belong (the list of sources has changed, or a
             # kill came while gaps were closed): they are copied from a folder put aside.
-            files.remove(self._aside)
+            shutil.rmtree(self._aside, ignore_errors=True)
             os.rename(self._part, self._aside)
             part, aside = None, self._read(self._aside)
         if part is None:
-            files.remove(self._part)
+            shutil.rmtree(self._part, ignore_errors=True)
         self._part.mkdir(exist_ok=True)
         found = [(stored, self._sound(stored)) for stored in (part, aside)] + [(visible, in_visible)]
         shapes = [stored.shape for stored, rows in found if rows]
@@ -224,7 +224,7 @@ class RowFile:
                     write_row(self.array, i, files.read_row(stored.array, position, self._row_bytes))
                     self._log_row(i, i, row)
         self.left = {i: note for i, note in self.left.items() if i not in self.done}
-        files.remove(self._aside)
+        shutil.rmtree(self._aside, ignore_errors=True)
 
     def _read(self, folder: Path) -> Stored | None:
         stored = read_stored(folder)
@@ -291,7 +291,7 @@ class RowFile:
     def _leave(self) -> None:
         self._close_journal()
         if not self.finished and not self.done.keys() - self._visible.keys():
-            files.remove(self._part)
+            shutil.rmtree(self._part, ignore_errors=True)
         self._lock.release()
 
     @contextmanager

@@ -16,24 +16,19 @@ STATISTICS = (*SCORES, *CLASS_SCORES)  # those by class are averaged over the cl
 
 
 @dataclass(frozen=True)
-class Interval:
-    """An estimate and its interval; nan where the statistic is undefined."""
-
-    estimate: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Comparison(Interval):
-    """A mean difference with its t test.
+class Comparison:
+    """A mean difference with its interval and t test; nan where the statistic is undefined.
 
     Attributes:
+        estimate, low, high: The difference and the bounds of its interval.
         t, p: Of the two-sided test against 0.
         n: Differences, one a training seed or fold.
         df: Degrees of freedom of the test.
     """
 
+    estimate: float
+    low: float
+    high: float
     t: float
     p: float
     n: int
@@ -239,8 +234,10 @@ PAPER_TEST_SCANS = 421  # hidden test of the benchmark [B]; their classes are no
 SIMULATIONS = 10_000  # test sets simulated; moves a 95 % bound by about 0.001 at 184 cases
 
 
-def kappa_interval_by_simulation(class_counts, kappa: float, *, n: int | None = None, seed: int = 0) -> Interval:
-    """Between what bounds kappa on n cases falls when the true one is `kappa`.
+def kappa_interval_by_simulation(
+    class_counts, kappa: float, *, n: int | None = None, seed: int = 0
+) -> tuple[float, float]:
+    """Between what bounds, low and high, kappa on n cases falls when the true one is `kappa`.
 
     Model of errors, here and below: a prediction is right with chance q, else a class drawn by the class shares,
     whatever the true one; q is the chance that gives the wanted kappa (kappa itself where nothing is scaled).
@@ -254,18 +251,13 @@ def kappa_interval_by_simulation(class_counts, kappa: float, *, n: int | None = 
     Raises:
         SettingError: kappa out of range, counts that make no classes.
     """
-    values = _simulate(*_scaled(class_counts, n), [kappa], seed)
-    return Interval(float(kappa), *percentile_interval(values, LEVEL))
+    return percentile_interval(_simulate(*_scaled(class_counts, n), [kappa], seed), LEVEL)
 
 
 def best_of_k(class_counts, kappa: float, k: int = 5, *, n: int | None = None, seed: int = 0) -> float:
     """How much the best of k equally good runs exceeds their true kappa, on average, in kappa points.
 
-    The runs err independently, which makes this the largest such gain.
-
-    Args:
-        class_counts, kappa, n, seed: See `kappa_interval_by_simulation`, errors too.
-        k: Runs the best is chosen from, at least 1.
+    The runs err independently, which makes this the largest such gain. See `kappa_interval_by_simulation`.
     """
     require(k >= 1, f"k is {k}.", "Give at least 1 run.")
     values = _simulate(*_scaled(class_counts, n), [kappa] * k, seed)
@@ -276,10 +268,7 @@ def detectable_difference(class_counts, kappa: float, *, n: int | None = None, s
     """Smallest true gain over an arm at `kappa` that one run an arm shows in four of five studies.
 
     Shown: the 95 % interval by the simulated standard deviation excludes 0. The arms err independently (are not
-    paired), and what seeds add is left out.
-
-    Args:
-        class_counts, kappa, n, seed: See `kappa_interval_by_simulation`, errors too.
+    paired), and what seeds add is left out. See `kappa_interval_by_simulation`.
 
     Returns:
         Kappa points, to 0.001; nan where not even a perfect second arm would do.
@@ -302,18 +291,15 @@ def detectable_difference(class_counts, kappa: float, *, n: int | None = None, s
 
 def _scaled(class_counts, n: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Counts int [K] that sum to n, by largest remainders, and the shares float [K] of the classes before scaling."""
-    counts = np.asarray(class_counts)
-    good = counts.ndim == 1 and (counts >= 0).all() and np.count_nonzero(counts) > 1
-    require(good, f"class counts are {counts}.", "Give at least two classes that have cases.")
-    shares = counts / counts.sum()
-    if n is not None:
-        exact = counts * (n / counts.sum())
-        counts = np.floor(exact).astype(int)
-        counts[np.argsort(counts - exact, kind="stable")[: n - counts.sum()]] += 1
-        require(
-            np.count_nonzero(counts) > 1, f"{n} cases are of {counts}.", "Take more cases, of two classes at least."
-        )
-    return np.rint(counts).astype(int), shares
+    given = np.asarray(class_counts)
+    good = given.ndim == 1 and (given >= 0).all() and np.count_nonzero(given) > 1
+    require(good, f"class counts are {given}.", "Give at least two classes that have cases.")
+    n = round(given.sum()) if n is None else n
+    exact = given * (n / given.sum())
+    counts = np.floor(exact).astype(int)
+    counts[np.argsort(counts - exact, kind="stable")[: n - counts.sum()]] += 1
+    require(np.count_nonzero(counts) > 1, f"{n} cases are of {counts}.", "Take more cases, of two classes at least.")
+    return counts, given / given.sum()
 
 
 def _simulate(counts: np.ndarray, guesses: np.ndarray, kappas: list[float], seed: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from viptt_core import __version__
@@ -250,7 +251,7 @@ def _presets(options) -> None:
     from viptt_core.presets import load_preset, preset_names
 
     if options.name:
-        print(json.dumps(load_preset(options.name).to_dict(), indent=1))
+        print(json.dumps(asdict(load_preset(options.name)), indent=1))
     else:
         for name in preset_names():
             print(f"{name:10} {load_preset(name).about}")

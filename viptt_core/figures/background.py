@@ -129,10 +129,10 @@ def interval_chart() -> Picture:
     for y, n in enumerate(SIZES):
         # The paper's validation scans are counted by class; other sizes take the shares of the training scans.
         counts = PAPER_VALIDATION_COUNTS if n == sum(PAPER_VALIDATION_COUNTS) else TB_TRAIN_COUNTS
-        found = kappa_interval_by_simulation(counts, kappa, n=n)
-        axis.plot([found.low, found.high], [y, y], color=ARM_COLOURS["video"], lw=3, solid_capstyle="round")
+        low, high = kappa_interval_by_simulation(counts, kappa, n=n)
+        axis.plot([low, high], [y, y], color=ARM_COLOURS["video"], lw=3, solid_capstyle="round")
         axis.plot(kappa, y, "o", color=ARM_COLOURS["video"], ms=7)
-        shown = f"{n} scans: {interval(found.low, found.high)}"
+        shown = f"{n} scans: {interval(low, high)}"
         axis.text(0, y - 0.2, shown, va="bottom", fontsize=9.8, transform=axis.get_yaxis_transform())
         told.append(shown)
     axis.set(

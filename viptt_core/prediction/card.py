@@ -118,8 +118,7 @@ class Card:
             if table["format"] != FORMAT:
                 message = f"has a card of format {table['format']}, not {FORMAT}."
                 raise DataError(message, path=path, remedy="Use the version of this package that wrote it.")
-            grid = build(Preprocessing, table["preprocessing"], "preprocessing", path.name)
-            return build(cls, table | {"preprocessing": grid}, "card", path.name)
+            return build(cls, table, "card", path.name)
         except KeyError as error:
             raise DataError(f"has a card without {error}.", path=path, remedy=REMEDY) from error
         except (SettingError, TypeError, AttributeError) as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from viptt_core.model import ViPTTNet, plain_module
 from viptt_core.prediction.card import REMEDY, Card, Preprocessing
 from viptt_core.presets import load_preset
 from viptt_core.results import runs_root
-from viptt_core.training.checkpoint import read_header, read_tensors, storing_tensors, write_tensors
+from viptt_core.training.checkpoint import read_tensors, write_tensors
 
 HEADER = "viptt"  # key of the safetensors header
 WEIGHTS = "weights.safetensors"  # name of the file in a run's folder
@@ -105,15 +104,12 @@ def save_weights(path: Path, model: nn.Module, card: Card) -> None:
         StorageError: the file cannot be written; an older one of this name is still whole.
     """
     model = plain_module(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with storing_tensors(path, temporary):
-        # One key: safetensors writes several in any order, and the same weights should be the same file.
-        header = {HEADER: json.dumps({"architecture": model.architecture, "card": asdict(card)})}
-        write_tensors(temporary, model.state_dict(), header)
-        digest = files.file_digest(temporary, "sha256")
+    content = {"architecture": model.architecture, "card": asdict(card)}
+    with files.storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".json").unlink(missing_ok=True)  # it describes the older file
-        os.replace(temporary, path)
+        # One key: safetensors writes several in any order, and the same weights should be the same file.
+        digest = write_tensors(path, model.state_dict(), {HEADER: json.dumps(content)})
     beside = Weights(path, digest, model.architecture, card, tensors={}).to_dict()
     files.write_file(path.with_suffix(".json"), json.dumps(beside, indent=1) + "\n")
 
@@ -157,7 +153,7 @@ def weights_here() -> dict[str, Card]:
     cards = {}
     for name, path in paths.items():
         with contextlib.suppress(DataError):  # damaged or of an older version; to open it would say so
-            cards[name] = _stated(read_header(path), path)[1]
+            cards[name] = _stated(read_tensors(path, header_only=True)[1], path)[1]
     return dict(sorted(cards.items(), key=lambda entry: entry[1].preprocessing.kind != "scan"))
 
 
@@ -257,7 +253,7 @@ def import_keras(path: Path, target: Path, *, classes: Sequence[str] = ()) -> We
         classes=names,
         preprocessing=grid,
         data={},
-        training={"stage": stage, "preset": preset.to_dict()},
+        training={"stage": stage, "preset": asdict(preset)},
         metrics=(),
         made=made | {"converted_from": path.name, "sha256_of_it": files.file_digest(path, "sha256")},
         licence="That of the Keras file, MIT for the authors'; the data behind it have terms of their own.",

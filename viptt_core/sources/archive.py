@@ -23,7 +23,7 @@ from isal import isal_zlib
 from tqdm import tqdm
 
 from viptt_core.errors import DataError, StorageError
-from viptt_core.files import remove, storing
+from viptt_core.files import storing
 from viptt_core.sources.archive_listing import AGAIN, CHUNK, UNSAFE, Entry, open_archive, reading, refusal, vet
 
 __all__ = ["unpack"]
@@ -74,8 +74,8 @@ def unpack(archive: Path, folder: Path, *, progress: bool = True) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(target.with_name(f".{target.name}.lock")))
         part = target.with_name(f".{target.name}.part")
-        stack.callback(remove, part)
-        remove(part)
+        stack.callback(shutil.rmtree, part, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
         _refuse_full(target)
         _refuse_too_large(archive, target, wanted)
         if found.read is None:
@@ -160,7 +160,7 @@ def _unpack_by_program(archive: Path, part: Path, wanted: dict[str, Entry], prog
         if not fault:
             return root
         failures.append(f"{name}: {fault}")
-        remove(root)
+        shutil.rmtree(root, ignore_errors=True)
     raise DataError(
         f"could not be unpacked ({'; '.join(failures)}).",
         path=archive,

@@ -323,12 +323,12 @@ def _power() -> pd.DataFrame:
     rows = []
     for counts, n in ((PAPER_VALIDATION_COUNTS, sum(PAPER_VALIDATION_COUNTS)), (TB_TRAIN_COUNTS, PAPER_TEST_SCANS)):
         for kappa in (PAPER_KAPPA_SCRATCH, PAPER_KAPPA_PRETRAINED, PAPER_KAPPA_TEST):
-            found = kappa_interval_by_simulation(counts, kappa, n=n)
+            bounds = kappa_interval_by_simulation(counts, kappa, n=n)
             best, gap = best_of_k(counts, kappa, BEST_OF, n=n), detectable_difference(counts, kappa, n=n)
-            for question, value, low, high in (
-                ("95 % interval of kappa", kappa, found.low, found.high),
-                (f"best of {BEST_OF} equal runs: kappa too high by", best, np.nan, np.nan),
-                ("smallest gain that 4 of 5 studies show", gap, np.nan, np.nan),
+            for question, value, (low, high) in (
+                ("95 % interval of kappa", kappa, bounds),
+                (f"best of {BEST_OF} equal runs: kappa too high by", best, (np.nan, np.nan)),
+                ("smallest gain that 4 of 5 studies show", gap, (np.nan, np.nan)),
             ):
                 rows.append({"question": question, "n": n, "kappa": kappa, "value": value, "low": low, "high": high})
     return pd.DataFrame(rows)

@@ -363,8 +363,9 @@ class Trainer:
     def _take_over(self, found: checkpoint.Checkpoint) -> None:
         state, tensors = found.state, found.tensors
         own = self._state()
-        own["history"]["epochs"] = [EPOCH]
-        checkpoint.check_form(state, own)
+        own["history"]["epochs"] = [EPOCH] * len(state["history"]["epochs"])
+        if checkpoint.kinds_in(state) != checkpoint.kinds_in(own):
+            raise ValueError("its state is not as this program writes it")
         check_architecture(state["architecture"], own["architecture"], found.folder)
         differing = sorted(name for name, value in own["identity"].items() if state["identity"][name] != value)
         if differing:
@@ -373,7 +374,8 @@ class Trainer:
                 path=found.folder,
                 remedy="Delete it to start anew, or take the settings it was written with.",
             )
-        if state["at"]["position"] >= self.steps_in_epoch or len(state["history"]["epochs"]) != state["at"]["epoch"]:
+        in_epoch = 0 <= state["at"]["position"] < self.steps_in_epoch
+        if not in_epoch or len(state["history"]["epochs"]) != state["at"]["epoch"]:
             raise ValueError("its epochs and steps do not fit together")
         if state["at"]["epoch"]:
             self.model.load_state_dict(tensors["best"])  # complains if they are of something else

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from viptt_core import files
-from viptt_core.errors import DataError, StorageError
+from viptt_core.errors import DataError
 from viptt_core.model import plain_module
 
 STATE = "state.json"
@@ -60,22 +60,20 @@ def save_checkpoint(run: Path, step: int, state: dict, tensors: dict[str, dict[s
         StorageError: it cannot be written; the one before it is still there.
     """
     folder, part = run / f"checkpoint-{step:09d}", run / f".checkpoint-{step:09d}.part"
-    with storing_tensors(run, part, goes_on=has_checkpoint(run)):
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        sums = {}
-        for name, named in tensors.items():
-            path = part / f"{name}.safetensors"
-            write_tensors(path, named)
-            sums[path.name] = files.file_digest(path, "sha256")
-        text = json.dumps({"format": FORMAT, "sha256": sums, "state": state})
-        # The state vouches for the other files; its own hash is the first line of the file.
-        (part / STATE).write_text(f"{_sha256(text)}\n{text}", encoding="utf-8")
-        files.sync(part / STATE)
-        if folder.exists():
-            shutil.rmtree(folder)  # of the same step, so of the same content
-        os.rename(part, folder)
-        files.sync(run)
+    with files.storing(run, hint="training goes on from the last checkpoint" if has_checkpoint(run) else ""):
+        try:
+            part.mkdir(parents=True, exist_ok=True)
+            names = {f"{name}.safetensors": named for name, named in tensors.items()}
+            sums = {name: write_tensors(part / name, named) for name, named in names.items()}
+            text = json.dumps({"format": FORMAT, "sha256": sums, "state": state})
+            # The state vouches for the other files; its own hash is the first line of the file.
+            files.replace(part / STATE, f"{_sha256(text)}\n{text}")
+            if folder.exists():
+                shutil.rmtree(folder)  # of the same step, so of the same content
+            os.rename(part, folder)
+            files.sync(run)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     for older in _checkpoints(run):
         if older != folder:
             shutil.rmtree(older, ignore_errors=True)
@@ -129,26 +127,11 @@ def remove_checkpoints(run: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_form(value: object, example: object, name: str = "state") -> None:
-    """Compare a value read from JSON with an example: the same keys, and the same kinds of values.
-
-    A float may be written as a whole number, a count is never negative, and a list may have any length: its
-    entries are as the first of the example's.
-
-    Raises:
-        ValueError: they differ; says where.
-    """
-    alike = type(value) is type(example) or (type(value) is int and type(example) is float)
+def kinds_in(value: object) -> object:
+    """JSON with the type of each value in its place: what two states must have in common."""
     if isinstance(value, dict):
-        alike = alike and value.keys() == example.keys()
-    if not alike or (type(example) is int and value < 0):
-        raise ValueError(f"{name} is not as this program writes it")
-    if isinstance(value, dict):
-        for key in example:
-            check_form(value[key], example[key], f"{name}.{key}")
-    elif isinstance(value, list):
-        for position, entry in enumerate(value):
-            check_form(entry, example[0], f"{name}[{position}]")
+        return {name: kinds_in(entry) for name, entry in value.items()}
+    return [kinds_in(entry) for entry in value] if isinstance(value, list) else type(value)
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
@@ -190,80 +173,31 @@ def _sha256(text: str) -> str:
 # --- Tensors in a safetensors file: written whole or not at all, read without running anything that is in it ---
 
 
-_NO_PICKLE = "Ask for safetensors: reading a pickle can run whatever its maker put in."
-# How files begin that people take for weights, and what to do with them.
-_OTHER_KINDS = {
-    b"PK\x03\x04": ("is a zip file, as PyTorch's .pt and .pth are", _NO_PICKLE),
-    b"\x80": ("is a pickle, as older .pt and .pth files are", _NO_PICKLE),
-    b"\x89HDF": ("is an HDF5 file, as Keras writes", "Convert it: viptt weights import FILE.h5 OUT.safetensors"),
-    b"<": ("is a web page", "Download the file itself."),
-}
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
+    """Write tensors by name, and text beside them in the file's header; return the SHA-256 of the file.
 
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors by name, and text beside them in the file's header; then wait until they are on the disk."""
+    Raises:
+        OSError: it cannot be written; an older file of this name stays whole.
+    """
     # A copy of its own for each: safetensors refuses tensors that share memory.
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(plain, path, metadata=metadata)
-    files.sync(path)
+    content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, metadata)
+    files.replace(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by name, and the text of the header.
+def read_tensors(path: Path, *, header_only: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name (none of them with `header_only`), and the text of the header.
 
     Raises:
         DataError: missing, truncated, damaged, or of another kind.
     """
-    with _reading(path), safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-
-
-def read_header(path: Path) -> dict[str, str]:
-    """The text of the header alone; raises as `read_tensors` does."""
-    with _reading(path), safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
     try:
-        yield
+        with safe_open(path, framework="pt") as file:
+            names = () if header_only else file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        for beginning, (what, remedy) in _OTHER_KINDS.items():
-            if _beginning(path).startswith(beginning):
-                raise DataError(f"{what}; it is not read.", path=path, remedy=remedy) from error
-        raise DataError(
-            f"is no whole file of weights ({error}).", path=path, remedy="Copy it again, or train again."
-        ) from error
-
-
-@contextmanager
-def storing_tensors(target: Path, temporary: Path, *, goes_on: bool = False) -> Iterator[None]:
-    """Turn what the system says when it cannot write into a StorageError, and leave nothing half-written.
-
-    Args:
-        target: What is written; the error names it.
-        temporary: File or folder that is removed on failure.
-        goes_on: Whether there is a checkpoint to go on from; the error then says so.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"cannot be written ({'the disk is full' if files.is_full(error) else error}).",
-            path=target,
-            remedy="Free some space and start again"
-            + (": training goes on from the last checkpoint." if goes_on else "."),
-        ) from error
-
-
-def _beginning(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(8)
-    except OSError:
-        return b""
+        if kind := files.kind_of(path):
+            remedy = "Ask for safetensors. Keras's HDF5 is converted by: viptt weights import FILE.h5 OUT.safetensors"
+            raise DataError(f"is {kind}; it is not read.", path=path, remedy=remedy) from error
+        what = f"is no whole file of weights ({error})."
+        raise DataError(what, path=path, remedy="Copy it again, or train again.") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -103,9 +104,10 @@ def cached_features(
         "precision": precision,
         "code": code_version("training.inference", apart_from=("presets",)) + backbone_code(model.backbone_name),
     }
+    message = "Another process computes the same features; waiting for it."
     folder = cache_root() / f"features-{digest(identity)}"
     keys = [f"{position}:{name}" for position, name in enumerate(clips.names)]
-    with RowFile(folder, keys, dtype=np.float32, waiting=_say_waiting) as rows:
+    with RowFile(folder, keys, dtype=np.float32, waiting=partial(print, message, flush=True)) as rows:
         if not rows.finished:
             todo = np.array([i for i in range(len(clips)) if i not in rows.done], np.int64)
             n, frames = clips.clips.shape[:2]
@@ -142,7 +144,3 @@ def _weights_digest(model: ViPTTNet) -> str:
             total.update(name.encode())
             total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
-
-
-def _say_waiting() -> None:
-    print("Another process computes the same features; waiting for it.", flush=True)
