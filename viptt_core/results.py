@@ -154,7 +154,7 @@ class Summary:
         rows = pd.concat(predictions, ignore_index=True)
         of_arms = rows[rows["part"] == "test"].groupby("arm", sort=False)
         self.table = pd.DataFrame([_scores(arm, found) for arm, found in of_arms], columns=SCORE_COLUMNS)
-        self.about = about
+        self.synthetic, self.about = synthetic, about
         self.caveat = ("Synthetic data: this says nothing about patients. " if synthetic else "") + caveat
 
     def __str__(self) -> str:
