@@ -302,7 +302,7 @@ def parameters_fault(words, known) -> str:
                 return f"there is no parameter '{name}'"
             if not value or value.startswith("-"):
                 return f"parameter '{name}' has no value"
-            if name == "preset" and value not in preset_names():
+            if name == "preset" and value not in preset_names() and ".toml" not in value:
                 return f"there is no preset '{value}'"
     return ""
 

@@ -310,7 +310,7 @@ def test_other_code_reads_all_files_again(tmp_path, monkeypatch):
 
 def test_an_interrupted_check_goes_on_where_it_stopped(tmp_path, monkeypatch):
     write_sound_scans(tmp_path, n=10, masks=())
-    inspect, seen = reading.inspect_file, []
+    inspect, seen = inspection.inspect_file, []
 
     def interrupted(role, path):
         seen.append(path)
@@ -363,13 +363,13 @@ def test_the_journal_forgets_files_that_are_gone(tmp_path):
 
 SLOW_CHECK = """
 import sys, time
-from viptt_core.check import reading
+from viptt_core.check import inspection
 from viptt_core.check import check_dataset
-inspect = reading.inspect_file
+inspect = inspection.inspect_file
 def slowly(role, path):
     time.sleep(float(sys.argv[2]))
     return inspect(role, path)
-reading.inspect_file = slowly
+inspection.inspect_file = slowly
 print(check_dataset("imageclef", sys.argv[1], n_jobs=1, progress=False).n_read)
 """
 
