@@ -310,7 +310,7 @@ def test_other_code_reads_all_files_again(tmp_path, monkeypatch):
 
 def test_an_interrupted_check_goes_on_where_it_stopped(tmp_path, monkeypatch):
     write_sound_scans(tmp_path, n=10, masks=())
-    inspect, seen = inspection.inspect_file, []
+    inspect, seen = reading.inspect_file, []
 
     def interrupted(role, path):
         seen.append(path)

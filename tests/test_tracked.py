@@ -52,7 +52,10 @@ def test_what_the_commands_of_the_pages_write_is_ignored():
             written |= {word for word in words if word.endswith(".ipynb")}
         for option in {"-o", "-d"} & set(words):
             written.add(words[words.index(option) + 1])
-    written = {name for name in written if not name.isupper()} - {"data/own"} | {"data/own/scan_001.nii.gz", "wheels/x"}
+    written = {name for name in written if not name.isupper()} - {"data/own", "wheels"} | {
+        "data/own/scan_001.nii.gz",
+        "wheels/x",
+    }
     assert {"out.ipynb", "predictions.csv", "submission.txt"} <= written
     others = {"own.ipynb", "predictions.json", "predictions-2.csv", "submission-2.txt", "scans/001.dcm"}
     assert (written | others) - ignored(written | others) == set()
