@@ -296,3 +296,15 @@ def test_artwork_is_written_whole_below_a_root(tmp_path, monkeypatch):
     assert artwork.write_artwork(tmp_path) == [tmp_path / "a/b.svg", tmp_path / "c.csv"]
     assert (tmp_path / "a/b.svg").read_text(encoding="utf-8").startswith("<?xml")
     assert (tmp_path / "c.csv").read_text(encoding="utf-8") == f"{tmp_path.name}\n"
+
+
+def test_what_pages_import_from_the_package_is_there():
+    lines = [
+        line
+        for page in [*tracked_files("*.md"), *tracked_files("book/**/*.md")]
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if re.match(r"\s*from viptt_core[\w.]* import ", line)
+    ]
+    assert len(lines) >= 4
+    for line in lines:
+        exec(line.strip(), {})
