@@ -55,6 +55,7 @@ from viptt_core.submission.entry import (
     entry_models,
     entry_scans,
     keep_entry,
+    models_table,
     plan_entry,
     scans_table,
     scores,
@@ -105,7 +106,7 @@ training = plan_experiment(
     preset, starts="random,image,video", epochs=epochs, pretrain_epochs=pretrain_epochs, seed=seed, device=device
 )
 models = entry_models(plan, training, n_train=n_train, n_videos=n_videos)
-print(*(f"{model.name}: {model.card.about}" for model in models), models[0].card.use, sep="\n")
+models_table(models)
 
 # %% [markdown]
 # ## What each model says

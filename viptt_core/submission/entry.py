@@ -269,6 +269,12 @@ def _written_phantoms(preset: str, n: int, progress: bool) -> Path:
 # --- What stands in an entry, as tables ---
 
 
+def models_table(models: Sequence[Weights]) -> ResultTable:
+    """What each model is, by its card, and what all of them may be used for."""
+    rows = [{"model": model.name, "about": model.card.about} for model in models]
+    return ResultTable(models[0].card.use, pd.DataFrame(rows))
+
+
 def scans_table(entry: Entry) -> ResultTable:
     """The scans that could not be read or have warnings, and what each model says of them."""
     predictions, votes = entry.predictions, entry.votes()
