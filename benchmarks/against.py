@@ -9,7 +9,6 @@ once, by the older code.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -26,12 +25,12 @@ PAIRS = 7
 TARGET = 1.05  # no interval of a ratio may lie above this
 DEMO = ["-p", "epochs", "5", "-p", "pretrain_epochs", "5", "-p", "n_scans", "100", "-p", "n_videos", "125"]
 TIMED = """
-import json, resource, sys, time
+import time
 {prepare}
 began = time.perf_counter()
 {work}
 seconds = time.perf_counter() - began
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6]))
+print("seconds", seconds)
 """
 ONE_CLIP = """
 import torch
@@ -81,13 +80,12 @@ class Side:
         self.name, self.folder, self.home = name, folder, home
         home.mkdir(parents=True, exist_ok=True)
 
-    def run(self, arguments: list[str], *, threads: int = 2) -> tuple[float, float, str]:
+    def run(self, arguments: list[str]) -> tuple[float, float, str]:
         """Seconds, peak memory in MB of the largest process, and what was printed."""
         environment = os.environ | {
             "PYTHONPATH": str(self.folder),
             "VIPTT_ROOT": str(self.home),
-            "OMP_NUM_THREADS": str(threads),
-            "PYTHONDONTWRITEBYTECODE": "",
+            "OMP_NUM_THREADS": "2",
         }
         with open(self.home / "printed", "w+", encoding="utf-8") as printed:
             began = time.perf_counter()
@@ -102,8 +100,8 @@ class Side:
 
     def snippet(self, prepare: str, work: str) -> tuple[float, float]:
         """What the code between the clock's two readings took."""
-        printed = self.run([sys.executable, "-c", TIMED.format(prepare=prepare, work=work)])[2]
-        seconds, memory = json.loads(next(line for line in printed.splitlines() if line.startswith("[")))
+        _, memory, printed = self.run([sys.executable, "-c", TIMED.format(prepare=prepare, work=work)])
+        seconds = float(next(line.split()[1] for line in printed.splitlines() if line.startswith("seconds ")))
         return seconds, memory
 
     def demo(self, *, cold: bool) -> tuple[float, float]:
