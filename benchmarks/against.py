@@ -112,8 +112,11 @@ class Side:
         return self.run(["papermill", "notebooks/02_finetune.py", output, "--no-progress-bar", *DEMO])[:2]
 
     def predict(self, scans: Path) -> tuple[float, float]:
-        run = next(path for path in (self.home / "runs").glob("finetune-video-*") if path.is_dir())
-        return self.run(["viptt", "predict", str(scans), "--weights", str(run), "--csv", str(self.home / "p.csv")])[:2]
+        runs = self.home / "runs"
+        if not runs.is_dir():
+            self.demo(cold=False)
+        run = next(path for path in runs.glob("finetune-video-*") if path.is_dir())
+        return self.run(["viptt", "predict", str(scans), "--weights", str(run), "-o", str(self.home / "p.csv")])[:2]
 
 
 def write_scans(old: Side, folder: Path) -> tuple[Path, Path]:

@@ -117,6 +117,7 @@ def raise_faults(faults: Sequence[Fault], root: str | PathLike | None = None, *,
         (fault,) = faults
         path = fault.where if root is None else root if fault.where in ("", ".") else Path(root) / fault.where
         raise DataError(fault.what, path=path, remedy=f"{fault.remedy} {remedy}".strip(), kind=fault.kind)
-    listed = "\n".join(f"  {fault}" for fault in faults[:LISTED])
-    more = f"\n  ... and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
-    raise DataError(f"{len(faults)} faults:\n{listed}{more}\n", path=root, remedy=remedy)
+    lines = [f"  {fault}" for fault in faults[:LISTED]]
+    if len(faults) > LISTED:
+        lines.append(f"  ... and {len(faults) - LISTED} more")
+    raise DataError("\n".join([f"{len(faults)} faults:", *lines, ""]), path=root, remedy=remedy)

@@ -12,12 +12,15 @@ import numpy as np
 import pandas as pd
 
 from viptt_core.clips import ClipSet
+from viptt_core.ct import ORIENTATIONS
+from viptt_core.datasets.scans import CROPS
 from viptt_core.errors import DataError, SettingError, check_choice
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, roc_auc
 from viptt_core.presets import build
 from viptt_core.results import predicted_classes, probabilities_of
 from viptt_core.sources.registry import load_registry
 from viptt_core.splits import Split
+from viptt_core.training.device import PIXEL_SCALES
 
 FORMAT = 1  # of a card; a new number makes older programs refuse it
 LARGEST_GRID = 4096  # frames, or pixels along a side; a card that states more is damaged
@@ -56,13 +59,13 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         check_choice("kind of input", self.kind, ("scan", "video", "volume"))
-        check_choice("pixel_range", self.pixel_range, ("0..1", "0..255"))
+        check_choice("pixel_range", self.pixel_range, tuple(PIXEL_SCALES))
         for name in ("frames", "size", "stride"):
             if not 1 <= getattr(self, name) <= LARGEST_GRID:
                 raise SettingError(f"{name} is {getattr(self, name)}.", remedy=f"It lies in 1..{LARGEST_GRID}.")
         if self.kind == "scan":
-            check_choice("orientation", self.orientation, ("file", "canonical"))
-            check_choice("crop", self.crop, ("", "lungs"))
+            check_choice("orientation", self.orientation, ORIENTATIONS)
+            check_choice("crop", self.crop, ("", *CROPS))
             if not _is_interval(self.hu_window) or self.hu_window[0] == self.hu_window[1]:
                 raise SettingError(f"hu_window is {self.hu_window}.", remedy="It is a lower and an upper bound in HU.")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +20,6 @@ from viptt_core import files
 from viptt_core.constants import HU_WINDOW, TB_CLASSES, UCF_CLASSES
 from viptt_core.errors import DataError, SettingError, check_choice
 from viptt_core.files import artifact_root, provenance
-from viptt_core.keras_weights import load_keras_weights, read_keras_architecture
 from viptt_core.model import ViPTTNet, plain_module
 from viptt_core.prediction.card import REMEDY, Card, Preprocessing
 from viptt_core.presets import load_preset
@@ -101,15 +101,17 @@ def save_weights(path: Path, model: nn.Module, card: Card) -> None:
         card: What they are.
 
     Raises:
-        StorageError: the file cannot be written; an older one of this name is still whole.
+        StorageError: the file cannot be written; an older one of this name is still whole, and its JSON.
     """
     model = plain_module(model)
     content = {"architecture": model.architecture, "card": asdict(card)}
     with files.storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".json").unlink(missing_ok=True)  # it describes the older file
+        new = path.with_name(f".{path.name}.new")
         # One key: safetensors writes several in any order, and the same weights should be the same file.
-        digest = write_tensors(path, model.state_dict(), {HEADER: json.dumps(content)})
+        digest = write_tensors(new, model.state_dict(), {HEADER: json.dumps(content)})
+        path.with_suffix(".json").unlink(missing_ok=True)  # it describes the older file
+        os.replace(new, path)
     beside = Weights(path, digest, model.architecture, card, tensors={}).to_dict()
     files.write_file(path.with_suffix(".json"), json.dumps(beside, indent=1) + "\n")
 
@@ -233,6 +235,8 @@ def import_keras(path: Path, target: Path, *, classes: Sequence[str] = ()) -> We
         DataError: the file is damaged, or of another network.
         SettingError: the classes are not as many as the outputs, or `target` has another ending.
     """
+    from viptt_core.keras_weights import load_keras_weights, read_keras_architecture  # h5py: 11 MB for this alone
+
     if target.suffix != ".safetensors":
         raise SettingError(f"{target} does not end in .safetensors.", remedy="Name it so.")
     architecture = read_keras_architecture(path)
