@@ -89,7 +89,7 @@ def refused(path: Path, out: Path, match: str, kind=DataError) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_unpacks_byte_for_byte(place, out, stored_rars, kind):
-    assert unpack(write(place, kind, FILES), out, progress=False) == out
+    unpack(write(place, kind, FILES), out, progress=False)
     assert contents(out) == FILES
     assert tree(out.parent) == sorted([*tree(out), str(out)])
 
@@ -251,11 +251,12 @@ def test_what_is_no_archive_is_refused(place, out, content):
 
 
 def test_a_folder_that_is_there_is_left_as_it_is(place, out):
-    with pytest.raises(DataError, match="no such archive"):
+    with pytest.raises(DataError, match="set.zip: is absent"):
         unpack(place / "set.zip", out)
     out.mkdir(parents=True)
     (out / "mine").write_text("x")
-    assert unpack(write(place, "zip", FILES), out, progress=False) == out and contents(out) == {"mine": b"x"}
+    unpack(write(place, "zip", FILES), out, progress=False)
+    assert contents(out) == {"mine": b"x"}
 
 
 def test_disk_too_small_and_leftovers_do_not_count(place, out, monkeypatch):

@@ -65,9 +65,8 @@ def download(file: RemoteFile, folder: Path, *, progress: bool = True) -> Path:
     """Download a file unless it is there; go on where an earlier call stopped; verify it in either case.
 
     Of several processes one downloads and the others wait. Without a checksum the SHA-256 of the first download is
-    written to `NAME.sha256`, as sha256sum does, and holds from then on.
-
-    The URL is https, or http if a checksum is known or the server is this machine.
+    written to `NAME.sha256`, as sha256sum does, and holds from then on. Without https there must be a checksum,
+    unless the server is this machine.
 
     Returns:
         The file's path.
@@ -91,14 +90,10 @@ def _parts(path: Path) -> list[Path]:
     return list(path.parent.glob(f".{glob.escape(path.name)}.????????.part"))
 
 
-def _record_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
-
-
 def _verify(file: RemoteFile, path: Path, content: Path) -> None:
     """Compare what is, or is to become, `path` with its checksum; where none is known, the SHA-256 is recorded."""
     algorithm, _, expected = (file.checksum or "sha256:").partition(":")
-    record = _record_of(path)
+    record = path.with_name(f"{path.name}.sha256")
     try:
         if not file.checksum and record.exists():
             expected = record.read_text("utf-8", "replace").partition(" ")[0] or "empty"
@@ -126,9 +121,8 @@ class _Transfer:
 
     def __init__(self, file: RemoteFile, path: Path, progress: bool) -> None:
         self.file, self.path, self.progress = file, path, progress
-        self.has_checksum = bool(file.checksum) or _record_of(path).exists()
         self.is_https = file.url.startswith("https://")
-        if not (self.is_https or self.has_checksum or urlsplit(file.url).hostname in ("localhost", "127.0.0.1", "::1")):
+        if not (self.is_https or file.checksum or urlsplit(file.url).hostname in ("localhost", "127.0.0.1", "::1")):
             raise self.refusal("without https and without a checksum, what comes could not be trusted")
 
     def run(self) -> None:
@@ -179,7 +173,7 @@ class _Transfer:
 
     def get(self, session: requests.Session, headers: dict[str, str] | None = None) -> requests.Response:
         headers = {"Accept-Encoding": "identity"} | (headers or {})  # a part of something compressed is of no use
-        follow = self.is_https or self.has_checksum
+        follow = self.is_https or bool(self.file.checksum)
         return session.get(self.file.url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=follow)
 
     def vetted(self, response: requests.Response) -> tuple[str, int | None]:
@@ -189,7 +183,7 @@ class _Transfer:
             answer = f"the server answers {status} {response.reason}"
             raise _IncompleteError(answer) if status in (408, 429) or status >= 500 else self.refusal(answer)
         total = int(told["Content-Length"]) if told.get("Content-Length", "").isdecimal() else None
-        if not self.has_checksum:
+        if not self.file.checksum:
             if told.get("Content-Type", "").startswith("text/html"):
                 raise self.refusal("the server sends a web page in place of the file")
             if told.get("Content-Encoding", "identity") != "identity":

@@ -55,14 +55,11 @@ _DAMAGE = (rarfile.Error, zipfile.BadZipFile, zlib.error, struct.error, EOFError
 _DAMAGE += (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError)
 
 
-def unpack(archive: Path, folder: Path, *, progress: bool = True) -> Path:
+def unpack(archive: Path, folder: Path, *, progress: bool = True) -> None:
     """Unpack a RAR or zip archive into a folder, unless that is there.
 
     A folder that is all there is in the archive becomes `folder` itself. What a killed call left is removed by the
     next one; of two calls at once the second waits.
-
-    Returns:
-        `folder`.
 
     Raises:
         DataError: the archive is absent, damaged, unsafe, not one or a bomb, or no program here can unpack it.
@@ -72,7 +69,7 @@ def unpack(archive: Path, folder: Path, *, progress: bool = True) -> Path:
     part = folder.with_name(f".{folder.name}.part")
     with locked(folder):
         if folder.exists():
-            return folder
+            return
         shutil.rmtree(part, ignore_errors=True)
         try:
             with _open(archive) as file, storing(folder):
@@ -93,16 +90,13 @@ def unpack(archive: Path, folder: Path, *, progress: bool = True) -> Path:
             raise DataError(what, path=archive, remedy=AGAIN) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    return folder
 
 
 def _open(archive: Path) -> Archive:
-    if not archive.is_file():
-        raise DataError("there is no such archive.", path=archive, remedy=AGAIN)
     if kind_of(archive).startswith("a zip archive"):
         return zipfile.ZipFile(archive)
     if not rarfile.is_rarfile(archive):
-        what = f"is {kind_of(archive) or 'empty or of another kind'}, neither a RAR nor a zip archive."
+        what = f"is {kind_of(archive) or 'absent, empty or of another kind'}, neither a RAR nor a zip archive."
         raise DataError(what, path=archive, remedy=f"{AGAIN} An archive of another kind can be unpacked by hand.")
     blocks = []
     file = rarfile.RarFile(archive, errors="strict", part_only=True, info_callback=blocks.append)
