@@ -77,9 +77,8 @@ def unpack(archive: Path, folder: Path, *, progress: bool = True) -> None:
                 size = sum(info.file_size for info in entries.values())
                 check_space(folder.parent, size + 4096 * len(entries))
                 part.mkdir()
-                name, hidden = archive.name, not progress
                 # Each byte counts twice: it is written, and then read again.
-                with tqdm(desc=name, total=2 * size, unit="B", unit_scale=True, disable=hidden) as bar:
+                with tqdm(desc=archive.name, total=2 * size, unit="B", unit_scale=True, disable=not progress) as bar:
                     root = (_unzip if isinstance(file, zipfile.ZipFile) else _unrar)(file, part, entries, bar)
                 inner = list(root.iterdir())
                 os.replace(inner[0] if len(inner) == 1 and inner[0].is_dir() else root, folder)
