@@ -177,9 +177,10 @@ def _run(command: list[str], root: Path, bar: tqdm) -> str:
         try:
             while process.returncode is None:
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(0.5)
+                    process.wait(1)
                 with suppress(OSError):  # a file may be gone between two looks
-                    written = sum(path.lstat().st_size for path in root.rglob("*") if not path.is_dir())
+                    paths = (os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names)
+                    written = sum(os.lstat(path).st_size for path in paths)
                     bar.update(written - bar.n)
                     if written > bar.total // 2:
                         return "wrote more than the listing says, and was stopped"
