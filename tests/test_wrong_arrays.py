@@ -87,6 +87,15 @@ def objects(n):
     return made
 
 
+def shapes():
+    """Flat ones of one grey level: what is empty around them is no padding."""
+    made = content((12, 12, 12), n=5)
+    for part in SIZES:
+        made[f"{part}_images"][...] = 255
+        made[f"{part}_images"][:, :, :, 4:] = 0
+    return made
+
+
 def contradicting():
     made = content((12, 12, 6), n=5)
     for part in SIZES:
@@ -96,8 +105,8 @@ def contradicting():
 
 @pytest.mark.parametrize(
     "made",
-    [content((9, 9, 9)), content((8, 10, 12)), objects(5), contradicting()],
-    ids=["cubes", "three", "objects", "both"],
+    [content((9, 9, 9)), content((8, 10, 12)), objects(5), shapes(), contradicting()],
+    ids=["cubes", "three", "objects", "shapes", "both"],
 )
 def test_where_the_axis_is_not_clear_it_must_be_said_and_then_holds(path, made):
     write(path, made)
@@ -127,6 +136,7 @@ def test_what_is_said_wins_over_what_is_found_and_nothing_else_is_left_out(path)
 def test_fortran_order_and_empty_parts_are_no_obstacle(path):
     made = padded(1)
     made["train_images"] = np.asfortranarray(made["train_images"])
+    made["train_images"][3] = 0  # an empty volume
     made["val_images"], made["val_labels"] = made["val_images"][:0], made["val_labels"][:0]
     clips = load_dataset("medmnist3d", write(path, made), **GRID)
     assert clips.source["slice_axis"] == 1 and set(clips.parts) == {"train", "test"}

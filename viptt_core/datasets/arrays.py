@@ -133,8 +133,8 @@ def find_slice_axis(volumes: np.ndarray) -> tuple[int | None, bool]:
     """Which axis runs from slice to slice, and whether its ends are padded; None where that is not clear.
 
     It is clear where volumes were cut tight along the slices and padded to a cube: one axis has empty planes at its
-    ends in volume after volume, the others next to none. It is clear, too, where slices are square and of another
-    number. The two must not contradict each other.
+    ends, the others next to none. (In shapes of one grey level nothing is padding.) It is clear, too, where slices are
+    square and of another number. The two must not contradict each other.
 
     Args:
         volumes: uint8 [N,A,B,C].
@@ -142,29 +142,29 @@ def find_slice_axis(volumes: np.ndarray) -> tuple[int | None, bool]:
     lengths = volumes.shape[1:]
     single = [axis for axis in range(3) if lengths.count(lengths[axis]) == 1]
     by_length = single[0] if len(single) == 1 else None
-    if not len(volumes):
+    volumes = volumes[volumes.any(axis=(1, 2, 3))]
+    if not ((volumes > 0) & (volumes < volumes.max(initial=0))).any():
         return by_length, False
     filled = [volumes.any(axis=tuple({1, 2, 3} - {axis})) for axis in (1, 2, 3)]  # bool [N, planes] each
-    empty = np.array([np.mean([1 - _extent(planes) / planes.size for planes in of_axis]) for of_axis in filled])
-    second, most = np.sort(empty)[1:]
+    empty = [np.mean([1 - planes[_inner(planes)].size / planes.size for planes in of_axis]) for of_axis in filled]
+    second, most = sorted(empty)[1:]
     if most < LEAST_PADDING or second > most / 4:
         return by_length, False
-    padded = int(empty.argmax())
+    padded = empty.index(most)
     return (padded, True) if by_length in (None, padded) else (None, False)
 
 
-def _extent(filled: np.ndarray) -> int:
-    """Planes from the first to the last that is not empty; bool [P]."""
+def _inner(filled: np.ndarray) -> slice:
+    """From the first to the last plane that is not empty, of which there is one; bool [P]."""
     there = np.flatnonzero(filled)
-    return int(there[-1] - there[0]) + 1 if there.size else 0
+    return slice(there[0], there[-1] + 1)
 
 
 def decode_volume(source: Volume, grid: Grid) -> np.ndarray:
     """A volume on the grid, uint8 [T,H,W]."""
     volume = np.moveaxis(read_images(source.path, source.part, source.digest)[source.index], source.slice_axis, 0)
     if source.padded and volume.any():
-        there = np.flatnonzero(volume.any(axis=(1, 2)))
-        volume = volume[there[0] : there[-1] + 1]
+        volume = volume[_inner(volume.any(axis=(1, 2)))]
     # The resampling of scans also turns them; here slices, rows and columns stay what they are.
     turned_back = volume.transpose(2, 1, 0)[:, ::-1]
     return to_grey_levels(ct.resample_volume(turned_back, depth=grid.frames, size=grid.size) / 255)
