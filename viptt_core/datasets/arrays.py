@@ -28,7 +28,7 @@ from viptt_core.sources.registry import medmnist_sets
 PARTS = {"train": "train", "val": "validation", "test": "test"}  # MedMNIST's names and ours
 MOST_BYTES = {"images": 2**31, "values": 2**26}  # that an array of one part may unpack to
 SAMPLED = 200  # volumes that are looked at to find the slices
-LEAST_PADDING = 0.05  # share of empty planes that no object off the centre leaves in most volumes
+LEAST_PADDING = 0.05  # mean share of the planes along an axis that must be empty
 _TEXT = ("patient", "name")
 _AGAIN = "Get the file again, for example with: viptt data get medmnist3d."
 

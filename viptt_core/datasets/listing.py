@@ -272,11 +272,13 @@ def list_classes(
 
 
 def group_of(path: Path, pattern: re.Pattern) -> str:
+    """What the pattern's first group finds in a file's stem; "" where it finds nothing."""
     match = pattern.search(re.sub(r"(\.nii)?\.[^.]+$", "", path.name))
     return (match and match[1]) or ""
 
 
 def no_group(name: str, pattern: re.Pattern) -> Fault:
+    """What to say of a file that has no group."""
     what = f"the group pattern '{pattern.pattern}' does not match its name."
     remedy = (
         "Give group_pattern: a regular expression whose first group names what must stay together, such as "
@@ -296,10 +298,10 @@ def _class_faults(medium: str, classes: Sequence[str], used: Sequence[str], ther
         remedy = f"Give the folder that holds one folder a class. {known}"
         faults.append(Fault("fewer than two classes", ".", f"fewer than two classes of {medium}s.", remedy))
     others = ", ".join(name for name in there if name not in MASK_FOLDERS)
+    remedy = f"If it holds masks, name the classes: classes='{others}'."
+    taken = classes if len(classes) == len(there) else ()  # by nobody's choice
     return faults + [
-        Fault("class of masks", name, "is taken for a class.", f"If it holds masks: classes='{others}'.", "note")
-        for name in classes
-        if name in MASK_FOLDERS
+        Fault("class of masks", name, "is taken for a class.", remedy, "note") for name in taken if name in MASK_FOLDERS
     ]
 
 
