@@ -229,6 +229,7 @@ def test_only_columns_of_one_finite_number_a_volume_are_covariates(path):
     )
     clips = load_dataset("medmnist3d", write(path, made), **GRID)
     assert list(clips.covariates) == ["size"] and clips.covariates["size"][:3].tolist() == [0, 0.5, 1]
+    assert [(fault.kind, fault.level) for fault in faults(path)] == [("not finite", "note")]
 
 
 # --- Damage, and sizes that are not there ---
@@ -277,6 +278,12 @@ def test_sizes_that_are_claimed_are_refused_by_name_before_memory_is_taken(path,
         assert tracemalloc.get_traced_memory()[1] < 2**25
     finally:
         tracemalloc.stop()
+
+
+def test_what_is_not_read_may_be_large(path, monkeypatch):
+    monkeypatch.setitem(arrays.MOST_BYTES, "values", 2**10)
+    made = content(masks=lambda n: np.ones((n, 8, 10, 10), bool))
+    assert len(load_dataset("medmnist3d", write(path, made), **GRID)) == 12
 
 
 def test_images_that_unpack_to_more_than_memory_should_hold_are_refused(path, monkeypatch):

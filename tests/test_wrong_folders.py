@@ -257,9 +257,10 @@ def test_videos_of_any_common_ending_are_read(tmp_path, ending, container, codec
     "files, words",
     [
         (["a/c1/0001.jpg", "a/c1/0002.jpg", "b/c2/0001.jpg"], "found: 3 .jpg.*ffmpeg .*CLIP/.*.jpg.* CLIP.avi"),
-        (["a/c1/0001.PNG", "b/c2/0001.PNG", "notes.txt"], "found: 2 .png, 1 .txt.*ffmpeg .*CLIP/.*.PNG"),
+        (["a/c1/0001.PNG", "b/c2/0001.PNG", "notes.txt"], "found: 2 .PNG, 1 .txt.*ffmpeg .*CLIP/.*.PNG"),
         (["a/s1/1.dcm", "a/s1/2.dcm", "b/s2/1.dcm"], "found: 3 .dcm.*DICOM.*dcm2niix"),
         (["a/s1/IM1", "b/s2/IM1"], "found: 2 without an ending.*DICOM.*dcm2niix"),
+        (["notes.txt", "more.txt", "a/c1/1.jpg"], "found: 2 .txt, 1 .jpg.*ffmpeg"),
         (["set.zip"], "found: 1 .zip.*Unpack"),
         (["a/x.mha", "b/y.mha"], "found: 2 .mha"),
         ([], "found: nothing"),

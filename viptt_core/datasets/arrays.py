@@ -228,13 +228,13 @@ def _head(archive: zipfile.ZipFile, name: str) -> _Head:
         head = _Head(*getattr(np.lib.format, f"read_array_header_{major}_{minor}")(member))
         there = info.file_size - member.tell()
     claimed = prod(head.shape) * head.dtype.itemsize
-    most = MOST_BYTES["images" if name.endswith("_images") else "values"]
+    kind = "images" if name.endswith("_images") else "values" if head.one_each else "not read"
     if head.dtype.hasobject:
         raise ValueError(f"{name} is a pickle, which may hold a program")
     if claimed != there:
         what = f"{name} claims {claimed} bytes, and holds {there}."
         raise DataError(what, path=archive.filename, remedy=_AGAIN, kind="damaged file")
-    if claimed > most:
+    if claimed > (most := MOST_BYTES.get(kind, claimed)):
         what, remedy = f"{name} would take {claimed} bytes; {most} are the most.", "Write its volumes as NIfTI files."
         raise DataError(what, path=archive.filename, remedy=remedy, kind="too large")
     return head
@@ -252,7 +252,7 @@ def _read_columns(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, list[F
         heads = {name: _head(archive, name) for name in stored if name.startswith(tuple(f"{part}_" for part in PARTS))}
         if faults := [Fault(kind, ".", what, remedy) for kind, what, remedy in _layout_faults(heads)]:
             return {}, np.empty(0), faults
-        columns = {}
+        columns, faults = {}, []
         for column in dict.fromkeys(name.partition("_")[2] for name in heads):
             names = [f"{part}_{column}" for part in PARTS]
             if not all(name in heads and heads[name].one_each for name in names):
@@ -260,10 +260,14 @@ def _read_columns(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, list[F
             values = [_read(archive, name).reshape(-1) for name in names]
             if column in _TEXT:
                 columns |= {name: part.astype(str) for name, part in zip(names, values, strict=True)}
-            elif all(part.dtype.kind in "iuf" and np.isfinite(part).all() for part in values):
-                columns |= dict(zip(names, values, strict=True))
+            elif all(part.dtype.kind in "iuf" for part in values):
+                if all(np.isfinite(part).all() for part in values):
+                    columns |= dict(zip(names, values, strict=True))
+                else:
+                    what = f"{column} is not finite everywhere; it is left out of what is known of a volume."
+                    faults.append(Fault("not finite", ".", what, level="note"))
         name = max((f"{part}_images" for part in PARTS), key=lambda name: heads[name].shape[0])
-        return columns, _first_volumes(archive, name, heads[name]), []
+        return columns, _first_volumes(archive, name, heads[name]), faults
 
 
 def _first_volumes(archive: zipfile.ZipFile, name: str, head: _Head) -> np.ndarray:

@@ -68,11 +68,6 @@ class Listing:
     settings: dict = field(default_factory=dict)
 
     @property
-    def crop(self) -> str:
-        """ "lungs" where an item's source is a scan and the mask to crop it by, else empty."""
-        return self.settings.get("crop", "")
-
-    @property
     def synthetic(self) -> bool:
         """Whether this package's generators made the items, or wrote their files."""
         return self.root is None or is_synthetic(self.root)
@@ -311,36 +306,27 @@ def _files_besides(folder: Folder, used: Sequence[str], endings: Sequence[str]) 
     for path in folder.files:
         in_class, of_kind = path.parent.parent == folder.root, has_ending(path, endings)
         if in_class and path.parent.name in used and not of_kind:
-            what, remedy = (
-                f"is no file that is read here ({', '.join(endings)}).",
-                "Move it elsewhere, or mend its name.",
-            )
+            what, remedy = "is no file that is read here.", "Move it elsewhere, or mend its name."
             faults.append(Fault("stray file", folder.name(path), what, remedy, "left out"))
         elif of_kind and not in_class:
-            remedy = "Move it directly into the folder of its class. For scans with a label table: name the table."
-            faults.append(
-                Fault("not in a class folder", folder.name(path), "lies in no class folder.", remedy, "left out")
-            )
+            what, remedy = "lies in no class folder.", "Move it into the folder of its class, or name a label table."
+            faults.append(Fault("not in a class folder", folder.name(path), what, remedy, "left out"))
     return faults
 
 
 def nothing_to_read(folder: Folder, media: Sequence[str] = tuple(ENDINGS)) -> Fault:
     """What to say of a folder without a file that is read: what it holds instead, and what to do with that."""
-    endings = Counter(path.suffix.lower() for path in folder.files)
-    common = max(endings, key=endings.get, default="")
-    first = next((path for path in folder.files if path.suffix.lower() == common), None)
-    remedy = next((text for kinds, text in _REMEDIES.items() if common in kinds), "")
-    if first is not None and _is_dicom(first):
-        remedy = DICOM
-    read = ", ".join(ending for medium in media for ending in ENDINGS[medium])
-    held = (
-        ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in endings.most_common(5)) or "nothing"
-    )
     kinds = " or ".join(f"{medium}s" for medium in media)
-    what = f"holds no {kinds} ({read}); found: {held}."
-    return Fault(
-        f"no {media[0]}s", ".", what, remedy.format(first.suffix if first else "") or f"Give the folder of {kinds}."
-    )
+    read = ", ".join(ending for medium in media for ending in ENDINGS[medium])
+    endings = Counter(path.suffix for path in folder.files).most_common()
+    held = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in endings[:5])
+    remedies = [
+        remedy.format(ending) for ending, _ in endings for of, remedy in _REMEDIES.items() if ending.lower() in of
+    ]
+    if any(map(_is_dicom, {path.suffix: path for path in folder.files}.values())):
+        remedies.insert(0, DICOM)
+    remedy = next(iter(remedies), f"Give the folder of {kinds}.")
+    return Fault(f"no {media[0]}s", ".", f"holds no {kinds} ({read}); found: {held or 'nothing'}.", remedy)
 
 
 def _is_dicom(path: Path) -> bool:
