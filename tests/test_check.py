@@ -27,7 +27,6 @@ from planted import (
 
 from viptt_core.check import check_dataset
 from viptt_core.check import inspection as reading
-from viptt_core.check.faults import leak_faults
 from viptt_core.errors import DataError, SettingError
 from viptt_core.files import cache_root
 
@@ -242,20 +241,6 @@ def test_most_of_a_set_decides_which_axes_are_the_usual_ones(tmp_path):
     assert {kind: level for kind, _, level in found(followed)} == {"incomplete set": "note", "other axes": "note"}
 
 
-def test_a_format_that_tells_the_class_is_noticed_and_a_random_one_is_not():
-    rng = np.random.default_rng(0)
-    labels, groups = np.arange(120) % 4, [f"g{i // 6}" for i in range(120)]
-    random = rng.normal(size=(120, 3))
-    assert list(leak_faults(random, labels, groups, "numbers")) == []
-    telling = random + 3 * labels[:, None]
-    (fault,) = leak_faults(telling, labels, groups, "numbers")
-    assert fault.kind == "format tells the class" and not fault.spoils
-    assert list(leak_faults(telling[:40], labels[:40], groups[:40], "numbers")) == []  # too few to tell
-    # What is only alike within a group tells nothing about other groups.
-    by_group = np.repeat(rng.normal(size=(20, 3)), 6, axis=0)
-    assert list(leak_faults(by_group, np.arange(120) // 6 % 4, groups, "numbers")) == []
-
-
 def test_the_same_volume_in_two_published_parts_is_found(tmp_path):
     rng = np.random.default_rng(0)
     volumes = {part: rng.integers(0, 255, (6, 5, 5, 5), np.uint8) for part in ("train", "val", "test")}
@@ -267,7 +252,7 @@ def test_the_same_volume_in_two_published_parts_is_found(tmp_path):
         labels[f"{part}_labels"][3:] = 1
     volumes["train"][5] = volumes["val"][0]  # another label and another part
     np.savez(tmp_path / "a.npz", **{f"{part}_images": v for part, v in volumes.items()}, **labels)
-    report = check_dataset("medmnist3d", tmp_path / "a.npz", **QUIET)
+    report = check_dataset("medmnist3d", tmp_path / "a.npz", slice_axis=0, **QUIET)
     assert found(report) == [
         ("duplicate content", "test_0002", "set"),
         ("duplicate content", "train_0004", "set"),
@@ -473,7 +458,7 @@ def test_ut_interaction_is_sound_but_its_format_tells_the_class(shared_data):
     kinds = Counter(kind for kind, *_ in found(report))
     assert kinds == {"format tells the class": 1, "other frame size": 1, "too few frames": 3}
     telling = next(fault for fault in report.faults if fault.kind == "format tells the class")
-    assert "5" in telling.what.split("class of ")[1][:1] and "17%" in telling.what  # 53 to 55 %, chance 17 %
+    assert "balanced accuracy of 0.5" in telling.what and "by luck 0.17" in telling.what  # 0.53 to 0.57
 
 
 def test_few_real_videos_are_read_and_their_classes_called_too_small(shared_data):
@@ -508,7 +493,7 @@ def test_real_scans_are_in_hu_and_alike(shared_data, tmp_path):
 def test_real_arrays_have_no_duplicates(shared_data, file, volumes, groups):
     report = check_dataset("medmnist3d", shared_data / file, **QUIET)
     assert report.counts["listed"] == volumes and report.counts["groups"] == groups
-    assert found(report) == []
+    assert found(report) == ([("padding", ".", "note")] if "lidc" in file else [])
 
 
 # --- Files of the generators ------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ from viptt_core.check.faults import (
     frame_size_faults,
     group_counts,
     group_faults,
-    leak_faults,
     mask_faults,
     video_faults,
 )
@@ -32,8 +31,7 @@ from viptt_core.check.inspection import ArrayFacts, Facts, Job, MaskFacts, Video
 from viptt_core.check.report import CheckReport
 from viptt_core.clips import digest
 from viptt_core.datasets import list_dataset
-from viptt_core.datasets.listing import SCAN_ENDINGS, VIDEO_ENDINGS, Listing, has_ending
-from viptt_core.datasets.scans import mask_folder
+from viptt_core.datasets.listing import SCAN_ENDINGS, VIDEO_ENDINGS, Listing, has_ending, mask_folder, walk_folder
 from viptt_core.errors import LEVELS, DataError, Fault
 from viptt_core.files import available_cores, cache_root
 from viptt_core.presets import Preset, load_preset
@@ -155,8 +153,8 @@ def _without_a_table(listing: Listing) -> list[Path]:
     """All files where none is listed, as the table cannot be used: they at least are read."""
     if listing.items or listing.unlabelled or not listing.root.is_dir():
         return []
-    files = [path for path in sorted(listing.root.rglob("*")) if has_ending(path, (*SCAN_ENDINGS, *VIDEO_ENDINGS))]
-    return [path for path in files if path.is_file() and mask_folder(path, listing.root) is None]
+    files = walk_folder(listing.root).with_ending((*SCAN_ENDINGS, *VIDEO_ENDINGS))
+    return [path for path in files if mask_folder(path, listing.root) is None]
 
 
 def _judge(found: _Files, facts: dict[Job, Facts], preset: Preset, cropping: str | None) -> Iterator[Fault]:
@@ -189,7 +187,7 @@ def _mask_set_faults(
         return
     of_name = {path.name: known for path, known in scans.items()}
     listed = {path.name for path in (*found.labelled, *found.unlabelled)}
-    there = {path.name for path in listing.root.rglob("*") if mask_folder(path, listing.root) is None}
+    there = {path.name for path in walk_folder(listing.root).files if mask_folder(path, listing.root) is None}
     already = {fault.where for fault in listing.faults if fault.kind == "missing mask"}
     for mask_set, masks in listing.masks.items():
         for name, path in masks.items():
@@ -211,9 +209,8 @@ def _mask_set_faults(
 
 def _array_faults(found: _Files, facts: dict[Job, Facts]) -> Iterator[Fault]:
     for item in found.listing.items if found.listing.medium == "array" else ():
-        path, part, index, _ = item.source
-        known = facts.get(Job("array", Path(path)))
-        if known is not None and index in known.constant[part]:
+        known = facts.get(Job("array", item.source.path))
+        if known is not None and item.source.index in known.constant[item.source.part]:
             yield Fault("one grey level", item.name, "every voxel is the same.", "Leave it out.", level="note")
 
 
@@ -225,7 +222,7 @@ def _copies(found: _Files, facts: dict[Job, Facts]) -> Iterator[Copy]:
         if known is None:
             continue
         if listing.medium == "array":
-            _, part, index, _ = item.source
+            part, index = item.source.part, item.source.index
             if index not in known.constant[part]:
                 yield Copy(item.name, known.content[part][index], item.label, item.group, item.part)
         elif known.lowest < known.highest:
@@ -237,18 +234,12 @@ def _copies(found: _Files, facts: dict[Job, Facts]) -> Iterator[Copy]:
 
 
 def _format_faults(found: _Files, scans: dict[Path, ScanFacts], videos: dict[Path, VideoFacts]) -> Iterator[Fault]:
-    rows, items = [], []
-    for item in found.listing.items:
-        path = found.source(item)
-        if path in videos:
-            rows.append((videos[path].width, videos[path].height, videos[path].frames))
-        elif path in scans:
-            rows.append((*scans[path].shape, *scans[path].spacing))
-        else:
-            continue
-        items.append(item)
-    what = "width, height and number of frames" if videos else "numbers of voxels and their spacing"
-    yield from leak_faults(np.array(rows, float), [i.label for i in items], [i.group for i in items], what)
+    from viptt_core.probes import header_faults, read_headers  # slow to import
+
+    items = [item for item in found.listing.items if found.source(item) in scans or found.source(item) in videos]
+    if items:
+        headers = read_headers([found.source(item) for item in items])
+        yield from header_faults(headers, [item.label for item in items], [item.group for item in items])
 
 
 def _classes(listing: Listing) -> dict[str, dict[str, int]]:

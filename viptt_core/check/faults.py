@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from viptt_core.ct import CANONICAL_AXES
 from viptt_core.datasets.listing import Listing
 from viptt_core.errors import Fault
 from viptt_core.scan_facts import ScanFacts
+from viptt_core.splits import split_faults
 from viptt_core.video import HEADER_SLACK
 
 COMMON = 0.8  # share of a set from which the others are exceptions
@@ -141,12 +141,6 @@ def _apart_mm(mask: MaskFacts, scan: ScanFacts) -> float:
 # --- What is wrong with a set as a whole: content there twice, classes too small to split, files that are missing ---
 
 
-FEWEST_GROUPS = 5  # of a class, for five folds by group
-LEAK_FILES = 60  # fewer tell nothing about a leak
-LEAK_NEIGHBOURS = 5
-LEAK_MARGIN = 0.1  # accuracy above chance that is worth a note
-
-
 @dataclass(frozen=True)
 class Copy:
     """A piece of content and where it is: `label` is None and `part` "" where there is none."""
@@ -206,20 +200,11 @@ def duplicate_faults(copies: Sequence[Copy], class_names: Sequence[str], noun: s
 
 
 def group_faults(listing: Listing) -> Iterator[Fault]:
-    """Classes that cannot be split into five parts by group. Published parts need no split."""
-    if not listing.items or all(item.part for item in listing.items):
-        return
+    """Classes that cannot be split, see `splits.split_faults`; those without a file are told already."""
     empty = any(fault.kind == "class without files" for fault in listing.faults)
-    for name, n in group_counts(listing).items():
-        if n >= FEWEST_GROUPS or (n == 0 and empty):
-            continue
-        yield Fault(
-            "too few groups",
-            name,
-            f"this class has {n} group{'' if n == 1 else 's'}; {FEWEST_GROUPS} are "
-            "needed for every part of a split to show it.",
-            "Add files, or join the class with another one.",
-        )
+    for fault in split_faults("own", listing.items, listing.class_names) if listing.items else ():
+        if not (empty and group_counts(listing)[fault.where] == 0):
+            yield fault
 
 
 def empty_folder_faults(listing: Listing) -> Iterator[Fault]:
@@ -231,43 +216,6 @@ def empty_folder_faults(listing: Listing) -> Iterator[Fault]:
         hidden = folder.name.startswith(".")
         if folder.is_dir() and not hidden and not any(not p.name.startswith(".") for p in folder.iterdir()):
             yield Fault("empty folder", folder.name, "holds no file.", "Is a class missing?", level="note")
-
-
-def leak_faults(formats: np.ndarray, labels: Sequence[int], groups: Sequence[str], what: str) -> Iterator[Fault]:
-    """Whether the format of a file gives its class away, by 5 nearest neighbours across groups.
-
-    Args:
-        formats: float [N,F], such as width, height and number of frames.
-        labels, groups: [N].
-        what: The columns in words.
-    """
-    labels = np.asarray(labels)
-    counts = np.bincount(labels) if len(labels) else np.zeros(1, int)
-    enough = len(labels) >= LEAK_FILES and len(set(groups)) >= FEWEST_GROUPS
-    if not enough or np.count_nonzero(counts) < 2 or (formats == formats[0]).all():
-        return
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-    from sklearn.neighbors import KNeighborsClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    model = make_pipeline(StandardScaler(), KNeighborsClassifier(LEAK_NEIGHBOURS))
-    # Stratified: else a class may be a fold, and none of it is among the neighbours.
-    folds = StratifiedGroupKFold(FEWEST_GROUPS, shuffle=True, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes with few groups, which are a fault already
-        told = cross_val_predict(model, formats, labels, groups=np.asarray(groups), cv=folds)
-    accuracy, chance = float(np.mean(told == labels)), float(counts.max() / len(labels))
-    noise = 4 * np.sqrt(chance * (1 - chance) / len(labels))
-    if accuracy > chance + max(LEAK_MARGIN, noise):
-        yield Fault(
-            "format tells the class",
-            ".",
-            f"{what} alone tell the class of {accuracy:.0%} of the files (the largest class: {chance:.0%}).",
-            "A network may learn that: crop or letterbox, take a fixed "
-            "number of frames or slices, and report this number beside the model's.",
-            level="note",
-        )
 
 
 def expected_faults(listing: Listing, long_clips: Mapping[str, int] | None) -> Iterator[Fault]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import os
 import shlex
 import sys
 from collections import Counter
@@ -32,6 +31,7 @@ CHECK_SETTINGS = (
     "masks",
     "subset",
     "pixels",
+    "slice_axis",
 )
 EXPECTED_WORDS = {
     "files": "clips or scans",
@@ -117,6 +117,7 @@ def add_data_commands(commands, positive: Callable[[str], int]) -> None:
     own.add_argument("--masks", help="of imageclef: masks1 or masks2")
     own.add_argument("--subset", help="of medmnist3d: which file of the folder")
     own.add_argument("--pixels", type=int, help="of medmnist3d: 28 or 64")
+    own.add_argument("--slice-axis", type=int, help="of medmnist3d: axis of a volume from slice to slice, 0 to 2")
 
 
 def folder_contents(root: Path) -> dict:
@@ -129,20 +130,15 @@ def folder_contents(root: Path) -> dict:
         return {"root": str(root), "files": 1, "bytes": root.stat().st_size, "folders": {}, "endings": {}}
     if not root.is_dir():
         raise DataError("no such file or folder.", path=root, remedy="Give the folder of the data set.")
-    folders, endings, size = Counter(), Counter(), 0
-    for folder, inner, names in os.walk(root):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        for name in names:
-            if name.startswith("."):
-                continue
-            path = Path(folder) / name
-            size += path.stat().st_size
-            folders[path.parent.relative_to(root).as_posix()] += 1
-            endings[".nii.gz" if name.endswith(".nii.gz") else path.suffix] += 1
+    from viptt_core.datasets.listing import walk_folder
+
+    folder = walk_folder(root)
+    endings = Counter(".nii.gz" if path.name.endswith(".nii.gz") else path.suffix for path in folder.files)
+    folders = Counter(folder.name(path.parent) for path in folder.files)
     contents = {
         "root": str(root),
-        "files": folders.total(),
-        "bytes": size,
+        "files": len(folder.files),
+        "bytes": sum(path.stat().st_size for path in folder.files),
         "folders": dict(sorted(folders.items())),
         "endings": dict(sorted(endings.items())),
     }
