@@ -154,7 +154,7 @@ def _checked(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Table:
             ragged.append(str(line))
             continue
         row = TableRow(line, *("" if place < 0 else cells[place] for place in places))
-        if any(map(LINE_END.search, row[1:])):
+        if any(LINE_END.search(cell) or cell.count('"') % 2 for cell in row[1:]):
             faults.append(Fault("unclosed quote", where, *_unclosed(line)))
         elif not row.file:
             faults.append(Fault("row without a file", where, f"line {line} names no file.", "Fill in the name."))
@@ -321,17 +321,19 @@ def join(
         Row by file, and the faults: rows without a file, several of one file, files of one name, swallowed rows.
     """
     where, faults = table.path.name, []
+    start = os.path.abspath(root)
     below = {path: path.relative_to(root).as_posix() for path in files}
-    ends, near = defaultdict(list), defaultdict(list)
-    for path in files:
-        parts, ending = _path_parts(os.path.abspath(path))
-        near[_letters(parts[-1])].append(below[path])
-        for begin in range(len(parts)):
-            ends[parts[begin:]].append((path, ending))
+    ends, near = defaultdict(list), defaultdict(list)  # files by the last parts of their paths, and by letters
+    for path, name in below.items():
+        parts, ending = _path_parts(f"{start}/{name}")
+        near[_letters(parts[-1])].append(name)
+        for n in range(1, min(len(parts), 3) + 1):
+            ends[parts[-n:]].append((path, parts, ending))
     joined, rows_of = {}, defaultdict(list)
     for row in table.rows:
         parts, ending = _path_parts(row.file, table.path.parent)
-        found = [path for path, other in ends.get(parts, ()) if ending in ("", other)]
+        alike = ends.get(parts[-3:], ())
+        found = [path for path, there, other in alike if there[-len(parts) :] == parts and ending in ("", other)]
         if len(found) > 1 and len(parts) > 1:
             found = [path for path in found if _path_parts(below[path])[0] == parts] or found
         joined |= dict.fromkeys(found, row)
