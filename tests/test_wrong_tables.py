@@ -203,6 +203,8 @@ def test_classes_choose_order_and_join_the_labels_of_a_table(scans):
     chosen = list_dataset("folder", scans, classes=("b", "a"))
     assert labels_of(chosen) == {"s00": "a", "s01": "b", "s04": "b", "s05": "a"} and chosen.faults == ()
     assert len(list_dataset("folder", scans, classes="all").class_names) == 4
+    with pytest.raises(SettingError, match="name a label twice"):
+        list_dataset("folder", scans, classes="a, b+a")
 
 
 def test_a_class_that_no_row_has_is_named(scans):

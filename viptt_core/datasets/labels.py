@@ -15,7 +15,7 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from viptt_core.datasets.listing import SCAN_ENDINGS, VIDEO_ENDINGS, Folder, Listing, nothing_to_read
-from viptt_core.errors import DataError, Fault, listed, raise_faults
+from viptt_core.errors import DataError, Fault, SettingError, listed, raise_faults
 
 # How pandas, R, spreadsheets and databases write a cell without a value, in lower case.
 MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "<na>", "#n/a", "#na", "-nan", "nat"})
@@ -261,10 +261,16 @@ def classes_of_labels(
     Returns:
         Class by label as written; the class names, numbers before words unless they were asked for; and the faults:
         labels that are unknown or missing, classes of which there is no row.
+
+    Raises:
+        SettingError: a label is asked for twice.
     """
     where, written = table.path.name, {row.label for row in table.rows}
     if asked:
-        known = {part: name for name in asked for part in ([name] if name in written else name.split("+"))}
+        parts = [(part, name) for name in asked for part in ([name] if name in written else name.split("+"))]
+        known = dict(parts)
+        if len(known) < len(parts):
+            raise SettingError(f"classes '{', '.join(asked)}' name a label twice.", remedy="Name each once.")
     there = [row.label for row in table.rows if row.label.lower() not in MISSING or row.label in (known or ())]
     spelling, faults = one_spelling(there, known or (), where, "label")
     used = sorted({spelling[label] for label in there}, key=_numbers_first)
