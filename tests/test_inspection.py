@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from planted import AFFINE, SHAPE, chest, lungs, scan_bytes, turned, write_scan, write_video
 
-from viptt_core.check.inspection import (
+from viptt_core.check.inspect import (
     UNREADABLE,
     facts_of,
     inspect_arrays,
@@ -26,7 +26,7 @@ from viptt_core.errors import DataError
 
 def test_a_worker_loads_neither_torch_nor_the_generators():
     code = (
-        "import sys, viptt_core.check.inspection; "
+        "import sys, viptt_core.check.inspect; "
         "sys.exit(any(m == 'torch' or m.startswith('viptt_core.synthetic') for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

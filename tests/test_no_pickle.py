@@ -401,7 +401,7 @@ def load_as_npz(path):
 
 
 def inspect_as_npz(path):
-    from viptt_core.check.inspection import inspect_arrays
+    from viptt_core.check.inspect import inspect_arrays
 
     return inspect_arrays(path)
 
