@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +48,13 @@ def make_clip_set():
         return ClipSet(clips.astype(np.uint8), **(settings | fields))
 
     return make
+
+
+@pytest.fixture
+def stored_rars(tmp_path, monkeypatch):
+    """A program that unpacks RARs as rarfile reads them, where nothing is compressed: none need be installed."""
+    from viptt_core.sources import unpack
+
+    script = tmp_path / "stored_rars.py"
+    script.write_text("import rarfile, sys\nrarfile.RarFile(sys.argv[1]).extractall(sys.argv[2])\n")
+    monkeypatch.setattr(unpack, "COMMANDS", {"stored": f"{sys.executable} {script} {{archive}} {{folder}}"})

@@ -25,9 +25,6 @@ class Item:
     method: int = 0  # 0: stored
     folder: bool = False
     encrypted: bool = False
-    old: bool = False  # an old version of a file
-    split: bool = False
-    two_names: bool = False  # RAR 4: `name` is the plain one, a NUL and the Unicode one, packed
     link: tuple[int, str] | None = None  # RAR 5: kind and target
 
 
@@ -53,8 +50,7 @@ def rar4(*items: Item, volume: bool = False, encrypted: bool = False, end: bool 
     for item in items:
         name, mode, size, crc = _filled(item)
         name = name.replace(b"/", b"\\")  # RAR 4 has backslashes on Unix too
-        flags = 0x8000 | 0xE0 * item.folder | 0x04 * item.encrypted | 0x800 * item.old | 0x02 * item.split
-        flags |= 0x200 * item.two_names
+        flags = 0x8000 | 0xE0 * item.folder | 0x04 * item.encrypted
         large = size >> 32
         body = struct.pack(
             "<LLBLLBBHL",
@@ -85,9 +81,9 @@ def vint(number: int) -> bytes:
 def rar5(*items: Item, volume: bool = False, encrypted: bool = False, end: int = 5, host: int = 1) -> bytes:
     """A RAR 5 archive; `host` 1 is Unix, 0 Windows; `end` the kind of the last block, 0 for none."""
 
-    def block(kind: int, body: bytes, extra: bytes = b"", data: bytes = b"", flags: int = 0) -> bytes:
+    def block(kind: int, body: bytes, extra: bytes = b"", data: bytes = b"") -> bytes:
         with_data = kind == 2  # even where there is none: libarchive insists
-        flags |= bool(extra) | 2 * with_data
+        flags = bool(extra) | 2 * with_data
         head = vint(kind) + vint(flags) + (vint(len(extra)) if extra else b"") + (vint(len(data)) if with_data else b"")
         rest = head + body + extra
         rest = vint(len(rest)) + rest
@@ -106,9 +102,8 @@ def rar5(*items: Item, volume: bool = False, encrypted: bool = False, end: int =
         body += vint(size) + vint(mode) + (b"" if item.folder else struct.pack("<L", crc))
         body += vint(item.method << 7) + vint(host) + vint(len(name)) + name
         extra = record(1, vint(0) + vint(0) + b"\x0f" + bytes(32)) if item.encrypted else b""
-        extra += record(4, vint(0) + vint(1)) if item.old else b""
         if item.link:
             goal = item.link[1].encode()
             extra += record(5, vint(item.link[0]) + vint(0) + vint(len(goal)) + goal)
-        out += block(2, body, extra, item.data, flags=0x10 * item.split)
+        out += block(2, body, extra, item.data)
     return out + (block(end, vint(0)) if end else b"")

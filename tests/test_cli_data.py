@@ -45,8 +45,10 @@ def no_network(monkeypatch):
     """Downloads copy nothing and unpack nothing: they write what they would have fetched."""
     asked = []
 
-    def download(url, path, *, size=None, checksum="", progress=True):
-        asked.append((url, checksum))
+    def download(file, folder, *, progress=True):
+        asked.append((file.url, file.checksum))
+        path = folder / file.name
+        folder.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".zip":
             with zipfile.ZipFile(path, "w") as archive:
                 archive.writestr("TOY/a/1.avi", b"one")
@@ -62,7 +64,7 @@ def test_list_names_every_set_and_what_is_here(private_root, capsys):
     (private_root / "data" / "imageclef").mkdir(parents=True)
     (private_root / "data" / "imageclef" / "TRN_0001.nii.gz").write_bytes(b"x")
     (private_root / "data" / "ucf50").mkdir()
-    (private_root / "data" / "ucf50" / ".UCF50.rar.part").write_bytes(b"x")
+    (private_root / "data" / "ucf50" / ".UCF50.rar.0123abcd.part").write_bytes(b"x")
     assert main(["data", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == list(load_registry())
@@ -184,20 +186,21 @@ def test_get_decodes_for_a_preset(check, no_network, monkeypatch, capsys):
     assert (len(no_network), len(check.calls)) == before
 
 
-def test_one_command_from_a_server_to_a_checked_clip_set(tmp_path, private_root, monkeypatch, capsys):
-    """UCF50's own way: a RAR behind http, cut off once; nothing here is a stand-in but its content."""
+def test_one_command_from_a_server_to_a_checked_clip_set(tmp_path, private_root, stored_rars, monkeypatch, capsys):
+    """UCF50's own way: a RAR behind http, cut off once; its content and the program that unpacks it are stand-ins."""
     for seed, (name, group) in enumerate((name, group) for name in ("Mixing", "Rowing") for group in range(1, 7)):
         write_video(tmp_path / "UCF50" / name / f"v_{name}_g{group:02d}_c01.avi", seed, frames=46)
     files = sorted((tmp_path / "UCF50").rglob("*.avi"))
     content = rar4(*(Item(path.relative_to(tmp_path).as_posix(), path.read_bytes()) for path in files))
     with serve() as server:
+        monkeypatch.setattr("viptt_core.sources.fetch.PAUSE", 0.0)
         server.script(file(content, sent=len(content) // 2), file(content))
         remote = RemoteFile(f"{server.url}/UCF50.rar", unpack=True, folder="UCF50")
         toy = replace(data_source("ucf50"), files=(remote,), size=None)
         monkeypatch.setattr(registry, "data_source", lambda name: toy)
         root = tmp_path / "there"
         assert main(["data", "get", "ucf50", "--root", str(root), "--preset", "study", "--jobs", "1"]) == 0
-        assert [asked for asked, _ in server.asked] == [None, f"bytes={len(content) // 2}-"]
+        assert [asked for asked, _ in server.asked] == [None, None, f"bytes={len(content) // 2}-"]
     text = capsys.readouterr().out
     assert "SOUND" in text and "12 clips of 12 x 24 x 24, 12 groups" in text
     assert [path.read_bytes() for path in sorted((root / "UCF50").rglob("*.avi"))] == [p.read_bytes() for p in files]

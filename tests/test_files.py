@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from viptt_core import datasets, experiment, files
+from viptt_core.errors import SettingError
 from viptt_core.files import code_version, imported_modules, reached_modules
 
 TRAINING = reached_modules("experiment", apart_from=experiment.APART)
@@ -105,3 +106,14 @@ def test_imports_are_followed_into_functions_and_not_where_only_types_need_them(
 def test_decoded_clips_depend_on_what_decides_pixels_and_not_on_how_they_are_kept(decoder, needed):
     reached = set(reached_modules(decoder, apart_from=datasets.NO_PIXELS))
     assert needed <= reached and not reached & {"store", "rows", "files", "clips", "presets", "training"}
+
+
+@pytest.mark.parametrize("given, place", [("~", ""), ("~/x", "x"), ("~/a b/../c", "c")])
+@pytest.mark.parametrize("variable, folder", [("VIPTT_CACHE", files.cache_root), ("VIPTT_ROOT", files.artifact_root)])
+def test_a_tilde_in_a_variable_is_the_home_folder(tmp_path, monkeypatch, variable, folder, given, place):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(variable, given)
+    assert folder() == (tmp_path / place).resolve()
+    monkeypatch.setenv(variable, "~nobody of this name/x")
+    with pytest.raises(SettingError, match=f"{variable} is '~nobody of this name/x'.*Write the whole path"):
+        folder()

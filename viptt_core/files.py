@@ -19,9 +19,10 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from isal import isal_zlib
 
-from viptt_core.errors import StorageError
+from viptt_core.errors import SettingError, StorageError
 
 PACKAGE = Path(__file__).parent
 RECORDED_PACKAGES = (
@@ -43,16 +44,24 @@ def artifact_root() -> Path:
     The environment variable `VIPTT_ROOT` if set; else the checkout this package is imported from;
     else (installed without a checkout, as on Colab) the current folder.
     """
-    if os.environ.get("VIPTT_ROOT"):
-        return Path(os.environ["VIPTT_ROOT"]).resolve()
+    if given := _folder_of("VIPTT_ROOT"):
+        return given
     checkout = Path(__file__).resolve().parent.parent
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
 
 
 def cache_root() -> Path:
     """Folder of decoded clip sets and pretrained weights; `VIPTT_CACHE` overrides it."""
-    override = os.environ.get("VIPTT_CACHE")
-    return Path(override).resolve() if override else artifact_root() / "data" / "cache"
+    return _folder_of("VIPTT_CACHE") or artifact_root() / "data" / "cache"
+
+
+def _folder_of(variable: str) -> Path | None:
+    """The folder that an environment variable names, `~` for the home folder; None if it names none."""
+    try:
+        return Path(os.environ[variable]).expanduser().resolve() if os.environ.get(variable) else None
+    except RuntimeError as error:
+        what = f"{variable} is '{os.environ[variable]}', and there is no such home folder."
+        raise SettingError(what, remedy="Write the whole path.") from error
 
 
 def available_cores() -> int:
@@ -334,6 +343,38 @@ def file_digest(path: Path, algorithm: str) -> str:
     """Digest of a file's bytes in hexadecimal; algorithm is a name that hashlib knows, such as "sha256"."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time make a file or folder; the others wait. The empty `.NAME.lock` beside it stays."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise a StorageError unless the disk of a folder, which need not be there yet, has this many bytes free."""
+    folder = Path(folder).absolute()
+    free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.is_dir())).free
+    if free < needed:
+        what = f"needs {format_size(needed)}, free are {format_size(free)}."
+        raise StorageError(what, path=folder, remedy="Free some space and start again, or choose another folder.")
+
+
+def format_size(size: int | None) -> str:
+    """Bytes as a reader says them: "3.2 GB"; "" for None."""
+    if size is None:
+        return ""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if size >= 10**power:
+            return f"{size / 10**power:.1f} {unit}"
+    return f"{size} bytes"
 
 
 # How files begin that people take for weights.

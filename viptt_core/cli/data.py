@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from viptt_core.cli.command import add_command
@@ -155,7 +155,8 @@ def folder_contents(root: Path) -> dict:
 
 
 def _list(options) -> None:
-    from viptt_core.sources.registry import format_size, load_registry
+    from viptt_core.files import format_size
+    from viptt_core.sources.registry import load_registry
 
     rows = [("NAME", "KIND", "ACCESS", "SIZE", "HERE", "LICENCE", "WHAT")]
     for source in load_registry().values():
@@ -177,7 +178,8 @@ def _list(options) -> None:
 
 
 def _info(options) -> None:
-    from viptt_core.sources.registry import data_source, format_size, medmnist_sets
+    from viptt_core.files import format_size
+    from viptt_core.sources.registry import data_source, medmnist_sets
 
     source = data_source(options.name)
     contents = folder_contents(options.root) if options.root else None
@@ -188,7 +190,7 @@ def _info(options) -> None:
             for flag, entry in medmnist_sets().items()
         }
     if options.json:
-        print(json.dumps(source.to_dict() | {"sets": sets, "contents": contents}, indent=1))
+        print(json.dumps(asdict(source) | {"sets": sets, "contents": contents}, indent=1))
         return
     print(f"{source.title} ({source.name})\n  {source.about}")
     lines = (
@@ -348,7 +350,7 @@ def _expected_lines(expected) -> str:
 
 
 def _contents_lines(contents: dict) -> str:
-    from viptt_core.sources.registry import format_size
+    from viptt_core.files import format_size
 
     lines = [f"{contents['files']} files, {format_size(contents['bytes'])}"]
     lines += [f"{count:7} {folder}/" for folder, count in contents["folders"].items()]

@@ -211,12 +211,13 @@ def get_released(name: str, *, progress: bool = True) -> Weights:
         DataError: the file cannot be had, or is not what it should be.
         StorageError: it cannot be written.
     """
-    from viptt_core.sources.download import download
+    from viptt_core.sources.fetch import download
+    from viptt_core.sources.registry import RemoteFile
 
     check_choice("released weights", name, tuple(RELEASED))
-    target, url = weights_root() / f"{name}.safetensors", RELEASED[name]
+    target = weights_root() / f"{name}.safetensors"
     if not target.is_file():
-        import_keras(download(url, weights_root() / url.rsplit("/", 1)[1], progress=progress), target)
+        import_keras(download(RemoteFile(RELEASED[name]), weights_root(), progress=progress), target)
     return open_weights(target)
 
 

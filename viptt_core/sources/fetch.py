@@ -1,32 +1,33 @@
-"""A data set of the registry, downloaded and unpacked."""
+"""Files and data sets from the network: resumed after any interruption, visible only when whole and verified."""
 
 from __future__ import annotations
 
-import shutil
+import glob
+import hashlib
+import os
+import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from filelock import FileLock
+import requests
+import urllib3
+from tqdm import tqdm
 
-from viptt_core.errors import DataError, StorageError
-from viptt_core.sources.archive import unpack
-from viptt_core.sources.download import download
-from viptt_core.sources.registry import DataSource, RemoteFile, data_source, format_size, remote_files
+from viptt_core import files
+from viptt_core.errors import DataError
+from viptt_core.sources.registry import DataSource, RemoteFile, data_source, remote_files
+from viptt_core.sources.unpack import unpack
 
-# Room for what an archive unpacks to: clips and scans are compressed already.
-UNPACKED_RATIO = 1.1
+TIMEOUT = 60.0  # seconds without a byte
+ATTEMPTS = 5  # requests in a row that may bring nothing new
+PAUSE, LONGEST_PAUSE = 4.0, 60.0  # seconds before the next one, doubled each time
+_PASSING = requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError
 
 
 def fetch(
-    source: str | DataSource,
-    root: str | Path | None = None,
-    *,
-    subset: str = "",
-    pixels: int = 28,
-    progress: bool = True,
+    source: str | DataSource, root: Path | None = None, *, subset: str = "", pixels: int = 28, progress: bool = True
 ) -> Path:
-    """Download and unpack a data set; what is there already is not fetched again.
-
-    Archives are kept beside what they were unpacked to; they can be deleted afterwards.
+    """Download and unpack what is missing of a data set; archives are kept, and can be deleted.
 
     Args:
         source: Name of the set, or an entry of one's own.
@@ -43,59 +44,170 @@ def fetch(
     """
     source = data_source(source) if isinstance(source, str) else source
     if source.access != "download":
-        raise DataError(
-            f"{source.title} cannot be fetched by a command.",
-            remedy=f"This is how you get it:\n{source.numbered_steps()}",
-        )
-    files = remote_files(source, subset=subset, pixels=pixels)
+        what = f"{source.title} cannot be fetched by a command."
+        raise DataError(what, remedy=f"This is how you get it:\n{source.numbered_steps()}")
     root = source.default_root if root is None else Path(root).expanduser()
-    check_space(root, _bytes_needed(source, files, root))
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / ".get.lock"):  # a second call waits, and finds everything there; the empty file stays
-        for file in files:
-            _fetch_file(file, root, progress)
-    return root / files[0].result if len(files) == 1 else root
+    wanted = remote_files(source, subset=subset, pixels=pixels)
+    if missing := [file for file in wanted if not (root / file.result).exists()]:
+        come = [path for file in missing for path in (root / file.name, *_parts(root / file.name)) if path.is_file()]
+        # Clips and scans are compressed already: an archive grows by little.
+        needed = (source.size or 0) * (2.1 if any(file.unpack for file in missing) else 1)
+        files.check_space(root, int(needed) - sum(path.stat().st_size for path in come))
+    for file in wanted:
+        if file in missing or not file.unpack:  # the archive of a folder that is there may be gone
+            path = download(file, root, progress=progress)
+            if file.unpack:
+                unpack(path, root / file.result, progress=progress)
+    return root / wanted[0].result if len(wanted) == 1 else root
 
 
-def check_space(root: Path, needed: int) -> None:
-    """Raise a StorageError unless the disk of `root` has `needed` bytes free."""
-    existing = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise StorageError(
-            f"needs {format_size(needed)}, free are {format_size(free)}.",
-            path=root,
-            remedy="Free some space, or give another folder with --root.",
-        )
+def download(file: RemoteFile, folder: Path, *, progress: bool = True) -> Path:
+    """Download a file unless it is there; go on where an earlier call stopped; verify it in either case.
+
+    Of several processes one downloads and the others wait. Without a checksum the SHA-256 of the first download is
+    written to `NAME.sha256`, as sha256sum does, and holds from then on. Without https there must be a checksum,
+    unless the server is this machine.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        DataError: it cannot be had or is not what it should be, be it the file that was there or the new one.
+        StorageError: it cannot be written; what has come is kept.
+    """
+    path = Path(folder) / file.name
+    if not path.exists():
+        with files.locked(path):
+            if not path.exists():  # by now
+                _Transfer(file, path, progress).run()
+                return path
+    _verify(file, path, path)
+    return path
 
 
-def _bytes_needed(source: DataSource, files: tuple[RemoteFile, ...], root: Path) -> int:
-    """About what is still to be written, where the size is known."""
-    missing = [file for file in files if not (root / file.result).exists()]
-    if not missing:
-        return 0
-    to_unpack = any(file.unpack for file in missing)
-    size = source.size if source.size is not None else sum(file.size or 0 for file in missing)
-    come = [root / name for file in missing for name in (file.name, f".{file.name}.part")]
-    there = sum(path.stat().st_size for path in come if path.is_file())
-    return int(max(size - there, 0) + to_unpack * UNPACKED_RATIO * size)
+def _parts(path: Path) -> list[Path]:
+    """What has come so far of a file, each of another version."""
+    return list(path.parent.glob(f".{glob.escape(path.name)}.????????.part"))
 
 
-def _fetch_file(file: RemoteFile, root: Path, progress: bool) -> None:
-    result = root / file.result
-    if file.unpack and result.is_dir():  # it got this name only when it was complete
-        return
-    archive = root / file.name
-    download(file.url, archive, size=file.size, checksum=file.checksum, progress=progress)
-    if not file.unpack:
-        return
-    unpacked = root / f".{file.result}.unpacked"
-    if not unpacked.is_dir():
-        unpack(archive, unpacked, progress=progress)
-    inner = list(unpacked.iterdir())
-    # Most archives hold one folder with everything in it; a folder in a folder would only confuse.
-    if len(inner) == 1 and inner[0].is_dir():
-        inner[0].rename(result)
-        unpacked.rmdir()
-    else:
-        unpacked.rename(result)
+def _verify(file: RemoteFile, path: Path, content: Path) -> None:
+    """Compare what is, or is to become, `path` with its checksum; where none is known, the SHA-256 is recorded."""
+    algorithm, _, expected = (file.checksum or "sha256:").partition(":")
+    record = path.with_name(f"{path.name}.sha256")
+    try:
+        if not file.checksum and record.exists():
+            expected = record.read_text("utf-8", "replace").partition(" ")[0] or "empty"
+        digest = files.file_digest(content, algorithm)
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror}).", path=path, remedy="Check who may read it.") from error
+    if not expected:
+        files.write_file(record, f"{digest}  {path.name}\n")
+    elif digest != expected:
+        kind = files.kind_of(content) or "another file"
+        what = f"is not what was expected but {kind}: its {algorithm} is {digest}, not {expected}."
+        mend = "correct the checksum" if file.checksum else f"delete {record}"
+        again = "Delete it and start again" if content == path else "Start again"
+        if content != path:
+            content.unlink()
+        raise DataError(what, path=path, remedy=f"{again}. If it has rightly changed at its source, {mend}.")
+
+
+class _IncompleteError(urllib3.exceptions.HTTPError):
+    """The server did not send all that was asked for, for a reason that may pass."""
+
+
+class _Transfer:
+    """A file on its way; its bytes are in `.NAME.VERSION.part`, so that those of two versions never mix."""
+
+    def __init__(self, file: RemoteFile, path: Path, progress: bool) -> None:
+        self.file, self.path, self.progress = file, path, progress
+        self.is_https = file.url.startswith("https://")
+        if not (self.is_https or file.checksum or urlsplit(file.url).hostname in ("localhost", "127.0.0.1", "::1")):
+            raise self.refusal("without https and without a checksum, what comes could not be trusted")
+
+    def run(self) -> None:
+        """Fetch the whole file, verify it, and give it its name."""
+        part, failures, most = None, 0, 0
+        while part is None:
+            try:
+                part = self.request()
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                if not isinstance(error, _PASSING) or isinstance(error, requests.exceptions.SSLError):
+                    raise self.refusal(str(error)) from error
+                # Only a new record counts: a server that cuts each answer at the same place must come to an end.
+                kept = sum(path.stat().st_size for path in _parts(self.path))
+                failures, most = 0 if kept > most else failures + 1, max(kept, most)
+                if failures >= ATTEMPTS:
+                    what = f"could not be downloaded ({error}); {kept} bytes are kept."
+                    remedy = "Start again later: where the server can, it goes on from there."
+                    raise DataError(what, path=self.file.url, remedy=remedy) from error
+                time.sleep(min(PAUSE * 2 ** max(failures - 1, 0), LONGEST_PAUSE))
+        _verify(self.file, self.path, part)
+        with files.storing(self.path):
+            os.replace(part, self.path)
+            files.sync(self.path.parent)
+
+    def request(self) -> Path:
+        """Ask which version the server has, and write it to its part file, from where this ends; returns that."""
+        with requests.Session() as session:
+            if self.is_https:
+                del session.adapters["http://"]  # so that no redirect leads away from https
+            with self.get(session) as response:
+                version, total = self.vetted(response)
+                key = hashlib.sha256(repr((self.file.url, version, total)).encode()).hexdigest()[:8]
+                part = self.path.with_name(f".{self.path.name}.{key}.part")
+                for other in set(_parts(self.path)) - {part}:
+                    other.unlink()
+                offset = part.stat().st_size if version and total and part.exists() else 0
+                if offset == 0:
+                    self.write(response, part, total)
+            if 0 < offset != total:
+                with self.get(session, {"Range": f"bytes={offset}-", "If-Range": version}) as response:
+                    status, place = response.status_code, response.headers.get("Content-Range")
+                    if status != 206 or place != f"bytes {offset}-{total - 1}/{total}":
+                        if status in (200, 206, 416):
+                            part.unlink()
+                        raise _IncompleteError(f"the server does not go on where it stopped, but answers {status}")
+                    self.write(response, part, total)
+        return part
+
+    def get(self, session: requests.Session, headers: dict[str, str] | None = None) -> requests.Response:
+        headers = {"Accept-Encoding": "identity"} | (headers or {})  # a part of something compressed is of no use
+        follow = self.is_https or bool(self.file.checksum)
+        return session.get(self.file.url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=follow)
+
+    def vetted(self, response: requests.Response) -> tuple[str, int | None]:
+        """What tells this version from others ("" if nothing does) and its length; refused if it is something else."""
+        status, told = response.status_code, response.headers
+        if status != 200:
+            answer = f"the server answers {status} {response.reason}"
+            raise _IncompleteError(answer) if status in (408, 429) or status >= 500 else self.refusal(answer)
+        total = int(told["Content-Length"]) if told.get("Content-Length", "").isdecimal() else None
+        if not self.file.checksum:
+            if told.get("Content-Type", "").startswith("text/html"):
+                raise self.refusal("the server sends a web page in place of the file")
+            if told.get("Content-Encoding", "identity") != "identity":
+                raise self.refusal("the server sends the file only in a compressed form")
+            if total is None and "chunked" not in told.get("Transfer-Encoding", ""):
+                raise self.refusal("the server does not say where the file ends")
+        etag = told.get("ETag", "")  # a weak one says "about the same", which will not do for a part
+        return etag if etag.startswith('"') else told.get("Last-Modified", ""), total
+
+    def write(self, response: requests.Response, part: Path, total: int | None) -> None:
+        name, hidden, mode = self.path.name, not self.progress, "wb" if response.status_code == 200 else "ab"
+        with files.storing(part, hint="what has come is kept"), open(part, mode) as out:
+            start = out.tell()
+            files.check_space(part.parent, (total or 0) - start)
+            with tqdm(desc=name, total=total, initial=start, unit="B", unit_scale=True, disable=hidden) as bar:
+                # As soon as there are some bytes: `iter_content` waits for more, and loses them when it breaks.
+                while data := response.raw.read1(1 << 18, decode_content=False):
+                    out.write(data)
+                    bar.update(len(data))
+            out.flush()
+            os.fsync(out.fileno())
+        if total not in (None, part.stat().st_size):
+            raise _IncompleteError(f"{part.stat().st_size} of {total} bytes came")
+
+    def refusal(self, why: str) -> DataError:
+        remedy = "Check the address, and whether it asks for a login or a licence; a browser shows what is there."
+        return DataError(f"not downloaded: {why}.", path=self.file.url, remedy=remedy)

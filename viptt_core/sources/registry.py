@@ -6,9 +6,8 @@ The entries stand in `registry.toml` beside this file. The files of MedMNIST com
 from __future__ import annotations
 
 import functools
-import re
 import tomllib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ ACCESS = {
     "built in": "built in",
 }
 MEDMNIST_DEFAULT = "nodulemnist3d"
-CHECKSUM_PATTERN = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,7 @@ class RemoteFile:
     url: str
     unpack: bool = False
     folder: str = ""  # name of the folder an archive becomes; "" takes the archive's own name
-    size: int | None = None  # bytes, exact; None where nobody states it
-    checksum: str = ""  # "md5:..." or "sha256:..."; "" is recorded at the first download, compared afterwards
+    checksum: str = ""  # "md5:HEX" or "sha256:HEX"; "" is recorded at the first download, compared afterwards
 
     @property
     def name(self) -> str:
@@ -102,10 +99,6 @@ class DataSource:
             return self.default_root / f"{MEDMNIST_DEFAULT}.npz"
         return self.default_root / self.files[0].result if len(self.files) == 1 else self.default_root
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionary, for JSON."""
-        return asdict(self)
-
     def numbered_steps(self) -> str:
         return "\n".join(f"  {number}. {step}" for number, step in enumerate(self.steps, 1))
 
@@ -121,39 +114,24 @@ def load_registry() -> dict[str, DataSource]:
     return {name: parse_source(name, table) for name, table in tomllib.loads(text).items()}
 
 
+def parse_source(name: str, table: dict[str, Any]) -> DataSource:
+    """Build one entry out of its parsed TOML table."""
+    files = tuple(build(RemoteFile, file, f"{name}.files", FILE) for file in table.get("files", ()))
+    return build(DataSource, table | {"name": name, "files": files}, name, FILE)
+
+
 def data_source(name: str) -> DataSource:
     """One data set.
 
     Raises:
         SettingError: no set has this name; it lists the near match.
     """
-    known = load_registry()
-    check_choice("data set", name, tuple(known))
-    return known[name]
-
-
-def parse_source(name: str, table: dict[str, Any]) -> DataSource:
-    """Build one entry out of its parsed TOML table."""
-    values = dict(table)
-    values["files"] = [build(RemoteFile, file, f"{name}.files", FILE) for file in values.get("files", [])]
-    values["expected"] = build(Expected, values.get("expected", {}), f"{name}.expected", FILE)
-    source = build(DataSource, {"name": name} | values, name, FILE)
-    for file in source.files:
-        if file.checksum and not CHECKSUM_PATTERN.fullmatch(file.checksum):
-            raise SettingError(
-                f"checksum of [{name}.files] is '{file.checksum}'.", remedy="Write md5:... or sha256:..."
-            )
-    check_choice(f"access of [{name}]", source.access, tuple(ACCESS))
-    return source
+    check_choice("data set", name, tuple(load_registry()))
+    return load_registry()[name]
 
 
 def remote_files(source: str | DataSource, *, subset: str = "", pixels: int = 28) -> tuple[RemoteFile, ...]:
-    """The files to download for a data set.
-
-    Args:
-        source: The data set, or its name.
-        subset: Of medmnist3d only: which of its sets, "" for NoduleMNIST3D.
-        pixels: Of medmnist3d only: voxels a side, 28 or 64.
+    """The files of a data set; of medmnist3d those of a `subset` ("": NoduleMNIST3D) of 28 or 64 `pixels` a side.
 
     Raises:
         SettingError: unknown name, subset or size.
@@ -175,26 +153,3 @@ def medmnist_sets() -> dict[str, dict[str, Any]]:
     from medmnist import INFO  # imports torch: only where it is needed
 
     return {flag: entry for flag, entry in INFO.items() if flag.endswith("mnist3d")}
-
-
-def format_size(size: int | None) -> str:
-    """Bytes as a reader says them: "3.2 GB"; "" for None."""
-    if size is None:
-        return ""
-    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
-        if size >= 10**power:
-            return f"{size / 10**power:.1f} {unit}"
-    return f"{size} bytes"
-
-
-def registry_table() -> str:
-    """The sets as a markdown table, for `data/README.md` and the book."""
-    rows = ["| name | what | files | size | licence | access |", "|---|---|---:|---:|---|---|"]
-    for source in load_registry().values():
-        title = f"[{source.title}]({source.page})" if source.page else source.title
-        licence = f"[{source.licence}]({source.licence_url})" if source.licence_url else source.licence
-        count = f"{source.expected.files:,}" if source.expected.files else ""
-        size = format_size(source.size).replace(" ", "\N{NO-BREAK SPACE}")
-        cells = (f"`{source.name}`", f"{title}: {source.about}", count, size, licence, ACCESS[source.access])
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
