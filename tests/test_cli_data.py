@@ -101,7 +101,7 @@ def test_info_counts_what_is_in_a_folder(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "2 of type 2" in text and f"-p data_root '{root}'" in text
     assert main(["data", "info", "imageclef", str(tmp_path / "none")]) == 1
-    assert "none: no such file or folder" in capsys.readouterr().err
+    assert "none: no such folder" in capsys.readouterr().err
 
 
 def test_medmnist_info_lists_the_six_sets(capsys):
