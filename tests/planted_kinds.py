@@ -17,6 +17,7 @@ import numpy as np
 from planted import AFFINE, chest, lungs, patched, scan_bytes, write_scan, write_sound_videos, write_video
 
 GROUPS = 6  # of a class
+ARRAYS = {"train": 12, "val": 6, "test": 6}
 COLUMNS = "FileName,Label,Patient"
 IN_TABLE = {"patient_column": "Patient"}
 
@@ -77,7 +78,7 @@ def sound_videos(root: Path) -> tuple[str, dict]:
 
 def sound_arrays(root: Path, **changes: np.ndarray) -> tuple[str, dict]:
     rng, columns = np.random.default_rng(0), {}
-    for part, n in (("train", 12), ("val", 6), ("test", 6)):
+    for part, n in ARRAYS.items():
         columns[f"{part}_images"] = rng.integers(1, 255, (n, 5, 8, 8), np.uint8)
         columns[f"{part}_labels"] = (np.arange(n) % 2)[:, None]
     root.mkdir(exist_ok=True)
@@ -224,8 +225,15 @@ def zoomed(root: Path) -> None:
             write_video(root / name / f"v_{name}_g{i:02d}_c01.avi", seed=i, size=size)
 
 
-def arrays(**changes: np.ndarray) -> Callable[[Path], None]:
+def array_labels(of_numbers: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+    """The labels of a sound set of arrays are those of the numbers 0 to n."""
+    changes = {f"{part}_labels": of_numbers(np.arange(n)[:, None]) for part, n in ARRAYS.items()}
     return lambda root: sound_arrays(root, **changes) and None
+
+
+def array_cubes(root: Path) -> None:
+    rng = np.random.default_rng(1)
+    sound_arrays(root, **{f"{part}_images": rng.integers(1, 255, (n, 8, 8, 8), np.uint8) for part, n in ARRAYS.items()})
 
 
 def flipped_byte(root: Path) -> None:
@@ -234,14 +242,18 @@ def flipped_byte(root: Path) -> None:
     (root / "mine.npz").write_bytes(content)
 
 
-COUNTED = np.arange(12)[:, None]
 KINDS = (
     # HU
     Kind("HU: intercept lost, padding", "table", scan(padded(chest(3) + 1024, -2000).astype(np.int16)), "not in HU"),
     Kind("HU: clipped to a window", "table", scan(chest(3).clip(-160, 240)), "not in HU"),
     Kind("HU: padding below 16 bits", "table", scan(scaled(padded(chest(3), -31744), -1024)), ""),
     # Table structure
-    Kind("two columns of one name", "table", rows(list, "FileName,Label,Label"), "columns of one name"),
+    Kind(
+        "two columns of one name",
+        "table",
+        rows(lambda of_scans: [f"{each},ill" for each in of_scans], f"{COLUMNS},Label"),
+        "columns of one name",
+    ),
     Kind("a cell too many", "table", row("s03.nii.gz,ill,p03,with an unquoted, comma"), "ragged row"),
     Kind("a quote left open", "table", row('"s03.nii.gz,ill,p03'), "unclosed quote"),
     Kind("a scan under two names", "table", rows(lambda of_scans: [*of_scans, "s03,well,p03"]), "duplicate row"),
@@ -286,18 +298,18 @@ KINDS = (
         "no orientation",
     ),
     # Arrays
-    Kind("labels from 1", "arrays", arrays(train_labels=COUNTED % 2 + 1), "class without volumes"),
-    Kind("a gap in the labels", "arrays", arrays(train_labels=COUNTED % 2 * 2), "class without volumes"),
-    Kind("slices along no axis", "arrays", arrays(train_images=np.full((12, 8, 8, 8), 9, np.uint8)), "lengths differ"),
-    Kind("a label of 2^40", "arrays", arrays(train_labels=COUNTED % 2 * 2**40), "unknown label"),
+    Kind("labels from 1", "arrays", array_labels(lambda n: n % 2 + 1), "class without volumes"),
+    Kind("a gap in the labels", "arrays", array_labels(lambda n: n % 2 * 2), "class without volumes"),
+    Kind("a label of 2^40", "arrays", array_labels(lambda n: n % 2 * 2**40), "unknown label"),
+    Kind("a column without an axis", "arrays", array_labels(lambda n: np.array(1)), "not one label each"),
+    Kind("volumes that are cubes", "arrays", array_cubes, "slice axis unknown"),
     Kind("a damaged .npz", "arrays", flipped_byte, "damaged file"),
-    Kind("a column without an axis", "arrays", arrays(train_labels=np.array(1)), "not one label each"),
     # Sizes
     Kind("a row of two million voxels", "table", claim((2_000_000, 1, 1)), "not a 3-D grey scan"),
     # Table readers
     Kind("UTF-16", "table", encoded("utf-16"), "not UTF-8"),
     Kind("Windows-1252", "table", encoded("cp1252"), "not UTF-8"),
-    Kind("a long cell", "table", row(f"s03.nii.gz,ill,{'p' * 200_000}"), ""),
+    Kind("a long cell", "table", row(f"s03.nii.gz,ill,{'p' * 200_000}"), "unclosed quote"),
     # Groups of videos
     Kind("a table of groups", "videos", groups_table(list), ""),
     Kind("a video without a group", "videos", groups_table(lambda of_files: of_files[1:]), "no group"),

@@ -22,14 +22,12 @@ from planted import (
     write_scan,
     write_sound_scans,
     write_sound_videos,
-    write_table,
     write_video,
 )
 
 from viptt_core.check import check_dataset
 from viptt_core.check import inspect as reading
-from viptt_core.check.faults import leak_faults
-from viptt_core.errors import DataError, DataWarning, SettingError, StorageError
+from viptt_core.errors import DataError, SettingError, StorageError
 from viptt_core.files import cache_root
 
 QUIET = {"n_jobs": 1, "progress": False}
@@ -65,7 +63,12 @@ def test_a_sound_folder_of_scans_has_no_fault(sound, preset):
     report = check_dataset("folder", sound, preset=preset, label_column="TypeOfTB", **QUIET)
     assert found(report) == [] and not report.spoils
     assert str(report).startswith("SOUND: nothing was found that would spoil a run.")
-    assert report.reading["n_read"] == 80 and report.counts == {"listed": 40, "unlabelled": 0, "masks": 40, "groups": 40}
+    assert report.reading["n_read"] == 80 and report.counts == {
+        "listed": 40,
+        "unlabelled": 0,
+        "masks": 40,
+        "groups": 40,
+    }
     report = check_dataset("imageclef", sound, preset=preset, **QUIET)
     assert set(found(report)) == NOT_THE_WHOLE_IMAGECLEF and not report.spoils
 
@@ -145,7 +148,7 @@ def test_masks_that_are_to_crop_must_be_usable(planted):
 @pytest.mark.parametrize(
     "table, settings, fault",
     [
-        ("FileName,TypeOfTB\nTRN_0001.nii.gz,1\n".encode("utf-16"), {"labels": "labels.csv"}, "missing column"),
+        ("FileName,TypeOfTB\nTRN_0001.nii.gz,1\n".encode("utf-16"), {"labels": "labels.csv"}, "not UTF-8"),
         ("FileName,TypeOfTB\nTRN_0001.nii.gz,Läsion\n".encode("latin-1"), {}, "not UTF-8"),
         (b"File,Type\nTRN_0001.nii.gz,1\n", {}, "no label table"),
         (b"File,Type\nTRN_0001.nii.gz,1\n", {"labels": "labels.csv"}, "missing column"),
@@ -220,11 +223,11 @@ def test_the_part_of_a_published_set_that_is_missing_is_counted(sound):
     report = check_dataset("imageclef", sound, **QUIET)
     whats = " ".join(fault.what for fault in report.faults)
     for text in (
-        "917 labelled files are expected, 40 are here",
+        "labelled files here, of those in a complete copy: all 40 of 917",
         "Infiltrative 8 of 420",
         "Fibro-cavernous 8 of 70",
-        "421 test files",
-        "not here: masks2;",
+        "without labels 0 of 421",
+        "masks2 0 of 1.",
     ):
         assert text in whats
 
@@ -243,20 +246,6 @@ def test_most_of_a_set_decides_which_axes_are_the_usual_ones(tmp_path):
     assert {kind: level for kind, _, level in found(followed)} == {"incomplete set": "note", "other axes": "note"}
 
 
-def test_a_format_that_tells_the_class_is_noticed_and_a_random_one_is_not():
-    rng = np.random.default_rng(0)
-    labels, groups = np.arange(120) % 4, [f"g{i // 6}" for i in range(120)]
-    random = rng.normal(size=(120, 3))
-    assert list(leak_faults(random, labels, groups, "numbers")) == []
-    telling = random + 3 * labels[:, None]
-    (fault,) = leak_faults(telling, labels, groups, "numbers")
-    assert fault.kind == "format tells the class" and not fault.spoils
-    assert list(leak_faults(telling[:40], labels[:40], groups[:40], "numbers")) == []  # too few to tell
-    # What is only alike within a group tells nothing about other groups.
-    by_group = np.repeat(rng.normal(size=(20, 3)), 6, axis=0)
-    assert list(leak_faults(by_group, np.arange(120) // 6 % 4, groups, "numbers")) == []
-
-
 def test_the_same_volume_in_two_published_parts_is_found(tmp_path):
     rng = np.random.default_rng(0)
     volumes = {part: rng.integers(0, 255, (6, 5, 5, 5), np.uint8) for part in ("train", "val", "test")}
@@ -268,7 +257,7 @@ def test_the_same_volume_in_two_published_parts_is_found(tmp_path):
         labels[f"{part}_labels"][3:] = 1
     volumes["train"][5] = volumes["val"][0]  # another label and another part
     np.savez(tmp_path / "a.npz", **{f"{part}_images": v for part, v in volumes.items()}, **labels)
-    report = check_dataset("medmnist3d", tmp_path / "a.npz", **QUIET)
+    report = check_dataset("medmnist3d", tmp_path / "a.npz", slice_axis=0, **QUIET)
     assert found(report) == [
         ("duplicate content", "test_0002", "set"),
         ("duplicate content", "train_0004", "set"),
@@ -347,10 +336,9 @@ def test_what_was_kept_and_got_damaged_costs_one_file_each(tmp_path):
     before = check_dataset("imageclef", tmp_path, **QUIET)
     cut, other, empty, *_ = kept()
     cut.write_bytes(cut.read_bytes()[:-30])
-    other.write_bytes(other.read_bytes().replace(b'"axes": "LAS"', b'"axes": "RAS"'))
+    other.write_bytes(b"\xff" + other.read_bytes())
     empty.write_bytes(b"")
-    with pytest.warns(DataWarning, match="is damaged"):
-        report = check_dataset("imageclef", tmp_path, **QUIET)
+    report = check_dataset("imageclef", tmp_path, **QUIET)
     assert numbers(report) == (3, 3) and report.files == before.files
     assert numbers(check_dataset("imageclef", tmp_path, **QUIET)) == (0, 6)
 
@@ -503,7 +491,8 @@ def test_ut_interaction_is_sound_but_its_format_tells_the_class(shared_data):
     kinds = Counter(kind for kind, *_ in found(report))
     assert kinds == {"format tells the class": 1, "other frame size": 1, "too few frames": 3}
     telling = next(fault for fault in report.faults if fault.kind == "format tells the class")
-    assert "5" in telling.what.split("class of ")[1][:1] and "17%" in telling.what  # 53 to 55 %, chance 17 %
+    accuracy = float(telling.what.split("balanced accuracy of ")[1][:4])
+    assert 0.4 < accuracy < 0.7 and "by luck 0.17" in telling.what
 
 
 def test_few_real_videos_are_read_and_their_classes_called_too_small(shared_data):
@@ -538,7 +527,7 @@ def test_real_scans_are_in_hu_and_alike(shared_data, tmp_path):
 def test_real_arrays_have_no_duplicates(shared_data, file, volumes, groups):
     report = check_dataset("medmnist3d", shared_data / file, **QUIET)
     assert report.counts["listed"] == volumes and report.counts["groups"] == groups
-    assert found(report) == []
+    assert set(found(report)) == ({("padding", ".", "note")} if "lidc" in file else set())
 
 
 # --- Files of the generators ------------------------------------------------------------------------------

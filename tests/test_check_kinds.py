@@ -7,6 +7,9 @@ from planted_kinds import KINDS, SORTS
 from viptt_core.check import check_dataset
 from viptt_core.errors import SettingError
 
+# Settings without use, by the sort of set.
+REFUSED = {"scans": ("label_column",), "table": ("group_pattern",)}
+
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
@@ -37,11 +40,11 @@ def test_the_check_reports_each_kind_of_fault_and_takes_what_is_right(tmp_path, 
     root = tmp_path / "set"
     name, settings = SORTS[kind.sort](root)
     settings = settings | (kind.plant(root) or {})
-    try:
-        report = check(name, root, **settings)
-    except SettingError as refusal:
-        assert kind.found and kind.found in str(refusal)
+    if kind.sort in REFUSED and kind.found in REFUSED[kind.sort]:
+        with pytest.raises(SettingError, match=kind.found):
+            check(name, root, **settings)
         return
+    report = check(name, root, **settings)
     said = str(report)
     said.encode()  # whatever the names of the files, it can be printed
     if kind.found:

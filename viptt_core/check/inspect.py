@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from os import PathLike
@@ -18,7 +19,7 @@ import numpy as np
 from xxhash import xxh3_128
 
 from viptt_core import files
-from viptt_core.cache import keep, read_kept, sweep
+from viptt_core.cache import sweep
 from viptt_core.clips import digest
 from viptt_core.datasets.arrays import PARTS, read_images
 from viptt_core.errors import DataError
@@ -28,46 +29,25 @@ from viptt_core.video import open_video
 
 UNREADABLE = "unreadable file"  # kind of what may be no fault of the file
 _INT16 = np.iinfo(np.int16)
-_NO_ARRAY = np.empty(0, np.uint8)
+_ELSEWHERE = "what was read so far is kept, and VIPTT_CACHE names another folder"
 # Formats whose first plane is 8-bit luma, one byte a pixel.
 _LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray", "nv12")
 
 
 @dataclass(frozen=True)
-class MaskFacts:
-    """A mask: its grid, how many voxels are not 0, and whether all are whole numbers from 0 to 255."""
-
-    shape: Sequence[int]
-    affine: Sequence[float]
-    n_marked: int
-    whole: bool
-
-
-@dataclass(frozen=True)
 class VideoFacts:
-    """A video, decoded to its end.
+    """A video, decoded to its end."""
 
-    Attributes:
-        frames: Frames that can be decoded.
-        promised: Frames the header states; 0 where it states none.
-        ends_early: Whether the file was cut off, or a part of it cannot be decoded.
-        height, width: Pixels, of the first frame.
-        rate: Frames a second, by the median distance in time; 0 where the file has no times.
-        codec: Name of its compression.
-        lowest, highest: Luma, 0..255, over all frames.
-        content: Hash of the luma of all frames: the same in another container or under another name.
-    """
-
-    frames: int
-    promised: int
-    ends_early: bool
-    height: int
+    frames: int  # that can be decoded
+    promised: int  # by the header; 0 where it states none
+    ends_early: bool  # the file was cut off, or a part of it cannot be decoded
+    height: int  # pixels, of the first frame
     width: int
-    rate: float
+    rate: float  # frames a second, by the median distance in time; 0 where the file has no times
     codec: str
-    lowest: int
+    lowest: int  # luma, 0..255, over all frames
     highest: int
-    content: str
+    content: str  # hash of the luma of all frames: the same in another container or under another name
 
 
 @dataclass(frozen=True)
@@ -79,30 +59,16 @@ class ArrayFacts:
 
 
 def inspect_scan(path: str | PathLike) -> ScanFacts:
-    """Read a CT scan (NIfTI) to its end, slice by slice.
+    """Read a CT scan or mask (NIfTI) to its end, slice by slice.
 
     Raises:
         DataError: it cannot be used, see `nifti.read_nifti`.
     """
     with open_scan(path) as scan:
-        content = xxh3_128(repr(scan.shape))
+        content = xxh3_128(repr(scan.shape).encode())
         for plane in scan.planes():
             content.update(_whole_hu(plane))
         return scan_facts(scan, content.hexdigest())
-
-
-def inspect_mask(path: str | PathLike) -> MaskFacts:
-    """Read a mask (NIfTI) to its end.
-
-    Raises:
-        DataError: it cannot be read, see `nifti.read_nifti`.
-    """
-    whole, marked = True, 0
-    with open_scan(path) as mask, np.errstate(invalid="ignore"):
-        for plane in mask.planes():
-            marked += int(np.count_nonzero(plane))
-            whole = whole and (plane.dtype == np.uint8 or np.array_equal(plane.astype(np.uint8), plane))
-    return MaskFacts(mask.shape, mask.affine[:3].ravel().tolist(), marked, whole)
 
 
 def inspect_video(path: str | PathLike) -> VideoFacts:
@@ -116,7 +82,7 @@ def inspect_video(path: str | PathLike) -> VideoFacts:
         for frame in video.frames():
             luma = _luma(frame)
             lowest, highest = min(lowest, int(luma.min())), max(highest, int(luma.max()))
-            content.update(repr(luma.shape))
+            content.update(repr(luma.shape).encode())
             content.update(np.ascontiguousarray(luma))
             shapes.append(luma.shape)
             if frame.time is not None:
@@ -134,9 +100,10 @@ def inspect_arrays(path: str | PathLike) -> ArrayFacts:
     Raises:
         DataError: it is damaged.
     """
-    shapes, contents, state = {}, {}, files.file_digest(Path(path), "md5")
+    path, shapes, contents = Path(path), {}, {}
+    state = files.file_digest(path, "md5")
     for part in PARTS:
-        volumes = read_images(str(path), part, state)
+        volumes = read_images(path, part, state)
         shapes[part] = volumes.shape
         contents[part] = [xxh3_128(v.tobytes()).hexdigest() if v.min() < v.max() else "" for v in volumes]
     return ArrayFacts(shapes, contents)
@@ -144,7 +111,7 @@ def inspect_arrays(path: str | PathLike) -> ArrayFacts:
 
 INSPECTORS = {
     "scan": (inspect_scan, ScanFacts),
-    "mask": (inspect_mask, MaskFacts),
+    "mask": (inspect_scan, ScanFacts),
     "video": (inspect_video, VideoFacts),
     "array": (inspect_arrays, ArrayFacts),
 }
@@ -172,24 +139,16 @@ def inspect_file(role: str, path: Path) -> dict:
 
 @dataclass(frozen=True)
 class Reading:
-    """What came of a file.
+    """What came of a file."""
 
-    Attributes:
-        role: What it was read as, a key of INSPECTORS.
-        path: Where it is.
-        n_bytes: Its size.
-        outcome: See `inspect_file`.
-        reused: Whether that was kept from an earlier check.
-    """
-
-    role: str
+    role: str  # what it was read as, a key of INSPECTORS
     path: Path
     n_bytes: int
-    outcome: dict
-    reused: bool
+    outcome: dict  # see `inspect_file`
+    reused: bool  # kept from an earlier check
 
     @cached_property
-    def facts(self) -> ScanFacts | MaskFacts | VideoFacts | ArrayFacts | None:
+    def facts(self) -> ScanFacts | VideoFacts | ArrayFacts | None:
         """What is in the file; None if it cannot be read."""
         return INSPECTORS[self.role][1](**self.outcome["facts"]) if "facts" in self.outcome else None
 
@@ -209,12 +168,14 @@ def read_files(jobs: Sequence[tuple[str, Path]], *, n_jobs: int | None, progress
     from tqdm import tqdm
 
     folder, code = files.cache_root() / "checks", files.code_version("check.inspect")
-    with files.storing(folder, hint="VIPTT_CACHE names another folder"):
+    with files.storing(folder, hint=_ELSEWHERE):
         folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
     states = {job: _state(job[1]) for job in jobs}
-    places = {job: folder / digest([job[0], os.path.abspath(job[1]), state, code]) for job, state in states.items()}
-    kept = {} if reread else {job: found[1] for job, place in places.items() if (found := read_kept(place))}
+    places = {
+        job: folder / f"{digest([job[0], os.path.abspath(job[1]), state, code])}.json" for job, state in states.items()
+    }
+    kept = {} if reread else {job: outcome for job, place in places.items() if (outcome := _kept(place))}
     todo = [(job, place) for job, place in places.items() if job not in kept]
     outcomes = dict(kept)
     with tqdm(total=len(places), initial=len(kept), desc="reading", unit="file", disable=not progress) as bar:
@@ -233,11 +194,25 @@ def _state(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
+def _kept(place: Path) -> dict | None:
+    """An outcome that was kept, and is from now on for another while; None where none is, or a damaged one."""
+    try:
+        outcome = json.loads(place.read_bytes())
+    except (OSError, ValueError):
+        return None
+    with suppress(OSError):  # of a cache that may only be read
+        os.utime(place)
+    return outcome
+
+
 def _read(job: tuple[str, Path], place: Path) -> tuple[tuple[str, Path], dict]:
     """Inspect a file, and keep the outcome unless it may be another one in a minute."""
     outcome = inspect_file(*job)
     if outcome.get("fault", {}).get("kind") != UNREADABLE:
-        keep(place, _NO_ARRAY, outcome)
+        unfinished = place.with_name(f".{os.urandom(8).hex()}")  # two processes may read the same file
+        with files.storing(place, hint=_ELSEWHERE):
+            unfinished.write_text(json.dumps(outcome), encoding="utf-8")
+            os.replace(unfinished, place)
     return job, outcome
 
 

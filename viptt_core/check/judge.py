@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from viptt_core.check.inspect import MaskFacts, Reading, VideoFacts
+from viptt_core.check.inspect import Reading, VideoFacts
 from viptt_core.clips import Item
 from viptt_core.constants import PAPER_FRAMES, UCF_CLASSES
 from viptt_core.ct import CANONICAL_AXES
@@ -30,19 +30,12 @@ _AXES = "".join(CANONICAL_AXES)
 
 @dataclass(frozen=True)
 class Checked:
-    """A listing, what was read of its files, and for what they are judged.
-
-    Attributes:
-        listing: Of the set.
-        readings: Of its files, those with labels first.
-        preset: Whose frames and orientation count.
-        crop: The mask set that is to crop; "" where none is.
-    """
+    """A listing, what was read of its files, and for what they are judged."""
 
     listing: Listing
-    readings: list[Reading]
-    preset: Preset
-    crop: str
+    readings: list[Reading]  # those with labels first
+    preset: Preset  # whose frames and orientation count
+    crop: str  # the mask set that is to crop; "" where none is
 
     @cached_property
     def items(self) -> dict[Path, Item]:
@@ -95,7 +88,9 @@ def _axes(checked: Checked) -> Iterator[Fault]:
     followed, remedy = checked.preset.orientation == "canonical", "Use a preset that follows the affine: 'corrected'."
     usual = Counter(axes.values()).most_common(1)[0][0] if axes else _AXES
     if usual != _AXES and not followed:
-        what = f"most scans run {usual}, not {_AXES}: the affine is ignored, so they come out turned or mirrored, alike."
+        what = (
+            f"most scans run {usual}, not {_AXES}: the affine is ignored, so they come out turned or mirrored, alike."
+        )
         yield Fault("axes not canonical", ".", what, remedy, level="note")
     for where, own in axes.items():
         if own != usual and followed:
@@ -148,11 +143,11 @@ def _masks(checked: Checked) -> Iterator[Fault]:
             yield from (Fault("missing mask", name, what, "Only a crop needs it.", level="note") for name in lacking)
 
 
-def _mask(where: str, mask: MaskFacts, scan: ScanFacts | None, level: str) -> Iterator[Fault]:
-    if not mask.n_marked:
-        yield Fault("empty mask", where, "every voxel is 0.", "Take the other mask set, or no crop.", level=level)
-    elif not mask.whole:
-        what = "holds values that are no whole numbers from 0 to 255."
+def _mask(where: str, mask: ScanFacts, scan: ScanFacts | None, level: str) -> Iterator[Fault]:
+    if mask.highest <= 0:
+        yield Fault("empty mask", where, "no voxel is above 0.", "Take the other mask set, or no crop.", level=level)
+    elif mask.lowest < 0 or mask.highest > 255 or not float(mask.highest).is_integer():
+        what = f"holds values from {mask.lowest:g} to {mask.highest:g}."
         yield Fault("values of a mask", where, what, "Is it a mask?", level="note")
     if scan is None:
         return
@@ -204,7 +199,7 @@ def _contents(checked: Checked) -> Iterator[tuple[str, str, Item | None]]:
     for reading in (*checked.readable("scan"), *checked.readable("video")):
         if reading.facts.lowest < reading.facts.highest:  # else that is told already
             yield checked.where(reading.path), reading.facts.content, checked.items.get(reading.path)
-    arrays = {str(reading.path): reading.facts.content for reading in checked.readable("array")}
+    arrays = {reading.path: reading.facts.content for reading in checked.readable("array")}
     for item in checked.listing.items if arrays else ():
         path, part, index, *_ = item.source
         yield item.name, arrays[path][part][index], item

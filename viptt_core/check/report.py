@@ -26,16 +26,10 @@ _VALUES_LISTED = 5  # of a tally, such as frame sizes
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found.
-
-    Attributes:
-        checked: What was listed and read.
-        faults: The worst first.
-        seconds: The whole check.
-    """
+    """What a check found."""
 
     checked: Checked
-    faults: tuple[Fault, ...]
+    faults: tuple[Fault, ...]  # the worst first
     seconds: float
 
     @property
