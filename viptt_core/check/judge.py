@@ -235,11 +235,10 @@ def _shortcuts(checked: Checked) -> Iterator[Fault]:
 def _header(facts: ScanFacts | VideoFacts) -> dict[str, float | str]:
     """What is known of a scan or video without looking at it."""
     if isinstance(facts, VideoFacts):
-        names = {"width": "width", "height": "height", "frames": "frames", "rate": "frames a second", "codec": "codec"}
-        return {said: getattr(facts, name) for name, said in names.items()}
+        return {name: getattr(facts, name) for name in ("width", "height", "frames", "rate", "codec")}
     voxels = {f"voxels along {axis}": n for axis, n in zip("XYZ", facts.shape, strict=True)}
     lengths = {f"mm along {axis}": mm for axis, mm in zip("XYZ", facts.spacing, strict=True)}
-    return voxels | lengths | {"axes": facts.axes, "stored as": facts.stored}
+    return voxels | lengths | {"axes": facts.axes, "stored as": facts.stored, "written by": facts.written_by}
 
 
 def count_classes(listing: Listing) -> dict[str, dict[str, int]]:

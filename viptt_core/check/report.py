@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
 import numpy as np
 
 from viptt_core.check.judge import Checked, count_classes
+from viptt_core.datasets.arrays import PARTS
 from viptt_core.datasets.listing import printable
 from viptt_core.errors import LEVELS, Fault
 from viptt_core.scan_facts import slice_axis
@@ -51,9 +52,10 @@ class CheckReport:
         return count_classes(self.checked.listing)
 
     @property
-    def facts(self) -> dict[str, float | list[float] | dict[str, int]]:
-        """By name, in the words of the table: a number, [lowest, median, highest], or a tally of values."""
-        return dict(_facts_in_short(self.checked))
+    def facts(self) -> dict[str, list[float] | dict[str, int]]:
+        """By name, in the words of the table: [lowest, median, highest], or a tally of values."""
+        rows = list(_rows(self.checked))
+        return {name: _summary([row[name] for row in rows if name in row]) for name in (rows[0] if rows else ())}
 
     @property
     def files(self) -> dict[str, dict]:
@@ -135,37 +137,33 @@ class CheckReport:
         return text
 
 
-def _facts_in_short(checked: Checked) -> Iterator[tuple[str, object]]:
-    if scans := [scan.facts for scan in checked.readable("scan")]:
-        along = [slice_axis(facts) for facts in scans]
-        across = [[k for k in range(3) if k != axis] for axis in along]
-        sizes = [(f.shape[i], f.shape[j]) for f, (i, j) in zip(scans, across, strict=True)]
-        yield "slices", _range(f.shape[axis] for f, axis in zip(scans, along, strict=True))
-        yield "voxels of a slice", _tally(f"{i} x {j}" for i, j in sizes)
-        yield "mm between slices", _range(f.spacing[axis] for f, axis in zip(scans, along, strict=True))
-        yield "mm in a slice", _range(f.spacing[i] for f, (i, _) in zip(scans, across, strict=True))
-        yield "lowest HU", _range(f.lowest for f in scans)
-        yield "highest HU", _range(f.highest for f in scans)
-        yield "lung or air, %", _range(100 * f.air for f in scans)
-        yield "orientation", _tally(f.axes or "none" for f in scans)
-    elif videos := [video.facts for video in checked.readable("video")]:
-        yield "frames", _range(f.frames for f in videos)
-        yield f"with {checked.needed} frames or more", sum(f.frames >= checked.needed for f in videos)
-        yield "frame size", _tally(f"{f.width} x {f.height}" for f in videos)
-        yield "frames a second", _range(f.rate for f in videos)
-    elif arrays := [array.facts for array in checked.readable("array")]:
-        shapes = [shape for facts in arrays for shape in facts.shapes.values()]
-        yield "voxels", _tally(" x ".join(map(str, shape[1:])) for shape in shapes for _ in range(shape[0]))
-        yield "parts", _tally(item.part for item in checked.listing.items if item.part)
+def _rows(checked: Checked) -> Iterator[dict[str, float | str]]:
+    """What the table says of each file, or of each volume of an array file."""
+    for facts in (scan.facts for scan in checked.readable("scan")):
+        axis = slice_axis(facts)
+        i, j = (k for k in range(3) if k != axis)
+        yield {
+            "slices": facts.shape[axis],
+            "voxels of a slice": f"{facts.shape[i]} x {facts.shape[j]}",
+            "mm between slices": facts.spacing[axis],
+            "mm in a slice": facts.spacing[i],
+            "lowest HU": facts.lowest,
+            "highest HU": facts.highest,
+            "lung or air, %": 100 * facts.air,
+            "orientation": facts.axes or "none",
+        }
+    for facts in (video.facts for video in checked.readable("video")):
+        size = f"{facts.width} x {facts.height}"
+        yield {"frames": facts.frames, "frame size": size, "frames a second": facts.rate, "codec": facts.codec}
+    for shapes in (array.facts.shapes for array in checked.readable("array")):
+        for part, (n, *sides) in shapes.items():
+            yield from [{"voxels": " x ".join(map(str, sides)), "parts": PARTS[part]}] * n
 
 
-def _range(values: Iterable[float]) -> list[float]:
-    values = np.array(list(values), float)
-    return [float(values.min()), float(np.median(values)), float(values.max())]
-
-
-def _tally(values: Iterable[str]) -> dict[str, int]:
-    return dict(Counter(values).most_common())
+def _summary(values: list[float] | list[str]) -> list[float] | dict[str, int]:
+    if isinstance(values[0], str):
+        return dict(Counter(values).most_common())
+    return np.quantile(values, (0, 0.5, 1)).tolist()
 
 
 def _counted(n: int, noun: str) -> str:
@@ -173,12 +171,10 @@ def _counted(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else plural}"
 
 
-def _shown(value: float | list[float] | dict[str, int]) -> str:
+def _shown(value: list[float] | dict[str, int]) -> str:
     if isinstance(value, dict):
         common = sorted(value.items(), key=lambda pair: -pair[1])
         text = ", ".join(f"{name} ({n})" for name, n in common[:_VALUES_LISTED])
         return text + (f" and {len(common) - _VALUES_LISTED} others" if len(common) > _VALUES_LISTED else "")
-    if isinstance(value, list):
-        low, middle, high = (f"{number:.4g}" for number in value)
-        return low if low == high else f"{low} to {high} (median {middle})"
-    return f"{value:g}"
+    low, middle, high = (f"{number:.4g}" for number in value)
+    return low if low == high else f"{low} to {high} (median {middle})"
