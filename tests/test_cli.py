@@ -53,6 +53,17 @@ def test_a_mistake_is_one_line_and_exit_code_one(capsys):
     assert error.startswith("viptt: ") and "Did you mean 'paper'" in error and "Traceback" not in error
 
 
+@pytest.mark.parametrize("arguments", [["info", "ucf50", "~/my set", "--json"], ["get", "actions", "--root=~/my set"]])
+def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path, monkeypatch, arguments, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("viptt_core.cli.data._write_synthetic", lambda name, root, jobs: root)
+    monkeypatch.setattr("viptt_core.cli.data._check_and_decode", lambda *_: 0)
+    (tmp_path / "my set").mkdir()
+    assert main(["data", *arguments]) == 0
+    assert str(tmp_path / "my set") in capsys.readouterr().out
+
+
 def test_the_summary_of_an_executed_notebook_is_printed(tmp_path, capsys):
     output = {"output_type": "display_data", "data": {"application/vnd.viptt.summary+json": {"text": "kappa 0.5"}}}
     cells = [{"cell_type": "markdown"}, {"cell_type": "code", "outputs": [{"name": "stdout"}, output]}]

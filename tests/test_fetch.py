@@ -138,6 +138,7 @@ def test_time_of_last_change_serves_where_there_is_no_etag(server, get):
 def test_body_that_cannot_go_on_starts_again(server, get, cut, then):
     server.script(file(CONTENT, sent=1000, **cut), file(CONTENT, **then))
     assert get().read_bytes() == CONTENT
+    assert cut == {} or set(server.asked) == {WHOLE}
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,18 @@ def test_two_versions_are_never_mixed(server, get, wrong):
     content = CONTENT if "etag" in wrong else OTHER
     server.script(file(OTHER, sent=1000), file(content, **wrong), file(content, **wrong), file(content))
     assert get().read_bytes() == content
+
+
+def test_a_part_that_says_where_it_is_from_is_believed(server, get):
+    start = status(206, OTHER[:9240], Content_Range="bytes 0-9239/10240")
+    server.script(file(CONTENT, sent=1000), file(CONTENT), start, file(CONTENT))
+    assert get().read_bytes() == CONTENT
+
+
+def test_a_part_that_ends_early_is_gone_on_with(server, get):
+    server.script(file(CONTENT, sent=1000), file(CONTENT), file(CONTENT, framing="close", sent=500), file(CONTENT))
+    assert get().read_bytes() == CONTENT
+    assert server.asked == [WHOLE, WHOLE, rest(1000), WHOLE, rest(1500)]
 
 
 @pytest.mark.parametrize("changed", ["address", "length", "version"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import stat
@@ -119,7 +120,12 @@ def test_programs_unpack_what_rarfile_lists(place, out, monkeypatch, kind, progr
     for name in ("UCF100.rar", "UCF102.rar"):
         (path.parent / name).write_bytes(RARS[kind](Item("other", b"y")))
     monkeypatch.setattr(room, "COMMANDS", {program: room.COMMANDS[program]})
-    unpack(path, out, progress=False)
+    try:
+        unpack(path, out, progress=False)
+    except DataError as error:
+        if re.search("unrar-free|Cannot open the file as archive", str(error)):
+            pytest.skip(f"this {program} was built without RAR, or without RAR 5")
+        raise
     assert contents(out) == {item.name: item.data for item in items if not item.folder}
 
 
@@ -215,7 +221,7 @@ def _in_directory(at: int, value: bytes):
 
 
 def test_encrypted_zips_refused(place, out):
-    refused(_patched(write(place, "zip", FILES), _in_directory(8, b"\1")), out, "encrypted")
+    refused(_patched(write(place, "zip", FILES), _in_directory(8, b"\1")), out, "encrypted.*unpack it by hand")
 
 
 @pytest.mark.parametrize("size", [10, 9000])

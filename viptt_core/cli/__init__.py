@@ -21,6 +21,9 @@ from viptt_core.errors import ViPTTError
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code. Errors a user can mend are one message, not a traceback."""
     options = build_parser().parse_args(arguments)
+    for name, value in vars(options).items():
+        if isinstance(value, Path):  # a shell leaves the ~ of --root=~/x as it is
+            setattr(options, name, Path(os.path.expanduser(value)))
     try:
         code = options.run(options)
         sys.stdout.flush()  # here, where a closed pipe can be dealt with

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import hashlib
 import os
@@ -10,8 +11,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
-import urllib3
 from tqdm import tqdm
+from urllib3.exceptions import HTTPError
 
 from viptt_core import files
 from viptt_core.errors import DataError
@@ -21,7 +22,8 @@ from viptt_core.sources.unpack import unpack
 TIMEOUT = 60.0  # seconds without a byte
 ATTEMPTS = 5  # requests in a row that may bring nothing new
 PAUSE, LONGEST_PAUSE = 4.0, 60.0  # seconds before the next one, doubled each time
-_PASSING = requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError
+# urllib3 says HTTPError of a body that breaks off, and so do we of one that is not all.
+_PASSING = requests.ConnectionError, requests.Timeout, HTTPError
 
 
 def fetch(
@@ -112,18 +114,11 @@ def _verify(file: RemoteFile, path: Path, content: Path) -> None:
         raise DataError(what, path=path, remedy=f"{again}. If it has rightly changed at its source, {mend}.")
 
 
-class _IncompleteError(urllib3.exceptions.HTTPError):
-    """The server did not send all that was asked for, for a reason that may pass."""
-
-
 class _Transfer:
     """A file on its way; its bytes are in `.NAME.VERSION.part`, so that those of two versions never mix."""
 
     def __init__(self, file: RemoteFile, path: Path, progress: bool) -> None:
         self.file, self.path, self.progress = file, path, progress
-        self.is_https = file.url.startswith("https://")
-        if not (self.is_https or file.checksum or urlsplit(file.url).hostname in ("localhost", "127.0.0.1", "::1")):
-            raise self.refusal("without https and without a checksum, what comes could not be trusted")
 
     def run(self) -> None:
         """Fetch the whole file, verify it, and give it its name."""
@@ -131,7 +126,7 @@ class _Transfer:
         while part is None:
             try:
                 part = self.request()
-            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            except (requests.RequestException, HTTPError) as error:
                 if not isinstance(error, _PASSING) or isinstance(error, requests.exceptions.SSLError):
                     raise self.refusal(str(error)) from error
                 # Only a new record counts: a server that cuts each answer at the same place must come to an end.
@@ -149,12 +144,18 @@ class _Transfer:
 
     def request(self) -> Path:
         """Ask which version the server has, and write it to its part file, from where this ends; returns that."""
+        url, is_https = self.file.url, self.file.url.startswith("https://")
+        if not (is_https or self.file.checksum or urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")):
+            raise self.refusal("without https and without a checksum, what comes could not be trusted")
         with requests.Session() as session:
-            if self.is_https:
+            if is_https:
                 del session.adapters["http://"]  # so that no redirect leads away from https
-            with self.get(session) as response:
+            session.headers["Accept-Encoding"] = "identity"  # a part of something compressed is of no use
+            follow = is_https or bool(self.file.checksum)
+            ask = functools.partial(session.get, url, stream=True, timeout=TIMEOUT, allow_redirects=follow)
+            with ask() as response:
                 version, total = self.vetted(response)
-                key = hashlib.sha256(repr((self.file.url, version, total)).encode()).hexdigest()[:8]
+                key = hashlib.sha256(repr((url, version, total)).encode()).hexdigest()[:8]
                 part = self.path.with_name(f".{self.path.name}.{key}.part")
                 for other in set(_parts(self.path)) - {part}:
                     other.unlink()
@@ -162,26 +163,21 @@ class _Transfer:
                 if offset == 0:
                     self.write(response, part, total)
             if 0 < offset != total:
-                with self.get(session, {"Range": f"bytes={offset}-", "If-Range": version}) as response:
+                with ask(headers={"Range": f"bytes={offset}-", "If-Range": version}) as response:
                     status, place = response.status_code, response.headers.get("Content-Range")
                     if status != 206 or place != f"bytes {offset}-{total - 1}/{total}":
                         if status in (200, 206, 416):
                             part.unlink()
-                        raise _IncompleteError(f"the server does not go on where it stopped, but answers {status}")
+                        raise HTTPError(f"the server does not go on where it stopped, but answers {status}")
                     self.write(response, part, total)
         return part
-
-    def get(self, session: requests.Session, headers: dict[str, str] | None = None) -> requests.Response:
-        headers = {"Accept-Encoding": "identity"} | (headers or {})  # a part of something compressed is of no use
-        follow = self.is_https or bool(self.file.checksum)
-        return session.get(self.file.url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=follow)
 
     def vetted(self, response: requests.Response) -> tuple[str, int | None]:
         """What tells this version from others ("" if nothing does) and its length; refused if it is something else."""
         status, told = response.status_code, response.headers
         if status != 200:
             answer = f"the server answers {status} {response.reason}"
-            raise _IncompleteError(answer) if status in (408, 429) or status >= 500 else self.refusal(answer)
+            raise HTTPError(answer) if status in (408, 429) or status >= 500 else self.refusal(answer)
         total = int(told["Content-Length"]) if told.get("Content-Length", "").isdecimal() else None
         if not self.file.checksum:
             if told.get("Content-Type", "").startswith("text/html"):
@@ -206,7 +202,7 @@ class _Transfer:
             out.flush()
             os.fsync(out.fileno())
         if total not in (None, part.stat().st_size):
-            raise _IncompleteError(f"{part.stat().st_size} of {total} bytes came")
+            raise HTTPError(f"{part.stat().st_size} of {total} bytes came")
 
     def refusal(self, why: str) -> DataError:
         remedy = "Check the address, and whether it asks for a login or a licence; a browser shows what is there."

@@ -77,9 +77,8 @@ def unpack(archive: Path, folder: Path, *, progress: bool = True) -> None:
                 size = sum(info.file_size for info in entries.values())
                 check_space(folder.parent, size + 4096 * len(entries))
                 part.mkdir()
-                name, hidden = archive.name, not progress
                 # Each byte counts twice: it is written, and then read again.
-                with tqdm(desc=name, total=2 * size, unit="B", unit_scale=True, disable=hidden) as bar:
+                with tqdm(desc=archive.name, total=2 * size, unit="B", unit_scale=True, disable=not progress) as bar:
                     root = (_unzip if isinstance(file, zipfile.ZipFile) else _unrar)(file, part, entries, bar)
                 inner = list(root.iterdir())
                 os.replace(inner[0] if len(inner) == 1 and inner[0].is_dir() else root, folder)
@@ -178,9 +177,10 @@ def _run(command: list[str], root: Path, bar: tqdm) -> str:
         try:
             while process.returncode is None:
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(0.5)
+                    process.wait(1)
                 with suppress(OSError):  # a file may be gone between two looks
-                    written = sum(path.lstat().st_size for path in root.rglob("*") if not path.is_dir())
+                    paths = (os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names)
+                    written = sum(os.lstat(path).st_size for path in paths)
                     bar.update(written - bar.n)
                     if written > bar.total // 2:
                         return "wrote more than the listing says, and was stopped"
