@@ -44,7 +44,7 @@ def assert_as_nibabel_says(path):
     np.testing.assert_allclose(np.reshape(facts.affine, (3, 4)), image.affine[:3])
     assert (facts.n_voxels, facts.n_not_finite) == (voxels.size, voxels.size - finite.size)
     assert (facts.lowest, facts.highest) == (finite.min(), finite.max())
-    assert facts.air == pytest.approx((np.nan_to_num(voxels, nan=-1000, posinf=-1000, neginf=-1000) < -500).mean())
+    assert facts.air == pytest.approx((finite < -500).mean(), abs=0.02)
 
 
 @pytest.mark.parametrize("dtype", ["int16", ">i2", "uint8", "int32", "float32", "float64"])
@@ -127,7 +127,7 @@ def test_the_angle_of_an_oblique_scan_is_told(tmp_path, degrees):
 )
 def test_two_orientations_in_a_header_are_compared(tmp_path, qform, told):
     write_scan(tmp_path / "a.nii.gz", scan_bytes(chest(1), AFFINE, qform))
-    assert inspect_scan(tmp_path / "a.nii.gz").two_orientations == told
+    assert inspect_scan(tmp_path / "a.nii.gz").transforms == told
 
 
 def test_an_affine_without_direction_gives_no_axes(tmp_path):
@@ -147,7 +147,8 @@ def test_a_mask_tells_its_values(tmp_path):
     assert inspect_mask(path).values == (0, 3) and inspect_mask(path).n_marked == np.count_nonzero(lungs())
     write_scan(path, (lungs() * 2).astype(np.float32))
     assert inspect_mask(path).values == (0, 2)
-    for values in (lungs() * np.float32(0.5), lungs() * np.int16(-1), lungs() * np.float32(np.nan)):
+    holes = np.where(lungs(), np.float32(np.nan), np.float32(0))
+    for values in (lungs() * np.float32(0.5), lungs() * np.int16(-1), holes):
         write_scan(path, values)
         assert inspect_mask(path).values is None
     write_scan(path, np.zeros(SHAPE, np.uint8))
@@ -169,7 +170,7 @@ def test_frames_of_real_videos_are_counted_as_opencv_does(shared_data):
     for path in [*paths[:9], *paths[9::20]]:
         facts = inspect_video(path)
         assert (facts.frames, facts.height, facts.width) == opencv_shape(path), path.name
-        assert 24 < facts.rate < 31 and facts.lowest < 30 and facts.highest > 130
+        assert 24 < facts.rate < 31 and facts.lowest < 30 and facts.highest > 130 and not facts.ends_early
 
 
 def test_a_video_is_the_same_in_another_container_and_not_with_another_frame(tmp_path):
@@ -185,7 +186,7 @@ def test_a_video_is_the_same_in_another_container_and_not_with_another_frame(tmp
     first, remuxed, other, shorter = (inspect_video(tmp_path / n) for n in ("a.avi", "a.mkv", "b.avi", "c.avi"))
     assert first.content == remuxed.content and first.frames == remuxed.frames == 72
     assert len({first.content, other.content, shorter.content}) == 3
-    assert first.rate == pytest.approx(25) and first.promised == 72
+    assert first.rate == pytest.approx(25) and first.promised == 72 and not first.ends_early
 
 
 # --- Arrays and outcomes --------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from viptt_core.ct import CANONICAL_AXES
 from viptt_core.datasets.listing import Listing
 from viptt_core.errors import Fault
 from viptt_core.scan_facts import ScanFacts
-from viptt_core.video import HEADER_SLACK
 
 COMMON = 0.8  # share of a set from which the others are exceptions
 _COPY = "Copy or download the file again"
@@ -92,11 +91,12 @@ def video_faults(where: str, facts: VideoFacts, needed: int) -> Iterator[Fault]:
     """What is wrong with a video by itself; `needed` frames are taken from it."""
     enough = facts.frames >= needed
     found = f"{facts.frames} frames can be decoded" + ("" if enough else f", {needed} are needed")
-    if facts.promised > facts.frames + HEADER_SLACK:
+    if facts.ends_early:
+        promised = f"; its header promises {facts.promised}" if facts.promised else "; it ends there"
         yield Fault(
             "truncated file",
             where,
-            f"{found}; its header promises {facts.promised}.",
+            f"{found}{promised}.",
             f"{_COPY}." if enough else f"{_COPY}, or leave the clip out.",
             level="note" if enough else "file",
         )

@@ -25,11 +25,10 @@ from isal import isal_zlib
 from viptt_core import files
 from viptt_core.errors import DataError
 from viptt_core.files import code_version
-from viptt_core.nifti import Seen, open_scan
-from viptt_core.scan_facts import ScanFacts, _floats, quiet_nibabel, scan_facts
+from viptt_core.nifti import open_scan
+from viptt_core.scan_facts import ScanFacts, scan_facts
 from viptt_core.video import open_video
 
-LUNG_OR_AIR = -500  # HU: nothing else in a chest lies below
 UNREADABLE = "unreadable file"  # kind of what may be no fault of the file
 _INT16 = np.iinfo(np.int16)
 # Formats whose first plane is 8-bit luma, one byte a pixel.
@@ -53,6 +52,7 @@ class VideoFacts:
     Attributes:
         frames: Frames that can be decoded.
         promised: Frames the header states; 0 where it states none.
+        ends_early: Whether the file is truncated or damaged.
         height, width: Pixels, of the first frame.
         rate: Frames a second, by the median distance in time; 0 where the file has no times.
         lowest, highest: Luma, 0..255, over all frames.
@@ -61,6 +61,7 @@ class VideoFacts:
 
     frames: int
     promised: int
+    ends_early: bool
     height: int
     width: int
     rate: float
@@ -87,17 +88,11 @@ def inspect_scan(path: str | PathLike) -> ScanFacts:
     Raises:
         DataError: it cannot be used, see `nifti.read_nifti`.
     """
-    seen, air = Seen(path), 0
-    with quiet_nibabel(), open_scan(path) as scan:
+    with open_scan(path) as scan:
         digest = hashlib.sha256(repr(scan.shape).encode())
-        for stored in scan.planes():
-            plane = seen.fill_with_air(stored)
-            seen.note_range(stored)
-            air += np.count_nonzero(plane < LUNG_OR_AIR)
+        for plane in scan.planes():
             digest.update(_checksum(_whole_hu(plane)))
-        seen.scan = scan
-        seen.check()
-        return scan_facts(seen, air=int(air) / seen.n_voxels, content=digest.hexdigest())
+    return scan_facts(scan, content=digest.hexdigest())
 
 
 def inspect_mask(path: str | PathLike) -> MaskFacts:
@@ -107,7 +102,7 @@ def inspect_mask(path: str | PathLike) -> MaskFacts:
         DataError: it cannot be read, see `nifti.read_nifti`.
     """
     counts, whole, marked = np.zeros(256, np.int64), True, 0
-    with quiet_nibabel(), open_scan(path) as mask:
+    with open_scan(path) as mask:
         for plane in mask.planes():
             marked += np.count_nonzero(plane)
             small = plane if plane.dtype == np.uint8 else _as_bytes(plane)
@@ -116,7 +111,7 @@ def inspect_mask(path: str | PathLike) -> MaskFacts:
             else:
                 counts += cv2.calcHist([small], [0], None, [256], [0, 256]).reshape(-1).astype(np.int64)
     values = tuple(np.flatnonzero(counts).tolist()) if whole else None
-    return MaskFacts(mask.shape, _floats(mask.affine[:3].ravel()), int(marked), values)
+    return MaskFacts(mask.shape, tuple(mask.affine[:3].ravel().tolist()), int(marked), values)
 
 
 def inspect_video(path: str | PathLike) -> VideoFacts:
@@ -125,22 +120,23 @@ def inspect_video(path: str | PathLike) -> VideoFacts:
     Raises:
         DataError: no frame of it can be decoded, see `video.open_video`.
     """
-    digest, frames, lowest, highest = hashlib.sha256(), 0, 255, 0
+    digest, lowest, highest = hashlib.sha256(), 255, 0
     shape, times = (0, 0), []
-    with open_video(path) as (decoded, promised):
-        for frame in decoded:
+    with open_video(path) as video:
+        for frame in video.frames():
             luma = _luma(frame)
-            if not frames:
+            if video.decoded == 1:
                 shape = luma.shape
-            frames += 1
             lowest, highest = min(lowest, int(luma.min())), max(highest, int(luma.max()))
             digest.update(repr(luma.shape).encode())
             digest.update(_checksum(np.ascontiguousarray(luma)))
             if frame.time is not None:
                 times.append(frame.time)
+        ends_early = video.ends_early
     step = float(np.median(np.diff(np.sort(times)))) if len(times) > 1 else 0.0
     rate = 1 / step if step > 0 else 0.0
-    return VideoFacts(frames, promised, *shape, round(rate, 3), lowest, highest, digest.hexdigest())
+    content = digest.hexdigest()
+    return VideoFacts(video.decoded, video.promised, ends_early, *shape, round(rate, 3), lowest, highest, content)
 
 
 def inspect_arrays(path: str | PathLike) -> ArrayFacts:
