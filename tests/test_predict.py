@@ -1,6 +1,7 @@
 """Scan files -> probabilities, against the steps done one by one; files that are unusual, and files that fail."""
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import torch
 from files import write_noise_scan, write_scan, write_weights
 from scipy.stats import entropy
 
+from viptt_core import nifti
 from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES
 from viptt_core.ct import load_volume
@@ -86,7 +88,7 @@ def test_several_models_are_asked_at_one_reading_of_each_scan(tmp_path, scans, m
     paths = [write_weights(tmp_path / f"{seed}.safetensors", seed=seed) for seed in range(2)]
     paths.append(write_weights(tmp_path / "other.safetensors", seed=2, frames=4))
     read = []
-    monkeypatch.setattr(predict.ct, "load_volume", lambda scan, **s: read.append(scan) or load_volume(scan, **s))
+    monkeypatch.setattr(predict, "read_scan", lambda scan, grid: read.append(scan) or read_scan(scan, grid))
     found = quiet(paths, scans)
     assert len(read) == 2 * len(scans)  # two grids
     for m, path in enumerate(paths):
@@ -279,12 +281,12 @@ def test_a_damaged_scan_is_told_and_stops_no_other(tmp_path, scans, how):
 
 
 def test_a_file_the_system_does_not_give_is_a_failed_scan(tmp_path, scans, monkeypatch):
-    def refuse(path, **settings):
+    def refuse(path, mode):
         if path == scans[0]:
             raise PermissionError(13, "Permission denied", str(path))
-        return load_volume(path, **settings)
+        return gzip.open(path, mode)
 
-    monkeypatch.setattr(predict.ct, "load_volume", refuse)
+    monkeypatch.setattr(nifti.igzip, "open", refuse)
     found = quiet(write_weights(tmp_path / "w.safetensors"), scans)
     assert found.failed.tolist() == [True, False, False] and "Permission denied" in found.errors[0]
 

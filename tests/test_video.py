@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from viptt_core.errors import ClipTooShortError, DataError, SettingError
+from viptt_core.errors import ClipTooShortError, DataError, DataWarning, SettingError
 from viptt_core.video import fit_frames, load_clip, open_video, video_shape
 
 SHARED = Path(os.environ.get("VIPTT_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
@@ -382,6 +382,17 @@ def test_damaged_video_ends_where_opencv_ends_it(tmp_path):
     assert video_shape(path)[0] == len(theirs) == 12
     assert_agrees(load_clip(path, frames=len(theirs)), theirs)
     refused(path, "download the file again", ClipTooShortError, load_clip, frames=30)
+
+
+def test_damaged_frames_are_told_and_read_as_opencv_reads_them(tmp_path):
+    path = write_mp4(tmp_path / "v.mp4", scene(12))
+    raw = bytearray(path.read_bytes())
+    start = raw.index(b"mdat") + 400
+    raw[start : start + 60 : 3] = bytes(range(200, 220))
+    path.write_bytes(raw)
+    with pytest.warns(DataWarning, match=r"v\.mp4: \d+ of 12 frames are damaged"):
+        clip = load_clip(path, frames=12)
+    assert_agrees(clip, authors_steps(path))
 
 
 def test_missing_file_and_folder_are_refused(tmp_path):

@@ -179,8 +179,8 @@ def _unit_faults(where: str, facts: ScanFacts) -> Iterator[Fault]:
         return
     air, water, bright = (f"{share:.0%}" for share in _shares(hu)[:3])
     what = (
-        f"does not look like Hounsfield units (values {facts.lowest:g} to {facts.highest:g}; padding aside, {air} of the "
-        f"voxels are near air, {water} near water, {bright} above {BRIGHT})."
+        f"does not look like Hounsfield units (values {facts.lowest:g} to {facts.highest:g}; padding aside, {air} of "
+        f"the voxels are near air, {water} near water, {bright} above {BRIGHT})."
     )
     remedy = "Rescale it so that air is -1000 and water 0, or leave it out."
     for factor, summand, cause in CONVERSIONS:

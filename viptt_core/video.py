@@ -7,6 +7,7 @@ is not safe, the authors' own steps run instead.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import cv2
 import numpy as np
 
 from viptt_core.constants import PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import ClipTooShortError, DataError, SettingError, check_choice
+from viptt_core.errors import ClipTooShortError, DataError, DataWarning, SettingError, check_choice
 from viptt_core.files import reading
 
 FITS = ("stretch", "crop")
@@ -75,15 +76,19 @@ def load_clip(
         DataError: the file is missing, empty, unreadable, not a video, its frames are larger than MOST_PIXELS,
             or none of them can be decoded.
         ClipTooShortError: fewer frames than needed.
+
+    Warns:
+        DataWarning: frames that are damaged.
     """
     _check_settings(fit, frames=frames, size=size, stride=stride)
     clip = np.empty((frames, size, size), np.uint8)
     needed = (frames - 1) * stride + 1
-    image = None
+    image, damaged = None, 0
     with open_video(path) as video:
         for index, frame in enumerate(islice(video.frames(), needed)):
+            damaged += frame.is_corrupt
             if index % stride == 0:
-                image = _frame_pixels(frame, image)
+                image = _frame_pixels(frame, image, exact=damaged > 0)  # damage passes on to later frames
                 _fit_image(image, size, fit, out=clip[index // stride])
         if video.decoded < needed:
             what = f"{video.decoded} frames can be decoded, {needed} are needed."
@@ -93,6 +98,9 @@ def load_clip(
                 what, kind = f"{what} {cause} is truncated or damaged.", "truncated file"
                 remedy = f"Copy or download the file again. Else: {remedy[0].lower()}{remedy[1:]}"
             raise ClipTooShortError(what, path=path, remedy=remedy, kind=kind)
+    if damaged:
+        what = f"{path}: {damaged} of {needed} frames are damaged; what the decoder made of them is taken."
+        warnings.warn(what, DataWarning, stacklevel=2)
     return clip
 
 
@@ -229,14 +237,17 @@ def _is_cut(path: Path) -> bool:
     return False
 
 
-def _frame_pixels(frame: av.VideoFrame, used: np.ndarray | None) -> np.ndarray:
+def _frame_pixels(frame: av.VideoFrame, used: np.ndarray | None, exact: bool) -> np.ndarray:
+    """Grey levels uint8 [H,W] where the luma plane gives them, else or if asked for BGR uint8 [H,W,3] (exact, slower).
+| None) -> np.ndarray:
     """Grey levels uint8 [H,W] where the luma plane gives them, else BGR uint8 [H,W,3] (exact, slower).
 
     The result lies in the memory of `used`, the image before, where that fits: it is in the cache still.
     """
     plane = frame.planes[0]
     if (
-        frame.format.name in _LUMA_FORMATS
+        not exact  # asked for where there may be colours that no camera gives
+        and frame.format.name in _LUMA_FORMATS
         and frame.color_range != _FULL_RANGE
         and frame.colorspace in _LUMA_COLOURSPACES
         and frame.height % 2 == 0  # FFmpeg converts odd heights by other, rounding code
