@@ -239,8 +239,6 @@ def _is_cut(path: Path) -> bool:
 
 def _frame_pixels(frame: av.VideoFrame, used: np.ndarray | None, exact: bool) -> np.ndarray:
     """Grey levels uint8 [H,W] where the luma plane gives them, else or if asked for BGR uint8 [H,W,3] (exact, slower).
-| None) -> np.ndarray:
-    """Grey levels uint8 [H,W] where the luma plane gives them, else BGR uint8 [H,W,3] (exact, slower).
 
     The result lies in the memory of `used`, the image before, where that fits: it is in the cache still.
     """
