@@ -92,7 +92,8 @@ def read_volume(
             x, y, z = kept
             shape = tuple(part.stop - part.start for part in kept)
             planes = (plane[y, x] for index, plane in enumerate(planes) if z.start <= index < z.stop)
-        volume = _resample(planes, shape, turn, (depth, size, size), hu_window)
+        with np.errstate(over="ignore"):  # what float32 cannot hold, the window cuts off
+            volume = _resample(planes, shape, turn, (depth, size, size), hu_window)
     return volume, scan_facts(scan)
 
 
@@ -237,8 +238,7 @@ def _resample(planes: Iterable[np.ndarray], shape, turn: _Turn, result_shape, wi
     ordered = result[::-1] if turn.backwards[2] else result
 
     def shrink(plane: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore"):  # the window cuts it off
-            rows[...] = plane[y_both]
+        rows[...] = plane[y_both]
         if window is not None:
             np.clip(rows, *window, out=rows)
         between = _between(rows[:n_rows], rows[n_rows:], y_weight[:, None], out=rows[n_rows:])

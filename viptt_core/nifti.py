@@ -67,7 +67,7 @@ class Scan:
         affine: float64 [4,4], voxel index to mm.
         n_holes: Voxels that are NaN or infinite.
         lowest, highest: HU of the others.
-        sampled: float32, voxels of a sub-grid, holes as they are stored.
+        sampled: Voxels of a sub-grid, holes as they are stored.
     """
 
     path: Path
@@ -92,12 +92,12 @@ class Scan:
             if self.stream.readinto(raw) < raw.size:
                 raise EOFError
             values = plane.astype(self.dtype, copy=False)
-            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is a hole
-                if self.scaling is not None:  # in place: what is stored is read anew each time
+            if self.scaling is not None:  # in place: what is stored is read anew each time
+                with np.errstate(over="ignore", invalid="ignore"):  # what overflows is a hole
                     values *= self.scaling[0]
                     values += self.scaling[1]
-                if index % z == 0:
-                    self.sampled.append(values[::y, ::x].astype(np.float32))
+            if index % z == 0:
+                self.sampled.append(values[::y, ::x].copy())
             lowest, highest = values.min(), values.max()
             if not (np.isfinite(lowest) and np.isfinite(highest)):
                 lowest, highest = self._fill_holes(values)

@@ -109,17 +109,18 @@ def _compare_transforms(scan: Scan) -> str:
         (sform, s_code), (qform, q_code) = scan.header.get_sform(coded=True), scan.header.get_qform(coded=True)
         if not s_code or not q_code:
             return ""
-        if not np.array_equal(nib.io_orientation(sform), nib.io_orientation(qform), equal_nan=True):
-            return "turned"
+        # Where the far corner comes to lie; origins may differ, nothing here depends on them.
+        apart = np.linalg.norm((sform[:3, :3] - qform[:3, :3]) @ np.array(scan.shape))
+        if apart <= voxel_sizes(sform).max():
+            return ""
+        turned = not np.array_equal(nib.io_orientation(sform), nib.io_orientation(qform), equal_nan=True)
+        return "turned" if turned else "differ"
     except (ValueError, HeaderDataError):  # a quaternion that is none; the affine came from the sform
         return "differ"
-    # Where the far corner comes to lie; origins may differ, nothing here depends on them.
-    apart = np.linalg.norm((sform[:3, :3] - qform[:3, :3]) @ np.array(scan.shape))
-    return "differ" if apart > voxel_sizes(sform).max() else ""
 
 
 def _percentiles(hu: np.ndarray) -> tuple[float, ...]:
-    hu = np.sort(hu[np.isfinite(hu)])
+    hu = np.sort(hu[np.isfinite(hu)], kind="stable")  # which is ten times as fast for numbers of 16 bits
     padded = True
     while padded and hu.size and hu[0] < hu[-1]:
         inside = hu[np.searchsorted(hu, hu[0], side="right") :]
