@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ import numpy as np
 from filelock import FileLock
 from isal import isal_zlib
 
-from viptt_core.errors import SettingError, StorageError
+from viptt_core.errors import DataError, SettingError, StorageError, ViPTTError
 
 PACKAGE = Path(__file__).parent
 RECORDED_PACKAGES = (
@@ -235,6 +236,32 @@ def storing(path: Path, *, hint: str = "") -> Iterator[None]:
         what = f"cannot be written ({os.strerror(error.errno) if error.errno else error})."
         remedy = "Free some space and start again" if is_full(error) else "See that you may write there"
         raise StorageError(what, path=path, remedy=f"{remedy}{f'; {hint}' if hint else ''}.") from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[int]:
+    """Check a file, give its size in bytes, and turn what the system says of it inside the block into a `DataError`.
+
+    Raises:
+        DataError: not a file, empty, without rights, gone meanwhile, or too large for the memory.
+    """
+    try:
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a zero byte in the name
+            found = None
+        if found is None or not stat.S_ISREG(found.st_mode):
+            raise DataError("is not a file.", path=path, remedy="Check the path.", kind="missing file")
+        if not found.st_size:
+            remedy = "Copy or download the file again."
+            raise DataError("is empty (0 bytes).", path=path, remedy=remedy, kind="empty file")
+        yield found.st_size
+    except ViPTTError:
+        raise
+    except (OSError, MemoryError) as error:
+        reason = "not enough memory" if isinstance(error, MemoryError) else error.strerror or error
+        remedy = "Check that it is there, its rights, and the disk."
+        raise DataError(f"cannot be read ({reason}).", path=path, remedy=remedy, kind="unreadable file") from error
 
 
 def write_row(path: Path, index: int, array: np.ndarray | bytes) -> int:

@@ -26,6 +26,7 @@ from viptt_core.datasets.listing import (
     stray_files,
 )
 from viptt_core.errors import Fault, check_choice
+from viptt_core.scan_facts import ScanFacts
 
 MASK_FOLDERS = ("masks1", "masks2", "masks", "findings")  # same file names as the scans, but no scans
 IMAGECLEF_COLUMNS = Columns("FileName", "TypeOfTB")
@@ -165,8 +166,15 @@ def list_table(
 
 def decode_scan(source: Path | tuple[Path, Path], grid: Grid) -> np.ndarray:
     """A scan on the grid, uint8 [T,H,W]; the source is its file, or the file and the mask to crop it by."""
+    levels, facts = read_scan(source, grid)
+    ct.warn_of(facts, source[0] if isinstance(source, tuple) else source)
+    return levels
+
+
+def read_scan(source: Path | tuple[Path, Path], grid) -> tuple[np.ndarray, ScanFacts]:
+    """As `decode_scan`, with the facts of the file and without warnings; `grid` is a Grid, or has those fields."""
     path, mask = source if isinstance(source, tuple) else (source, None)
-    volume = ct.load_volume(
+    volume, facts = ct.read_volume(
         path,
         depth=grid.frames,
         size=grid.size,
@@ -174,7 +182,7 @@ def decode_scan(source: Path | tuple[Path, Path], grid: Grid) -> np.ndarray:
         orientation=grid.orientation,
         mask=mask,
     )
-    return to_grey_levels(volume)
+    return to_grey_levels(volume), facts
 
 
 def mask_folder(file: Path, root: Path) -> str | None:

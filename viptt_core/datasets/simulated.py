@@ -77,7 +77,7 @@ def simulate_clip(source: tuple[int, tuple[int, int, int]], grid: Grid) -> np.nd
 
     seed, scene = source
     rgb = make_clip(*scene, seed=seed, frames=grid.frames, stride=grid.stride)
-    return video.fit_frames(video.grey_frames(rgb), size=grid.size, fit=grid.fit)
+    return video.fit_frames(rgb, size=grid.size, fit=grid.fit)
 
 
 def _scene(i: int, groups: int) -> tuple[int, int, int]:
