@@ -169,14 +169,13 @@ def test_what_cannot_be_used_is_left_out_and_listed_on_request(build):
     assert "Left out: 2" in clips.report() and "n1: is damaged." in clips.report()
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_skipping_uses_what_was_found_out_before_and_raising_tries_the_refused_again(build, n_jobs):
+def test_skipping_uses_what_was_found_out_before_and_raising_tries_the_refused_again(build):
     for on_error, decoded in (("raise", 4), ("skip", 0), ("raise", 1), ("skip", 0)):
         if on_error == "raise":
             with pytest.raises(DataError, match="b.avi: is damaged"):
-                build(5, "broken", "short", 8, n_jobs=n_jobs)
+                build(5, "broken", "short", 8)
         else:
-            clips = build(5, "broken", "short", 8, on_error="skip", n_jobs=n_jobs)
+            clips = build(5, "broken", "short", 8, on_error="skip")
             assert levels(clips) == [5, 8] and [name for name, _ in clips.excluded] == ["n1", "n2"]
         assert len(build.decoded()) == decoded, on_error
 
@@ -347,7 +346,7 @@ def assert_whole():
     for path in kept_files():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert read_kept(path) is not None and np.load(path).dtype == np.uint8
+            assert read_kept(str(path)) is not None and np.load(path).dtype == np.uint8
 
 
 def dying_at(level, log):
@@ -461,10 +460,10 @@ def test_two_processes_that_write_the_same_clip_at_once_both_find_it_whole(tmp_p
 
     def write_often():
         for _ in range(50):
-            keep(path, clip)
+            keep(str(path), clip)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                assert read_kept(path) is not None
+                assert read_kept(str(path)) is not None
 
     children = []
     for _ in range(2):
@@ -562,14 +561,14 @@ def test_what_nobody_opened_for_long_and_what_a_kill_left_goes_and_nothing_else(
     folder = cache_root() / "clips"
     (folder / ".abc").write_bytes(b"half")
     (folder / ".young").write_bytes(b"half")
-    days = {path: 50 + 20 * i for i, path in enumerate(clips.clips.paths)}  # 50, 70, 90
+    days = {Path(path): 50 + 20 * i for i, path in enumerate(clips.clips.paths)}  # 50, 70, 90
     for path, old in {**days, folder / ".abc": 2}.items():
         os.utime(path, (time.time() - old * cache.DAY,) * 2)
     build(6)  # used: it counts from now on
     build(8)
-    assert [path.exists() for path in clips.clips.paths] == [True, True, False]
+    assert [path.exists() for path in days] == [True, True, False]
     assert {path.name for path in folder.glob(".*") if path.suffix != ".lock"} == {".young"}
-    with pytest.raises(DataError, match="is gone or cut off. Start again"):
+    with pytest.raises(DataError, match="is gone or cut off.*Start again"):
         clips.clips[2]
     build.decoded()
     assert levels(build(5, 6, 7)) == [5, 6, 7] and build.decoded() == ["7"]
@@ -584,8 +583,8 @@ def stored(tmp_path):
     array = np.random.default_rng(0).integers(0, 256, (7, 4, 3, 5), np.uint8)
     paths = [tmp_path / f"{begin}.npy" for begin in (0, 3, 6)]
     for path, begin in zip(paths, (0, 3, 6), strict=True):
-        keep(path, array[begin : begin + 3])
-    return array, FileArray(paths, array.shape, array.dtype, per_file=3)
+        keep(str(path), array[begin : begin + 3])
+    return array, FileArray(list(map(str, paths)), array.shape, array.dtype, per_file=3)
 
 
 @pytest.mark.parametrize(
@@ -649,8 +648,8 @@ def test_steps_as_rows_of_their_own_stay_in_the_files(stored):
 
 def test_features_of_32_bits_come_back_as_they_were(tmp_path):
     array = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
-    keep(tmp_path / "f.npy", array[:, ::-1])
-    in_file = FileArray([tmp_path / "f.npy"], array.shape, array.dtype, per_file=2)
+    keep(f"{tmp_path}/f.npy", array[:, ::-1])
+    in_file = FileArray([f"{tmp_path}/f.npy"], array.shape, array.dtype, per_file=2)
     assert np.array_equal(in_file, array[:, ::-1]) and np.array_equal(in_file[1, 2], array[1, 0])
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 from math import prod
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +168,7 @@ class _Outcome:
     """What came of a source: the file of its clip, or why there is none; and what was unusual."""
 
     contents: object = None
-    path: Path | None = None
+    path: str = ""
     shape: tuple[int, ...] = ()
     notes: Sequence[str] = ()
     refused: DataError | None = None
@@ -226,8 +228,8 @@ class _Decoder:
         keep(path, clip, said)
         return _Outcome(contents, path, clip.shape, said["notes"], refused)
 
-    def _path(self, contents: object) -> Path:
-        return self.folder / f"{digest([contents, self.pixels])}.npy"
+    def _path(self, contents: object) -> str:
+        return f"{self.folder}/{digest([contents, self.pixels])}.npy"
 
     def _contents(self, source: object, *, hashing: bool = True) -> object:
         """What a source holds: of a file the hash of its bytes, else the source itself.
@@ -270,9 +272,10 @@ def _checked(clip: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class FileArray(np.lib.mixins.NDArrayOperatorsMixin):
-    """Files of `keep` as one array; between two calls no file is open and nothing in memory.
+    """Files of `keep` as one array; none is in memory, and few are open between two calls.
 
-    What is indexed is read from its files. Arithmetic and all else that an ndarray can do takes the whole into memory.
+    What is indexed is copied from its files; arithmetic and all else that an ndarray can do takes the whole into
+    memory.
 
     Attributes:
         paths: The files, in order.
@@ -281,7 +284,7 @@ class FileArray(np.lib.mixins.NDArrayOperatorsMixin):
         per_file: Rows of a file; the last may have fewer.
     """
 
-    paths: Sequence[Path]
+    paths: Sequence[str]
     shape: tuple[int, ...]
     dtype: np.dtype
     per_file: int = 1
@@ -297,17 +300,17 @@ class FileArray(np.lib.mixins.NDArrayOperatorsMixin):
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def __getitem__(self, index) -> np.ndarray:
-        """As of an ndarray. Only the rows asked for are read, and of [rows, step] only that step."""
+        """As of an ndarray, but always a copy. Only the rows asked for are read, and of [rows, step] only that step."""
         first, *others = index if isinstance(index, tuple) else (index,)
         if first is None or first is Ellipsis:
             return np.asarray(self)[index]
-        rows, steps = np.arange(len(self))[first], range(self.shape[1])
+        rows, steps = np.arange(len(self))[first], slice(None)
         if others and isinstance(others[0], int | np.integer):
-            steps = (steps[others[0]],)
-            others[0] = 0
-        found = np.empty((rows.size, len(steps), *self.shape[2:]), self.dtype)
-        for row, target in zip(rows.ravel().tolist(), found, strict=True):
-            self._read(row, steps[0], target)
+            step, others[0] = range(self.shape[1])[others[0]], 0
+            steps = slice(step, step + 1)
+        found = np.empty((rows.size, len(range(self.shape[1])[steps]), *self.shape[2:]), self.dtype)
+        for target, row in zip(found, rows.ravel().tolist(), strict=True):
+            target[:] = self._row(row)[steps]
         if not others:
             return found.reshape(rows.shape + found.shape[1:])
         # The rest by NumPy's own rules, from the rows that were read.
@@ -329,20 +332,34 @@ class FileArray(np.lib.mixins.NDArrayOperatorsMixin):
             return FileArray(self.paths, shape, self.dtype, self.per_file * steps)
         return np.asarray(self).reshape(*shape)
 
-    def _read(self, row: int, step: int, target: np.ndarray) -> None:
+    def _row(self, row: int) -> np.ndarray:
         number, within = divmod(row, self.per_file)
-        begin = within * prod(self.shape[1:]) + step * prod(self.shape[2:])
+        shape = self.shape[1:]
+        size = prod(shape)
         try:
-            with open(self.paths[number], "rb", buffering=0) as file:
-                file.seek(HEADER + begin * self.dtype.itemsize)
-                whole = file.readinto(target) == target.nbytes
-        except OSError:
-            whole = False
-        if not whole:
-            raise DataError("is gone or cut off.", path=self.paths[number], remedy="Start again: it is made anew.")
+            begin = HEADER + within * size * self.dtype.itemsize
+            return np.frombuffer(_mapped(self.paths[number]), self.dtype, size, begin).reshape(shape)
+        except (OSError, ValueError) as error:
+            what = f"is gone or cut off ({error})."
+            raise DataError(what, path=self.paths[number], remedy="Start again: it is made anew.") from error
 
 
-def keep(path: Path, array: np.ndarray, said: dict | None = None) -> None:
+_MAPPED: dict[str, mmap] = {}  # files that stay open for the next call
+
+
+def _mapped(path: str) -> mmap:
+    if (found := _MAPPED.get(path)) is None:
+        if len(_MAPPED) >= min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4):
+            _MAPPED.clear()
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            found = _MAPPED[path] = mmap(descriptor, 0, access=ACCESS_READ)
+        finally:
+            os.close(descriptor)
+    return found
+
+
+def keep(path: str, array: np.ndarray, said: dict | None = None) -> None:
     """Write an .npy file; behind its array what is said of it: JSON, the length of that, and the CRC-32 of all.
 
     Its name is seen once it is whole. It is not forced to the disk: what a power cut spoils, the CRC tells.
@@ -357,9 +374,10 @@ def keep(path: Path, array: np.ndarray, said: dict | None = None) -> None:
     parts, crc = [header.getvalue(), data, text, len(text).to_bytes(4, "little")], 0
     for part in parts:
         crc = isal_zlib.crc32(part, crc)
-    unfinished = path.with_name(f".{os.urandom(8).hex()}")
-    with files.storing(path, hint="what was made so far is kept, and VIPTT_CACHE names another folder"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(path).parent
+    unfinished = folder / f".{os.urandom(8).hex()}"
+    with files.storing(Path(path), hint="what was made so far is kept, and VIPTT_CACHE names another folder"):
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             with open(unfinished, "wb") as file:
                 file.writelines([*parts, crc.to_bytes(4, "little")])
@@ -368,29 +386,31 @@ def keep(path: Path, array: np.ndarray, said: dict | None = None) -> None:
             unfinished.unlink(missing_ok=True)
 
 
-def read_kept(path: Path) -> dict | None:
+def read_kept(path: str) -> dict | None:
     """What is said of an array of `keep`, its "shape" among it; None if it is not there or damaged.
 
     Warns:
         DataWarning: it is damaged.
     """
+    _MAPPED.pop(path, None)  # it may have been replaced since
     try:
-        whole, used = memoryview(path.read_bytes()), path.stat().st_mtime
+        whole, used = _mapped(path), os.stat(path).st_mtime
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError:
-        whole, used = memoryview(b""), 0
+    except (OSError, ValueError):  # the latter of an empty file
+        whole, used = b"", 0.0
     if isal_zlib.crc32(whole) != RESIDUE:
         warnings.warn(f"{path}: is damaged, its checksum differs. It is made anew.", DataWarning, stacklevel=2)
         return None
     if time.time() - used > DAY:
         with suppress(OSError):  # of a cache that may only be read
             os.utime(path)
-    return json.loads(bytes(whole[-8 - int.from_bytes(whole[-8:-4], "little") : -8]))
+    return json.loads(whole[-8 - int.from_bytes(whole[-8:-4], "little") : -8].decode())
 
 
 def sweep(folder: Path) -> None:
     """Delete what nobody opened for UNUSED_DAYS, and what killed processes left a day ago."""
+    _MAPPED.clear()  # what is damaged is about to be replaced
     for entry in os.scandir(folder):
         with suppress(OSError):
             age = time.time() - entry.stat(follow_symlinks=False).st_mtime

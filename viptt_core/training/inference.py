@@ -106,7 +106,7 @@ def cached_features(
         "code": code_version("training.inference", apart_from=("presets",)) + backbone_code(model.backbone_name),
     }
     folder = cache_root() / "features"
-    paths = [folder / f"{digest([identity, part.tolist(), clips.names[part].tolist()])}.npy" for part in parts]
+    paths = [f"{folder}/{digest([identity, part.tolist(), clips.names[part].tolist()])}.npy" for part in parts]
     if not all(map(read_kept, paths)):
         lock = folder / f".{digest(identity)}.lock"
         bar = tqdm(total=n, desc="backbone features", unit="clip", disable=not progress, mininterval=1)
