@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from viptt_core.cache import Decoding, Recipe, build_clip_set
 from viptt_core.clips import ClipSet, Grid
 from viptt_core.datasets.arrays import decode_volume, list_medmnist3d
 from viptt_core.datasets.listing import Listing
@@ -23,7 +24,6 @@ from viptt_core.datasets.videos import decode_video, list_ucf50, list_ucf101
 from viptt_core.errors import SettingError, check_choice
 from viptt_core.files import code_version
 from viptt_core.presets import Preset
-from viptt_core.store import Decoding, Recipe, build_clip_set
 
 LISTERS: dict[str, Callable[..., Listing]] = {
     "ucf50": list_ucf50,
@@ -37,7 +37,7 @@ LISTERS: dict[str, Callable[..., Listing]] = {
 }
 SYNTHETIC = ("phantom", "actions")
 # What a decoder may import without its pixels depending on it: how files are found, named and kept.
-NO_PIXELS = ("clips", "datasets.labels", "datasets.listing", "errors", "files", "rows", "sources", "store")
+NO_PIXELS = ("cache", "clips", "datasets.labels", "datasets.listing", "errors", "files", "sources")
 _VIDEO_FIELDS = ("frames", "size", "stride", "fit")
 _GRID_FIELDS = tuple(field.name for field in fields(Grid))
 _DECODING_FIELDS = tuple(field.name for field in fields(Decoding))
@@ -77,14 +77,14 @@ def load_dataset(name: str, root: str | Path | None = None, **settings) -> ClipS
         name: One of LISTERS; `viptt data list` says what each is.
         root: Folder (or file) of a real set; None or "" for a synthetic one.
         settings: Keyword arguments of the lister of that name; fields of `clips.Grid`, as far as they apply to
-            its files; fields of `store.Decoding`.
+            its files; fields of `cache.Decoding`.
 
     Returns:
         The set; `report()` says what is in it and what was left out.
 
     Raises:
         SettingError: unknown name or setting, or a root missing or not wanted.
-        DataError: the files cannot be used, see `Listing.left_out` and `store.build_clip_set`.
+        DataError: the files cannot be used, see `Listing.left_out` and `cache.build_clip_set`.
     """
     grid, decoding, own = (
         {key: settings[key] for key in settings if key in names} for names in _kinds_of_settings(name, settings)
@@ -140,16 +140,16 @@ def decode_listing(listing: Listing, grid: Grid, decoding: Decoding) -> ClipSet:
     """Decode what a lister found, or open it if it was decoded before.
 
     Raises:
-        DataError: faults of the folder or its files, see `Listing.left_out`; see `store.build_clip_set`.
+        DataError: faults of the folder or its files, see `Listing.left_out`; see `cache.build_clip_set`.
     """
     medium = MEDIA[listing.medium]
-    settings = {"set": listing.name, "code": medium.code} | grid.settings(medium.fields)
+    pixels = {"medium": listing.medium, "code": medium.code} | grid.settings(medium.fields)
     recipe = Recipe(
         listing.items,
         partial(medium.decode, grid=grid),
-        settings=settings | listing.settings,
-        class_names=listing.class_names,
-        place=() if listing.root is None else (str(listing.root.resolve()), *listing.place),
+        pixels,
+        {"set": listing.name} | listing.settings,
+        listing.class_names,
         synthetic=listing.synthetic,
         excluded=listing.left_out(decoding.on_error),
     )

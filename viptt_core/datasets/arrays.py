@@ -81,13 +81,13 @@ def list_medmnist3d(
                 continue
             group = str(columns[f"{part}_patient"][i]) if f"{part}_patient" in columns else name
             known = {number: float(columns[f"{part}_{number}"].reshape(-1)[i]) for number in numbers}
-            items.append(Item(name, label, group, (str(path), part, i, digest), ours, known))
+            items.append(Item(name, label, group, (path, part, i, digest), ours, known))
     settings = {"file": digest, "classes": list(names)}
     return Listing("medmnist3d", path, "array", tuple(items), names, tuple(faults), settings=settings)
 
 
 @lru_cache(maxsize=len(PARTS))
-def read_images(path: str, part: str, digest: str) -> np.ndarray:
+def read_images(path: Path, part: str, digest: str) -> np.ndarray:
     """All volumes of a part, uint8 [N,D,H,W]; kept in memory for the next call.
 
     Args:
@@ -99,7 +99,7 @@ def read_images(path: str, part: str, digest: str) -> np.ndarray:
         return file[f"{part}_images"]
 
 
-def decode_volume(source: tuple[str, str, int, str], grid: Grid) -> np.ndarray:
+def decode_volume(source: tuple[Path, str, int, str], grid: Grid) -> np.ndarray:
     """A volume on the grid, uint8 [T,H,W]: its first axis becomes the slices."""
     path, part, index, digest = source
     volume = read_images(path, part, digest)[index]
