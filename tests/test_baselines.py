@@ -1,14 +1,20 @@
 """Baselines that need no network, on sets where their score is known."""
 
+import warnings
+
 import cv2
+import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 
+from viptt_core.check import check_dataset
 from viptt_core.datasets import load_dataset
+from viptt_core.errors import DataWarning
 from viptt_core.metrics import accuracy, roc_auc
-from viptt_core.probes import baseline_predictions
+from viptt_core.probes import baseline_predictions, header_faults, read_headers
 from viptt_core.results import predicted_classes, probabilities_of
-from viptt_core.splits import Split, make_folds
+from viptt_core.splits import FOLDS, Split, make_split
 
 SPLIT = Split(np.arange(12), np.arange(12, 16), np.arange(16, 20))
 
@@ -55,16 +61,101 @@ def test_file_format_tells_classes_apart_only_when_it_leaks_them(make_clip_set, 
             writer.write(np.zeros((size[1], size[0], 3), np.uint8))
         writer.release()
     named = make_clip_set(names=np.array([f"{name}.avi" for name in clips.names]))
-    score = scored(baseline_predictions(named, SPLIT, tmp_path), "frame size and length")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        score = scored(baseline_predictions(named, SPLIT, tmp_path), "file headers alone")
     assert score == 1 if leaks else score < 1
+    told = [str(w.message) for w in caught if w.category is DataWarning]
+    assert len(told) == leaks and all("most of all width" in text for text in told)
+
+
+CONFOUNDED = {  # scans of class 1 differ by this and by nothing else
+    "scanner": lambda header, ill: header.__setitem__("descrip", b"maker B" if ill else b"maker A"),
+    "axes": lambda header, ill: header.set_sform(np.diag([1 if ill else -1, 1, 1, 1]), code=1),
+    "spacing": lambda header, ill: header.set_sform(np.diag([1, 1, 1.25 if ill else 1, 1]), code=1),
+    "data type": lambda header, ill: header.set_data_dtype(np.float32 if ill else np.int16),
+}
+
+
+def write_scans(root, confound=None, *, slices=lambda k: 5, noise=lambda k: 50):
+    """20 scans of noise, in two folders by turns."""
+    rng = np.random.default_rng(0)
+    for k in range(20):
+        voxels = rng.normal(-500, noise(k), (12, 12, slices(k))).astype(np.int16)
+        image = nib.Nifti1Image(voxels, np.eye(4))
+        if confound:
+            confound(image.header, k % 2)
+            image = nib.Nifti1Image(voxels, None, image.header)
+        path = root / "ab"[k % 2] / f"s{k:02d}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(image, path)
+    return root
+
+
+def scans_of(make_clip_set, root):
+    paths = sorted(root.glob("*/*.nii.gz"), key=lambda path: path.name)
+    return make_clip_set(names=np.array([path.relative_to(root).as_posix() for path in paths])), paths
+
+
+@pytest.mark.parametrize("name", CONFOUNDED)
+def test_scans_of_a_class_from_one_scanner_are_told_by_their_headers_alone(make_clip_set, tmp_path, name):
+    clips, paths = scans_of(make_clip_set, write_scans(tmp_path, CONFOUNDED[name]))
+    (fault,) = header_faults(read_headers(paths), clips.labels, clips.groups)
+    assert (
+        fault.kind == "format tells the class"
+        and fault.level == "note"
+        and "accuracy of 1.00, by luck 0.50" in fault.what
+    )
+    with pytest.warns(DataWarning, match="headers alone.*tell the class"):
+        assert scored(baseline_predictions(clips, SPLIT, tmp_path), "file headers alone") == 1
+    report = check_dataset("folder", tmp_path, n_jobs=1, progress=False)
+    assert "format tells the class" in [fault.kind for fault in report.faults]
+
+
+@pytest.mark.parametrize("differs", [{"slices": lambda k: 5 + k % 2}, {"noise": lambda k: 5 + 400 * (k % 2)}])
+def test_the_number_of_slices_and_the_size_of_files_are_headers_too(tmp_path, differs):
+    report = check_dataset("folder", write_scans(tmp_path, **differs), n_jobs=1, progress=False)
+    (fault,) = (fault for fault in report.faults if fault.kind == "format tells the class")
+    assert ("most of all voxels along Z" if "slices" in differs else "most of all bytes") in fault.what
+
+
+def test_headers_that_are_alike_give_no_baseline_away(make_clip_set, tmp_path):
+    clips, paths = scans_of(make_clip_set, write_scans(tmp_path))
+    assert header_faults(read_headers(paths), clips.labels, clips.groups) == []
+    assert scored(baseline_predictions(clips, SPLIT, tmp_path), "file headers alone") < 1
+    for root in (None, "", tmp_path / "a", tmp_path / "gone", paths[0]):  # some of the clips' files are not there
+        assert "file headers alone" not in set(baseline_predictions(clips, SPLIT, root)["arm"])
+
+
+def test_headers_are_judged_by_group_and_never_by_luck():
+    rng = np.random.default_rng(0)
+    labels, groups = np.arange(120) % 4, [f"g{i // 6}" for i in range(120)]
+    random = rng.normal(size=(120, 3))
+    assert header_faults(pd.DataFrame(random), labels, groups) == []
+    telling = pd.DataFrame(random + 3 * labels[:, None])
+    (fault,) = header_faults(telling.rename(columns=str), labels, groups)
+    assert fault.kind == "format tells the class" and not fault.spoils
+    assert header_faults(telling[:18], labels[:18], groups[:18]) == []  # too few to tell
+    assert header_faults(telling, np.zeros(120, int), groups) == []
+    # What is only alike within a group tells nothing about other groups.
+    by_group = pd.DataFrame(np.repeat(rng.normal(size=(20, 3)), 6, axis=0))
+    assert header_faults(by_group, np.arange(120) // 6 % 4, groups) == []
+
+
+def test_a_rare_class_of_one_scanner_is_noticed():
+    labels = np.array([0] * 60 + [1] * 30 + [2] * 12)
+    scanner = np.where(labels == 2, "B", "A")
+    headers = pd.DataFrame({"scanner": scanner, "bytes": np.random.default_rng(0).integers(0, 9, len(labels))})
+    (fault,) = header_faults(headers, labels, [str(i) for i in range(len(labels))])
+    assert "most of all scanner" in fault.what
 
 
 def test_real_nodules_give_the_known_baselines(shared_data):
     """Known for them, in other folds by patient: diameter alone AUC 0.897, PCA-40 and logistic regression 0.826."""
-    clips = load_dataset(
-        "medmnist3d", shared_data / "lidc" / "lidc848_nodule3d_28.npz", frames=28, size=28, n_jobs=1, progress=False
-    )
-    folds = [baseline_predictions(clips, split) for split in make_folds("group", clips, stage="finetune")]
+    path, grid = shared_data / "lidc" / "lidc848_nodule3d_28.npz", {"frames": 28, "size": 28}
+    clips = load_dataset("medmnist3d", path, slice_axis=0, n_jobs=1, progress=False, **grid)  # as they are stored
+    splits = [make_split("group", clips, stage="finetune", fold=fold) for fold in range(FOLDS)]
+    folds = [baseline_predictions(clips, split) for split in splits]
     for arm, known, within in (("diameter_mm alone", 0.897, 0.01), ("PCA + logistic", 0.826, 0.03)):
         found = [roc_auc(*of_test(table, arm)[:2]) for table in folds]
         assert np.mean(found) == pytest.approx(known, abs=within), arm

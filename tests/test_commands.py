@@ -239,7 +239,7 @@ def files(tmp_path_factory):
     for name, place in itertools.product(("one", "two", "three"), ("runs/{}/weights", "data/weights/authors-tbt")):
         write_weights(root / f"{place.format(name)}.safetensors", seed=len(name))
     parts, rng = {"train": 20, "val": 6, "test": 6}, np.random.default_rng(0)
-    arrays = {f"{part}_images": rng.integers(0, 256, (n, 28, 28, 28), np.uint8) for part, n in parts.items()}
+    arrays = {f"{part}_images": rng.integers(0, 256, (n, 28, 28, 20), np.uint8) for part, n in parts.items()}
     arrays |= {f"{part}_labels": (np.arange(n) % 2)[:, None].astype(np.uint8) for part, n in parts.items()}
     (root / "data/medmnist3d").mkdir()
     np.savez(root / "data/medmnist3d/mine.npz", **arrays)

@@ -236,8 +236,8 @@ def test_synthetic_videos_come_in_groups_of_one_scene():
 
 def test_a_preset_gives_the_grid():
     preset = load_preset("study")
-    clips = load_for(preset, "actions", n=10, n_jobs=1, progress=False, group_pattern="", on_error=None)
-    assert clips.clips.shape == (10, preset.frames, preset.size, preset.size)
+    clips = load_for(preset, "actions", n=50, n_jobs=1, progress=False, group_pattern="", on_error=None)
+    assert clips.clips.shape == (50, preset.frames, preset.size, preset.size)
     assert clips.source["stride"] == preset.stride
 
 

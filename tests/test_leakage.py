@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from viptt_core.errors import SettingError
-from viptt_core.probes import BY_CLIP, BY_GROUP, coarse_pixels, measure_leakage, nearest_neighbours
+from viptt_core.probes import BY_CLIP, BY_GROUP, coarse_pixels, measure_leakage
 from viptt_core.splits import split_by_group
 
 
@@ -58,23 +58,6 @@ def test_the_shares_and_accuracies_are_those_of_a_loop_and_of_scikit_learn(copie
         assert row["same_group"] == pytest.approx((copies.groups[train][nearest] == copies.groups[test]).mean())
 
 
-def test_the_nearest_is_found_after_standardising():
-    # By hand: the first column spreads 1000 times as far as the second; standardised they weigh the same.
-    train = np.array([[0, 0, 5], [1000, 0, 5], [0, 1, 5], [1000, 1, 5]], np.float32)
-    test = np.array([[400, 0.9, 5], [600, 0.1, 99]], np.float32)
-    assert nearest_neighbours(train, test).tolist() == [2, 1]  # the third never changes: it counts nothing
-    assert nearest_neighbours(train[[0, 0, 1]], train[:1]).tolist() == [0]  # the first of equals
-
-
-def test_the_nearest_are_those_of_scikit_learn():
-    rng = np.random.default_rng(1)
-    train, test = rng.normal(3, 2, (300, 40)), rng.normal(3, 2, (80, 40))
-    scaler = StandardScaler().fit(train)
-    model = KNeighborsClassifier(1).fit(scaler.transform(train), np.arange(300) % 2)
-    nearest = model.kneighbors(scaler.transform(test), return_distance=False)[:, 0]
-    assert np.array_equal(nearest_neighbours(train, test), nearest)
-
-
 def test_coarse_pixels_are_means_over_areas_of_frames_spread_over_the_clip(make_clip_set):
     clips = make_clip_set(n=4, frames=9, size=16)
     tiny = coarse_pixels(clips, frames=3, side=4).reshape(4, 3, 4, 4)
@@ -111,9 +94,9 @@ def test_the_words_state_the_numbers_and_whether_they_are_synthetic(copies):
     accuracy, low, high = leakage.table.loc[BY_CLIP, "accuracy"], leakage.gains.min(), leakage.gains.max()
     assert f"right for {accuracy:.0%}, by group" in leakage.sentence()
     assert f"({round(100 * low):+d} to {round(100 * high):+d} over 2 seeds), a gain that" in leakage.sentence()
-    page = leakage._repr_html_()
-    assert f"<td>{accuracy:.1%}</td>" in page and page.count("<tr") == 3 and "ynthetic" not in page
-    assert "Synthetic data." in type(leakage)(leakage.runs, 200, 40, 0.25, synthetic=True)._repr_html_()
+    page = leakage._repr_mimebundle_()["text/html"]
+    assert f">{accuracy:.1%}</td>" in page and page.count("<tr") == 3 and "ynthetic" not in page
+    assert "Synthetic data." in str(type(leakage)(leakage.runs, 200, 40, 0.25, synthetic=True))
 
 
 def test_groups_that_hold_every_class_mislead_the_probe_and_no_gain_is_claimed(copies):

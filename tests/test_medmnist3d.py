@@ -10,7 +10,7 @@ from viptt_core.datasets import list_dataset, load_dataset
 from viptt_core.errors import DataError, SettingError
 from viptt_core.splits import make_split
 
-GRID = {"frames": 4, "size": 16, "n_jobs": 1, "progress": False}
+GRID = {"frames": 4, "size": 16, "slice_axis": 0, "n_jobs": 1, "progress": False}
 SIZES = {"train": 6, "val": 2, "test": 3}
 
 
@@ -31,7 +31,7 @@ def write(path, content):
 
 def test_volumes_labels_and_published_parts(arrays, tmp_path):
     path = write(tmp_path / "mine.npz", arrays)
-    clips = load_dataset("medmnist3d", path, frames=8, size=16, n_jobs=1, progress=False)
+    clips = load_dataset("medmnist3d", path, **(GRID | {"frames": 8}))
     assert clips.class_names == ("class 0", "class 1") and len(clips) == sum(SIZES.values())
     assert clips.parts.tolist() == ["train"] * 6 + ["validation"] * 2 + ["test"] * 3
     assert clips.names[6] == "val_0000" and clips.groups.tolist() == clips.names.tolist()
@@ -133,7 +133,8 @@ def test_the_published_file_is_accepted_with_its_class_names(shared_data):
 
 
 def test_real_nodules_with_patients_and_diameters(shared_data):
-    clips = load_dataset("medmnist3d", shared_data / "lidc" / "lidc848_nodule3d_28.npz", **GRID)
+    grid = GRID | {"slice_axis": None}
+    clips = load_dataset("medmnist3d", shared_data / "lidc" / "lidc848_nodule3d_28.npz", **grid)
     assert len(clips) == 848 and sorted(clips.counts().values()) == [404, 444]
     assert 2 < clips.covariates["diameter_mm"].min() < clips.covariates["diameter_mm"].max() < 80
     split = make_split("own", clips, stage="finetune")

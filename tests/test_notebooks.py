@@ -13,7 +13,7 @@ from tracked import ROOT, tracked_files
 
 from viptt_core.book.publish import PUBLISHED, check_freshness, read_summary, scrub
 
-TINY = {"preset": "study", "n_scans": 40, "n_videos": 50, "epochs": 1, "device": "cpu"}
+TINY = {"preset": "study", "n_scans": 60, "n_videos": 50, "epochs": 1, "device": "cpu"}
 FORBIDDEN = (
     ast.FunctionDef,
     ast.AsyncFunctionDef,
@@ -84,7 +84,7 @@ def test_notebooks_run_with_other_parameters(name, tmp_path, private_root):
     known = (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8")
     settings = TINY | {
         "02_finetune": {"pretrain_epochs": 1, "starts": "random,image,video"},
-        "05_submission": {"pretrain_epochs": 1, "n_train": 40, "n_scans": 5, "ensemble": "authors"},
+        "05_submission": {"pretrain_epochs": 1, "n_train": 60, "n_scans": 5, "ensemble": "authors"},
     }.get(name, {})
     given = [part for key, value in settings.items() if f"\n{key}:" in known for part in ("-p", key, str(value))]
     done = subprocess.run(

@@ -104,11 +104,12 @@ def test_class_folders_of_scans_or_videos(tmp_path):
     for name in ("ill", "well"):
         for k in range(2):
             write_scan(tmp_path / "ct" / name / f"p{k}_{name}.nii.gz")
+        for k in range(5):
             write_video(tmp_path / "film" / name / f"v{k}.avi")
     scans = load_dataset("folder", tmp_path / "ct", group_pattern=r"(p\d+)", **GRID)
     assert scans.counts() == {"ill": 2, "well": 2} and set(scans.groups.tolist()) == {"p0", "p1"}
     videos = load_for(load_preset("study"), "folder", tmp_path / "film", frames=1, progress=False)
-    assert videos.counts() == {"ill": 2, "well": 2} and videos.groups.tolist() == ["v0", "v1", "v0", "v1"]
+    assert videos.counts() == {"ill": 5, "well": 5} and videos.groups.tolist() == [f"v{k}" for k in range(5)] * 2
     write_video(tmp_path / "ct" / "film" / "v.avi")
     with pytest.raises(DataError, match=r"holds videos \(film\) and scans \(ill, well\)"):
         load_dataset("folder", tmp_path / "ct", **GRID)
@@ -119,7 +120,7 @@ def test_files_outside_of_the_class_folders_are_listed(tmp_path):
         write_scan(tmp_path / f"{name}.nii.gz")
     clips = load_dataset("folder", tmp_path, **GRID)
     assert clips.names.tolist() == ["ill/a.nii.gz", "well/b.nii.gz"]
-    assert [name for name, _ in clips.excluded] == ["d.nii.gz", "well/more/c.nii.gz"]
+    assert [name for name, _ in clips.excluded] == ["d.nii.gz", "masks/deep/e.nii.gz", "well/more/c.nii.gz"]
     write_video(tmp_path / "film" / "one" / "a.avi")
     write_video(tmp_path / "film" / "two" / "b.avi")
     write_video(tmp_path / "film" / "c.avi")

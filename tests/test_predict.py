@@ -142,6 +142,16 @@ def test_folders_are_searched_without_masks_hidden_files_and_doubles(tmp_path, s
     ]
 
 
+def test_scans_that_cannot_be_reached_are_among_those_found_and_scans_may_lie_in_any_folder(tmp_path, scans):
+    root = tmp_path / "linked"
+    (root / "findings").mkdir(parents=True)
+    (root / "gone.nii.gz").symlink_to("nowhere")
+    (root / "deep").symlink_to(scans[0].parent)
+    shutil.copy(scans[0], root / "findings" / "other.nii.gz")
+    found = [path.relative_to(root).as_posix() for path in find_scans([root])]
+    assert found == ["deep/0.nii.gz", "deep/1.nii.gz", "deep/2.nii.gz", "findings/other.nii.gz", "gone.nii.gz"]
+
+
 @pytest.mark.parametrize(
     "given, message",
     [(["no", "none"], "no, none: no such file"), (["empty"], "holds no scan.*dcm2niix"), ([], "no scan")],

@@ -45,7 +45,7 @@ def test_processes_that_share_batches_end_with_the_weights_of_one(tmp_path, proc
     ],
 )
 def test_the_command_runs_under_a_launcher(private_root, launch, processes):
-    command = "viptt_core train --preset study --starts random --epochs 1 --n-scans 40 --n-videos 20 --device cpu"
+    command = "viptt_core train --preset study --starts random --epochs 1 --n-scans 60 --n-videos 50 --device cpu"
     answer = subprocess.run(
         [sys.executable, "-m", *launch.split(), "-m", *command.split()],
         capture_output=True,

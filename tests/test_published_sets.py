@@ -146,6 +146,12 @@ def test_a_changed_mask_makes_its_scan_be_decoded_again(imageclef):
 
 
 def test_presets_say_whether_the_affine_counts(imageclef):
+    rows = [f"TRN_{k:04d}.nii.gz,{k % 5 + 1}" for k in range(4, 29)]
+    for row in rows:  # five of each class, to be split
+        write_scan(imageclef / "train" / row.split(",")[0])
+    for path in imageclef.glob("train/TRN_000[123].nii.gz"):
+        path.unlink()
+    write_labels(imageclef, *rows)
     files = load_for(load_preset("paper"), "imageclef", imageclef, **GRID)
     turned = load_for(load_preset("corrected"), "imageclef", imageclef, **GRID)
     assert (files.source["orientation"], turned.source["orientation"]) == ("file", "canonical")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
+from viptt_core.clips import Item
 from viptt_core.errors import DataError, DataWarning, SettingError
-from viptt_core.splits import authors_scan_split, authors_video_split, make_folds, make_split, split_by_group
+from viptt_core.splits import authors_scan_split, authors_video_split, make_split, split_by_group, split_faults
 
 # Scans a class that the authors could read: one Infiltrative scan of 420 could not be.
 LABELS_916 = np.repeat(np.arange(5), (419, 226, 101, 100, 70))
@@ -67,6 +68,11 @@ def test_the_seed_decides_the_split():
 def test_too_few_groups_and_unseen_classes_are_refused(make_clip_set):
     with pytest.raises(DataError, match="4 groups cannot be split 5 ways"):
         split_by_group(np.arange(8) % 2, np.arange(8) % 4, seed=0)
+    with pytest.raises(DataError, match="40 groups cannot be split 5 ways; the largest class has 4 clips"):
+        split_by_group(np.arange(40) % 10, np.arange(40), seed=0)
+    for labels in ([0] * 9 + [1], np.arange(9)):
+        with pytest.raises(DataError, match="clips cannot be split as by the authors"):
+            authors_scan_split(np.array(labels))
     labels = np.array([0] * 19 + [1])
     lonely = make_clip_set(labels=labels)
     fold = next(k for k in range(5) if 19 in make_test(lonely, k))
@@ -158,33 +164,20 @@ def test_own_is_official_where_there_are_parts_and_by_group_elsewhere(make_clip_
     assert np.array_equal(second.test, make_split("group", plain, stage="finetune", seed=2, fold=1).test)
 
 
-# --- Folds --------------------------------------------------------------------------------------------
+# --- Folds, and classes too small for them ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["group", "own"])
 @pytest.mark.parametrize("folds", [3, 5])
-def test_folds_test_each_clip_once_and_share_no_group(make_clip_set, kind, folds):
-    clips = make_clip_set(n=90, groups=np.array([f"g{i // 3}" for i in range(90)]))
-    splits = make_folds(kind, clips, stage="finetune", seed=1, folds=folds)
-    assert len(splits) == folds
-    assert sorted(np.concatenate([split.test for split in splits])) == list(range(90))
-    for split in splits:
+def test_folds_share_no_group_and_lose_no_clip(folds):
+    labels, groups = np.tile([0, 1], 45), np.arange(90) // 3
+    for fold in range(folds):
+        split = split_by_group(labels, groups, seed=1, fold=fold, folds=folds)
         parts = (split.train, split.validation, split.test)
         assert sorted(np.concatenate(parts)) == list(range(90)) and all(len(part) for part in parts)
-        assert sum(len(set(clips.groups[part])) for part in parts) == 30
+        assert sum(len(set(groups[part])) for part in parts) == 30
 
 
-def test_folds_are_those_of_the_single_splits(make_clip_set):
-    clips = make_clip_set(n=50)
-    for fold, split in enumerate(make_folds("group", clips, stage="finetune", seed=4)):
-        alone = make_split("group", clips, stage="finetune", seed=4, fold=fold)
-        assert np.array_equal(split.train, alone.train) and np.array_equal(split.test, alone.test)
-
-
-def test_what_is_one_split_has_no_folds(make_clip_set, published):
-    for kind, clips in (("authors", make_clip_set()), ("official", published), ("own", published)):
-        with pytest.raises(SettingError, match="have no folds"):
-            make_folds(kind, clips, stage="finetune")
+def test_published_parts_have_no_folds(published):
     for kind in ("official", "own"):
         with pytest.raises(SettingError, match="no fold 1 of the published parts"):
             make_split(kind, published, stage="finetune", fold=1)
@@ -197,7 +190,29 @@ def test_folds_that_do_not_exist_are_refused(make_clip_set, fold, folds):
         split_by_group(clips.labels, clips.groups, seed=0, fold=fold, folds=folds)
 
 
-@pytest.mark.filterwarnings("ignore:The least populated class")
-def test_a_fold_without_a_class_to_learn_is_refused(make_clip_set):
-    with pytest.raises(DataError, match="no training clip of class1"):
-        make_folds("group", make_clip_set(labels=np.array([0] * 19 + [1])), stage="finetune")
+def items(*groups_of_class, parts=("",)):
+    return [
+        Item(f"{label}{group}{copy}", label, f"{label}{group}", None, part)
+        for label, n_groups in enumerate(groups_of_class)
+        for group in range(n_groups)
+        for copy, part in enumerate((*parts, *parts))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "listed", "few"),
+    [
+        ("group", items(5, 6), []),
+        ("group", items(5, 4), ["b: this class has 4 groups; 5 are needed"]),
+        ("own", items(1, 0), ["a: this class has 1 group; 5 are needed", "b: this class has 0 groups; 5 are needed"]),
+        ("own", items(2, 2, parts=("train", "validation", "test")), []),
+        ("own", items(5, 2, parts=("train", "test")), ["b: this class has 2 groups; 5 are needed"]),  # none validates
+        ("group", items(5, 4, parts=("train", "validation", "test")), ["b: this class has 4 groups"]),
+        ("authors", items(1, 1), []),
+        ("authors", items(1, 0), ["b: this class has 0 clips; 2 are needed"]),
+        ("official", [], []),
+    ],
+)
+def test_classes_too_small_for_a_split_are_counted(kind, listed, few):
+    found = [str(fault) for fault in split_faults(kind, listed, ("a", "b"))]
+    assert len(found) == len(few) and all(map(str.startswith, found, few))

@@ -1,26 +1,34 @@
-"""How much a split by clip gives away: near-copies of test clips among the training clips, measured.
+"""What can be told without understanding a picture: by near-copies, file headers, one number, coarse pixels.
 
-The probe is the simplest there is: the nearest training clip by coarse pixels decides. It learns nothing about
-the classes, so what it gains when groups straddle the split is memory of the source, not understanding.
+A network has to beat these. Where they do well, a set or a split gives something away.
 """
 
 from __future__ import annotations
 
-import html
+import os
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import nibabel as nib
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from viptt_core import video
 from viptt_core.clips import ClipSet
-from viptt_core.datasets.listing import VIDEO_ENDINGS, has_ending
-from viptt_core.errors import SettingError
+from viptt_core.datasets.listing import VIDEO_ENDINGS, has_ending, scans_and_masks, walk_folder
+from viptt_core.errors import DataWarning, Fault, SettingError
+from viptt_core.nifti import open_scan
 from viptt_core.results import predictions_table
-from viptt_core.splits import Split, split_by_group
+from viptt_core.shown import ResultTable
+from viptt_core.splits import FOLDS, Split, split_by_group
+from viptt_core.video import open_video
+
+# --- Near-copies of test clips among the training clips: how much a split by clip gives away ---
 
 BY_CLIP, BY_GROUP = "by clip", "by group"
 
@@ -28,6 +36,9 @@ BY_CLIP, BY_GROUP = "by clip", "by group"
 @dataclass(frozen=True, repr=False)
 class Leakage:
     """What a split by clip gives away, beside a split by group of the same sizes and seeds.
+
+    The nearest training clip by coarse pixels decides. It learns nothing about the classes, so what it gains when
+    groups straddle the split is memory of the source, not understanding.
 
     Attributes:
         runs: A row a seed and split: `seed`, `split` (BY_CLIP or BY_GROUP), `n_test`, and of the test clips the
@@ -73,25 +84,17 @@ class Leakage:
             f"seeds), {verdict}. Always naming the largest class is right for {self.chance:.0%}."
         )
 
-    def __repr__(self) -> str:
-        return f"{self._shown().to_string(index=False)}\n{self.sentence()}"
-
-    def _repr_html_(self) -> str:
-        table = self._shown().to_html(index=False, border=0, classes="table")
-        note = self.sentence() + (" Synthetic data." if self.synthetic else "")
-        return f'<div style="overflow-x:auto">{table}</div><p>{html.escape(note)}</p>'
-
-    def _shown(self) -> pd.DataFrame:
+    def _shown(self) -> ResultTable:
         heads = {"shared": "group also trains", "same_group": "nearest of same group", "accuracy": "1-NN accuracy"}
         shares = self.table[list(heads)].map("{:.1%}".format).rename(columns=heads)
-        return (
-            self.table[["n_test"]]
-            .rename(columns={"n_test": "test clips"})
-            .round()
-            .astype(int)
-            .join(shares)
-            .reset_index()
-        )
+        shares.insert(0, "test clips", self.table["n_test"].round().astype(int))
+        return ResultTable(self.sentence() + (" Synthetic data." if self.synthetic else ""), shares.reset_index())
+
+    def __repr__(self) -> str:
+        return str(self._shown())
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        return self._shown()._repr_mimebundle_()
 
 
 def measure_leakage(clips: ClipSet, *, seeds: int = 5, frames: int = 4, side: int = 8) -> Leakage:
@@ -107,38 +110,32 @@ def measure_leakage(clips: ClipSet, *, seeds: int = 5, frames: int = 4, side: in
         SettingError: a count below 1.
         DataError: too few groups for five parts.
     """
+    from sklearn.neighbors import NearestNeighbors
+
     for name, value in (("seeds", seeds), ("frames", frames), ("side", side)):
         if value < 1:
             raise SettingError(f"{name} is {value}.", remedy="Give 1 or more.")
     features = coarse_pixels(clips, frames=frames, side=side)
+    # The same number of clips in both, and of each class as near as it gets.
+    stratify = clips.labels if min(c for c in clips.counts().values() if c) > 1 else None
     rows = []
     for seed in range(seeds):
         by_group = split_by_group(clips.labels, clips.groups, seed=seed).test
-        # The same number of clips, and of each class as near as it gets.
-        stratify = clips.labels if min(c for c in clips.counts().values() if c) > 1 else None
-        _, by_clip = train_test_split(
-            np.arange(len(clips)), test_size=len(by_group), random_state=seed, stratify=stratify
-        )
+        settings = {"test_size": len(by_group), "random_state": seed, "stratify": stratify}
+        by_clip = train_test_split(np.arange(len(clips)), **settings)[1]
         for split, test in ((BY_CLIP, by_clip), (BY_GROUP, by_group)):
             train = np.setdiff1d(np.arange(len(clips)), test)
-            nearest = train[nearest_neighbours(features[train], features[test])]
-            rows.append(
-                {
-                    "seed": seed,
-                    "split": split,
-                    "n_test": len(test),
-                    "shared": np.isin(clips.groups[test], clips.groups[train]).mean(),
-                    "same_group": (clips.groups[nearest] == clips.groups[test]).mean(),
-                    "accuracy": (clips.labels[nearest] == clips.labels[test]).mean(),
-                }
-            )
-    return Leakage(
-        pd.DataFrame(rows),
-        n_clips=len(clips),
-        n_groups=len(np.unique(clips.groups)),
-        chance=np.bincount(clips.labels).max() / len(clips),
-        synthetic=clips.synthetic,
-    )
+            scaler = StandardScaler().fit(features[train])
+            nearest = NearestNeighbors(n_neighbors=1).fit(scaler.transform(features[train]))
+            nearest = train[nearest.kneighbors(scaler.transform(features[test]), return_distance=False)[:, 0]]
+            shares = {
+                "shared": np.isin(clips.groups[test], clips.groups[train]).mean(),
+                "same_group": (clips.groups[nearest] == clips.groups[test]).mean(),
+                "accuracy": (clips.labels[nearest] == clips.labels[test]).mean(),
+            }
+            rows.append({"seed": seed, "split": split, "n_test": len(test)} | shares)
+    chance = np.bincount(clips.labels).max() / len(clips)
+    return Leakage(pd.DataFrame(rows), len(clips), len(np.unique(clips.groups)), chance, clips.synthetic)
 
 
 def coarse_pixels(clips: ClipSet, *, frames: int, side: int) -> np.ndarray:
@@ -153,26 +150,84 @@ def coarse_pixels(clips: ClipSet, *, frames: int, side: int) -> np.ndarray:
     return tiny.reshape(len(clips), -1)
 
 
-def nearest_neighbours(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Index of the nearest training row of each test row, int64 [M]; the first where several are as near.
+# --- What the headers of files tell of the class: a scanner, a number of slices, a length, a size ---
 
-    Columns are standardised on the training rows; one that never changes there counts nothing.
+LEAST_FILES = 20  # fewer tell nothing about a leak
+MARGIN = 0.1  # balanced accuracy above chance that is worth a note
+
+
+def read_headers(paths: Sequence[Path]) -> pd.DataFrame:
+    """What is known of videos or scans before they are looked at: a row a file, numbers and text."""
+    rows = []
+    for path in paths:
+        size = {"bytes": path.stat().st_size}
+        if has_ending(path, VIDEO_ENDINGS):
+            with open_video(path) as video:
+                first = next(frames := video.frames())
+                length = video.promised or 1 + sum(1 for _ in frames)
+                codec = video.stream.codec_context.name
+            rows.append({"width": first.width, "height": first.height, "frames": length, "codec": codec} | size)
+        else:
+            with open_scan(path) as scan:
+                axes = "".join(code or "?" for code in nib.aff2axcodes(scan.affine))
+                row = {"axes": axes, "stored as": str(scan.stored), "written by": str(scan.header["descrip"])}
+                spacing = np.linalg.norm(scan.affine[:3, :3], axis=0)
+                for k, name in enumerate("XYZ"):
+                    row |= {f"voxels along {name}": scan.shape[k], f"mm along {name}": float(spacing[k])}
+            rows.append(row | size)
+    return pd.DataFrame(rows)
+
+
+def header_faults(headers: pd.DataFrame, labels: Sequence[int], groups: Sequence[str]) -> list[Fault]:
+    """Say so if headers alone tell the class, in parts of the set by group.
 
     Args:
-        train: float [N, D].
-        test: float [M, D].
+        headers: [N] rows, such as of `read_headers`.
+        labels, groups: [N].
     """
-    mean, sd = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
-    scale = np.divide(1, sd, out=np.zeros_like(sd), where=sd > 0)
-    a, b = (train - mean) * scale, (test - mean) * scale
-    # |b - a|^2 without |b|^2, which is the same for all training rows.
-    return ((a * a).sum(axis=1) - 2 * b @ a.T).argmin(axis=1)
+    labels, groups = np.asarray(labels), np.asarray(groups)
+    classes, counts = np.unique(labels, return_counts=True)
+    members = np.array([len(np.unique(groups[labels == label])) for label in classes])
+    enough = len(labels) >= LEAST_FILES and len(np.unique(groups)) >= FOLDS and counts.max(initial=0) >= FOLDS
+    if not enough or len(classes) < 2 or (headers.nunique() == 1).all():
+        return []
+    features, model = _as_numbers(headers), _header_model()
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes with few groups, which are a fault already
+        told = cross_val_predict(model, features, labels, groups=groups, cv=folds)
+    accuracy = np.mean([np.mean(told[labels == label] == label) for label in classes])
+    chance = 1 / len(classes)
+    noise = 4 * chance * np.sqrt((chance * (1 - chance) / members).sum())  # four standard errors: never by luck
+    if accuracy <= chance + max(MARGIN, noise):
+        return []
+    most = headers.columns[model.fit(features, labels).feature_importances_.argmax()]
+    what = (
+        f"the files' headers alone ({', '.join(map(str, headers.columns))}; most of all {most}) tell the class "
+        f"with a balanced accuracy of {accuracy:.2f}, by luck {chance:.2f}."
+    )
+    remedy = (
+        "A network may learn that instead: take classes from the same scanners and cameras, crop or letterbox, take a "
+        "fixed number of frames or slices, and report this number beside the model's."
+    )
+    return [Fault("format tells the class", ".", what, remedy, level="note")]
+
+
+def _header_model():
+    from sklearn.ensemble import RandomForestClassifier
+
+    # A forest needs no scales, and finds the one column that tells among many that do not.
+    return RandomForestClassifier(30, min_samples_leaf=2, class_weight="balanced", random_state=0)
+
+
+def _as_numbers(headers: pd.DataFrame) -> np.ndarray:
+    """float64 [N,F]; text is numbered in its order."""
+    text = headers.select_dtypes(exclude="number").columns
+    return headers.assign(**{name: headers[name].astype(str).rank(method="dense") for name in text}).to_numpy(float)
 
 
 # --- What can be predicted without the network: a model has to beat it ---
 
-
-NEIGHBOURS = 5
 COMPONENTS = 40
 GRID = {"frames": 16, "side": 28}  # at most so much of a clip goes into the principal components
 
@@ -183,27 +238,26 @@ def baseline_predictions(clips: ClipSet, split: Split, root: str | Path | None =
     - "most frequent class": the class frequencies of the training part, whatever the clip.
     - "PCA + logistic": logistic regression on the first COMPONENTS principal components of coarse pixels.
     - "NAME alone": logistic regression on one covariate, such as the diameter of a nodule.
-    - "frame size and length": nearest neighbours on width, height and number of frames of the video files.
-      Files cropped to the action, or cut to its length, give the class away without being looked at.
+    - "file headers alone": a random forest on what `read_headers` gives. Videos cropped to the action or cut to its
+      length, and scans of one class from one scanner, give the class away without being looked at.
 
     Args:
         clips: The set.
         split: Baselines learn from its training part and predict the other two.
-        root: Folder of a real video set; None or "" for other sets.
+        root: Folder of a set of video or scan files; None or "" for other sets.
 
     Returns:
         See `results.Run.predictions`; the arm is the baseline's name.
+
+    Warns:
+        DataWarning: file headers alone tell the class, see `header_faults`.
     """
     from sklearn.decomposition import PCA
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
-    from sklearn.neighbors import KNeighborsClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
-    n_train = len(split.train)
     pixels = coarse_pixels(clips, **GRID) / 255
-    pca = PCA(min(COMPONENTS, n_train, pixels.shape[1]), random_state=0)
+    pca = PCA(min(COMPONENTS, len(split.train), pixels.shape[1]), random_state=0)
     logistic = LogisticRegression(max_iter=5000)
     known = {
         "most frequent class": (DummyClassifier(), np.zeros((len(clips), 1))),
@@ -211,9 +265,11 @@ def baseline_predictions(clips: ClipSet, split: Split, root: str | Path | None =
     }
     for name, column in clips.covariates.items():
         known[f"{name} alone"] = (make_pipeline(StandardScaler(), logistic), column[:, None])
-    if root and all(has_ending(Path(name), VIDEO_ENDINGS) for name in clips.names):
-        nearest = make_pipeline(StandardScaler(), KNeighborsClassifier(min(NEIGHBOURS, n_train)))
-        known["frame size and length"] = (nearest, video_shapes(clips, Path(root)))
+    if paths := _paths_of(clips, root):
+        headers = read_headers(paths)
+        known["file headers alone"] = (_header_model(), _as_numbers(headers))
+        for fault in header_faults(headers, clips.labels, clips.groups):
+            warnings.warn(f"{fault.what} {fault.remedy}", DataWarning, stacklevel=2)
     tables = []
     for arm, (model, features) in known.items():
         model.fit(features[split.train], clips.labels[split.train])
@@ -225,12 +281,15 @@ def baseline_predictions(clips: ClipSet, split: Split, root: str | Path | None =
     return pd.concat(tables, ignore_index=True)
 
 
-def video_shapes(clips: ClipSet, root: Path) -> np.ndarray:
-    """Number of frames, height and width of the files of a video set, int64 [N,3].
-
-    Args:
-        clips: The set.
-        root: The folder it was loaded from, or that its archive unpacked to.
-    """
-    folder = next(path for path in (root, *sorted(root.iterdir())) if (path / clips.names[0]).is_file())
-    return np.array([video.video_shape(folder / name) for name in clips.names])
+def _paths_of(clips: ClipSet, root: str | Path | None) -> list[Path]:
+    """The files of the clips below a folder, by their names or the ends of their paths; [] where some are not there."""
+    if not root or not os.path.isdir(Path(root).expanduser()):
+        return []
+    folder = walk_folder(Path(root).expanduser())
+    paths = [*folder.with_ending(VIDEO_ENDINGS), *scans_and_masks(folder)[0]]
+    found = {folder.name(path): path for path in paths}
+    for path in paths:
+        parts = folder.name(path).split("/")
+        for start in range(1, len(parts)):
+            found.setdefault("/".join(parts[start:]), path)
+    return [found[name] for name in clips.names] if all(name in found for name in clips.names) else []

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from viptt_core.clips import ClipSet
-from viptt_core.errors import DataError, DataWarning, SettingError, check_choice
+from viptt_core.clips import ClipSet, Item
+from viptt_core.errors import DataError, DataWarning, Fault, SettingError, check_choice
 
 KINDS = ("authors", "group", "official", "own")
 STAGES = ("pretrain", "finetune")
 PARTS = ("train", "validation", "test")
 FOLDS = 5
 LISTED = 5  # groups a warning names before it only counts
+_REMEDY = "Add files (or simulate more), join classes, or leave one out."
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,38 @@ class Split:
         """For example "180 train, 60 validation, 60 test"."""
         text = f"{len(self.train)} train, {len(self.validation)} validation, {len(self.test)} test"
         return text + (" (test = validation: selection-biased)" if self.selection_biased else "")
+
+
+def split_faults(kind: str, items: Sequence[Item], class_names: Sequence[str]) -> list[Fault]:
+    """Classes with too few groups (for the authors' splits: clips) for every part of a split to show them.
+
+    Args:
+        kind: See `make_split`.
+        items: Of the set, before any is decoded.
+        class_names: In label order.
+    """
+    if not items:
+        return []
+    noun, least = ("clip", 2) if kind == "authors" else ("group", FOLDS)
+    parts = {item.part for item in items}
+    if kind == "official" or (kind == "own" and parts != {""}):
+        if "validation" in parts:
+            return []
+        items = [item for item in items if item.part == "train"]  # a fifth of them, by group, validates
+    members: dict[int, set[str]] = {label: set() for label in range(len(class_names))}
+    for item in items:
+        members[item.label].add(item.name if kind == "authors" else item.group)
+    return [
+        Fault(
+            "too few groups",
+            class_names[label],
+            f"this class has {len(found)} {noun}{'' if len(found) == 1 else 's'}; {least} are needed for every part of "
+            "a split to show it.",
+            _REMEDY,
+        )
+        for label, found in members.items()
+        if len(found) < least
+    ]
 
 
 def make_split(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, fold: int = 0) -> Split:
@@ -61,53 +94,25 @@ def make_split(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, fold: in
     check_choice("stage", stage, STAGES)
     if kind == "own":
         kind = "group" if clips.parts is None else "official"
+    if kind == "official" and fold:
+        remedy = "Give fold 0, or split by 'group'."
+        raise SettingError(f"there is no fold {fold} of the published parts.", remedy=remedy)
     if kind == "group":
         split = split_by_group(clips.labels, clips.groups, seed=seed, fold=fold)
     elif kind == "official":
-        if fold:
-            raise SettingError(
-                f"there is no fold {fold} of the published parts.", remedy="Give fold 0, or split by 'group'."
-            )
         split = official_split(clips, seed=seed)
-    elif stage == "pretrain":
-        split = authors_video_split(len(clips))
     else:
-        split = authors_scan_split(clips.labels)
-    _check_every_class_trains(split, clips)
+        split = authors_video_split(len(clips)) if stage == "pretrain" else authors_scan_split(clips.labels)
+    if unseen := sorted(set(clips.labels.tolist()) - set(clips.labels[split.train].tolist())):
+        raise DataError(f"no training clip of {', '.join(clips.class_names[k] for k in unseen)}.", remedy=_REMEDY)
     return split
-
-
-def make_folds(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, folds: int = FOLDS) -> list[Split]:
-    """k splits by group in which every clip is tested exactly once, each with a validation part of its own.
-
-    Args:
-        kind: "group", or "own" where the set was published without parts: published parts and the authors'
-            splits are one split, which has no folds.
-        clips, stage, seed: See `make_split`.
-        folds: k, at least 3.
-
-    Raises:
-        SettingError: a kind without folds, or fewer than 3 folds.
-        DataError: too few groups, or a class that no training clip of a fold shows.
-    """
-    check_choice("splits", kind, KINDS)
-    check_choice("stage", stage, STAGES)
-    if kind in ("authors", "official") or (kind == "own" and clips.parts is not None):
-        raise SettingError(
-            f"the splits '{kind}' of this set have no folds.",
-            remedy="Give 'group' for folds over all clips, or make the one split.",
-        )
-    splits = [split_by_group(clips.labels, clips.groups, seed=seed, fold=k, folds=folds) for k in range(folds)]
-    for split in splits:
-        _check_every_class_trains(split, clips)
-    return splits
 
 
 def split_by_group(labels: np.ndarray, groups: np.ndarray, *, seed: int, fold: int = 0, folds: int = FOLDS) -> Split:
     """Stratified split in which no group is in two parts.
 
     The groups fall into `folds` parts of about equal class mix; part `fold` is the test part, the
-    next one validates, the others train (60/20/20 with five).
+    next one validates, the others train (60/20/20 with five). Over all folds every clip is tested once.
 
     Args:
         labels: int [N].
@@ -118,13 +123,11 @@ def split_by_group(labels: np.ndarray, groups: np.ndarray, *, seed: int, fold: i
 
     Raises:
         SettingError: no such fold, or fewer than 3.
-        DataError: fewer groups than folds.
+        DataError: fewer groups, or clips of every class, than folds.
     """
     if folds < 3 or not 0 <= fold < folds:
-        raise SettingError(
-            f"there is no fold {fold} of {folds}.",
-            remedy="Give 3 folds or more: one tests, one validates, the others train.",
-        )
+        remedy = "Give 3 folds or more: one tests, one validates, the others train."
+        raise SettingError(f"there is no fold {fold} of {folds}.", remedy=remedy)
     parts = _group_parts(labels, groups, seed=seed, folds=folds)
     test, validation = parts[fold], parts[(fold + 1) % folds]
     train = np.setdiff1d(np.arange(len(labels)), np.concatenate([test, validation]))
@@ -144,13 +147,10 @@ def official_split(clips: ClipSet, *, seed: int) -> Split:
     """
     if clips.parts is None:
         raise DataError("this set was not published with parts.", remedy="Split it by 'group'.")
-    others = sorted(set(clips.parts.tolist()) - set(PARTS))
-    if others:
-        n_others = int(np.isin(clips.parts, others).sum())
-        raise DataError(
-            f"{n_others} clips are in no published part, or in one of another name ({', '.join(others)}).",
-            remedy=f"Name the part of each clip ({', '.join(PARTS)}), or split by 'group'.",
-        )
+    if others := sorted(set(clips.parts.tolist()) - set(PARTS)):
+        what = f"clips are in no published part, or in one of another name ({', '.join(others)})."
+        remedy = f"Name the part of each clip ({', '.join(PARTS)}), or split by 'group'."
+        raise DataError(f"{np.isin(clips.parts, others).sum()} {what}", remedy=remedy)
     train, validation, test = (np.flatnonzero(clips.parts == part) for part in PARTS)
     for part, indices in (("train", train), ("test", test)):
         if not len(indices):
@@ -177,7 +177,7 @@ def authors_video_split(n: int) -> Split:
     `train_test_split(0.2, random_state=0)`, then Keras's `validation_split=0.2`: the last fifth of
     the training part, in its shuffled order (1366 clips: 873, 219, 274).
     """
-    train, test = train_test_split(np.arange(n), test_size=0.2, random_state=0)
+    train, test = _authors_parts(n)
     n_train = int(len(train) * 0.8)
     return Split(train[:n_train], train[n_train:], test)
 
@@ -187,24 +187,28 @@ def authors_scan_split(labels: np.ndarray) -> Split:
 
     They report the part that also picks the checkpoint; it stands here as validation and test.
     """
-    train, validation = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels)
+    train, validation = _authors_parts(len(labels), labels)
     return Split(train, validation, validation, selection_biased=True)
+
+
+def _authors_parts(n: int, labels: np.ndarray | None = None) -> list[np.ndarray]:
+    from sklearn.model_selection import train_test_split
+
+    try:
+        return train_test_split(np.arange(n), test_size=0.2, random_state=0, stratify=labels)
+    except ValueError as error:
+        raise DataError(f"{n} clips cannot be split as by the authors: {error}", remedy=_REMEDY) from error
 
 
 def _group_parts(labels: np.ndarray, groups: np.ndarray, *, seed: int, folds: int) -> list[np.ndarray]:
     """Indices [N] in `folds` parts of about equal size and class mix, no group in two of them."""
-    n_groups = len(np.unique(groups))
-    if n_groups < folds:
+    from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and what lists files needs it not
+
+    n_groups, largest = len(np.unique(groups)), np.bincount(labels).max(initial=0)
+    if n_groups < folds or largest < folds:
+        what = f"{n_groups} groups cannot be split {folds} ways; the largest class has {largest} clips."
         raise DataError(
-            f"{n_groups} groups cannot be split {folds} ways.",
-            remedy="More patients (or source videos) are needed, or another group pattern.",
+            what, remedy=f"More patients (or source videos) are needed, or another group pattern. {_REMEDY}"
         )
     folder = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     return [part for _, part in folder.split(labels, labels, groups)]
-
-
-def _check_every_class_trains(split: Split, clips: ClipSet) -> None:
-    unseen = set(np.unique(clips.labels)) - set(clips.labels[split.train])
-    if unseen:
-        names = ", ".join(clips.class_names[label] for label in sorted(unseen))
-        raise DataError(f"no training clip of {names}.", remedy="Add clips or groups of that class, or leave it out.")

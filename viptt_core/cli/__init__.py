@@ -100,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--patient-column", default="", help="of the CSV of folder (default: each scan its own group)")
     data.add_argument("--classes", default="", help="names of the classes, or of class folders: A,B+C")
     data.add_argument("--crop", default="", help="lungs: the box around the lung mask")
+    data.add_argument("--slice-axis", type=int, help="of medmnist3d: axis of a volume from slice to slice, 0 to 2")
     data.add_argument("--hu-window", default="", help="of scans, as in --hu-window=-1000,400 (default: the preset's)")
     data.add_argument(
         "--pretrain-dataset", default="actions", help="videos: actions, ucf50, ucf101 or folder (default: %(default)s)"
@@ -227,6 +228,7 @@ def _train(options) -> None:
         patient_column=options.patient_column,
         classes=options.classes,
         crop=options.crop,
+        slice_axis=options.slice_axis,
         on_error=options.on_error,
         progress=main,
     )
@@ -246,7 +248,7 @@ def _train(options) -> None:
     if main:
         print(f"{comparison.report()}\n")
         split = make_split(plan.preset.splits, scans, stage="finetune", seed=options.seed)
-        baselines = baseline_predictions(scans, split)
+        baselines = baseline_predictions(scans, split, options.data_root)
         print(Summary(comparison.predictions, baselines, caveat=comparison.caveat, synthetic=scans.synthetic))
 
 

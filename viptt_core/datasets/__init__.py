@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from viptt_core.datasets.videos import decode_video, list_ucf50, list_ucf101
 from viptt_core.errors import SettingError, check_choice
 from viptt_core.files import code_version
 from viptt_core.presets import Preset
+from viptt_core.splits import split_faults
 
 LISTERS: dict[str, Callable[..., Listing]] = {
     "ucf50": list_ucf50,
@@ -132,6 +133,8 @@ def load_for(preset: Preset, name: str, root: str | Path | None = None, **settin
     if name in SYNTHETIC:
         own = {"n": preset.n_scans if name == "phantom" else preset.n_videos} | own
     listing = list_dataset(name, root, **own)
+    unsplit = split_faults(preset.splits, listing.items, listing.class_names)
+    listing = replace(listing, faults=(*listing.faults, *unsplit))
     wanted = {field: getattr(preset, field) for field in MEDIA[listing.medium].fields}
     return decode_listing(listing, Grid(**wanted | own_grid), Decoding(**decoding))
 

@@ -1,15 +1,20 @@
 """Volumes in one .npz file, in the layout of MedMNIST's 3-D sets: images and labels of three published parts.
 
-Beside `PART_images` uint8 [N,D,H,W] and `PART_labels` [N,1], with PART train, val and test, a file may have
-`PART_patient` and `PART_name` (text [N]) and further columns of numbers, such as `PART_diameter_mm`.
+Beside `PART_images` uint8 [N,A,B,C] and `PART_labels` [N,1], with PART train, val and test, a file may have
+`PART_patient` and `PART_name` (text or whole numbers [N]) and further columns of numbers, such as
+`PART_diameter_mm`. No such file says which of A, B and C runs from slice to slice.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
+from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,95 +22,286 @@ from viptt_core import ct, files
 from viptt_core.clips import Grid, Item
 from viptt_core.datasets.listing import Listing, class_choice
 from viptt_core.datasets.scans import to_grey_levels
-from viptt_core.errors import DataError, Fault, SettingError
+from viptt_core.errors import DataError, Fault, SettingError, check_choice, listed
 from viptt_core.sources.registry import medmnist_sets
 
 PARTS = {"train": "train", "val": "validation", "test": "test"}  # MedMNIST's names and ours
-_TEXT_COLUMNS = ("patient", "name")
+MOST_BYTES = {"images": 2**31, "values": 2**26}  # that an array of one part may unpack to
+SAMPLED = 200  # volumes that are looked at to find the slices
+LEAST_PADDING = 0.05  # mean share of the planes along an axis that must be empty
+_TEXT = ("patient", "name")
 _AGAIN = "Get the file again, for example with: viptt data get medmnist3d."
 
 
+class Volume(NamedTuple):
+    """Volume `index` of a part of a file with this MD5; empty planes at the ends of its slices go if it is `padded`."""
+
+    path: Path
+    part: str
+    index: int
+    digest: str
+    slice_axis: int
+    padded: bool
+
+
 def list_medmnist3d(
-    root: str | Path, *, subset: str = "", pixels: int = 28, classes: str | Sequence[str] | None = None
+    root: str | Path,
+    *,
+    subset: str = "",
+    pixels: int = 28,
+    classes: str | Sequence[str] | None = None,
+    slice_axis: int | None = None,
 ) -> Listing:
     """Volumes of a MedMNIST 3-D set, or of any file in its layout, to be resampled linearly to the grid.
 
-    The labels and columns are read, the volumes only looked at. The published parts come along
-    (`ClipSet.parts`), and columns of numbers as covariates. The group is the patient where the file names them,
-    else each volume its own: then only the published parts keep the volumes of a patient together.
+    The labels and columns are read, some volumes looked at. The published parts come along (`ClipSet.parts`), and
+    columns of numbers as covariates. The group is the patient where the file names them, else each volume its own:
+    then only the published parts keep the volumes of a patient together.
 
     Args:
         root: The .npz file, or the folder it lies in.
         subset: Which file of the folder, such as "nodulemnist3d"; "" takes the only one.
         pixels: Edge length of the published volumes in a folder, 28 or 64.
         classes: Names in label order; None takes MedMNIST's for its own files, else "class 0", "class 1", ...
+        slice_axis: Which axis of a volume runs from slice to slice: 0, 1 or 2. None finds out, see `find_slice_axis`;
+            where that is not clear, it is the first of files that MedMNIST published, and others are refused.
 
     Raises:
         DataError: no such file.
+        SettingError: no such axis.
     """
+    if slice_axis is not None:
+        check_choice("slice_axis", slice_axis, (0, 1, 2))
     path = _find_file(root, subset, pixels)
-    columns, faults = _read_columns(path)
-    if faults:
+    try:
+        columns, volumes, faults = _read_columns(path)
+    except DataError as error:
+        columns, faults = {}, [Fault(error.kind, ".", error.what, error.remedy)]
+    if not columns:
         return Listing("medmnist3d", path, "array", (), (), tuple(faults))
-    published = _published(path)
-    digest = files.file_digest(path, "md5")
+    published, digest = _published(path), files.file_digest(path, "md5")
     if published and published["md5"] != digest:
-        faults.append(
-            Fault(
-                "checksum differs",
-                ".",
-                f"has the MD5 {digest}, published is {published['md5']}.",
-                f"{_AGAIN} If it is a file of your own, give it another name.",
-            )
-        )
-    labels = {part: columns[f"{part}_labels"].reshape(-1) for part in PARTS}
-    n_classes = max((int(values.max()) for values in labels.values() if values.size), default=0) + 1
+        what, remedy = f"has the MD5 {digest}, published is {published['md5']}.", "give it another name."
+        faults.append(Fault("checksum differs", ".", what, f"{_AGAIN} If it is a file of your own, {remedy}"))
+    found, padded = find_slice_axis(volumes)
+    axis = next((choice for choice in (slice_axis, found, 0 if published else None) if choice is not None), None)
+    if axis is None:
+        what = f"does not show which axis of its volumes {list(volumes.shape[1:])} runs from slice to slice."
+        faults.append(Fault("slice axis unknown", ".", what, "Say it: slice_axis=0 (the first), 1 or 2 (the last)."))
+    if padded := padded and axis == found:
+        what = f"the ends of axis {axis} are padded with empty planes; these are left out: their number tells of size."
+        faults.append(Fault("padding", ".", what, level="note"))
+    labels = [label for part in PARTS for label in columns[f"{part}_labels"].tolist()]
     names = class_choice(classes) or (published["classes"] if published else ())
-    names = names or tuple(f"class {k}" for k in range(n_classes))
-    numbers = [name for name in columns if name.startswith("train_") and columns[name].dtype.kind in "iuf"]
-    numbers = [name.removeprefix("train_") for name in numbers if name != "train_labels"]
-    numbers = [name for name in numbers if all(f"{part}_{name}" in columns for part in PARTS)]
+    names = names or tuple(f"class {k}" for k in range(len(set(labels))))
     items = []
     for part, ours in PARTS.items():
-        for i, label in enumerate(labels[part].tolist()):
-            name = str(columns[f"{part}_name"][i]) if f"{part}_name" in columns else f"{part}_{i:04d}"
-            if not 0 <= label < len(names):
-                faults.append(
-                    Fault(
-                        "unknown label",
-                        name,
-                        f"has the label {label}.",
-                        f"Known: 0 to {len(names) - 1} ({', '.join(names)}).",
-                    )
-                )
-                continue
-            group = str(columns[f"{part}_patient"][i]) if f"{part}_patient" in columns else name
-            known = {number: float(columns[f"{part}_{number}"].reshape(-1)[i]) for number in numbers}
-            items.append(Item(name, label, group, (path, part, i, digest), ours, known))
-    settings = {"file": digest, "classes": list(names)}
+        of_part = {name.removeprefix(f"{part}_"): columns[name] for name in columns if name.startswith(part)}
+        numbers = {name: column for name, column in of_part.items() if name not in ("labels", *_TEXT)}
+        for i, label in enumerate(of_part["labels"].tolist()):
+            name = str(of_part["name"][i]) if "name" in of_part else f"{part}_{i:04d}"
+            group = str(of_part["patient"][i]) if "patient" in of_part else name
+            covariates = {key: float(column[i]) for key, column in numbers.items()}
+            source = Volume(path, part, i, digest, axis or 0, padded)
+            items.append(Item(name, label, group, source, ours, covariates))
+    faults += _item_faults(items, names)
+    items = [item for item in items if 0 <= item.label < len(names)]
+    settings = {"file": digest, "classes": list(names), "slice_axis": axis, "padding": "left out" if padded else "kept"}
     return Listing("medmnist3d", path, "array", tuple(items), names, tuple(faults), settings=settings)
+
+
+def _item_faults(items: Sequence[Item], names: Sequence[str]) -> Iterator[Fault]:
+    """Labels without a class, classes without a label, names that are blank or occur twice, blank patients."""
+    first = {item.label: item.name for item in reversed(items)}
+    for label in sorted(first):
+        if not 0 <= label < len(names):
+            known = f"Known: 0 to {len(names) - 1} ({listed(names)})."
+            yield Fault("unknown label", first[label], f"has the label {label}.", known)
+    for label, name in enumerate(names):
+        if label not in first:
+            remedy = "Number the classes from 0 without a gap, and name no others."
+            yield Fault("class without volumes", ".", f"no volume has the label {label} ({name}).", remedy)
+    for name, count in Counter(item.name for item in items).items():
+        if count > 1:
+            yield Fault("two volumes of one name", name, f"is the name of {count} volumes.", "Give each its own.")
+    if blank := [item.name for item in items if item.group.strip().lower() in ("", "nan", "none", "na", "n/a")]:
+        what = f"{len(blank)} volumes have no patient or name."
+        yield Fault("no patient", blank[0] or ".", what, "Fill them in, or leave the column out.")
+
+
+def find_slice_axis(volumes: np.ndarray) -> tuple[int | None, bool]:
+    """Which axis runs from slice to slice, and whether its ends are padded; None where that is not clear.
+
+    It is clear where volumes were cut tight along the slices and padded to a cube: one axis has empty planes at its
+    ends, the others next to none. (In shapes of one grey level nothing is padding.) It is clear, too, where slices are
+    square and of another number. The two must not contradict each other.
+
+    Args:
+        volumes: uint8 [N,A,B,C].
+    """
+    lengths = volumes.shape[1:]
+    single = [axis for axis in range(3) if lengths.count(lengths[axis]) == 1]
+    by_length = single[0] if len(single) == 1 else None
+    volumes = volumes[volumes.any(axis=(1, 2, 3))]
+    if not ((volumes > 0) & (volumes < volumes.max(initial=0))).any():
+        return by_length, False
+    filled = [volumes.any(axis=tuple({1, 2, 3} - {axis})) for axis in (1, 2, 3)]  # bool [N, planes] each
+    empty = [np.mean([1 - planes[_inner(planes)].size / planes.size for planes in of_axis]) for of_axis in filled]
+    second, most = sorted(empty)[1:]
+    if most < LEAST_PADDING or second > most / 4:
+        return by_length, False
+    padded = empty.index(most)
+    return (padded, True) if by_length in (None, padded) else (None, False)
+
+
+def _inner(filled: np.ndarray) -> slice:
+    """From the first to the last plane that is not empty, of which there is one; bool [P]."""
+    there = np.flatnonzero(filled)
+    return slice(there[0], there[-1] + 1)
+
+
+def decode_volume(source: Volume, grid: Grid) -> np.ndarray:
+    """A volume on the grid, uint8 [T,H,W]."""
+    volume = np.moveaxis(read_images(source.path, source.part, source.digest)[source.index], source.slice_axis, 0)
+    if source.padded and volume.any():
+        volume = volume[_inner(volume.any(axis=(1, 2)))]
+    # The resampling of scans also turns them; here slices, rows and columns stay what they are.
+    turned_back = volume.transpose(2, 1, 0)[:, ::-1]
+    return to_grey_levels(ct.resample_volume(turned_back, depth=grid.frames, size=grid.size) / 255)
 
 
 @lru_cache(maxsize=len(PARTS))
 def read_images(path: Path, part: str, digest: str) -> np.ndarray:
-    """All volumes of a part, uint8 [N,D,H,W]; kept in memory for the next call.
+    """All volumes of a part, uint8 [N,A,B,C]; kept in memory for the next call.
 
     Args:
         path: The .npz file.
         part: "train", "val" or "test".
         digest: MD5 of the file, so that a changed file is read anew.
+
+    Raises:
+        DataError: the file is damaged, or claims a size that is not there.
     """
-    with np.load(path, allow_pickle=False) as file:
-        return file[f"{part}_images"]
+    with _opened(path) as archive:
+        _head(archive, f"{part}_images")
+        return _read(archive, f"{part}_images")
 
 
-def decode_volume(source: tuple[Path, str, int, str], grid: Grid) -> np.ndarray:
-    """A volume on the grid, uint8 [T,H,W]: its first axis becomes the slices."""
-    path, part, index, digest = source
-    volume = read_images(path, part, digest)[index]
-    # The resampling of scans also turns them; here slices, rows and columns stay what they are.
-    turned_back = volume.transpose(2, 1, 0)[:, ::-1]
-    return to_grey_levels(ct.resample_volume(turned_back, depth=grid.frames, size=grid.size) / 255)
+# --- The file: every array is measured before memory is taken for it ---
+
+
+class _Head(NamedTuple):
+    """What an array says of itself."""
+
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype
+
+    @property
+    def one_each(self) -> bool:
+        """Whether it is [N] or [N,1]."""
+        return len(self.shape) > 0 and self.shape[1:] in ((), (1,))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive; whatever goes wrong with it is raised as a DataError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy raise a dozen types where bytes are damaged
+        kind, what = "damaged file", f"cannot be read as an .npz file ({error})."
+        if isinstance(error, OSError) and error.strerror:
+            kind, what = "unreadable file", f"cannot be read ({error.strerror})."
+        elif not path.stat().st_size:
+            kind = "empty file"
+        raise DataError(what, path=path, remedy=_AGAIN, kind=kind) from error
+
+
+def _head(archive: zipfile.ZipFile, name: str) -> _Head:
+    """What an array says of itself; refused if it claims bytes that are not there, or too many."""
+    info = archive.getinfo(f"{name}.npy")
+    with archive.open(info) as member:
+        major, minor = np.lib.format.read_magic(member)
+        head = _Head(*getattr(np.lib.format, f"read_array_header_{major}_{minor}")(member))
+        there = info.file_size - member.tell()
+    claimed = prod(head.shape) * head.dtype.itemsize
+    kind = "images" if name.endswith("_images") else "values" if head.one_each else "not read"
+    if head.dtype.hasobject:
+        raise ValueError(f"{name} is a pickle, which may hold a program")
+    if claimed != there:
+        what = f"{name} claims {claimed} bytes, and holds {there}."
+        raise DataError(what, path=archive.filename, remedy=_AGAIN, kind="damaged file")
+    if claimed > (most := MOST_BYTES.get(kind, claimed)):
+        what, remedy = f"{name} would take {claimed} bytes; {most} are the most.", "Write its volumes as NIfTI files."
+        raise DataError(what, path=archive.filename, remedy=remedy, kind="too large")
+    return head
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(f"{name}.npy") as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
+
+
+def _read_columns(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, list[Fault]]:
+    """Columns [N] of labels, text, and finite numbers that all parts have; some volumes; faults of the layout."""
+    with _opened(path) as archive:
+        stored = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        heads = {name: _head(archive, name) for name in stored if name.startswith(tuple(f"{part}_" for part in PARTS))}
+        if faults := [Fault(kind, ".", what, remedy) for kind, what, remedy in _layout_faults(heads)]:
+            return {}, np.empty(0), faults
+        columns, faults = {}, []
+        for column in dict.fromkeys(name.partition("_")[2] for name in heads):
+            names = [f"{part}_{column}" for part in PARTS]
+            if not all(name in heads and heads[name].one_each for name in names):
+                continue
+            values = [_read(archive, name).reshape(-1) for name in names]
+            if column in _TEXT:
+                columns |= {name: part.astype(str) for name, part in zip(names, values, strict=True)}
+            elif all(part.dtype.kind in "iuf" for part in values):
+                if all(np.isfinite(part).all() for part in values):
+                    columns |= dict(zip(names, values, strict=True))
+                else:
+                    what = f"{column} is not finite everywhere; it is left out of what is known of a volume."
+                    faults.append(Fault("not finite", ".", what, level="note"))
+        name = max((f"{part}_images" for part in PARTS), key=lambda name: heads[name].shape[0])
+        return columns, _first_volumes(archive, name, heads[name]), faults
+
+
+def _first_volumes(archive: zipfile.ZipFile, name: str, head: _Head) -> np.ndarray:
+    n, *shape = head.shape
+    n = min(n, SAMPLED, 1 + MOST_BYTES["values"] // prod(shape))
+    if head.fortran_order:
+        return _read(archive, name)[:n]
+    with archive.open(f"{name}.npy") as member:
+        member.seek(archive.getinfo(f"{name}.npy").file_size - prod(head.shape))
+        return np.frombuffer(member.read(n * prod(shape)), np.uint8).reshape(n, *shape)
+
+
+def _layout_faults(heads: dict[str, _Head]) -> Iterator[tuple[str, str, str]]:
+    """Kind, what and remedy."""
+    text = [column for column in _TEXT if any(f"{part}_{column}" in heads for part in PARTS)]
+    names = [f"{part}_{column}" for part in PARTS for column in ("images", "labels", *text)]
+    if lacking := [name for name in names if name not in heads]:
+        yield "missing column", f"lacks {', '.join(lacking)}.", "It must have MedMNIST's layout."
+        return
+    for name, head in heads.items():
+        part, _, column = name.partition("_")
+        n, what = heads[f"{part}_images"].shape[:1], f"{name} are {head.dtype} {list(head.shape)}."
+        if column == "images" and (head.dtype != np.uint8 or len(head.shape) != 4 or 0 in head.shape[1:]):
+            yield "not grey volumes", what, "uint8 [N,A,B,C] is needed: a set of the 3-D kind."
+        if column == "labels" and not (head.one_each and head.dtype.kind in "iu"):
+            yield "not one label each", what, "Whole numbers [N,1] are needed."
+        if column in _TEXT and not (head.one_each and head.dtype.kind in "iuUS"):
+            yield "not one value each", what, "Text or whole numbers [N] are needed."
+        if n and head.one_each and head.shape[:1] != n:
+            yield "lengths differ", f"{n[0]} {part}_images but {head.shape[0]} {name}.", ""
+    for column in text:
+        if len({heads[f"{part}_{column}"].dtype.kind in "US" for part in PARTS}) > 1:
+            what = f"{column} is text in one part and a number in another."
+            yield "text and numbers", what, "Write all of them in one way: else 7 and 07 are two."
 
 
 def _find_file(root: str | Path, subset: str, pixels: int) -> Path:
@@ -130,60 +326,6 @@ def _find_file(root: str | Path, subset: str, pixels: int) -> Path:
         remedy=f"There are: {', '.join(found) or 'none'}. Name one with subset, or give the file itself.",
         kind="missing file",
     )
-
-
-def _read_columns(path: Path) -> tuple[dict[str, np.ndarray], list[Fault]]:
-    """All but the images, and what is wrong with the layout; the images' headers are looked at."""
-    columns: dict[str, np.ndarray] = {}
-    shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
-    try:
-        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as file:
-            for name in file.files:
-                if name.endswith("_images"):
-                    with archive.open(f"{name}.npy") as member:
-                        version = np.lib.format.read_magic(member)
-                        reader = getattr(np.lib.format, f"read_array_header_{version[0]}_{version[1]}")
-                        shape, _, dtype = reader(member)
-                        shapes[name] = (shape, dtype)
-                else:
-                    columns[name] = file[name]
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
-        kind = "empty file" if not path.stat().st_size else "damaged file"
-        return {}, [Fault(kind, ".", f"cannot be read as an .npz file ({error}).", _AGAIN)]
-    missing = [
-        f"{part}_{what}"
-        for part in PARTS
-        for what in ("images", "labels")
-        if f"{part}_{what}" not in (shapes if what == "images" else columns)
-    ]
-    if missing:
-        return {}, [Fault("missing column", ".", f"lacks {', '.join(missing)}.", "It must have MedMNIST's layout.")]
-    faults = []
-    for part in PARTS:
-        shape, dtype = shapes[f"{part}_images"]
-        if dtype != np.uint8 or len(shape) != 4 or 0 in shape[1:]:
-            faults.append(
-                Fault(
-                    "not grey volumes",
-                    ".",
-                    f"{part}_images are {dtype} {list(shape)}.",
-                    "uint8 [N,D,H,W] is needed: a set of the 3-D kind.",
-                )
-            )
-        labels = columns[f"{part}_labels"]
-        if labels.dtype.kind not in "iu" or labels.size != len(labels):
-            faults.append(
-                Fault(
-                    "not one label each",
-                    ".",
-                    f"{part}_labels are {labels.dtype} {list(labels.shape)}.",
-                    "Whole numbers [N,1] are needed.",
-                )
-            )
-        for name, column in columns.items():
-            if name.startswith(f"{part}_") and len(column) != shape[0]:
-                faults.append(Fault("lengths differ", ".", f"{shape[0]} {part}_images but {len(column)} {name}."))
-    return columns, faults
 
 
 def _published(path: Path) -> dict | None:

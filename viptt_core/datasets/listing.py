@@ -1,22 +1,41 @@
-"""What the folder of a data set holds, found out before any of its videos or scans is read.
+"""What the folder of a data set holds, found in one pass before any of its videos or scans is read.
 
 The adapters decode what is listed; `viptt data check` reads and judges it. Both get the same faults.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+import stat
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from viptt_core.clips import Item
 from viptt_core.errors import DataError, Fault, SettingError, raise_faults
 
-VIDEO_ENDINGS = (".avi", ".mp4", ".mkv", ".webm")
+# What FFmpeg reads and cameras, phones and video sites write.
+VIDEO_ENDINGS = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m2v", ".wmv", ".asf", ".divx")
+VIDEO_ENDINGS += (".flv", ".3gp", ".3g2", ".ts", ".mts", ".m2ts", ".vob", ".ogv")
 SCAN_ENDINGS = (".nii.gz", ".nii")
+ENDINGS = {"video": VIDEO_ENDINGS, "scan": SCAN_ENDINGS}
+MASK_FOLDERS = ("masks1", "masks2", "masks", "findings")  # of ImageCLEF: same file names as the scans, but no scans
+EACH_FILE_ITS_OWN = "(.*)"  # group pattern
 # What `viptt phantom` and `viptt actions` leave beside the files they write.
 SYNTHETIC_RECORDS = ("phantom.json", "example.json", "actions.json")
+DICOM = "Convert DICOM first: dcm2niix -z y -b n -f %f -o OUT FOLDER"
+
+_NO_DATA = ("lost+found", "System Volume Information", "$RECYCLE.BIN", "__MACOSX")  # folders a system keeps for itself
+_FRAMES = (
+    "Make a video of each folder of frames: ffmpeg -framerate 25 -pattern_type glob -i 'CLIP/*{0}' -q:v 2 CLIP.avi"
+)
+_REMEDIES = {
+    (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"): _FRAMES,
+    (".dcm", ".dicom", ".ima"): DICOM,
+    (".zip", ".rar", ".7z", ".tar", ".tgz"): "Unpack the archive.",
+}
 
 
 @dataclass(frozen=True)
@@ -49,11 +68,6 @@ class Listing:
     settings: dict = field(default_factory=dict)
 
     @property
-    def crop(self) -> str:
-        """ "lungs" where an item's source is a scan and the mask to crop it by, else empty."""
-        return self.settings.get("crop", "")
-
-    @property
     def synthetic(self) -> bool:
         """Whether this package's generators made the items, or wrote their files."""
         return self.root is None or is_synthetic(self.root)
@@ -73,6 +87,92 @@ class Listing:
         return [(fault.where, fault.what) for fault in self.faults if fault.level in ("file", "left out")]
 
 
+@dataclass(frozen=True)
+class Folder:
+    """All visible files below a folder, sorted, and what could not be reached."""
+
+    root: Path
+    files: tuple[Path, ...]
+    faults: tuple[Fault, ...]
+
+    def name(self, path: Path) -> str:
+        """Path below the folder, with forward slashes."""
+        return path.relative_to(self.root).as_posix()
+
+    def with_ending(self, endings: Sequence[str]) -> list[Path]:
+        """Files of a kind, by their names."""
+        return [path for path in self.files if has_ending(path, endings)]
+
+    def class_folders(self, endings: Sequence[str]) -> dict[str, list[Path]]:
+        """Files of a kind that lie directly in a folder of `root`, by the name of that folder."""
+        of_folder: dict[str, list[Path]] = {}
+        for path in self.with_ending(endings):
+            if path.parent.parent == self.root:
+                of_folder.setdefault(path.parent.name, []).append(path)
+        return of_folder
+
+
+def walk_folder(root: Path) -> Folder:
+    """Find all files below a folder; hidden ones (.name) are passed over.
+
+    Links are followed, and each folder is entered once, so that links in a circle end. What cannot be reached becomes
+    a fault, of level "file" where it may belong to a set: no rights, a link into nothing, a name that is not UTF-8 and
+    that no table or result could hold.
+
+    Raises:
+        DataError: the folder itself cannot be read.
+    """
+    files, faults = [], []
+    entered: set[tuple[int, int]] = set()
+    folders, links = [root], []
+
+    def fault(path: Path, kind: str, what: str, remedy: str, level: str = "") -> None:
+        level = level or ("file" if has_ending(path, _ALL_ENDINGS) or not path.suffix else "left out")
+        faults.append(Fault(kind, printable(path.relative_to(root).as_posix()), what, remedy, level))
+
+    while folders or links:
+        folder = (folders or links).pop()  # links last: a folder counts where it really lies
+        try:
+            status = folder.stat()
+            with os.scandir(folder) as opened:
+                entries = list(opened)
+        except OSError as error:
+            if folder == root:
+                raise DataError(f"cannot be read ({error.strerror}).", path=root, remedy=_RIGHTS) from error
+            fault(folder, "unreadable folder", f"cannot be read ({error.strerror}).", _RIGHTS, "file")
+            continue
+        if (status.st_dev, status.st_ino) in entered:
+            fault(folder, "folder linked twice", "links to a folder that is read already.", "", "left out")
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.name.startswith(".") or entry.name in _NO_DATA:
+                continue
+            if printable(entry.name) != entry.name:
+                fault(path, "name not UTF-8", "has a name that is not UTF-8.", "Rename it, for example with convmv.")
+                continue
+            try:
+                mode = entry.stat().st_mode
+            except OSError as error:
+                link = f"links to {printable(os.readlink(path))}, which " if entry.is_symlink() else ""
+                fault(path, "unreadable file", f"{link}cannot be read ({error.strerror}).", "Mend it, or remove it.")
+                continue
+            if stat.S_ISDIR(mode):
+                (links if entry.is_symlink() else folders).append(path)
+            elif not stat.S_ISREG(mode):
+                fault(path, "unreadable file", "is neither a file nor a folder.", "Remove it.", "left out")
+            elif os.access(path, os.R_OK):
+                files.append(path)
+            else:
+                fault(path, "unreadable file", "cannot be read (Permission denied).", _RIGHTS)
+    return Folder(root, tuple(sorted(files)), tuple(sorted(faults, key=lambda found: found.where)))
+
+
+_ALL_ENDINGS = (*VIDEO_ENDINGS, *SCAN_ENDINGS)
+_RIGHTS = "See that you may read it."
+
+
 def existing_folder(root: str | Path | None, content: str) -> Path:
     """The folder, if there is one.
 
@@ -83,14 +183,19 @@ def existing_folder(root: str | Path | None, content: str) -> Path:
     if not root:
         raise SettingError("this data set needs a folder.", remedy=f"Give data_root, the folder with {content}.")
     root = Path(root).expanduser()
-    if not root.is_dir():
-        raise DataError("no such folder.", path=root, remedy=f"Give the folder with {content}.")
+    if not os.path.isdir(root):
+        raise DataError("no such folder.", path=printable(str(root)), remedy=f"Give the folder with {content}.")
     return root
 
 
 def is_synthetic(folder: Path) -> bool:
     """Whether `viptt phantom` or `viptt actions` wrote a folder."""
     return any((folder / record).is_file() for record in SYNTHETIC_RECORDS)
+
+
+def printable(name: str) -> str:
+    """A file name as it can be printed and written: bytes that are not UTF-8 escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def has_ending(path: Path, endings: Sequence[str]) -> bool:
@@ -102,79 +207,6 @@ def class_choice(classes: str | Sequence[str] | None) -> tuple[str, ...]:
     """Names of classes out of "A, B+C" or a sequence; "+" joins folders into one class."""
     listed = classes.split(",") if isinstance(classes, str) else classes or ()
     return tuple(part.strip() for part in listed if part.strip())
-
-
-def class_folders(root: Path, endings: Sequence[str]) -> dict[str, list[Path]]:
-    """Files with these endings in each folder directly in `root`, both sorted; folders without are left out."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(root.glob("*/*")):
-        if has_ending(path, endings) and not path.parent.name.startswith("."):
-            found.setdefault(path.parent.name, []).append(path)
-    return found
-
-
-def chosen_classes(
-    root: Path, found: dict[str, list[Path]], classes: Sequence[str], what: str
-) -> tuple[dict[str, list[Path]], list[Fault]]:
-    """The files of the classes asked for, in that order; no choice takes all folders.
-
-    Returns:
-        class name -> files, and the faults: a class without files, fewer than two classes.
-    """
-    there = ", ".join(found) or "none"
-    chosen: dict[str, list[Path]] = {}
-    faults = []
-    for name in classes or tuple(found):
-        chosen[name] = [path for folder in name.split("+") for path in found.get(folder, ())]
-        faults += [
-            Fault("class without files", ".", f"has no {what} of class '{folder}'.", f"Folders with {what}: {there}.")
-            for folder in name.split("+")
-            if folder not in found
-        ]
-    if len(chosen) < 2 and not faults:
-        remedy = f"Give the folder that holds one folder a class. Folders with {what}: {there}."
-        faults.append(Fault("fewer than two classes", ".", f"fewer than two classes of {what}.", remedy))
-    return chosen, faults
-
-
-def stray_files(root: Path, folders: Iterable[Path], endings: Sequence[str]) -> list[Fault]:
-    """Files among the videos or scans that are neither: half downloads, archives, notes."""
-    return [
-        Fault(
-            "stray file",
-            path.relative_to(root).as_posix(),
-            f"is no file that is read here ({', '.join(endings)}).",
-            "Move it elsewhere, or mend its name.",
-            level="left out",
-        )
-        for folder in folders
-        for path in sorted(folder.iterdir())
-        if path.is_file() and not path.name.startswith(".") and not has_ending(path, endings)
-    ]
-
-
-def misplaced_files(root: Path, endings: Sequence[str], passed_over: Sequence[str] = ()) -> list[Fault]:
-    """Videos or scans that lie beside the class folders or in folders within them, where nobody looks for them.
-
-    Args:
-        root: The folder of class folders.
-        endings: Of the files.
-        passed_over: Folders that hold something else, such as masks.
-    """
-    return [
-        Fault(
-            "not in a class folder",
-            path.relative_to(root).as_posix(),
-            "lies in no class folder.",
-            "Move it directly into the folder of its class. For scans with a label table: name the table.",
-            level="left out",
-        )
-        for path in sorted(root.rglob("*"))
-        if has_ending(path, endings)
-        and len(parts := path.relative_to(root).parts) != 2
-        and not any(part.startswith(".") or part in passed_over for part in parts)
-        and path.is_file()
-    ]
 
 
 def compile_group_pattern(text: str) -> re.Pattern:
@@ -193,24 +225,150 @@ def compile_group_pattern(text: str) -> re.Pattern:
     return pattern
 
 
-def items_of_classes(root: Path, chosen: dict[str, list[Path]], pattern: re.Pattern) -> tuple[list[Item], list[Fault]]:
-    """One item a file, its group by the pattern, searched in the file's stem."""
-    items, faults = [], []
-    for label, files in enumerate(chosen.values()):
-        for path in files:
-            name = path.relative_to(root).as_posix()
-            stem = re.sub(r"(\.nii)?\.[^.]+$", "", path.name)
-            match = pattern.search(stem)
-            if match is None or match[1] is None:
-                faults.append(
-                    Fault(
-                        "no group",
-                        name,
-                        f"the group pattern '{pattern.pattern}' does not match its name.",
-                        r"Give group_pattern: a regular expression whose first group names what must stay "
-                        r"together, such as '(seq\d+)'; '(.*)' makes each file its own group.",
-                    )
-                )
-            else:
-                items.append(Item(name, label, match[1], path))
-    return items, faults
+def list_classes(
+    name: str,
+    folder: Folder,
+    medium: str,
+    *,
+    classes: str | Sequence[str] | None = None,
+    group_pattern: str = EACH_FILE_ITS_OWN,
+) -> Listing:
+    """Videos or scans in one folder a class.
+
+    Args:
+        name: Of the data set.
+        folder: Its files.
+        medium: "video" or "scan".
+        classes: Names of the class folders, in label order, as a sequence or "A, B"; "A+B" is one class of two
+            folders. None or "all" takes every folder.
+        group_pattern: Regular expression searched in the file's stem; its first capture group names the group.
+
+    Raises:
+        SettingError: the group pattern is no regular expression with a capture group, or a folder is named twice.
+    """
+    pattern, wanted, endings = compile_group_pattern(group_pattern), class_choice(classes), ENDINGS[medium]
+    there = folder.class_folders(endings)
+    chosen = there if wanted in ((), ("all",)) else wanted
+    parts = {label: [label] if label in there else label.split("+") for label in chosen}
+    used = [part for label in chosen for part in parts[label]]
+    if len(set(used)) < len(used):
+        raise SettingError(f"classes '{', '.join(chosen)}' name a folder twice.", remedy="Name each once.")
+    items, faults = [], [f for f in folder.faults if (top := f.where.split("/")[0]) in used or top not in there]
+    for label, part in ((label, part) for label, of_class in enumerate(parts.values()) for part in of_class):
+        items += [Item(folder.name(path), label, group_of(path, pattern), path) for path in there.get(part, ())]
+    faults += [no_group(item.name, pattern) for item in items if not item.group]
+    if there:
+        faults += _class_faults(medium, tuple(parts), used, tuple(there))
+    else:
+        faults.append(nothing_to_read(folder, (medium,)))
+    faults += _files_besides(folder, used, endings)
+    items = tuple(item for item in items if item.group)
+    return Listing(name, folder.root, medium, items, tuple(parts), tuple(faults), place=(list(wanted) or None,))
+
+
+def group_of(path: Path, pattern: re.Pattern) -> str:
+    """What the pattern's first group finds in a file's stem; "" where it finds nothing."""
+    match = pattern.search(re.sub(r"(\.nii)?\.[^.]+$", "", path.name))
+    return (match and match[1]) or ""
+
+
+def no_group(name: str, pattern: re.Pattern) -> Fault:
+    """What to say of a file that has no group."""
+    what = f"the group pattern '{pattern.pattern}' does not match its name."
+    remedy = (
+        "Give group_pattern: a regular expression whose first group names what must stay together, such as "
+        r"'(seq\d+)'; '(.*)' makes each file its own group."
+    )
+    return Fault("no group", name, what, remedy)
+
+
+def _class_faults(medium: str, classes: Sequence[str], used: Sequence[str], there: Sequence[str]) -> list[Fault]:
+    known = f"Folders with {medium}s: {', '.join(there)}."
+    faults = [
+        Fault("class without files", ".", f"has no {medium}s of class '{part}'.", known)
+        for part in used
+        if part not in there
+    ]
+    if len(classes) < 2 and not faults:
+        remedy = f"Give the folder that holds one folder a class. {known}"
+        faults.append(Fault("fewer than two classes", ".", f"fewer than two classes of {medium}s.", remedy))
+    others = ", ".join(name for name in there if name not in MASK_FOLDERS)
+    remedy = f"If it holds masks, name the classes: classes='{others}'."
+    taken = classes if len(classes) == len(there) else ()  # by nobody's choice
+    return faults + [
+        Fault("class of masks", name, "is taken for a class.", remedy, "note") for name in taken if name in MASK_FOLDERS
+    ]
+
+
+def _files_besides(folder: Folder, used: Sequence[str], endings: Sequence[str]) -> list[Fault]:
+    """Files in class folders that are of another kind (half downloads, archives, notes), and misplaced ones."""
+    faults = []
+    for path in folder.files:
+        in_class, of_kind = path.parent.parent == folder.root, has_ending(path, endings)
+        if in_class and path.parent.name in used and not of_kind:
+            what, remedy = "is no file that is read here.", "Move it elsewhere, or mend its name."
+            faults.append(Fault("stray file", folder.name(path), what, remedy, "left out"))
+        elif of_kind and not in_class:
+            what, remedy = "lies in no class folder.", "Move it into the folder of its class, or name a label table."
+            faults.append(Fault("not in a class folder", folder.name(path), what, remedy, "left out"))
+    return faults
+
+
+def nothing_to_read(folder: Folder, media: Sequence[str] = tuple(ENDINGS)) -> Fault:
+    """What to say of a folder without a file that is read: what it holds instead, and what to do with that."""
+    kinds = " or ".join(f"{medium}s" for medium in media)
+    read = ", ".join(ending for medium in media for ending in ENDINGS[medium])
+    endings = Counter(path.suffix for path in folder.files).most_common()
+    held = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in endings[:5])
+    remedies = [
+        remedy.format(ending) for ending, _ in endings for of, remedy in _REMEDIES.items() if ending.lower() in of
+    ]
+    if any(map(_is_dicom, {path.suffix: path for path in folder.files}.values())):
+        remedies.insert(0, DICOM)
+    remedy = next(iter(remedies), f"Give the folder of {kinds}.")
+    return Fault(f"no {media[0]}s", ".", f"holds no {kinds} ({read}); found: {held or 'nothing'}.", remedy)
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+# --- Masks beside scans ---
+
+
+def mask_folder(file: Path, root: Path) -> str | None:
+    """The folder with the name of a mask set in which a file below `root` lies; None if there is none."""
+    return next((part for part in file.relative_to(root).parts[:-1] if part in MASK_FOLDERS), None)
+
+
+def scans_and_masks(
+    folder: Folder, *, has_masks: bool = False
+) -> tuple[list[Path], dict[str, dict[str, Path]], list[Fault]]:
+    """Part the scans below a folder from their masks.
+
+    Args:
+        folder: Its files.
+        has_masks: Whether the set comes with masks in MASK_FOLDERS. Else such a folder holds scans like any other,
+            unless most of its files are named as scans elsewhere.
+
+    Returns:
+        Scans; name of a mask set -> name of a scan -> its mask; files in mask folders that belong to no scan.
+    """
+    scans, in_mask_folders = [], {}
+    for path in folder.with_ending(SCAN_ENDINGS):
+        mask_set = mask_folder(path, folder.root)
+        (scans if mask_set is None else in_mask_folders.setdefault(mask_set, [])).append(path)
+    names, masks, faults = {scan.name for scan in scans}, {}, []
+    for mask_set, paths in in_mask_folders.items():
+        alone = [] if has_masks else [path for path in paths if path.name not in names]
+        if 2 * len(alone) > len(paths):
+            scans += paths
+            continue
+        masks[mask_set] = {path.name: path for path in paths}
+        what, remedy = "is taken for a mask, and there is no scan of its name.", "If it is a scan, move it elsewhere."
+        faults += [Fault("mask without a scan", folder.name(path), what, remedy, "left out") for path in alone]
+    return sorted(scans), masks, faults

@@ -6,9 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from viptt_core.datasets.labels import Columns, find_table
-from viptt_core.datasets.listing import SCAN_ENDINGS, VIDEO_ENDINGS, Listing, class_folders, existing_folder
-from viptt_core.datasets.scans import EACH_FILE_ITS_OWN, list_scan_folders, list_table
-from viptt_core.datasets.videos import list_video_folders
+from viptt_core.datasets.listing import (
+    EACH_FILE_ITS_OWN,
+    SCAN_ENDINGS,
+    VIDEO_ENDINGS,
+    Listing,
+    existing_folder,
+    list_classes,
+    nothing_to_read,
+    walk_folder,
+)
+from viptt_core.datasets.scans import list_table
 from viptt_core.errors import DataError, SettingError
 
 
@@ -38,26 +46,26 @@ def list_folder(
     """
     root = existing_folder(root, "videos or scans")
     columns = Columns(file_column, label_column, patient_column)
-    of_class = class_folders(root, (*VIDEO_ENDINGS, *SCAN_ENDINGS))
+    folder = walk_folder(root)
+    videos, scans = folder.class_folders(VIDEO_ENDINGS), folder.class_folders(SCAN_ENDINGS)
+    if labels is None and not folder.with_ending((*VIDEO_ENDINGS, *SCAN_ENDINGS)):
+        return Listing("folder", root, "scan", (), (), (*folder.faults, nothing_to_read(folder)))
     if labels is None:
         try:
             labels = find_table(root, columns)
         except DataError:
-            if not of_class or list(root.glob("*.csv")):
+            if not (videos or scans) or list(root.glob("*.csv")):
                 raise
             if patient_column:
                 what = f"patient_column is '{patient_column}', and there is no CSV in {root}."
                 raise SettingError(what, remedy="Give labels, the CSV; or group_pattern for names of files.") from None
     if labels is not None:
         return list_table("folder", root, columns, labels=labels, known=None)
-    videos = class_folders(root, VIDEO_ENDINGS)
-    scans = class_folders(root, SCAN_ENDINGS)
     if videos and scans:
         raise DataError(
             f"holds videos ({', '.join(videos)}) and scans ({', '.join(scans)}).",
             path=root,
             remedy="Keep them in two folders: a data set is of one kind.",
         )
-    if videos:
-        return list_video_folders("folder", root, classes=classes, group_pattern=group_pattern)
-    return list_scan_folders("folder", root, classes=classes, group_pattern=group_pattern)
+    medium = "video" if videos else "scan"
+    return list_classes("folder", folder, medium, classes=classes, group_pattern=group_pattern)

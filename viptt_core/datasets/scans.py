@@ -15,25 +15,19 @@ from viptt_core.datasets.labels import Columns, find_table, join, read_table
 from viptt_core.datasets.listing import (
     SCAN_ENDINGS,
     Listing,
-    chosen_classes,
     class_choice,
-    class_folders,
-    compile_group_pattern,
     existing_folder,
-    has_ending,
-    items_of_classes,
-    misplaced_files,
-    stray_files,
+    list_classes,
+    scans_and_masks,
+    walk_folder,
 )
 from viptt_core.errors import Fault, check_choice
 from viptt_core.scan_facts import ScanFacts
 
-MASK_FOLDERS = ("masks1", "masks2", "masks", "findings")  # same file names as the scans, but no scans
 IMAGECLEF_COLUMNS = Columns("FileName", "TypeOfTB")
 IMAGECLEF_TEST = "TST_"  # names of the hidden test part begin so
 MOSMED_CLASSES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
 CROPS = ("lungs",)
-EACH_FILE_ITS_OWN = "(.*)"  # group pattern
 
 
 def list_imageclef(
@@ -82,31 +76,7 @@ def list_mosmed(root: str | Path, *, classes: str | Sequence[str] | None = None)
     root = existing_folder(root, "studies/CT-0 to studies/CT-4")
     root = root / "studies" if (root / "studies").is_dir() else root
     there = tuple(name for name in MOSMED_CLASSES if (root / name).is_dir())
-    return list_scan_folders("mosmed", root, classes=class_choice(classes) or there)
-
-
-def list_scan_folders(
-    name: str, root: Path, *, classes: str | Sequence[str] | None = None, group_pattern: str = EACH_FILE_ITS_OWN
-) -> Listing:
-    """Scans in one folder a class."""
-    found = {folder: files for folder, files in class_folders(root, SCAN_ENDINGS).items() if folder not in MASK_FOLDERS}
-    chosen, faults = chosen_classes(root, found, class_choice(classes), "scans")
-    items, no_group = items_of_classes(root, chosen, compile_group_pattern(group_pattern))
-    folders = [root / folder for label in chosen for folder in label.split("+") if folder in found]
-    return Listing(
-        name,
-        root,
-        "scan",
-        tuple(items),
-        tuple(chosen),
-        faults=(
-            *faults,
-            *no_group,
-            *stray_files(root, folders, SCAN_ENDINGS),
-            *misplaced_files(root, SCAN_ENDINGS, MASK_FOLDERS),
-        ),
-        place=(list(class_choice(classes)) or None,),
-    )
+    return list_classes("mosmed", walk_folder(root), "scan", classes=class_choice(classes) or there)
 
 
 def list_table(
@@ -132,16 +102,8 @@ def list_table(
     if known is None:
         class_names = sorted({label for _, label, _ in table.rows if label}, key=_as_number)
         known = {label: k for k, label in enumerate(class_names)}
-    below = [file for file in sorted(root.rglob("*")) if file.is_file() and not is_hidden(file, root)]
-    scans, masks = [], {}
-    for file in below:
-        folder = mask_folder(file, root)
-        if not has_ending(file, SCAN_ENDINGS):
-            continue
-        if folder is None:
-            scans.append(file)
-        else:
-            masks.setdefault(folder, {})[file.name] = file
+    folder = walk_folder(root)
+    scans, masks, unpaired = scans_and_masks(folder, has_masks=name == "imageclef")
     joined, faults = join(table, scans, root, known)
     names = [scan.name for scan in scans]
     unique = len(set(names)) == len(names)
@@ -158,7 +120,7 @@ def list_table(
         "scan",
         tuple(items),
         tuple(class_names),
-        faults=(*table.faults, *faults),
+        faults=(*table.faults, *folder.faults, *unpaired, *faults),
         place=(None if labels is None else str(path.resolve()), list(columns.needed)),
         masks=masks,
     )
@@ -185,11 +147,6 @@ def read_scan(source: Path | tuple[Path, Path], grid) -> tuple[np.ndarray, ScanF
     return to_grey_levels(volume), facts
 
 
-def mask_folder(file: Path, root: Path) -> str | None:
-    """The mask set that a file below `root` belongs to, by its folder; None for a scan."""
-    return next((part for part in file.relative_to(root).parts[:-1] if part in MASK_FOLDERS), None)
-
-
 def to_grey_levels(volume: np.ndarray) -> np.ndarray:
     """Volume in [0,1] of any shape -> whole grey levels 0..255, uint8."""
     return np.rint(volume * 255).astype(np.uint8)
@@ -211,11 +168,6 @@ def _with_crop(listing: Listing, crop: str, masks: str) -> Listing:
     ]
     place, settings = (*listing.place, crop, masks), listing.settings | {"crop": crop}
     return replace(listing, items=items, faults=(*listing.faults, *faults), place=place, settings=settings)
-
-
-def is_hidden(file: Path, root: Path) -> bool:
-    """Whether a file, or a folder between it and `root`, has a name that begins with a dot."""
-    return any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
 def _as_number(label: str) -> tuple:

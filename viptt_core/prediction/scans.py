@@ -19,9 +19,9 @@ import pandas as pd
 import torch
 from scipy.special import entr
 
-from viptt_core.datasets.listing import SCAN_ENDINGS, has_ending
-from viptt_core.datasets.scans import MASK_FOLDERS, is_hidden, mask_folder, read_scan
-from viptt_core.errors import DataError, SettingError
+from viptt_core.datasets.listing import DICOM, MASK_FOLDERS, SCAN_ENDINGS, has_ending, scans_and_masks, walk_folder
+from viptt_core.datasets.scans import read_scan
+from viptt_core.errors import DataError, SettingError, raise_faults
 from viptt_core.files import available_cores
 from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
 from viptt_core.prediction.weights import Weights, open_weights
@@ -37,7 +37,6 @@ GREY_MARGIN = 0.25  # of the range of the training scans' grey levels
 # Beside faults for which `viptt data check` refuses a training scan. Others, such as slices that are not square, are
 # not told: training scans may have them as well.
 TOLD_NOTES = ("voxels not finite", "few slices")
-DICOM = "Convert DICOM first: dcm2niix -z y -b n -f %f -o OUT FOLDER"
 INTERRUPTED = "not predicted: the work was interrupted."
 
 
@@ -132,7 +131,7 @@ def find_scans(paths: Sequence[str | PathLike]) -> list[Path]:
         raise DataError("no such file or folder.", path=", ".join(missing), remedy="Check the path.")
     scans: dict[Path, Path] = {}
     for path in given:
-        found = [path] if path.is_file() else [file for file in sorted(path.rglob("*")) if _is_scan(file, path)]
+        found = [path] if path.is_file() else _scans_below(path)
         if not found:
             raise DataError(f"holds no scan ({', '.join(SCAN_ENDINGS)}).", path=path, remedy=DICOM)
         for scan in found:
@@ -303,7 +302,9 @@ def _check_models(weights: Sequence[Weights], masks) -> None:
         raise SettingError("these weights were trained on whole scans.", remedy="Leave the masks out.")
 
 
-def _is_scan(file: Path, folder: Path) -> bool:
-    """Whether a file below a folder is a scan to predict: no mask, and not hidden."""
-    named = has_ending(file, SCAN_ENDINGS) and not is_hidden(file, folder)
-    return named and file.is_file() and mask_folder(file, folder) is None
+def _scans_below(root: Path) -> list[Path]:
+    """Scans below a folder; those that cannot be read are among them, to be told with the reason."""
+    folder = walk_folder(root)
+    raise_faults([fault for fault in folder.faults if fault.kind == "unreadable folder"], root)
+    unreadable = [root / fault.where for fault in folder.faults if has_ending(Path(fault.where), SCAN_ENDINGS)]
+    return sorted([*scans_and_masks(folder)[0], *unreadable])
