@@ -143,7 +143,7 @@ def test_masks_that_are_to_crop_must_be_usable(planted):
 @pytest.mark.parametrize(
     "table, settings, fault",
     [
-        ("FileName,TypeOfTB\nTRN_0001.nii.gz,1\n".encode("utf-16"), {"labels": "labels.csv"}, "missing column"),
+        ("FileName,TypeOfTB\nTRN_0001.nii.gz,1\n".encode("utf-16"), {"labels": "labels.csv"}, "not UTF-8"),
         ("FileName,TypeOfTB\nTRN_0001.nii.gz,Läsion\n".encode("latin-1"), {}, "not UTF-8"),
         (b"File,Type\nTRN_0001.nii.gz,1\n", {}, "no label table"),
         (b"File,Type\nTRN_0001.nii.gz,1\n", {"labels": "labels.csv"}, "missing column"),

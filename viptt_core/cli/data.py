@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import shlex
 import sys
@@ -25,6 +24,7 @@ CHECK_SETTINGS = (
     "label_column",
     "patient_column",
     "group_pattern",
+    "groups",
     "classes",
     "fold",
     "crop",
@@ -111,6 +111,7 @@ def add_data_commands(commands, positive: Callable[[str], int]) -> None:
     own.add_argument("--label-column", help="its column with the labels")
     own.add_argument("--patient-column", help="its column with the patient")
     own.add_argument("--group-pattern", help="regular expression: which part of a file's name is its group")
+    own.add_argument("--groups", help="CSV that names the group of each file in class folders: file, class, group")
     own.add_argument("--classes", help="folders to take, separated by commas; A+B joins two; or all")
     own.add_argument("--fold", type=int, help="of ucf101: which published split, 1 to 3")
     own.add_argument("--crop", help="of imageclef: lungs, so that a scan without a mask counts as a fault")
@@ -142,9 +143,11 @@ def folder_contents(root: Path) -> dict:
         "folders": dict(sorted(folders.items())),
         "endings": dict(sorted(endings.items())),
     }
-    for table in sorted(root.glob("*.csv")):
-        with open(table, newline="", encoding="utf-8-sig", errors="replace") as file:
-            types = Counter(row["TypeOfTB"] for row in csv.DictReader(file) if row.get("TypeOfTB"))
+    for table in sorted(path for path in root.glob("*.csv") if path.is_file()):
+        from viptt_core.datasets.labels import read_table
+        from viptt_core.datasets.scans import IMAGECLEF_COLUMNS
+
+        types = Counter(row.label for row in read_table(table, IMAGECLEF_COLUMNS).rows)
         if types:
             contents["labels"] = dict(sorted(types.items()))
     return contents
