@@ -97,7 +97,7 @@ def test_faulty_labels_are_refused(labels, rows, words):
         (("a.nii.gz,Focal", "b.nii.gz,n/a"), r"'b.nii.gz' has no label \(line 3"),
         (("a.nii.gz,Focal", "a,Miliary"), "'a.nii.gz' in line 2, 'a' in line 3"),
         (("a.nii.gz,Focal", "b.nii.gz,Miliary, old"), "more or fewer cells in line 3"),
-        (("a.nii.gz,Focal", "b.nii.gz,\"Miliary"), "unclosed quote from line 3"),
+        (("a.nii.gz,Focal", 'b.nii.gz,"Miliary'), "unclosed quote from line 3"),
     ],
 )
 def test_a_table_is_checked_as_that_of_a_data_set(labels, rows, words):

@@ -118,8 +118,8 @@ def test_a_label_or_patient_that_is_missing_is_a_fault_before_work(scans, word):
 
 def test_a_class_that_is_called_like_a_missing_value_can_be_asked_for(scans):
     write_table(scans, *sound_rows(4), "s04,None,p", "s05,NA,p")
-    listing = list_dataset("folder", scans, classes="NA, None, ill, well")
-    assert not listing.faults and listing.class_names == ("NA", "None", "ill", "well")
+    listing = list_dataset("folder", scans, classes="well, NA, ill, None")
+    assert not listing.faults and listing.class_names == ("well", "NA", "ill", "None")
     assert labels_of(listing)["s04"] == "None" and labels_of(listing)["s05"] == "NA"
 
 
@@ -168,7 +168,7 @@ def test_one_patient_is_not_two_for_a_spelling(scans):
     write_table(scans, "s00,ill,1", "s01,well,1.0", "s02,ill,P2", "s03,well,p2", "s04,ill,P2", "s05,well,3")
     listing = list_dataset("folder", scans, patient_column="Patient")
     assert list(groups_of(listing).values()) == ["1", "1", "P2", "P2", "P2", "3"]
-    assert [fault.what.split("'")[1] for fault in faults(listing, "note")] == ["1.0", "p2"]
+    assert {fault.what.split("'")[1] for fault in faults(listing, "note")} == {"1.0", "p2"}
     many = [f"12345678901234567{k}" for k in range(6)]
     write_table(scans, *(f"s0{k},ill,{patient}" for k, patient in enumerate(many)))
     assert list(groups_of(list_dataset("folder", scans, patient_column="Patient")).values()) == many
@@ -288,7 +288,9 @@ def test_composed_and_decomposed_letters_are_the_same(tmp_path, forms):
     assert len(listing.items) == 1 and not listing.faults
 
 
-@pytest.mark.parametrize("row", ["D:\\ct\\s05.nii.gz", "/elsewhere/s05.nii.gz", "S05", "s_05", "s05.nii", "s 05.NII.gz"])
+@pytest.mark.parametrize(
+    "row", ["D:\\ct\\s05.nii.gz", "/elsewhere/s05.nii.gz", "S05", "s_05", "s05.nii", "s 05.NII.gz"]
+)
 def test_a_row_that_only_comes_near_says_to_which_file(scans, row):
     write_table(scans, *sound_rows(5), f"{row},ill,p")
     with pytest.raises(DataError, match="labels.csv names it, but there is no such scan; near it comes ct/s05.nii.gz"):
@@ -410,7 +412,7 @@ def test_a_table_of_groups_with_other_columns_or_settings_is_refused(clips):
     root, rows = clips
     write_table(root, *rows, header="file,class,source", name="groups.csv")
     write_table(root, "a,b,c,d", header="file,class,source,day", name="four.csv")
-    with pytest.raises(DataError, match="four.csv.*has 4 columns"):
+    with pytest.raises(DataError, match="four.csv: has the columns file, class, source, day"):
         load_dataset("folder", root, groups="four.csv", **GRID)
     with pytest.raises(DataError, match="no such file"):
         load_dataset("folder", root, groups="none.csv", **GRID)
@@ -420,7 +422,10 @@ def test_a_table_of_groups_with_other_columns_or_settings_is_refused(clips):
     with pytest.raises(SettingError, match="patient_column and groups both say"):
         list_dataset("folder", root, groups="groups.csv", patient_column="P")
     listing = list_dataset("folder", root)
-    assert [(f.kind, f.where) for f in listing.faults] == [("table not read", "four.csv"), ("table not read", "groups.csv")]
+    assert [(f.kind, f.where) for f in listing.faults] == [
+        ("table not read", "four.csv"),
+        ("table not read", "groups.csv"),
+    ]
 
 
 def test_groups_of_other_classes_are_no_fault_where_some_are_chosen(clips):
@@ -442,5 +447,7 @@ def test_real_videos_are_grouped_by_their_table(shared_data):
     root = shared_data / "videos" / "fight_cctv"
     listing = list_dataset("folder", root, groups="groups.csv")
     lines = (root / "groups.csv").read_text().splitlines()[1:]
-    assert {item.name: item.group for item in listing.items} == {line.split(",")[0]: line.split(",")[2] for line in lines}
+    assert {item.name: item.group for item in listing.items} == {
+        line.split(",")[0]: line.split(",")[2] for line in lines
+    }
     assert len(listing.items) == 300 and not [fault for fault in listing.faults if fault.spoils]

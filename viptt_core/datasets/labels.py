@@ -131,7 +131,9 @@ def read_table(path: Path, columns: Columns) -> Table:
     elif unclosed:
         fault = "unclosed quote", *_unclosed(unclosed)
     elif lacking:
-        there = f"It has: {', '.join(header) or 'none'}. Name the columns ({', '.join(COLUMN_SETTINGS)}), or mend line 1."
+        there = (
+            f"It has: {', '.join(header) or 'none'}. Name the columns ({', '.join(COLUMN_SETTINGS)}), or mend line 1."
+        )
         fault = "missing column", f"lacks the columns {', '.join(lacking)}.", there
     elif double:
         what = f"has {header.count(double[0])} columns '{double[0]}' in line 1."
@@ -156,7 +158,6 @@ def _checked(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Table:
             ragged.append(str(line))
             continue
         row = TableRow(line, *("" if place < 0 else cells[place] for place in places))
-        long_cells |= {line: cell for cell in cells if LINE_END.search(cell)}
         if any(map(LINE_END.search, row[1:])):
             faults.append(Fault("unclosed quote", where, *_unclosed(line)))
         elif not row.file:
@@ -166,6 +167,7 @@ def _checked(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Table:
             faults.append(Fault(f"no {columns.group_noun}", where, what, f"Fill in {columns.group}, or leave it out."))
         else:
             kept.append(row)
+            long_cells |= {line: cell for cell in cells if LINE_END.search(cell)}
     if ragged:
         what = f"has {len(header)} columns, and more or fewer cells in line {listed(ragged)}."
         remedy = 'Put text that holds the separator into "quotes"; leave nothing between two for an empty cell.'
@@ -390,7 +392,11 @@ def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing
     """
     path = named_table(folder, groups)
     header, _ = _header(path)
-    first, *between, last = header if len(header) in (2, 3) else ("file", "class", "group")
+    first, *between, last = header if len(header) > 1 else ("file", "group")
+    if len(between) > 1:
+        remedy = "Give it two (file, group) or three (file, class, group)."
+        fault = Fault("missing column", path.name, f"has the columns {listed(header)}.", remedy)
+        return replace(listing, items=(), faults=(*listing.faults, fault))
     table = read_table(path, Columns(first, *(between or [""]), last, "group"))
     files = {path: name for name, paths in folder.class_folders(FILE_ENDINGS).items() for path in paths}
     rows, faults = join(table, list(files), folder.root, "file")
@@ -401,7 +407,7 @@ def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing
     faults += [
         Fault("no group", item.name, f"no group in {path.name}.", "Add a row for it.", level="file")
         for item in listing.items
-        if item.source not in rows
+        if rows and item.source not in rows
     ]
     items = tuple(replace(item, group=rows[item.source].group) for item in listing.items if item.source in rows)
     faults, place = (*listing.faults, *table.faults, *faults), (*listing.place, str(path.resolve()))

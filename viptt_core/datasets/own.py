@@ -28,6 +28,7 @@ from viptt_core.datasets.listing import (
 from viptt_core.datasets.scans import list_table
 from viptt_core.errors import DataError, Fault, SettingError
 
+
 def list_folder(
     root: str | Path,
     *,
@@ -75,6 +76,7 @@ def list_folder(
     unread = [Fault("table not read", path.name, "is not read.", remedy, level="note") for path in beside]
     listing = replace(listing, faults=(*listing.faults, *unread))
     return with_groups(listing, folder, groups) if groups else listing
+
 
 def _kind_of_class_folders(folder: Folder, columns: Columns, beside: Sequence[Path]) -> str:
     """What lies in one folder a class; "" where a table has the labels.
