@@ -9,7 +9,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
@@ -58,14 +58,14 @@ class Table:
         columns: Those that were read.
         rows: In the table's order.
         faults: What is wrong with it.
-        long_cells: Cells of several lines, which may have swallowed rows, by the line their row begins in.
+        long_cells: Line and text of each cell of several lines, which may have swallowed rows.
     """
 
     path: Path
     columns: Columns
     rows: tuple[TableRow, ...] = ()
     faults: tuple[Fault, ...] = ()
-    long_cells: dict[int, str] = field(default_factory=dict)
+    long_cells: tuple[tuple[int, str], ...] = ()
 
 
 # --- Finding and reading ---
@@ -74,11 +74,6 @@ class Table:
 def csv_headers(folder: Folder) -> dict[Path, tuple[list[str], str]]:
     """Names of the columns, and the encoding, of each CSV directly in a folder."""
     return {path: _header(path) for path in folder.with_ending((".csv",)) if path.parent == folder.root}
-
-
-def tables_with(folder: Folder, columns: Columns) -> list[Path]:
-    """Each CSV directly in a folder that has the columns."""
-    return [path for path, (names, _) in csv_headers(folder).items() if set(columns.needed) <= set(names)]
 
 
 def named_table(folder: Folder, given: str | Path) -> Path:
@@ -96,7 +91,8 @@ def label_table(folder: Folder, given: str | Path | None, columns: Columns) -> T
     """
     if given:
         return read_table(named_table(folder, given), columns)
-    headers, tables = csv_headers(folder), tables_with(folder, columns)
+    headers = csv_headers(folder)
+    tables = [path for path, (names, _) in headers.items() if set(columns.needed) <= set(names)]
     if len(tables) == 1:
         return read_table(tables[0], columns)
     if not headers and not folder.with_ending(FILE_ENDINGS):
@@ -148,7 +144,7 @@ def _checked(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Table:
     """The table with its rows, and the faults that show without the files."""
     columns, where, header = table.columns, table.path.name, rows[0][1]
     places = [header.index(name) if name else -1 for name in columns[:3]]
-    kept, faults, ragged, long_cells = [], [], [], {}
+    kept, faults, ragged, long_cells = [], [], [], []
     for line, cells in rows[1:]:
         while len(cells) > len(header) and not cells[-1]:
             cells.pop()
@@ -167,7 +163,7 @@ def _checked(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Table:
             faults.append(Fault(f"no {columns.group_noun}", where, what, f"Fill in {columns.group}, or leave it out."))
         else:
             kept.append(row)
-            long_cells |= {line: cell for cell in cells if LINE_END.search(cell)}
+            long_cells += [(line, cell) for cell in cells if LINE_END.search(cell)]
     if ragged:
         what = f"has {len(header)} columns, and more or fewer cells in line {listed(ragged)}."
         remedy = 'Put text that holds the separator into "quotes"; leave nothing between two for an empty cell.'
@@ -177,7 +173,7 @@ def _checked(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Table:
         faults.append(Fault("empty table", where, "holds no label.", remedy))
     spelling, notes = one_spelling((row.group for row in kept), (), where, columns.group_noun)
     kept = [row._replace(group=spelling[row.group]) for row in kept]
-    return replace(table, rows=tuple(kept), faults=(*faults, *notes), long_cells=long_cells)
+    return replace(table, rows=tuple(kept), faults=(*faults, *notes), long_cells=tuple(long_cells))
 
 
 def _header(path: Path) -> tuple[list[str], str]:
@@ -357,7 +353,7 @@ def join(
                 Fault("duplicate row", where, f"'{first.file}' is there {times}: {rows}.", f"Keep one row a {noun}.")
             )
     unlisted = {_path_parts(path.name)[0] for path in files if path not in joined}
-    for line, cell in table.long_cells.items():
+    for line, cell in table.long_cells:
         pieces = [piece.strip(' "') for piece in re.split(r"[,;\t\r\n]", cell)]
         if any(_path_parts(piece)[0][-1:] in unlisted for piece in pieces):
             faults.append(Fault("unclosed quote", where, *_unclosed(line)))

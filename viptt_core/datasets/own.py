@@ -12,7 +12,6 @@ from viptt_core.datasets.labels import (
     Columns,
     csv_headers,
     label_table,
-    tables_with,
     with_groups,
 )
 from viptt_core.datasets.listing import (
@@ -64,12 +63,16 @@ def list_folder(
     if not labels and not folder.with_ending(FILE_ENDINGS):
         return Listing("folder", folder.root, "scan", (), (), (*folder.faults, nothing_to_read(folder)))
     columns = Columns(file_column, label_column, patient_column)
-    beside = [path for path in csv_headers(folder) if not groups or path.name != Path(groups).name]
-    medium = "" if labels else _kind_of_class_folders(folder, columns, beside)
-    if not medium:
+    try:
+        table = label_table(folder, labels, columns)
+    except DataError:
+        beside = [path for path in csv_headers(folder) if not groups or path.name != Path(groups).name]
+        medium = "" if labels else _kind_of_class_folders(folder, columns, beside)
+        if not medium:
+            raise
+    else:
         if groups:
             raise SettingError("groups is for one folder a class.", remedy="Name the column with patient_column.")
-        table = label_table(folder, labels, columns)
         return list_table("folder", folder, table, classes=classes, group_pattern=group_pattern)
     listing = list_classes("folder", folder, medium, classes=classes, group_pattern=group_pattern)
     remedy = "If it says what belongs together, name it with the setting groups."
@@ -79,20 +82,11 @@ def list_folder(
 
 
 def _kind_of_class_folders(folder: Folder, columns: Columns, beside: Sequence[Path]) -> str:
-    """What lies in one folder a class; "" where a table has the labels.
-
-    Args:
-        folder: The files.
-        columns: Of a label table.
-        beside: CSV files that may be one.
-    """
+    """What lies in one folder a class; "" where that is nothing, or one of the CSV files beside may hold the labels."""
     media = {medium: there for medium in ENDINGS if (there := folder.class_folders(ENDINGS[medium]))}
-    named = [
-        f"{setting} is '{name}'"
-        for setting, name, usual in zip(COLUMN_SETTINGS, columns[:3], Columns()[:3], strict=True)
-        if name != usual
-    ]
-    if not media or tables_with(folder, columns) or (beside and (named or "scan" in media)):
+    asked = zip(COLUMN_SETTINGS, columns[:3], Columns()[:3], strict=True)
+    named = [f"{setting} is '{name}'" for setting, name, usual in asked if name != usual]
+    if not media or (beside and (named or "scan" in media)):
         return ""
     if named:
         remedy = "Give labels, the CSV; or group_pattern for names of files."

@@ -57,13 +57,13 @@ def list_imageclef(
     folder = walk_folder(existing_folder(root, "scans (.nii.gz) and the label CSV"))
     known = {str(k): name for k, name in enumerate(TB_CLASSES, 1)}
     listing = list_table("imageclef", folder, label_table(folder, labels, IMAGECLEF_COLUMNS), known=known)
-    hidden = [
-        fault
+    hidden = {
+        fault: folder.root / fault.where
         for fault in listing.faults
-        if fault.kind == "no label" and fault.where.rsplit("/", 1)[-1].startswith(IMAGECLEF_TEST)
-    ]
-    unlabelled = tuple(folder.root / fault.where for fault in hidden)
-    listing = replace(listing, faults=tuple(f for f in listing.faults if f not in hidden), unlabelled=unlabelled)
+        if fault.kind == "no label" and Path(fault.where).name.startswith(IMAGECLEF_TEST)
+    }
+    faults = tuple(fault for fault in listing.faults if fault not in hidden)
+    listing = replace(listing, faults=faults, unlabelled=tuple(hidden.values()))
     return listing if crop is None else _with_crop(listing, crop, masks)
 
 
@@ -161,15 +161,16 @@ def _with_crop(listing: Listing, crop: str, masks: str) -> Listing:
     """The listing with a mask beside each scan."""
     check_choice("crop", crop, CROPS)
     of_scan = listing.masks.get(masks, {})
-    items = tuple(
-        replace(item, source=(item.source, of_scan[item.source.name]))
-        for item in listing.items
-        if item.source.name in of_scan
-    )
+    items = [(item, of_scan.get(item.source.name)) for item in listing.items]
     faults = [
         Fault("missing mask", item.name, f"has no mask in {masks}/.", "Add it, or do not crop.", level="file")
-        for item in listing.items
-        if item.source.name not in of_scan
+        for item, mask in items
+        if mask is None
     ]
-    place, settings = (*listing.place, crop, masks), listing.settings | {"crop": crop}
-    return replace(listing, items=items, faults=(*listing.faults, *faults), place=place, settings=settings)
+    return replace(
+        listing,
+        items=tuple(replace(item, source=(item.source, mask)) for item, mask in items if mask is not None),
+        faults=(*listing.faults, *faults),
+        place=(*listing.place, crop, masks),
+        settings=listing.settings | {"crop": crop},
+    )
