@@ -72,6 +72,7 @@ pretrain_dataset: str = "actions"  # videos: "actions" (synthetic), "ucf50", "uc
 pretrain_root: str = ""  # folder with one folder of videos a class; empty for "actions"
 pretrain_classes: str = ""  # class folders of the videos, "A,B", or "all"; empty: the paper's ten where they are
 group_pattern: str = ""  # which part of a video's name is its group; empty: UCF's v_Class_gNN
+groups: str = ""  # CSV that names the group of each video (file, class, group) instead; empty: none
 real_scan: str = "data/lungpetctdx/A0001.nii.gz"  # one CT scan for the HU windows; a phantom where it is absent
 preset: str = "demo"  # "paper", "corrected", "frozen", "demo", "study" or a TOML file of yours
 n_scans: int = 0  # number of phantoms; 0: as the preset says
@@ -96,6 +97,7 @@ videos = load_for(
     n=n_videos or None,
     classes=pretrain_classes,
     group_pattern=group_pattern,
+    groups=groups,
     on_error=on_error,
 )
 print(videos.report())

@@ -54,6 +54,7 @@ dataset: str = "actions"  # videos: "actions" (synthetic), "ucf50", "ucf101" or 
 data_root: str = ""  # folder with one folder of videos a class; empty for "actions"
 classes: str = ""  # class folders, "A,B", or "all"; empty: the paper's ten where they are
 group_pattern: str = ""  # which part of a video's name is its group; empty: UCF's v_Class_gNN
+groups: str = ""  # CSV that names the group of each video (file, class, group) instead; empty: none
 preset: str = "demo"  # "paper", "corrected", "frozen", "demo", "study" or a TOML file of yours
 start: str = "video"  # "video", or "image": the same training on single still frames
 epochs: int = 0  # at most so many; 0: as the preset says
@@ -92,6 +93,7 @@ videos = load_for(
     n=n_videos or None,
     classes=classes,
     group_pattern=group_pattern,
+    groups=groups,
     on_error=on_error,
 )
 print(videos.report())

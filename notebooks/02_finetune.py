@@ -63,6 +63,7 @@ pretrain_dataset: str = "actions"  # videos: "actions" (synthetic), "ucf50", "uc
 pretrain_root: str = ""  # folder with one folder of videos a class; empty for "actions"
 pretrain_classes: str = ""  # class folders of the videos, "A,B", or "all"; empty: the paper's ten where they are
 group_pattern: str = ""  # which part of a video's name is its group; empty: UCF's v_Class_gNN
+groups: str = ""  # CSV that names the group of each video (file, class, group) instead; empty: none
 preset: str = "demo"  # "paper", "corrected", "frozen", "demo", "study" or a TOML file of yours
 starts: str = ""  # arms to compare, from "random,image,video"; empty: as the preset says
 epochs: int = 0  # of fine-tuning, at most; 0: as the preset says
@@ -128,6 +129,7 @@ videos = load_for(
     n=n_videos or None,
     classes=pretrain_classes,
     group_pattern=group_pattern,
+    groups=groups,
     on_error=on_error,
 )
 print(videos.report())

@@ -68,7 +68,7 @@ def test_equal_names_in_two_folders_are_told_apart_by_their_paths(tmp_path):
     [
         ("FileName,Class\ncase0,1\n", [("missing column", "labels.csv")]),
         ("FileName,Label\ncase0,1\ncase0,1\ncase1,2\n", [("duplicate row", "labels.csv")]),
-        ("FileName,Label\ncase0,1\ncase1,\n", [("unknown label", "labels.csv")]),
+        ("FileName,Label\ncase0,1\ncase1,\n", [("missing label", "labels.csv")]),
         ("FileName,Label\n,1\ncase1,2\n", [("row without a file", "labels.csv")]),
         ("FileName,Label\n", [("empty table", "labels.csv")]),
         ("FileName,Label\ncase0,1\ncase9,2\n", [("missing file", "case9")]),

@@ -91,6 +91,32 @@ def test_faulty_labels_are_refused(labels, rows, words):
         labelled(predictions(["a.nii.gz", "b.nii.gz"], [0, 1], TB_CLASSES), labels(*rows))
 
 
+@pytest.mark.parametrize(
+    "rows, words",
+    [
+        (("a.nii.gz,Focal", "b.nii.gz,n/a"), r"'b.nii.gz' has no label \(line 3"),
+        (("a.nii.gz,Focal", "a,Miliary"), "'a.nii.gz' in line 2, 'a' in line 3"),
+        (("a.nii.gz,Focal", "b.nii.gz,Miliary, old"), "more or fewer cells in line 3"),
+        (("a.nii.gz,Focal", 'b.nii.gz,"Miliary'), "unclosed quote from line 3"),
+    ],
+)
+def test_a_table_is_checked_as_that_of_a_data_set(labels, rows, words):
+    with pytest.raises(DataError, match=f"labels.csv: .*{words}"):
+        labelled(predictions(["a.nii.gz", "b.nii.gz"], [0, 1], TB_CLASSES), labels(*rows))
+
+
+@pytest.mark.parametrize("rows", [("a,focal", "b,FIBRO-cavernous"), ("a,2.0", "b,5.0"), ("a,2", "b,5")])
+def test_labels_that_differ_in_spelling_alone_are_classes_of_the_model(labels, rows):
+    found = labelled(predictions(["a.nii.gz", "b.nii.gz"], [0, 1], TB_CLASSES), labels(*rows))
+    assert found["label"].tolist() == [1, 4]
+
+
+@pytest.mark.parametrize("name", ["NA", "None", "nan"])
+def test_a_class_of_the_model_may_be_called_as_a_missing_value(labels, name):
+    table = predictions(["a.nii.gz", "b.nii.gz"], [0, 1], (name, "well"))
+    assert labelled(table, labels(f"a,{name}", "b,well"))["label"].tolist() == [0, 1]
+
+
 def test_a_table_without_the_column_is_refused(labels):
     with pytest.raises(DataError, match="lacks the columns diagnosis. It has: FileName, Label"):
         labelled(predictions(["a.nii.gz"], [0]), labels("a.nii.gz,ill", label_column="diagnosis"))

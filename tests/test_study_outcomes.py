@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from viptt_core.errors import DataError, SettingError
-from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, collect, read_outcomes, write_outcomes
+from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, collect, read_outcomes, read_table, write_outcomes
 
 NAMES = np.array([f"c{i}" for i in range(6)])
 
@@ -96,3 +96,10 @@ def test_a_file_with_pickled_content_is_not_opened(tmp_path):
     np.savez(tmp_path / "a.npz", meta=np.array({"format": 1}, dtype=object))
     with pytest.raises(DataError, match="no predictions"):
         read_outcomes(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("name", ["NA", "None", "nan", "1", ""])
+def test_names_in_committed_tables_are_read_as_text(tmp_path, name):
+    table = pd.DataFrame({"arm": name, "class": [name, name], "true": name, "predicted": name, "f1": [0.5, np.nan]})
+    table.to_csv(tmp_path / "per_class.csv", index=False)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "per_class.csv"), table, check_dtype=False)

@@ -16,6 +16,7 @@ from viptt_core.check.judge import Checked, judge, source_of
 from viptt_core.check.report import CheckReport
 from viptt_core.datasets import list_dataset
 from viptt_core.datasets.listing import VIDEO_ENDINGS, Listing, has_ending, printable, scans_and_masks, walk_folder
+from viptt_core.datasets.scans import MASKS
 from viptt_core.errors import DataError, Fault
 from viptt_core.presets import load_preset
 
@@ -53,7 +54,7 @@ def check_dataset(
     settings = {key: value for key, value in settings.items() if value not in (None, "")}
     listing = _list(name, root, settings)
     readings = read_files(_jobs(listing), n_jobs=n_jobs, progress=progress, reread=reread)
-    crop = settings.get("masks", "masks1") if settings.get("crop") else ""
+    crop = settings.get("masks", MASKS) if settings.get("crop") else ""
     checked = Checked(listing, readings, wanted, crop)
     faults = judge(checked)
     return CheckReport(checked, faults, round(time.perf_counter() - start, 3))

@@ -108,6 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--pretrain-root", default="", help="folder with one folder of videos a class")
     data.add_argument("--pretrain-classes", default="", help="class folders, A,B, or all (default: the paper's ten)")
     data.add_argument("--group-pattern", default="", help="which part of a video's name is its group")
+    data.add_argument("--groups", default="", help="CSV that names the group of each video: file, class, group")
     data.add_argument("--n-scans", type=_positive, help="number of phantoms (default: the preset's)")
     data.add_argument("--n-videos", type=_positive, help="number of synthetic videos (default: the preset's)")
     data.add_argument("--on-error", default="", help="skip: leave unreadable files out and list them")
@@ -239,6 +240,7 @@ def _train(options) -> None:
         n=options.n_videos,
         classes=options.pretrain_classes,
         group_pattern=options.group_pattern,
+        groups=options.groups,
         on_error=options.on_error,
         progress=main,
     )

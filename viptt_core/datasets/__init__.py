@@ -40,8 +40,6 @@ SYNTHETIC = ("phantom", "actions")
 # What a decoder may import without its pixels depending on it: how files are found, named and kept.
 NO_PIXELS = ("cache", "clips", "datasets.labels", "datasets.listing", "errors", "files", "sources")
 _VIDEO_FIELDS = ("frames", "size", "stride", "fit")
-_GRID_FIELDS = tuple(field.name for field in fields(Grid))
-_DECODING_FIELDS = tuple(field.name for field in fields(Decoding))
 
 
 @dataclass(frozen=True)
@@ -87,17 +85,21 @@ def load_dataset(name: str, root: str | Path | None = None, **settings) -> ClipS
         SettingError: unknown name or setting, or a root missing or not wanted.
         DataError: the files cannot be used, see `Listing.left_out` and `cache.build_clip_set`.
     """
-    grid, decoding, own = (
-        {key: settings[key] for key in settings if key in names} for names in _kinds_of_settings(name, settings)
-    )
-    listing = list_dataset(name, root, **own)
-    for setting in grid:
-        if setting not in MEDIA[listing.medium].fields:
-            raise SettingError(
-                f"{setting} is no setting of a set of the kind '{listing.medium}'.",
-                remedy=f"Those are: {', '.join(MEDIA[listing.medium].fields)}.",
-            )
-    return decode_listing(listing, Grid(**grid), Decoding(**decoding))
+    return _load(name, root, settings, Grid())
+
+
+def load_for(preset: Preset, name: str, root: str | Path | None = None, **settings) -> ClipSet:
+    """Load a data set on the grid a preset asks for.
+
+    Args:
+        preset: Gives the grid, and n of a synthetic set.
+        name, root: See `load_dataset`.
+        settings: Further settings, which win over the preset's. Those that are None or "" are dropped.
+    """
+    given = {setting: value for setting, value in settings.items() if value not in (None, "")}
+    if name in SYNTHETIC:
+        given = {"n": preset.n_scans if name == "phantom" else preset.n_videos} | given
+    return _load(name, root, given, preset)
 
 
 def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listing:
@@ -112,61 +114,47 @@ def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listi
         SettingError: unknown name or setting.
         DataError: there is no such folder, or no label table.
     """
-    check_choice("dataset", name, LISTERS)
-    for setting in settings:
-        check_choice(f"setting of '{name}'", setting, _lister_settings(name))
-    return LISTERS[name](root or None, **settings)
+    grid, decoding, own = split_settings(name, settings)
+    for setting in grid | decoding:
+        raise SettingError(f"{setting} decides nothing before files are decoded.", remedy="Leave it out.")
+    return LISTERS[name](root or None, **own)
 
 
-def load_for(preset: Preset, name: str, root: str | Path | None = None, **settings) -> ClipSet:
-    """Load a data set on the grid a preset asks for.
-
-    Args:
-        preset: Gives the grid, and n of a synthetic set.
-        name, root: See `load_dataset`.
-        settings: Further settings, which win over the preset's. Those that are None or "" are dropped.
-    """
-    given = {setting: value for setting, value in settings.items() if value not in (None, "")}
-    own_grid, decoding, own = (
-        {key: given[key] for key in given if key in names} for names in _kinds_of_settings(name, given)
-    )
-    if name in SYNTHETIC:
-        own = {"n": preset.n_scans if name == "phantom" else preset.n_videos} | own
-    listing = list_dataset(name, root, **own)
-    unsplit = split_faults(preset.splits, listing.items, listing.class_names)
-    listing = replace(listing, faults=(*listing.faults, *unsplit))
-    wanted = {field: getattr(preset, field) for field in MEDIA[listing.medium].fields}
-    return decode_listing(listing, Grid(**wanted | own_grid), Decoding(**decoding))
-
-
-def decode_listing(listing: Listing, grid: Grid, decoding: Decoding) -> ClipSet:
-    """Decode what a lister found, or open it if it was decoded before.
+def split_settings(name: str, settings: dict) -> tuple[dict, dict, dict]:
+    """Settings of the grid, of decoding, and of the lister of a name.
 
     Raises:
-        DataError: faults of the folder or its files, see `Listing.left_out`; see `cache.build_clip_set`.
+        SettingError: unknown name or setting.
     """
+    check_choice("dataset", name, LISTERS)
+    lister = [parameter for parameter in inspect.signature(LISTERS[name]).parameters if parameter != "root"]
+    grid, decoding = ([field.name for field in fields(kind)] for kind in (Grid, Decoding))
+    for setting in settings:
+        check_choice(f"setting of '{name}'", setting, [*grid, *decoding, *lister])
+    return tuple({key: settings[key] for key in settings if key in names} for names in (grid, decoding, lister))
+
+
+def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Preset) -> ClipSet:
+    """The set on a grid, which is as usual but for the settings; a preset must be able to split it."""
+    given, decoding, own = split_settings(name, settings)
+    listing, decoding = LISTERS[name](root or None, **own), Decoding(**decoding)
+    if isinstance(usual, Preset):
+        unsplit = split_faults(usual.splits, listing.items, listing.class_names)
+        listing = replace(listing, faults=(*listing.faults, *unsplit))
     medium = MEDIA[listing.medium]
-    pixels = {"medium": listing.medium, "code": medium.code} | grid.settings(medium.fields)
+    if other := [setting for setting in given if setting not in medium.fields]:
+        what = f"{other[0]} is no setting of a set of the kind '{listing.medium}'."
+        raise SettingError(what, remedy=f"Those are: {', '.join(medium.fields)}.")
+    grid = Grid(**{setting: getattr(usual, setting) for setting in medium.fields} | given)
     recipe = Recipe(
         listing.items,
         partial(medium.decode, grid=grid),
-        pixels,
+        {"medium": listing.medium, "code": medium.code} | grid.settings(medium.fields),
         {"set": listing.name} | listing.settings,
         listing.class_names,
         synthetic=listing.synthetic,
         excluded=listing.left_out(decoding.on_error),
     )
-    return build_clip_set(recipe, decoding)
-
-
-def _kinds_of_settings(name: str, settings: dict) -> tuple[tuple[str, ...], ...]:
-    """Names of settings of the grid, of decoding and of the lister; an unknown one is refused."""
-    check_choice("dataset", name, LISTERS)
-    kinds = (_GRID_FIELDS, _DECODING_FIELDS, _lister_settings(name))
-    for setting in settings:
-        check_choice(f"setting of '{name}'", setting, [known for names in kinds for known in names])
-    return kinds
-
-
-def _lister_settings(name: str) -> tuple[str, ...]:
-    return tuple(parameter for parameter in inspect.signature(LISTERS[name]).parameters if parameter != "root")
+    clips = build_clip_set(recipe, decoding)
+    notes = [f"{fault.where}: {fault.what}" for fault in listing.faults if fault.level == "note"]
+    return replace(clips, notes=(*notes, *clips.notes))

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from viptt_core.datasets.labels import Columns, find_table
+from viptt_core.datasets.labels import (
+    COLUMN_SETTINGS,
+    FILE_ENDINGS,
+    Columns,
+    csv_headers,
+    label_table,
+    with_groups,
+)
 from viptt_core.datasets.listing import (
     EACH_FILE_ITS_OWN,
-    SCAN_ENDINGS,
-    VIDEO_ENDINGS,
+    ENDINGS,
+    Folder,
     Listing,
     existing_folder,
     list_classes,
@@ -17,7 +25,7 @@ from viptt_core.datasets.listing import (
     walk_folder,
 )
 from viptt_core.datasets.scans import list_table
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import DataError, Fault, SettingError
 
 
 def list_folder(
@@ -29,43 +37,62 @@ def list_folder(
     patient_column: str = "",
     classes: str | Sequence[str] | None = None,
     group_pattern: str = EACH_FILE_ITS_OWN,
+    groups: str | Path | None = None,
 ) -> Listing:
     """Videos in one folder a class, scans in one folder a class, or scans with a label CSV.
 
     Args:
         root: The folder. A CSV in it with the columns named here makes it scans with labels; else the kind of
             files in its folders decides.
-        labels: The CSV; None looks for it in `root`. Its rows name files by path below `root`, name, or stem.
+        labels: The CSV; None looks for it in `root`. Its rows name files by path, name, or stem.
         file_column, label_column: Its columns. Labels may be numbers or words; each that occurs is a class.
         patient_column: Scans of one patient never fall into two parts of a split; "": each scan its own.
-        classes, group_pattern: For one folder a class, as for `list_ucf50`; by default each file is its own group.
+        classes: Folders or labels to take, in label order, as for `listing.list_classes`.
+        group_pattern: Which part of a file's name is its group, see there; by default each file is its own.
+        groups: For one folder a class: a CSV that names the group of each file, see `labels.with_groups`.
 
     Raises:
-        DataError: no such folder, or both videos and scans in it.
-        SettingError: settings of a CSV for a folder that has none.
+        DataError: no such folder, both videos and scans in it, or no table with the columns.
+        SettingError: settings of a CSV for a folder that has none, or two that say what belongs together.
     """
-    root = existing_folder(root, "videos or scans")
+    folder = walk_folder(existing_folder(root, "videos or scans"))
+    given = {"patient_column": patient_column, "groups": groups, "group_pattern": group_pattern}
+    grouping = [setting for setting, value in given.items() if value and value != EACH_FILE_ITS_OWN]
+    if len(grouping) > 1:
+        raise SettingError(f"{' and '.join(grouping)} both say what belongs together.", remedy="Give one of them.")
+    if not labels and not folder.with_ending(FILE_ENDINGS):
+        return Listing("folder", folder.root, "scan", (), (), (*folder.faults, nothing_to_read(folder)))
     columns = Columns(file_column, label_column, patient_column)
-    folder = walk_folder(root)
-    videos, scans = folder.class_folders(VIDEO_ENDINGS), folder.class_folders(SCAN_ENDINGS)
-    if labels is None and not folder.with_ending((*VIDEO_ENDINGS, *SCAN_ENDINGS)):
-        return Listing("folder", root, "scan", (), (), (*folder.faults, nothing_to_read(folder)))
-    if labels is None:
-        try:
-            labels = find_table(root, columns)
-        except DataError:
-            if not (videos or scans) or list(root.glob("*.csv")):
-                raise
-            if patient_column:
-                what = f"patient_column is '{patient_column}', and there is no CSV in {root}."
-                raise SettingError(what, remedy="Give labels, the CSV; or group_pattern for names of files.") from None
-    if labels is not None:
-        return list_table("folder", root, columns, labels=labels, known=None)
-    if videos and scans:
-        raise DataError(
-            f"holds videos ({', '.join(videos)}) and scans ({', '.join(scans)}).",
-            path=root,
-            remedy="Keep them in two folders: a data set is of one kind.",
-        )
-    medium = "video" if videos else "scan"
-    return list_classes("folder", folder, medium, classes=classes, group_pattern=group_pattern)
+    try:
+        table = label_table(folder, labels, columns)
+    except DataError:
+        beside = [path for path in csv_headers(folder) if not groups or path.name != Path(groups).name]
+        medium = "" if labels else _kind_of_class_folders(folder, columns, beside)
+        if not medium:
+            raise
+    else:
+        if groups:
+            raise SettingError("groups is for one folder a class.", remedy="Name the column with patient_column.")
+        return list_table("folder", folder, table, classes=classes, group_pattern=group_pattern)
+    listing = list_classes("folder", folder, medium, classes=classes, group_pattern=group_pattern)
+    remedy = "If it says what belongs together, name it with the setting groups."
+    unread = [Fault("table not read", path.name, "is not read.", remedy, level="note") for path in beside]
+    listing = replace(listing, faults=(*listing.faults, *unread))
+    return with_groups(listing, folder, groups) if groups else listing
+
+
+def _kind_of_class_folders(folder: Folder, columns: Columns, beside: Sequence[Path]) -> str:
+    """What lies in one folder a class; "" where that is nothing, or one of the CSV files beside may hold the labels."""
+    media = {medium: there for medium in ENDINGS if (there := folder.class_folders(ENDINGS[medium]))}
+    asked = zip(COLUMN_SETTINGS, columns[:3], Columns()[:3], strict=True)
+    named = [f"{setting} is '{name}'" for setting, name, usual in asked if name != usual]
+    if not media or (beside and (named or "scan" in media)):
+        return ""
+    if named:
+        remedy = "Give labels, the CSV; or group_pattern for names of files."
+        raise SettingError(f"{named[0]}, and there is no CSV in {folder.root}.", remedy=remedy)
+    if len(media) > 1:
+        kinds = " and ".join(f"{medium}s ({', '.join(there)})" for medium, there in media.items())
+        remedy = "Keep them in two folders: a data set is of one kind."
+        raise DataError(f"holds {kinds}.", path=folder.root, remedy=remedy)
+    return next(iter(media))

@@ -1,8 +1,8 @@
-"""CT scans (NIfTI): ImageCLEF's folder with its label CSV and lung masks, MosMedData's folder a class."""
+"""CT scans (NIfTI): with a label table, as ImageCLEF's, or in one folder a class, as MosMedData's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,27 +11,33 @@ import numpy as np
 from viptt_core import ct
 from viptt_core.clips import Grid, Item
 from viptt_core.constants import TB_CLASSES
-from viptt_core.datasets.labels import Columns, find_table, join, read_table
+from viptt_core.datasets.labels import Columns, Table, classes_of_labels, join, label_table
 from viptt_core.datasets.listing import (
-    SCAN_ENDINGS,
+    EACH_FILE_ITS_OWN,
+    Folder,
     Listing,
     class_choice,
+    compile_group_pattern,
     existing_folder,
+    group_of,
     list_classes,
+    no_group,
+    nothing_to_read,
     scans_and_masks,
     walk_folder,
 )
-from viptt_core.errors import Fault, check_choice
+from viptt_core.errors import Fault, SettingError, check_choice
 from viptt_core.scan_facts import ScanFacts
 
 IMAGECLEF_COLUMNS = Columns("FileName", "TypeOfTB")
 IMAGECLEF_TEST = "TST_"  # names of the hidden test part begin so
 MOSMED_CLASSES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
 CROPS = ("lungs",)
+MASKS = "masks1"  # crop, unless another set is named
 
 
 def list_imageclef(
-    root: str | Path, *, labels: str | Path | None = None, crop: str | None = None, masks: str = "masks1"
+    root: str | Path, *, labels: str | Path | None = None, crop: str | None = None, masks: str = MASKS
 ) -> Listing:
     """CT scans (NIfTI) and a label CSV, as ImageCLEF 2021 Tuberculosis comes.
 
@@ -45,18 +51,20 @@ def list_imageclef(
 
     Raises:
         DataError: no such folder, or no label table.
-        SettingError: an unknown crop.
+        SettingError: an unknown crop, or masks without one.
     """
-    root = existing_folder(root, "scans (.nii.gz) and the label CSV")
-    known = {str(k + 1): k for k in range(len(TB_CLASSES))}
-    listing = list_table("imageclef", root, IMAGECLEF_COLUMNS, labels=labels, known=known, class_names=TB_CLASSES)
-    hidden = [
-        fault
+    if masks != MASKS and crop is None:
+        raise SettingError(f"masks is '{masks}', and nothing is cropped.", remedy="Give crop='lungs', or leave it out.")
+    folder = walk_folder(existing_folder(root, "scans (.nii.gz) and the label CSV"))
+    known = {str(k): name for k, name in enumerate(TB_CLASSES, 1)}
+    listing = list_table("imageclef", folder, label_table(folder, labels, IMAGECLEF_COLUMNS), known=known)
+    hidden = {
+        fault: folder.root / fault.where
         for fault in listing.faults
-        if fault.kind == "no label" and fault.where.rsplit("/", 1)[-1].startswith(IMAGECLEF_TEST)
-    ]
-    unlabelled = tuple(root / fault.where for fault in hidden)
-    listing = replace(listing, faults=tuple(f for f in listing.faults if f not in hidden), unlabelled=unlabelled)
+        if fault.kind == "no label" and Path(fault.where).name.startswith(IMAGECLEF_TEST)
+    }
+    faults = tuple(fault for fault in listing.faults if fault not in hidden)
+    listing = replace(listing, faults=faults, unlabelled=tuple(hidden.values()))
     return listing if crop is None else _with_crop(listing, crop, masks)
 
 
@@ -76,52 +84,57 @@ def list_mosmed(root: str | Path, *, classes: str | Sequence[str] | None = None)
     root = existing_folder(root, "studies/CT-0 to studies/CT-4")
     root = root / "studies" if (root / "studies").is_dir() else root
     there = tuple(name for name in MOSMED_CLASSES if (root / name).is_dir())
-    return list_classes("mosmed", walk_folder(root), "scan", classes=class_choice(classes) or there)
+    return list_classes("mosmed", walk_folder(root), "scan", classes=classes or there)
 
 
 def list_table(
     name: str,
-    root: Path,
-    columns: Columns,
+    folder: Folder,
+    table: Table,
     *,
-    labels: str | Path | None,
-    known: dict[str, int] | None,
-    class_names: Sequence[str] = (),
+    known: Mapping[str, str] | None = None,
+    classes: str | Sequence[str] | None = None,
+    group_pattern: str = EACH_FILE_ITS_OWN,
 ) -> Listing:
     """Scans anywhere below a folder, with a label table.
 
     Args:
-        name, root: Of the set.
-        columns: Of the table.
-        labels: The table; None looks for the one in `root` that has these columns.
-        known: Label as written -> index of the class; None numbers the labels that are there, sorted.
-        class_names: In label order; not used where `known` is None.
+        name: Of the set.
+        folder: Its files.
+        table: Its labels, and its patients where it has that column.
+        known: Class by label, for a published set; None: each label is a class.
+        classes: Labels to take, in label order; "A+B" is one class of two labels. None or "all" takes every label.
+        group_pattern: For a table without patients: see `listing.list_classes`.
+
+    Raises:
+        SettingError: the group pattern is no regular expression with a capture group.
     """
-    path = Path(labels).expanduser() if labels else find_table(root, columns)
-    table = read_table(path, columns)
-    if known is None:
-        class_names = sorted({label for _, label, _ in table.rows if label}, key=_as_number)
-        known = {label: k for k, label in enumerate(class_names)}
-    folder = walk_folder(root)
-    scans, masks, unpaired = scans_and_masks(folder, has_masks=name == "imageclef")
-    joined, faults = join(table, scans, root, known)
-    names = [scan.name for scan in scans]
-    unique = len(set(names)) == len(names)
+    pattern, chosen = compile_group_pattern(group_pattern), class_choice(classes)
+    class_of, class_names, faults = classes_of_labels(table, known, () if chosen == ("all",) else chosen)
+    scans, masks, alone = scans_and_masks(folder, has_masks=known is not None)
+    rows, unjoined = join(table, scans, folder.root)
+    unique = len({scan.name for scan in scans}) == len(scans)
     items = []
-    for scan, label, patient in joined:
-        scan_name = scan.name if unique else scan.relative_to(root).as_posix()
-        items.append(Item(scan_name, label, patient or scan_name, scan))
-    if not scans:
-        what = f"holds no scan ({', '.join(SCAN_ENDINGS)})."
-        faults.insert(0, Fault("no scans", ".", what, "Give the folder of scans."))
+    for scan, row in ((scan, rows[scan]) for scan in scans if scan in rows):
+        scan_name = scan.name if unique else folder.name(scan)
+        own = scan_name if group_pattern == EACH_FILE_ITS_OWN else group_of(scan, pattern)
+        if row.label in class_of:
+            items.append(Item(scan_name, class_names.index(class_of[row.label]), row.group or own, scan))
+    faults += [nothing_to_read(folder, ("scan",))] if not scans else []
+    faults += [no_group(item.name, pattern) for item in items if not item.group]
+    faults += [
+        Fault("no label", folder.name(scan), f"no label in {table.path.name}.", "Add a row for it.", "left out")
+        for scan in scans
+        if scan not in rows
+    ]
     return Listing(
         name,
-        root,
+        folder.root,
         "scan",
         tuple(items),
-        tuple(class_names),
-        faults=(*table.faults, *folder.faults, *unpaired, *faults),
-        place=(None if labels is None else str(path.resolve()), list(columns.needed)),
+        class_names,
+        faults=(*table.faults, *faults, *unjoined, *alone, *folder.faults),
+        place=(str(table.path.resolve()), list(table.columns.needed), list(chosen)),
         masks=masks,
     )
 
@@ -156,23 +169,16 @@ def _with_crop(listing: Listing, crop: str, masks: str) -> Listing:
     """The listing with a mask beside each scan."""
     check_choice("crop", crop, CROPS)
     of_scan = listing.masks.get(masks, {})
-    items = tuple(
-        replace(item, source=(item.source, of_scan[item.source.name]))
-        for item in listing.items
-        if item.source.name in of_scan
-    )
+    items = [(item, of_scan.get(item.source.name)) for item in listing.items]
     faults = [
         Fault("missing mask", item.name, f"has no mask in {masks}/.", "Add it, or do not crop.", level="file")
-        for item in listing.items
-        if item.source.name not in of_scan
+        for item, mask in items
+        if mask is None
     ]
-    place, settings = (*listing.place, crop, masks), listing.settings | {"crop": crop}
-    return replace(listing, items=items, faults=(*listing.faults, *faults), place=place, settings=settings)
-
-
-def _as_number(label: str) -> tuple:
-    """Sorts "2" before "10", and numbers before words."""
-    try:
-        return (0, float(label), label)
-    except ValueError:
-        return (1, 0.0, label)
+    return replace(
+        listing,
+        items=tuple(replace(item, source=(item.source, mask)) for item, mask in items if mask is not None),
+        faults=(*listing.faults, *faults),
+        place=(*listing.place, crop, masks),
+        settings=listing.settings | {"crop": crop},
+    )

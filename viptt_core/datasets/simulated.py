@@ -30,14 +30,13 @@ def list_phantoms(root: None = None, *, n: int = 300, seed: int = 0, finding: bo
     """
     from viptt_core.synthetic import phantom as generator
 
-    _no_root("phantom", root)
-    items = []
-    for i, label in enumerate(generator.cohort_labels(n, seed).tolist()):
-        name = f"PHA_{i + 1:04d}"
-        items.append(Item(name, label, name, (seed, i, label, finding)))
+    _check_no_root("phantom", root)
+    labels = generator.cohort_labels(n, seed).tolist()
+    names = [f"PHA_{i + 1:04d}" for i in range(n)]
+    items = tuple(Item(names[i], label, names[i], (seed, i, label, finding)) for i, label in enumerate(labels))
     settings = {"version": generator.VERSION, "n": n, "seed": seed, "finding": finding}
     settings["oversampling"] = PHANTOM_OVERSAMPLING
-    return Listing("phantom", None, "phantom", tuple(items), TB_CLASSES, settings=settings)
+    return Listing("phantom", None, "phantom", items, TB_CLASSES, settings=settings)
 
 
 def list_actions(root: None = None, *, n: int = 500, seed: int = 0) -> Listing:
@@ -45,18 +44,22 @@ def list_actions(root: None = None, *, n: int = 500, seed: int = 0) -> Listing:
 
     Args:
         root: Must be empty: nothing is read.
-        n: Number of clips, spread evenly over classes and groups.
+        n: Number of clips, spread evenly over classes, then over groups.
         seed: Of the whole set.
     """
     from viptt_core.synthetic import actions as generator
 
-    _no_root("actions", root)
+    _check_no_root("actions", root)
     if n < len(UCF_CLASSES):
         raise SettingError(f"n is {n}.", remedy=f"Give at least one clip for each of {len(UCF_CLASSES)} classes.")
     items = []
-    for scene in sorted(_scene(i, generator.UCF_GROUPS) for i in range(n)):
+    for i in range(n):
+        rest, label = divmod(i, len(UCF_CLASSES))
+        clip, group = divmod(rest, generator.UCF_GROUPS)
+        scene = (label, group + 1, clip + 1)
         name = generator.clip_name(*scene)
-        items.append(Item(name, scene[0], name.rsplit("_", 1)[0], (seed, scene)))
+        items.append(Item(name, label, name.rsplit("_", 1)[0], (seed, scene)))
+    items.sort(key=lambda item: item.source)
     settings = {"version": generator.VERSION, "n": n, "seed": seed}
     return Listing("actions", None, "action", tuple(items), UCF_CLASSES, settings=settings)
 
@@ -80,16 +83,7 @@ def simulate_clip(source: tuple[int, tuple[int, int, int]], grid: Grid) -> np.nd
     return video.fit_frames(rgb, size=grid.size, fit=grid.fit)
 
 
-def _scene(i: int, groups: int) -> tuple[int, int, int]:
-    """Label, group and clip number of the i-th synthetic video: classes first, then groups, then clips."""
-    rest, label = divmod(i, len(UCF_CLASSES))
-    clip, group = divmod(rest, groups)
-    return label, group + 1, clip + 1
-
-
-def _no_root(name: str, root) -> None:
+def _check_no_root(name: str, root) -> None:
     if root:
-        raise SettingError(
-            f"'{name}' is simulated and reads no folder.",
-            remedy="Leave data_root empty, or name another data set for files on disk.",
-        )
+        remedy = "Leave data_root empty, or name another data set for files on disk."
+        raise SettingError(f"'{name}' is simulated and reads no folder.", remedy=remedy)

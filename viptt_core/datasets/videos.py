@@ -11,7 +11,16 @@ import numpy as np
 from viptt_core import video
 from viptt_core.clips import Grid
 from viptt_core.constants import UCF_CLASSES, UCF_GROUP_PATTERN
-from viptt_core.datasets.listing import VIDEO_ENDINGS, Folder, Listing, existing_folder, list_classes, walk_folder
+from viptt_core.datasets.labels import with_groups
+from viptt_core.datasets.listing import (
+    EACH_FILE_ITS_OWN,
+    VIDEO_ENDINGS,
+    Folder,
+    Listing,
+    existing_folder,
+    list_classes,
+    walk_folder,
+)
 from viptt_core.errors import Fault, SettingError
 
 UCF101_LISTS = "ucfTrainTestlist"  # folder of the published lists, as their archive unpacks
@@ -23,7 +32,11 @@ def decode_video(source: Path, grid: Grid) -> np.ndarray:
 
 
 def list_ucf50(
-    root: str | Path, *, classes: str | Sequence[str] | None = None, group_pattern: str = UCF_GROUP_PATTERN
+    root: str | Path,
+    *,
+    classes: str | Sequence[str] | None = None,
+    group_pattern: str = UCF_GROUP_PATTERN,
+    groups: str | Path | None = None,
 ) -> Listing:
     """Videos in one folder a class, as UCF50 comes: `root/Class/*.avi`, or another of VIDEO_ENDINGS.
 
@@ -31,13 +44,18 @@ def list_ucf50(
         root: The folder of class folders, or the one above it, named as the archive unpacks.
         classes: See `listing.list_classes`; None takes the paper's ten when all of them are there, else every folder.
         group_pattern: See there; the default is UCF's `v_Class_gNN`.
+        groups: A CSV that names the group of each video instead, see `labels.with_groups`.
 
     Raises:
         DataError: no such folder.
         SettingError: see `listing.list_classes`.
     """
     folder = _unpacked(existing_folder(root, "videos, one folder a class"), "UCF50")
-    return _list_ucf("ucf50", folder, classes, group_pattern)
+    if not groups:
+        return _list_ucf("ucf50", folder, classes, group_pattern)
+    if group_pattern != UCF_GROUP_PATTERN:
+        raise SettingError("groups and group_pattern both say what belongs together.", remedy="Give one of them.")
+    return with_groups(_list_ucf("ucf50", folder, classes, EACH_FILE_ITS_OWN), folder, groups)
 
 
 def list_ucf101(root: str | Path, *, classes: str | Sequence[str] | None = None, fold: int = 1) -> Listing:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from viptt_core.constants import TB_CLASSES
-from viptt_core.datasets.labels import Columns, Table, join, read_table
+from viptt_core.datasets.labels import Columns, Table, classes_of_labels, join, read_table
 from viptt_core.datasets.scans import IMAGECLEF_COLUMNS
 from viptt_core.errors import DataError, listed, raise_faults
 from viptt_core.results import probability_column
@@ -147,19 +147,17 @@ def join_labels(
     if double := [name for name, count in Counter(map(os.path.abspath, scans)).items() if count > 1]:
         message = f"{_count(double)} predicted more than once: {listed(double)}."
         raise DataError(message, remedy="Keep one row a scan.")
-    known = {name: k for k, name in enumerate(class_names)}
-    written = [label for _, label, _ in table.rows if label]
-    if tuple(class_names) == TB_CLASSES and written and all(map(str.isdecimal, written)):
-        known = {str(k): k - 1 for k in range(1, len(TB_CLASSES) + 1)}
+    known = {name: name for name in class_names}
+    if tuple(class_names) == TB_CLASSES and any(row.label[:1].isdigit() for row in table.rows):
+        known = {str(k): name for k, name in enumerate(TB_CLASSES, 1)}
     files = {Path(os.path.abspath(scan)): scan for scan in scans}
     nearest = Path(os.path.commonpath([path.parent for path in files]))
-    joined, faults = max(
-        (join(table, list(files), root, known) for root in (nearest, *nearest.parents)),
-        key=lambda found: len(found[0]),
-    )
-    raise_faults([fault for fault in (*table.faults, *faults) if fault.level == "set"], table.path.parent)
+    joined, faults = join(table, list(files), nearest)
+    class_of, _, of_labels = classes_of_labels(table, known)
+    raise_faults([fault for fault in (*table.faults, *of_labels, *faults) if fault.level == "set"], table.path.parent)
     unpredicted = tuple(fault.where for fault in faults if fault.kind == "missing file")
-    return {files[path]: (label, patient) for path, label, patient in joined}, unpredicted
+    index = {label: class_names.index(name) for label, name in class_of.items()}
+    return {files[path]: (index[row.label], row.group) for path, row in joined.items()}, unpredicted
 
 
 def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predicted") -> Labelled:

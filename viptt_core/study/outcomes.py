@@ -254,7 +254,7 @@ def read_packed(path: Path, build, *, what: str, remedy: str):
 
 RECORD = "study.json"
 WITHDRAWN = "withdrawn"  # field of the record: why the results must not be used
-TEXT_COLUMNS = ("arm", "baseline", "arm2", "baseline2")  # of which some are empty
+TEXT_COLUMNS = ("arm", "baseline", "arm2", "baseline2", "class", "true", "predicted")  # of which some are empty
 
 
 @dataclass(frozen=True)
@@ -352,8 +352,9 @@ def read_table(path: Path) -> pd.DataFrame:
         DataError: it cannot be read.
     """
     try:
-        # Names as text, or a column without any would come as numbers.
-        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str))
+        # Names as text, or a column without any would come as numbers; and one may be "NA".
+        texts = dict.fromkeys(TEXT_COLUMNS, str)
+        table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise DataError(f"cannot be read ({error}).", path=path, remedy="Take it from the repository again.") from error
     return table.assign(**{name: table[name].fillna("") for name in TEXT_COLUMNS if name in table})
