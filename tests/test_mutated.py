@@ -175,7 +175,7 @@ def packed_scans(folder, rng):
 
 def read_scan(path) -> None:
     """Voxels and affine as nibabel reads them; the volume made of those voxels."""
-    from viptt_core.check.inspection import inspect_scan
+    from viptt_core.check.inspect import inspect_scan
     from viptt_core.ct import load_volume, prepare_volume
     from viptt_core.nifti import read_nifti
 
@@ -230,7 +230,7 @@ def read_video(path) -> None:
     """The frames that OpenCV reads, wherever as many can be decoded."""
     import cv2
 
-    from viptt_core.check.inspection import inspect_video
+    from viptt_core.check.inspect import inspect_video
     from viptt_core.video import load_clip
 
     inspect_video(path)
