@@ -203,7 +203,7 @@ def preprocess_vs_monai(profile: Profile) -> Comparison:
 
 @row("preprocess a folder, two workers", reference="the authors' steps, one process", target=at_least(16))
 def preprocess_folder(profile: Profile) -> Comparison:
-    """From files to a decoded set on disk, by the store and its workers, into an empty cache each time."""
+    """From files to a decoded set on disk, by the workers, into an empty cache each time."""
     from benchmarks.reference import authors_preprocess
     from viptt_core.datasets import load_dataset
 

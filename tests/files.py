@@ -16,9 +16,10 @@ def write_video(path, frames=6, level=100):
 
 
 def write_scan(path, hu=-500, nan_voxels=0):
-    """A scan of one density, but for a voxel of air, one of bone, and those that are not finite."""
+    """A scan of one density beside air and soft tissue, with a voxel of bone and some that are not finite."""
     path.parent.mkdir(parents=True, exist_ok=True)
     volume = np.full((12, 12, 5), hu, np.float32)
+    volume[0], volume[-1] = np.linspace(-1000, -900, 60).reshape(12, 5), 40
     volume.flat[0], volume.flat[1] = -1000, 400
     volume.flat[2 : 2 + nan_voxels] = np.nan
     nib.save(nib.Nifti1Image(volume, np.eye(4)), path)

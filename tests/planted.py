@@ -239,7 +239,7 @@ def plant_videos(root: Path) -> Planted:
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     write_video(path := new("truncated file", "note"), 303, frames=240)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    write_video(new("other frame size", "note"), 304, size=(48, 24))
+    write_video(root / "Rowing" / "v_Rowing_g97_c01.avi", 304, size=(48, 24))
     write_video(new("one grey level"), 0, picture=np.full((24, 32, 3), 90, np.uint8))
     shutil.copy(root / "Rowing" / "v_Rowing_g01_c01.avi", new("duplicate content", "set"))  # another group
     twin = root / "Rowing" / "v_Rowing_g02_c02.avi"
@@ -250,6 +250,7 @@ def plant_videos(root: Path) -> Planted:
     (root / "Skijet").mkdir()
     return found | {
         ("duplicate content", f"Rowing/{twin.name}", "note"),
+        ("other frame size", ".", "note"),
         ("duplicate content", "Rowing/v_Rowing_g98_c01.avi", "set"),
         ("no group", "Mixing/holiday.avi", "set"),
         ("stray file", "Mixing/v_Mixing_g09_c01.avi.part", "left out"),

@@ -1,5 +1,6 @@
 """The check of a data set: planted faults are found and nothing else, files are read once, real sets are judged."""
 
+import errno
 import json
 import os
 import signal
@@ -21,13 +22,12 @@ from planted import (
     write_scan,
     write_sound_scans,
     write_sound_videos,
-    write_table,
     write_video,
 )
 
 from viptt_core.check import check_dataset
-from viptt_core.check import inspection as reading
-from viptt_core.errors import DataError, SettingError
+from viptt_core.check import inspect as reading
+from viptt_core.errors import DataError, SettingError, StorageError
 from viptt_core.files import cache_root
 
 QUIET = {"n_jobs": 1, "progress": False}
@@ -63,7 +63,12 @@ def test_a_sound_folder_of_scans_has_no_fault(sound, preset):
     report = check_dataset("folder", sound, preset=preset, label_column="TypeOfTB", **QUIET)
     assert found(report) == [] and not report.spoils
     assert str(report).startswith("SOUND: nothing was found that would spoil a run.")
-    assert report.n_read == 80 and report.counts == {"listed": 40, "unlabelled": 0, "masks": 40, "groups": 40}
+    assert report.reading["n_read"] == 80 and report.counts == {
+        "listed": 40,
+        "unlabelled": 0,
+        "masks": 40,
+        "groups": 40,
+    }
     report = check_dataset("imageclef", sound, preset=preset, **QUIET)
     assert set(found(report)) == NOT_THE_WHOLE_IMAGECLEF and not report.spoils
 
@@ -172,7 +177,7 @@ def test_without_a_table_broken_scans_are_found_all_the_same(tmp_path):
     (tmp_path / "TRN_0002.nii.gz").write_bytes(b"")
     report = check_dataset("imageclef", tmp_path, **QUIET)
     assert {("no label table", ".", "set"), ("empty file", "TRN_0002.nii.gz", "file")} <= set(found(report))
-    assert report.n_read == 2
+    assert report.reading["n_read"] == 2
 
 
 def test_wrong_arguments_are_errors_and_no_faults(sound):
@@ -218,11 +223,11 @@ def test_the_part_of_a_published_set_that_is_missing_is_counted(sound):
     report = check_dataset("imageclef", sound, **QUIET)
     whats = " ".join(fault.what for fault in report.faults)
     for text in (
-        "917 labelled files are expected, 40 are here",
+        "labelled files here, of those in a complete copy: all 40 of 917",
         "Infiltrative 8 of 420",
         "Fibro-cavernous 8 of 70",
-        "421 test files",
-        "not here: masks2;",
+        "without labels 0 of 421",
+        "masks2 0 of 1.",
     ):
         assert text in whats
 
@@ -259,38 +264,54 @@ def test_the_same_volume_in_two_published_parts_is_found(tmp_path):
         ("duplicate content", "val_0000", "set"),
         ("one grey level", "val_0003", "note"),
     ]
-    assert report.n_read == 1 and report.facts["voxels"] == {"5 x 5 x 5": 18}
+    assert report.reading["n_read"] == 1 and report.facts["voxels"] == {"5 x 5 x 5": 18}
 
 
 # --- Reading once -----------------------------------------------------------------------------------------
 
 
-def journal() -> Path:
-    (only,) = (cache_root() / "checks").glob("*.jsonl")
-    return only
+def kept() -> list[Path]:
+    """Files with what was read, of the tests' own cache."""
+    return sorted((cache_root() / "checks").iterdir())
+
+
+def numbers(report) -> tuple[int, int]:
+    return report.reading["n_read"], report.reading["n_reused"]
 
 
 def test_unchanged_files_are_not_read_again_and_the_report_says_so(tmp_path):
     write_sound_scans(tmp_path, n=10)
     first = check_dataset("imageclef", tmp_path, **QUIET)
-    assert (first.n_read, first.n_reused) == (20, 0) and "--reread" not in str(first)
+    assert numbers(first) == (20, 0) and "--reread" not in str(first) and len(kept()) == 20
     second = check_dataset("imageclef", tmp_path, preset="paper", **QUIET)
-    assert (second.n_read, second.n_reused) == (0, 20) and second.files == first.files
-    assert "20 files are unchanged since they were read before" in str(second) and "--reread" in str(second)
+    assert numbers(second) == (0, 20) and second.files == first.files
+    assert "Unchanged since it was read before: 20 files" in str(second) and "--reread" in str(second)
     write_scan(tmp_path / "TRN_0003.nii.gz", b"")
     os.utime(tmp_path / "TRN_0004.nii.gz", (1, 1))
     third = check_dataset("imageclef", tmp_path, **QUIET)
-    assert (third.n_read, third.n_reused) == (2, 18)
+    assert numbers(third) == (2, 18)
     assert "TRN_0003.nii.gz" in [fault.where for fault in third.faults if fault.level == "file"]
-    again = check_dataset("imageclef", tmp_path, reread=True, **QUIET)
-    assert (again.n_read, again.n_reused) == (20, 0)
+    assert numbers(check_dataset("imageclef", tmp_path, reread=True, **QUIET)) == (20, 0)
+
+
+def test_a_file_replaced_with_the_same_size_and_time_is_read_again(tmp_path):
+    write_sound_scans(tmp_path, n=5, masks=())
+    before = check_dataset("imageclef", tmp_path, **QUIET)
+    path = tmp_path / "TRN_0002.nii.gz"
+    content, status = bytearray(path.read_bytes()), path.stat()
+    content[-5] ^= 1  # of the checksum
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after = check_dataset("imageclef", tmp_path, **QUIET)
+    assert numbers(after) == (1, 4) and not before.of_level("file")
+    assert [(fault.kind, fault.where) for fault in after.of_level("file")] == [("damaged file", path.name)]
 
 
 def test_other_code_reads_all_files_again(tmp_path, monkeypatch):
     write_sound_scans(tmp_path, n=5, masks=())
     check_dataset("imageclef", tmp_path, **QUIET)
-    monkeypatch.setattr(reading, "code_version", lambda *_: "later")
-    assert check_dataset("imageclef", tmp_path, **QUIET).n_read == 5
+    monkeypatch.setattr(reading.files, "code_version", lambda *_: "later")
+    assert numbers(check_dataset("imageclef", tmp_path, **QUIET)) == (5, 0)
 
 
 def test_an_interrupted_check_goes_on_where_it_stopped(tmp_path, monkeypatch):
@@ -306,20 +327,20 @@ def test_an_interrupted_check_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "inspect_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         check_dataset("imageclef", tmp_path, **QUIET)
-    report = check_dataset("imageclef", tmp_path, **QUIET)
-    assert (report.n_read, report.n_reused) == (6, 4)
+    assert numbers(check_dataset("imageclef", tmp_path, **QUIET)) == (6, 4)
     assert Counter(seen) == Counter(dict.fromkeys(tmp_path.glob("TRN*"), 1)) + Counter([seen[4]])
 
 
-def test_a_line_that_was_cut_off_or_damaged_costs_one_file_each(tmp_path):
+def test_what_was_kept_and_got_damaged_costs_one_file_each(tmp_path):
     write_sound_scans(tmp_path, n=6, masks=())
     before = check_dataset("imageclef", tmp_path, **QUIET)
-    lines = journal().read_bytes().splitlines(keepends=True)
-    lines[1] = lines[1].replace(b"[", b"", 1)
-    journal().write_bytes(b"".join(lines)[:-30])
+    cut, other, empty, *_ = kept()
+    cut.write_bytes(cut.read_bytes()[:-30])
+    other.write_bytes(b"\xff" + other.read_bytes())
+    empty.write_bytes(b"")
     report = check_dataset("imageclef", tmp_path, **QUIET)
-    assert (report.n_read, report.n_reused) == (2, 4) and report.files == before.files
-    assert check_dataset("imageclef", tmp_path, **QUIET).n_read == 0
+    assert numbers(report) == (3, 3) and report.files == before.files
+    assert numbers(check_dataset("imageclef", tmp_path, **QUIET)) == (0, 6)
 
 
 def test_what_could_not_be_opened_is_tried_again(tmp_path, monkeypatch):
@@ -329,33 +350,33 @@ def test_what_could_not_be_opened_is_tried_again(tmp_path, monkeypatch):
         patch.setattr(reading, "inspect_file", lambda role, path: refusing)
         assert len(check_dataset("imageclef", tmp_path, **QUIET).of_level("file")) == 6
     report = check_dataset("imageclef", tmp_path, **QUIET)
-    assert report.n_read == 6 and not report.of_level("file")
+    assert numbers(report) == (6, 0) and not report.of_level("file")
 
 
-def test_the_journal_forgets_files_that_are_gone(tmp_path):
-    for start in (0, 100, 200, 300):
-        rows = []
-        for old in tmp_path.glob("TRN*"):
-            old.unlink()
-        for i in range(5):
-            write_scan(tmp_path / f"TRN_{start + i:04d}.nii.gz", chest(start + i))
-            rows.append(f"TRN_{start + i:04d}.nii.gz,{i + 1}")
-        write_table(tmp_path, rows)
-        assert check_dataset("imageclef", tmp_path, **QUIET).n_read == 5
-    assert len(journal().read_text().splitlines()) <= 15
-    assert check_dataset("imageclef", tmp_path, **QUIET).n_read == 0
+def test_what_nobody_asked_for_in_two_months_goes_and_what_was_used_stays(tmp_path):
+    days = 86400
+    for name in ("a", "b"):
+        write_sound_scans(tmp_path / name, n=5, masks=())
+        check_dataset("imageclef", tmp_path / name, **QUIET)
+    for path in kept():
+        os.utime(path, (time.time() - 59 * days,) * 2)
+    assert numbers(check_dataset("imageclef", tmp_path / "a", **QUIET)) == (0, 5)
+    for path in kept():
+        os.utime(path, (path.stat().st_mtime - 2 * days,) * 2)
+    assert numbers(check_dataset("imageclef", tmp_path / "a", **QUIET)) == (0, 5) and len(kept()) == 5
+    assert numbers(check_dataset("imageclef", tmp_path / "b", **QUIET)) == (5, 0)
 
 
 SLOW_CHECK = """
 import sys, time
-from viptt_core.check import inspection
-from viptt_core.check import check_dataset
-inspect = inspection.inspect_file
+from viptt_core.check import check_dataset, inspect
+inspect_file = inspect.inspect_file
 def slowly(role, path):
     time.sleep(float(sys.argv[2]))
-    return inspect(role, path)
-inspection.inspect_file = slowly
-print(check_dataset("imageclef", sys.argv[1], n_jobs=1, progress=False).n_read)
+    return inspect_file(role, path)
+inspect.inspect_file = slowly
+report = check_dataset("imageclef", sys.argv[1], n_jobs=1, progress=False)
+print(len(report.files), report.reading["n_read"])
 """
 
 
@@ -368,33 +389,45 @@ def start_check(root: Path, pause: float) -> subprocess.Popen:
     )
 
 
-def wait_for_lines(n: int) -> None:
-    for _ in range(600):
-        written = list((cache_root() / "checks").glob("*.jsonl"))
-        if written and len(written[0].read_bytes().splitlines()) >= n:
-            return
-        time.sleep(0.05)
-    pytest.fail("the check wrote nothing in half a minute")
-
-
 def test_after_a_kill_only_the_rest_is_read(tmp_path):
     write_sound_scans(tmp_path, n=10, masks=())
     process = start_check(tmp_path, pause=0.3)
-    wait_for_lines(3)
+    for _ in range(600):
+        if (cache_root() / "checks").is_dir() and len(kept()) >= 3:
+            break
+        time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    n_kept = len([path for path in kept() if not path.name.startswith(".")])
     report = check_dataset("imageclef", tmp_path, **QUIET)
-    assert 3 <= report.n_reused <= 9 and report.n_read == 10 - report.n_reused
+    assert 3 <= n_kept <= 9 and numbers(report) == (10 - n_kept, n_kept)
     assert len(report.files) == 10
 
 
-def test_two_checks_at_once_take_turns_and_read_every_file_once(tmp_path):
+def test_two_checks_at_once_do_not_disturb_each_other(tmp_path):
     write_sound_scans(tmp_path, n=8, masks=())
     processes = [start_check(tmp_path, pause=0.1) for _ in range(2)]
     outputs = [process.communicate(timeout=120) for process in processes]
-    assert sorted(int(out) for out, _ in outputs) == [0, 8], outputs
-    assert any("Another process checks this set" in error for _, error in outputs)
-    assert len(journal().read_text().splitlines()) == 8
+    assert all(out.startswith("8 ") for out, _ in outputs), outputs
+    assert len(kept()) == 8 and numbers(check_dataset("imageclef", tmp_path, **QUIET)) == (0, 8)
+
+
+def test_a_cache_that_cannot_be_written_ends_in_one_clear_error(tmp_path, monkeypatch):
+    write_sound_scans(tmp_path / "set", n=3, masks=())
+    check_dataset("imageclef", tmp_path / "set", **QUIET)
+
+    def read_only(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", read_only)
+        check_dataset("imageclef", tmp_path / "set", **QUIET)  # nothing is to be written
+        with pytest.raises(StorageError, match="cannot be written .Read-only file system.*VIPTT_CACHE"):
+            check_dataset("imageclef", tmp_path / "set", reread=True, **QUIET)
+    (tmp_path / "a file").write_bytes(b"")
+    monkeypatch.setenv("VIPTT_CACHE", str(tmp_path / "a file"))
+    with pytest.raises(StorageError, match="cannot be written .Not a directory.*VIPTT_CACHE"):
+        check_dataset("imageclef", tmp_path / "set", **QUIET)
 
 
 # --- The report -------------------------------------------------------------------------------------------
@@ -404,7 +437,7 @@ def test_the_report_is_json_and_holds_every_file(planted):
     report = check_dataset("imageclef", planted[0], **QUIET)
     values = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert values == json.loads(json.dumps(values)) and values["spoils"] is True
-    assert len(values["faults"]) == len(report.faults) and len(values["files"]) == report.n_read
+    assert len(values["faults"]) == len(report.faults) and len(values["files"]) == report.reading["n_read"]
     assert values["files"]["TRN_0001.nii.gz"]["shape"] == [24, 24, 12]
     assert values["files"]["TRN_0041.nii.gz"] == {"fault": "empty file"}
     assert {"kind", "where", "what", "remedy", "level"} == set(values["faults"][0])
@@ -458,7 +491,8 @@ def test_ut_interaction_is_sound_but_its_format_tells_the_class(shared_data):
     kinds = Counter(kind for kind, *_ in found(report))
     assert kinds == {"format tells the class": 1, "other frame size": 1, "too few frames": 3}
     telling = next(fault for fault in report.faults if fault.kind == "format tells the class")
-    assert "balanced accuracy of 0.5" in telling.what and "by luck 0.17" in telling.what  # 0.53 to 0.57
+    accuracy = float(telling.what.split("balanced accuracy of ")[1][:4])
+    assert 0.4 < accuracy < 0.7 and "by luck 0.17" in telling.what
 
 
 def test_few_real_videos_are_read_and_their_classes_called_too_small(shared_data):
@@ -466,7 +500,7 @@ def test_few_real_videos_are_read_and_their_classes_called_too_small(shared_data
     kinds = Counter(kind for kind, *_ in found(report))
     assert kinds == {"too few groups": 7, "too few frames": 1, "other frame size": 1} and report.spoils
     report = check_dataset("ucf50", shared_data / "videos" / "ucf101", preset="paper", **QUIET)
-    assert report.facts["frame size"] == {"320 x 240": 4} and report.facts["with 70 frames or more"] == 4
+    assert report.facts["frame size"] == {"320 x 240": 4} and report.facts["frames"][0] >= 70
 
 
 def test_real_scans_are_in_hu_and_alike(shared_data, tmp_path):
@@ -493,7 +527,7 @@ def test_real_scans_are_in_hu_and_alike(shared_data, tmp_path):
 def test_real_arrays_have_no_duplicates(shared_data, file, volumes, groups):
     report = check_dataset("medmnist3d", shared_data / file, **QUIET)
     assert report.counts["listed"] == volumes and report.counts["groups"] == groups
-    assert found(report) == ([("padding", ".", "note")] if "lidc" in file else [])
+    assert set(found(report)) == ({("padding", ".", "note")} if "lidc" in file else set())
 
 
 # --- Files of the generators ------------------------------------------------------------------------------

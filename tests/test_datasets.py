@@ -80,7 +80,7 @@ def test_too_short_videos_are_listed_and_unreadable_ones_stop_the_run(video_fold
     assert "2 frames" in clips.report()
     whole = (video_folder / "Mixing" / "v_Mixing_g01_c01.avi").read_bytes()
     (video_folder / "Mixing" / "v_Mixing_g02_c01.avi").write_bytes(whole[:100])
-    with pytest.raises(DataError, match="(?s)1 of 5 files.*v_Mixing_g02_c01.avi"):
+    with pytest.raises(DataError, match="v_Mixing_g02_c01.avi: .*The 3 others are kept"):
         load_dataset("ucf50", video_folder, **GRID)
     left = load_dataset("ucf50", video_folder, on_error="skip", **GRID)
     assert len(left) == 3 and len(left.excluded) == 2
@@ -89,8 +89,7 @@ def test_too_short_videos_are_listed_and_unreadable_ones_stop_the_run(video_fold
 def test_a_changed_file_is_decoded_again(video_folder):
     before = load_dataset("ucf50", video_folder, **GRID)
     write_video(video_folder / "Mixing" / "v_Mixing_g01_c01.avi", frames=7, level=30)
-    with pytest.warns(DataWarning, match="clips-ucf50-.*: 1 of 4 files changed, 0 new, 0 gone.*Decoded again: 1"):
-        after = load_dataset("ucf50", video_folder, **GRID)
+    after = load_dataset("ucf50", video_folder, **GRID)
     assert before.key != after.key and abs(int(after.clips[0].mean()) - 30) <= 2
 
 
@@ -149,7 +148,7 @@ def test_what_has_no_scan_or_no_label_is_listed_when_skipped(scan_folder):
 def test_a_truncated_scan_is_named_with_a_remedy(scan_folder):
     path = scan_folder / "TRN_0002.nii.gz"
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(DataError, match="(?s)1 of 3 files.*TRN_0002.nii.gz.*on_error='skip'"):
+    with pytest.raises(DataError, match="TRN_0002.nii.gz: .*on_error='skip'"):
         load_dataset("imageclef", scan_folder, **GRID)
     clips = load_dataset("imageclef", scan_folder, on_error="skip", **GRID)
     assert [name for name, _ in clips.excluded] == ["TRN_0002.nii.gz"]

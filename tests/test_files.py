@@ -51,7 +51,7 @@ def test_changed_words_change_no_version(package):
 
 def test_what_training_needs_is_reached_and_what_shows_it_is_not():
     of_training = {f"training.{path.stem}" for path in (files.PACKAGE / "training").glob("[!_]*.py")}
-    assert of_training | {"training", "model", "backbones", "splits", "clips", "rows"} <= set(TRAINING)
+    assert of_training | {"training", "model", "backbones", "splits", "clips", "cache"} <= set(TRAINING)
     assert not {name.split(".")[0] for name in TRAINING} & {"figures", "study", "prediction", "shown", "cli", "book"}
 
 
@@ -90,7 +90,7 @@ def test_imports_are_followed_into_functions_and_not_where_only_types_need_them(
     )
     assert imported_modules(source) == {"ct", "files", "training.feed"}
     reached = reached_modules(*imported_modules("from viptt_core.datasets import load_for\n"))
-    assert {"datasets", "ct", "video", "synthetic.phantom", "synthetic.patient", "store", "errors"} <= set(reached)
+    assert {"datasets", "ct", "video", "synthetic.phantom", "synthetic.patient", "cache", "errors"} <= set(reached)
     assert "training" not in reached and "figures" not in reached
 
 
@@ -105,7 +105,7 @@ def test_imports_are_followed_into_functions_and_not_where_only_types_need_them(
 )
 def test_decoded_clips_depend_on_what_decides_pixels_and_not_on_how_they_are_kept(decoder, needed):
     reached = set(reached_modules(decoder, apart_from=datasets.NO_PIXELS))
-    assert needed <= reached and not reached & {"store", "rows", "files", "clips", "presets", "training"}
+    assert needed <= reached and not reached & {"cache", "files", "clips", "presets", "training"}
 
 
 @pytest.mark.parametrize("given, place", [("~", ""), ("~/x", "x"), ("~/a b/../c", "c")])

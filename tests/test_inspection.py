@@ -4,20 +4,20 @@ import gzip
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import av
 import cv2
 import nibabel as nib
 import numpy as np
 import pytest
-from planted import AFFINE, SHAPE, chest, lungs, scan_bytes, turned, write_scan, write_video
+from planted import AFFINE, chest, lungs, scan_bytes, turned, write_scan, write_video
 
-from viptt_core.check.inspection import (
+from viptt_core.check.inspect import (
+    INSPECTORS,
     UNREADABLE,
-    facts_of,
     inspect_arrays,
     inspect_file,
-    inspect_mask,
     inspect_scan,
     inspect_video,
 )
@@ -26,7 +26,7 @@ from viptt_core.errors import DataError
 
 def test_a_worker_loads_neither_torch_nor_the_generators():
     code = (
-        "import sys, viptt_core.check.inspection; "
+        "import sys, viptt_core.check.inspect; "
         "sys.exit(any(m == 'torch' or m.startswith('viptt_core.synthetic') for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -44,7 +44,7 @@ def assert_as_nibabel_says(path):
     np.testing.assert_allclose(np.reshape(facts.affine, (3, 4)), image.affine[:3])
     assert (facts.n_voxels, facts.n_not_finite) == (voxels.size, voxels.size - finite.size)
     assert (facts.lowest, facts.highest) == (finite.min(), finite.max())
-    assert facts.air == pytest.approx((np.nan_to_num(voxels, nan=-1000, posinf=-1000, neginf=-1000) < -500).mean())
+    assert facts.air == pytest.approx((finite < -500).mean(), abs=0.02)
 
 
 @pytest.mark.parametrize("dtype", ["int16", ">i2", "uint8", "int32", "float32", "float64"])
@@ -127,7 +127,7 @@ def test_the_angle_of_an_oblique_scan_is_told(tmp_path, degrees):
 )
 def test_two_orientations_in_a_header_are_compared(tmp_path, qform, told):
     write_scan(tmp_path / "a.nii.gz", scan_bytes(chest(1), AFFINE, qform))
-    assert inspect_scan(tmp_path / "a.nii.gz").two_orientations == told
+    assert inspect_scan(tmp_path / "a.nii.gz").transforms == told
 
 
 def test_an_affine_without_direction_gives_no_axes(tmp_path):
@@ -136,22 +136,6 @@ def test_an_affine_without_direction_gives_no_axes(tmp_path):
     write_scan(tmp_path / "a.nii.gz", bytes(flat))
     facts = inspect_scan(tmp_path / "a.nii.gz")
     assert facts.axes == "" and facts.spacing[2] == 0 and facts.oblique == 0
-
-
-# --- Masks ----------------------------------------------------------------------------------------------
-
-
-def test_a_mask_tells_its_values(tmp_path):
-    path = tmp_path / "mask.nii.gz"
-    write_scan(path, lungs() * 3)
-    assert inspect_mask(path).values == (0, 3) and inspect_mask(path).n_marked == np.count_nonzero(lungs())
-    write_scan(path, (lungs() * 2).astype(np.float32))
-    assert inspect_mask(path).values == (0, 2)
-    for values in (lungs() * np.float32(0.5), lungs() * np.int16(-1), lungs() * np.float32(np.nan)):
-        write_scan(path, values)
-        assert inspect_mask(path).values is None
-    write_scan(path, np.zeros(SHAPE, np.uint8))
-    assert inspect_mask(path).n_marked == 0
 
 
 # --- Videos ---------------------------------------------------------------------------------------------
@@ -169,7 +153,7 @@ def test_frames_of_real_videos_are_counted_as_opencv_does(shared_data):
     for path in [*paths[:9], *paths[9::20]]:
         facts = inspect_video(path)
         assert (facts.frames, facts.height, facts.width) == opencv_shape(path), path.name
-        assert 24 < facts.rate < 31 and facts.lowest < 30 and facts.highest > 130
+        assert 24 < facts.rate < 31 and facts.lowest < 30 and facts.highest > 130 and not facts.ends_early
 
 
 def test_a_video_is_the_same_in_another_container_and_not_with_another_frame(tmp_path):
@@ -185,23 +169,32 @@ def test_a_video_is_the_same_in_another_container_and_not_with_another_frame(tmp
     first, remuxed, other, shorter = (inspect_video(tmp_path / n) for n in ("a.avi", "a.mkv", "b.avi", "c.avi"))
     assert first.content == remuxed.content and first.frames == remuxed.frames == 72
     assert len({first.content, other.content, shorter.content}) == 3
-    assert first.rate == pytest.approx(25) and first.promised == 72
+    assert first.rate == pytest.approx(25) and first.promised == 72 and not first.ends_early
 
 
 # --- Arrays and outcomes --------------------------------------------------------------------------------
 
 
+def write_arrays(path, volumes):
+    """A file in MedMNIST's layout, the same volumes in every part."""
+    parts = ("train", "val", "test")
+    images = {f"{part}_images": volumes[::-1] if part == "test" else volumes for part in parts}
+    labels = {f"{part}_labels": np.zeros((len(volumes), 1), np.uint8) for part in parts}
+    np.savez_compressed(path, **images, **labels)
+
+
 def test_each_volume_of_an_array_file_has_a_content_of_its_own(tmp_path):
     volumes = np.random.default_rng(0).integers(0, 255, (3, 4, 4, 4), np.uint8)
     volumes[1] = 7
-    np.savez_compressed(tmp_path / "a.npz", train_images=volumes, test_images=volumes[::-1], train_labels=np.zeros(3))
+    write_arrays(tmp_path / "a.npz", volumes)
     facts = inspect_arrays(tmp_path / "a.npz")
     assert facts.content["train"] == facts.content["test"][::-1] and len(set(facts.content["train"])) == 3
-    assert facts.constant == {"train": (1,), "test": (1,)} and facts.shapes["train"] == (3, 4, 4, 4)
+    assert [bool(content) for content in facts.content["train"]] == [True, False, True]
+    assert facts.shapes["train"] == (3, 4, 4, 4)
 
 
 def test_a_damaged_member_of_an_array_file_is_a_fault(tmp_path):
-    np.savez(tmp_path / "a.npz", train_images=np.random.default_rng(0).integers(0, 255, (9, 9, 9, 9), np.uint8))
+    write_arrays(tmp_path / "a.npz", np.random.default_rng(0).integers(0, 255, (9, 9, 9, 9), np.uint8))
     damaged = bytearray((tmp_path / "a.npz").read_bytes())
     damaged[3000] ^= 255
     (tmp_path / "a.npz").write_bytes(bytes(damaged))
@@ -214,15 +207,13 @@ def test_facts_survive_json(tmp_path):
     write_scan(tmp_path / "scan.nii.gz", chest(1))
     write_scan(tmp_path / "mask.nii.gz", lungs())
     write_video(tmp_path / "video.avi", 1)
-    np.savez(tmp_path / "array.npz", train_images=np.ones((2, 3, 3, 3), np.uint8))
-    for role, name, direct in (
-        ("scan", "scan.nii.gz", inspect_scan),
-        ("mask", "mask.nii.gz", inspect_mask),
-        ("video", "video.avi", inspect_video),
-        ("array", "array.npz", inspect_arrays),
-    ):
-        outcome = json.loads(json.dumps(inspect_file(role, tmp_path / name), allow_nan=False))
-        assert facts_of(role, outcome["facts"]) == direct(tmp_path / name)
+    write_arrays(tmp_path / "array.npz", np.ones((2, 3, 3, 3), np.uint8))
+    for path in sorted(tmp_path.glob("[amsv]*.*")):
+        role = path.name.split(".")[0]
+        inspect, kind = INSPECTORS[role]
+        outcome = inspect_file(role, path)
+        assert json.loads(json.dumps(outcome, allow_nan=False)) == outcome
+        assert json.dumps(asdict(kind(**outcome["facts"]))) == json.dumps(asdict(inspect(path)))
 
 
 def test_what_a_reader_refuses_becomes_a_fault_with_its_kind(tmp_path):

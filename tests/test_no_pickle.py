@@ -401,7 +401,7 @@ def load_as_npz(path):
 
 
 def inspect_as_npz(path):
-    from viptt_core.check.inspection import inspect_arrays
+    from viptt_core.check.inspect import inspect_arrays
 
     return inspect_arrays(path)
 
@@ -459,7 +459,7 @@ def test_planted_objects_in_a_data_set_are_refused_and_not_unpickled(tmp_path, m
     with pytest.raises(DataError, match=r"mine\.npz"):
         load_as_npz(path)
     if name.endswith("_images"):
-        with pytest.raises(DataError, match=r"mine\.npz.*allow_pickle"):
+        with pytest.raises(DataError, match=r"mine\.npz.*pickle"):
             inspect_as_npz(path)
 
 

@@ -141,8 +141,7 @@ def test_a_missing_mask_and_an_unknown_crop_are_named(imageclef):
 def test_a_changed_mask_makes_its_scan_be_decoded_again(imageclef):
     before = load_dataset("imageclef", imageclef, crop="lungs", **GRID)
     write_mask(imageclef / "masks1" / "TRN_0001.nii.gz", high=(5, 5, 3))
-    with pytest.warns(UserWarning, match="1 of 3 files changed"):
-        after = load_dataset("imageclef", imageclef, crop="lungs", **GRID)
+    after = load_dataset("imageclef", imageclef, crop="lungs", **GRID)
     assert before.key != after.key
 
 

@@ -8,22 +8,26 @@ result are converted. A scan costs little more than its decompression, in memory
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
 
 import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import DataError, SettingError, check_choice
-from viptt_core.nifti import Scan, Seen, open_scan
+from viptt_core.constants import HU_AIR, HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
+from viptt_core.errors import DataError, DataWarning, SettingError, check_choice
+from viptt_core.nifti import open_scan
+from viptt_core.scan_facts import ScanFacts, scan_facts, scan_faults
 
 ORIENTATIONS = ("file", "canonical")
 # Stored this way, a scan comes out of the authors' steps as a radiologist sees it: from the feet upwards, the
 # front of the body on top, the patient's left on the right.
 CANONICAL_AXES = ("L", "A", "S")
 CROP_MARGIN_MM = 5.0  # around a mask: half a voxel of a mask at 10 mm, and the pleura
+WARNED_OF = ("voxels not finite", "one grey level", "not in HU")  # faults that change what the voxels mean
+_CONVERT = "Convert the scan again, for example with dcm2niix."
 
 
 def load_volume(
@@ -34,7 +38,6 @@ def load_volume(
     hu_window=HU_WINDOW,
     orientation: str = "file",
     mask: str | PathLike | None = None,
-    seen: Seen | None = None,
 ) -> np.ndarray:
     """Read a chest CT and bring it to the paper's grid.
 
@@ -48,45 +51,57 @@ def load_volume(
             to the nearest axes of the same frame, see CANONICAL_AXES.
         mask: NIfTI file on the same grid; only the box around its voxels that are not 0, and
             CROP_MARGIN_MM around it, is kept. None keeps all.
-        seen: Takes what is noticed in the file, for a caller who judges it himself; None warns of it.
 
     Returns:
         float32 [depth,size,size] in [0,1]: with "file", the file's third axis, its second reversed, its first.
 
     Raises:
         SettingError: `depth` or `size` below 1, a reversed window, an unknown orientation.
-        DataError: a file cannot be used, see `nifti.read_nifti`; the mask is empty or on another grid; the
-            affine is degenerate.
+        DataError: a file cannot be used, see `nifti.read_nifti`; the mask is empty or on another grid; with
+            "canonical", the file does not say how it lies, or its affine is degenerate.
 
     Warns:
         DataWarning: voxels that are not finite (read as air), or values that do not look like HU.
     """
+    volume, facts = read_volume(path, depth=depth, size=size, hu_window=hu_window, orientation=orientation, mask=mask)
+    warn_of(facts, path)
+    return volume
+
+
+def read_volume(
+    path: str | PathLike, *, depth: int, size: int, hu_window, orientation: str, mask: str | PathLike | None = None
+) -> tuple[np.ndarray, ScanFacts]:
+    """As `load_volume`, with the facts of the file for a caller who judges it himself, and without warnings."""
     _check_settings(hu_window, depth=depth, size=size)
     check_choice("orientation", orientation, ORIENTATIONS)
-    box = None if mask is None else _read_box(mask)
-    judged, seen = seen is not None, Seen(path) if seen is None else seen
+    grid, kept = (None, None) if mask is None else _read_box(mask)
     with open_scan(path) as scan:
-        seen.scan = scan
-        turn = _Turn.of(scan, path) if orientation == "canonical" else _Turn()
-        planes = map(seen.fill_with_air, map(seen.note_range, scan.planes()))
-        shape = scan.shape
-        if box is not None:
-            if box.grid != shape:
-                raise DataError(
-                    f"has {list(box.grid)} voxels, its scan {list(shape)}.",
-                    path=mask,
-                    remedy=f"Give the mask made from {path}.",
-                    kind="mask on another grid",
-                )
-            planes, shape = box.cut(planes), box.shape
-        if turn.slices_first:
-            volume = _resample(map(turn.plane, planes), turn.shape(shape), depth, size, hu_window)
-            volume = volume[::-1].copy() if turn.upside_down else volume
-        else:  # stored as sagittal or coronal slices
-            whole = np.stack([plane.copy() for plane in planes]).T
-            volume = _resample(turn.volume(whole).T, turn.shape(shape), depth, size, hu_window)
-    seen.check() if judged else seen.report()
-    return volume
+        turn = _AS_STORED
+        if orientation == "canonical":
+            if not (scan.header["sform_code"] or scan.header["qform_code"]):
+                what = "does not say how it lies: the codes of its sform and its qform are 0."
+                remedy = f"{_CONVERT} Or take orientation 'file', if all scans are stored alike."
+                raise DataError(what, path=path, remedy=remedy, kind="no orientation")
+            turn = _Turn.by(scan.affine, path)
+        planes, shape = scan.planes(), scan.shape
+        if grid is not None:
+            if grid != shape:
+                what = f"has {list(grid)} voxels, its scan {list(shape)}."
+                remedy = f"Give the mask made from {path}."
+                raise DataError(what, path=mask, remedy=remedy, kind="mask on another grid")
+            x, y, z = kept
+            shape = tuple(part.stop - part.start for part in kept)
+            planes = (plane[y, x] for index, plane in enumerate(planes) if z.start <= index < z.stop)
+        with np.errstate(over="ignore"):  # what float32 cannot hold, the window cuts off
+            volume = _resample(planes, shape, turn, (depth, size, size), hu_window)
+    return volume, scan_facts(scan)
+
+
+def warn_of(facts: ScanFacts, path: str | PathLike) -> None:
+    """Warn of what makes voxels mean something else, see WARNED_OF."""
+    for fault in scan_faults(str(path), facts, "file"):
+        if fault.kind in WARNED_OF:
+            warnings.warn(str(fault), DataWarning, stacklevel=3)
 
 
 def prepare_volume(
@@ -107,10 +122,13 @@ def prepare_volume(
     """
     _check_settings(hu_window, depth=depth, size=size)
     _check_volume(hu)
-    seen = Seen()
-    volume = _resample(map(seen.fill_with_air, hu.T), hu.shape, depth, size, hu_window)
-    seen.report()
-    return volume
+    planes: Iterable[np.ndarray] = hu.T
+    if hu.dtype.kind == "f" and (n_holes := sum(plane.size - np.isfinite(plane).sum() for plane in hu.T)):
+        if n_holes == hu.size:
+            raise DataError("the volume holds no finite voxel.", remedy="Give HU.", kind="no finite voxel")
+        warnings.warn(f"{n_holes} voxels are NaN or infinite; read as air.", DataWarning, stacklevel=2)
+        planes = (np.where(np.isfinite(plane), plane, HU_AIR) for plane in hu.T)
+    return _resample(planes, hu.shape, _AS_STORED, (depth, size, size), hu_window)
 
 
 def window_hu(volume: np.ndarray, hu_window: tuple[float, float] = HU_WINDOW) -> np.ndarray:
@@ -146,7 +164,7 @@ def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
     """
     _check_settings(depth=depth, size=size)
     _check_volume(volume)
-    return _resample(volume.T, volume.shape, depth, size)
+    return _resample(volume.T, volume.shape, _AS_STORED, (depth, size, size))
 
 
 def axis_directions(affine: np.ndarray, path: str | PathLike | None = None) -> np.ndarray:
@@ -162,73 +180,32 @@ def axis_directions(affine: np.ndarray, path: str | PathLike | None = None) -> n
     Raises:
         DataError: the affine is degenerate: two axes point the same way, or one has no length.
     """
-    found = io_orientation(affine)
-    if np.isnan(found).any():
-        raise DataError(
-            "has an affine in which an axis has no direction.",
-            path=path,
-            kind="bad header",
-            remedy="Convert the scan again, for example with dcm2niix.",
-        )
-    return ornt_transform(found, axcodes2ornt(CANONICAL_AXES))
+    nearest = io_orientation(affine)
+    if np.isnan(nearest).any():
+        what = "has an affine in which an axis has no direction."
+        raise DataError(what, path=path, remedy=_CONVERT, kind="bad header")
+    return ornt_transform(nearest, axcodes2ornt(CANONICAL_AXES))
 
 
 @dataclass(frozen=True)
 class _Turn:
-    """How a file's axes become the canonical ones: each goes to an axis, forwards (1) or backwards (-1)."""
+    """Where a file's axes X, Y, Z go: each to an axis of the result (0 slices, 1 rows, 2 columns), or its reverse."""
 
-    axes: tuple[int, int, int] = (0, 1, 2)
-    steps: tuple[int, int, int] = (1, 1, 1)
+    axes: tuple[int, int, int]
+    backwards: tuple[bool, bool, bool]
 
     @classmethod
-    def of(cls, scan: Scan, path) -> _Turn:
-        directions = axis_directions(scan.affine, path).astype(int)
-        return cls(tuple(directions[:, 0].tolist()), tuple(directions[:, 1].tolist()))
-
-    @property
-    def slices_first(self) -> bool:
-        """Whether the file's slices are axial, so that they can be turned as they come."""
-        return self.axes[2] == 2
-
-    @property
-    def upside_down(self) -> bool:
-        return self.steps[2] < 0
-
-    def plane(self, plane: np.ndarray) -> np.ndarray:
-        """An axial slice [Y,X], turned; a view."""
-        plane = plane[:: self.steps[1], :: self.steps[0]]
-        return plane.T if self.axes[0] == 1 else plane
-
-    def volume(self, voxels: np.ndarray) -> np.ndarray:
-        """Voxels [X,Y,Z], turned; a view."""
-        turned = voxels[:: self.steps[0], :: self.steps[1], :: self.steps[2]]
-        return turned.transpose(np.argsort(self.axes))
-
-    def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        return tuple(shape[axis] for axis in np.argsort(self.axes))
+    def by(cls, affine: np.ndarray, path) -> _Turn:
+        """To the canonical axes, then as the authors."""
+        canonical, step = axis_directions(affine, path).astype(int).T
+        return cls(tuple((2 - canonical).tolist()), tuple(((step < 0) ^ (canonical == 1)).tolist()))
 
 
-@dataclass(frozen=True)
-class _Box:
-    """Part of a grid of voxels, from `low` up to and without `high`, along X, Y, Z."""
-
-    grid: tuple[int, int, int]
-    low: tuple[int, int, int]
-    high: tuple[int, int, int]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return tuple(high - low for low, high in zip(self.low, self.high, strict=True))
-
-    def cut(self, planes: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Slices [Y,X] within the box; reads on to the last, where the file's checksum is."""
-        for z, plane in enumerate(planes):
-            if self.low[2] <= z < self.high[2]:
-                yield plane[self.low[1] : self.high[1], self.low[0] : self.high[0]]
+_AS_STORED = _Turn((2, 1, 0), (False, True, False))  # the authors' turn: rows run from the last Y to the first
 
 
-def _read_box(path: str | PathLike) -> _Box:
-    """The box around a mask, with its margin."""
+def _read_box(path: str | PathLike) -> tuple[tuple[int, ...], list[slice]]:
+    """The grid X, Y, Z of a mask, and the part of it that is marked, with its margin."""
     with open_scan(path) as mask:
         used = [np.zeros(n, bool) for n in mask.shape]
         for z, plane in enumerate(mask.planes()):
@@ -236,40 +213,35 @@ def _read_box(path: str | PathLike) -> _Box:
             used[0] |= inside.any(axis=0)
             used[1] |= inside.any(axis=1)
             used[2][z] = inside.any()
-        spacing = np.linalg.norm(mask.affine[:3, :3], axis=0)
     if not used[2].any():
-        raise DataError(
-            "is an empty mask: every voxel is 0.",
-            path=path,
-            kind="empty mask",
-            remedy="Take the other mask set, or no crop.",
-        )
-    low, high = [], []
-    for n, line, mm in zip(mask.shape, used, spacing, strict=True):
-        margin = round(CROP_MARGIN_MM / mm) if mm > 0 else 0
+        remedy = "Take the other mask set, or no crop."
+        raise DataError("is an empty mask: every voxel is 0.", path=path, remedy=remedy, kind="empty mask")
+    kept = []
+    for line, mm in zip(used, np.linalg.norm(mask.affine[:3, :3], axis=0), strict=True):
+        margin = min(round(CROP_MARGIN_MM / mm), line.size) if mm > 0 else 0
         inside = np.flatnonzero(line)
-        low.append(max(int(inside[0]) - margin, 0))
-        high.append(min(int(inside[-1]) + 1 + margin, n))
-    return _Box(mask.shape, tuple(low), tuple(high))
+        kept.append(slice(max(int(inside[0]) - margin, 0), min(int(inside[-1]) + 1 + margin, line.size)))
+    return mask.shape, kept
 
 
-def _resample(planes: Iterable[np.ndarray], shape, depth: int, size: int, window=None) -> np.ndarray:
+def _resample(planes: Iterable[np.ndarray], shape, turn: _Turn, result_shape, window=None) -> np.ndarray:
     """Turn and interpolate slices [Y,X] as they come; with an HU window, clip before and scale after."""
-    n_x, n_y, n_z = shape
-    x_low, x_high, x_weight = _linear_steps(n_x, size)
-    y_low, y_high, y_weight = _linear_steps(n_y, size)
-    z_low, z_high, z_weight = _linear_steps(n_z, depth)
-    y_both = n_y - 1 - np.concatenate([y_low, y_high])  # counted from the end: the turn
-    x_weight = np.tile(x_weight, (size, 1))  # in full: faster than the same row for every row
-    rows = np.empty((2 * size, n_x), np.float32)  # used again for each slice: they stay in the cache
-    left, right = np.empty((2, size, size), np.float32)
-    result = np.empty((depth, size, size), np.float32)
+    n_columns, n_rows, n_slices = (result_shape[axis] for axis in turn.axes)
+    x_low, x_high, x_weight = _linear_steps(shape[0], n_columns, turn.backwards[0])
+    y_low, y_high, y_weight = _linear_steps(shape[1], n_rows, turn.backwards[1])
+    z_low, z_high, z_weight = _linear_steps(shape[2], n_slices)
+    y_both = np.concatenate([y_low, y_high])
+    x_weight = np.tile(x_weight, (n_rows, 1))  # in full: faster than the same row for every row
+    rows = np.empty((2 * n_rows, shape[0]), np.float32)  # used again for each slice: they stay in the cache
+    left, right = np.empty((2, n_rows, n_columns), np.float32)
+    result = np.empty((n_slices, n_rows, n_columns), np.float32)
+    ordered = result[::-1] if turn.backwards[2] else result
 
     def shrink(plane: np.ndarray) -> np.ndarray:
         rows[...] = plane[y_both]
         if window is not None:
             np.clip(rows, *window, out=rows)
-        between = _between(rows[:size], rows[size:], y_weight[:, None], out=rows[size:])
+        between = _between(rows[:n_rows], rows[n_rows:], y_weight[:, None], out=rows[n_rows:])
         # The indices are in range; "clip" lets numpy write into `out` without a copy.
         np.take(between, x_low, axis=1, out=left, mode="clip")
         np.take(between, x_high, axis=1, out=right, mode="clip")
@@ -285,19 +257,20 @@ def _resample(planes: Iterable[np.ndarray], shape, depth: int, size: int, window
         if z not in needed:
             continue
         previous, latest = latest, shrink(plane)
-        while t < depth and z_high[t] == z:  # `previous` is then slice z_low[t], if there are two at all
-            _between(latest if z_low[t] == z else previous, latest, z_weight[t], out=result[t])
+        while t < n_slices and z_high[t] == z:  # `previous` is then slice z_low[t], if there are two at all
+            _between(latest if z_low[t] == z else previous, latest, z_weight[t], out=ordered[t])
             if window is not None:
-                np.clip(result[t], 0, 1, out=result[t])  # rounding can lead just outside
+                np.clip(ordered[t], 0, 1, out=ordered[t])  # rounding can lead just outside
             t += 1
-    return result
+    return np.ascontiguousarray(result.transpose(np.argsort(turn.axes[::-1])))
 
 
-def _linear_steps(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lower and upper neighbour and the weight of the upper one; first on first, last on last."""
+def _linear_steps(n_in: int, n_out: int, backwards: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lower and upper neighbour and the weight of the upper one; first on first, last on last, or the reverse."""
     position = np.linspace(0, n_in - 1, n_out)
     low = np.minimum(position.astype(np.intp), max(n_in - 2, 0))
-    return low, np.minimum(low + 1, n_in - 1), (position - low).astype(np.float32)
+    high, weight = np.minimum(low + 1, n_in - 1), (position - low).astype(np.float32)
+    return (n_in - 1 - low, n_in - 1 - high, weight) if backwards else (low, high, weight)
 
 
 def _between(low: np.ndarray, high: np.ndarray, weight, out: np.ndarray) -> np.ndarray:

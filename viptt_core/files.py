@@ -10,19 +10,18 @@ import json
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock
-from isal import isal_zlib
 
-from viptt_core.errors import SettingError, StorageError
+from viptt_core.errors import DataError, SettingError, StorageError, ViPTTError
 
 PACKAGE = Path(__file__).parent
 RECORDED_PACKAGES = (
@@ -133,6 +132,56 @@ def _processor() -> str:
     return f"{name}, {available_cores()} cores"
 
 
+# --- Several processes ---
+
+
+@contextmanager
+def one_at_a_time(lock: Path, message: str) -> Iterator[None]:
+    """Wait, and say so, while another process is in a block with the same lock file; the empty file stays.
+
+    Raises:
+        StorageError: the file cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    turn = FileLock(lock)  # the system drops it with the process, however that ends
+    with storing(lock, hint="VIPTT_CACHE names another folder"):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            turn.acquire(timeout=0)
+        except Timeout:
+            print(message, flush=True)
+            turn.acquire(poll_interval=0.1)
+    try:
+        yield
+    finally:
+        turn.release()
+
+
+def in_workers(function: Callable, arguments: Sequence[tuple], n_jobs: int | None) -> Iterator:
+    """Call a function with each of the arguments in worker processes, and yield the results as they are ready.
+
+    Args:
+        function: Of a module, or a `partial` or method of what can be pickled.
+        arguments: Of each call.
+        n_jobs: None takes the available cores; with 1 this process does it.
+    """
+    n_jobs = min(available_cores() if n_jobs is None else n_jobs, len(arguments))
+    if n_jobs <= 1:
+        yield from (function(*each) for each in arguments)
+        return
+    from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
+
+    parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="3*n_jobs")
+    try:
+        yield from parallel(delayed(function)(*each) for each in arguments)
+    except BaseException:
+        get_reusable_executor(kill_workers=True).shutdown()  # Ctrl-C ends the workers, too
+        raise
+    get_reusable_executor().shutdown()  # idle workers would keep their memory
+
+
 # --- What a result depends on: the modules of this package that its code reaches by imports ---
 
 
@@ -237,70 +286,37 @@ def storing(path: Path, *, hint: str = "") -> Iterator[None]:
         raise StorageError(what, path=path, remedy=f"{remedy}{f'; {hint}' if hint else ''}.") from error
 
 
-def write_row(path: Path, index: int, array: np.ndarray | bytes) -> int:
-    """Write a row of an array file to its place, from any process.
-
-    Args:
-        path: `RowFile.array`, allocated.
-        index: Of the row.
-        array: The row, of the shape and dtype of the file.
-
-    Returns:
-        CRC-32 of its bytes.
+@contextmanager
+def reading(path: Path) -> Iterator[int]:
+    """Check a file, give its size in bytes, and turn what the system says of it inside the block into a `DataError`.
 
     Raises:
-        OSError: with `path` as its `filename`; `RowFile` makes a `StorageError` of it on leaving the block.
+        DataError: not a file, empty, without rights, gone meanwhile, or too large for the memory.
     """
-    data = array if isinstance(array, bytes) else np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
         try:
-            write_all(descriptor, data, index * len(data))
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    return isal_zlib.crc32(data)
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a zero byte in the name
+            found = None
+        if found is None or not stat.S_ISREG(found.st_mode):
+            raise DataError("is not a file.", path=path, remedy="Check the path.", kind="missing file")
+        if not found.st_size:
+            remedy = "Copy or download the file again."
+            raise DataError("is empty (0 bytes).", path=path, remedy=remedy, kind="empty file")
+        yield found.st_size
+    except ViPTTError:
+        raise
+    except (OSError, MemoryError) as error:
+        reason = "not enough memory" if isinstance(error, MemoryError) else error.strerror or error
+        remedy = "Check that it is there, its rights, and the disk."
+        raise DataError(f"cannot be read ({reason}).", path=path, remedy=remedy, kind="unreadable file") from error
 
 
-def read_row(path: Path, position: int, size: int) -> bytes:
-    """A row's bytes; fewer where the file ends before."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(position * size)
-            return file.read(size)
-    except FileNotFoundError:
-        return b""
-
-
-def write_all(descriptor: int, data, offset: int | None = None) -> None:
-    """Write all bytes, at an offset or (None) where the file stands; one call may take only a part of them."""
+def write_all(descriptor: int, data) -> None:
+    """Write all bytes where the file stands; one call may take only a part of them."""
     view = memoryview(data)
     while view:
-        written = os.write(descriptor, view) if offset is None else os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], None if offset is None else offset + written
-
-
-def reserve(path: Path, size: int) -> None:
-    """Make a file this long with its space on the disk its own, what is in it kept; on failure as before."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        before = os.fstat(descriptor).st_size
-        try:
-            os.posix_fallocate(descriptor, 0, size)
-            return
-        except AttributeError:  # macOS
-            pass
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # the file system cannot reserve
-                os.ftruncate(descriptor, before)
-                raise
-        # The next best: the space is there now, though not our own.
-        if shutil.disk_usage(path).free < size - os.fstat(descriptor).st_blocks * 512:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.ftruncate(descriptor, max(size, before))
-    finally:
-        os.close(descriptor)
+        view = view[os.write(descriptor, view) :]
 
 
 def replace(path: Path, content: str | bytes) -> None:

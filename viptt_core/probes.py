@@ -162,10 +162,11 @@ def read_headers(paths: Sequence[Path]) -> pd.DataFrame:
     for path in paths:
         size = {"bytes": path.stat().st_size}
         if has_ending(path, VIDEO_ENDINGS):
-            with open_video(path) as (frames, promised):
-                first = next(frames)
-                length = promised or 1 + sum(1 for _ in frames)
-            rows.append({"width": first.width, "height": first.height, "frames": length} | size)
+            with open_video(path) as video:
+                first = next(frames := video.frames())
+                length = video.promised or 1 + sum(1 for _ in frames)
+                codec = video.stream.codec_context.name
+            rows.append({"width": first.width, "height": first.height, "frames": length, "codec": codec} | size)
         else:
             with open_scan(path) as scan:
                 axes = "".join(code or "?" for code in nib.aff2axcodes(scan.affine))

@@ -7,8 +7,10 @@ is not safe, the authors' own steps run instead.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -18,9 +20,11 @@ import cv2
 import numpy as np
 
 from viptt_core.constants import PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import ClipTooShortError, DataError, SettingError, check_choice
+from viptt_core.errors import ClipTooShortError, DataError, DataWarning, SettingError, check_choice
+from viptt_core.files import reading
 
 FITS = ("stretch", "crop")
+MOST_PIXELS = 2**25  # of a frame: 8K has 33 million; a header that claims more is not believed
 
 _COPY_AGAIN = "Copy or download the file again, or leave the clip out."
 
@@ -39,6 +43,7 @@ _OFFSET = -16 * _GAIN - _TRUNCATION
 # files unless told otherwise; from 19 on it reads them, and no longer knows the option.
 _PYAV_MAJOR = int(av.__version__.split(".")[0])
 _OPEN_OPTIONS = {"metadata_errors": "ignore"} if _PYAV_MAJOR < 19 else {}
+_DECODER_OPTIONS = {"max_pixels": str(MOST_PIXELS)}
 
 # Headers of intact videos promise up to this many frames more than there are (UT-Interaction).
 HEADER_SLACK = 2
@@ -68,22 +73,34 @@ def load_clip(
 
     Raises:
         SettingError: `frames`, `size` or `stride` below 1, or an unknown `fit`.
-        DataError: the file is missing, empty, not a video, or none of its frames can be decoded.
+        DataError: the file is missing, empty, unreadable, not a video, its frames are larger than MOST_PIXELS,
+            or none of them can be decoded.
         ClipTooShortError: fewer frames than needed.
+
+    Warns:
+        DataWarning: frames that are damaged.
     """
-    _check_counts(frames=frames, size=size, stride=stride)
-    check_choice("fit", fit, FITS)
+    _check_settings(fit, frames=frames, size=size, stride=stride)
     clip = np.empty((frames, size, size), np.uint8)
     needed = (frames - 1) * stride + 1
-    found, image = 0, None
-    with open_video(path) as (decoded, promised):
-        for frame in islice(decoded, needed):
-            if found % stride == 0:
-                image = _frame_pixels(frame, image)
-                _fit_image(image, size, fit, out=clip[found // stride])
-            found += 1
-    if found < needed:
-        raise _too_short(path, found, needed, promised)
+    image, damaged = None, 0
+    with open_video(path) as video:
+        for index, frame in enumerate(islice(video.frames(), needed)):
+            damaged += frame.is_corrupt
+            if index % stride == 0:
+                image = _frame_pixels(frame, image, exact=damaged > 0)  # damage passes on to later frames
+                _fit_image(image, size, fit, out=clip[index // stride])
+        if video.decoded < needed:
+            what = f"{video.decoded} frames can be decoded, {needed} are needed."
+            remedy, kind = "Lower `frames` or `stride`, or leave the clip out.", "too few frames"
+            if video.ends_early:
+                cause = f"Its header promises {video.promised}: it" if video.promised else "It"
+                what, kind = f"{what} {cause} is truncated or damaged.", "truncated file"
+                remedy = f"Copy or download the file again. Else: {remedy[0].lower()}{remedy[1:]}"
+            raise ClipTooShortError(what, path=path, remedy=remedy, kind=kind)
+    if damaged:
+        what = f"{path}: {damaged} of {needed} frames are damaged; what the decoder made of them is taken."
+        warnings.warn(what, DataWarning, stacklevel=2)
     return clip
 
 
@@ -91,37 +108,21 @@ def video_shape(path: str | PathLike) -> tuple[int, int, int]:
     """Number of frames that can be decoded (headers are often wrong), height and width in pixels.
 
     Raises:
-        DataError: the file is missing, empty, not a video, or none of its frames can be decoded.
+        DataError: as `load_clip`.
     """
-    frames, height, width = 0, 0, 0
-    with open_video(path) as (decoded, _):
-        for frame in decoded:
-            frames, height, width = frames + 1, frame.height, frame.width
-    return frames, height, width
+    height, width = 0, 0
+    with open_video(path) as video:
+        for frame in video.frames():
+            height, width = frame.height, frame.width
+    return video.decoded, height, width
 
 
-def grey_frames(rgb: np.ndarray) -> np.ndarray:
-    """Grey levels of RGB frames in memory, by OpenCV's weights (0.299, 0.587, 0.114; ITU-R BT.601).
+def fit_frames(frames: np.ndarray, *, size: int, fit: str = "stretch") -> np.ndarray:
+    """Bring frames in memory to a square grid, as `load_clip` does with those of a file.
 
     Args:
-        rgb: uint8 [T,H,W,3].
-
-    Returns:
-        uint8 [T,H,W].
-
-    Raises:
-        DataError: another shape or dtype.
-    """
-    if rgb.dtype != np.uint8 or rgb.ndim != 4 or rgb.shape[-1] != 3 or not rgb.size:
-        raise DataError(f"RGB frames are {rgb.dtype} {list(rgb.shape)}.", remedy="Give uint8 [T,H,W,3].")
-    return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in rgb])
-
-
-def fit_frames(frames_grey: np.ndarray, *, size: int, fit: str = "stretch") -> np.ndarray:
-    """Bring grey frames in memory to a square grid, as `load_clip` does with those of a file.
-
-    Args:
-        frames_grey: uint8 [T,H,W], grey levels 0..255.
+        frames: uint8, grey [T,H,W] or RGB [T,H,W,3]; RGB becomes grey by OpenCV's weights (0.299, 0.587, 0.114;
+            ITU-R BT.601) before it is resized.
         size: Height and width of the result, pixels.
         fit: "stretch" or "crop", see `load_clip`.
 
@@ -132,74 +133,119 @@ def fit_frames(frames_grey: np.ndarray, *, size: int, fit: str = "stretch") -> n
         SettingError: `size` below 1, or an unknown `fit`.
         DataError: another shape or dtype.
     """
-    _check_counts(size=size)
-    check_choice("fit", fit, FITS)
-    if frames_grey.dtype != np.uint8 or frames_grey.ndim != 3 or not frames_grey.size:
-        what = f"grey frames are {frames_grey.dtype} {list(frames_grey.shape)}."
-        raise DataError(what, remedy="Give uint8 [T,H,W].")
-    fitted = np.empty((len(frames_grey), size, size), np.uint8)
-    for image, out in zip(frames_grey, fitted, strict=True):
-        _fit_image(image, size, fit, out)
+    _check_settings(fit, size=size)
+    if frames.dtype != np.uint8 or frames.shape[3:] not in ((), (3,)) or frames.ndim < 3 or not frames.size:
+        what = f"frames are {frames.dtype} {list(frames.shape)}."
+        raise DataError(what, remedy="Give uint8, grey [T,H,W] or RGB [T,H,W,3].")
+    fitted = np.empty((len(frames), size, size), np.uint8)
+    for image, out in zip(frames, fitted, strict=True):
+        _fit_image(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image, size, fit, out)
     return fitted
 
 
+@dataclass
+class Video:
+    """An open video, and how far it could be decoded.
+
+    Attributes:
+        promised: Frames that the header states; 0 where it does not say.
+        decoded: Frames that came.
+        broken: Whether a packet was cut off or could not be decoded.
+    """
+
+    path: Path
+    container: av.container.InputContainer
+    stream: av.VideoStream
+    promised: int
+    decoded: int = 0
+    broken: bool = False
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        """All frames from the first on, up to the first packet that cannot be decoded: OpenCV ends the video there."""
+        try:
+            for packet in self.container.demux(self.stream):
+                self.broken |= packet.is_corrupt
+                for frame in packet.decode():
+                    self.decoded += 1
+                    yield frame
+        except av.error.InvalidDataError:
+            self.broken = True
+        if not self.decoded:
+            what = "holds no frame that can be decoded."
+            raise DataError(what, path=self.path, remedy=_COPY_AGAIN, kind="damaged file")
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether there is less than there was, once all frames are decoded.
+
+        The header alone does not tell: it counts frames, too, that an edit list cuts off.
+        """
+        return self.broken or (self.promised > self.decoded + HEADER_SLACK and _is_cut(self.path))
+
+
 @contextmanager
-def open_video(path: str | PathLike) -> Iterator[tuple[Iterator[av.VideoFrame], int]]:
-    """Yield the frames as they are decoded, and the number that the header promises (0: it does not say).
+def open_video(path: str | PathLike) -> Iterator[Video]:
+    """Open a video; whatever is wrong with the file, in the `with` block too, becomes a DataError.
 
     Raises:
-        DataError: the file is missing, empty, not a video, or none of its frames can be decoded.
+        DataError: the file is missing, empty, unreadable, or not a video.
     """
     file = Path(path)
-    if not file.is_file():
-        raise DataError("is not a file.", path=path, remedy="Check the path.", kind="missing file")
-    if file.stat().st_size == 0:
-        raise DataError("is empty (0 bytes).", path=path, remedy=_COPY_AGAIN, kind="empty file")
-    try:
-        # Absolute: FFmpeg takes what stands before a colon in a relative path for a protocol.
-        container = av.open(str(file.absolute()), **_OPEN_OPTIONS)
-    except av.FFmpegError as error:
-        what = f"cannot be opened as a video ({error.strerror}): damaged, or another kind of file."
-        raise DataError(what, path=path, remedy=_COPY_AGAIN, kind="not a readable video") from error
-    with container:
-        stream = container.streams.best("video")
-        if stream is None or stream.codec_context is None:
-            raise DataError(
-                "holds no video that can be decoded.",
-                path=path,
-                remedy="Give a video file.",
-                kind="not a readable video",
-            )
-        stream.codec_context.thread_count = 1  # FFmpeg's own threads slow down clips this small
-        yield _decode(container, stream, path), stream.frames
+    with reading(file):
+        try:
+            # Absolute: FFmpeg takes what stands before a colon in a relative path for a protocol.
+            container = av.open(str(file.absolute()), options=_DECODER_OPTIONS, **_OPEN_OPTIONS)
+        except (PermissionError, FileNotFoundError):  # not what is in the file
+            raise
+        except av.FFmpegError as error:
+            what = f"cannot be opened as a video ({error.strerror}): damaged, or another kind of file."
+            raise DataError(what, path=path, remedy=_COPY_AGAIN, kind="not a readable video") from error
+        with container:
+            stream = container.streams.best("video")
+            codec = None if stream is None else stream.codec_context
+            if codec is None:
+                what = "holds no video that can be decoded."
+                raise DataError(what, path=path, remedy="Give a video file.", kind="not a readable video")
+            if codec.width * codec.height > MOST_PIXELS:
+                what = f"claims frames of {codec.width} x {codec.height} pixels, more than any camera's."
+                raise DataError(what, path=path, remedy=_COPY_AGAIN, kind="damaged file")
+            codec.options, codec.thread_count = _DECODER_OPTIONS, 1  # threads slow down clips this small
+            try:
+                yield Video(file, container, stream, stream.frames)
+            except av.FFmpegError as error:
+                what = f"cannot be decoded ({error.strerror})."
+                raise DataError(what, path=path, remedy=_COPY_AGAIN, kind="damaged file") from error
 
 
-def _decode(container, stream, path: str | PathLike) -> Iterator[av.VideoFrame]:
-    """Yield all frames from the first on, up to the first packet that cannot be decoded."""
-    found = 0
-    try:
-        for packet in container.demux(stream):
-            for frame in packet.decode():
-                found += 1
-                yield frame
-    except av.error.InvalidDataError:
-        pass  # where OpenCV ends the video too; the caller counts what came
-    except av.FFmpegError as error:
-        raise DataError(
-            f"cannot be decoded ({error.strerror}).", path=path, remedy=_COPY_AGAIN, kind="damaged file"
-        ) from error
-    if not found:
-        raise DataError("holds no frame that can be decoded.", path=path, remedy=_COPY_AGAIN, kind="damaged file")
+def _is_cut(path: Path) -> bool:
+    """Whether the outermost parts of an AVI or MP4 file reach beyond its end."""
+    n_bytes, start = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while len(head := file.read(16)) >= 8:
+            if head[:4] == b"RIFF":
+                length = int.from_bytes(head[4:8], "little") + 8
+                length = length if length > 8 else n_bytes - start  # never filled in
+            elif head[4:8].isalnum():  # ISO 14496-12, 4.2: 1 stands for the eight bytes that follow, 0 for all the rest
+                length = int.from_bytes(head[:4], "big")
+                length = int.from_bytes(head[8:16], "big") if length == 1 else length or n_bytes - start
+            else:
+                return False  # another format
+            if length < 8 or start + length > n_bytes:
+                return length >= 8
+            start += length
+            file.seek(start)
+    return False
 
 
-def _frame_pixels(frame: av.VideoFrame, used: np.ndarray | None) -> np.ndarray:
-    """Grey levels uint8 [H,W] where the luma plane gives them, else BGR uint8 [H,W,3] (exact, slower).
+def _frame_pixels(frame: av.VideoFrame, used: np.ndarray | None, exact: bool) -> np.ndarray:
+    """Grey levels uint8 [H,W] where the luma plane gives them, else or if asked for BGR uint8 [H,W,3] (exact, slower).
 
     The result lies in the memory of `used`, the image before, where that fits: it is in the cache still.
     """
     plane = frame.planes[0]
     if (
-        frame.format.name in _LUMA_FORMATS
+        not exact  # asked for where there may be colours that no camera gives
+        and frame.format.name in _LUMA_FORMATS
         and frame.color_range != _FULL_RANGE
         and frame.colorspace in _LUMA_COLOURSPACES
         and frame.height % 2 == 0  # FFmpeg converts odd heights by other, rounding code
@@ -226,16 +272,8 @@ def _fit_image(image: np.ndarray, size: int, fit: str, out: np.ndarray) -> None:
         cv2.cvtColor(small, cv2.COLOR_BGR2GRAY, dst=out)
 
 
-def _too_short(path, found: int, needed: int, promised: int) -> ClipTooShortError:
-    what, kind = f"{found} frames can be decoded, {needed} are needed.", "too few frames"
-    remedy = "Lower `frames` or `stride`, or leave the clip out."
-    if promised > found + HEADER_SLACK:
-        what, kind = f"{what} Its header promises {promised}: it looks truncated or damaged.", "truncated file"
-        remedy = f"Copy or download the file again. Else: {remedy[0].lower()}{remedy[1:]}"
-    return ClipTooShortError(what, path=path, remedy=remedy, kind=kind)
-
-
-def _check_counts(**settings: int) -> None:
-    for name, value in settings.items():
+def _check_settings(fit: str, **counts: int) -> None:
+    for name, value in counts.items():
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise SettingError(f"{name} is {value!r}.", remedy="Give a whole number of at least 1.")
+    check_choice("fit", fit, FITS)

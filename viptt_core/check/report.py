@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from pathlib import Path
 
+import numpy as np
+
+from viptt_core.check.judge import Checked, count_classes
+from viptt_core.datasets.arrays import PARTS
+from viptt_core.datasets.listing import printable
 from viptt_core.errors import LEVELS, Fault
+from viptt_core.scan_facts import slice_axis
 
 LISTED = 20  # files of a kind that the table names before it only counts
 _HEADINGS = {
@@ -16,38 +22,15 @@ _HEADINGS = {
     "left out": "Left out of every run",
     "note": "Good to know",
 }
-_KINDS_LISTED = 5  # values of a tally, such as frame sizes
+_VALUES_LISTED = 5  # of a tally, such as frame sizes
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found.
+    """What a check found."""
 
-    Attributes:
-        name: Of the data set.
-        root: Its folder (or file).
-        preset: The preset it was judged for.
-        counts: Files listed ("listed"), without label ("unlabelled"), masks ("masks"), and "groups".
-        classes: Class -> {"files", "groups"}, in label order.
-        facts: By name: a number, [lowest, median, highest], or a tally of values; in the words of the table.
-        faults: What was found, the worst first.
-        files: File -> its facts; see `inspection`.
-        n_read, n_reused: Files read now, and taken from an earlier check.
-        bytes_read: Of the files read now.
-        seconds: The whole check.
-    """
-
-    name: str
-    root: Path
-    preset: str
-    counts: dict[str, int]
-    classes: dict[str, dict[str, int]]
-    facts: dict[str, float | list[float] | dict[str, int]]
-    faults: tuple[Fault, ...]
-    files: dict[str, dict]
-    n_read: int
-    n_reused: int
-    bytes_read: int
+    checked: Checked
+    faults: tuple[Fault, ...]  # the worst first
     seconds: float
 
     @property
@@ -55,53 +38,78 @@ class CheckReport:
         """Whether something would stop a run or spoil its result."""
         return any(fault.spoils for fault in self.faults)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Files listed, without label, and masks; groups."""
+        listing = self.checked.listing
+        n_masks, groups = sum(map(len, listing.masks.values())), {item.group for item in listing.items}
+        sizes = (len(listing.items), len(listing.unlabelled), n_masks, len(groups))
+        return dict(zip(("listed", "unlabelled", "masks", "groups"), sizes, strict=True))
+
+    @property
+    def classes(self) -> dict[str, dict[str, int]]:
+        """Class -> {"files", "groups"}, in label order."""
+        return count_classes(self.checked.listing)
+
+    @property
+    def facts(self) -> dict[str, list[float] | dict[str, int]]:
+        """By name, in the words of the table: [lowest, median, highest], or a tally of values."""
+        rows = list(_rows(self.checked))
+        return {name: _summary([row[name] for row in rows if name in row]) for name in (rows[0] if rows else ())}
+
+    @property
+    def files(self) -> dict[str, dict]:
+        """File -> its facts, see `inspect`; or {"fault": kind}."""
+        outcomes = {self.checked.where(reading.path): reading.outcome for reading in self.checked.readings}
+        return {where: found.get("facts") or {"fault": found["fault"]["kind"]} for where, found in outcomes.items()}
+
+    @property
+    def reading(self) -> dict[str, int]:
+        """Files read now, and taken from an earlier check; bytes of those read now."""
+        now = [reading for reading in self.checked.readings if not reading.reused]
+        n_reused = len(self.checked.readings) - len(now)
+        return {"n_read": len(now), "n_reused": n_reused, "bytes_read": sum(reading.n_bytes for reading in now)}
+
     def of_level(self, level: str) -> list[Fault]:
-        """Faults of one level, see `listing.LEVELS`."""
+        """Faults of one level, see `errors.LEVELS`."""
         return [fault for fault in self.faults if fault.level == level]
 
     def to_dict(self) -> dict:
         """Everything, JSON-ready."""
-        values = {name: value for name, value in vars(self).items() if name not in ("root", "faults")}
-        return {"spoils": self.spoils, **values, "root": str(self.root), "faults": [asdict(f) for f in self.faults]}
+        listing = self.checked.listing
+        names = {"name": listing.name, "root": str(listing.root), "preset": self.checked.preset.name}
+        derived = {key: getattr(self, key) for key in ("spoils", "counts", "classes", "facts", "files", "seconds")}
+        return names | derived | self.reading | {"faults": [asdict(fault) for fault in self.faults]}
 
     def __str__(self) -> str:
-        return "\n".join([self._verdict(), "", *self._overview(), *self._listed_faults(), "", self._reading()])
+        parts = [self._verdict(), "", *self._overview(), *self._listed_faults(), "", self._reading()]
+        return printable("\n".join(parts))
 
     def _verdict(self) -> str:
-        stops = [*self.of_level("set"), *self.of_level("file")]
-        rest = [
-            f"{_counted(len(self.of_level(level)), noun)}"
-            for level, noun in (("left out", "file left out"), ("note", "note"))
-            if self.of_level(level)
-        ]
+        left_out, notes = len(self.of_level("left out")), len(self.of_level("note"))
+        rest = [f"{_counted(left_out, 'file')} left out"] if left_out else []
+        rest += [_counted(notes, "note")] if notes else []
         beside = f" ({', '.join(rest)})" if rest else ""
-        if not stops:
+        if not self.spoils:
             return f"SOUND: nothing was found that would spoil a run{beside}."
-        return f"NOT SOUND: {_counted(len(stops), 'fault')} would stop or spoil a run{beside}."
+        return f"NOT SOUND: {_counted(sum(f.spoils for f in self.faults), 'fault')} would stop or spoil a run{beside}."
 
     def _overview(self) -> Iterator[str]:
-        counts = self.counts
-        parts = [
-            f"{counts['listed']} labelled",
-            *(
-                f"{counts[key]} {words}"
-                for key, words in (("unlabelled", "without label"), ("masks", "masks"))
-                if counts[key]
-            ),
-        ]
-        yield f"{self.name} in {self.root}, judged for the preset '{self.preset}'"
-        yield f"  {', '.join(parts)}; {_counted(len(self.classes), 'class')}, {_counted(counts['groups'], 'group')}"
-        if self.classes:
-            width = max(len("class"), *map(len, self.classes))
+        listing, counts, facts, classes = self.checked.listing, self.counts, self.facts, self.classes
+        words = {"listed": "labelled", "unlabelled": "without label", "masks": "masks"}
+        files = ", ".join(f"{counts[key]} {said}" for key, said in words.items() if counts[key] or key == "listed")
+        yield f"{listing.name} in {listing.root}, judged for the preset '{self.checked.preset.name}'"
+        yield f"  {files}; {_counted(len(classes), 'class')}, {_counted(counts['groups'], 'group')}"
+        if classes:
+            width = max(len("class"), *map(len, classes))
             yield f"\n  {'class'.ljust(width)}   files  groups   share"
-            for name, n in self.classes.items():
+            for name, n in classes.items():
                 share = n["files"] / max(counts["listed"], 1)
                 yield f"  {name.ljust(width)}  {n['files']:6}  {n['groups']:6}  {share:6.1%}"
-        if self.facts:
-            width = max(map(len, self.facts))
+        if facts:
             yield ""
-            for name, value in self.facts.items():
-                yield f"  {name.ljust(width)}  {_shown(value)}"
+            width = max(map(len, facts))
+            yield from (f"  {name.ljust(width)}  {_shown(value)}" for name, value in facts.items())
 
     def _listed_faults(self) -> Iterator[str]:
         for level in LEVELS:
@@ -122,31 +130,51 @@ class CheckReport:
                     yield f"    -> {alike[0].remedy}"
 
     def _reading(self) -> str:
-        text = f"Read {_counted(self.n_read, 'file')} ({self.bytes_read / 1e6:.1f} MB) in {self.seconds:.1f} s."
-        if self.n_reused:
-            again = (
-                "is unchanged since it was read before and was"
-                if self.n_reused == 1
-                else "are unchanged since they were read before and were"
-            )
-            text += f" {_counted(self.n_reused, 'file')} {again} not read again; --reread reads all."
+        n = self.reading
+        text = f"Read {_counted(n['n_read'], 'file')} ({n['bytes_read'] / 1e6:.1f} MB) in {self.seconds:.1f} s."
+        if n["n_reused"]:
+            text += f" Unchanged since it was read before: {_counted(n['n_reused'], 'file')}; --reread reads all."
         return text
 
 
+def _rows(checked: Checked) -> Iterator[dict[str, float | str]]:
+    """What the table says of each file, or of each volume of an array file."""
+    for facts in (scan.facts for scan in checked.readable("scan")):
+        axis = slice_axis(facts)
+        i, j = (k for k in range(3) if k != axis)
+        yield {
+            "slices": facts.shape[axis],
+            "voxels of a slice": f"{facts.shape[i]} x {facts.shape[j]}",
+            "mm between slices": facts.spacing[axis],
+            "mm in a slice": facts.spacing[i],
+            "lowest HU": facts.lowest,
+            "highest HU": facts.highest,
+            "lung or air, %": 100 * facts.air,
+            "orientation": facts.axes or "none",
+        }
+    for facts in (video.facts for video in checked.readable("video")):
+        size = f"{facts.width} x {facts.height}"
+        yield {"frames": facts.frames, "frame size": size, "frames a second": facts.rate, "codec": facts.codec}
+    for shapes in (array.facts.shapes for array in checked.readable("array")):
+        for part, (n, *sides) in shapes.items():
+            yield from [{"voxels": " x ".join(map(str, sides)), "parts": PARTS[part]}] * n
+
+
+def _summary(values: list[float] | list[str]) -> list[float] | dict[str, int]:
+    if isinstance(values[0], str):
+        return dict(Counter(values).most_common())
+    return np.quantile(values, (0, 0.5, 1)).tolist()
+
+
 def _counted(n: int, noun: str) -> str:
-    if n == 1:
-        return f"1 {noun}"
-    if noun.startswith("file "):
-        return f"{n} files{noun[4:]}"
-    return f"{n} {noun}{'es' if noun.endswith('s') else 's'}"
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{n} {noun}{'' if n == 1 else plural}"
 
 
-def _shown(value) -> str:
+def _shown(value: list[float] | dict[str, int]) -> str:
     if isinstance(value, dict):
         common = sorted(value.items(), key=lambda pair: -pair[1])
-        text = ", ".join(f"{name} ({n})" for name, n in common[:_KINDS_LISTED])
-        return text + (f" and {len(common) - _KINDS_LISTED} others" if len(common) > _KINDS_LISTED else "")
-    if isinstance(value, list):
-        low, middle, high = (f"{number:.4g}" for number in value)
-        return low if low == high else f"{low} to {high} (median {middle})"
-    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+        text = ", ".join(f"{name} ({n})" for name, n in common[:_VALUES_LISTED])
+        return text + (f" and {len(common) - _VALUES_LISTED} others" if len(common) > _VALUES_LISTED else "")
+    low, middle, high = (f"{number:.4g}" for number in value)
+    return low if low == high else f"{low} to {high} (median {middle})"

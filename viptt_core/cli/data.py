@@ -8,31 +8,32 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 from viptt_core.cli.command import add_command
-from viptt_core.errors import DataError
 
 CHECK_PRESET = "paper"  # 70 frames, the affine as it is: the strictest on videos
 # Synthetic sets as files: which adapter reads the layout they are written in, and in which notebook.
 WRITTEN_AS = {"phantom": ("imageclef", "02_finetune"), "actions": ("ucf50", "01_pretrain")}
 PHANTOMS = 80  # so many that five patients have the rarest type, and every split is possible
-CHECK_SETTINGS = (
-    "labels",
-    "file_column",
-    "label_column",
-    "patient_column",
-    "group_pattern",
-    "groups",
-    "classes",
-    "fold",
-    "crop",
-    "masks",
-    "subset",
-    "pixels",
-    "slice_axis",
-)
+# Settings of a data set that a check takes: the same as the notebooks.
+CHECK_SETTINGS = {
+    "labels": "label CSV (default: the one in the folder)",
+    "file_column": "its column with the file names",
+    "label_column": "its column with the labels",
+    "patient_column": "its column with the patient",
+    "group_pattern": "regular expression: which part of a file's name is its group",
+    "groups": "CSV that names the group of each file in class folders: file, class, group",
+    "classes": "folders or labels to take, separated by commas; A+B joins two; or all",
+    "fold": "of ucf101: which published split, 1 to 3",
+    "crop": "of imageclef: lungs, so that a scan without a mask counts as a fault",
+    "masks": "of imageclef: masks1 or masks2",
+    "subset": "of medmnist3d: which file of the folder",
+    "pixels": "of medmnist3d: 28 or 64",
+    "slice_axis": "of medmnist3d: which axis of a volume runs from slice to slice, 0 to 2",
+}
+NUMBERS = ("fold", "pixels", "slice_axis")
 EXPECTED_WORDS = {
     "files": "clips or scans",
     "test_files": "test scans",
@@ -106,19 +107,8 @@ def add_data_commands(commands, positive: Callable[[str], int]) -> None:
     check.add_argument("--jobs", type=positive, help="worker processes (default: the available cores)")
     check.add_argument("--reread", action="store_true", help="read files again that an earlier check has read")
     own = check.add_argument_group("settings of the data set", "The same as the notebooks take.")
-    own.add_argument("--labels", help="label CSV (default: the one in the folder)")
-    own.add_argument("--file-column", help="its column with the file names")
-    own.add_argument("--label-column", help="its column with the labels")
-    own.add_argument("--patient-column", help="its column with the patient")
-    own.add_argument("--group-pattern", help="regular expression: which part of a file's name is its group")
-    own.add_argument("--groups", help="CSV that names the group of each file in class folders: file, class, group")
-    own.add_argument("--classes", help="folders to take, separated by commas; A+B joins two; or all")
-    own.add_argument("--fold", type=int, help="of ucf101: which published split, 1 to 3")
-    own.add_argument("--crop", help="of imageclef: lungs, so that a scan without a mask counts as a fault")
-    own.add_argument("--masks", help="of imageclef: masks1 or masks2")
-    own.add_argument("--subset", help="of medmnist3d: which file of the folder")
-    own.add_argument("--pixels", type=int, help="of medmnist3d: 28 or 64")
-    own.add_argument("--slice-axis", type=int, help="of medmnist3d: axis of a volume from slice to slice, 0 to 2")
+    for name, text in CHECK_SETTINGS.items():
+        own.add_argument(f"--{name.replace('_', '-')}", type=int if name in NUMBERS else str, help=text)
 
 
 def folder_contents(root: Path) -> dict:
@@ -127,30 +117,24 @@ def folder_contents(root: Path) -> dict:
     Raises:
         DataError: there is no such file or folder.
     """
+    from viptt_core.datasets.labels import read_table
+    from viptt_core.datasets.listing import existing_folder, walk_folder
+    from viptt_core.datasets.scans import IMAGECLEF_COLUMNS
+
     if root.is_file():
         return {"root": str(root), "files": 1, "bytes": root.stat().st_size, "folders": {}, "endings": {}}
-    if not root.is_dir():
-        raise DataError("no such file or folder.", path=root, remedy="Give the folder of the data set.")
-    from viptt_core.datasets.listing import walk_folder
-
-    folder = walk_folder(root)
+    folder = walk_folder(existing_folder(root, "the data set"))
     endings = Counter(".nii.gz" if path.name.endswith(".nii.gz") else path.suffix for path in folder.files)
-    folders = Counter(folder.name(path.parent) for path in folder.files)
+    tables = [path for path in folder.with_ending([".csv"]) if path.parent == root]
+    labels = Counter(row.label for table in tables for row in read_table(table, IMAGECLEF_COLUMNS).rows)
     contents = {
         "root": str(root),
         "files": len(folder.files),
         "bytes": sum(path.stat().st_size for path in folder.files),
-        "folders": dict(sorted(folders.items())),
+        "folders": dict(sorted(Counter(folder.name(path.parent) for path in folder.files).items())),
         "endings": dict(sorted(endings.items())),
     }
-    for table in sorted(path for path in root.glob("*.csv") if path.is_file()):
-        from viptt_core.datasets.labels import read_table
-        from viptt_core.datasets.scans import IMAGECLEF_COLUMNS
-
-        types = Counter(row.label for row in read_table(table, IMAGECLEF_COLUMNS).rows)
-        if types:
-            contents["labels"] = dict(sorted(types.items()))
-    return contents
+    return contents | ({"labels": dict(sorted(labels.items()))} if labels else {})
 
 
 def _list(options) -> None:
@@ -257,9 +241,12 @@ def _get_synthetic(source, options) -> int:
 
 def _check_and_decode(name: str, place: Path | None, options, use: list[str]) -> int:
     """What follows when a set is there: the check, decoding for a preset, the next command to type."""
-    if not options.no_check and _run_check(name, place, options.preset or CHECK_PRESET, jobs=options.jobs):
-        print("Mend this first; `viptt data check` looks again.", file=sys.stderr)
-        return 1
+    if not options.no_check:
+        report = _report(name, place, options.preset or CHECK_PRESET, n_jobs=options.jobs)
+        print(report)
+        if report.spoils:
+            print("Mend this first; `viptt data check` looks again.", file=sys.stderr)
+            return 1
     if options.preset:
         from viptt_core.datasets import load_for
         from viptt_core.presets import load_preset
@@ -275,32 +262,18 @@ def _check(options) -> int:
 
     check_choice("data set", options.name, [s.name for s in load_registry().values() if s.kind != "example"])
     settings = {key: getattr(options, key) for key in CHECK_SETTINGS if getattr(options, key) is not None}
-    return int(
-        _run_check(
-            options.name,
-            options.root,
-            options.preset,
-            jobs=options.jobs,
-            as_json=options.json,
-            reread=options.reread,
-            **settings,
-        )
-    )
+    settings |= {"n_jobs": options.jobs, "reread": options.reread}
+    report = _report(options.name, options.root, options.preset, **settings)
+    print(json.dumps(report.to_dict(), indent=1) if options.json else report)
+    return int(report.spoils)
 
 
-def _run_check(
-    name: str, root: Path, preset: str, *, jobs: int | None, as_json: bool = False, reread: bool = False, **settings
-) -> bool:
-    """Check a folder and print the report; True if something would spoil a run."""
+def _report(name: str, root: Path, preset: str, **settings):
+    """Check a folder; what else is printed goes to the error stream."""
     from viptt_core.check import check_dataset
-    from viptt_core.files import available_cores
 
-    with contextlib.redirect_stdout(sys.stderr):  # standard output holds the report and nothing else
-        report = check_dataset(
-            name, root, preset=preset, n_jobs=jobs or available_cores(), progress=True, reread=reread, **settings
-        )
-    print(json.dumps(report.to_dict(), indent=1) if as_json else report)
-    return bool(report.spoils)
+    with contextlib.redirect_stdout(sys.stderr):
+        return check_dataset(name, root, preset=preset, **settings)
 
 
 def _write_synthetic(name: str, root: Path, jobs: int | None) -> Path:
@@ -337,14 +310,13 @@ def _print_block(title: str, text: str) -> None:
 
 def _expected_lines(expected) -> str:
     lines = []
-    for field in fields(expected):
-        value = getattr(expected, field.name)
+    for name, value in asdict(expected).items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {n}" for key, n in value.items())
+        elif isinstance(value, (list, tuple)):
+            value = ", ".join(map(str, value))
         if value:
-            if isinstance(value, dict):
-                value = ", ".join(f"{key} {n}" for key, n in value.items())
-            elif isinstance(value, (list, tuple)):
-                value = ", ".join(map(str, value))
-            lines.append(f"{EXPECTED_WORDS.get(field.name, field.name)}: {value}")
+            lines.append(f"{EXPECTED_WORDS.get(name, name)}: {value}")
     return "\n".join(lines)
 
 

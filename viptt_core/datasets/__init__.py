@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from viptt_core.cache import Decoding, Recipe, build_clip_set
 from viptt_core.clips import ClipSet, Grid
 from viptt_core.datasets.arrays import decode_volume, list_medmnist3d
 from viptt_core.datasets.listing import Listing
@@ -24,7 +25,6 @@ from viptt_core.errors import SettingError, check_choice
 from viptt_core.files import code_version
 from viptt_core.presets import Preset
 from viptt_core.splits import split_faults
-from viptt_core.store import Decoding, Recipe, build_clip_set
 
 LISTERS: dict[str, Callable[..., Listing]] = {
     "ucf50": list_ucf50,
@@ -38,7 +38,7 @@ LISTERS: dict[str, Callable[..., Listing]] = {
 }
 SYNTHETIC = ("phantom", "actions")
 # What a decoder may import without its pixels depending on it: how files are found, named and kept.
-NO_PIXELS = ("clips", "datasets.labels", "datasets.listing", "errors", "files", "rows", "sources", "store")
+NO_PIXELS = ("cache", "clips", "datasets.labels", "datasets.listing", "errors", "files", "sources")
 _VIDEO_FIELDS = ("frames", "size", "stride", "fit")
 
 
@@ -76,14 +76,14 @@ def load_dataset(name: str, root: str | Path | None = None, **settings) -> ClipS
         name: One of LISTERS; `viptt data list` says what each is.
         root: Folder (or file) of a real set; None or "" for a synthetic one.
         settings: Keyword arguments of the lister of that name; fields of `clips.Grid`, as far as they apply to
-            its files; fields of `store.Decoding`.
+            its files; fields of `cache.Decoding`.
 
     Returns:
         The set; `report()` says what is in it and what was left out.
 
     Raises:
         SettingError: unknown name or setting, or a root missing or not wanted.
-        DataError: the files cannot be used, see `Listing.left_out` and `store.build_clip_set`.
+        DataError: the files cannot be used, see `Listing.left_out` and `cache.build_clip_set`.
     """
     return _load(name, root, settings, Grid())
 
@@ -149,9 +149,9 @@ def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Pres
     recipe = Recipe(
         listing.items,
         partial(medium.decode, grid=grid),
-        settings={"set": name, "code": medium.code} | grid.settings(medium.fields) | listing.settings,
-        class_names=listing.class_names,
-        place=() if listing.root is None else (str(listing.root.resolve()), *listing.place),
+        {"medium": listing.medium, "code": medium.code} | grid.settings(medium.fields),
+        {"set": listing.name} | listing.settings,
+        listing.class_names,
         synthetic=listing.synthetic,
         excluded=listing.left_out(decoding.on_error),
     )

@@ -76,7 +76,7 @@ class Listing:
         """Name and reason of what is found but not used.
 
         Args:
-            on_error: "raise" or "skip", see `store.Decoding`.
+            on_error: "raise" or "skip", see `cache.Decoding`.
 
         Raises:
             DataError: faults that keep the set, or with "raise" some of its files, from being used.

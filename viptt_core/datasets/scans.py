@@ -27,6 +27,7 @@ from viptt_core.datasets.listing import (
     walk_folder,
 )
 from viptt_core.errors import Fault, SettingError, check_choice
+from viptt_core.scan_facts import ScanFacts
 
 IMAGECLEF_COLUMNS = Columns("FileName", "TypeOfTB")
 IMAGECLEF_TEST = "TST_"  # names of the hidden test part begin so
@@ -140,8 +141,15 @@ def list_table(
 
 def decode_scan(source: Path | tuple[Path, Path], grid: Grid) -> np.ndarray:
     """A scan on the grid, uint8 [T,H,W]; the source is its file, or the file and the mask to crop it by."""
+    levels, facts = read_scan(source, grid)
+    ct.warn_of(facts, source[0] if isinstance(source, tuple) else source)
+    return levels
+
+
+def read_scan(source: Path | tuple[Path, Path], grid) -> tuple[np.ndarray, ScanFacts]:
+    """As `decode_scan`, with the facts of the file and without warnings; `grid` is a Grid, or has those fields."""
     path, mask = source if isinstance(source, tuple) else (source, None)
-    volume = ct.load_volume(
+    volume, facts = ct.read_volume(
         path,
         depth=grid.frames,
         size=grid.size,
@@ -149,7 +157,7 @@ def decode_scan(source: Path | tuple[Path, Path], grid: Grid) -> np.ndarray:
         orientation=grid.orientation,
         mask=mask,
     )
-    return to_grey_levels(volume)
+    return to_grey_levels(volume), facts
 
 
 def to_grey_levels(volume: np.ndarray) -> np.ndarray:

@@ -80,7 +80,7 @@ def simulate_clip(source: tuple[int, tuple[int, int, int]], grid: Grid) -> np.nd
 
     seed, scene = source
     rgb = make_clip(*scene, seed=seed, frames=grid.frames, stride=grid.stride)
-    return video.fit_frames(video.grey_frames(rgb), size=grid.size, fit=grid.fit)
+    return video.fit_frames(rgb, size=grid.size, fit=grid.fit)
 
 
 def _check_no_root(name: str, root) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,15 +19,13 @@ import pandas as pd
 import torch
 from scipy.special import entr
 
-from viptt_core import ct
 from viptt_core.datasets.listing import DICOM, MASK_FOLDERS, SCAN_ENDINGS, has_ending, scans_and_masks, walk_folder
-from viptt_core.datasets.scans import to_grey_levels
+from viptt_core.datasets.scans import read_scan
 from viptt_core.errors import DataError, SettingError, raise_faults
 from viptt_core.files import available_cores
-from viptt_core.nifti import Seen
 from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
 from viptt_core.prediction.weights import Weights, open_weights
-from viptt_core.scan_facts import ScanFacts, quiet_nibabel, scan_facts, scan_faults, slice_axis
+from viptt_core.scan_facts import ScanFacts, scan_faults, slice_axis
 from viptt_core.shown import ResultTable
 from viptt_core.training.device import Engine, pick_device, pick_precision
 from viptt_core.training.inference import predict_logits
@@ -189,7 +188,6 @@ def predict_scans(
     read = partial(_read, weights=opened, masks=None if masks is None else Path(masks))
     together = min(TOGETHER, max(1, FRAMES_TOGETHER // max(grid.frames for grid in grids)))
     with (
-        quiet_nibabel(),
         suppress(KeyboardInterrupt),
         closing(_ahead(read, paths, n_jobs or available_cores())) as reading,
         tqdm(total=len(paths), desc="predicting", unit="scan", disable=not progress) as bar,
@@ -244,22 +242,11 @@ def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _Rea
     warnings: dict[str, None] = {}
     try:
         for grid in dict.fromkeys(each.card.preprocessing for each in weights):
-            seen = Seen(path)
-            volume = ct.load_volume(
-                path,
-                depth=grid.frames,
-                size=grid.size,
-                hu_window=grid.hu_window,
-                orientation=grid.orientation,
-                mask=_mask_of(path, masks) if grid.crop else None,
-                seen=seen,
-            )
-            levels[grid] = to_grey_levels(volume)  # as training saw scans
-            warnings |= dict.fromkeys(scan_warnings(str(path), scan_facts(seen), grid))
+            source = (path, _mask_of(path, masks)) if grid.crop else path
+            levels[grid], facts = read_scan(source, grid)  # as training saw scans
+            warnings |= dict.fromkeys(scan_warnings(str(path), facts, grid))
     except DataError as error:
         return _ReadScan({}, error=f"{error.what} {error.remedy}".strip())
-    except (OSError, MemoryError) as error:
-        return _ReadScan({}, error=f"cannot be read ({error}).")
     for each in weights:
         if known := each.card.training.get("grey_levels"):
             level = float(levels[each.card.preprocessing].mean()) / 255
@@ -272,7 +259,7 @@ def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _Rea
 
 def _mask_of(path: Path, masks: Path | None) -> Path:
     mask = (masks or path.parent / MASK_FOLDERS[0]) / path.name
-    if not mask.is_file():
+    if not os.path.isfile(mask):  # without rights on its folder neither
         raise DataError(f"has no lung mask {mask}.", path=path, remedy="Give the folder of masks with --masks.")
     return mask
 

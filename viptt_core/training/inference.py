@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import numpy as np
 import torch
 
 from viptt_core.backbones import backbone_code, find_backbone
+from viptt_core.cache import FileArray, keep, read_kept, sweep
 from viptt_core.clips import ClipSet, digest
 from viptt_core.errors import DataError
-from viptt_core.files import cache_root, code_version
+from viptt_core.files import cache_root, code_version, one_at_a_time
 from viptt_core.model import INFERENCE_CHUNK, ViPTTNet, plain_module
-from viptt_core.rows import RowFile, open_rows
 from viptt_core.training.device import autocast, to_pixels
 from viptt_core.training.feed import Feed
 
@@ -75,7 +74,7 @@ def predict_logits(
 
 def cached_features(
     model: ViPTTNet, clips: ClipSet, pixel_range: str, *, precision: str, progress: bool = False
-) -> np.ndarray:
+) -> FileArray:
     """Features of every clip, computed at the first call and read from the cache at later ones.
 
     An interrupted call is taken up again, and of two processes one computes while the other waits.
@@ -88,7 +87,7 @@ def cached_features(
         progress: Show a progress bar.
 
     Returns:
-        float32 [N, T', F], read-only, memory-mapped; T' is T unless the backbone sees whole clips.
+        float32 [N, T', F]; T' is T unless the backbone sees whole clips.
 
     Raises:
         DataError: a feature is not finite; names the clip.
@@ -97,6 +96,8 @@ def cached_features(
     from tqdm import tqdm
 
     model = plain_module(model)
+    n, frames = clips.clips.shape[:2]
+    parts = _in_parts(np.arange(n), frames)  # a file each
     identity = {
         "clips": clips.key,
         "weights": _weights_digest(model),
@@ -104,30 +105,28 @@ def cached_features(
         "precision": precision,
         "code": code_version("training.inference", apart_from=("presets",)) + backbone_code(model.backbone_name),
     }
-    message = "Another process computes the same features; waiting for it."
-    folder = cache_root() / f"features-{digest(identity)}"
-    keys = [f"{position}:{name}" for position, name in enumerate(clips.names)]
-    with RowFile(folder, keys, dtype=np.float32, waiting=partial(print, message, flush=True)) as rows:
-        if not rows.finished:
-            todo = np.array([i for i in range(len(clips)) if i not in rows.done], np.int64)
-            n, frames = clips.clips.shape[:2]
-            rows.allocate((find_backbone(model.backbone_name).steps(frames), model.temporal.input_size))
-            parts = _in_parts(todo, frames) if len(todo) else []
+    folder = cache_root() / "features"
+    paths = [f"{folder}/{digest([identity, part.tolist(), clips.names[part].tolist()])}.npy" for part in parts]
+    if not all(map(read_kept, paths)):
+        lock = folder / f".{digest(identity)}.lock"
+        bar = tqdm(total=n, desc="backbone features", unit="clip", disable=not progress, mininterval=1)
+        with one_at_a_time(lock, "Another process computes the same features; waiting for it."), bar:
+            sweep(folder)
+            todo = [k for k, path in enumerate(paths) if read_kept(path) is None]
+            bar.update(n - sum(len(parts[k]) for k in todo))
             feed = Feed(clips.clips, next(model.parameters()).device)  # each clip is needed once
-            done, what = n - len(todo), "backbone features"
-            with tqdm(total=n, initial=done, desc=what, unit="clip", disable=not progress, mininterval=1) as bar:
-                for part, batch in zip(parts, feed.rows(parts), strict=True):
-                    features = frame_features(model, to_pixels(batch, pixel_range), precision).cpu().numpy()
-                    for index, values in zip(part.tolist(), features, strict=True):
-                        if not np.isfinite(values).all():
-                            raise DataError(
-                                f"the features of clip {clips.names[index]} are not finite.",
-                                remedy="Use precision fp32, or check the clip.",
-                            )
-                        rows.write(index, values)
-                    bar.update(len(part))
-            rows.finish({})
-    return open_rows(folder, verify=False)[0]  # each row was verified a moment ago
+            for k, batch in zip(todo, feed.rows([parts[k] for k in todo]), strict=True):
+                features = frame_features(model, to_pixels(batch, pixel_range), precision).cpu().numpy()
+                spoilt = parts[k][~np.isfinite(features).all(axis=(1, 2))]
+                if len(spoilt):
+                    raise DataError(
+                        f"the features of clip {clips.names[spoilt[0]]} are not finite.",
+                        remedy="Use precision fp32, or check the clip.",
+                    )
+                keep(paths[k], features)
+                bar.update(len(features))
+    shape = (n, find_backbone(model.backbone_name).steps(frames), model.temporal.input_size)
+    return FileArray(paths, shape, np.dtype(np.float32), per_file=len(parts[0]))
 
 
 def frame_features(model: ViPTTNet, pixels: torch.Tensor, precision: str) -> torch.Tensor:

@@ -1,0 +1,383 @@
+"""Scans that are not what they seem: other units, headers that claim too much, no orientation, files out of reach.
+
+And those that look odd and are right: they must come out as nibabel reads them.
+"""
+
+import gzip
+import os
+import struct
+import tracemalloc
+import warnings
+import zlib
+
+import nibabel as nib
+import numpy as np
+import pytest
+from planted import AFFINE, chest, patched, scan_bytes, write_scan
+
+from viptt_core.constants import TB_CLASSES
+from viptt_core.ct import load_volume, prepare_volume, read_volume
+from viptt_core.errors import DataError, DataWarning
+from viptt_core.nifti import open_scan, read_nifti
+from viptt_core.scan_facts import scan_facts, scan_faults
+from viptt_core.synthetic.phantom import make_phantom
+from viptt_core.video import load_clip
+
+GRID = {"depth": 5, "size": 12}
+
+
+def facts_of(path, orientation="file"):
+    return read_volume(path, **GRID, hu_window=(-1000, 400), orientation=orientation)[1]
+
+
+def faults_of(path, orientation="file"):
+    """Kind and level of all that is told of a scan but for its size."""
+    faults = scan_faults(path.name, facts_of(path, "file"), orientation)
+    return {(fault.kind, fault.level) for fault in faults}
+
+
+def scaled(voxels, slope, intercept):
+    """A NIfTI file of these stored voxels with slope and intercept in its header; nibabel drops them."""
+    return patched(scan_bytes(voxels), 112, np.array([slope, intercept], np.float32))
+
+
+# --- Units --------------------------------------------------------------------------------------------
+
+
+def patient() -> np.ndarray:
+    """HU of a body with a layer of fat."""
+    hu = chest(1)
+    hu[(hu > -200) & (chest(2) > 55)] -= 140
+    return hu
+
+
+def padded(hu, padding):
+    """What lies outside of the scanner's circle, replaced: a fifth of the voxels."""
+    x, y = np.meshgrid(np.linspace(-1, 1, hu.shape[0]), np.linspace(-1, 1, hu.shape[1]), indexing="ij")
+    return np.where((x**2 + y**2 > 1)[..., None], hu.dtype.type(padding), hu)
+
+
+WRONG_UNITS = {
+    "intercept lost": (lambda hu: hu + 1024, "intercept of -1024 was lost"),
+    "intercept lost, padding -2000": (lambda hu: padded(hu + 1024, -2000), "intercept of -1024 was lost"),
+    "intercept lost, padding -1024": (lambda hu: padded(hu + 1024, -1024), "intercept of -1024 was lost"),
+    "intercept twice": (lambda hu: hu - 1024, "intercept of -1024 was applied twice"),
+    "offset": (lambda hu: (hu + np.float32(32768)).astype(np.uint16), "offset of 32768"),
+    "thousandths": (lambda hu: hu / np.float32(1000), "divided by 1000"),
+    "attenuation": (lambda hu: hu / np.float32(1000) + 1, "attenuation of water"),
+    "fractions": (lambda hu: (np.clip(hu, -1000, 400) + 1000) / np.float32(1400), "scaled to 0..1"),
+    "grey levels": (lambda hu: ((np.clip(hu, -1000, 400) + 1000) / 1400 * 255).astype(np.uint8), "scaled to 0..255"),
+    "clipped": (lambda hu: np.clip(hu, -160, 240), "All below -160 was cut off"),
+    "clipped, padding -1000": (lambda hu: padded(np.clip(hu, -160, 240), -1000), "All below -160 was cut off"),
+    "noise": (lambda hu: np.random.default_rng(0).integers(0, 60000, hu.shape).astype(np.uint16), "air is -1000"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_UNITS)
+def test_values_in_other_units_are_told_with_the_conversion_that_explains_them(tmp_path, name):
+    convert, cause = WRONG_UNITS[name]
+    write_scan(path := tmp_path / "a.nii.gz", convert(patient()))
+    assert ("not in HU", "file") in faults_of(path)
+    with pytest.warns(DataWarning, match=f"a.nii.gz: does not look like Hounsfield units.*{cause}"):
+        load_volume(path, **GRID)
+
+
+SOUND = {
+    "plain": lambda hu: hu,
+    "padding -2000": lambda hu: padded(hu, -2000),
+    "padding of two kinds": lambda hu: np.where(np.arange(hu.shape[0])[:, None, None] < 3, -2048, padded(hu, -3024)),
+    "padding that is not a number": lambda hu: padded(hu.astype(np.float32), np.nan),
+    "padding 0": lambda hu: padded(hu, 0),
+    "window of the lung": lambda hu: np.clip(hu, -1350, 150),
+    "the paper's window": lambda hu: np.clip(hu, -1000, 400),
+    "a part, mostly lung": lambda hu: hu[3:-3, 8:-8],
+    "metal": lambda hu: np.where(np.arange(hu.size).reshape(hu.shape) % 50 == 0, np.int16(30000), hu),
+    "fractions of HU": lambda hu: hu + np.float32(0.25),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_values_in_hu_are_taken_whatever_surrounds_the_body(tmp_path, name):
+    hu = SOUND[name](patient())
+    write_scan(path := tmp_path / "a.nii.gz", hu if hu.dtype.kind == "f" else hu.astype(np.int16))
+    assert not {fault for fault in faults_of(path) if fault[1] == "file"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if np.isfinite(hu).all():
+            load_volume(path, **GRID)
+
+
+def test_padding_below_what_16_bits_hold_is_no_fault(tmp_path):
+    """-32768 as it is stored, beside an intercept of -1024."""
+    hu = padded(chest(1), -31744)
+    write_scan(path := tmp_path / "a.nii.gz", scaled((hu + 1024).astype(np.int16), 1, -1024))
+    write_scan(shifted := tmp_path / "b.nii.gz", scaled(padded(chest(1), -32768), 1, -1024))
+    assert facts_of(path).lowest == -31744 and facts_of(shifted).lowest == -33792
+    assert not {kind for kind, level in faults_of(path) if level == "file"}
+    np.testing.assert_array_equal(load_volume(path, **GRID), prepare_volume(hu, **GRID))
+
+
+def test_some_voxels_far_outside_do_not_hide_what_the_others_are(tmp_path):
+    """The minimum alone is right here, and the values are not."""
+    raw = chest(1) + 1024
+    raw.flat[:20] = -1000
+    write_scan(path := tmp_path / "a.nii.gz", raw)
+    assert ("not in HU", "file") in faults_of(path)
+
+
+@pytest.mark.parametrize("label", range(len(TB_CLASSES)))
+def test_phantoms_are_in_hu(tmp_path, label):
+    write_scan(path := tmp_path / "a.nii.gz", make_phantom((0, label), label, size=48, slices=24).hu)
+    assert "not in HU" not in dict(faults_of(path))
+
+
+def test_real_scans_are_in_hu(shared_data):
+    for path in (shared_data / "ct").glob("*_256.nii.gz"):
+        assert "not in HU" not in dict(faults_of(path))
+
+
+def test_the_spread_of_values_is_that_of_all_voxels(tmp_path, shared_data):
+    path = shared_data / "ct" / "lungpetctdx_A0002_s3_256.nii.gz"
+    voxels = np.asanyarray(nib.load(path).dataobj)
+    told = facts_of(path).percentiles
+    np.testing.assert_allclose(
+        [np.mean(np.array(told) < hu) for hu in (-900, -500, 0, 100)],
+        [np.mean(voxels < hu) for hu in (-900, -500, 0, 100)],
+        atol=0.02,
+    )
+
+
+# --- What a header claims ---------------------------------------------------------------------------------
+
+
+def claim(path, shape, dtype=np.uint8):
+    """A file of 1 MB or less with this shape in its header, and as many zero bytes as it promises or pack well."""
+    header = (nib.Nifti2Header if max(shape) > 32767 else nib.Nifti1Header)()
+    header.set_data_shape(shape)
+    header.set_data_dtype(dtype)
+    header.set_sform(np.eye(4), 1)
+    header["vox_offset"] = header.single_vox_offset
+    header["magic"] = header.single_magic
+    left = int(np.prod(shape)) * np.dtype(dtype).itemsize + int(header["vox_offset"]) - len(header.binaryblock)
+    with gzip.open(path, "wb", compresslevel=9) as file:
+        file.write(header.binaryblock)
+        for start in range(0, left, 1 << 22):
+            file.write(bytes(min(1 << 22, left - start)))
+    return path
+
+
+@pytest.mark.parametrize("shape", [(2_000_000, 1, 1), (1, 2_000_000, 1), (1, 1, 2_000_000), (30_000, 300, 1)])
+@pytest.mark.parametrize("call", [load_volume, read_nifti])
+def test_a_size_that_is_no_scan_is_refused_by_name_before_memory_is_taken(tmp_path, shape, call):
+    path = claim(tmp_path / "large.nii.gz", shape)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"large\.nii\.gz: has \[.*along an axis are no scan.*dcm2niix"):
+        call(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6
+
+
+@pytest.mark.parametrize("axes", ["LAS", "ALS", "ASL", "SLA", "RIP"])
+@pytest.mark.parametrize("orientation", ["file", "canonical"])
+def test_a_stack_of_many_slices_takes_the_memory_of_one_however_it_is_stored(tmp_path, axes, orientation):
+    turn = nib.orientations.axcodes2ornt(axes)
+    affine = AFFINE @ nib.orientations.inv_ornt_aff(
+        nib.orientations.ornt_transform(nib.io_orientation(AFFINE), turn), (64, 64, 64)
+    )
+    path = tmp_path / "long.nii.gz"
+    nib.Nifti1Image(np.full((96, 96, 1500), -1000, np.int16), affine).to_filename(path)
+    assert "".join(nib.aff2axcodes(affine)) == axes
+    tracemalloc.start()
+    volume, _ = read_volume(path, depth=24, size=24, hu_window=(-1000, 400), orientation=orientation)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * volume.nbytes + 12 * 96 * 96 * 8 + (1 << 20)  # all voxels are 28 MB
+
+
+# --- Precision --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "dtype, slope, intercept, offset",
+    [
+        ("uint32", 1, -(2**31), 2**31),
+        ("int32", 1, -1e9, 10**9),
+        ("int32", 0.01, -20000.5, 2_000_050),
+        ("uint16", 1, -32768, 32768),
+        ("int16", 0.37, -1024.3, 0),
+        ("uint64", 1, -(2**40), 2**40),
+        ("float32", 1000, -1000, 0),
+        ("float64", 1, -1e12, 10**12),
+        (">i4", 1, -1e9, 10**9),
+    ],
+)
+def test_scaled_voxels_are_those_of_float64(tmp_path, dtype, slope, intercept, offset):
+    stored = (chest(1).astype(np.int64) + offset).astype(dtype)
+    header = nib.Nifti1Header(endianness=">" if dtype.startswith(">") else "<")
+    header.set_data_dtype(dtype)
+    content = bytearray(nib.Nifti1Image(stored, AFFINE, header=header).to_bytes())
+    content[112:120] = struct.pack(f"{'>' if dtype.startswith('>') else '<'}ff", slope, intercept)
+    (path := tmp_path / "a.nii").write_bytes(content)
+    theirs = nib.load(path).get_fdata(dtype=np.float64)
+    assert theirs.min() < theirs.max()
+    np.testing.assert_allclose(read_nifti(path)[0], theirs, rtol=0, atol=0.01)
+    np.testing.assert_allclose(load_volume_of(path, theirs), prepare_volume(theirs, **GRID), atol=1e-5)
+
+
+def load_volume_of(path, hu):
+    """The volume; these HU need not look like a chest."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        return load_volume(path, **GRID)
+
+
+# --- Orientation ----------------------------------------------------------------------------------------
+
+
+def without_codes(content: bytes) -> bytes:
+    return patched(content, 252, np.zeros(2, np.int16))  # qform_code, sform_code
+
+
+@pytest.mark.parametrize("voxels", [chest(1), chest(1).astype(np.float32)], ids=["int16", "float32"])
+def test_a_scan_that_does_not_say_how_it_lies_is_noted_and_canonical_refuses_to_guess(tmp_path, voxels):
+    write_scan(path := tmp_path / "a.nii.gz", without_codes(scan_bytes(voxels)))
+    assert ("no orientation", "note") in faults_of(path, "file")
+    assert ("no orientation", "file") in faults_of(path, "canonical")
+    assert facts_of(path).axes == "" and facts_of(path).transforms == "none"
+    np.testing.assert_array_equal(load_volume(path, **GRID), prepare_volume(voxels, **GRID))
+    with pytest.raises(DataError, match="a.nii.gz: does not say how it lies.*'file'"):
+        load_volume(path, **GRID, orientation="canonical")
+
+
+@pytest.mark.parametrize("codes", [(1, 0), (0, 1), (2, 3), (0, 4)])
+def test_one_code_is_enough_to_know_how_a_scan_lies(tmp_path, codes):
+    write_scan(path := tmp_path / "a.nii.gz", patched(scan_bytes(chest(1)), 252, np.array(codes, np.int16)))
+    assert "no orientation" not in dict(faults_of(path, "canonical"))
+    load_volume(path, **GRID, orientation="canonical")
+
+
+# --- Files out of reach -----------------------------------------------------------------------------------
+
+
+def out_of_reach(folder, name):
+    """Paths that the system refuses for other reasons than that nothing is there; root may read all else."""
+    (folder / f"loop{name}").symlink_to(folder / f"loop{name}")
+    return [folder / f"loop{name}", folder / f"{'long' * 99}{name}"]
+
+
+@pytest.mark.parametrize("call, name", [(load_volume, ".nii.gz"), (read_nifti, ".nii"), (load_clip, ".avi")])
+def test_what_the_system_says_of_a_file_is_that_files_fault(tmp_path, call, name):
+    for path in out_of_reach(tmp_path, name):
+        with pytest.raises(DataError, match="cannot be read.*Check") as caught:
+            call(path)
+        assert (caught.value.path, caught.value.kind) == (path, "unreadable file")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("call, name", [(load_volume, "a.nii.gz"), (load_clip, "a.avi")])
+def test_a_file_without_rights_is_named(tmp_path, call, name):
+    write_scan(tmp_path / name, chest(1))
+    (tmp_path / name).chmod(0)
+    with pytest.raises(DataError, match=f"{name}: cannot be read .Permission denied"):
+        call(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "Input/output error"), PermissionError(13, "Permission denied"), MemoryError()]
+)
+def test_a_disk_that_fails_while_a_scan_is_read_is_named_with_its_file(tmp_path, error):
+    write_scan(path := tmp_path / "a.nii.gz", chest(1))
+    with pytest.raises(DataError, match="a.nii.gz: cannot be read") as caught, open_scan(path):
+        raise error
+    assert caught.value.kind == "unreadable file"
+
+
+def test_a_mask_out_of_reach_is_named(tmp_path):
+    write_scan(tmp_path / "a.nii.gz", chest(1))
+    for mask in out_of_reach(tmp_path, "mask.nii.gz"):
+        with pytest.raises(DataError, match="mask.nii.gz: cannot be read"):
+            load_volume(tmp_path / "a.nii.gz", mask=mask, **GRID)
+
+
+# --- Odd and right --------------------------------------------------------------------------------------
+
+
+def plain(voxels=None, **fields):
+    """A file with other header fields; pixdim is given whole."""
+    image = nib.Nifti1Image(chest(1) if voxels is None else voxels, AFFINE)
+    for name, value in fields.items():
+        image.header[name] = value
+    return image.to_bytes()
+
+
+def of_type(dtype):
+    header = nib.Nifti1Header(endianness=">" if dtype.startswith(">") else "<")
+    header.set_data_dtype(dtype)
+    levels = np.dtype(dtype).itemsize == 1 or np.dtype(dtype).kind == "u"
+    voxels = chest(1).astype(np.int64) // (16 if levels else 1) + (70 if levels else 0)
+    if np.dtype(dtype) == np.int8:
+        voxels -= 70
+    return nib.Nifti1Image(voxels.astype(dtype), AFFINE, header=header).to_bytes()
+
+
+def qform_only():
+    image = nib.Nifti1Image(chest(1), None)
+    image.set_qform(AFFINE @ np.diag([-1, 1, 1, 1]), 1)
+    image.set_sform(None, 0)
+    return image.to_bytes()
+
+
+def bgzf(content, block=9000):
+    """Gzip members of some kB that state their length, and an empty one, as genomics tools write (SAM, 4.1)."""
+    members = []
+    for start in range(0, len(content) + block, block):
+        part = content[start : start + block]
+        packer = zlib.compressobj(1, zlib.DEFLATED, -15)
+        packed = packer.compress(part) + packer.flush()
+        extra = struct.pack("<2sHH", b"BC", 2, len(packed) + 25)
+        head = struct.pack("<4BI2BH", 31, 139, 8, 4, 0, 0, 255, len(extra))
+        members.append(head + extra + packed + struct.pack("<II", zlib.crc32(part), len(part)))
+    return b"".join(members)
+
+
+def members(content):
+    half = len(content) // 2
+    return gzip.compress(content[:half]) + gzip.compress(content[half:])
+
+
+TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64")
+ODD = {
+    **{dtype: of_type(dtype) for dtype in (*TYPES, ">i2", ">u4", ">f4", ">f8")},
+    "slope 0": plain(scl_slope=0, scl_inter=5),
+    "slope that is no number": plain(scl_slope=np.nan, scl_inter=np.nan),
+    "slope 2": scaled(chest(1) // 2, 2, 0),
+    "qform only": qform_only(),
+    "metres": patched(plain(), 123, np.array([1], np.uint8)),  # xyzt_units
+    "micrometres": patched(plain(), 123, np.array([3], np.uint8)),
+    "one slice": scan_bytes(chest(1)[:, :, :1]),
+    "fourth axis": scan_bytes(chest(1)[..., None]),
+    "NIfTI-2": nib.Nifti2Image(chest(1), AFFINE).to_bytes(),
+    "gzip members": members(plain()),
+    "BGZF": bgzf(plain()),
+    "trailing bytes": plain() + b"what a camera adds" * 9,
+    "a negative voxel size": patched(plain(), 80, np.array([-15.0], np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_files_are_read_as_nibabel_reads_them(tmp_path, name):
+    content = ODD[name]
+    path = tmp_path / ("odd.nii.gz" if content[:2] == b"\x1f\x8b" else "odd.nii")
+    path.write_bytes(content)
+    image = nib.load(path)
+    theirs = image.get_fdata(dtype=np.float64).reshape(image.shape[:3])
+    voxels, affine = read_nifti(path)
+    np.testing.assert_array_equal(voxels, theirs)
+    np.testing.assert_array_equal(affine, image.affine)
+    np.testing.assert_allclose(load_volume_of(path, theirs), prepare_volume(theirs, **GRID), atol=2e-6)
+    with open_scan(path) as scan:
+        for _ in scan.planes():
+            pass
+    facts = scan_facts(scan)
+    assert (facts.lowest, facts.highest) == (theirs.min(), theirs.max())

@@ -1,0 +1,418 @@
+"""Decode once: what comes of a source is kept in one .npy file, and found again by what it was made from.
+
+The name of the file is the hash of the source's contents and of all that decides the pixels, and a file has its name
+only when it is whole. So what was decoded is used again, whether a build was killed, files were added, changed or
+moved, or another set has the same ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from io import BytesIO
+from math import prod
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
+import numpy as np
+from isal import isal_zlib
+from xxhash import xxh3_128
+
+from viptt_core import files
+from viptt_core.clips import ClipSet, Item, digest
+from viptt_core.errors import ClipTooShortError, DataError, DataWarning, Fault, StorageError, check_choice, raise_faults
+
+HEADER = 128  # bytes before the array in an .npy file of up to four axes
+RESIDUE = 0x2144DF1C  # CRC-32 of any bytes that are followed by their own CRC-32
+DAY = 86400  # seconds
+UNUSED_DAYS = 60  # what nobody opened for so long is deleted
+SETTLED = 2 * 10**9  # ns after a change; until then another change may leave a file the same times
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a set is made of.
+
+    Attributes:
+        items: What to decode, in the order of the set.
+        decode: Maps an item's source to uint8 [T, H, W]; a module-level function or `partial` of one. A source is a
+            Path, JSON-ready parameters, or a tuple of such.
+        pixels: JSON-ready; all that decides what `decode` gives for a source, the version of its code included.
+        settings: JSON-ready, part of `ClipSet.source` as `pixels` is; "set" is the name of the data set.
+        class_names: Names of the classes.
+        synthetic: Recorded with the set.
+        excluded: (name, reason) of what the caller left out already.
+    """
+
+    items: Sequence[Item]
+    decode: Callable[[object], np.ndarray]
+    pixels: dict
+    settings: dict
+    class_names: Sequence[str]
+    synthetic: bool = False
+    excluded: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a set is decoded; nothing here changes a pixel.
+
+    Attributes:
+        on_error: "raise": one error that lists every unreadable file; "skip": leave them out and list
+            them. Videos that are only too short are always left out and listed, as the authors did.
+        n_jobs: Worker processes; None takes the available cores. Each holds one clip at a time.
+        progress: Show a progress bar.
+
+    Raises:
+        SettingError: `on_error` is unknown.
+    """
+
+    on_error: str = "raise"
+    n_jobs: int | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("on_error", self.on_error, ("raise", "skip"))
+
+
+def build_clip_set(recipe: Recipe, decoding: Decoding) -> ClipSet:
+    """Decode what was not decoded before, and open the set.
+
+    Returns:
+        The set; its clips are a FileArray, each checked against its checksum.
+
+    Raises:
+        DataError: files cannot be read (with `on_error="raise"`), or nothing is left.
+        StorageError: a clip cannot be written, for example because the disk is full.
+
+    Warns:
+        DataWarning: what is unusual about a file read now; a kept clip is damaged.
+    """
+    from tqdm import tqdm
+
+    items, shown = recipe.items, {"unit": "clip", "disable": not decoding.progress}
+    if not items:
+        raise DataError("no clip to decode.", remedy="Check the folder and the classes asked for.")
+    retry, folder = decoding.on_error == "raise", files.cache_root() / "clips"
+    decoder = _Decoder(recipe.decode, digest(recipe.pixels), folder, retry)
+    outcomes = [decoder.find(item.source) for item in tqdm(items, "checking", delay=2, **shown)]
+    todo = [(i, items[i].source) for i, outcome in enumerate(outcomes) if outcome is None]
+    if todo:
+        lock = folder / f".{digest([decoder.pixels, [str(item.source) for item in items]])}.lock"
+        turn = files.one_at_a_time(lock, f"{recipe.settings['set']}: another process decodes this set, waiting for it.")
+        bar = tqdm(total=len(items), initial=len(items) - len(todo), desc="decoding", mininterval=1, **shown)
+        with turn, bar:
+            sweep(folder)
+            for i, outcome in files.in_workers(decoder.decode_once, todo, decoding.n_jobs):
+                outcomes[i] = outcome
+                bar.update()
+    for note in (note for i, _ in todo for note in outcomes[i].notes):
+        warnings.warn(note, DataWarning, stacklevel=2)
+    return _clip_set(recipe, outcomes, skipping=not retry)
+
+
+def _clip_set(recipe: Recipe, outcomes: Sequence[_Outcome], *, skipping: bool) -> ClipSet:
+    """The set of what was decoded, or an error about what was refused."""
+    pairs = list(zip(recipe.items, outcomes, strict=True))
+    used = [(item, outcome) for item, outcome in pairs if outcome.refused is None]
+    refused = [(item, outcome.refused) for item, outcome in pairs if outcome.refused is not None]
+    stopping = [(item, error) for item, error in refused if not (skipping or isinstance(error, ClipTooShortError))]
+    shape = used[0][1].shape if used else ()
+    unlike = [(item, outcome.shape) for item, outcome in used if outcome.shape != shape]
+    stopping += [(item, DataError(f"is {other} when decoded, the others are {shape}.")) for item, other in unlike]
+    others = f" The {len(used)} others are kept and not decoded again." if used else ""
+    remedy = f"Mend it, or leave such files out with on_error='skip' (they are then listed).{others}"
+    raise_faults([_fault(*each) for each in stopping], remedy=remedy)
+    if not used:
+        raise_faults([_fault(*each) for each in refused], remedy=f"None of {len(refused)} files is left.")
+    items, source = [item for item, _ in used], recipe.settings | recipe.pixels
+    if any(_has_file(item.source) for item in items):
+        rows = [[item.name, item.label, item.group, item.part, outcome.contents] for item, outcome in used]
+        source = source | {"class_names": list(recipe.class_names), "items": rows}
+    parts, covariates = [item.part for item in items], items[0].covariates
+    return ClipSet(
+        clips=FileArray([outcome.path for _, outcome in used], (len(used), *shape), np.dtype(np.uint8)),
+        labels=np.array([item.label for item in items], np.int64),
+        groups=np.array([item.group for item in items]),
+        names=np.array([item.name for item in items]),
+        class_names=tuple(recipe.class_names),
+        source=source,
+        synthetic=recipe.synthetic,
+        excluded=(*recipe.excluded, *((item.name, error.what) for item, error in refused)),
+        notes=tuple(note for outcome in outcomes for note in outcome.notes),
+        parts=np.array(parts) if any(parts) else None,
+        covariates={name: np.array([item.covariates[name] for item in items], np.float64) for name in covariates},
+    )
+
+
+def _fault(item: Item, error: DataError) -> Fault:
+    return Fault(error.kind or "unreadable file", str(error.path or item.name), error.what, error.remedy, "file")
+
+
+def _has_file(source: object) -> bool:
+    return isinstance(source, Path) or (isinstance(source, tuple) and any(map(_has_file, source)))
+
+
+# --- One source, one file ---
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of a source: the file of its clip, or why there is none; and what was unusual."""
+
+    contents: object = None
+    path: str = ""
+    shape: tuple[int, ...] = ()
+    notes: Sequence[str] = ()
+    refused: DataError | None = None
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """Decodes sources into files; goes to worker processes, so that no clip travels between them."""
+
+    decode: Callable[[object], np.ndarray]
+    pixels: str
+    folder: Path
+    retry: bool  # what the decoder refused, it is given again
+
+    def find(self, source: object) -> _Outcome | None:
+        """What came of a source before; None if it is to be decoded, or only reading it would tell."""
+        try:
+            return self._kept(self._contents(source, hashing=False))
+        except (OSError, LookupError):
+            return None
+
+    def decode_once(self, index: int, source: object) -> tuple[int, _Outcome]:
+        """What comes of a source, now or before; an OSError is a fault of the source, as a DataError is."""
+        try:
+            contents = self._contents(source)
+            return index, self._kept(contents) or self._decoded(source, contents)
+        except StorageError:
+            raise
+        except OSError as error:
+            what = f"cannot be read ({error.strerror or error})."
+            return index, _Outcome(refused=DataError(what, path=error.filename, remedy="See that you may read it."))
+
+    def _kept(self, contents: object) -> _Outcome | None:
+        path = self._path(contents)
+        if (said := read_kept(path)) is None:
+            return None
+        outcome = _Outcome(contents, path, tuple(said["shape"]), said.get("notes", ()))
+        if "too short" in said:
+            return replace(outcome, refused=ClipTooShortError(said["too short"]))
+        if "broken" in said:
+            return None if self.retry else replace(outcome, refused=DataError(said["broken"]))
+        return outcome
+
+    def _decoded(self, source: object, contents: object) -> _Outcome:
+        clip, refused, said = np.empty((0, 0, 0), np.uint8), None, {}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DataWarning)
+            try:
+                clip = _checked(self.decode(source))
+            except DataError as error:
+                refused = error
+                said["too short" if isinstance(error, ClipTooShortError) else "broken"] = error.what
+        said["notes"] = [str(each.message) for each in caught if issubclass(each.category, DataWarning)]
+        if self._contents(source) != contents:
+            return _Outcome(refused=DataError("changed while it was read.", remedy="Start again once it is complete."))
+        path = self._path(contents)
+        keep(path, clip, said)
+        return _Outcome(contents, path, clip.shape, said["notes"], refused)
+
+    def _path(self, contents: object) -> str:
+        return f"{self.folder}/{digest([contents, self.pixels])}.npy"
+
+    def _contents(self, source: object, *, hashing: bool = True) -> object:
+        """What a source holds: of a file the hash of its bytes, else the source itself.
+
+        The hash is remembered as the target of a link that is named after the file's place and times: a link is there
+        or is not, whoever makes it, and is read as fast as the times.
+
+        Raises:
+            OSError: a file cannot be read.
+            LookupError: a hash is not remembered, and is not to be computed.
+        """
+        if isinstance(source, tuple):
+            return [self._contents(part, hashing=hashing) for part in source]
+        if not isinstance(source, Path):
+            return source
+        status = source.stat()
+        times = status.st_mtime_ns, status.st_ctime_ns
+        remembered = self.folder / digest([os.path.abspath(source), status.st_size, status.st_ino, times])
+        with suppress(OSError):
+            return os.readlink(remembered)
+        if not hashing:
+            raise LookupError(source)
+        with open(source, "rb") as file:
+            contents = hashlib.file_digest(file, xxh3_128).hexdigest()
+        if time.time_ns() - max(times) > SETTLED:
+            with suppress(OSError):  # where links cannot be made, it is hashed each time
+                self.folder.mkdir(parents=True, exist_ok=True)
+                remembered.symlink_to(contents)
+        return contents
+
+
+def _checked(clip: np.ndarray) -> np.ndarray:
+    if clip.dtype != np.uint8 or clip.ndim != 3:
+        raise DataError(f"is {clip.dtype} {clip.shape} when decoded, not uint8 [T,H,W].")
+    return clip
+
+
+# --- Arrays in files ---
+
+
+@dataclass(frozen=True, eq=False)
+class FileArray(np.lib.mixins.NDArrayOperatorsMixin):
+    """Files of `keep` as one array; none is in memory, and few are open between two calls.
+
+    What is indexed is copied from its files; arithmetic and all else that an ndarray can do takes the whole into
+    memory.
+
+    Attributes:
+        paths: The files, in order.
+        shape: [N, ...] of all together.
+        dtype: Of all.
+        per_file: Rows of a file; the last may have fewer.
+    """
+
+    paths: Sequence[str]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    per_file: int = 1
+
+    ndim = property(lambda self: len(self.shape))
+    size = property(lambda self: prod(self.shape))
+    nbytes = property(lambda self: self.size * self.dtype.itemsize)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def __getitem__(self, index) -> np.ndarray:
+        """As of an ndarray, but always a copy. Only the rows asked for are read, and of [rows, step] only that step."""
+        first, *others = index if isinstance(index, tuple) else (index,)
+        if first is None or first is Ellipsis:
+            return np.asarray(self)[index]
+        rows, steps = np.arange(len(self))[first], slice(None)
+        if others and isinstance(others[0], int | np.integer):
+            step, others[0] = range(self.shape[1])[others[0]], 0
+            steps = slice(step, step + 1)
+        found = np.empty((rows.size, len(range(self.shape[1])[steps]), *self.shape[2:]), self.dtype)
+        for target, row in zip(found, rows.ravel().tolist(), strict=True):
+            target[:] = self._row(row)[steps]
+        if not others:
+            return found.reshape(rows.shape + found.shape[1:])
+        # The rest by NumPy's own rules, from the rows that were read.
+        return found[(slice(None) if isinstance(first, slice) else np.arange(rows.size).reshape(rows.shape), *others)]
+
+    def __array_ufunc__(self, ufunc, method: str, *inputs, **settings):
+        inputs = (np.asarray(each) if isinstance(each, FileArray) else each for each in inputs)
+        return getattr(ufunc, method)(*inputs, **settings)
+
+    def __getattr__(self, name: str):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(np.asarray(self), name)
+
+    def reshape(self, *shape: int) -> FileArray | np.ndarray:
+        """Steps as rows of their own, [N * T, 1, H, W], stay in the files; any other shape is read into memory."""
+        n, steps, *sides = self.shape
+        if shape == (n * steps, 1, *sides):
+            return FileArray(self.paths, shape, self.dtype, self.per_file * steps)
+        return np.asarray(self).reshape(*shape)
+
+    def _row(self, row: int) -> np.ndarray:
+        number, within = divmod(row, self.per_file)
+        shape = self.shape[1:]
+        size = prod(shape)
+        try:
+            begin = HEADER + within * size * self.dtype.itemsize
+            return np.frombuffer(_mapped(self.paths[number]), self.dtype, size, begin).reshape(shape)
+        except (OSError, ValueError) as error:
+            what = f"is gone or cut off ({error})."
+            raise DataError(what, path=self.paths[number], remedy="Start again: it is made anew.") from error
+
+
+_MAPPED: dict[str, mmap] = {}  # files that stay open for the next call
+
+
+def _mapped(path: str) -> mmap:
+    if (found := _MAPPED.get(path)) is None:
+        if len(_MAPPED) >= min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4):
+            _MAPPED.clear()
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            found = _MAPPED[path] = mmap(descriptor, 0, access=ACCESS_READ)
+        finally:
+            os.close(descriptor)
+    return found
+
+
+def keep(path: str, array: np.ndarray, said: dict | None = None) -> None:
+    """Write an .npy file; behind its array what is said of it: JSON, the length of that, and the CRC-32 of all.
+
+    Its name is seen once it is whole. It is not forced to the disk: what a power cut spoils, the CRC tells.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    array = np.ascontiguousarray(array)
+    text = json.dumps({"shape": array.shape} | (said or {})).encode()
+    header, data = BytesIO(), array.reshape(-1).view(np.uint8)
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    parts, crc = [header.getvalue(), data, text, len(text).to_bytes(4, "little")], 0
+    for part in parts:
+        crc = isal_zlib.crc32(part, crc)
+    folder = Path(path).parent
+    unfinished = folder / f".{os.urandom(8).hex()}"
+    with files.storing(Path(path), hint="what was made so far is kept, and VIPTT_CACHE names another folder"):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(unfinished, "wb") as file:
+                file.writelines([*parts, crc.to_bytes(4, "little")])
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def read_kept(path: str) -> dict | None:
+    """What is said of an array of `keep`, its "shape" among it; None if it is not there or damaged.
+
+    Warns:
+        DataWarning: it is damaged.
+    """
+    _MAPPED.pop(path, None)  # it may have been replaced since
+    try:
+        whole, used = _mapped(path), os.stat(path).st_mtime
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError):  # the latter of an empty file
+        whole, used = b"", 0.0
+    if isal_zlib.crc32(whole) != RESIDUE:
+        warnings.warn(f"{path}: is damaged, its checksum differs. It is made anew.", DataWarning, stacklevel=2)
+        return None
+    if time.time() - used > DAY:
+        with suppress(OSError):  # of a cache that may only be read
+            os.utime(path)
+    return json.loads(whole[-8 - int.from_bytes(whole[-8:-4], "little") : -8].decode())
+
+
+def sweep(folder: Path) -> None:
+    """Delete what nobody opened for UNUSED_DAYS, and what killed processes left a day ago."""
+    _MAPPED.clear()  # what is damaged is about to be replaced
+    for entry in os.scandir(folder):
+        with suppress(OSError):
+            age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+            if age > DAY * (1 if entry.name.startswith(".") else UNUSED_DAYS):
+                os.unlink(entry)

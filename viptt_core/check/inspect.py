@@ -1,0 +1,233 @@
+"""One file -> what is in it: read to its end, once, and told as plain facts, which are kept while it does not change.
+
+What the readers refuse becomes a fault. Facts depend neither on a preset nor on the other files of a set, so that
+they can be kept and judged anew; `judge` does that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from xxhash import xxh3_128
+
+from viptt_core import files
+from viptt_core.cache import sweep
+from viptt_core.clips import digest
+from viptt_core.datasets.arrays import PARTS, read_images
+from viptt_core.errors import DataError
+from viptt_core.nifti import open_scan
+from viptt_core.scan_facts import ScanFacts, scan_facts
+from viptt_core.video import open_video
+
+UNREADABLE = "unreadable file"  # kind of what may be no fault of the file
+_INT16 = np.iinfo(np.int16)
+_ELSEWHERE = "what was read so far is kept, and VIPTT_CACHE names another folder"
+# Formats whose first plane is 8-bit luma, one byte a pixel.
+_LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray", "nv12")
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """A video, decoded to its end."""
+
+    frames: int  # that can be decoded
+    promised: int  # by the header; 0 where it states none
+    ends_early: bool  # the file was cut off, or a part of it cannot be decoded
+    height: int  # pixels, of the first frame
+    width: int
+    rate: float  # frames a second, by the median distance in time; 0 where the file has no times
+    codec: str
+    lowest: int  # luma, 0..255, over all frames
+    highest: int
+    content: str  # hash of the luma of all frames: the same in another container or under another name
+
+
+@dataclass(frozen=True)
+class ArrayFacts:
+    """Volumes in one .npz file, by part: their shape, and a hash of each; "" for one of a single grey level."""
+
+    shapes: dict[str, Sequence[int]]
+    content: dict[str, Sequence[str]]
+
+
+def inspect_scan(path: str | PathLike) -> ScanFacts:
+    """Read a CT scan or mask (NIfTI) to its end, slice by slice.
+
+    Raises:
+        DataError: it cannot be used, see `nifti.read_nifti`.
+    """
+    with open_scan(path) as scan:
+        content = xxh3_128(repr(scan.shape).encode())
+        for plane in scan.planes():
+            content.update(_whole_hu(plane))
+        return scan_facts(scan, content.hexdigest())
+
+
+def inspect_video(path: str | PathLike) -> VideoFacts:
+    """Decode a video to its end.
+
+    Raises:
+        DataError: no frame of it can be decoded, see `video.open_video`.
+    """
+    content, lowest, highest, shapes, times = xxh3_128(), 255, 0, [], []
+    with open_video(path) as video:
+        for frame in video.frames():
+            luma = _luma(frame)
+            lowest, highest = min(lowest, int(luma.min())), max(highest, int(luma.max()))
+            content.update(repr(luma.shape).encode())
+            content.update(np.ascontiguousarray(luma))
+            shapes.append(luma.shape)
+            if frame.time is not None:
+                times.append(frame.time)
+        promised, ends_early, codec = video.promised, video.ends_early, video.stream.codec_context.name
+    step = float(np.median(np.diff(np.sort(times)))) if len(times) > 1 else 0.0
+    rate = round(1 / step, 3) if step > 0 else 0.0
+    values = (promised, ends_early, *shapes[0], rate, codec, lowest, highest)
+    return VideoFacts(len(shapes), *values, content.hexdigest())
+
+
+def inspect_arrays(path: str | PathLike) -> ArrayFacts:
+    """Read all volumes of an .npz file in the layout of `datasets.arrays`.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    path, shapes, contents = Path(path), {}, {}
+    state = files.file_digest(path, "md5")
+    for part in PARTS:
+        volumes = read_images(path, part, state)
+        shapes[part] = volumes.shape
+        contents[part] = [xxh3_128(v.tobytes()).hexdigest() if v.min() < v.max() else "" for v in volumes]
+    return ArrayFacts(shapes, contents)
+
+
+INSPECTORS = {
+    "scan": (inspect_scan, ScanFacts),
+    "mask": (inspect_scan, ScanFacts),
+    "video": (inspect_video, VideoFacts),
+    "array": (inspect_arrays, ArrayFacts),
+}
+
+
+def inspect_file(role: str, path: Path) -> dict:
+    """Read a file; nothing that is wrong with it stops the others.
+
+    Args:
+        role: A key of INSPECTORS.
+        path: The file.
+
+    Returns:
+        JSON-ready: {"facts": ...} or {"fault": {"kind", "what", "remedy"}}.
+    """
+    try:
+        return {"facts": json.loads(json.dumps(asdict(INSPECTORS[role][0](path))))}  # lists, as when it was kept
+    except DataError as error:
+        kind, what, remedy = error.kind or UNREADABLE, error.what, error.remedy
+    except Exception as error:  # a library that fails in a new way on one of a thousand files
+        kind, what = UNREADABLE, f"made the reader fail ({type(error).__name__}: {error})."
+        remedy = "Leave it out, and report this."
+    return {"fault": {"kind": kind, "what": what, "remedy": remedy}}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What came of a file."""
+
+    role: str  # what it was read as, a key of INSPECTORS
+    path: Path
+    n_bytes: int
+    outcome: dict  # see `inspect_file`
+    reused: bool  # kept from an earlier check
+
+    @cached_property
+    def facts(self) -> ScanFacts | VideoFacts | ArrayFacts | None:
+        """What is in the file; None if it cannot be read."""
+        return INSPECTORS[self.role][1](**self.outcome["facts"]) if "facts" in self.outcome else None
+
+
+def read_files(jobs: Sequence[tuple[str, Path]], *, n_jobs: int | None, progress: bool, reread: bool) -> list[Reading]:
+    """Inspect files in worker processes; what any check has kept of an unchanged one is taken from the cache.
+
+    Args:
+        jobs: Role and path of each, see `inspect_file`.
+        n_jobs: Worker processes; 1 reads in this one, None takes the available cores.
+        progress: Show a progress bar.
+        reread: Read all of them.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    from tqdm import tqdm
+
+    folder, code = files.cache_root() / "checks", files.code_version("check.inspect")
+    with files.storing(folder, hint=_ELSEWHERE):
+        folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
+    states = {job: _state(job[1]) for job in jobs}
+    places = {
+        job: folder / f"{digest([job[0], os.path.abspath(job[1]), state, code])}.json" for job, state in states.items()
+    }
+    kept = {} if reread else {job: outcome for job, place in places.items() if (outcome := _kept(place))}
+    todo = [(job, place) for job, place in places.items() if job not in kept]
+    outcomes = dict(kept)
+    with tqdm(total=len(places), initial=len(kept), desc="reading", unit="file", disable=not progress) as bar:
+        for job, outcome in files.in_workers(_read, todo, n_jobs):
+            outcomes[job] = outcome
+            bar.update()
+    return [Reading(*job, state[0], outcomes[job], job in kept) for job, state in states.items()]
+
+
+def _state(path: Path) -> list[int]:
+    """Size in bytes, and what changes with the contents; of a file that is not there only a 0."""
+    try:
+        status = path.stat()
+    except OSError:
+        return [0]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _kept(place: Path) -> dict | None:
+    """An outcome that was kept, and is from now on for another while; None where none is, or a damaged one."""
+    try:
+        outcome = json.loads(place.read_bytes())
+    except (OSError, ValueError):
+        return None
+    with suppress(OSError):  # of a cache that may only be read
+        os.utime(place)
+    return outcome
+
+
+def _read(job: tuple[str, Path], place: Path) -> tuple[tuple[str, Path], dict]:
+    """Inspect a file, and keep the outcome unless it may be another one in a minute."""
+    outcome = inspect_file(*job)
+    if outcome.get("fault", {}).get("kind") != UNREADABLE:
+        unfinished = place.with_name(f".{os.urandom(8).hex()}")  # two processes may read the same file
+        with files.storing(place, hint=_ELSEWHERE):
+            unfinished.write_text(json.dumps(outcome), encoding="utf-8")
+            os.replace(unfinished, place)
+    return job, outcome
+
+
+def _whole_hu(plane: np.ndarray) -> np.ndarray:
+    """HU as int16, one after the other; the plane itself where it is that already."""
+    if plane.dtype.kind == "f":
+        plane = np.rint(plane)
+    if plane.dtype != np.int16:
+        plane = np.clip(plane, _INT16.min, _INT16.max).astype(np.int16)
+    return np.ascontiguousarray(plane)
+
+
+def _luma(frame) -> np.ndarray:
+    """Luma of a decoded frame, uint8 [H,W]; a view where the decoder holds it."""
+    plane = frame.planes[0]
+    if frame.format.name in _LUMA_FORMATS and plane.line_size >= frame.width:
+        return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+    return frame.to_ndarray(format="gray")

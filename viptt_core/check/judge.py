@@ -1,0 +1,276 @@
+"""Facts of files -> what is wrong: with each file, with each beside the rest or its mask, with the set as a whole.
+
+The preset's `orientation` counts: with "file" the affine is ignored as by the authors, with "canonical" followed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from viptt_core.check.inspect import Reading, VideoFacts
+from viptt_core.clips import Item
+from viptt_core.constants import PAPER_FRAMES, UCF_CLASSES
+from viptt_core.ct import CANONICAL_AXES
+from viptt_core.datasets.listing import Listing
+from viptt_core.errors import LEVELS, Fault, listed
+from viptt_core.presets import Preset
+from viptt_core.scan_facts import ScanFacts, scan_faults
+from viptt_core.splits import split_faults
+
+LUNG_MASKS = "masks"  # mask sets named so outline lungs, which every scan has; others, such as findings, may be empty
+_AXES = "".join(CANONICAL_AXES)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A listing, what was read of its files, and for what they are judged."""
+
+    listing: Listing
+    readings: list[Reading]  # those with labels first
+    preset: Preset  # whose frames and orientation count
+    crop: str  # the mask set that is to crop; "" where none is
+
+    @cached_property
+    def items(self) -> dict[Path, Item]:
+        """Item by the scan or video it is made of."""
+        return {source_of(item): item for item in self.listing.items}
+
+    @property
+    def needed(self) -> int:
+        """Frames that a video must have."""
+        return (self.preset.frames - 1) * self.preset.stride + 1
+
+    def readable(self, role: str) -> list[Reading]:
+        """Files of a role that could be read."""
+        return [reading for reading in self.readings if reading.role == role and reading.facts]
+
+    def where(self, path: Path) -> str:
+        """How the report calls a file."""
+        name = Path(os.path.relpath(path, self.listing.root)).as_posix()
+        return path.as_posix() if name.startswith("../") else name
+
+
+def source_of(item: Item) -> Path:
+    """The file that an item is made of, without its mask."""
+    return Path(item.source[0] if isinstance(item.source, tuple) else item.source)
+
+
+def judge(checked: Checked) -> tuple[Fault, ...]:
+    """All that is wrong with a set, the worst first."""
+    listing, orientation = checked.listing, checked.preset.orientation
+    faults = [*listing.faults, *_unreadable(checked)]
+    for scan in checked.readable("scan"):
+        faults += scan_faults(checked.where(scan.path), scan.facts, orientation)
+    for judge_set in (_axes, _videos, _masks, _classes, _copies, _shortcuts, _incomplete):
+        faults += judge_set(checked)
+    unique = {(fault.kind, fault.where, fault.what): fault for fault in faults}  # a missing file is told twice
+    return tuple(sorted(unique.values(), key=lambda fault: LEVELS.index(fault.level)))
+
+
+def _unreadable(checked: Checked) -> Iterator[Fault]:
+    cropping = checked.listing.masks.get(checked.crop, {}).values()
+    for reading in checked.readings:
+        if reading.facts is None:
+            level = "note" if reading.role == "mask" and reading.path not in cropping else "file"
+            yield Fault(where=checked.where(reading.path), level=level, **reading.outcome["fault"])
+
+
+def _axes(checked: Checked) -> Iterator[Fault]:
+    """Scans stored in another orientation than most, and a set that is turned where the affine is ignored."""
+    axes = {checked.where(scan.path): scan.facts.axes for scan in checked.readable("scan") if scan.facts.axes}
+    followed, remedy = checked.preset.orientation == "canonical", "Use a preset that follows the affine: 'corrected'."
+    usual = Counter(axes.values()).most_common(1)[0][0] if axes else _AXES
+    if usual != _AXES and not followed:
+        what = (
+            f"most scans run {usual}, not {_AXES}: the affine is ignored, so they come out turned or mirrored, alike."
+        )
+        yield Fault("axes not canonical", ".", what, remedy, level="note")
+    for where, own in axes.items():
+        if own != usual and followed:
+            what = f"its axes run {own}, those of most scans {usual}; it is turned like the rest by its affine."
+            yield Fault("other axes", where, what, level="note")
+        elif own != usual:
+            what = f"its axes run {own}, those of most scans {usual}; the affine is ignored, so it comes out mirrored."
+            yield Fault("other axes", where, what, remedy, level="file")
+
+
+def _videos(checked: Checked) -> Iterator[Fault]:
+    """Videos that end early, are too short or show nothing, and another frame size than most have."""
+    videos = {checked.where(video.path): video.facts for video in checked.readable("video")}
+    for where, facts in videos.items():
+        enough = facts.frames >= checked.needed
+        what = f"{facts.frames} frames can be decoded{'' if enough else f', {checked.needed} are needed'}"
+        if facts.ends_early:
+            what = f"{what}; its header promises {facts.promised}" if facts.promised else what
+            remedy = f"Copy or download the file again{'' if enough else ', or leave the clip out'}."
+            yield Fault("truncated file", where, f"{what}.", remedy, level="note" if enough else "file")
+        elif not enough:
+            yield Fault("too few frames", where, f"{what}.", "Ask for fewer frames to keep it.", level="left out")
+        if facts.lowest == facts.highest:
+            what = "every pixel of every frame is the same."
+            yield Fault("one grey level", where, what, "Leave it out.", level="file")
+    sizes = Counter((facts.width, facts.height) for facts in videos.values())
+    if len(sizes) > 1:
+        (width, height), n = sizes.most_common(1)[0]
+        others = [where for where, facts in videos.items() if (facts.width, facts.height) != (width, height)]
+        what = f"{n} of {len(videos)} videos have frames of {width} by {height} pixels, not: {listed(others)}."
+        yield Fault("other frame size", ".", what, "fit='crop' keeps the shape of things.", level="note")
+
+
+def _masks(checked: Checked) -> Iterator[Fault]:
+    """Masks without scans, scans without masks, and masks that do not fit their scan."""
+    listing, read = checked.listing, {reading.path: reading.facts for reading in checked.readings}
+    scans = {path.name: path for path in (*checked.items, *listing.unlabelled)}
+    told = {Path(fault.where).name for fault in listing.faults if fault.kind != "mask without a scan"}
+    for mask_set, masks in listing.masks.items():
+        of_lungs, crops = mask_set.startswith(LUNG_MASKS), mask_set == checked.crop
+        for name, path in masks.items():
+            where = checked.where(path)
+            if name not in scans and name not in told:
+                what = "there is no scan of this name."
+                yield Fault("mask without a scan", where, what, "Is the scan missing?", level="note")
+            if of_lungs and read.get(path):
+                yield from _mask(where, read[path], read.get(scans.get(name)), "file" if crops else "note")
+        if of_lungs and not crops:
+            what, lacking = f"has no mask in {mask_set}/.", sorted(set(scans) - set(masks) - told)
+            yield from (Fault("missing mask", name, what, "Only a crop needs it.", level="note") for name in lacking)
+
+
+def _mask(where: str, mask: ScanFacts, scan: ScanFacts | None, level: str) -> Iterator[Fault]:
+    if mask.highest <= 0:
+        yield Fault("empty mask", where, "no voxel is above 0.", "Take the other mask set, or no crop.", level=level)
+    elif mask.lowest < 0 or mask.highest > 255 or not float(mask.highest).is_integer():
+        what = f"holds values from {mask.lowest:g} to {mask.highest:g}."
+        yield Fault("values of a mask", where, what, "Is it a mask?", level="note")
+    if scan is None:
+        return
+    if mask.shape != scan.shape:
+        what = f"has {mask.shape} voxels, its scan {scan.shape}."
+        yield Fault("mask on another grid", where, what, "Give the mask made from this scan.", level=level)
+        return
+    corners = np.array([[0, 0, 0, 1], [*scan.shape, 1]]).T
+    difference = np.reshape(mask.affine, (3, 4)) - np.reshape(scan.affine, (3, 4))
+    if (apart := np.linalg.norm(difference @ corners, axis=0).max()) > max(scan.spacing):
+        what = f"its affine puts it {apart:.0f} mm away from its scan; voxels are taken by their index."
+        yield Fault("mask on another grid", where, what, level="note")
+
+
+# --- The set as a whole: content there twice, classes that the headers tell, files that are missing ---
+
+
+def _copies(checked: Checked) -> Iterator[Fault]:
+    """One fault for each file or volume whose content an earlier one has already; one grey level is no content."""
+    names, first = checked.listing.class_names, {}
+    noun = "frames" if checked.listing.medium == "video" else "voxels"
+    for where, content, item in _contents(checked):
+        if not content:
+            yield Fault("one grey level", where, "every voxel is the same.", "Leave it out.", level="note")
+            continue
+        twin, other = first.setdefault(content, (where, item))
+        if twin == where:
+            continue
+        beside, remedy, level = ".", "Keep one of them.", "set"
+        if item and other and item.label != other.label:
+            beside = f", under another label ({names[item.label]} here, {names[other.label]} there)."
+            remedy = "Find out which label is right, and keep one file."
+        elif item and other and item.part != other.part:
+            beside = f", and they are in two published parts ({item.part}, {other.part})."
+            remedy = "Scores on these parts are too good. Keep one."
+        elif (item is None) != (other is None):
+            beside = ", and only one of them has a label: the answer to a test file is known."
+            remedy = "Leave out the labelled one."
+        elif item and item.group != other.group and not item.part:
+            beside = ", in another group: a split would have it on both sides."
+            remedy = "Keep one of them, or put both into one group."
+        else:
+            level = "note"
+        yield Fault("duplicate content", where, f"holds the same {noun} as {twin}{beside}", remedy, level=level)
+
+
+def _contents(checked: Checked) -> Iterator[tuple[str, str, Item | None]]:
+    """Name, hash and item of files and volumes; the hash is "" for a volume of one grey level."""
+    for reading in (*checked.readable("scan"), *checked.readable("video")):
+        if reading.facts.lowest < reading.facts.highest:  # else that is told already
+            yield checked.where(reading.path), reading.facts.content, checked.items.get(reading.path)
+    arrays = {reading.path: reading.facts.content for reading in checked.readable("array")}
+    for item in checked.listing.items if arrays else ():
+        path, part, index, *_ = item.source
+        yield item.name, arrays[path][part][index], item
+
+
+def _classes(checked: Checked) -> Iterator[Fault]:
+    """Classes that cannot be split, and folders without a file beside the class folders: a class may have got lost."""
+    listing, counts = checked.listing, count_classes(checked.listing)
+    told = any(fault.kind == "class without files" for fault in listing.faults)
+    for fault in split_faults("own", listing.items, listing.class_names):
+        if counts[fault.where]["files"] or not told:
+            yield fault
+    of_classes = {path.parent for path in checked.items if path.parent.parent == listing.root}
+    for folder in sorted(listing.root.iterdir()) if of_classes else ():
+        if folder.is_dir() and not folder.name.startswith(".") and not any(folder.glob("[!.]*")):
+            yield Fault("empty folder", folder.name, "holds no file.", "Is a class missing?", level="note")
+
+
+def _shortcuts(checked: Checked) -> Iterator[Fault]:
+    """What headers and file sizes alone tell of the classes."""
+    read = [r for r in (*checked.readable("scan"), *checked.readable("video")) if r.path in checked.items]
+    if not read:
+        return
+    import pandas as pd
+
+    from viptt_core.probes import header_faults  # slow to import
+
+    items = [checked.items[reading.path] for reading in read]
+    headers = pd.DataFrame([_header(reading.facts) | {"bytes": reading.n_bytes} for reading in read])
+    yield from header_faults(headers, [item.label for item in items], [item.group for item in items])
+
+
+def _header(facts: ScanFacts | VideoFacts) -> dict[str, float | str]:
+    """What is known of a scan or video without looking at it."""
+    if isinstance(facts, VideoFacts):
+        return {name: getattr(facts, name) for name in ("width", "height", "frames", "rate", "codec")}
+    voxels = {f"voxels along {axis}": n for axis, n in zip("XYZ", facts.shape, strict=True)}
+    lengths = {f"mm along {axis}": mm for axis, mm in zip("XYZ", facts.spacing, strict=True)}
+    return voxels | lengths | {"axes": facts.axes, "stored as": facts.stored, "written by": facts.written_by}
+
+
+def count_classes(listing: Listing) -> dict[str, dict[str, int]]:
+    """Class -> {"files", "groups"}, in label order."""
+    counts = {}
+    for label, name in enumerate(listing.class_names):
+        groups = [item.group for item in listing.items if item.label == label]
+        counts[name] = {"files": len(groups), "groups": len(set(groups))}
+    return counts
+
+
+def _incomplete(checked: Checked) -> Iterator[Fault]:
+    """What a complete copy of a published set has and this one has not."""
+    from viptt_core.sources.registry import load_registry
+
+    listing, counts = checked.listing, count_classes(checked.listing)
+    if not (source := load_registry().get(listing.name)):
+        return
+    expected, compared = source.expected, {}
+    if expected.classes in (None, len(counts)):
+        here = {"all": len(listing.items)} | {name: n["files"] for name, n in counts.items()}
+        compared["labelled files"] = ({"all": expected.files} | expected.class_counts, here)
+    compared["files"] = ({"without labels": expected.test_files}, {"without labels": len(listing.unlabelled)})
+    compared["mask sets"] = (dict.fromkeys(expected.masks, 1), dict.fromkeys(listing.masks, 1))
+    groups = {name: n["groups"] for name, n in counts.items()}
+    compared["groups"] = (dict.fromkeys(counts, expected.groups_per_class), groups)
+    if checked.needed == PAPER_FRAMES and listing.class_names == UCF_CLASSES:
+        long = [v.path for v in checked.readable("video") if v.facts.frames >= PAPER_FRAMES and v.path in checked.items]
+        here = Counter(listing.class_names[checked.items[path].label] for path in long)
+        compared[f"clips of {PAPER_FRAMES} frames or more"] = (expected.long_clips, here)
+    for noun, (wanted, here) in compared.items():
+        other = [f"{name} {here.get(name, 0)} of {n}" for name, n in wanted.items() if n and here.get(name, 0) != n]
+        if other:
+            what = f"{noun} here, of those in a complete copy: {', '.join(other)}."
+            yield Fault("incomplete set", ".", what, f"See: viptt data info {listing.name}", level="note")
