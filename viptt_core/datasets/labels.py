@@ -414,5 +414,4 @@ def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing
         if rows and item.source not in rows
     ]
     items = tuple(replace(item, group=rows[item.source].group) for item in listing.items if item.source in rows)
-    faults, place = (*listing.faults, *table.faults, *faults), (*listing.place, str(path.resolve()))
-    return replace(listing, items=items, faults=faults, place=place)
+    return replace(listing, items=items, faults=(*listing.faults, *table.faults, *faults))

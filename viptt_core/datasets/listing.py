@@ -50,7 +50,6 @@ class Listing:
         items: What can be decoded, labels and groups known.
         class_names: In label order.
         faults: What is wrong with the folder as such.
-        place: JSON-ready; which part of the folder this is: with the root it names the set on disk.
         unlabelled: Files that belong to the set and have no label, such as a hidden test part.
         masks: Name of a mask set -> name of a scan -> its mask.
         settings: JSON-ready; what else decides the pixels or names the set, recorded in `ClipSet.source`.
@@ -62,7 +61,6 @@ class Listing:
     items: tuple[Item, ...]
     class_names: tuple[str, ...]
     faults: tuple[Fault, ...] = ()
-    place: tuple = ()
     unlabelled: tuple[Path, ...] = ()
     masks: dict[str, dict[str, Path]] = field(default_factory=dict)
     settings: dict = field(default_factory=dict)
@@ -263,7 +261,7 @@ def list_classes(
         faults.append(nothing_to_read(folder, (medium,)))
     faults += _files_besides(folder, used, endings)
     items = tuple(item for item in items if item.group)
-    return Listing(name, folder.root, medium, items, tuple(parts), tuple(faults), place=(list(wanted) or None,))
+    return Listing(name, folder.root, medium, items, tuple(parts), tuple(faults))
 
 
 def group_of(path: Path, pattern: re.Pattern) -> str:

@@ -134,7 +134,6 @@ def list_table(
         tuple(items),
         class_names,
         faults=(*table.faults, *faults, *unjoined, *alone, *folder.faults),
-        place=(str(table.path.resolve()), list(table.columns.needed), list(chosen)),
         masks=masks,
     )
 
@@ -179,6 +178,5 @@ def _with_crop(listing: Listing, crop: str, masks: str) -> Listing:
         listing,
         items=tuple(replace(item, source=(item.source, mask)) for item, mask in items if mask is not None),
         faults=(*listing.faults, *faults),
-        place=(*listing.place, crop, masks),
         settings=listing.settings | {"crop": crop},
     )

@@ -91,7 +91,7 @@ def list_ucf101(root: str | Path, *, classes: str | Sequence[str] | None = None,
         if item.name not in part_of
     ]
     items = tuple(replace(item, part=part_of[item.name]) for item in listing.items if item.name in part_of)
-    return replace(listing, items=items, faults=(*listing.faults, *faults), place=(*listing.place, fold))
+    return replace(listing, items=items, faults=(*listing.faults, *faults))
 
 
 def _published_parts(top: Path, fold: int) -> tuple[dict[str, str], list[Fault]]:
