@@ -82,6 +82,16 @@ def test_values_in_other_units_are_told_with_the_conversion_that_explains_them(t
         load_volume(path, **GRID)
 
 
+def test_wrong_units_of_real_scans_are_explained_too(tmp_path, shared_data):
+    """Real bodies hold fat, contrast medium and bone, so that other conversions come near."""
+    for scan in (shared_data / "ct").glob("*_256.nii.gz"):
+        hu = np.asanyarray(nib.load(scan).dataobj)[::4, ::4, ::3]
+        for name, (convert, cause) in WRONG_UNITS.items():
+            write_scan(path := tmp_path / "a.nii.gz", convert(hu))
+            faults = {fault.kind: fault for fault in scan_faults("a", facts_of(path), "file")}
+            assert cause in faults["not in HU"].remedy, (scan.name, name, str(faults["not in HU"]))
+
+
 SOUND = {
     "plain": lambda hu: hu,
     "padding -2000": lambda hu: padded(hu, -2000),
@@ -109,10 +119,10 @@ def test_values_in_hu_are_taken_whatever_surrounds_the_body(tmp_path, name):
 
 def test_padding_below_what_16_bits_hold_is_no_fault(tmp_path):
     """-32768 as it is stored, beside an intercept of -1024."""
-    hu = padded(chest(1), -31744)
-    write_scan(path := tmp_path / "a.nii.gz", scaled((hu + 1024).astype(np.int16), 1, -1024))
-    write_scan(shifted := tmp_path / "b.nii.gz", scaled(padded(chest(1), -32768), 1, -1024))
-    assert facts_of(path).lowest == -31744 and facts_of(shifted).lowest == -33792
+    stored = padded((chest(1) + 1024).astype(np.int16), -32768)
+    write_scan(path := tmp_path / "a.nii.gz", scaled(stored, 1, -1024))
+    hu = stored.astype(np.float32) - 1024
+    assert facts_of(path).lowest == hu.min() == -33792
     assert not {kind for kind, level in faults_of(path) if level == "file"}
     np.testing.assert_array_equal(load_volume(path, **GRID), prepare_volume(hu, **GRID))
 
@@ -131,9 +141,13 @@ def test_phantoms_are_in_hu(tmp_path, label):
     assert "not in HU" not in dict(faults_of(path))
 
 
-def test_real_scans_are_in_hu(shared_data):
-    for path in (shared_data / "ct").glob("*_256.nii.gz"):
-        assert "not in HU" not in dict(faults_of(path))
+def test_real_scans_are_in_hu_also_where_they_are_padded(tmp_path, shared_data):
+    for scan in (shared_data / "ct").glob("*_256.nii.gz"):
+        assert not {kind for kind, level in faults_of(scan) if level == "file"}
+        hu = np.asanyarray(nib.load(scan).dataobj)[::4, ::4, ::3]
+        for name, change in SOUND.items():
+            write_scan(path := tmp_path / "a.nii.gz", change(hu))
+            assert "not in HU" not in dict(faults_of(path)), (scan.name, name)
 
 
 def test_the_spread_of_values_is_that_of_all_voxels(tmp_path, shared_data):

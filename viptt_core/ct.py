@@ -17,7 +17,7 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from viptt_core.constants import HU_AIR, HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import DataError, DataWarning, SettingError, check_choice
+from viptt_core.errors import DataError, DataWarning, SettingError, check_choice, check_counts
 from viptt_core.nifti import open_scan
 from viptt_core.scan_facts import ScanFacts, scan_facts, scan_faults
 
@@ -72,7 +72,8 @@ def read_volume(
     path: str | PathLike, *, depth: int, size: int, hu_window, orientation: str, mask: str | PathLike | None = None
 ) -> tuple[np.ndarray, ScanFacts]:
     """As `load_volume`, with the facts of the file for a caller who judges it himself, and without warnings."""
-    _check_settings(hu_window, depth=depth, size=size)
+    check_counts(depth=depth, size=size)
+    _check_window(hu_window)
     check_choice("orientation", orientation, ORIENTATIONS)
     grid, kept = (None, None) if mask is None else _read_box(mask)
     with open_scan(path) as scan:
@@ -120,7 +121,8 @@ def prepare_volume(
         SettingError: `depth` or `size` below 1, or a reversed window.
         DataError: not three axes, an axis of length 0, or no finite voxel.
     """
-    _check_settings(hu_window, depth=depth, size=size)
+    check_counts(depth=depth, size=size)
+    _check_window(hu_window)
     _check_volume(hu)
     planes: Iterable[np.ndarray] = hu.T
     if hu.dtype.kind == "f" and (n_holes := sum(plane.size - np.isfinite(plane).sum() for plane in hu.T)):
@@ -137,7 +139,7 @@ def window_hu(volume: np.ndarray, hu_window: tuple[float, float] = HU_WINDOW) ->
     Raises:
         SettingError: a reversed window.
     """
-    _check_settings(hu_window)
+    _check_window(hu_window)
     low, high = hu_window
     scaled = np.clip(volume, low, high, dtype=np.float32)
     scaled -= low
@@ -162,7 +164,7 @@ def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
     Raises:
         SettingError, DataError: as `prepare_volume`.
     """
-    _check_settings(depth=depth, size=size)
+    check_counts(depth=depth, size=size)
     _check_volume(volume)
     return _resample(volume.T, volume.shape, _AS_STORED, (depth, size, size))
 
@@ -280,10 +282,7 @@ def _between(low: np.ndarray, high: np.ndarray, weight, out: np.ndarray) -> np.n
     return out
 
 
-def _check_settings(hu_window: tuple[float, float] = HU_WINDOW, **counts: int) -> None:
-    for name, value in counts.items():
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise SettingError(f"{name} is {value!r}.", remedy="Give a whole number of at least 1.")
+def _check_window(hu_window: tuple[float, float]) -> None:
     if len(hu_window) != 2 or not np.isfinite(hu_window).all() or hu_window[0] >= hu_window[1]:
         raise SettingError(f"hu_window is {hu_window}.", remedy="Give (lower, upper) in HU, as (-1000, 400).")
 

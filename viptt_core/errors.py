@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -64,6 +65,13 @@ def check_choice(what: str, value: str, known) -> None:
     near = difflib.get_close_matches(str(value), [str(k) for k in known], n=1)
     hint = f"Did you mean '{near[0]}'? " if near else ""
     raise SettingError(f"{what} '{value}' does not exist.", remedy=f"{hint}Known: {', '.join(map(str, known))}.")
+
+
+def check_counts(**counts: int) -> None:
+    """Raise a SettingError unless each of the numbers is a whole one of at least 1."""
+    for name, value in counts.items():
+        if not isinstance(value, numbers.Integral) or value < 1:
+            raise SettingError(f"{name} is {value!r}.", remedy="Give a whole number of at least 1.")
 
 
 def listed(names: Sequence[str]) -> str:

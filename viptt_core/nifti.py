@@ -26,7 +26,7 @@ from viptt_core.errors import DataError, DataWarning
 from viptt_core.files import reading
 
 MOST_VOXELS = (4096, 4096, 2**15)  # along X, Y, Z; a CT has 512, 512 and some hundred
-SAMPLED = 32  # voxels along an axis, at most, that tell how the values of a scan are spread
+SAMPLED = 24  # voxels along an axis, at most, that tell how the values of a scan are spread
 _GZIP_MOST = 1032  # deflate never packs more bytes than this into one
 _LARGEST_NUMBER = 1e38  # in an affine: what float32 holds
 _COPY_AGAIN = "Copy or download the file again."
@@ -96,8 +96,8 @@ class Scan:
                 with np.errstate(over="ignore", invalid="ignore"):  # what overflows is a hole
                     values *= self.scaling[0]
                     values += self.scaling[1]
-            if index % z == 0:
-                self.sampled.append(values[::y, ::x].copy())
+            if index % z == z // 2:
+                self.sampled.append(values[y // 2 :: y, x // 2 :: x].copy())
             lowest, highest = values.min(), values.max()
             if not (np.isfinite(lowest) and np.isfinite(highest)):
                 lowest, highest = self._fill_holes(values)

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from viptt_core.constants import PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import ClipTooShortError, DataError, DataWarning, SettingError, check_choice
+from viptt_core.errors import ClipTooShortError, DataError, DataWarning, check_choice, check_counts
 from viptt_core.files import reading
 
 FITS = ("stretch", "crop")
@@ -80,7 +80,8 @@ def load_clip(
     Warns:
         DataWarning: frames that are damaged.
     """
-    _check_settings(fit, frames=frames, size=size, stride=stride)
+    check_counts(frames=frames, size=size, stride=stride)
+    check_choice("fit", fit, FITS)
     clip = np.empty((frames, size, size), np.uint8)
     needed = (frames - 1) * stride + 1
     image, damaged = None, 0
@@ -133,7 +134,8 @@ def fit_frames(frames: np.ndarray, *, size: int, fit: str = "stretch") -> np.nda
         SettingError: `size` below 1, or an unknown `fit`.
         DataError: another shape or dtype.
     """
-    _check_settings(fit, size=size)
+    check_counts(size=size)
+    check_choice("fit", fit, FITS)
     if frames.dtype != np.uint8 or frames.shape[3:] not in ((), (3,)) or frames.ndim < 3 or not frames.size:
         what = f"frames are {frames.dtype} {list(frames.shape)}."
         raise DataError(what, remedy="Give uint8, grey [T,H,W] or RGB [T,H,W,3].")
@@ -270,10 +272,3 @@ def _fit_image(image: np.ndarray, size: int, fit: str, out: np.ndarray) -> None:
     else:  # grey after the resize, in the authors' order
         small = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
         cv2.cvtColor(small, cv2.COLOR_BGR2GRAY, dst=out)
-
-
-def _check_settings(fit: str, **counts: int) -> None:
-    for name, value in counts.items():
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise SettingError(f"{name} is {value!r}.", remedy="Give a whole number of at least 1.")
-    check_choice("fit", fit, FITS)
