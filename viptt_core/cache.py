@@ -400,7 +400,7 @@ def read_kept(path: str) -> dict | None:
     except (OSError, ValueError):  # the latter of an empty file
         whole, used = b"", 0.0
     if isal_zlib.crc32(whole) != RESIDUE:
-        warnings.warn(f"{path}: is damaged, its checksum differs. It is made anew.", DataWarning, stacklevel=2)
+        warnings.warn(f"{path}: is damaged or cannot be read; it is made anew.", DataWarning, stacklevel=2)
         return None
     if time.time() - used > DAY:
         with suppress(OSError):  # of a cache that may only be read
