@@ -202,7 +202,7 @@ def test_one_command_from_a_server_to_a_checked_clip_set(tmp_path, private_root,
     assert "SOUND" in text and "12 clips of 12 x 24 x 24, 12 groups" in text
     assert [path.read_bytes() for path in sorted((root / "UCF50").rglob("*.avi"))] == [p.read_bytes() for p in files]
     assert {path.name for path in root.iterdir() if path.name[0] != "."} == {"UCF50", "UCF50.rar", "UCF50.rar.sha256"}
-    assert len(list((private_root.parent / "cache").glob("clips-ucf50-*"))) == 1
+    assert len(list((private_root.parent / "cache" / "clips").glob("*.npy"))) == 12
 
 
 def test_check_hands_its_settings_on_and_prints_pure_json(tmp_path, check, capsys):
