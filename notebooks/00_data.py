@@ -67,6 +67,7 @@ label_column: str = ""  # of the CSV of "folder"; empty: Label
 patient_column: str = ""  # of the CSV of "folder": a patient's scans stay in one part; empty: each scan its own
 classes: str = ""  # names of the classes in label order, or of class folders: "A,B+C"; empty: as the set has them
 crop: str = ""  # "lungs": the box around the lung mask, where the set has masks; empty: the whole scan
+slice_axis: str = ""  # of "medmnist3d": axis of a volume from slice to slice, "0", "1" or "2"; empty: found out
 hu_window: str = ""  # of scans: "-1000,400" is the paper's, in HU; empty: as the preset says
 pretrain_dataset: str = "actions"  # videos: "actions" (synthetic), "ucf50", "ucf101" or "folder" (your own)
 pretrain_root: str = ""  # folder with one folder of videos a class; empty for "actions"
@@ -141,6 +142,7 @@ scans = load_for(
     patient_column=patient_column,
     classes=classes,
     crop=crop,
+    slice_axis=slice_axis,
     on_error=on_error,
 )
 print(scans.report())

@@ -122,8 +122,8 @@ training_curves(run.history.assign(arm=start), synthetic=videos.synthetic)
 # %% [markdown]
 # ## How well it tells activities apart
 # On clips of groups it has never seen, beside baselines that need no network: the most frequent class, logistic
-# regression on principal components of the coarse picture, and, for real files, frame size and length alone
-# (a model that does not beat the latter may have learnt the file format).
+# regression on principal components of the coarse picture, and, for real files, their headers alone: frame size,
+# length, bytes (a model that does not beat them may have learnt the file format).
 
 # %%
 split = make_split(plan.preset.splits, videos, stage="pretrain", seed=seed)

@@ -128,6 +128,7 @@ def test_what_is_said_wins_over_what_is_found_and_nothing_else_is_left_out(path)
     write(path, padded(2))
     clips = load_dataset("medmnist3d", path, slice_axis=0, **GRID)
     assert (clips.source["slice_axis"], clips.source["padding"]) == (0, "kept")
+    assert load_dataset("medmnist3d", path, slice_axis="0", **GRID).key == clips.key  # as a command gives it
     for axis in (3, -1, "z"):
         with pytest.raises(SettingError, match=f"slice_axis '{axis}' does not exist"):
             list_dataset("medmnist3d", path, slice_axis=axis)

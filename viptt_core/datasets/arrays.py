@@ -50,7 +50,7 @@ def list_medmnist3d(
     subset: str = "",
     pixels: int = 28,
     classes: str | Sequence[str] | None = None,
-    slice_axis: int | None = None,
+    slice_axis: int | str | None = None,
 ) -> Listing:
     """Volumes of a MedMNIST 3-D set, or of any file in its layout, to be resampled linearly to the grid.
 
@@ -71,7 +71,8 @@ def list_medmnist3d(
         SettingError: no such axis.
     """
     if slice_axis is not None:
-        check_choice("slice_axis", slice_axis, (0, 1, 2))
+        check_choice("slice_axis", str(slice_axis), ("0", "1", "2"))
+        slice_axis = int(slice_axis)
     path = _find_file(root, subset, pixels)
     try:
         columns, volumes, faults = _read_columns(path)
