@@ -68,6 +68,11 @@ def test_a_sound_table_has_no_faults(scans):
         ('"FileName","Label"\n"1","s00","ill"\n"2","s01","well"\n', "ragged row", "in line 2, 3"),  # R's write.table
         ('FileName,Label\ns00,"ill\ns01,well\ns02,ill\n', "unclosed quote", "from line 2"),
         ('FileName,Label\ns00,ill\ns01,"well\ns02,"ill"\ns03,ill\n', "unclosed quote", "from line 3"),
+        (
+            'FileName,Label,Note\ns00,ill,\ns01,"well,late", \ns02,well,a\ns03,we"ll,"a\n',
+            "unclosed quote",
+            "from line 5",
+        ),
         ('FileName,Label,Note\ns00,ill,"a\ns01,well,b\ns02,well,c"\ns03,well,d\n', "unclosed quote", "from line 2"),
         ('FileName,Label,Note\ns00,ill,a\ns01,well,"' + "x\n" * 70_000, "unclosed quote", "from line 3"),
         ("FileName,Label\ns00,ill\ns00.nii.gz,well\n", "duplicate row", "'s00' in line 2, 's00.nii.gz' in line 3"),
@@ -198,6 +203,8 @@ def test_classes_choose_order_and_join_the_labels_of_a_table(scans):
     chosen = list_dataset("folder", scans, classes=("b", "a"))
     assert labels_of(chosen) == {"s00": "a", "s01": "b", "s04": "b", "s05": "a"} and chosen.faults == ()
     assert len(list_dataset("folder", scans, classes="all").class_names) == 4
+    with pytest.raises(SettingError, match="name a label twice"):
+        list_dataset("folder", scans, classes="a, b+a")
 
 
 def test_a_class_that_no_row_has_is_named(scans):

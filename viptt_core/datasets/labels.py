@@ -15,7 +15,7 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from viptt_core.datasets.listing import SCAN_ENDINGS, VIDEO_ENDINGS, Folder, Listing, nothing_to_read
-from viptt_core.errors import DataError, Fault, listed, raise_faults
+from viptt_core.errors import DataError, Fault, SettingError, listed, raise_faults
 
 # How pandas, R, spreadsheets and databases write a cell without a value, in lower case.
 MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "<na>", "#n/a", "#na", "-nan", "nat"})
@@ -154,7 +154,7 @@ def _checked(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Table:
             ragged.append(str(line))
             continue
         row = TableRow(line, *("" if place < 0 else cells[place] for place in places))
-        if any(map(LINE_END.search, row[1:])):
+        if any(LINE_END.search(cell) or cell.count('"') % 2 for cell in row[1:]):
             faults.append(Fault("unclosed quote", where, *_unclosed(line)))
         elif not row.file:
             faults.append(Fault("row without a file", where, f"line {line} names no file.", "Fill in the name."))
@@ -261,10 +261,16 @@ def classes_of_labels(
     Returns:
         Class by label as written; the class names, numbers before words unless they were asked for; and the faults:
         labels that are unknown or missing, classes of which there is no row.
+
+    Raises:
+        SettingError: a label is asked for twice.
     """
     where, written = table.path.name, {row.label for row in table.rows}
     if asked:
-        known = {part: name for name in asked for part in ([name] if name in written else name.split("+"))}
+        parts = [(part, name) for name in asked for part in ([name] if name in written else name.split("+"))]
+        known = dict(parts)
+        if len(known) < len(parts):
+            raise SettingError(f"classes '{', '.join(asked)}' name a label twice.", remedy="Name each once.")
     there = [row.label for row in table.rows if row.label.lower() not in MISSING or row.label in (known or ())]
     spelling, faults = one_spelling(there, known or (), where, "label")
     used = sorted({spelling[label] for label in there}, key=_numbers_first)
@@ -321,17 +327,19 @@ def join(
         Row by file, and the faults: rows without a file, several of one file, files of one name, swallowed rows.
     """
     where, faults = table.path.name, []
+    start = os.path.abspath(root)
     below = {path: path.relative_to(root).as_posix() for path in files}
-    ends, near = defaultdict(list), defaultdict(list)
-    for path in files:
-        parts, ending = _path_parts(os.path.abspath(path))
-        near[_letters(parts[-1])].append(below[path])
-        for begin in range(len(parts)):
-            ends[parts[begin:]].append((path, ending))
+    ends, near = defaultdict(list), defaultdict(list)  # files by the last parts of their paths, and by letters
+    for path, name in below.items():
+        parts, ending = _path_parts(f"{start}/{name}")
+        near[_letters(parts[-1])].append(name)
+        for n in range(1, min(len(parts), 3) + 1):
+            ends[parts[-n:]].append((path, parts, ending))
     joined, rows_of = {}, defaultdict(list)
     for row in table.rows:
         parts, ending = _path_parts(row.file, table.path.parent)
-        found = [path for path, other in ends.get(parts, ()) if ending in ("", other)]
+        alike = ends.get(parts[-3:], ())
+        found = [path for path, there, other in alike if there[-len(parts) :] == parts and ending in ("", other)]
         if len(found) > 1 and len(parts) > 1:
             found = [path for path in found if _path_parts(below[path])[0] == parts] or found
         joined |= dict.fromkeys(found, row)
