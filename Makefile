@@ -54,7 +54,8 @@ test-slow: $(STAMP)  ## the tests that take longer
 
 # Other versions of NumPy, PyAV and SciPy are taken on newer Pythons: what reads files is tried there without 5 GB of
 # PyTorch. The tests of READING need no more than READING_PACKAGES, of the versions in constraints.txt.
-READING = video ct orientation wrong_scans inspection datasets published_sets own_data cache wrong_folders wrong_arrays wrong_tables
+READING = video ct orientation wrong_scans wrong_videos inspection datasets published_sets own_data cache \
+  wrong_folders wrong_arrays wrong_tables
 READING_PACKAGES = av filelock isal joblib nibabel numpy opencv-python-headless pandas pytest pytest-xdist pyyaml \
   scikit-learn scipy tqdm xxhash
 test-reading:  ## what reads files, tested without PyTorch on any Python: PYTHON=python3.13 (a minute)

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from viptt_core.errors import ClipTooShortError, DataError, DataWarning, SettingError
-from viptt_core.video import fit_frames, load_clip, open_video, video_shape
+from viptt_core.errors import ClipTooShortError, DataError, SettingError
+from viptt_core.video import fit_frames, load_clip, video_shape
 
 SHARED = Path(os.environ.get("VIPTT_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 REAL_VIDEOS = sorted((SHARED / "videos").glob("*/*/*.avi"))
@@ -37,8 +37,8 @@ def scene(n=20, height=96, width=128):
     return (128 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
 
 
-def write_video(path, rgb, codec="mpeg4", pixels="yuv420p", **tags):
-    with av.open(str(path), "w") as container:
+def write_video(path, rgb, codec="mpeg4", pixels="yuv420p", options=None, **tags):
+    with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=Fraction(25))
         stream.height, stream.width, stream.pix_fmt = *rgb.shape[1:3], pixels
         for tag, value in tags.items():
@@ -127,6 +127,28 @@ def test_limited_range_video_agrees_with_the_authors_steps(tmp_path, name, codec
 def test_other_pixel_formats_equal_the_authors_steps(tmp_path, name, codec, pixels, shape):
     path = write_or_skip(tmp_path / name, scene(6, *shape), codec, pixels)
     assert_agrees(load_clip(path, frames=6), authors_steps(path), mean=0.05, bias=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "options"),
+    [
+        ("a.webm", "libvpx", "yuv420p", {"live": "1"}),  # states neither duration nor number of frames
+        ("b.webm", "libvpx-vp9", "yuv420p", {"live": "1"}),
+        ("c.mkv", "libsvtav1", "yuv420p", {}),
+        ("d.mp4", "libx265", "yuv420p", {}),
+        ("e.mp4", "libx265", "yuv420p10le", {}),
+        ("f.mpg", "mpeg2video", "yuv420p", {}),
+    ],
+)
+def test_newer_and_older_codecs_agree_with_the_authors_steps(tmp_path, name, codec, pixels, options):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec} encoder")
+    path = write_video(tmp_path / name, scene(12), codec, pixels, options)
+    no_opencv = codec == "libsvtav1"  # some builds of it do not decode AV1
+    theirs = fit_frames(np.stack(decode_rgb(path)), size=224) if no_opencv else authors_steps(path, 12)
+    assert_agrees(load_clip(path, frames=12), theirs)
+    message = refused(path, "Lower `frames`", ClipTooShortError, load_clip, frames=40)
+    assert "12 frames can be decoded" in message and "truncated" not in message
 
 
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p"])
@@ -317,62 +339,6 @@ def test_truncated_video_gives_the_frames_it_has(tmp_path):
     assert "truncated" in message
 
 
-def write_mp4(path, rgb, **options):
-    with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream("mpeg4", rate=Fraction(25))
-        stream.height, stream.width, stream.pix_fmt = *rgb.shape[1:3], "yuv420p"
-        for image in rgb:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
-        container.mux(stream.encode())
-    return path
-
-
-@pytest.mark.parametrize("kept", [400, 800, 1600])  # milliseconds of 2400
-def test_frames_that_an_edit_list_cuts_off_are_not_called_truncated(tmp_path, kept):
-    path = write_mp4(tmp_path / "trimmed.mp4", scene(60))
-    patch_after(path, b"elst", 12, struct.pack(">I", kept))  # ISO 14496-12, 8.6.6: how much is shown
-    n = video_shape(path)[0]
-    assert n == len(authors_steps(path)) and abs(n - kept / 40) <= 1
-    assert_agrees(load_clip(path, frames=n), authors_steps(path))
-    message = refused(path, "Lower `frames`", ClipTooShortError, load_clip, frames=60)
-    assert f"{n} frames can be decoded, 60 are needed" in message and "truncated" not in message
-    with open_video(path) as video:
-        assert sum(1 for _ in video.frames()) < video.promised == 60 and not video.ends_early
-
-
-@pytest.mark.parametrize("name, options", [("v.avi", {}), ("v.mp4", {"movflags": "faststart"})])
-@pytest.mark.parametrize("kept", [0.5, 0.7, 0.9])
-def test_a_file_that_ends_early_is_called_truncated(tmp_path, name, options, kept):
-    path = write_mp4(tmp_path / name, scene(60), **options)
-    whole = load_clip(path, frames=5)
-    with open_video(path) as video:
-        assert sum(1 for _ in video.frames()) == 60 and not video.ends_early
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    np.testing.assert_array_equal(load_clip(path, frames=5), whole)
-    message = refused(path, "download the file again", ClipTooShortError, load_clip, frames=60)
-    assert "promises 60: it is truncated" in message
-
-
-@pytest.mark.parametrize("n_bytes", [0, 2**32 - 9])
-def test_a_length_that_was_never_filled_in_is_no_truncation(tmp_path, n_bytes):
-    path = write_mp4(tmp_path / "stream.avi", scene(9))
-    patch_after(path, b"RIFF", 4, struct.pack("<I", n_bytes))
-    assert "truncated" not in refused(path, "Lower `frames`", ClipTooShortError, load_clip, frames=20)
-
-
-def test_a_frame_size_that_no_camera_has_is_refused_before_memory_is_taken(tmp_path):
-    path = write_video(tmp_path / "large.avi", scene(3), "mjpeg", "yuvj420p")
-    raw = bytearray(path.read_bytes())
-    start, places = 0, []
-    while (start := raw.find(b"\xff\xc0\0\x11\x08", start) + 1) > 0:  # ITU-T T.81, B.2.2: height and width follow
-        places.append(start + 4)
-    for place in places:
-        raw[place : place + 4] = struct.pack(">HH", 60000, 60000)
-    path.write_bytes(raw)
-    assert len(places) == 3
-    refused(path, "download the file again", call=load_clip, frames=2)
-
-
 def test_damaged_video_ends_where_opencv_ends_it(tmp_path):
     path = write_video(tmp_path / "damaged.avi", scene(30), "mjpeg", "yuvj420p")
     pieces = path.read_bytes().split(b"\xff\xd8")  # how a JPEG image begins: image n is piece n
@@ -382,17 +348,6 @@ def test_damaged_video_ends_where_opencv_ends_it(tmp_path):
     assert video_shape(path)[0] == len(theirs) == 12
     assert_agrees(load_clip(path, frames=len(theirs)), theirs)
     refused(path, "download the file again", ClipTooShortError, load_clip, frames=30)
-
-
-def test_damaged_frames_are_told_and_read_as_opencv_reads_them(tmp_path):
-    path = write_mp4(tmp_path / "v.mp4", scene(12))
-    raw = bytearray(path.read_bytes())
-    start = raw.index(b"mdat") + 400
-    raw[start : start + 60 : 3] = bytes(range(200, 220))
-    path.write_bytes(raw)
-    with pytest.warns(DataWarning, match=r"v\.mp4: \d+ of 12 frames are damaged"):
-        clip = load_clip(path, frames=12)
-    assert_agrees(clip, authors_steps(path))
 
 
 def test_missing_file_and_folder_are_refused(tmp_path):

@@ -264,6 +264,12 @@ def test_a_scan_that_does_not_say_how_it_lies_is_noted_and_canonical_refuses_to_
         load_volume(path, **GRID, orientation="canonical")
 
 
+def test_a_scan_without_orientation_is_still_judged_by_its_spacing(tmp_path):
+    far = np.array([-1.0, 15.0, 15.0, 200.0], np.float32)  # pixdim
+    write_scan(path := tmp_path / "a.nii.gz", patched(without_codes(scan_bytes(chest(1))), 76, far))
+    assert {("no orientation", "note"), ("bad spacing", "note")} <= faults_of(path)
+
+
 @pytest.mark.parametrize("codes", [(1, 0), (0, 1), (2, 3), (0, 4)])
 def test_one_code_is_enough_to_know_how_a_scan_lies(tmp_path, codes):
     write_scan(path := tmp_path / "a.nii.gz", patched(scan_bytes(chest(1)), 252, np.array(codes, np.int16)))

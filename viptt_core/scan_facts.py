@@ -78,8 +78,8 @@ class ScanFacts:
 
     @property
     def air(self) -> float:
-        """Share of lung and air."""
-        return float(np.mean(np.array(self.percentiles) < NEAR_AIR[1]))
+        """Share of lung and air, padding left aside; nan where nothing is known."""
+        return float(np.mean(np.array(self.percentiles) < NEAR_AIR[1])) if self.percentiles else float("nan")
 
 
 def scan_facts(scan: Scan, content: str = "") -> ScanFacts:
@@ -153,7 +153,7 @@ def scan_faults(where: str, facts: ScanFacts, orientation: str) -> Iterator[Faul
         what = "does not say how it lies: the codes of its sform and its qform are 0."
         remedy = f"{_CONVERT} Only orientation='canonical' needs to know."
         yield Fault("no orientation", where, what, remedy, level=matters)
-    elif not facts.axes or min(facts.spacing) <= 0:
+    if min(facts.spacing) <= 0 or not (facts.axes or facts.transforms == "none"):
         what = f"its affine gives an axis no length or direction ({_mm(facts.spacing)})."
         yield Fault("bad spacing", where, what, _CONVERT, level=matters)
     elif not all(SPACING_MM[0] <= mm <= SPACING_MM[1] for mm in (*facts.spacing, *facts.pixdim)):
