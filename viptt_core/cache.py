@@ -246,15 +246,15 @@ class _Decoder:
         if not isinstance(source, Path):
             return source
         status = source.stat()
-        times = status.st_mtime_ns, status.st_ctime_ns
-        remembered = self.folder / digest([os.path.abspath(source), status.st_size, status.st_ino, times])
+        times = [status.st_mtime_ns, status.st_ctime_ns]
+        remembered = self.folder / digest([os.path.abspath(source), status.st_size, status.st_ino, *times])
         with suppress(OSError):
             return os.readlink(remembered)
         if not hashing:
             raise LookupError(source)
         with open(source, "rb") as file:
             contents = hashlib.file_digest(file, xxh3_128).hexdigest()
-        if time.time_ns() - max(times) > SETTLED:
+        if time.time_ns() - status.st_ctime_ns > SETTLED:
             with suppress(OSError):  # where links cannot be made, it is hashed each time
                 self.folder.mkdir(parents=True, exist_ok=True)
                 remembered.symlink_to(contents)
