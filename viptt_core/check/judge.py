@@ -19,7 +19,7 @@ from viptt_core.clips import Item
 from viptt_core.constants import PAPER_FRAMES, UCF_CLASSES
 from viptt_core.ct import CANONICAL_AXES
 from viptt_core.datasets.listing import Listing
-from viptt_core.errors import LEVELS, Fault, listed
+from viptt_core.errors import LEVELS, LISTED, Fault, listed
 from viptt_core.presets import Preset
 from viptt_core.scan_facts import ScanFacts, scan_faults
 from viptt_core.splits import split_faults
@@ -120,7 +120,8 @@ def _videos(checked: Checked) -> Iterator[Fault]:
     if len(sizes) > 1:
         (width, height), n = sizes.most_common(1)[0]
         others = [where for where, facts in videos.items() if (facts.width, facts.height) != (width, height)]
-        what = f"{n} of {len(videos)} videos have frames of {width} by {height} pixels, not: {listed(others)}."
+        named = f", not: {listed(others)}" if len(others) <= LISTED else ""
+        what = f"{n} of {len(videos)} videos have frames of {width} by {height} pixels{named}."
         yield Fault("other frame size", ".", what, "fit='crop' keeps the shape of things.", level="note")
 
 
