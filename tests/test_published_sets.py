@@ -214,7 +214,8 @@ def test_real_ucf_clips_in_both_layouts(shared_data, tmp_path):
 
 
 def test_real_scans_as_imageclef_with_lung_masks(shared_data, real_scans, tmp_path):
-    (tmp_path / "masks1").mkdir()
+    tmp_path /= "set"  # the cache of a test lies in the other
+    (tmp_path / "masks1").mkdir(parents=True)
     for k, path in enumerate(real_scans, 1):
         mask = shared_data / "ct" / "lungmask_derived" / path.name.replace(".nii.gz", "_lung.nii.gz")
         os.symlink(path, tmp_path / f"TRN_000{k}.nii.gz")

@@ -246,15 +246,15 @@ class _Decoder:
         if not isinstance(source, Path):
             return source
         status = source.stat()
-        times = status.st_mtime_ns, status.st_ctime_ns
-        remembered = self.folder / digest([os.path.abspath(source), status.st_size, status.st_ino, times])
+        times = [status.st_mtime_ns, status.st_ctime_ns]
+        remembered = self.folder / digest([os.path.abspath(source), status.st_size, status.st_ino, *times])
         with suppress(OSError):
             return os.readlink(remembered)
         if not hashing:
             raise LookupError(source)
         with open(source, "rb") as file:
             contents = hashlib.file_digest(file, xxh3_128).hexdigest()
-        if time.time_ns() - max(times) > SETTLED:
+        if time.time_ns() - status.st_ctime_ns > SETTLED:
             with suppress(OSError):  # where links cannot be made, it is hashed each time
                 self.folder.mkdir(parents=True, exist_ok=True)
                 remembered.symlink_to(contents)
@@ -400,7 +400,8 @@ def read_kept(path: str) -> dict | None:
     except (OSError, ValueError):  # the latter of an empty file
         whole, used = b"", 0.0
     if isal_zlib.crc32(whole) != RESIDUE:
-        warnings.warn(f"{path}: is damaged, its checksum differs. It is made anew.", DataWarning, stacklevel=2)
+        _MAPPED.pop(path, None)
+        warnings.warn(f"{path}: is damaged or cannot be read; it is made anew.", DataWarning, stacklevel=2)
         return None
     if time.time() - used > DAY:
         with suppress(OSError):  # of a cache that may only be read
@@ -410,7 +411,7 @@ def read_kept(path: str) -> dict | None:
 
 def sweep(folder: Path) -> None:
     """Delete what nobody opened for UNUSED_DAYS, and what killed processes left a day ago."""
-    _MAPPED.clear()  # what is damaged is about to be replaced
+    _MAPPED.clear()  # workers may replace what is damaged
     for entry in os.scandir(folder):
         with suppress(OSError):
             age = time.time() - entry.stat(follow_symlinks=False).st_mtime

@@ -76,7 +76,7 @@ class ClipSet:
     """Clips of videos or slices of scans: after loading they are the same type.
 
     Attributes:
-        clips: uint8 [N, T, H, W], grey levels 0..255; read-only, memory-mapped when it comes from disk.
+        clips: uint8 [N, T, H, W], grey levels 0..255; a `cache.FileArray` where they were decoded from files.
         labels: int64 [N], index into `class_names`.
         groups: str [N].
         names: str [N].

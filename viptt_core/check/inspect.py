@@ -178,7 +178,8 @@ def read_files(jobs: Sequence[tuple[str, Path]], *, n_jobs: int | None, progress
     kept = {} if reread else {job: outcome for job, place in places.items() if (outcome := _kept(place))}
     todo = [(job, place) for job, place in places.items() if job not in kept]
     outcomes = dict(kept)
-    with tqdm(total=len(places), initial=len(kept), desc="reading", unit="file", disable=not progress) as bar:
+    shown = {"desc": "reading", "unit": "file", "mininterval": 1, "disable": not progress}
+    with tqdm(total=len(places), initial=len(kept), **shown) as bar:
         for job, outcome in files.in_workers(_read, todo, n_jobs):
             outcomes[job] = outcome
             bar.update()

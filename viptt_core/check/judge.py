@@ -19,7 +19,7 @@ from viptt_core.clips import Item
 from viptt_core.constants import PAPER_FRAMES, UCF_CLASSES
 from viptt_core.ct import CANONICAL_AXES
 from viptt_core.datasets.listing import Listing
-from viptt_core.errors import LEVELS, Fault, listed
+from viptt_core.errors import LEVELS, LISTED, Fault, listed
 from viptt_core.presets import Preset
 from viptt_core.scan_facts import ScanFacts, scan_faults
 from viptt_core.splits import split_faults
@@ -88,17 +88,17 @@ def _axes(checked: Checked) -> Iterator[Fault]:
     followed, remedy = checked.preset.orientation == "canonical", "Use a preset that follows the affine: 'corrected'."
     usual = Counter(axes.values()).most_common(1)[0][0] if axes else _AXES
     if usual != _AXES and not followed:
-        what = (
-            f"most scans run {usual}, not {_AXES}: the affine is ignored, so they come out turned or mirrored, alike."
-        )
+        what = f"most scans run {usual}, not {_AXES}: the affine is ignored, so all come out turned or mirrored."
         yield Fault("axes not canonical", ".", what, remedy, level="note")
+    so = (
+        "it is turned like the rest by its affine"
+        if followed
+        else "the affine is ignored, so it comes out turned or mirrored"
+    )
     for where, own in axes.items():
-        if own != usual and followed:
-            what = f"its axes run {own}, those of most scans {usual}; it is turned like the rest by its affine."
-            yield Fault("other axes", where, what, level="note")
-        elif own != usual:
-            what = f"its axes run {own}, those of most scans {usual}; the affine is ignored, so it comes out mirrored."
-            yield Fault("other axes", where, what, remedy, level="file")
+        if own != usual:
+            what = f"its axes run {own}, those of most scans {usual}; {so}."
+            yield Fault("other axes", where, what, "" if followed else remedy, level="note" if followed else "file")
 
 
 def _videos(checked: Checked) -> Iterator[Fault]:
@@ -120,7 +120,8 @@ def _videos(checked: Checked) -> Iterator[Fault]:
     if len(sizes) > 1:
         (width, height), n = sizes.most_common(1)[0]
         others = [where for where, facts in videos.items() if (facts.width, facts.height) != (width, height)]
-        what = f"{n} of {len(videos)} videos have frames of {width} by {height} pixels, not: {listed(others)}."
+        named = f", not: {listed(others)}" if len(others) <= LISTED else ""
+        what = f"{n} of {len(videos)} videos have frames of {width} by {height} pixels{named}."
         yield Fault("other frame size", ".", what, "fit='crop' keeps the shape of things.", level="note")
 
 

@@ -12,10 +12,9 @@ import numpy as np
 from viptt_core.check.judge import Checked, count_classes
 from viptt_core.datasets.arrays import PARTS
 from viptt_core.datasets.listing import printable
-from viptt_core.errors import LEVELS, Fault
+from viptt_core.errors import LEVELS, LISTED, Fault
 from viptt_core.scan_facts import slice_axis
 
-LISTED = 20  # files of a kind that the table names before it only counts
 _HEADINGS = {
     "set": "Stops a run, or spoils its splits",
     "file": "Files that stop or spoil a run",
