@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import resource
 import time
@@ -18,7 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 from math import prod
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
@@ -229,7 +229,7 @@ class _Decoder:
         return _Outcome(contents, path, clip.shape, said["notes"], refused)
 
     def _path(self, contents: object) -> str:
-        return f"{self.folder}/{digest([contents, self.pixels])}.npy"
+        return f"{self.folder}/{_hash_of(contents, self.pixels)}.npy"
 
     def _contents(self, source: object, *, hashing: bool = True) -> object:
         """What a source holds: of a file the hash of its bytes, else the source itself.
@@ -246,8 +246,8 @@ class _Decoder:
         if not isinstance(source, Path):
             return source
         status = source.stat()
-        times = [status.st_mtime_ns, status.st_ctime_ns]
-        remembered = self.folder / digest([os.path.abspath(source), status.st_size, status.st_ino, *times])
+        times = status.st_mtime_ns, status.st_ctime_ns
+        remembered = f"{self.folder}/{_hash_of(os.path.abspath(source), status.st_size, status.st_ino, *times)}"
         with suppress(OSError):
             return os.readlink(remembered)
         if not hashing:
@@ -257,8 +257,12 @@ class _Decoder:
         if time.time_ns() - status.st_ctime_ns > SETTLED:
             with suppress(OSError):  # where links cannot be made, it is hashed each time
                 self.folder.mkdir(parents=True, exist_ok=True)
-                remembered.symlink_to(contents)
+                os.symlink(contents, remembered)
         return contents
+
+
+def _hash_of(*parts: object) -> str:
+    return xxh3_128(ascii(parts).encode()).hexdigest()
 
 
 def _checked(clip: np.ndarray) -> np.ndarray:
@@ -344,16 +348,16 @@ class FileArray(np.lib.mixins.NDArrayOperatorsMixin):
             raise DataError(what, path=self.paths[number], remedy="Start again: it is made anew.") from error
 
 
-_MAPPED: dict[str, mmap] = {}  # files that stay open for the next call
+_MAPPED: dict[str, mmap.mmap] = {}  # files that stay open for the next call
 
 
-def _mapped(path: str) -> mmap:
+def _mapped(path: str) -> mmap.mmap:
     if (found := _MAPPED.get(path)) is None:
         if len(_MAPPED) >= min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4):
             _MAPPED.clear()
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            found = _MAPPED[path] = mmap(descriptor, 0, access=ACCESS_READ)
+            found = _MAPPED[path] = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
         finally:
             os.close(descriptor)
     return found
