@@ -274,7 +274,7 @@ def test_a_copied_or_moved_folder_is_not_decoded_again(build, folder, forget):
     build.decoded()
     if forget:
         for path in (cache_root() / "clips").iterdir():
-            if path.is_symlink():
+            if not path.suffix:
                 path.unlink()
     keys = {build(place=place).key for place in (moved, folder.with_name("copy"))}
     assert keys == {before.key} and build.decoded() == []
@@ -370,7 +370,7 @@ def test_a_killed_build_goes_on_where_it_was(build, log, capfd):
     assert "5/5" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("call", ["replace", "unlink", "symlink"])
+@pytest.mark.parametrize("call", ["replace", "unlink"])
 def test_killed_at_a_call_that_makes_a_file_it_leaves_no_half_one(build, folder, monkeypatch, call, settled):
     def build_and_die():
         setattr(os, call, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
@@ -525,16 +525,9 @@ def test_a_set_that_is_there_is_opened_without_writing_anything(build, folder, m
     build(place=folder)
     for path in kept_files():
         os.utime(path, (0, 0))
-    for call in ("mkdir", "replace", "symlink", "unlink", "utime"):
+    for call in ("mkdir", "replace", "unlink", "utime"):
         monkeypatch.setattr(os, call, lambda *_, call=call, **__: (_ for _ in ()).throw(OSError(errno.EROFS, call)))
     assert levels(build(place=folder)) == [5, 6, 8]
-
-
-@pytest.mark.parametrize("variable, function", [("VIPTT_CACHE", "cache_root"), ("VIPTT_ROOT", "artifact_root")])
-def test_a_tilde_in_a_place_is_the_home_folder(monkeypatch, tmp_path, variable, function):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv(variable, "~/x")
-    assert getattr(files, function)() == tmp_path / "x"
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "flipped header", "flipped end", "replaced", "empty", "folder"])
@@ -658,9 +651,9 @@ def test_features_of_32_bits_come_back_as_they_were(tmp_path):
 
 def test_a_set_of_more_clips_than_a_process_may_open_files_is_built_and_read(build):
     def with_few_files():
-        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
-        clips = build(*range(100))
-        held = [clips.clips[i] for i in range(100)]
-        assert [int(clip[0, 0, 0]) for clip in held] == levels(clips) == list(range(100))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+        clips = build(*(number % 100 for number in range(300)))
+        held = [clips.clips[i] for i in range(300)]
+        assert [int(clip[0, 0, 0]) for clip in held] == levels(clips) == [number % 100 for number in range(300)]
 
     assert in_child(with_few_files) == 0

@@ -11,7 +11,6 @@ import hashlib
 import json
 import mmap
 import os
-import resource
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,8 +28,11 @@ from viptt_core import files
 from viptt_core.clips import ClipSet, Item, digest
 from viptt_core.errors import ClipTooShortError, DataError, DataWarning, Fault, StorageError, check_choice, raise_faults
 
+HASH_LENGTH = 32  # hexadecimal digits
+MOST_MAPPED = 200  # files; macOS lets a process open 256
 HEADER = 128  # bytes before the array in an .npy file of up to four axes
 RESIDUE = 0x2144DF1C  # CRC-32 of any bytes that are followed by their own CRC-32
+ELSEWHERE = "VIPTT_CACHE names another folder"
 DAY = 86400  # seconds
 UNUSED_DAYS = 60  # what nobody opened for so long is deleted
 SETTLED = 2 * 10**9  # ns after a change; until then another change may leave a file the same times
@@ -105,8 +107,9 @@ def build_clip_set(recipe: Recipe, decoding: Decoding) -> ClipSet:
     outcomes = [decoder.find(item.source) for item in tqdm(items, "checking", delay=2, **shown)]
     todo = [(i, items[i].source) for i, outcome in enumerate(outcomes) if outcome is None]
     if todo:
-        lock = folder / f".{digest([decoder.pixels, [str(item.source) for item in items]])}.lock"
-        turn = files.one_at_a_time(lock, f"{recipe.settings['set']}: another process decodes this set, waiting for it.")
+        place = folder / digest([decoder.pixels, [str(item.source) for item in items]])
+        waiting = f"{recipe.settings['set']}: another process decodes this set, waiting for it."
+        turn = files.one_at_a_time(place, waiting, hint=ELSEWHERE)
         bar = tqdm(total=len(items), initial=len(items) - len(todo), desc="decoding", mininterval=1, **shown)
         with turn, bar:
             sweep(folder)
@@ -234,8 +237,7 @@ class _Decoder:
     def _contents(self, source: object, *, hashing: bool = True) -> object:
         """What a source holds: of a file the hash of its bytes, else the source itself.
 
-        The hash is remembered as the target of a link that is named after the file's place and times: a link is there
-        or is not, whoever makes it, and is read as fast as the times.
+        The hash is remembered in a file of its own, named after the file's place and times.
 
         Raises:
             OSError: a file cannot be read.
@@ -247,17 +249,18 @@ class _Decoder:
             return source
         status = source.stat()
         times = status.st_mtime_ns, status.st_ctime_ns
-        remembered = f"{self.folder}/{_hash_of(os.path.abspath(source), status.st_size, status.st_ino, *times)}"
-        with suppress(OSError):
-            return os.readlink(remembered)
+        remembered = self.folder / _hash_of(os.path.abspath(source), status.st_size, status.st_ino, *times)
+        with suppress(OSError, UnicodeDecodeError):
+            if len(contents := remembered.read_text(encoding="ascii")) == HASH_LENGTH:
+                return contents
         if not hashing:
             raise LookupError(source)
         with open(source, "rb") as file:
             contents = hashlib.file_digest(file, xxh3_128).hexdigest()
         if time.time_ns() - status.st_ctime_ns > SETTLED:
-            with suppress(OSError):  # where links cannot be made, it is hashed each time
+            with suppress(OSError):  # of a cache that may only be read: it is hashed each time
                 self.folder.mkdir(parents=True, exist_ok=True)
-                os.symlink(contents, remembered)
+                remembered.write_text(contents, encoding="ascii")  # half a hash is too short to be one
         return contents
 
 
@@ -353,7 +356,7 @@ _MAPPED: dict[str, mmap.mmap] = {}  # files that stay open for the next call
 
 def _mapped(path: str) -> mmap.mmap:
     if (found := _MAPPED.get(path)) is None:
-        if len(_MAPPED) >= min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4):
+        if len(_MAPPED) >= MOST_MAPPED:
             _MAPPED.clear()
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -380,7 +383,7 @@ def keep(path: str, array: np.ndarray, said: dict | None = None) -> None:
         crc = isal_zlib.crc32(part, crc)
     folder = Path(path).parent
     unfinished = folder / f".{os.urandom(8).hex()}"
-    with files.storing(Path(path), hint="what was made so far is kept, and VIPTT_CACHE names another folder"):
+    with files.storing(Path(path), hint=f"what was made so far is kept, and {ELSEWHERE}"):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with open(unfinished, "wb") as file:

@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from viptt_core.errors import DataError, SettingError, StorageError, ViPTTError
 
@@ -136,21 +136,24 @@ def _processor() -> str:
 
 
 @contextmanager
-def one_at_a_time(lock: Path, message: str) -> Iterator[None]:
-    """Wait, and say so, while another process is in a block with the same lock file; the empty file stays.
+def one_at_a_time(path: Path, waiting: str, *, hint: str = "") -> Iterator[None]:
+    """Let one process at a time make a file or folder; the others say that they are waiting, and wait.
+
+    Args:
+        path: What is made; the empty file `.NAME.lock` beside it stays.
+        waiting: What a process says before it waits.
+        hint: See `storing`.
 
     Raises:
-        StorageError: the file cannot be made.
+        StorageError: the lock cannot be made.
     """
-    from filelock import FileLock, Timeout
-
-    turn = FileLock(lock)  # the system drops it with the process, however that ends
-    with storing(lock, hint="VIPTT_CACHE names another folder"):
-        lock.parent.mkdir(parents=True, exist_ok=True)
+    turn = FileLock(path.with_name(f".{path.name}.lock"))  # the system drops it with the process, however that ends
+    with storing(path, hint=hint):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             turn.acquire(timeout=0)
         except Timeout:
-            print(message, flush=True)
+            print(waiting, flush=True)
             turn.acquire(poll_interval=0.1)
     try:
         yield
@@ -359,19 +362,6 @@ def file_digest(path: Path, algorithm: str) -> str:
     """Digest of a file's bytes in hexadecimal; algorithm is a name that hashlib knows, such as "sha256"."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time make a file or folder; the others wait. The empty `.NAME.lock` beside it stays."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def check_space(folder: Path, needed: int) -> None:

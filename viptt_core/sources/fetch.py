@@ -79,7 +79,7 @@ def download(file: RemoteFile, folder: Path, *, progress: bool = True) -> Path:
     """
     path = Path(folder) / file.name
     if not path.exists():
-        with files.locked(path):
+        with files.one_at_a_time(path, f"{path.name}: another process downloads it, waiting for it."):
             if not path.exists():  # by now
                 _Transfer(file, path, progress).run()
                 return path

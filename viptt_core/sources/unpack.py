@@ -24,7 +24,7 @@ from isal import isal_zlib
 from tqdm import tqdm
 
 from viptt_core.errors import DataError, ViPTTError
-from viptt_core.files import check_space, format_size, kind_of, locked, storing
+from viptt_core.files import check_space, format_size, kind_of, one_at_a_time, storing
 
 Archive = zipfile.ZipFile | rarfile.RarFile
 Entry = zipfile.ZipInfo | rarfile.RarInfo  # both have file_size, CRC and is_dir()
@@ -67,7 +67,7 @@ def unpack(archive: Path, folder: Path, *, progress: bool = True) -> None:
     """
     archive, folder = Path(archive).absolute(), Path(folder).absolute()
     part = folder.with_name(f".{folder.name}.part")
-    with locked(folder):
+    with one_at_a_time(folder, f"{folder.name}: another process unpacks it, waiting for it."):
         if folder.exists():
             return
         shutil.rmtree(part, ignore_errors=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from viptt_core.backbones import backbone_code, find_backbone
-from viptt_core.cache import FileArray, keep, read_kept, sweep
+from viptt_core.cache import ELSEWHERE, FileArray, keep, read_kept, sweep
 from viptt_core.clips import ClipSet, digest
 from viptt_core.errors import DataError
 from viptt_core.files import cache_root, code_version, one_at_a_time
@@ -108,9 +108,9 @@ def cached_features(
     folder = cache_root() / "features"
     paths = [f"{folder}/{digest([identity, part.tolist(), clips.names[part].tolist()])}.npy" for part in parts]
     if not all(map(read_kept, paths)):
-        lock = folder / f".{digest(identity)}.lock"
         bar = tqdm(total=n, desc="backbone features", unit="clip", disable=not progress, mininterval=1)
-        with one_at_a_time(lock, "Another process computes the same features; waiting for it."), bar:
+        waiting = "Another process computes the same features; waiting for it."
+        with one_at_a_time(folder / digest(identity), waiting, hint=ELSEWHERE), bar:
             sweep(folder)
             todo = [k for k, path in enumerate(paths) if read_kept(path) is None]
             bar.update(n - sum(len(parts[k]) for k in todo))
