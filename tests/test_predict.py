@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import threading
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -140,6 +141,17 @@ def test_folders_are_searched_without_masks_hidden_files_and_doubles(tmp_path, s
         "5.NII",
         "deep/er/3.nii.gz",
     ]
+
+
+def test_a_folder_whose_name_is_not_utf_8_can_be_written_to_a_table(tmp_path, scans):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xf6ntgen"))
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    shutil.copy(scans[0], folder / "s.nii.gz")
+    (name,) = quiet(write_weights(tmp_path / "w.safetensors"), folder).table()["scan"]
+    assert name.encode().decode().endswith(r"r\xf6ntgen/s.nii.gz")
 
 
 def test_scans_that_cannot_be_reached_are_among_those_found_and_scans_may_lie_in_any_folder(tmp_path, scans):

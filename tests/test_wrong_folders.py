@@ -206,7 +206,7 @@ def test_names_that_are_not_utf_8_are_refused_in_words_that_can_be_written(tmp_p
     path.parent.rename(root / f"b{name}") if folder else path.rename(path.with_name(f"{name}{path.name}"))
     listing = list_dataset("folder", root, classes="a, b" if folder else None)
     fault = next(fault for fault in listing.faults if fault.kind == "name not UTF-8")
-    assert fault.level == "file" and "udcfc" in fault.where and json.dumps(fault.where).isascii()
+    assert fault.level == "file" and r"\xfc" in fault.where and json.dumps(fault.where).isascii()
     str(fault).encode()
     with pytest.raises(DataError, match="not UTF-8") as caught:
         load_dataset("folder", root, **GRID)
@@ -332,3 +332,29 @@ def test_enough_groups_and_the_authors_splits_are_not_refused(tmp_path):
     (few / "a" / "a0.avi").unlink()
     with pytest.raises(DataError, match="a: this class has 1 clip; 2 are needed"):
         load_for(load_preset("paper"), "folder", few, **GRID)
+
+
+def test_a_class_of_clips_that_are_all_too_short_is_named_by_a_run_and_by_a_check(tmp_path):
+    for name, frames in (("run", 6), ("walk", 45)):
+        for number in range(6):
+            write_video(tmp_path / name / f"{name}_{number}.avi", frames=frames)
+    with pytest.raises(DataError, match="run: this class has 0 groups.*6 clips are too short") as caught:
+        load_for(load_preset("study"), "folder", tmp_path, **QUIET)
+    report = check_dataset("folder", tmp_path, preset="study", **QUIET)
+    told = {fault.where: fault.what for fault in report.faults if fault.kind == "too few groups"}
+    assert told["run"] in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["folders", "table", "joined"])
+def test_a_set_of_one_class_is_refused_in_every_form(tmp_path, form):
+    settings = {}
+    for number in range(6):
+        write_scan(tmp_path / "ill" / f"s{number}.nii.gz")
+    if form != "folders":
+        write_labels(tmp_path, "s0,a", "s1,b", "s2,a", "s3,b", "s4,a", "s5,b", header="FileName,Label")
+        settings = {"classes": "a" if form == "table" else "a+b"}
+    for preset in ("study", "paper"):
+        with pytest.raises(DataError, match="two classes|one class"):
+            load_for(load_preset(preset), "folder", tmp_path, **settings, **QUIET)
+    report = check_dataset("folder", tmp_path, preset="study", **settings, **QUIET)
+    assert "fewer than two classes" in {fault.kind for fault in report.faults if fault.spoils}

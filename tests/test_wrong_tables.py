@@ -186,9 +186,9 @@ def test_numbers_with_a_point_are_the_types_of_imageclef(scans):
 
 
 def test_notes_about_a_table_are_in_the_report_of_the_set(tmp_path):
-    for k in range(2):
+    for k in range(3):
         write_scan(tmp_path / "own" / f"s0{k}.nii.gz")
-    write_table(tmp_path / "own", "s00,Focal,p", "s01,focal,q")
+    write_table(tmp_path / "own", "s00,Focal,p", "s01,focal,q", "s02,Miliary,r")
     assert "Note: labels.csv: the label 'focal'" in load_dataset("folder", tmp_path / "own", **GRID).report()
 
 
@@ -289,10 +289,11 @@ def test_a_row_names_its_scan_in_any_of_these_ways(scans, spelling, place):
 def test_composed_and_decomposed_letters_are_the_same(tmp_path, forms):
     on_disk, in_table = (unicodedata.normalize(form, "Müller") for form in forms)
     (tmp_path / "own").mkdir()
-    (tmp_path / "own" / f"{on_disk}.nii.gz").write_bytes(b"")
-    write_table(tmp_path / "own", f"{in_table}.nii.gz,ill,p")
+    for name in (on_disk, "s00"):
+        (tmp_path / "own" / f"{name}.nii.gz").write_bytes(b"")
+    write_table(tmp_path / "own", f"{in_table}.nii.gz,ill,p", "s00,well,q")
     listing = list_dataset("folder", tmp_path / "own")
-    assert len(listing.items) == 1 and not listing.faults
+    assert len(listing.items) == 2 and not listing.faults
 
 
 @pytest.mark.parametrize(

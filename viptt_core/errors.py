@@ -119,6 +119,7 @@ def raise_faults(faults: Sequence[Fault], root: str | PathLike | None = None, *,
         root: The folder or file that `Fault.where` is relative to, if there is one.
         remedy: What helps against all of them.
     """
+    faults = list(dict.fromkeys(faults))
     if not faults:
         return
     if len(faults) == 1:

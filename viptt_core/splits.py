@@ -45,7 +45,7 @@ def split_faults(kind: str, items: Sequence[Item], class_names: Sequence[str]) -
 
     Args:
         kind: See `make_split`.
-        items: Of the set, before any is decoded.
+        items: Of the set: those listed, or those that could be decoded.
         class_names: In label order.
     """
     if not items:

@@ -210,7 +210,12 @@ def _classes(checked: Checked) -> Iterator[Fault]:
     """Classes that cannot be split, and folders without a file beside the class folders: a class may have got lost."""
     listing, counts = checked.listing, count_classes(checked.listing)
     told = any(fault.kind == "class without files" for fault in listing.faults)
-    for fault in split_faults("own", listing.items, listing.class_names):
+    short = {video.path for video in checked.readable("video") if video.facts.frames < checked.needed}
+    left = [item for item in listing.items if source_of(item) not in short]
+    if listing.items and not left:
+        what = f"no video has the {checked.needed} frames that are needed."
+        yield Fault("too few frames", ".", what, "Ask for fewer frames, or a smaller stride.")
+    for fault in split_faults("own", left or listing.items, listing.class_names):
         if counts[fault.where]["files"] or not told:
             yield fault
     of_classes = {path.parent for path in checked.items if path.parent.parent == listing.root}

@@ -171,9 +171,8 @@ def decode_volume(source: Volume, grid: Grid) -> np.ndarray:
     return to_grey_levels(ct.resample_volume(turned_back, depth=grid.frames, size=grid.size) / 255)
 
 
-@lru_cache(maxsize=len(PARTS))
 def read_images(path: Path, part: str, digest: str) -> np.ndarray:
-    """All volumes of a part, uint8 [N,A,B,C]; kept in memory for the next call.
+    """All volumes of a part, uint8 [N,A,B,C].
 
     Args:
         path: The .npz file.
@@ -183,9 +182,21 @@ def read_images(path: Path, part: str, digest: str) -> np.ndarray:
     Raises:
         DataError: the file is damaged, or claims a size that is not there.
     """
-    with _opened(path) as archive:
-        _head(archive, f"{part}_images")
-        return _read(archive, f"{part}_images")
+    images = _images(path, part, digest)
+    if isinstance(images, DataError):
+        raise images
+    return images
+
+
+@lru_cache(maxsize=len(PARTS))
+def _images(path: Path, part: str, digest: str) -> np.ndarray | DataError:
+    """The volumes, or why there are none, kept in memory for the next call."""
+    try:
+        with _opened(path) as archive:
+            _head(archive, f"{part}_images")
+            return _read(archive, f"{part}_images")
+    except DataError as error:
+        return error
 
 
 # --- The file: every array is measured before memory is taken for it ---

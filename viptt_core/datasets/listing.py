@@ -188,12 +188,12 @@ def existing_folder(root: str | Path | None, content: str) -> Path:
 
 def is_synthetic(folder: Path) -> bool:
     """Whether `viptt phantom` or `viptt actions` wrote a folder."""
-    return any((folder / record).is_file() for record in SYNTHETIC_RECORDS)
+    return any(os.path.isfile(folder / record) for record in SYNTHETIC_RECORDS)
 
 
 def printable(name: str) -> str:
     """A file name as it can be printed and written: bytes that are not UTF-8 escaped."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def has_ending(path: Path, endings: Sequence[str]) -> bool:

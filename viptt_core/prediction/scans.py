@@ -19,7 +19,15 @@ import pandas as pd
 import torch
 from scipy.special import entr
 
-from viptt_core.datasets.listing import DICOM, MASK_FOLDERS, SCAN_ENDINGS, has_ending, scans_and_masks, walk_folder
+from viptt_core.datasets.listing import (
+    DICOM,
+    MASK_FOLDERS,
+    SCAN_ENDINGS,
+    has_ending,
+    printable,
+    scans_and_masks,
+    walk_folder,
+)
 from viptt_core.datasets.scans import read_scan
 from viptt_core.errors import DataError, SettingError, raise_faults
 from viptt_core.files import available_cores
@@ -206,7 +214,7 @@ def predict_scans(
     done += [_ReadScan({}, error=INTERRUPTED)] * (len(paths) - len(done))
     synthetic = [each.name for each in opened if each.card.data.get("synthetic")]
     return Predictions(
-        tuple(map(str, paths)),
+        tuple(printable(str(path)) for path in paths),
         opened,
         probabilities,
         tuple(scan.warnings for scan in done),
