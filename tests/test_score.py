@@ -181,6 +181,7 @@ def test_predictions_of_several_models_are_kept_apart(tmp_path):
         (lambda t: t.assign(**{"class": ""}), "line 2 holds no scan"),
         (lambda t: t.assign(**{"class": "sick"}), "line 2 holds no scan"),
         (lambda t: t.drop(columns="ill"), "line 2 holds no scan"),
+        (lambda t: pd.concat([t, t.assign(scan="./a.nii.gz")]), "p.csv: 1 scan predicted more than once: .*a.nii.gz"),
     ],
 )
 def test_a_table_that_holds_no_predictions_is_refused(tmp_path, change, words):

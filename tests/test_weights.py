@@ -95,6 +95,10 @@ def rewritten(path, change):
     save_file(load_file(path), path, metadata={"viptt": json.dumps(content) if changed is None else changed})
 
 
+def nested(depth):
+    return {"a": nested(depth - 1)} if depth else {}
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -110,9 +114,11 @@ def rewritten(path, change):
         (lambda content: content["architecture"].update(hidden_size=10**9), r"feature.weight is \[8, 8\]"),
         (lambda content: content["architecture"].pop("hidden_size") and None, "hidden_size"),
         (lambda content: content["architecture"].update(backbone="vgg61"), "Did you mean 'vgg16'"),
+        (lambda content: content["architecture"].update(backbone=9), "backbone '9' does not exist"),
         (lambda content: content["architecture"].update(colour=1), "colour"),
         (lambda content: content.update(architecture=3), "header that cannot be read"),
         (lambda content: "[" * 100_000, "header that cannot be read"),
+        (lambda content: content["card"].update(data=nested(400)), "nested more than 32 deep"),
         (lambda content: content["card"].pop("format") and None, "has a card without 'format'"),
         (lambda content: content["card"].pop("preprocessing") and None, "lacks preprocessing"),
         (lambda content: content["card"].pop("licence") and None, "lacks licence"),

@@ -201,6 +201,8 @@ def test_a_class_named_without_volumes_is_refused(path):
         (lambda c: c.update(test_patient=np.array(["P1", "nan", "P2"])), "no patient"),
         (lambda c: c.pop("val_patient"), "missing column"),
         (lambda c: c.update(train_patient=np.array([b"\xff"] * 6)), "damaged file"),
+        (lambda c: c.update(train_patient=np.array([2**31, *b"train"] * 6, np.uint32).view("<U6")), "damaged file"),
+        (lambda c: c.update(train_patient=np.array(["\ud800"] * 6)), "damaged file"),
         (
             lambda c: c.update({f"{part}_name": np.array(["same"] * n) for part, n in SIZES.items()}),
             "two volumes of one name",

@@ -422,6 +422,10 @@ def test_a_table_of_groups_with_other_columns_or_settings_is_refused(clips):
     write_table(root, "a,b,c,d", header="file,class,source,day", name="four.csv")
     with pytest.raises(DataError, match="four.csv: has the columns file, class, source, day"):
         load_dataset("folder", root, groups="four.csv", **GRID)
+    write_table(root, *rows, header="file,class,", name="unnamed.csv")
+    with pytest.raises(DataError, match=r"unnamed.csv: has the columns file, class, \(without a name\)"):
+        load_dataset("folder", root, groups="unnamed.csv", **GRID)
+    (root / "unnamed.csv").unlink()
     with pytest.raises(DataError, match="no such file"):
         load_dataset("folder", root, groups="none.csv", **GRID)
     for lister in ("folder", "ucf50"):

@@ -168,7 +168,7 @@ def find_backbone(name: str, *, importing: bool = False) -> Backbone:
     Raises:
         SettingError: there is none of this name, or its module is not imported or fails to be.
     """
-    module, own, variable = name.partition(":")
+    module, own, variable = str(name).partition(":")  # a weights file may state a number
     if not own:
         check_choice("backbone", name, tuple(BACKBONES))
         return BACKBONES[name]

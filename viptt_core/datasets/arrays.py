@@ -7,6 +7,7 @@ Beside `PART_images` uint8 [N,A,B,C] and `PART_labels` [N,1], with PART train, v
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -271,7 +272,7 @@ def _read_columns(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, list[F
                 continue
             values = [_read(archive, name).reshape(-1) for name in names]
             if column in _TEXT:
-                columns |= {name: part.astype(str) for name, part in zip(names, values, strict=True)}
+                columns |= {name: _text(part) for name, part in zip(names, values, strict=True)}
             elif all(part.dtype.kind in "iuf" for part in values):
                 if all(np.isfinite(part).all() for part in values):
                     columns |= dict(zip(names, values, strict=True))
@@ -280,6 +281,15 @@ def _read_columns(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, list[F
                     faults.append(Fault("not finite", ".", what, level="note"))
         name = max((f"{part}_images" for part in PARTS), key=lambda name: heads[name].shape[0])
         return columns, _first_volumes(archive, name, heads[name]), faults
+
+
+def _text(values: np.ndarray) -> np.ndarray:
+    """Text [N] of text or numbers; NumPy also takes numbers that are no characters, and fails later."""
+    text = values.astype(str)
+    codes = text.view(np.uint32)
+    if ((codes > sys.maxunicode) | ((codes >= 0xD800) & (codes < 0xE000))).any():  # the latter: halves of characters
+        raise ValueError("holds text that is none")
+    return text
 
 
 def _first_volumes(archive: zipfile.ZipFile, name: str, head: _Head) -> np.ndarray:

@@ -397,9 +397,9 @@ def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing
     path = named_table(folder, groups)
     header, _ = _header(path)
     first, *between, last = header if len(header) > 1 else ("file", "group")
-    if len(between) > 1:
-        remedy = "Give it two (file, group) or three (file, class, group)."
-        fault = Fault("missing column", path.name, f"has the columns {listed(header)}.", remedy)
+    if len(between) > 1 or "" in (first, *between, last):  # a column without a name would be taken for none
+        what = f"has the columns {listed([column or '(without a name)' for column in header])}."
+        fault = Fault("missing column", path.name, what, "Give it two (file, group) or three (file, class, group).")
         return replace(listing, items=(), faults=(*listing.faults, fault))
     table = read_table(path, Columns(first, *(between or [""]), last, "group"))
     files = {path: name for name, paths in folder.class_folders(FILE_ENDINGS).items() for path in paths}

@@ -81,8 +81,8 @@ def read_predictions(path: str | PathLike) -> dict[str, pd.DataFrame]:
     """Read what `viptt predict --csv` or `viptt submit` wrote: one table a model, by the name of its arm.
 
     Raises:
-        DataError: there is no such file, it is none of these, or a row holds neither an error nor probabilities that
-            sum to 1 and are largest for the class it names.
+        DataError: there is no such file, it is none of these, a model has a scan twice, or a row holds neither an
+            error nor probabilities that sum to 1 and are largest for the class it names.
     """
     path = Path(path)
     try:
@@ -115,9 +115,10 @@ def read_predictions(path: str | PathLike) -> dict[str, pd.DataFrame]:
             path=path,
             remedy=REMEDY,
         )
-    if MODEL_COLUMN not in table:
-        return {"predicted": table}
-    return dict(list(table.groupby(MODEL_COLUMN, sort=False)))
+    models = dict(list(table.groupby(MODEL_COLUMN, sort=False))) if MODEL_COLUMN in table else {"predicted": table}
+    for rows in models.values():
+        _check_once(rows["scan"], path)
+    return models
 
 
 def classes_of(predictions: pd.DataFrame) -> list[str]:
@@ -144,9 +145,7 @@ def join_labels(
     Raises:
         DataError: the table has faults, a label is unknown, a row means two scans, or a scan is named twice.
     """
-    if double := [name for name, count in Counter(map(os.path.abspath, scans)).items() if count > 1]:
-        message = f"{_count(double)} predicted more than once: {listed(double)}."
-        raise DataError(message, remedy="Keep one row a scan.")
+    _check_once(scans)
     known = {name: name for name in class_names}
     if tuple(class_names) == TB_CLASSES and any(row.label[:1].isdigit() for row in table.rows):
         known = {str(k): name for k, name in enumerate(TB_CLASSES, 1)}
@@ -196,6 +195,13 @@ def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predict
         unlabelled=tuple(predictions.loc[~failed & ~has_label, "scan"]),
         unpredicted=unpredicted,
     )
+
+
+def _check_once(scans: Sequence[str], path: Path | None = None) -> None:
+    """Raise a DataError that names the scans, and the file at `path` that holds them, unless each is there once."""
+    if double := [name for name, count in Counter(map(os.path.abspath, scans)).items() if count > 1]:
+        message = f"{_count(double)} predicted more than once: {listed(double)}."
+        raise DataError(message, path=path, remedy="Keep one row a scan.")
 
 
 def _count(scans: Sequence) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from viptt_core.results import runs_root
 from viptt_core.training.checkpoint import read_tensors, write_tensors
 
 HEADER = "viptt"  # key of the safetensors header
+DEEPEST = 32  # lists and tables within each other in a card; one that has more is damaged
 WEIGHTS = "weights.safetensors"  # name of the file in a run's folder
 _RELEASES = "https://github.com/hasibzunair/ViPTT-Net/releases/latest/download"
 # What the authors released, after videos and after scans. No checksum is published: the first download's is kept.
@@ -193,9 +194,18 @@ def _parsed(text: str | bytes, path: Path) -> dict:
         table = json.loads(text)
         if not isinstance(table, dict):
             raise TypeError("no JSON object")
+        level = [table]
+        for _ in range(DEEPEST):
+            level = [entry for value in level for entry in _entries(value)]
+        if level:  # to copy or print it would exceed Python's depth of calls
+            raise ValueError(f"nested more than {DEEPEST} deep")
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"has a header that cannot be read ({error}).", path=path, remedy=REMEDY) from error
     return table
+
+
+def _entries(value) -> Collection:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 # --- The authors' Keras files ---
