@@ -69,6 +69,7 @@ WRONG_UNITS = {
     "grey levels": (lambda hu: ((np.clip(hu, -1000, 400) + 1000) / 1400 * 255).astype(np.uint8), "scaled to 0..255"),
     "clipped": (lambda hu: np.clip(hu, -160, 240), "All below -160 was cut off"),
     "clipped, padding -1000": (lambda hu: padded(np.clip(hu, -160, 240), -1000), "All below -160 was cut off"),
+    "a mask": (lambda hu: (hu > -300).astype(np.uint8), "looks like a mask"),
     "noise": (lambda hu: np.random.default_rng(0).integers(0, 60000, hu.shape).astype(np.uint16), "air is -1000"),
 }
 

@@ -107,7 +107,7 @@ def test_an_unusual_table_that_means_one_thing_is_read(scans, text):
 
 # --- Words for "missing", near-equal words ---
 
-MISSING = ["", "nan", "NaN", "NA", "None", "n/a", "N/A", "NULL", "<NA>", "#N/A", "  "]
+MISSING = ["", "nan", "NaN", "NA", "None", "n/a", "N/A", "NULL", "<NA>", "#N/A", "-", ".", "  "]
 
 
 @pytest.mark.parametrize("word", MISSING)

@@ -23,6 +23,7 @@ SQUARE = 0.01  # relative difference of width and height that nobody sees
 NEAR_AIR = (-1100, -500)  # HU: air, lung
 NEAR_WATER = (-200, 200)  # HU: soft tissue, fat
 BRIGHT = 400  # HU: bone, metal
+MOST_OF_A_MASK = 16  # a mask numbers its regions from 0 on
 LEAST_NEAR, MOST_BRIGHT, MOST_BELOW_AIR = 0.03, 0.25, 0.5  # shares of the voxels
 PADDING_GAP, PADDING_SHARE = 100, 0.05  # padding: the lowest value, this far (HU) below the next, of so many voxels
 # What makes HU of values that are none: factor, summand, what was done to them.
@@ -190,10 +191,13 @@ def _unit_faults(where: str, facts: ScanFacts) -> Iterator[Fault]:
     )
     remedy = "Rescale it so that air is -1000 and water 0, or leave it out."
     fitting = [conversion for conversion in CONVERSIONS if _are_hu(hu * conversion[0] + conversion[1])]
-    if fitting:
+    if np.dtype(facts.stored).kind in "iu" and facts.lowest >= 0 and facts.highest <= MOST_OF_A_MASK:
+        remedy = "It looks like a mask: give the scan that it was made from."
+    elif fitting:
         factor, summand, cause = max(fitting, key=lambda fit: sum(_shares(hu * fit[0] + fit[1])[:2]))
         times = "" if factor == 1 else f" x {factor:.4g}"
-        remedy = f"value{times} {'+-'[summand < 0]} {abs(summand)} would be HU: it seems that {cause}. {_CONVERT}"
+        value = f"value{times} {'+-'[summand < 0]} {abs(summand)}"
+        remedy = f"{value} would look like HU: perhaps {cause}. Make sure of it. {_CONVERT}"
     elif hu[0] > NEAR_AIR[1] and np.mean(hu == hu[0]) >= PADDING_SHARE:
         remedy = f"All below {hu[0]:g} was cut off, and lung with it: take the scan that this was made from."
     yield Fault("not in HU", where, what, remedy, level="file")

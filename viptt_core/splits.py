@@ -41,7 +41,7 @@ class Split:
 
 
 def split_faults(kind: str, items: Sequence[Item], class_names: Sequence[str]) -> list[Fault]:
-    """Classes with too few groups (for the authors' splits: clips) for every part of a split to show them.
+    """Why a set cannot be split: one class only, or classes with too few groups (for the authors' splits: clips).
 
     Args:
         kind: See `make_split`.
@@ -50,6 +50,9 @@ def split_faults(kind: str, items: Sequence[Item], class_names: Sequence[str]) -
     """
     if not items:
         return []
+    if len(class_names) < 2:
+        what = f"has one class: {', '.join(class_names)}."
+        return [Fault("fewer than two classes", ".", what, "At least two are needed to tell them apart.")]
     noun, least = ("clip", 2) if kind == "authors" else ("group", FOLDS)
     parts = {item.part for item in items}
     if kind == "official" or (kind == "own" and parts != {""}):

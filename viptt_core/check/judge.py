@@ -216,7 +216,7 @@ def _classes(checked: Checked) -> Iterator[Fault]:
         what = f"no video has the {checked.needed} frames that are needed."
         yield Fault("too few frames", ".", what, "Ask for fewer frames, or a smaller stride.")
     for fault in split_faults("own", left or listing.items, listing.class_names):
-        if counts[fault.where]["files"] or not told:
+        if not told or fault.where not in counts or counts[fault.where]["files"]:
             yield fault
     of_classes = {path.parent for path in checked.items if path.parent.parent == listing.root}
     for folder in sorted(listing.root.iterdir()) if of_classes else ():

@@ -21,7 +21,7 @@ from viptt_core.datasets.own import list_folder
 from viptt_core.datasets.scans import decode_scan, list_imageclef, list_mosmed
 from viptt_core.datasets.simulated import list_actions, list_phantoms, simulate_clip, simulate_scan
 from viptt_core.datasets.videos import decode_video, list_ucf50, list_ucf101
-from viptt_core.errors import Fault, SettingError, check_choice, raise_faults
+from viptt_core.errors import SettingError, check_choice, raise_faults
 from viptt_core.files import code_version
 from viptt_core.presets import Preset
 from viptt_core.splits import split_faults
@@ -117,7 +117,7 @@ def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listi
     grid, decoding, own = split_settings(name, settings)
     for setting in grid | decoding:
         raise SettingError(f"{setting} decides nothing before files are decoded.", remedy="Leave it out.")
-    return _listed(name, root, own)
+    return LISTERS[name](root or None, **own)
 
 
 def split_settings(name: str, settings: dict) -> tuple[dict, dict, dict]:
@@ -134,20 +134,10 @@ def split_settings(name: str, settings: dict) -> tuple[dict, dict, dict]:
     return tuple({key: settings[key] for key in settings if key in names} for names in (grid, decoding, lister))
 
 
-def _listed(name: str, root: str | Path | None, settings: dict) -> Listing:
-    listing = LISTERS[name](root or None, **settings)
-    told = any(fault.level == "set" for fault in listing.faults)
-    if listing.items and len(listing.class_names) < 2 and not told:
-        what = f"has one class: {', '.join(listing.class_names)}."
-        fault = Fault("fewer than two classes", ".", what, "At least two are needed to tell them apart.")
-        listing = replace(listing, faults=(*listing.faults, fault))
-    return listing
-
-
 def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Preset) -> ClipSet:
     """The set on a grid, which is as usual but for the settings; a preset must be able to split it."""
     given, decoding, own = split_settings(name, settings)
-    listing, decoding = _listed(name, root, own), Decoding(**decoding)
+    listing, decoding = LISTERS[name](root or None, **own), Decoding(**decoding)
     if isinstance(usual, Preset):
         unsplit = split_faults(usual.splits, listing.items, listing.class_names)
         listing = replace(listing, faults=(*listing.faults, *unsplit))

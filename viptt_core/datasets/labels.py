@@ -18,7 +18,7 @@ from viptt_core.datasets.listing import SCAN_ENDINGS, VIDEO_ENDINGS, Folder, Lis
 from viptt_core.errors import DataError, Fault, SettingError, listed, raise_faults
 
 # How pandas, R, spreadsheets and databases write a cell without a value, in lower case.
-MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "<na>", "#n/a", "#na", "-nan", "nat"})
+MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "<na>", "#n/a", "#na", "-nan", "nat", "-", "."})
 FILE_ENDINGS = (*SCAN_ENDINGS, *VIDEO_ENDINGS)
 COLUMN_SETTINGS = ("file_column", "label_column", "patient_column")
 HEADER_BYTES = 1 << 16  # of a table that are read to learn its columns
