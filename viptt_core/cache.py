@@ -381,16 +381,9 @@ def keep(path: str, array: np.ndarray, said: dict | None = None) -> None:
     parts, crc = [header.getvalue(), data, text, len(text).to_bytes(4, "little")], 0
     for part in parts:
         crc = isal_zlib.crc32(part, crc)
-    folder = Path(path).parent
-    unfinished = folder / f".{os.urandom(8).hex()}"
     with files.storing(Path(path), hint=f"what was made so far is kept, and {ELSEWHERE}"):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(unfinished, "wb") as file:
-                file.writelines([*parts, crc.to_bytes(4, "little")])
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        files.put_in_place(Path(path), [*parts, crc.to_bytes(4, "little")])
 
 
 def read_kept(path: str) -> dict | None:

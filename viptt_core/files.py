@@ -338,6 +338,17 @@ def replace(path: Path, content: str | bytes) -> None:
         raise
 
 
+def put_in_place(path: Path, parts: Sequence[bytes]) -> None:
+    """Write a file that can be made again, from any number of processes: as `replace`, but not forced to the disk."""
+    unfinished = path.with_name(f".{os.urandom(8).hex()}")
+    try:
+        with open(unfinished, "wb") as file:
+            file.writelines(parts)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def write_file(path: Path, content: str | bytes) -> None:
     """`replace`, in a folder that is made if it is not there.
 

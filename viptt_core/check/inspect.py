@@ -19,7 +19,7 @@ import numpy as np
 from xxhash import xxh3_128
 
 from viptt_core import files
-from viptt_core.cache import sweep
+from viptt_core.cache import ELSEWHERE, sweep
 from viptt_core.clips import digest
 from viptt_core.datasets.arrays import PARTS, read_images
 from viptt_core.errors import DataError
@@ -29,7 +29,7 @@ from viptt_core.video import open_video
 
 UNREADABLE = "unreadable file"  # kind of what may be no fault of the file
 _INT16 = np.iinfo(np.int16)
-_ELSEWHERE = "what was read so far is kept, and VIPTT_CACHE names another folder"
+_HINT = f"what was read so far is kept, and {ELSEWHERE}"
 # Formats whose first plane is 8-bit luma, one byte a pixel.
 _LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray", "nv12")
 
@@ -168,7 +168,7 @@ def read_files(jobs: Sequence[tuple[str, Path]], *, n_jobs: int | None, progress
     from tqdm import tqdm
 
     folder, code = files.cache_root() / "checks", files.code_version("check.inspect")
-    with files.storing(folder, hint=_ELSEWHERE):
+    with files.storing(folder, hint=_HINT):
         folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
     states = {job: _state(job[1]) for job in jobs}
@@ -210,10 +210,8 @@ def _read(job: tuple[str, Path], place: Path) -> tuple[tuple[str, Path], dict]:
     """Inspect a file, and keep the outcome unless it may be another one in a minute."""
     outcome = inspect_file(*job)
     if outcome.get("fault", {}).get("kind") != UNREADABLE:
-        unfinished = place.with_name(f".{os.urandom(8).hex()}")  # two processes may read the same file
-        with files.storing(place, hint=_ELSEWHERE):
-            unfinished.write_text(json.dumps(outcome), encoding="utf-8")
-            os.replace(unfinished, place)
+        with files.storing(place, hint=_HINT):
+            files.put_in_place(place, [json.dumps(outcome).encode()])
     return job, outcome
 
 
