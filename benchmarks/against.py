@@ -62,10 +62,14 @@ def load(name, root):
 """
 FEED = """
 import numpy as np, torch
-from viptt_core.training.feed import Feed
+try:
+    from viptt_core.training.feed import Feed
+except ImportError:
+    from viptt_core.feed import Feed
 clips = load('ucf50', '{videos}')
 batches = np.array_split(np.random.default_rng(0).permutation(len(clips)), len(clips) // 4)
 feed = Feed(clips.clips, torch.device('cpu'))
+read = feed.rows if hasattr(feed, 'rows') else feed.batches
 """
 # Name -> what is done before the clock starts, and what is timed; the names in braces are of `write_files`.
 SNIPPETS = {
@@ -84,7 +88,7 @@ SNIPPETS = {
     "decoding 40 scans of 512 x 512 x 130, two workers": (EMPTY + LOAD, "load('folder', '{copies}')"),
     "decoding 200 videos, two workers": (EMPTY + LOAD, "load('ucf50', '{videos}')"),
     "opening the 200 decoded videos": (LOAD + "load('ucf50', '{videos}')", "load('ucf50', '{videos}')"),
-    "three epochs over them": (LOAD + FEED, "for _ in range(3):\n    for rows in feed.rows(batches): pass"),
+    "three epochs over them": (LOAD + FEED, "for _ in range(3):\n    for rows in read(batches): pass"),
 }
 PREDICT = "viptt predict on 20 scans"
 COLD, WARM = "the demo notebook, reduced, cold caches", "the demo notebook, reduced, warm caches"
