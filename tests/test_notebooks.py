@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tracked import ROOT, tracked_files
 
-from viptt_core.book.publish import PUBLISHED, check_freshness, read_summary, scrub
+from viptt_core.book.publish import PUBLISHED, read_summary, scrub, what_changed
 
 TINY = {"preset": "study", "n_scans": 60, "n_videos": 50, "epochs": 1, "device": "cpu"}
 FORBIDDEN = (
@@ -150,7 +150,7 @@ def test_scrubbing_takes_out_progress_paths_and_widgets_and_keeps_results(tmp_pa
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_notebooks_fit_their_source(name, monkeypatch):
     monkeypatch.delenv("VIPTT_ROOT")
-    assert not check_freshness(name).source_changed, f"run: viptt publish {name}"
+    assert "source" not in what_changed(name), f"run: viptt publish {name}"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
