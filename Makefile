@@ -102,7 +102,7 @@ clean:  ## remove the built book, caches and out.ipynb; keeps .venv, data, runs 
 	find viptt_core tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A Python that does not start is started once more, for what it says itself.
-# pip is followed line by line, because several GB without a sign of life look like a hang.
+# pip tells what it fetches, and the size of .venv grows: several GB without a sign of life look like a hang.
 $(STAMP): pyproject.toml constraints.txt
 	@hint="Name a Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..."; \
 	  file=$$(command -v $(firstword $(PYTHON))) || { echo "'$(PYTHON)' was not found. $$hint" >&2; exit 1; }; \
@@ -114,8 +114,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv || \
 	  { echo "Python's venv module does not work here; on Debian or Ubuntu install python3-venv." >&2; exit 1; }
 	@set -o pipefail; \
-	  .venv/bin/python -m pip install --disable-pip-version-check --no-input --progress-bar off \
+	  ( while sleep 20 > /dev/null; do echo "  .venv has $$(du -sm .venv | cut -f 1) MB"; done ) & trap "kill $$!" EXIT; \
+	  .venv/bin/python -u -m pip install --disable-pip-version-check --no-input --progress-bar off \
 	    -c constraints.txt -e '.[all]' | \
-	  awk '/^ *(Downloading|Using cached) / && !/[.]metadata/ {n++; if (n % 20 == 0) {print "  " n " packages fetched"; fflush()}} \
-	       /^Installing collected/ {print "  installing " n " packages"; fflush()}'
+	  while read -r line; do case "$$line" in \
+	    *.metadata*) ;; Downloading* | "Using cached"*) echo "  $$line";; Installing\ c*) echo "  Installing";; esac; done
 	@touch $(STAMP)

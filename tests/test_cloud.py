@@ -53,7 +53,7 @@ def test_only_on_colab_the_cell_fetches_installs_without_constraints_and_imports
 def test_the_lines_of_the_page_put_runs_and_cache_on_the_drive(tmp_path):
     page = (ROOT / "book" / "reproduce.md").read_text(encoding="utf-8")
     mount, folders, cache = (
-        re.search(r"```python\n(.*google\.colab.*?)```", page, flags=re.DOTALL)[1].strip().split("\n")
+        re.search(r"```ipython3\n(.*google\.colab.*?)```", page, flags=re.DOTALL)[1].strip().split("\n")
     )
     drive = "/content/drive/MyDrive/viptt-net"
     assert 'drive.mount("/content/drive")' in mount and cache.strip() == f"%env VIPTT_CACHE={drive}/cache"

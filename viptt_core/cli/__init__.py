@@ -17,6 +17,7 @@ from viptt_core.cli.predict import add_predict_commands
 from viptt_core.cli.study import add_study_commands
 from viptt_core.errors import ViPTTError
 
+GROUPS = ("data", "weights", "study")  # commands that have commands of their own
 # The notebook that `viptt train` takes its parameters from, and those that say how it is run.
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "02_finetune.py"
 PLAN = ("starts", "epochs", "pretrain_epochs", "hu_window", "seed", "device", "precision")
@@ -43,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     return code or 0
 
 
-def build_parser(group: str = "") -> argparse.ArgumentParser:
-    """The parser of every command, help included; or that of a group of commands, such as "data"."""
+def build_parser(part: str = "") -> argparse.ArgumentParser:
+    """The parser of every command, help included; or of a part of them: one of GROUPS, or "others" but those."""
     parser = Parser(
         prog="viptt",
         description="ViPTT-Net: video pretraining for tuberculosis typing on chest CT. Research use only.",
@@ -76,11 +77,15 @@ def build_parser(group: str = "") -> argparse.ArgumentParser:
     publish.add_argument("--check", action="store_true", help="execute nothing, and fail if one has changed")
 
     add_command(commands, "env", _env, "print versions, machine and commit, for a bug report")
-    return commands.choices[group] if group else parser
+    if part == "others":
+        for group in GROUPS:
+            del commands.choices[group]
+        return parser
+    return commands.choices[part] if part else parser
 
 
-# For the reference of commands in the book, which takes functions without arguments.
-data_parser, weights_parser, study_parser = (partial(build_parser, group) for group in ("data", "weights", "study"))
+# The reference in the book takes functions without arguments, and shows no command of a command.
+others_parser, data_parser, weights_parser, study_parser = (partial(build_parser, part) for part in ("others", *GROUPS))
 
 
 def _train(options) -> None:
