@@ -26,15 +26,13 @@ NOTEBOOK = """\
 # # A tiny notebook
 
 # %%
-from typing import Optional
-
 from viptt_core.papermill_io import check_parameters
 
 # %% tags=["parameters"]
 epochs: int = 2  # passes over the training part
 rate: float = 1e-3  # learning rate
 data_root: str = ""  # folder of the data
-limit: Optional[int] = None  # at most so many
+resume: bool = True  # go on where a run stopped
 
 # %%
 check_parameters(globals())
@@ -81,7 +79,7 @@ def test_misspelt_parameter_fails_and_names_the_near_match(project):
     assert done.returncode == 1
     for text in (done.stderr, outputs("out.ipynb")):
         assert "there is no parameter 'epoch'; did you mean 'epochs'?" in text
-        assert "epochs, rate, data_root, limit" in text
+        assert "epochs, rate, data_root, resume" in text
 
 
 def test_failing_notebook_exits_1_and_leaves_the_error(project):
@@ -113,7 +111,7 @@ def test_every_spelling_reads_the_same_notebook(project, monkeypatch, spelling, 
     done = CliRunner().invoke(papermill_command, [*arguments, "-p", "epochs", "7"])
     assert done.exit_code == 0, done.output
     notebook = nbformat.read(project / "out.ipynb", as_version=4)
-    assert notebook.metadata.viptt.source.path == "notebooks/x.py"
+    assert notebook.metadata.viptt.source.sha256 == papermill_io.notebook_sha256(NOTEBOOK)
     assert notebook.metadata.kernelspec.name == "python3"
     injected = [cell.source for cell in notebook.cells if "injected-parameters" in cell.metadata.tags]
     assert injected == ["# Parameters\nepochs = 7\n"]
@@ -177,7 +175,7 @@ def test_other_python_files_give_a_clear_error(project, text, message):
 def test_ipynb_files_are_read_as_ever(project):
     papermill.execute_notebook("notebooks/x.py", "a.ipynb", prepare_only=True)
     again = papermill.execute_notebook("a.ipynb", "b.ipynb", prepare_only=True)
-    assert again.metadata.viptt.source.path == "notebooks/x.py"
+    assert again.metadata.viptt.source.sha256 == papermill_io.notebook_sha256(NOTEBOOK)
     with pytest.raises(FileNotFoundError):
         papermill.execute_notebook("notebooks/missing.py", "b.ipynb", prepare_only=True)
 
@@ -193,7 +191,7 @@ def test_conversion_is_the_same_on_every_call_and_records_its_source(project):
     ids = [cell.id for cell in notebook.cells]
     assert len(set(ids)) == len(ids)
     recorded = notebook.metadata.viptt.source
-    assert recorded == {"path": "notebooks/x.py", "sha256": papermill_io.notebook_sha256(NOTEBOOK)}
+    assert recorded == {"sha256": papermill_io.notebook_sha256(NOTEBOOK)}
     changed = nbformat.reads(papermill_io.to_notebook_json(NOTEBOOK + "\nepochs\n", "x.py"), as_version=4)
     assert changed.metadata.viptt.source.sha256 != recorded.sha256
     assert [cell.id for cell in changed.cells][:-1] == ids[:-1]
@@ -224,18 +222,14 @@ DECLARED = """\
 epochs: int = 2  # passes
 rate: float = 1e-3
 name: str = "a"
-fast = False
-limit: Optional[int] = None
-other: int | None = None
-starts: list[str] = []
-anything = None
-computed = len("abc")
+fast: bool = False
+anything: list[str] = []
 """
 
 
 def check(injected, declared=DECLARED):
     """check_parameters after the two cells ran, as IPython leaves its namespace."""
-    namespace = {"Optional": __import__("typing").Optional}
+    namespace = {}
     exec(declared, namespace)
     exec(injected, namespace)
     namespace["In"] = ["", "import os", declared, injected, "check_parameters(globals())"]
@@ -243,21 +237,7 @@ def check(injected, declared=DECLARED):
 
 
 @pytest.mark.parametrize(
-    "assignment",
-    [
-        "epochs = 50",
-        "rate = 1",
-        'rate = float("nan")',
-        'name = ""',
-        "fast = True",
-        "limit = None",
-        "limit = 3",
-        "other = None",
-        "other = 3",
-        'starts = ["a", "b"]',
-        "anything = {}",
-        'computed = "x"',
-    ],
+    "assignment", ["epochs = 50", "rate = 1", 'rate = float("nan")', 'name = ""', "fast = True", "anything = {}"]
 )
 def test_values_that_fit_pass(assignment):
     check(f"# Parameters\n{assignment}\n")
@@ -272,9 +252,6 @@ def test_values_that_fit_pass(assignment):
         ("epochs = None", "must be int, not None"),
         ("rate = False", "must be float"),
         ("fast = 1", "'fast' must be bool"),
-        ("limit = 2.5", r"must be int \| None, not 2.5"),
-        ('other = "3"', r"must be int \| None"),
-        ('starts = "random"', r"must be list\[str\]"),
         ("name = 2021", "must be str, not 2021 .*-r name 2021"),
         ("epoch = 50", "did you mean 'epochs'"),
         ("zzz = 50", r"no parameter 'zzz'\. Parameters of this notebook: epochs, rate"),
@@ -307,9 +284,9 @@ def test_nothing_is_checked_where_nothing_was_injected(history):
 
 
 def test_parameters_given_as_text_become_what_the_notebook_declares(project):
-    given = [("epochs", "50"), ("data_root", "2021"), ("limit", "None")]
+    given = [("epochs", "50"), ("data_root", "2021"), ("resume", "False")]
     read = papermill_io.read_parameters(project / "notebooks" / "x.py", given)
-    assert read == {"epochs": 50, "rate": 1e-3, "data_root": "2021", "limit": None}
+    assert read == {"epochs": 50, "rate": 1e-3, "data_root": "2021", "resume": False}
 
 
 @pytest.mark.parametrize(

@@ -29,16 +29,7 @@ INJECTED_FIRST_LINE = "# Parameters"  # papermill's default comment at the top o
 NOT_SHOWN = re.compile(r'\A# ---\n.*?^# ---$|^# %% tags=\["colab".*?(?=^# %%)', flags=re.MULTILINE | re.DOTALL)
 SOURCE_SUFFIXES = (".py", ".md")  # never written to: they are what notebooks are made from
 INTERRUPTED = "Interrupted. What was finished is kept: the same command goes on from there."
-ACCEPTED = {  # type of a parameter: types of value that fit (YAML and the command line know no tuples)
-    "bool": (bool,),
-    "int": (int,),
-    "float": (float, int),
-    "str": (str,),
-    "list": (list, tuple),
-    "tuple": (list, tuple),
-    "dict": (dict,),
-    "None": (type(None),),
-}
+TYPES = {"bool": bool, "int": int, "float": (float, int), "str": str}  # annotation: values that fit
 
 
 # --- Reading and writing -------------------------------------------------------------------
@@ -47,8 +38,7 @@ ACCEPTED = {  # type of a parameter: types of value that fit (YAML and the comma
 def to_notebook_json(text: str, path: str) -> str:
     """Convert the text of a percent notebook to `.ipynb` JSON that is the same on every call.
 
-    Cell ids come from position and content, and `metadata.viptt.source` records what the notebook
-    was made from: its name inside the project and its hash (see `notebook_sha256`).
+    Cell ids come from position and content; `metadata.viptt.source` has the hash of the text, see `notebook_sha256`.
 
     Raises:
         DataError: the text is no percent notebook or has no cell tagged `parameters`.
@@ -64,7 +54,7 @@ def to_notebook_json(text: str, path: str) -> str:
         remedy = """Start one cell with the line '# %% tags=["parameters"]'."""
         raise DataError("has no cell for parameters.", path=path, remedy=remedy)
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata.viptt = {"source": {"path": _project_name(path), "sha256": notebook_sha256(text)}}
+    notebook.metadata.viptt = {"source": {"sha256": notebook_sha256(text)}}
     notebook.nbformat, notebook.nbformat_minor = 4, 5  # cell ids exist since 4.5
     for position, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{position:02d}-{source_sha256(cell.source)[:8]}"
@@ -79,13 +69,6 @@ def source_sha256(text: str) -> str:
 def notebook_sha256(text: str) -> str:
     """SHA-256 of a percent notebook, but for jupytext's header and the cell for Colab: a page shows neither."""
     return source_sha256(NOT_SHOWN.sub("", text).strip())
-
-
-def _project_name(path: str) -> str:
-    """`notebooks/x.py` however the file was spelled; the bare name outside a project."""
-    file = Path(path).resolve()
-    root = next((parent for parent in file.parents if (parent / "pyproject.toml").is_file()), file.parent)
-    return file.relative_to(root).as_posix()
 
 
 def _wrap_local_handler() -> Any:
@@ -163,16 +146,17 @@ def _register_engine() -> None:
                 extra_arguments=["--log-level=ERROR"],  # else each kernel warns of connections within this machine
                 **settings,
             )
-            if threading.current_thread() is threading.main_thread():
-                before = signal.signal(signal.SIGINT, client.interrupt)
+            before, settable = signal.getsignal(signal.SIGINT), threading.current_thread() is threading.main_thread()
             try:
+                if settable:
+                    signal.signal(signal.SIGINT, client.interrupt)
                 client.execute()
             except KeyboardInterrupt:
                 nb_man.cleanup_pbar()
                 print(f"\n{INTERRUPTED}", file=sys.stderr)
                 raise SystemExit(130) from None
             finally:
-                if threading.current_thread() is threading.main_thread():
+                if settable:
                     signal.signal(signal.SIGINT, before)
 
     engines.papermill_engines.register(None, Engine)
@@ -228,10 +212,11 @@ def check_parameters(namespace: dict[str, Any]) -> None:
     if not injected_at or injected_at[-1] == 0:
         return
     position = injected_at[-1]
-    declared = _assignments(history[position - 1])  # papermill injects right after the parameters cell
+    declared = _declarations(history[position - 1])  # papermill injects right after the parameters cell
     if not declared:
         return  # the notebook's own cell happens to start with the same comment
-    _check_values(declared, {name: namespace.get(name) for name in _assignments(history[position])})
+    injected = [s.targets[0].id for s in _statements(history[position]) if isinstance(s, ast.Assign)]
+    _check_values(declared, {name: namespace.get(name) for name in injected})
 
 
 def read_parameters(notebook: Path, given: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -244,66 +229,42 @@ def read_parameters(notebook: Path, given: Iterable[tuple[str, str]]) -> dict[st
     if not notebook.is_file():
         raise DataError("is not here.", path=notebook, remedy="Notebooks come with a clone of the repository.")
     cell = re.search(r'^# %% tags=\["parameters"\]\n(.*?)^# %%', notebook.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    declared = _assignments(cell[1])
-    values = {}
-    for name, text in given:
-        values[name] = text
-        if name in declared and _expected_type(declared[name]) != "str":
+    declared = _declarations(cell[1])
+    values: dict[str, Any] = dict(given)
+    for name in values.keys() & declared.keys():
+        if ast.unparse(declared[name].annotation) != "str":
             with contextlib.suppress(ValueError, SyntaxError):
-                values[name] = ast.literal_eval(text)
+                values[name] = ast.literal_eval(values[name])
     _check_values(declared, values)
     return {name: ast.literal_eval(statement.value) for name, statement in declared.items()} | values
 
 
-def _check_values(declared: dict[str, ast.Assign | ast.AnnAssign], values: dict[str, Any]) -> None:
+def _check_values(declared: dict[str, ast.AnnAssign], values: dict[str, Any]) -> None:
     """Raise a SettingError that names each value without a parameter, or of another type."""
     problems = []
     for name, value in values.items():
         if name not in declared:
             near = difflib.get_close_matches(name, declared, n=1, cutoff=0.5)
-            hint = f"; did you mean '{near[0]}'?" if near else "."
-            problems.append(f"there is no parameter '{name}'{hint}")
-        elif not _fits(value, expected := _expected_type(declared[name])):
+            problems.append(f"there is no parameter '{name}'" + (f"; did you mean '{near[0]}'?" if near else "."))
+            continue
+        expected = ast.unparse(declared[name].annotation)
+        fits = isinstance(value, TYPES.get(expected, object))
+        if isinstance(value, bool) and expected in ("int", "float"):  # Python counts True as an int
+            fits = False
+        if not fits:
             advice = f" (to pass it as text: -r {name} {value})" if expected == "str" else ""
             problems.append(f"parameter '{name}' must be {expected}, not {value!r}{advice}.")
     if problems:
         raise SettingError(" ".join(problems), remedy=f"Parameters of this notebook: {', '.join(declared)}.")
 
 
-def _assignments(source: str) -> dict[str, ast.Assign | ast.AnnAssign]:
-    """Plain top-level assignments `name = value` and `name: type = value` of a cell, by name."""
+def _declarations(source: str) -> dict[str, ast.AnnAssign]:
+    """The statements `name: type = value` of a cell, by name."""
+    return {s.target.id: s for s in _statements(source) if isinstance(s, ast.AnnAssign)}
+
+
+def _statements(source: str) -> list[ast.stmt]:
     try:
-        statements = ast.parse(source).body
+        return ast.parse(source).body
     except SyntaxError:
-        return {}
-    found: dict[str, ast.Assign | ast.AnnAssign] = {}
-    for statement in statements:
-        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-            target = statement.targets[0]
-        elif isinstance(statement, ast.AnnAssign):
-            target = statement.target
-        else:
-            continue
-        if isinstance(target, ast.Name):
-            found[target.id] = statement
-    return found
-
-
-def _expected_type(statement: ast.Assign | ast.AnnAssign) -> str:
-    """What a parameter must be, as text such as "int" or "int | None"; "" if anything goes."""
-    if isinstance(statement, ast.AnnAssign):
-        text = ast.unparse(statement.annotation).strip("'\"")
-        return re.sub(r"^(?:typing\.)?Optional\[(.+)\]$", r"\1 | None", text)
-    try:
-        default = ast.literal_eval(statement.value)
-    except ValueError:
-        return ""  # computed: nothing to compare with
-    return "" if default is None else type(default).__name__
-
-
-def _fits(value: Any, expected: str) -> bool:
-    """Whether a value fits one of the alternatives of `expected`; types we do not know always fit."""
-    names = [alternative.split("[")[0].strip() for alternative in expected.split("|")]
-    if isinstance(value, bool):  # Python counts True as an int
-        return "bool" in names or not ACCEPTED.keys() >= set(names)
-    return any(isinstance(value, ACCEPTED.get(name, object)) for name in names)
+        return []

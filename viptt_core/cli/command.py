@@ -24,6 +24,11 @@ class Parser(argparse.ArgumentParser):
             self.error(f"too many arguments: {' '.join(unknown)}")
         return options, unknown
 
+    def add_argument(self, *names, **settings):
+        """As of argparse, with the default written out: the reference in the book shows the text as it stands."""
+        settings["help"] = settings.get("help", "").replace("%(default)s", str(settings.get("default")))
+        return super().add_argument(*names, **settings)
+
     def _check_value(self, action, value):
         known = [str(choice) for choice in action.choices or []]
         if known and value not in action.choices:

@@ -77,10 +77,10 @@ def add_data_commands(commands) -> None:
     for name, text in CHECK_SETTINGS.items():
         own.add_argument(f"--{name.replace('_', '-')}", type=int if name in NUMBERS else str, help=text)
 
-    text = "write synthetic CT scans as an ImageCLEF folder, or with --patients as one's own: scans and a label CSV"
+    text = "write synthetic CT scans in the layout of ImageCLEF, or in one's own: scans and a label CSV"
     phantom = add_command(commands, "phantom", _phantom, text, "viptt phantom data/phantom -n 20")
     phantom.add_argument("-n", type=positive, default=20, help="number of scans (default: %(default)s)")
-    phantom.add_argument("--patients", type=positive, help="number of patients, each with one scan or some")
+    phantom.add_argument("--patients", type=positive, help="number of patients, for a layout of one's own")
     phantom.add_argument("--size", type=positive, default=512, help="voxels in-plane (default: %(default)s)")
     phantom.add_argument("--slices", type=positive, help="slices a scan (default: by the patient's slice thickness)")
 
