@@ -77,13 +77,13 @@ notebooks: $(STAMP)  ## execute the notebooks again and put them into book/noteb
 	@$(IN_VENV) viptt publish
 
 # A fresh page whose runs are not here (a new clone) is executed again, too: its weights are part of a release.
-SHOWN = book/notebooks/02_finetune.ipynb
+SHOWN = $$(grep -oE 'runs/[a-z]+-[a-z]+-[0-9a-f]{16}' book/notebooks/02_finetune.ipynb | sort -u)
 release: $(STAMP)  ## into dist/: stale pages executed again, then recheck, tests, the book, weights, the package
 	@$(IN_VENV) set -e; grep '^  url:' _config.yml | grep -vq OWNER || { echo "First: make address URL=..." >&2; exit 1; }; \
-	  for run in $$(viptt summary $(SHOWN) --runs); do [ -d "$$run" ] || { viptt publish 02_finetune; break; }; done; \
+	  for run in $(SHOWN); do [ -d "$$run" ] || { viptt publish 02_finetune; break; }; done; \
 	  viptt publish --stale; viptt study card; viptt recheck; $(MAKE) --no-print-directory test book; \
 	  rm -rf dist; mkdir dist; python -c 'import shutil; shutil.make_archive("dist/book", "zip", "_build/html")'; \
-	  mkdir dist/weights; for run in $$(viptt summary $(SHOWN) --runs); do to="dist/weights/$$(basename "$$run")"; \
+	  mkdir dist/weights; for run in $(SHOWN); do to="dist/weights/$$(basename "$$run")"; \
 	    cp "$$run/weights.safetensors" "$$to.safetensors"; cp "$$run/weights.json" "$$to.json"; \
 	    viptt weights list "$$to.safetensors" > /dev/null; done; \
 	  python -m pip wheel -q --no-deps -w dist .; git status --short

@@ -11,9 +11,8 @@ import pytest
 from tracked import ROOT, tracked_files
 
 from viptt_core.book import sphinx_ext
-from viptt_core.book.publish import PUBLISHED, recorded_runs
+from viptt_core.book.publish import PUBLISHED
 from viptt_core.book.sphinx_ext import commit_html, complete_figures, outcome, stamp_html, status_table, to_mathml
-from viptt_core.errors import DataError
 from viptt_core.figures import Picture, styled
 
 PROVENANCE = {
@@ -143,14 +142,6 @@ def test_a_failed_cell_is_named(tmp_path, monkeypatch):
     (tmp_path / "book" / "notebooks").mkdir(parents=True)
     (tmp_path / "book" / "notebooks" / "x.ipynb").write_text(json.dumps({"cells": cells}))
     assert outcome("x") == "failed in cell 2 of 3"
-
-
-def test_the_runs_that_a_page_shows_are_found(tmp_path):
-    found = recorded_runs(ROOT / "book" / "notebooks" / "02_finetune.ipynb")
-    assert len(found) >= 2 and all(re.fullmatch(r"runs/finetune-\w+-[0-9a-f]+", run) for run in found)
-    (tmp_path / "x.ipynb").write_text('{"cells": []}')
-    with pytest.raises(DataError, match="shows no run"):
-        recorded_runs(tmp_path / "x.ipynb")
 
 
 # --- The reference ----------------------------------------------------------------------------------------

@@ -364,7 +364,7 @@ def terminal(project):
 
 def test_the_progress_of_a_cell_is_seen_and_nothing_of_the_kernels_connections(terminal):
     code, shown = terminal()
-    assert code == 0 and "\r\x1b[Kworking: 30%|###  | 3/10 [00:03<00:07]" in shown and "the next cell" in shown
+    assert code == 0 and "\rworking: 30%|###  | 3/10 [00:03<00:07]" in shown and "the next cell" in shown
     assert "of 7 cells" in shown and "without encryption" not in shown
 
 

@@ -134,9 +134,9 @@ def _register_engine() -> None:
         @classmethod
         def execute_managed_notebook(cls, nb_man, kernel_name, start_timeout=60, execution_timeout=None, **settings):
             settings.pop("input_path", None)
-            if nb_man.pbar and not settings.get("stderr_file"):
+            if nb_man.pbar and sys.stderr.isatty():  # in a file the bars of cells would be thousands of lines
                 nb_man.pbar.bar_format = "{desc}: {n_fmt} of {total_fmt} cells, {elapsed}"
-                settings["stderr_file"] = Terminal(sys.stderr)
+                settings["stderr_file"] = settings.get("stderr_file") or sys.stderr
             client = Client(
                 nb_man,
                 kernel_name=kernel_name,
@@ -160,22 +160,6 @@ def _register_engine() -> None:
                     signal.signal(signal.SIGINT, before)
 
     engines.papermill_engines.register(None, Engine)
-
-
-class Terminal:
-    """Shows what a cell writes to its error stream, progress bars above all, where papermill was called."""
-
-    def __init__(self, stream) -> None:
-        self.stream = stream
-
-    def write(self, text: str) -> None:
-        """Write text; a bar takes the place of the line before it. In a file, bars would be thousands of lines."""
-        if self.stream.isatty():
-            self.stream.write(text.replace("\r", "\r\x1b[K"))
-
-    def flush(self) -> None:
-        """As of a file."""
-        self.stream.flush()
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from pathlib import Path
 
@@ -135,21 +134,6 @@ def recorded_summaries(path: Path) -> list[dict]:
     ]
     if not found:
         raise DataError("holds no result table.", path=path, remedy="Execute 01_pretrain or 02_finetune to its end.")
-    return found
-
-
-def recorded_runs(path: Path) -> list[str]:
-    """Folders of the runs that an executed notebook shows, such as "runs/finetune-video-0123456789ab", in order.
-
-    Raises:
-        DataError: no notebook, or one that shows no run.
-    """
-    printed = "".join(
-        "".join(output.get("text", "")) for cell in read_notebook(path)["cells"] for output in cell.get("outputs", [])
-    )
-    found = list(dict.fromkeys(re.findall(r"^ *(runs/\S+)$", printed, flags=re.MULTILINE)))
-    if not found:
-        raise DataError("shows no run.", path=path, remedy="Execute 01_pretrain or 02_finetune to its end.")
     return found
 
 

@@ -68,7 +68,6 @@ def build_parser(part: str = "") -> argparse.ArgumentParser:
 
     summary = add_command(commands, "summary", _summary, "print the result table of an executed notebook")
     summary.add_argument("notebook", type=path, help="for example out.ipynb")
-    summary.add_argument("--runs", action="store_true", help="print the folders of the runs it shows instead")
 
     text = "execute notebooks and write them into the book, with the pictures and tables of its other pages"
     publish = add_command(commands, "publish", _publish, text, "viptt publish 02_finetune")
@@ -127,9 +126,9 @@ def _presets(options) -> None:
 
 
 def _summary(options) -> None:
-    from viptt_core.book.publish import read_summary, recorded_runs
+    from viptt_core.book.publish import read_summary
 
-    print("\n".join(recorded_runs(options.notebook)) if options.runs else read_summary(options.notebook))
+    print(read_summary(options.notebook))
 
 
 def _publish(options) -> None:

@@ -30,17 +30,6 @@ CHECK_SETTINGS = {
     "slice_axis": "of medmnist3d: which axis of a volume runs from slice to slice, 0 to 2",
 }
 NUMBERS = ("fold", "pixels", "slice_axis")
-EXPECTED_WORDS = {
-    "files": "clips or scans",
-    "test_files": "test scans",
-    "groups_per_class": "groups a class",
-    "frame_size": "width and height of a frame",
-    "slice_size": "width and height of a slice",
-    "folds": "files of a fold (train, test)",
-    "class_counts": "of each class",
-    "long_clips": "with 70 frames or more, in the paper's classes",
-    "short_clips": "with fewer, in these classes",
-}
 
 
 def add_data_commands(commands) -> None:
@@ -120,7 +109,7 @@ def _describe(name: str) -> None:
     sets = medmnist_sets() if source.name == "medmnist3d" else {}
     facts = {
         "page": source.page,
-        "licence": f"{source.licence} {source.licence_url}",
+        "licence": f"{source.licence} {source.licence_url}".strip(),
         "access": source.access,
         "size": format_size(source.size),
         "used for": source.role,
@@ -244,5 +233,5 @@ def _expected_lines(expected) -> list[str]:
         if isinstance(value, (list, tuple)):
             value = ", ".join(map(str, value))
         if value:
-            lines.append(f"{EXPECTED_WORDS.get(name, name)}: {value}")
+            lines.append(f"{name.replace('_', ' ')}: {value}")
     return lines

@@ -159,23 +159,14 @@ def _score(options) -> None:
     )
     found = [match_labels(rows, table, arm=arm) for arm, rows in read_predictions(options.predictions).items()]
     summary = Summary(*(each.rows for each in found), synthetic=is_synthetic(table.path.parent), about="labelled scans")
-    if options.json:
-        first = found[0]
-        print(
-            json.dumps(
-                {
-                    "synthetic": summary.synthetic,
-                    "scored": len(first.rows),
-                    "failed": first.failed,
-                    "unlabelled": first.unlabelled,
-                    "unpredicted": first.unpredicted,
-                    "rows": json.loads(summary.table.to_json(orient="records")),
-                },
-                indent=1,
-            )
-        )
-    else:
+    if not options.json:
         print(f"{found[0].report()}\n{summary}")
+        return
+    first = found[0]
+    record = {"synthetic": summary.synthetic, "scored": len(first.rows), "failed": first.failed}
+    record |= {"unlabelled": first.unlabelled, "unpredicted": first.unpredicted}
+    record["rows"] = json.loads(summary.table.to_json(orient="records"))
+    print(json.dumps(record, indent=1))
 
 
 def _list(options) -> None:
