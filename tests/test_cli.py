@@ -61,6 +61,10 @@ def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path, monkeypatch, a
     assert tmp_path / "my set" in options.values()
 
 
+def test_a_value_may_begin_with_a_minus():
+    assert build_parser().parse_args(["train", "-p", "hu_window", "-1000,400"]).p == [["hu_window", "-1000,400"]]
+
+
 @pytest.mark.parametrize(
     ("typed", "told"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from pathlib import Path
 
 
@@ -46,6 +47,7 @@ def add_command(commands, name: str, run, text: str, example: str = "") -> argpa
     epilog = f"Example: {example}" if example else None
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog)
     parser.set_defaults(run=run)
+    parser._negative_number_matcher = re.compile("-[0-9]")  # -1000,400 is a value, no option
     return parser
 
 
