@@ -23,7 +23,8 @@ def add_predict_commands(commands) -> None:
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="print CSV")
-    predict.add_argument("-o", "--output", type=path, help="write to this file instead; .json or .csv say the form")
+    text = "write to this file instead; .csv, .json or .txt say the form"
+    predict.add_argument("-o", "--output", type=path, help=text)
 
     submit = add_command(
         commands,
@@ -211,10 +212,12 @@ def _predictions(options, weights, scans):
 
 def _form(options) -> str:
     """ "json", "csv" or "text", by the flags or the ending of the output."""
-    if options.json or options.csv:
-        return "json" if options.json else "csv"
-    ending = options.output.suffix if options.output else ""
-    return {".json": "json", ".csv": "csv"}.get(ending, "text")
+    endings = {".json": "json", ".csv": "csv", ".txt": "text"}
+    ending = options.output.suffix if options.output else ".txt"
+    if ending not in endings:
+        what = f"{options.output} does not end in {', '.join(endings)}."
+        raise SettingError(what, remedy="Name a .csv: spreadsheets open it.")
+    return "json" if options.json else "csv" if options.csv else endings[ending]
 
 
 def _say_failed(predictions, *, told: bool) -> int:
