@@ -11,7 +11,6 @@ FROM python:3.12-slim
 
 LABEL org.opencontainers.image.title="ViPTT-Net, reproducible" \
       org.opencontainers.image.description="A runnable re-implementation of ViPTT-Net. Research use only." \
-      org.opencontainers.image.source="https://github.com/OWNER/viptt-net" \
       org.opencontainers.image.licenses="MIT"
 
 ENV PIP_NO_CACHE_DIR=1 \

@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 IN_VENV := export PATH="$$PWD/.venv/bin:$$PATH" PYTHONUTF8=1;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo paper recheck test test-slow test-reading bench bench-full book notebooks release clean
+.PHONY: help demo paper recheck test test-slow test-reading bench bench-full book notebooks release address clean
 
 help:  ## this list
 	@echo "usage: make TARGET [PYTHON=python3.12] [WORKERS=2]"; echo
@@ -77,24 +77,32 @@ notebooks: $(STAMP)  ## execute the notebooks again and put them into book/noteb
 	@$(IN_VENV) viptt publish
 
 # A fresh page whose runs are not here (a new clone) is executed again, too: its weights are part of a release.
-SHOWN = book/notebooks/02_finetune.ipynb
+SHOWN = $$(grep -oE 'runs/[a-z]+-[a-z]+-[0-9a-f]{16}' book/notebooks/02_finetune.ipynb | sort -u)
 release: $(STAMP)  ## into dist/: stale pages executed again, then recheck, tests, the book, weights, the package
-	@$(IN_VENV) set -e; viptt address --check; \
-	  for run in $$(viptt summary $(SHOWN) --runs); do [ -d "$$run" ] || { viptt publish 02_finetune; break; }; done; \
+	@$(IN_VENV) set -e; grep '^  url:' _config.yml | grep -vq OWNER || { echo "First: make address URL=..." >&2; exit 1; }; \
+	  for run in $(SHOWN); do [ -d "$$run" ] || { viptt publish 02_finetune; break; }; done; \
 	  viptt publish --stale; viptt study card; viptt recheck; $(MAKE) --no-print-directory test book; \
 	  rm -rf dist; mkdir dist; python -c 'import shutil; shutil.make_archive("dist/book", "zip", "_build/html")'; \
-	  mkdir dist/weights; for run in $$(viptt summary $(SHOWN) --runs); do to="dist/weights/$$(basename "$$run")"; \
+	  mkdir dist/weights; for run in $(SHOWN); do to="dist/weights/$$(basename "$$run")"; \
 	    cp "$$run/weights.safetensors" "$$to.safetensors"; cp "$$run/weights.json" "$$to.json"; \
-	    viptt weights show "$$to.safetensors" > /dev/null; done; \
+	    viptt weights list "$$to.safetensors" > /dev/null; done; \
 	  python -m pip wheel -q --no-deps -w dist .; git status --short
 	@echo "dist/ holds the release. Pages that were executed again are to be committed before it is tagged."
+
+ADDRESSED := _config.yml README.md CITATION.cff .zenodo.json pyproject.toml book/_static/citation.bib notebooks book/notebooks
+address:  ## set the address of the repository wherever it stands: URL=https://github.com/NAME/viptt-net
+	@[[ '$(URL)' =~ ^https://github.com/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$$ ]] || \
+	  { echo "usage: make address URL=https://github.com/NAME/viptt-net" >&2; exit 1; }
+	@old=$$(sed -n 's|^  url: https://github.com/||p' _config.yml); \
+	  grep -rlF "$$old" $(ADDRESSED) | while read -r file; do \
+	    sed -i.old "s|$$old|$(URL:https://github.com/%=%)|g" "$$file" && rm "$$file.old" && echo "set in $$file"; done
 
 clean:  ## remove the built book, caches and out.ipynb; keeps .venv, data, runs and results
 	rm -rf _build build viptt_core.egg-info .pytest_cache .ruff_cache out.ipynb
 	find viptt_core tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A Python that does not start is started once more, for what it says itself.
-# pip is followed line by line, because several GB without a sign of life look like a hang.
+# pip tells what it fetches, and the size of .venv grows: several GB without a sign of life look like a hang.
 $(STAMP): pyproject.toml constraints.txt
 	@hint="Name a Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..."; \
 	  file=$$(command -v $(firstword $(PYTHON))) || { echo "'$(PYTHON)' was not found. $$hint" >&2; exit 1; }; \
@@ -106,8 +114,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv || \
 	  { echo "Python's venv module does not work here; on Debian or Ubuntu install python3-venv." >&2; exit 1; }
 	@set -o pipefail; \
-	  .venv/bin/python -m pip install --disable-pip-version-check --no-input --progress-bar off \
+	  ( while sleep 20 > /dev/null; do echo "  .venv has $$(du -sm .venv | cut -f 1) MB"; done ) & trap "kill $$!" EXIT; \
+	  .venv/bin/python -u -m pip install --disable-pip-version-check --no-input --progress-bar off \
 	    -c constraints.txt -e '.[all]' | \
-	  awk '/^ *(Downloading|Using cached) / && !/[.]metadata/ {n++; if (n % 20 == 0) {print "  " n " packages fetched"; fflush()}} \
-	       /^Installing collected/ {print "  installing " n " packages"; fflush()}'
+	  while read -r line; do case "$$line" in \
+	    *.metadata*) ;; Downloading* | "Using cached"*) echo "  $$line";; Installing\ c*) echo "  Installing";; esac; done
 	@touch $(STAMP)

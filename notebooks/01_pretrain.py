@@ -19,25 +19,16 @@
 # `paper` preset a GPU is needed: the authors' runs took 1.7 to 5.4 hours on 16 GB GPUs.
 
 # %% tags=["colab", "remove-cell"]
-# On Google Colab this fetches the repository and installs it: a minute or two. Anywhere else it installs nothing.
 import os
 import sys
 
-if "google.colab" in sys.modules:
+if "google.colab" in sys.modules:  # without constraints.txt: Colab brings a PyTorch of its own, built for its GPU
     from IPython import get_ipython
 
-    REPOSITORY = "https://github.com/OWNER/viptt-net"
-    FOLDER = "/content/viptt-net"
-    if not os.path.isdir(FOLDER):
-        get_ipython().system(f"git clone --depth 1 {REPOSITORY} {FOLDER}")
-    # Without constraints.txt: Colab brings a PyTorch of its own, built for its GPU.
-    get_ipython().system(f"pip install --quiet --editable {FOLDER}")
-    os.chdir(FOLDER)
-    sys.path.insert(0, FOLDER)
-
-from viptt_core.book.cloud import prepare
-
-prepare(keep_on_drive=False)  # True, on Colab: what is decoded and trained here is kept on your Google Drive
+    get_ipython().system("git clone --depth 1 https://github.com/OWNER/viptt-net /content/viptt-net")
+    get_ipython().system("pip install --quiet --editable /content/viptt-net")
+    os.chdir("/content/viptt-net")
+    sys.path.insert(0, os.getcwd())
 
 # %%
 from viptt_core.datasets import load_for

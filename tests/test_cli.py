@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from viptt_core.cli import main
+from viptt_core.cli import build_parser, main
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,7 +32,6 @@ def test_help_names_every_command(capsys):
         "presets",
         "summary",
         "publish",
-        "fresh",
         "env",
     ):
         assert f"\n    {command}" in text
@@ -53,15 +52,36 @@ def test_a_mistake_is_one_line_and_exit_code_one(capsys):
     assert error.startswith("viptt: ") and "Did you mean 'paper'" in error and "Traceback" not in error
 
 
-@pytest.mark.parametrize("arguments", [["info", "ucf50", "~/my set", "--json"], ["get", "actions", "--root=~/my set"]])
-def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path, monkeypatch, arguments, capsys):
+@pytest.mark.parametrize(
+    "arguments", [["phantom", "~/my set"], ["data", "get", "ucf50", "--root=~/my set"], ["summary", "~/my set"]]
+)
+def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path, monkeypatch, arguments):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("viptt_core.cli.data._write_synthetic", lambda name, root, jobs: root)
-    monkeypatch.setattr("viptt_core.cli.data._check_and_decode", lambda *_: 0)
-    (tmp_path / "my set").mkdir()
-    assert main(["data", *arguments]) == 0
-    assert str(tmp_path / "my set") in capsys.readouterr().out
+    options = vars(build_parser().parse_args(arguments))
+    assert tmp_path / "my set" in options.values()
+
+
+def test_a_value_may_begin_with_a_minus():
+    assert build_parser().parse_args(["train", "-p", "hu_window", "-1000,400"]).p == [["hu_window", "-1000,400"]]
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("predict scans --wieghts w", "there is no option --wieghts; did you mean '--weights'?"),
+        ("data check folder d --label-colum=a --labls x", "there is no option --labls; did you mean '--labels'?"),
+        ("data chek folder d", "'chek' is none of list, get, check; did you mean 'check'?"),
+        ("predct", "did you mean 'predict'?"),
+        ("env now", "too many arguments: now"),
+        ("phantom d --zzz", "there is no option --zzz"),
+    ],
+)
+def test_a_mistyped_word_is_answered_with_the_usage_of_its_command_and_the_near_match(typed, told, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(typed.split())
+    said = capsys.readouterr().err
+    command = " ".join(word for word in typed.split() if word in ("predict", "data", "env", "phantom"))
+    assert stopped.value.code == 2 and told in said and said.startswith(f"usage: viptt {command}".strip())
 
 
 def test_the_summary_of_an_executed_notebook_is_printed(tmp_path, capsys):

@@ -74,8 +74,8 @@ def test_list_names_every_set_and_what_is_here(private_root, capsys):
 
 
 @pytest.mark.parametrize("name", list(load_registry()))
-def test_info_says_all_there_is(name, capsys):
-    assert main(["data", "info", name]) == 0
+def test_of_one_set_all_there_is_is_said(name, capsys):
+    assert main(["data", "list", name]) == 0
     text, source = capsys.readouterr().out, data_source(name)
     for part in (source.about, source.licence, source.citation, source.page, *source.notes, *source.steps):
         assert part in text
@@ -83,31 +83,10 @@ def test_info_says_all_there_is(name, capsys):
     assert "{root}" not in text and ("papermill" in text) == (source.kind != "example")
 
 
-def test_info_counts_what_is_in_a_folder(tmp_path, capsys):
-    root = tmp_path / "my scans"
-    for name in ("TRN_0001.nii.gz", "TRN_0002.nii.gz", "masks1/TRN_0001.nii.gz", ".cache/x"):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"1234")
-    (root / "labels.csv").write_text("FileName,TypeOfTB\nTRN_0001.nii.gz,2\nTRN_0002.nii.gz,2\n")
-    assert main(["data", "info", "imageclef", str(root), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["expected"]["files"] == 917 and told["name"] == "imageclef"
-    contents = told["contents"]
-    assert contents["files"] == 4 and contents["folders"] == {".": 3, "masks1": 1}
-    assert contents["endings"] == {".csv": 1, ".nii.gz": 3} and contents["labels"] == {"2": 2}
-    assert contents["bytes"] == 12 + (root / "labels.csv").stat().st_size
-    assert main(["data", "info", "imageclef", str(root)]) == 0
+def test_the_six_sets_of_medmnist_are_listed(capsys):
+    assert main(["data", "list", "medmnist3d"]) == 0
     text = capsys.readouterr().out
-    assert "2 of type 2" in text and f"-p data_root '{root}'" in text
-    assert main(["data", "info", "imageclef", str(tmp_path / "none")]) == 1
-    assert "none: no such folder" in capsys.readouterr().err
-
-
-def test_medmnist_info_lists_the_six_sets(capsys):
-    assert main(["data", "info", "medmnist3d", "--json"]) == 0
-    sets = json.loads(capsys.readouterr().out)["sets"]
-    assert len(sets) == 6 and sets["nodulemnist3d"]["n_samples"] == {"train": 1158, "val": 165, "test": 310}
+    assert text.count("mnist3d: CC BY") == 6 and "nodulemnist3d: CC BY 4.0, train 1158, val 165, test 310; " in text
 
 
 def test_get_fetches_checks_and_says_what_to_type(private_root, check, no_network, capsys):
@@ -135,10 +114,9 @@ def test_get_names_archives_that_can_go(tmp_path, check, no_network, monkeypatch
 def test_get_with_a_faulty_set_exits_with_one(check, no_network, monkeypatch, capsys):
     check.spoils = True
     monkeypatch.setattr("viptt_core.cli.data._use_lines", lambda *_: ["papermill"])
-    assert main(["data", "get", "medmnist3d", "--preset", "demo"]) == 1
+    assert main(["data", "get", "medmnist3d"]) == 1
     out, err = capsys.readouterr()
     assert "the report" in out and "Next" not in out and "Mend this first" in err
-    assert check.calls[0][2]["preset"] == "demo"
 
 
 def test_get_of_a_restricted_set_says_how_until_files_are_there(private_root, check, capsys):
@@ -156,40 +134,18 @@ def test_get_of_a_restricted_set_says_how_until_files_are_there(private_root, ch
     assert main(["data", "get", "lungpetctdx", "--root", str(root)]) == 1  # only ever shown
 
 
-def test_synthetic_sets_need_nothing_or_become_files(tmp_path, check, monkeypatch, capsys):
-    assert main(["data", "get", "actions"]) == 0
+@pytest.mark.parametrize("name", ["phantom", "actions"])
+def test_a_built_in_set_needs_nothing_and_says_how_it_becomes_files(name, check, capsys):
+    assert main(["data", "get", name]) == 0
     text = capsys.readouterr().out
-    assert "nothing to get" in text and "-p dataset actions" in text and not check.calls
-    written = []
-    monkeypatch.setattr("viptt_core.synthetic.phantom.write_imageclef", lambda root, n, **_: written.append(n) or root)
-    monkeypatch.setattr("viptt_core.synthetic.actions.write_ucf50", lambda root, **_: written.append("v") or root)
-    assert main(["data", "get", "phantom", "--root", str(tmp_path / "s")]) == 0
-    assert main(["data", "get", "actions", "--root", str(tmp_path / "v")]) == 0
-    assert [call[:2] for call in check.calls] == [("imageclef", tmp_path / "s"), ("ucf50", tmp_path / "v")]
-    text = capsys.readouterr().out
-    assert f"-p dataset imageclef -p data_root {tmp_path / 's'}" in text and "Synthetic chest CT is in" in text
-    assert f"-p dataset ucf50 -p data_root {tmp_path / 'v'}" in text and written == [80, "v"]
+    assert "nothing to get" in text and f"`viptt {name} DIR`" in text and f"-p dataset {name}" in text
+    assert not check.calls
 
 
-def test_get_decodes_for_a_preset(check, no_network, monkeypatch, capsys):
-    asked = []
-
-    def load_for(preset, name, root, **settings):
-        asked.append((preset.name, name, root.name))
-        return SimpleNamespace(report=lambda: "3 clips")
-
-    monkeypatch.setitem(sys.modules, "viptt_core.datasets", SimpleNamespace(load_for=load_for))
-    assert main(["data", "get", "medmnist3d", "--preset", "study"]) == 0
-    assert asked == [("study", "medmnist3d", "nodulemnist3d.npz")] and "3 clips" in capsys.readouterr().out
-    before = len(no_network), len(check.calls)
-    assert main(["data", "get", "medmnist3d", "--preset", "studi"]) == 1
-    assert (len(no_network), len(check.calls)) == before
-
-
-def test_one_command_from_a_server_to_a_checked_clip_set(tmp_path, private_root, stored_rars, monkeypatch, capsys):
+def test_one_command_from_a_server_to_a_checked_clip_set(tmp_path, stored_rars, monkeypatch, capsys):
     """UCF50's own way: a RAR behind http, cut off once; its content and the program that unpacks it are stand-ins."""
     for seed, (name, group) in enumerate((name, group) for name in ("Mixing", "Rowing") for group in range(1, 7)):
-        write_video(tmp_path / "UCF50" / name / f"v_{name}_g{group:02d}_c01.avi", seed, frames=46)
+        write_video(tmp_path / "UCF50" / name / f"v_{name}_g{group:02d}_c01.avi", seed, frames=70)
     files = sorted((tmp_path / "UCF50").rglob("*.avi"))
     content = rar4(*(Item(path.relative_to(tmp_path).as_posix(), path.read_bytes()) for path in files))
     with serve() as server:
@@ -199,13 +155,12 @@ def test_one_command_from_a_server_to_a_checked_clip_set(tmp_path, private_root,
         toy = replace(data_source("ucf50"), files=(remote,), size=None)
         monkeypatch.setattr(registry, "data_source", lambda name: toy)
         root = tmp_path / "there"
-        assert main(["data", "get", "ucf50", "--root", str(root), "--preset", "study", "--jobs", "1"]) == 0
+        assert main(["data", "get", "ucf50", "--root", str(root), "--jobs", "1"]) == 0
         assert [asked for asked, _ in server.asked] == [None, None, f"bytes={len(content) // 2}-"]
     text = capsys.readouterr().out
-    assert "SOUND" in text and "12 clips of 12 x 24 x 24, 12 groups" in text
+    assert "SOUND" in text and f"-p data_root {root / 'UCF50'}" in text
     assert [path.read_bytes() for path in sorted((root / "UCF50").rglob("*.avi"))] == [p.read_bytes() for p in files]
     assert {path.name for path in root.iterdir() if path.name[0] != "."} == {"UCF50", "UCF50.rar", "UCF50.rar.sha256"}
-    assert len(list((private_root.parent / "cache" / "clips").glob("*.npy"))) == 12
 
 
 def test_check_hands_its_settings_on_and_prints_pure_json(tmp_path, check, capsys):
@@ -257,18 +212,18 @@ def test_check_exits_with_one_when_something_spoils(tmp_path, check, capsys):
     assert json.loads(capsys.readouterr().out.split("the report\n")[1])["spoils"] is True
 
 
-@pytest.mark.parametrize("arguments", [["check", "ucf5", "x"], ["get", "ucf5"], ["info", "ucf5"]])
+@pytest.mark.parametrize("arguments", [["check", "ucf5", "x"], ["get", "ucf5"], ["list", "ucf5"]])
 def test_an_unknown_set_names_the_near_one(arguments, check, capsys):
     assert main(["data", *arguments]) == 1
     assert "Did you mean 'ucf50'" in capsys.readouterr().err
     assert main(["data", "check", "lungpetctdx", "x"]) == 1  # nothing is trained on it
 
 
-@pytest.mark.parametrize("command", [[], ["list"], ["info"], ["get"], ["check"]])
+@pytest.mark.parametrize("command", [["list"], ["get"], ["check"]])
 def test_help_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["data", *command, "--help"])
-    assert stopped.value.code == 0 and f"viptt data {(command or ['list'])[0]}" in capsys.readouterr().out
+    assert stopped.value.code == 0 and f"Example: viptt data {command[0]}" in capsys.readouterr().out
 
 
 def test_wrong_usage_exits_with_two():

@@ -76,6 +76,27 @@ def test_a_fitting_python_goes_on_to_the_environment(set_up, program, version):
     assert code and said[0].startswith("Setting up .venv") and "Python's venv module does not work here" in said[2]
 
 
+def test_what_is_fetched_is_told_before_it_is_there(program, tmp_path):
+    """A program that stands for pip names a file, and goes on once this test has read of it."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    pip = program(
+        "echo '  Downloading torch.whl (900 MB)'",
+        "for _ in $(seq 100); do [ -e seen ] && exit; sleep 0.1; done",
+        "exit 9",
+    )
+    pip = pip.rename(tmp_path / "pip")
+    python = program("[ $1 = -c ] && echo 3.12 && exit", f"mkdir -p .venv/bin && cp {pip} .venv/bin/python")
+    command = ["make", ".venv/.installed", f"PYTHON={python}"]
+    with subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE) as making:
+        assert making.stdout.readline().startswith("Setting up .venv")
+        assert making.stdout.readline() == "  Downloading torch.whl (900 MB)\n"
+        (tmp_path / "seen").touch()
+        making.stdout.read()
+    assert making.returncode == 0 and (tmp_path / ".venv" / ".installed").is_file()
+
+
 def test_the_python_of_these_tests_fits(set_up, program):
     path = program('[ "$1" = -c ] || exit 1', f"exec '{sys.executable}' \"$@\"")  # but it makes no environment
     assert set_up(path)[1][0].startswith("Setting up .venv")

@@ -45,9 +45,10 @@ def test_processes_that_share_batches_end_with_the_weights_of_one(tmp_path, proc
     ],
 )
 def test_the_command_runs_under_a_launcher(private_root, launch, processes):
-    command = "viptt_core train --preset study --starts random --epochs 1 --n-scans 60 --n-videos 50 --device cpu"
+    given = {"preset": "study", "starts": "random", "epochs": 1, "n_scans": 60, "n_videos": 50, "device": "cpu"}
+    command = ["viptt_core", "train", *(word for pair in given.items() for word in ("-p", *map(str, pair)))]
     answer = subprocess.run(
-        [sys.executable, "-m", *launch.split(), "-m", *command.split()],
+        [sys.executable, "-m", *launch.split(), "-m", *command],
         capture_output=True,
         text=True,
         env=one_thread(),

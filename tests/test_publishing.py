@@ -16,12 +16,9 @@ from sphinx_book_theme.header_buttons.launch import add_launch_buttons
 from tracked import ROOT, in_git, tracked_files
 
 from viptt_core import __version__
-from viptt_core.book import address
-from viptt_core.book.address import PLACES, disagreements, is_placeholder, places, read_address, write_address
 from viptt_core.book.publish import PUBLISHED
-from viptt_core.cli import build_parser, main
-from viptt_core.errors import DataError, SettingError
-from viptt_core.papermill_io import source_sha256
+from viptt_core.cli import build_parser
+from viptt_core.papermill_io import notebook_sha256
 
 NEW = "https://github.com/some.one/viptt_net-2"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -39,118 +36,45 @@ def load(path: Path) -> dict:
     return {("on" if key is True else key): value for key, value in content.items()}
 
 
-def tracked_places() -> list[Path]:
-    """The files of this repository that must carry the address, without drafts of notebooks beside them."""
-    return [path for pattern in PLACES for path in tracked_files(pattern)]
-
-
-@pytest.fixture
-def checkout(tmp_path):
-    """Copies of the files that carry the address; of an executed notebook only what matters here."""
-    for path in tracked_places():
-        copy = tmp_path / path.relative_to(ROOT)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, copy)
-    source = (tmp_path / "notebooks" / "02_finetune.py").read_text(encoding="utf-8")
-    cell = re.search(r'# %% tags=\["colab", "remove-cell"\]\n(.*?)\n# %%', source, flags=re.DOTALL)[1]
-    for path in (tmp_path / "book" / "notebooks").glob("*.ipynb"):
-        stamp = source_sha256((tmp_path / "notebooks" / f"{path.stem}.py").read_text(encoding="utf-8"))
-        content = {
-            "cells": [{"source": cell.splitlines(keepends=True)}],
-            "metadata": {"viptt": {"source": {"sha256": stamp}}},
-        }
-        path.write_text(json.dumps(content, indent=1))
-    return tmp_path
+ADDRESS = load(ROOT / "_config.yml")["repository"]["url"]
 
 
 # --- The address of the repository --------------------------------------------------------------------
 
 
-def test_every_place_has_the_address_of_the_configuration():
-    assert {path: found for path, found in disagreements().items() if path in tracked_places()} == {}
-    assert all(tracked_files(pattern) for pattern in PLACES)
+def make_address(folder, url):
+    return subprocess.run(["make", "address", f"URL={url}"], cwd=folder, capture_output=True, text=True)
 
 
-def test_no_other_file_carries_the_address():
-    name = read_address().removeprefix(address.HOST)
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_one_command_sets_the_address_everywhere_and_keeps_the_stamps(tmp_path):
+    """Every file that carries it, the tests apart; a page that is fresh stays so."""
     if not in_git():
         pytest.skip("not a Git checkout")
-    found = {path for path in tracked_files("**/*") if name.encode() in path.read_bytes()}
-    assert {path for path in found if path.relative_to(ROOT).parts[0] != "tests"} <= set(places())
-
-
-def test_one_command_sets_the_address_everywhere_and_keeps_the_stamps(checkout):
-    assert read_address(checkout) == read_address()
-    changed = write_address(NEW + ".git", checkout)
-    assert set(changed) == set(places(checkout))
-    assert read_address(checkout) == NEW and disagreements(checkout) == {} and not is_placeholder(checkout)
-    assert write_address(NEW, checkout) == []
-    for path in (checkout / "book" / "notebooks").glob("*.ipynb"):
-        notebook = json.loads(path.read_text())
-        source = (checkout / "notebooks" / f"{path.stem}.py").read_text()
-        assert notebook["metadata"]["viptt"]["source"]["sha256"] == source_sha256(source)
-        assert f'"{NEW}"' in "".join(notebook["cells"][0]["source"])
-    assert (
-        f"https://colab.research.google.com/github/{NEW.removeprefix(address.HOST)}/blob/main/"
-        in (checkout / "README.md").read_text()
-    )
-
-
-def test_the_stamp_of_a_page_that_did_not_fit_its_source_stays_as_it_was(checkout):
-    path = checkout / "book" / "notebooks" / "02_finetune.ipynb"
-    path.write_text(re.sub(r'"sha256": "\w+"', f'"sha256": "{"0" * 64}"', path.read_text()))
-    write_address(NEW, checkout)
-    assert json.loads(path.read_text())["metadata"]["viptt"]["source"]["sha256"] == "0" * 64
-
-
-def test_a_file_with_another_address_or_none_is_named(checkout):
-    write_address(NEW, checkout)
-    for name, old, new in (("CITATION.cff", "some.one", "else"), ("Dockerfile", "image.source", "image.url")):
-        file = checkout / name
-        file.write_text(file.read_text().replace(old, new))
-    found = {path.name: words for path, words in disagreements(checkout).items()}
-    assert found == {"CITATION.cff": "https://github.com/else/viptt_net-2", "Dockerfile": "none"}
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "viptt-net",
-        "http://github.com/a/b",
-        "https://gitlab.com/a/b",
-        "https://github.com/a",
-        "https://github.com/a/b/tree/main",
-        "https://github.com/a b/c",
-    ],
-)
-def test_what_is_no_address_on_github_is_refused_and_changes_nothing(checkout, url):
-    before = {path: path.read_bytes() for path in places(checkout)}
-    with pytest.raises(SettingError, match="https://github.com/OWNER/NAME"):
-        write_address(url, checkout)
-    assert {path: path.read_bytes() for path in places(checkout)} == before
-
-
-def test_a_configuration_without_an_address_is_named_with_the_line_it_lacks(tmp_path):
-    (tmp_path / "_config.yml").write_text("title: x\n")
-    with pytest.raises(DataError, match=r"_config\.yml.*url: https://github\.com/OWNER"):
-        read_address(tmp_path)
-
-
-def test_the_command_prints_the_address_and_check_refuses_a_placeholder(checkout, monkeypatch, capsys):
-    monkeypatch.setattr(address, "CHECKOUT", checkout)
-    write_address("https://github.com/OWNER/viptt-net", checkout)
-    assert main(["address"]) == 0 and capsys.readouterr().out == "https://github.com/OWNER/viptt-net\n"
-    assert main(["address", "--check"]) == 1 and "placeholder" in capsys.readouterr().err
-    assert main(["address", NEW, "--check"]) == 0 and "set in CITATION.cff" in capsys.readouterr().out
-    file = checkout / "CITATION.cff"
-    file.write_text(file.read_text().replace("some.one", "else"))
-    assert main(["address", "--check"]) == 1 and "1 files have another" in capsys.readouterr().err
+    name = ADDRESS.removeprefix("https://github.com/").encode()
+    carrying = [path.relative_to(ROOT) for path in tracked_files("**/*") if name in path.read_bytes()]
+    carrying = [path for path in carrying if path.parts[0] != "tests"]
+    for path in [*carrying, Path("Makefile")]:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, tmp_path / path)
+    sources = {path: notebook_sha256(read(path)) for path in carrying if path.parts[0] == "notebooks"}
+    for url in ("viptt-net", f"{NEW}/tree/main", "https://gitlab.com/a/b", "https://github.com/a b/c"):
+        done = make_address(tmp_path, url)
+        assert done.returncode and "usage: make address URL=https://github.com/" in done.stderr
+        assert all((tmp_path / path).read_bytes() == (ROOT / path).read_bytes() for path in carrying)
+    done = make_address(tmp_path, NEW)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == len(carrying) > 10
+    assert not any(name in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert f"\n  url: {NEW}\n" in (tmp_path / "_config.yml").read_text()
+    assert len(sources) == len(PUBLISHED)
+    for path, sha256 in sources.items():
+        assert NEW in (tmp_path / path).read_text() and notebook_sha256((tmp_path / path).read_text()) == sha256
 
 
 def buttons_of(page, suffix, metadata):
     """Addresses of the launch buttons that the theme makes for a page of the book, by name."""
     options = yaml_to_sphinx(yaml.safe_load(read("_config.yml")))[0]["html_theme_options"]
-    owner, repository = read_address().removeprefix(address.HOST).split("/")
+    owner, repository = ADDRESS.removeprefix("https://github.com/").split("/")
     pages = SimpleNamespace(doc2path=lambda name: f"book/{name}{suffix}", metadata={page: metadata})
     book = SimpleNamespace(env=pages, config={"html_theme_options": options})
     context = {
@@ -168,7 +92,7 @@ def buttons_of(page, suffix, metadata):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_notebook_page_opens_its_executed_notebook_on_colab_and_binder(name):
-    repository, file = read_address().removeprefix(address.HOST), f"book/notebooks/{name}.ipynb"
+    repository, file = ADDRESS.removeprefix("https://github.com/"), f"book/notebooks/{name}.ipynb"
     assert (ROOT / file).is_file()
     assert buttons_of(f"notebooks/{name}", ".ipynb", {"kernelspec": {}}) == {
         "Colab": f"https://colab.research.google.com/github/{repository}/blob/main/{file}",
@@ -230,7 +154,7 @@ def test_what_the_workflows_call_exists():
     called = re.findall(r"\bmake (\S+)", text)
     assert {"test", "book", "demo", "recheck", "notebooks", ".venv/.installed"} == set(called) <= targets
     commands = re.findall(r"\bviptt ([^\n)|]+)", text)
-    assert {command.split()[0] for command in commands} == {"address", "fresh", "--version"}
+    assert {command.split()[0] for command in commands} == {"publish", "--version"}
     for command in commands:
         if not command.startswith("--version"):
             assert command.split()[0] in subparsers.choices

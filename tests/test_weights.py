@@ -163,7 +163,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):
     [
         (b"PK\x03\x04" + bytes(300), "a zip archive, such as a PyTorch file.*Ask for safetensors"),
         (b"\x80\x02}q\x00." + bytes(300), "a Python pickle.*Ask for safetensors"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(300), "Keras 2 writes.*viptt weights import"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(300), "Keras 2 writes.*viptt weights get"),
         (b"<!DOCTYPE html><html>", "a web page"),
     ],
 )
@@ -236,7 +236,7 @@ def test_a_flipped_bit_in_the_weights_of_a_run_is_told_by_every_way_of_reading_t
     assert main(["predict", str(scan), "--weights", "RUN", "--device", "cpu"]) == 0
     flip_a_bit_of_the_tensors(path)
     capsys.readouterr()
-    for command in (["predict", str(scan), "--weights", "RUN"], ["weights", "show", "RUN"]):
+    for command in (["predict", str(scan), "--weights", "RUN"], ["weights", "list", "RUN"]):
         assert main(command) == 1
         said = capsys.readouterr().err
         assert "weights.safetensors: was changed after it was written" in said and "weights.json beside it" in said
@@ -291,7 +291,7 @@ def server():
 def test_a_keras_file_becomes_weights_that_predict_scans(tmp_path, capsys):
     write_keras_file(tmp_path / "tbt.h5", num_classes=5, seed=1)
     target = tmp_path / "tbt.safetensors"
-    assert main(["weights", "import", str(tmp_path / "tbt.h5"), str(target)]) == 0
+    assert main(["weights", "get", str(tmp_path / "tbt.h5"), str(target)]) == 0
     assert ", ".join(TB_CLASSES) in capsys.readouterr().out
     weights = open_weights(target)
     grid = weights.card.preprocessing
@@ -346,5 +346,5 @@ def test_only_weights_with_a_card_are_listed(tmp_path):
 
 def test_a_card_is_shown_as_json(tmp_path, capsys):
     path = write_weights(tmp_path / "w.safetensors")
-    assert main(["weights", "show", str(path)]) == 0
+    assert main(["weights", "list", str(path)]) == 0
     assert json.loads(capsys.readouterr().out)["preprocessing"]["hu_window"] == [-1000, 400]

@@ -1,4 +1,4 @@
-"""Lets papermill read our `.py` notebooks, and checks the parameters it was given.
+"""Lets papermill run our `.py` notebooks, and checks the parameters it was given.
 
 papermill reads `.ipynb` only and picks its readers by path *prefix*. The entry point
 `"jupytext://" = "viptt_core.papermill_io:handler"` (group `papermill.io`) makes it load this module
@@ -10,10 +10,15 @@ a `.py` notebook is read, and importing never raises: a plug-in that does would 
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import hashlib
 import re
+import signal
+import sys
+import threading
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +26,10 @@ from viptt_core.errors import DataError, SettingError
 
 PREFIX = "jupytext://"
 INJECTED_FIRST_LINE = "# Parameters"  # papermill's default comment at the top of the cell it injects
+NOT_SHOWN = re.compile(r'\A# ---\n.*?^# ---$|^# %% tags=\["colab".*?(?=^# %%)', flags=re.MULTILINE | re.DOTALL)
 SOURCE_SUFFIXES = (".py", ".md")  # never written to: they are what notebooks are made from
-ACCEPTED = {  # type of a parameter: types of value that fit (YAML and the command line know no tuples)
-    "bool": (bool,),
-    "int": (int,),
-    "float": (float, int),
-    "str": (str,),
-    "list": (list, tuple),
-    "tuple": (list, tuple),
-    "dict": (dict,),
-    "None": (type(None),),
-}
+INTERRUPTED = "Interrupted. What was finished is kept: the same command goes on from there."
+TYPES = {"bool": bool, "int": int, "float": (float, int), "str": str}  # annotation: values that fit
 
 
 # --- Reading and writing -------------------------------------------------------------------
@@ -40,8 +38,7 @@ ACCEPTED = {  # type of a parameter: types of value that fit (YAML and the comma
 def to_notebook_json(text: str, path: str) -> str:
     """Convert the text of a percent notebook to `.ipynb` JSON that is the same on every call.
 
-    Cell ids come from position and content, and `metadata.viptt.source` records what the notebook
-    was made from: its name inside the project and the SHA-256 of its text (see `source_sha256`).
+    Cell ids come from position and content; `metadata.viptt.source` has the hash of the text, see `notebook_sha256`.
 
     Raises:
         DataError: the text is no percent notebook or has no cell tagged `parameters`.
@@ -57,7 +54,7 @@ def to_notebook_json(text: str, path: str) -> str:
         remedy = """Start one cell with the line '# %% tags=["parameters"]'."""
         raise DataError("has no cell for parameters.", path=path, remedy=remedy)
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata.viptt = {"source": {"path": _project_name(path), "sha256": source_sha256(text)}}
+    notebook.metadata.viptt = {"source": {"sha256": notebook_sha256(text)}}
     notebook.nbformat, notebook.nbformat_minor = 4, 5  # cell ids exist since 4.5
     for position, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{position:02d}-{source_sha256(cell.source)[:8]}"
@@ -69,11 +66,9 @@ def source_sha256(text: str) -> str:
     return hashlib.sha256("\n".join(text.splitlines()).encode()).hexdigest()
 
 
-def _project_name(path: str) -> str:
-    """`notebooks/x.py` however the file was spelled; the bare name outside a project."""
-    file = Path(path).resolve()
-    root = next((parent for parent in file.parents if (parent / "pyproject.toml").is_file()), file.parent)
-    return file.relative_to(root).as_posix()
+def notebook_sha256(text: str) -> str:
+    """SHA-256 of a percent notebook, but for jupytext's header and the cell for Colab: a page shows neither."""
+    return source_sha256(NOT_SHOWN.sub("", text).strip())
 
 
 def _wrap_local_handler() -> Any:
@@ -91,7 +86,10 @@ def _wrap_local_handler() -> Any:
     def read(path: str) -> str:
         path = path.removeprefix(PREFIX)
         text = plain_read(path)
-        return to_notebook_json(text, path) if path.lower().endswith(".py") else text
+        if not path.lower().endswith(".py"):
+            return text
+        _register_engine()
+        return to_notebook_json(text, path)
 
     def write(buf: str, path: str) -> None:
         path = path.removeprefix(PREFIX)
@@ -104,6 +102,64 @@ def _wrap_local_handler() -> Any:
     # papermill says so on each call although the file is read well.
     warnings.filterwarnings("ignore", message=r"The specified file \(.*\.py\) does not end in")
     return local
+
+
+def _register_engine() -> None:
+    """From here on papermill shows the progress of a cell, and ends a Ctrl-C in one line."""
+    from papermill import engines
+    from papermill.log import logger
+
+    class Client(engines.PapermillNotebookClient):
+        at_work = interrupted = False
+
+        def interrupt(self, *_) -> None:
+            """Let the cell end by itself: what is cut off between two messages ends in a dead kernel."""
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # the next one does not wait
+            self.interrupted = True
+            if self.at_work:
+                from nbclient.util import run_sync
+
+                run_sync(self.km.interrupt_kernel)()
+
+        def execute_cell(self, *cell, **settings):
+            self.at_work = not self.interrupted
+            try:
+                return super().execute_cell(*cell, **settings) if self.at_work else None
+            finally:
+                self.at_work = False
+                if self.interrupted:
+                    raise KeyboardInterrupt from None
+
+    class Engine(engines.NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man, kernel_name, start_timeout=60, execution_timeout=None, **settings):
+            settings.pop("input_path", None)
+            if nb_man.pbar and sys.stderr.isatty():  # in a file the bars of cells would be thousands of lines
+                nb_man.pbar.bar_format = "{desc}: {n_fmt} of {total_fmt} cells, {elapsed}"
+                settings["stderr_file"] = settings.get("stderr_file") or sys.stderr
+            client = Client(
+                nb_man,
+                kernel_name=kernel_name,
+                log=logger,
+                startup_timeout=start_timeout,
+                timeout=execution_timeout,
+                extra_arguments=["--log-level=ERROR"],  # else each kernel warns of connections within this machine
+                **settings,
+            )
+            before, settable = signal.getsignal(signal.SIGINT), threading.current_thread() is threading.main_thread()
+            try:
+                if settable:
+                    signal.signal(signal.SIGINT, client.interrupt)
+                client.execute()
+            except KeyboardInterrupt:
+                nb_man.cleanup_pbar()
+                print(f"\n{INTERRUPTED}", file=sys.stderr)
+                raise SystemExit(130) from None
+            finally:
+                if settable:
+                    signal.signal(signal.SIGINT, before)
+
+    engines.papermill_engines.register(None, Engine)
 
 
 def __getattr__(name: str) -> Any:
@@ -140,56 +196,59 @@ def check_parameters(namespace: dict[str, Any]) -> None:
     if not injected_at or injected_at[-1] == 0:
         return
     position = injected_at[-1]
-    declared = _assignments(history[position - 1])  # papermill injects right after the parameters cell
+    declared = _declarations(history[position - 1])  # papermill injects right after the parameters cell
     if not declared:
         return  # the notebook's own cell happens to start with the same comment
+    injected = [s.targets[0].id for s in _statements(history[position]) if isinstance(s, ast.Assign)]
+    _check_values(declared, {name: namespace.get(name) for name in injected})
+
+
+def read_parameters(notebook: Path, given: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Parameters of a `.py` notebook by name, with others given as text: `-p NAME VALUE`, as for papermill.
+
+    Raises:
+        DataError: there is no such notebook.
+        SettingError: a parameter it does not have, or a value of a wrong type.
+    """
+    if not notebook.is_file():
+        raise DataError("is not here.", path=notebook, remedy="Notebooks come with a clone of the repository.")
+    cell = re.search(r'^# %% tags=\["parameters"\]\n(.*?)^# %%', notebook.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    declared = _declarations(cell[1])
+    values: dict[str, Any] = dict(given)
+    for name in values.keys() & declared.keys():
+        if ast.unparse(declared[name].annotation) != "str":
+            with contextlib.suppress(ValueError, SyntaxError):
+                values[name] = ast.literal_eval(values[name])
+    _check_values(declared, values)
+    return {name: ast.literal_eval(statement.value) for name, statement in declared.items()} | values
+
+
+def _check_values(declared: dict[str, ast.AnnAssign], values: dict[str, Any]) -> None:
+    """Raise a SettingError that names each value without a parameter, or of another type."""
     problems = []
-    for name in _assignments(history[position]):
+    for name, value in values.items():
         if name not in declared:
             near = difflib.get_close_matches(name, declared, n=1, cutoff=0.5)
-            hint = f"; did you mean '{near[0]}'?" if near else "."
-            problems.append(f"there is no parameter '{name}'{hint}")
-        elif not _fits(value := namespace.get(name), expected := _expected_type(declared[name])):
+            problems.append(f"there is no parameter '{name}'" + (f"; did you mean '{near[0]}'?" if near else "."))
+            continue
+        expected = ast.unparse(declared[name].annotation)
+        fits = isinstance(value, TYPES.get(expected, object))
+        if isinstance(value, bool) and expected in ("int", "float"):  # Python counts True as an int
+            fits = False
+        if not fits:
             advice = f" (to pass it as text: -r {name} {value})" if expected == "str" else ""
             problems.append(f"parameter '{name}' must be {expected}, not {value!r}{advice}.")
     if problems:
         raise SettingError(" ".join(problems), remedy=f"Parameters of this notebook: {', '.join(declared)}.")
 
 
-def _assignments(source: str) -> dict[str, ast.Assign | ast.AnnAssign]:
-    """Plain top-level assignments `name = value` and `name: type = value` of a cell, by name."""
+def _declarations(source: str) -> dict[str, ast.AnnAssign]:
+    """The statements `name: type = value` of a cell, by name."""
+    return {s.target.id: s for s in _statements(source) if isinstance(s, ast.AnnAssign)}
+
+
+def _statements(source: str) -> list[ast.stmt]:
     try:
-        statements = ast.parse(source).body
+        return ast.parse(source).body
     except SyntaxError:
-        return {}
-    found: dict[str, ast.Assign | ast.AnnAssign] = {}
-    for statement in statements:
-        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-            target = statement.targets[0]
-        elif isinstance(statement, ast.AnnAssign):
-            target = statement.target
-        else:
-            continue
-        if isinstance(target, ast.Name):
-            found[target.id] = statement
-    return found
-
-
-def _expected_type(statement: ast.Assign | ast.AnnAssign) -> str:
-    """What a parameter must be, as text such as "int" or "int | None"; "" if anything goes."""
-    if isinstance(statement, ast.AnnAssign):
-        text = ast.unparse(statement.annotation).strip("'\"")
-        return re.sub(r"^(?:typing\.)?Optional\[(.+)\]$", r"\1 | None", text)
-    try:
-        default = ast.literal_eval(statement.value)
-    except ValueError:
-        return ""  # computed: nothing to compare with
-    return "" if default is None else type(default).__name__
-
-
-def _fits(value: Any, expected: str) -> bool:
-    """Whether a value fits one of the alternatives of `expected`; types we do not know always fit."""
-    names = [alternative.split("[")[0].strip() for alternative in expected.split("|")]
-    if isinstance(value, bool):  # Python counts True as an int
-        return "bool" in names or not ACCEPTED.keys() >= set(names)
-    return any(isinstance(value, ACCEPTED.get(name, object)) for name in names)
+        return []

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from viptt_core import files
 from viptt_core.errors import DataError
 from viptt_core.files import artifact_root, code_version, imported_modules, provenance
-from viptt_core.papermill_io import PREFIX, source_sha256
+from viptt_core.papermill_io import PREFIX, notebook_sha256, source_sha256
 from viptt_core.results import SCORE_COLUMNS, SUMMARY_MIME
 
 PUBLISHED = ("00_data", "01_pretrain", "02_finetune", "03_ablations", "04_per_class", "05_submission", "06_performance")
@@ -26,27 +24,11 @@ RESULT_NOTEBOOK = "02_finetune"  # the one whose table other pages show, too
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
-@dataclass(frozen=True)
-class Freshness:
-    """Whether an executed notebook still is what its source says.
-
-    Attributes:
-        source_changed: Source or parameters differ: the page shows the result of other code.
-        code_changed: The package modules it imports mean something else now, or the result files it reads
-            have changed: it may be stale.
-    """
-
-    source_changed: bool
-    code_changed: bool
-
-
-def publish(name: str, parameters: dict | None = None, *, progress: bool = True) -> Path:
+def publish(name: str) -> Path:
     """Execute one notebook and write it, scrubbed and stamped, into the book.
 
     Args:
         name: Such as "02_finetune".
-        parameters: For papermill; None takes the notebook's own.
-        progress: Show papermill's progress bar.
 
     Returns:
         The executed notebook. An older one stays until the new one is complete.
@@ -63,20 +45,15 @@ def publish(name: str, parameters: dict | None = None, *, progress: bool = True)
     unfinished = root / "runs" / f"{name}.unfinished.ipynb"
     unfinished.parent.mkdir(exist_ok=True)
     began = time.perf_counter()
-    notebook = papermill.execute_notebook(
-        f"{PREFIX}{source}", str(unfinished), parameters=parameters or {}, cwd=str(root), progress_bar=progress
-    )
+    notebook = papermill.execute_notebook(f"{PREFIX}{source}", str(unfinished), cwd=str(root))
     record = provenance() | {"seconds": round(time.perf_counter() - began)}
     scrub(notebook, root)
     notebook.metadata.viptt = dict(notebook.metadata.viptt) | {
-        "parameters": parameters or {},
         "modules": code_version(*imported_modules(source.read_text("utf-8"))),
         "read": read_version(name, root),
         "provenance": record,
     }
-    temporary = target.with_suffix(".tmp")
-    nbformat.write(notebook, temporary)
-    os.replace(temporary, target)
+    files.write_file(target, nbformat.writes(notebook) + "\n")
     unfinished.unlink()
     if name == RESULT_NOTEBOOK:
         write_result(target, root)
@@ -110,29 +87,19 @@ def scrub(notebook, root: Path) -> None:
                     output["data"][mime] = _without_paths(value, root)
 
 
-def check_freshness(name: str) -> Freshness:
-    """Compare an executed notebook with its source and with the package as it is now.
-
-    Raises:
-        DataError: the notebook was never executed.
+def what_changed(name: str) -> list[str]:
+    """What an executed notebook no longer fits: "source", so that the page shows the result of other code; "package",
+    if the modules it imports mean something else now or the result files it reads have changed. Empty if it is fresh.
     """
     root = artifact_root()
     source = (root / "notebooks" / f"{name}.py").read_text("utf-8")
+    if not published_file(name).is_file():
+        return ["source"]
     stamp = read_notebook(published_file(name))["metadata"].get("viptt", {})
-    return Freshness(
-        source_changed=stamp.get("source", {}).get("sha256") != source_sha256(source),
-        code_changed=stamp.get("modules") != code_version(*imported_modules(source))
-        or stamp.get("read", "") != read_version(name, root),
-    )
-
-
-def is_stale(name: str) -> bool:
-    """Whether a notebook was never executed, or anything it was made from has changed since."""
-    try:
-        freshness = check_freshness(name)
-    except DataError:
-        return True
-    return freshness.source_changed or freshness.code_changed
+    made_from = stamp.get("source", {}).get("sha256"), stamp.get("modules"), stamp.get("read", "")
+    modules, read = code_version(*imported_modules(source)), read_version(name, root)
+    source_changed, package_changed = made_from[0] != notebook_sha256(source), made_from[1:] != (modules, read)
+    return ["source"] * source_changed + ["package"] * package_changed
 
 
 def read_version(name: str, root: Path) -> str:
@@ -167,21 +134,6 @@ def recorded_summaries(path: Path) -> list[dict]:
     ]
     if not found:
         raise DataError("holds no result table.", path=path, remedy="Execute 01_pretrain or 02_finetune to its end.")
-    return found
-
-
-def recorded_runs(path: Path) -> list[str]:
-    """Folders of the runs that an executed notebook shows, such as "runs/finetune-video-0123456789ab", in order.
-
-    Raises:
-        DataError: no notebook, or one that shows no run.
-    """
-    printed = "".join(
-        "".join(output.get("text", "")) for cell in read_notebook(path)["cells"] for output in cell.get("outputs", [])
-    )
-    found = list(dict.fromkeys(re.findall(r"^ *(runs/\S+)$", printed, flags=re.MULTILINE)))
-    if not found:
-        raise DataError("shows no run.", path=path, remedy="Execute 01_pretrain or 02_finetune to its end.")
     return found
 
 

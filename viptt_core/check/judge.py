@@ -279,4 +279,4 @@ def _incomplete(checked: Checked) -> Iterator[Fault]:
         other = [f"{name} {here.get(name, 0)} of {n}" for name, n in wanted.items() if n and here.get(name, 0) != n]
         if other:
             what = f"{noun} here, of those in a complete copy: {', '.join(other)}."
-            yield Fault("incomplete set", ".", what, f"See: viptt data info {listing.name}", level="note")
+            yield Fault("incomplete set", ".", what, f"See: viptt data list {listing.name}", level="note")

@@ -1,4 +1,4 @@
-"""The commands `viptt data ...`: which data sets there are, getting one, looking into it, checking it."""
+"""The commands `viptt data ...`, and those that write synthetic sets as files."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import contextlib
 import json
 import shlex
 import sys
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from viptt_core.cli.command import add_command
+from viptt_core.cli.command import add_command, add_group, path, positive
 
 CHECK_PRESET = "paper"  # 70 frames, the affine as it is: the strictest on videos
-# Synthetic sets as files: which adapter reads the layout they are written in, and in which notebook.
-WRITTEN_AS = {"phantom": ("imageclef", "02_finetune"), "actions": ("ucf50", "01_pretrain")}
-PHANTOMS = 80  # so many that five patients have the rarest type, and every split is possible
+JOBS = "worker processes (default: the available cores)"
 # Settings of a data set that a check takes: the same as the notebooks.
 CHECK_SETTINGS = {
     "labels": "label CSV (default: the one in the folder)",
@@ -34,225 +30,135 @@ CHECK_SETTINGS = {
     "slice_axis": "of medmnist3d: which axis of a volume runs from slice to slice, 0 to 2",
 }
 NUMBERS = ("fold", "pixels", "slice_axis")
-EXPECTED_WORDS = {
-    "files": "clips or scans",
-    "test_files": "test scans",
-    "groups_per_class": "groups a class",
-    "frame_size": "width and height of a frame",
-    "slice_size": "width and height of a slice",
-    "folds": "files of a fold (train, test)",
-    "class_counts": "of each class",
-    "long_clips": "with 70 frames or more, in the paper's classes",
-    "short_clips": "with fewer, in these classes",
-}
 
 
-def add_data_commands(commands, positive: Callable[[str], int]) -> None:
-    """Add `data` and its four commands to the subparsers of `viptt`; `positive` reads a number of at least 1."""
-    text = "list, get, describe and check the data sets"
-    data = commands.add_parser(
-        "data", help=text, description=f"{text[0].upper()}{text[1:]}.", epilog="Start with: viptt data list"
-    )
-    actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
+def add_data_commands(commands) -> None:
+    """Add `data` and its commands, `phantom` and `actions` to the subparsers of `viptt`."""
+    data = add_group(commands, "data", "list, get and check the data sets")
 
-    add_command(
-        actions, "list", _list, "list the data sets: size, licence, access, and which are here", "viptt data list"
-    )
+    text = "list the data sets and which are here, or say all that is known of one"
+    shown = add_command(data, "list", _list, text, "viptt data list imageclef")
+    shown.add_argument("name", nargs="?", help="one set: how to get it, its layout, how to use and cite it")
 
-    info = add_command(
-        actions,
-        "info",
-        _info,
-        "say all that is known of a data set, and what a folder of it holds",
-        "viptt data info imageclef data/imageclef",
-    )
-    info.add_argument("name", help="see `viptt data list`")
-    info.add_argument("root", nargs="?", type=Path, help="folder or .npz file to look into; nothing is decoded")
-    info.add_argument("--json", action="store_true", help="print JSON")
-
-    get = add_command(
-        actions,
-        "get",
-        _get,
-        "download, unpack and check a data set; say how, where that is not possible",
-        "viptt data get medmnist3d --subset nodulemnist3d --preset demo",
-    )
+    text = "download, unpack and check a data set; say how, where that is not possible"
+    get = add_command(data, "get", _get, text, "viptt data get medmnist3d --subset nodulemnist3d")
     get.add_argument("name", help="see `viptt data list`")
-    get.add_argument(
-        "--root",
-        type=Path,
-        help="folder to put it into (default: data/NAME); a synthetic set is written as files only if it is given",
-    )
+    get.add_argument("--root", type=path, help="folder to put it into (default: data/NAME)")
     get.add_argument("--subset", default="", help="of medmnist3d: which of its sets (default: nodulemnist3d)")
-    get.add_argument(
-        "--pixels", type=int, default=28, choices=(28, 64), help="of medmnist3d: voxels a side (default: %(default)s)"
-    )
-    get.add_argument("--preset", default="", help="also decode it into the cache for this preset")
+    get.add_argument("--pixels", type=int, default=28, choices=(28, 64), help="of medmnist3d (default: %(default)s)")
     get.add_argument("--no-check", action="store_true", help="do not read every file afterwards")
-    get.add_argument("--jobs", type=positive, help="worker processes (default: the available cores)")
+    get.add_argument("--jobs", type=positive, help=JOBS)
 
     check = add_command(
-        actions,
+        data,
         "check",
         _check,
         "read every file of a data set once and report what would spoil a run; exit code 1 if anything would",
         "viptt data check folder DIR --labels DIR/labels.csv --label-column diagnosis --patient-column patient",
     )
     check.add_argument("name", help="see `viptt data list`")
-    check.add_argument("root", type=Path, help="folder or .npz file")
+    check.add_argument("root", type=path, help="folder or .npz file")
     check.add_argument("--json", action="store_true", help="print JSON; progress goes to the error stream")
-    check.add_argument(
-        "--preset", default=CHECK_PRESET, help="whose frames and orientation count (default: %(default)s)"
-    )
-    check.add_argument("--jobs", type=positive, help="worker processes (default: the available cores)")
+    check.add_argument("--preset", default=CHECK_PRESET, help="whose grid counts (default: %(default)s)")
+    check.add_argument("--jobs", type=positive, help=JOBS)
     check.add_argument("--reread", action="store_true", help="read files again that an earlier check has read")
     own = check.add_argument_group("settings of the data set", "The same as the notebooks take.")
     for name, text in CHECK_SETTINGS.items():
         own.add_argument(f"--{name.replace('_', '-')}", type=int if name in NUMBERS else str, help=text)
 
+    text = "write synthetic CT scans in the layout of ImageCLEF, or in one's own: scans and a label CSV"
+    phantom = add_command(commands, "phantom", _phantom, text, "viptt phantom data/phantom -n 20")
+    phantom.add_argument("-n", type=positive, default=20, help="number of scans (default: %(default)s)")
+    phantom.add_argument("--patients", type=positive, help="number of patients, for a layout of one's own")
+    phantom.add_argument("--size", type=positive, default=512, help="voxels in-plane (default: %(default)s)")
+    phantom.add_argument("--slices", type=positive, help="slices a scan (default: by the patient's slice thickness)")
 
-def folder_contents(root: Path) -> dict:
-    """Files, bytes and files a folder below `root`; nothing is opened but ImageCLEF's label CSV.
+    text = "write synthetic activity videos as a UCF50 folder"
+    actions = add_command(commands, "actions", _actions, text, "viptt actions data/actions --groups 3")
+    actions.add_argument("--groups", type=positive, default=25, help="groups a class (default: %(default)s)")
+    actions.add_argument("--clips", type=positive, default=4, help="clips a group (default: %(default)s)")
 
-    Raises:
-        DataError: there is no such file or folder.
-    """
-    from viptt_core.datasets.labels import read_table
-    from viptt_core.datasets.listing import existing_folder, walk_folder
-    from viptt_core.datasets.scans import IMAGECLEF_COLUMNS
-
-    if root.is_file():
-        return {"root": str(root), "files": 1, "bytes": root.stat().st_size, "folders": {}, "endings": {}}
-    folder = walk_folder(existing_folder(root, "the data set"))
-    endings = Counter(".nii.gz" if path.name.endswith(".nii.gz") else path.suffix for path in folder.files)
-    tables = [path for path in folder.with_ending([".csv"]) if path.parent == root]
-    labels = Counter(row.label for table in tables for row in read_table(table, IMAGECLEF_COLUMNS).rows)
-    contents = {
-        "root": str(root),
-        "files": len(folder.files),
-        "bytes": sum(path.stat().st_size for path in folder.files),
-        "folders": dict(sorted(Counter(folder.name(path.parent) for path in folder.files).items())),
-        "endings": dict(sorted(endings.items())),
-    }
-    return contents | ({"labels": dict(sorted(labels.items()))} if labels else {})
+    for command in (phantom, actions):
+        command.add_argument("folder", type=path, help="folder to write; an interrupted call is taken up again")
+        command.add_argument("--seed", type=int, default=0, help="of the generator (default: %(default)s)")
+        command.add_argument("--jobs", type=positive, help=JOBS)
 
 
 def _list(options) -> None:
     from viptt_core.files import format_size
     from viptt_core.sources.registry import load_registry
 
+    if options.name:
+        _describe(options.name)
+        return
     rows = [("NAME", "KIND", "ACCESS", "SIZE", "HERE", "LICENCE", "WHAT")]
     for source in load_registry().values():
         here = "built in" if source.access == "built in" else "yes" if _holds_files(source.default_root) else "no"
-        rows.append(
-            (
-                source.name,
-                source.kind,
-                source.access,
-                format_size(source.size) or "-",
-                here,
-                source.licence,
-                source.title,
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        size = format_size(source.size) or "-"
+        rows.append((source.name, source.kind, source.access, size, here, source.licence, source.title))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _info(options) -> None:
+def _describe(name: str) -> None:
     from viptt_core.files import format_size
     from viptt_core.sources.registry import data_source, medmnist_sets
 
-    source = data_source(options.name)
-    contents = folder_contents(options.root) if options.root else None
-    sets = {}
-    if source.name == "medmnist3d":
-        sets = {
-            flag: {key: entry[key] for key in ("license", "n_samples", "label")}
-            for flag, entry in medmnist_sets().items()
-        }
-    if options.json:
-        print(json.dumps(asdict(source) | {"sets": sets, "contents": contents}, indent=1))
-        return
+    source = data_source(name)
+    sets = medmnist_sets() if source.name == "medmnist3d" else {}
+    facts = {
+        "page": source.page,
+        "licence": f"{source.licence} {source.licence_url}".strip(),
+        "access": source.access,
+        "size": format_size(source.size),
+        "used for": source.role,
+        "cite": source.citation,
+    }
     print(f"{source.title} ({source.name})\n  {source.about}")
-    lines = (
-        ("page", source.page),
-        ("licence", " ".join(filter(None, (source.licence, source.licence_url)))),
-        ("access", source.access),
-        ("size", format_size(source.size)),
-        ("used for", source.role),
-        ("cite", source.citation),
-    )
-    for what, value in lines:
+    for what, value in facts.items():
         if value:
             print(f"  {what + ':':10}{value}")
     for file in source.files:
         print(f"  {'file:':10}{file.url} ({file.checksum or 'checksum recorded at the first download'})")
     for flag, entry in sets.items():
-        print(
-            f"  {flag}: {entry['license']}, {', '.join(f'{part} {n}' for part, n in entry['n_samples'].items())}; "
-            f"{', '.join(entry['label'].values())}"
-        )
-    _print_block("How to get it", source.numbered_steps())
-    _print_block("Layout", source.layout)
-    _print_block("A complete copy holds", _expected_lines(source.expected))
-    _print_block("How to use it", "\n".join(_use_lines(source, options.root)))
-    _print_block("Note", "\n".join(source.notes))
-    if contents:
-        _print_block(f"In {options.root}", _contents_lines(contents))
+        counts = ", ".join(f"{part} {n}" for part, n in entry["n_samples"].items())
+        print(f"  {flag}: {entry['license']}, {counts}; {', '.join(entry['label'].values())}")
+    blocks = {
+        "How to get it": [f"{number}. {step}" for number, step in enumerate(source.steps, 1)],
+        "Layout": source.layout.split("\n"),
+        "A complete copy holds": _expected_lines(source.expected),
+        "How to use it": _use_lines(source),
+        "Note": source.notes,
+    }
+    for title, lines in blocks.items():
+        if any(lines):
+            print(f"\n{title}:", *lines, sep="\n  ")
 
 
 def _get(options) -> int:
-    from viptt_core.presets import load_preset
     from viptt_core.sources.fetch import fetch
     from viptt_core.sources.registry import data_source
 
-    if options.preset:
-        load_preset(options.preset)  # a misspelt name is worth knowing before gigabytes are fetched
-    source, place = data_source(options.name), options.root
+    source, place = data_source(options.name), options.root or data_source(options.name).default_root
     if source.access == "built in":
-        return _get_synthetic(source, options)
-    if source.access == "download":
-        place = fetch(source, options.root, subset=options.subset, pixels=options.pixels)
+        print(f"{source.title} is built in: nothing to get. `viptt {source.name} DIR` writes it as files.")
+        options.no_check = True
+    elif source.access == "download":
+        root, place = place, fetch(source, options.root, subset=options.subset, pixels=options.pixels)
         print(f"{source.title} is in {place}.")
-        root = options.root or source.default_root
         archives = [root / file.name for file in source.files if file.unpack and (root / file.name).is_file()]
         if archives:
-            print(f"No longer needed: rm {' '.join(shlex.quote(str(path)) for path in archives)}")
-    else:
-        place = place or source.default_root
-        if source.kind == "example" or not _holds_files(place):
-            fetch(source, place)  # raises, and says how to get it
-    return _check_and_decode(source.name, place, options, _use_lines(source, place))
-
-
-def _get_synthetic(source, options) -> int:
-    if options.root is None:
-        print(f"{source.title} is built in: nothing to get. With --root DIR it is written as files.")
-        options.no_check = True
-        return _check_and_decode(source.name, None, options, _use_lines(source))
-    root = _write_synthetic(source.name, options.root, options.jobs)
-    name, notebook = WRITTEN_AS[source.name]
-    print(f"{source.title} is in {root}.")
-    use = f"papermill notebooks/{notebook}.py out.ipynb -p dataset {name} -p data_root {shlex.quote(str(root))}"
-    return _check_and_decode(name, root, options, [use])
-
-
-def _check_and_decode(name: str, place: Path | None, options, use: list[str]) -> int:
-    """What follows when a set is there: the check, decoding for a preset, the next command to type."""
+            print(f"No longer needed: rm {shlex.join(map(str, archives))}")
+    elif source.kind == "example" or not _holds_files(place):
+        fetch(source, place)  # raises, and says how to get it
     if not options.no_check:
-        report = _report(name, place, options.preset or CHECK_PRESET, n_jobs=options.jobs)
+        report = _report(source.name, place, CHECK_PRESET, n_jobs=options.jobs)
         print(report)
         if report.spoils:
             print("Mend this first; `viptt data check` looks again.", file=sys.stderr)
             return 1
-    if options.preset:
-        from viptt_core.datasets import load_for
-        from viptt_core.presets import load_preset
-
-        print(load_for(load_preset(options.preset), name, place, n_jobs=options.jobs).report())
-    print("Next:\n  " + "\n  ".join(use))
+    print("Next:", *_use_lines(source, place), sep="\n  ")
     return 0
 
 
@@ -276,16 +182,33 @@ def _report(name: str, root: Path, preset: str, **settings):
         return check_dataset(name, root, preset=preset, **settings)
 
 
-def _write_synthetic(name: str, root: Path, jobs: int | None) -> Path:
+def _phantom(options) -> None:
     from viptt_core.files import available_cores
+    from viptt_core.synthetic.example import write_example
+    from viptt_core.synthetic.phantom import write_imageclef
 
-    if name == "phantom":
-        from viptt_core.synthetic.phantom import write_imageclef
+    n, settings = options.n, {"seed": options.seed, "size": options.size, "slices": options.slices}
+    settings["n_jobs"] = options.jobs or available_cores()
+    if options.patients:
+        folder = write_example(options.folder, n, patients=options.patients, **settings)
+        name, columns = "folder", " -p label_column diagnosis -p patient_column patient"
+    else:
+        folder = write_imageclef(options.folder, n, **settings)
+        name, columns = "imageclef", ""
+    root = shlex.quote(str(folder))
+    print(f"{n} synthetic scans in {folder}. Read them with: -p dataset {name} -p data_root {root}{columns}")
 
-        return write_imageclef(root, PHANTOMS, seed=0, size=256, n_jobs=jobs or available_cores())
+
+def _actions(options) -> None:
+    from viptt_core.files import available_cores
     from viptt_core.synthetic.actions import write_ucf50
 
-    return write_ucf50(root, seed=0, clips_per_group=1, n_jobs=jobs or available_cores())
+    jobs = options.jobs or available_cores()
+    folder = write_ucf50(
+        options.folder, seed=options.seed, groups=options.groups, clips_per_group=options.clips, n_jobs=jobs
+    )
+    root = shlex.quote(str(folder))
+    print(f"Synthetic videos in {folder}. Read them with: -p pretrain_dataset ucf50 -p pretrain_root {root}")
 
 
 def _holds_files(root: Path) -> bool:
@@ -302,29 +225,13 @@ def _use_lines(source, root: Path | None = None) -> list[str]:
     return [line.replace("{root}", shlex.quote(str(root))) for line in source.use]
 
 
-def _print_block(title: str, text: str) -> None:
-    if text:
-        print(f"\n{title}:")
-        print("\n".join(f"  {line.strip() if title == 'How to get it' else line}" for line in text.split("\n")))
-
-
-def _expected_lines(expected) -> str:
+def _expected_lines(expected) -> list[str]:
     lines = []
     for name, value in asdict(expected).items():
         if isinstance(value, dict):
-            value = ", ".join(f"{key} {n}" for key, n in value.items())
-        elif isinstance(value, (list, tuple)):
+            value = [f"{key} {n}" for key, n in value.items()]
+        if isinstance(value, (list, tuple)):
             value = ", ".join(map(str, value))
         if value:
-            lines.append(f"{EXPECTED_WORDS.get(name, name)}: {value}")
-    return "\n".join(lines)
-
-
-def _contents_lines(contents: dict) -> str:
-    from viptt_core.files import format_size
-
-    lines = [f"{contents['files']} files, {format_size(contents['bytes'])}"]
-    lines += [f"{count:7} {folder}/" for folder, count in contents["folders"].items()]
-    lines += [f"{count:7} *{ending}" for ending, count in contents["endings"].items()]
-    lines += [f"{count:7} of type {label}, by the label CSV" for label, count in contents.get("labels", {}).items()]
-    return "\n".join(lines)
+            lines.append(f"{name.replace('_', ' ')}: {value}")
+    return lines

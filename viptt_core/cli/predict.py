@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from pathlib import Path
 
-from viptt_core.cli.command import add_command
-from viptt_core.errors import DataError
-
-DEVICES = "auto, cpu, cuda or mps (default: %(default)s)"
+from viptt_core.cli.command import add_command, add_group, path, positive
+from viptt_core.errors import DataError, SettingError
 
 
-def add_predict_commands(commands, positive) -> None:
-    """Add the commands to the subparsers of `viptt`; `positive` reads a number of at least 1."""
+def add_predict_commands(commands) -> None:
+    """Add the commands to the subparsers of `viptt`."""
     predict = add_command(
         commands,
         "predict",
@@ -22,124 +18,76 @@ def add_predict_commands(commands, positive) -> None:
         "class probabilities of CT scans (NIfTI); exit code 1 if a scan could not be read. Research use only",
         "viptt predict data/own --weights runs/RUN -o predictions.csv",
     )
-    _add_scans(predict, positive)
-    predict.add_argument(
-        "--weights",
-        required=True,
-        metavar="W",
-        help="file, run (folder or name), or a name of `viptt weights list`",
-    )
+    text = "file, run (folder or name), or a name of `viptt weights list`"
+    predict.add_argument("--weights", required=True, metavar="W", help=text)
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="print CSV")
-    predict.add_argument("-o", "--output", type=Path, help="write to this file instead; .json or .csv say the form")
+    text = "write to this file instead; .csv, .json or .txt say the form"
+    predict.add_argument("-o", "--output", type=path, help=text)
 
-    text = "predict the scans of ImageCLEF's TB-type task and write the file to submit"
     submit = add_command(
         commands,
         "submit",
         _submit,
-        text,
+        "predict the scans of ImageCLEF's TB-type task and write the file to submit",
         "viptt submit data/imageclef/test --weights RUN1 RUN2 RUN3 --ensemble vote -o submission.txt",
     )
-    _add_scans(submit, positive)
-    submit.add_argument(
-        "--weights", required=True, nargs="+", metavar="W", help="of one or more models, see `viptt predict`"
-    )
-    submit.add_argument(
-        "--ensemble",
-        default="mean",
-        help="mean: of the probabilities; vote: most models; authors: "
-        "rounded mean of class numbers, three models (default: %(default)s)",
-    )
-    submit.add_argument("-o", "--output", type=Path, required=True, help="file to write, such as submission.txt")
-    submit.add_argument(
-        "--fill",
-        type=positive,
-        metavar="CLASS",
-        help="class 1..5 for scans that cannot be read; without it, such a scan keeps the file from being written",
-    )
+    text = "of one or more models, see `viptt predict`"
+    submit.add_argument("--weights", required=True, nargs="+", metavar="W", help=text)
+    text = "mean: of the probabilities; vote: most models; authors: rounded mean of the class numbers of three models"
+    submit.add_argument("--ensemble", default="mean", help=f"{text} (default: %(default)s)")
+    submit.add_argument("-o", "--output", type=path, required=True, help="file to write, such as submission.txt")
+    text = "class 1..5 for scans that cannot be read; without it, such a scan keeps the file from being written"
+    submit.add_argument("--fill", type=positive, metavar="CLASS", help=text)
 
-    text = "check a submission file: a scan missing, double or misnamed, a class out of 1..5"
+    for command in (predict, submit):
+        command.add_argument("scans", nargs="+", type=path, metavar="SCANS", help="NIfTI files, and folders of them")
+        text = "folder of lung masks, for weights trained on the lungs' box (default: masks1 beside a scan)"
+        command.add_argument("--masks", type=path, help=text)
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+        text = "fp32: the same digits on every machine; auto: the fastest, differs in the third digit"
+        command.add_argument("--precision", default="fp32", help=f"{text} (default: %(default)s)")
+        command.add_argument("--jobs", type=positive, help="threads that read (default: the available cores)")
+
     validate = add_command(
-        commands, "validate-submission", _validate, text, "viptt validate-submission submission.txt --expected 421"
+        commands,
+        "validate-submission",
+        _validate,
+        "check a submission file: a scan missing, double or misnamed, a class out of 1..5",
+        "viptt validate-submission submission.txt --expected 421",
     )
-    validate.add_argument("file", type=Path)
-    validate.add_argument(
-        "--expected",
-        type=positive,
-        default=421,
-        metavar="N",
-        help="scans, TST_0001.nii.gz to TST_N.nii.gz (default: %(default)s)",
-    )
-    validate.add_argument("--scans", type=Path, help="folder of the scans: the expected names are theirs instead")
+    validate.add_argument("file", type=path, help="the file")
+    text = "scans, TST_0001.nii.gz to TST_N.nii.gz (default: %(default)s)"
+    validate.add_argument("--expected", type=positive, default=421, metavar="N", help=text)
+    validate.add_argument("--scans", type=path, help="folder of the scans: the expected names are theirs instead")
 
-    text = "score predictions against labels: kappa, accuracy and AUC, with intervals over patients"
     score = add_command(
         commands,
         "score",
         _score,
-        text,
+        "score predictions against labels: kappa, accuracy and AUC, with intervals over patients",
         "viptt score predictions.csv labels.csv --label-column diagnosis --patient-column patient",
     )
-    score.add_argument("predictions", type=Path, help="what `viptt predict --csv` wrote, or `viptt submit` kept")
-    score.add_argument("labels", type=Path, help="CSV with one row a scan")
+    score.add_argument("predictions", type=path, help="what `viptt predict --csv` wrote, or `viptt submit` kept")
+    score.add_argument("labels", type=path, help="CSV with one row a scan")
     score.add_argument("--file-column", default="", help="file name or path of a scan (default: FileName)")
-    score.add_argument(
-        "--label-column", default="", help="class: a name, or 1..5 for ImageCLEF's (default: Label, else TypeOfTB)"
-    )
-    score.add_argument(
-        "--patient-column", default="", help="intervals are then over patients (default: each scan its own)"
-    )
+    text = "class: a name, or 1..5 for ImageCLEF's (default: Label, else TypeOfTB)"
+    score.add_argument("--label-column", default="", help=text)
+    text = "intervals are then over patients (default: each scan its own)"
+    score.add_argument("--patient-column", default="", help=text)
     score.add_argument("--json", action="store_true", help="print JSON")
 
-    text = "list, show, get and convert weights"
-    weights = commands.add_parser("weights", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    actions = weights.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    add_command(actions, "list", _list, "list the weights that are here, and the authors'", "viptt weights list")
-    show = add_command(
-        actions,
-        "show",
-        _show,
-        "print the card of weights as JSON: classes, preprocessing, data, scores",
-        "viptt weights show runs/RUN",
-    )
-    show.add_argument("weights", metavar="W", help="see `viptt predict`")
-    get = add_command(
-        actions, "get", _get, "download the authors' weights and convert them", "viptt weights get authors-tbt"
-    )
-    get.add_argument("name", help="authors-ucf50 or authors-tbt")
-    imported = add_command(
-        actions,
-        "import",
-        _import,
-        "convert a Keras file (.h5) of the authors' network; TensorFlow is not needed",
-        "viptt weights import ViPTT-Net-CLEF-TBT.h5 tbt.safetensors",
-    )
-    imported.add_argument("file", type=Path, help="the .h5 file")
-    imported.add_argument("output", type=Path, metavar="OUT", help="file to write, ends in .safetensors")
-    imported.add_argument(
-        "--classes",
-        default="",
-        help="names of the classes, A,B,C, in the order of the outputs (default: the paper's, by their number)",
-    )
-
-
-def _add_scans(command: argparse.ArgumentParser, positive) -> None:
-    command.add_argument("scans", nargs="+", type=Path, metavar="SCANS", help="NIfTI files, and folders of them")
-    command.add_argument(
-        "--masks",
-        type=Path,
-        help="folder of lung masks, for weights trained on the lungs' box (default: masks1 beside a scan)",
-    )
-    command.add_argument("--device", default="auto", help=DEVICES)
-    command.add_argument(
-        "--precision",
-        default="fp32",
-        help="fp32: the same digits on every machine; auto: the "
-        "fastest, differs in the third digit (default: %(default)s)",
-    )
-    command.add_argument("--jobs", type=positive, help="threads that read (default: the available cores)")
+    weights = add_group(commands, "weights", "list, show, get and convert weights")
+    text = "list the weights that are here, and the authors'; or print the card of some as JSON"
+    shown = add_command(weights, "list", _list, text, "viptt weights list runs/RUN")
+    shown.add_argument("weights", nargs="?", metavar="W", help="show these, see `viptt predict`")
+    text = "download the authors' weights, or take a Keras file of their network, and convert them without TensorFlow"
+    get = add_command(weights, "get", _get, text, "viptt weights get authors-tbt")
+    get.add_argument("name", help="authors-ucf50 or authors-tbt; or a file .h5")
+    get.add_argument("output", nargs="?", type=path, metavar="OUT", help="of a file: where to write .safetensors")
+    text = "of a file: names of its classes, A,B,C, in the order of the outputs (default: the paper's, by their number)"
+    get.add_argument("--classes", default="", help=text)
 
 
 def _predict(options) -> int:
@@ -212,28 +160,22 @@ def _score(options) -> None:
     )
     found = [match_labels(rows, table, arm=arm) for arm, rows in read_predictions(options.predictions).items()]
     summary = Summary(*(each.rows for each in found), synthetic=is_synthetic(table.path.parent), about="labelled scans")
-    if options.json:
-        first = found[0]
-        print(
-            json.dumps(
-                {
-                    "synthetic": summary.synthetic,
-                    "scored": len(first.rows),
-                    "failed": first.failed,
-                    "unlabelled": first.unlabelled,
-                    "unpredicted": first.unpredicted,
-                    "rows": json.loads(summary.table.to_json(orient="records")),
-                },
-                indent=1,
-            )
-        )
-    else:
+    if not options.json:
         print(f"{found[0].report()}\n{summary}")
+        return
+    first = found[0]
+    record = {"synthetic": summary.synthetic, "scored": len(first.rows), "failed": first.failed}
+    record |= {"unlabelled": first.unlabelled, "unpredicted": first.unpredicted}
+    record["rows"] = json.loads(summary.table.to_json(orient="records"))
+    print(json.dumps(record, indent=1))
 
 
 def _list(options) -> None:
-    from viptt_core.prediction.weights import RELEASED, weights_here
+    from viptt_core.prediction.weights import RELEASED, open_weights, weights_here
 
+    if options.weights:
+        print(json.dumps(open_weights(options.weights).to_dict(), indent=1))
+        return
     here = weights_here()
     for name, url in RELEASED.items():
         if name not in here:
@@ -244,27 +186,19 @@ def _list(options) -> None:
         print("None is here yet. A training run leaves its own: make demo")
 
 
-def _show(options) -> None:
-    from viptt_core.prediction.weights import open_weights
-
-    print(json.dumps(open_weights(options.weights).to_dict(), indent=1))
-
-
 def _get(options) -> None:
-    from viptt_core.prediction.weights import get_released
+    from viptt_core.prediction.weights import get_released, import_keras
 
-    weights = get_released(options.name)
-    print(f"{weights.card.about}\n{weights.path}, sha256 {weights.sha256}")
-    if weights.card.preprocessing.kind == "scan":
-        print(f"Next: viptt predict SCANS --weights {options.name}")
-
-
-def _import(options) -> None:
-    from viptt_core.prediction.weights import import_keras
-
-    classes = tuple(part.strip() for part in options.classes.split(",") if part.strip())
-    weights = import_keras(options.file, options.output, classes=classes)
+    if options.output:
+        classes = tuple(part.strip() for part in options.classes.split(",") if part.strip())
+        weights = import_keras(path(options.name), options.output, classes=classes)
+    elif options.name.endswith(".h5"):
+        raise SettingError("a file needs a name for what is written.", path=options.name, remedy="Add OUT.safetensors.")
+    else:
+        weights = get_released(options.name)
     print(f"{weights.card.about}\n{', '.join(weights.classes)}\n{weights.path}, sha256 {weights.sha256}")
+    if weights.card.preprocessing.kind == "scan":
+        print(f"Next: viptt predict SCANS --weights {options.output or options.name}")
 
 
 def _predictions(options, weights, scans):
@@ -278,10 +212,12 @@ def _predictions(options, weights, scans):
 
 def _form(options) -> str:
     """ "json", "csv" or "text", by the flags or the ending of the output."""
-    if options.json or options.csv:
-        return "json" if options.json else "csv"
-    ending = options.output.suffix if options.output else ""
-    return {".json": "json", ".csv": "csv"}.get(ending, "text")
+    endings = {".json": "json", ".csv": "csv", ".txt": "text"}
+    ending = options.output.suffix if options.output else ".txt"
+    if ending not in endings:
+        what = f"{options.output} does not end in {', '.join(endings)}."
+        raise SettingError(what, remedy="Name a .csv: spreadsheets open it.")
+    return "json" if options.json else "csv" if options.csv else endings[ending]
 
 
 def _say_failed(predictions, *, told: bool) -> int:

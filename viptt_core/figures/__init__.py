@@ -47,7 +47,7 @@ def styled(draw: Callable) -> Callable:
 class Picture:
     """A finished figure with its text alternative, shown by notebooks and the book.
 
-    The book adds a line with its source below: code, data, command (see `viptt_core.book.sources`).
+    The book adds a line with its source below: code, data, command (see `viptt_core.book.sphinx_ext`).
 
     Args:
         figure: The matplotlib figure.

@@ -24,7 +24,7 @@ from viptt_core.training.device import PIXEL_SCALES
 
 FORMAT = 1  # of a card; a new number makes older programs refuse it
 LARGEST_GRID = 4096  # frames, or pixels along a side; a card that states more is damaged
-REMEDY = "Take the file that a run of this package wrote, or that `viptt weights import` made."
+REMEDY = "Take the file that a run of this package wrote, or that `viptt weights get` made."
 RESEARCH_ONLY = "Research use only: not a medical device, not for diagnosis or any decision about a patient."
 
 

@@ -197,7 +197,7 @@ def read_tensors(path: Path, *, header_only: bool = False) -> tuple[dict[str, Te
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         if kind := files.kind_of(path):
-            remedy = "Ask for safetensors. Keras's HDF5 is converted by: viptt weights import FILE.h5 OUT.safetensors"
+            remedy = "Ask for safetensors. Keras's HDF5 is converted by: viptt weights get FILE.h5 OUT.safetensors"
             raise DataError(f"is {kind}; it is not read.", path=path, remedy=remedy) from error
         what = f"is no whole file of weights ({error})."
         raise DataError(what, path=path, remedy="Copy it again, or train again.") from error
