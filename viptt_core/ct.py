@@ -17,7 +17,7 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from viptt_core.constants import HU_AIR, HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import DataError, DataWarning, SettingError, check_choice, check_counts
+from viptt_core.errors import CONVERT_AGAIN, DataError, DataWarning, SettingError, check_choice, check_counts
 from viptt_core.nifti import open_scan
 from viptt_core.scan_facts import ScanFacts, scan_facts, scan_faults
 
@@ -26,8 +26,8 @@ ORIENTATIONS = ("file", "canonical")
 # front of the body on top, the patient's left on the right.
 CANONICAL_AXES = ("L", "A", "S")
 CROP_MARGIN_MM = 5.0  # around a mask: half a voxel of a mask at 10 mm, and the pleura
-WARNED_OF = ("voxels not finite", "one grey level", "not in HU")  # faults that change what the voxels mean
-_CONVERT = "Convert the scan again, for example with dcm2niix."
+# Faults that change what the voxels mean.
+WARNED_OF = ("voxels not finite", "one grey level", "not in HU", "filled or cut off", "no lung")
 
 
 def load_volume(
@@ -81,7 +81,7 @@ def read_volume(
         if orientation == "canonical":
             if not (scan.header["sform_code"] or scan.header["qform_code"]):
                 what = "does not say how it lies: the codes of its sform and its qform are 0."
-                remedy = f"{_CONVERT} Or take orientation 'file', if all scans are stored alike."
+                remedy = f"{CONVERT_AGAIN} Or take orientation 'file', if all scans are stored alike."
                 raise DataError(what, path=path, remedy=remedy, kind="no orientation")
             turn = _Turn.by(scan.affine, path)
         planes, shape = scan.planes(), scan.shape
@@ -185,7 +185,7 @@ def axis_directions(affine: np.ndarray, path: str | PathLike | None = None) -> n
     nearest = io_orientation(affine)
     if np.isnan(nearest).any():
         what = "has an affine in which an axis has no direction."
-        raise DataError(what, path=path, remedy=_CONVERT, kind="bad header")
+        raise DataError(what, path=path, remedy=CONVERT_AGAIN, kind="bad header")
     return ornt_transform(nearest, axcodes2ornt(CANONICAL_AXES))
 
 

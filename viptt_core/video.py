@@ -20,13 +20,11 @@ import cv2
 import numpy as np
 
 from viptt_core.constants import PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import ClipTooShortError, DataError, DataWarning, check_choice, check_counts
+from viptt_core.errors import COPY_AGAIN, ClipTooShortError, DataError, DataWarning, check_choice, check_counts
 from viptt_core.files import reading
 
 FITS = ("stretch", "crop")
 MOST_PIXELS = 2**25  # of a frame: 8K has 33 million; a header that claims more is not believed
-
-_COPY_AGAIN = "Copy or download the file again, or leave the clip out."
 
 # The luma shortcut holds where OpenCV's BGR is built from 8-bit, limited-range BT.601 planes.
 _LUMA_FORMATS = ("yuv420p", "yuv422p")
@@ -48,16 +46,16 @@ _DECODER_OPTIONS = {"max_pixels": str(MOST_PIXELS)}
 # Headers of intact videos promise up to this many frames more than there are (UT-Interaction).
 HEADER_SLACK = 2
 
+EBML = b"\x1aE\xdf\xa3"  # how Matroska and WebM files begin; RFC 8794, 11.2.1
+
 
 def load_clip(
     path: str | PathLike, *, frames=PAPER_FRAMES, size=PAPER_SIZE, stride: int = 1, fit: str = "stretch"
 ) -> np.ndarray:
     """Read frames 0, stride, 2*stride, ... of a video as grey images.
 
-    The defaults are the authors': the first 70 frames, each stretched to 224 x 224. Decoding runs
-    forward from frame 0 and stops at the last wanted frame. Rotation tags of phone videos are ignored,
-    as the OpenCV of the authors' time did. Like OpenCV, it takes the video to end at the first packet
-    that cannot be decoded.
+    The defaults are the authors'. Decoding runs forward from frame 0 to the last wanted frame. As in the OpenCV of
+    the authors' time, rotation tags are ignored, and a video ends at the first packet that cannot be decoded.
 
     Args:
         path: Video file in any format FFmpeg decodes.
@@ -73,8 +71,7 @@ def load_clip(
 
     Raises:
         SettingError: `frames`, `size` or `stride` below 1, or an unknown `fit`.
-        DataError: the file is missing, empty, unreadable, not a video, its frames are larger than MOST_PIXELS,
-            or none of them can be decoded.
+        DataError: see `open_video`; or no frame can be decoded.
         ClipTooShortError: fewer frames than needed.
 
     Warns:
@@ -97,25 +94,12 @@ def load_clip(
             if video.ends_early:
                 cause = f"Its header promises {video.promised}: it" if video.promised else "It"
                 what, kind = f"{what} {cause} is truncated or damaged.", "truncated file"
-                remedy = f"Copy or download the file again. Else: {remedy[0].lower()}{remedy[1:]}"
+                remedy = f"{COPY_AGAIN} Else: {remedy[0].lower()}{remedy[1:]}"
             raise ClipTooShortError(what, path=path, remedy=remedy, kind=kind)
     if damaged:
         what = f"{path}: {damaged} of {needed} frames are damaged; what the decoder made of them is taken."
         warnings.warn(what, DataWarning, stacklevel=2)
     return clip
-
-
-def video_shape(path: str | PathLike) -> tuple[int, int, int]:
-    """Number of frames that can be decoded (headers are often wrong), height and width in pixels.
-
-    Raises:
-        DataError: as `load_clip`.
-    """
-    height, width = 0, 0
-    with open_video(path) as video:
-        for frame in video.frames():
-            height, width = frame.height, frame.width
-    return video.decoded, height, width
 
 
 def fit_frames(frames: np.ndarray, *, size: int, fit: str = "stretch") -> np.ndarray:
@@ -174,15 +158,16 @@ class Video:
             self.broken = True
         if not self.decoded:
             what = "holds no frame that can be decoded."
-            raise DataError(what, path=self.path, remedy=_COPY_AGAIN, kind="damaged file")
+            raise DataError(what, path=self.path, remedy=COPY_AGAIN, kind="damaged file")
 
     @property
     def ends_early(self) -> bool:
         """Whether there is less than there was, once all frames are decoded.
 
-        The header alone does not tell: it counts frames, too, that an edit list cuts off.
+        The header alone does not tell: it counts frames that an edit list cuts off, or none, as in Matroska.
         """
-        return self.broken or (self.promised > self.decoded + HEADER_SLACK and _is_cut(self.path))
+        is_whole = 0 < self.promised <= self.decoded + HEADER_SLACK
+        return self.broken or (not is_whole and _is_cut(self.path))
 
 
 @contextmanager
@@ -190,7 +175,7 @@ def open_video(path: str | PathLike) -> Iterator[Video]:
     """Open a video; whatever is wrong with the file, in the `with` block too, becomes a DataError.
 
     Raises:
-        DataError: the file is missing, empty, unreadable, or not a video.
+        DataError: the file is missing, empty, unreadable, not a video, or its frames are larger than MOST_PIXELS.
     """
     file = Path(path)
     with reading(file):
@@ -201,7 +186,7 @@ def open_video(path: str | PathLike) -> Iterator[Video]:
             raise
         except av.FFmpegError as error:
             what = f"cannot be opened as a video ({error.strerror}): damaged, or another kind of file."
-            raise DataError(what, path=path, remedy=_COPY_AGAIN, kind="not a readable video") from error
+            raise DataError(what, path=path, remedy=COPY_AGAIN, kind="not a readable video") from error
         with container:
             stream = container.streams.best("video")
             codec = None if stream is None else stream.codec_context
@@ -210,33 +195,50 @@ def open_video(path: str | PathLike) -> Iterator[Video]:
                 raise DataError(what, path=path, remedy="Give a video file.", kind="not a readable video")
             if codec.width * codec.height > MOST_PIXELS:
                 what = f"claims frames of {codec.width} x {codec.height} pixels, more than any camera's."
-                raise DataError(what, path=path, remedy=_COPY_AGAIN, kind="damaged file")
+                raise DataError(what, path=path, remedy=COPY_AGAIN, kind="damaged file")
             codec.options, codec.thread_count = _DECODER_OPTIONS, 1  # threads slow down clips this small
             try:
                 yield Video(file, container, stream, stream.frames)
             except av.FFmpegError as error:
                 what = f"cannot be decoded ({error.strerror})."
-                raise DataError(what, path=path, remedy=_COPY_AGAIN, kind="damaged file") from error
+                raise DataError(what, path=path, remedy=COPY_AGAIN, kind="damaged file") from error
 
 
 def _is_cut(path: Path) -> bool:
-    """Whether the outermost parts of an AVI or MP4 file reach beyond its end."""
+    """Whether one of the parts that an AVI, MP4 or Matroska file consists of reaches beyond its end."""
     n_bytes, start = path.stat().st_size, 0
     with path.open("rb") as file:
-        while len(head := file.read(16)) >= 8:
-            if head[:4] == b"RIFF":
-                length = int.from_bytes(head[4:8], "little") + 8
-                length = length if length > 8 else n_bytes - start  # never filled in
-            elif head[4:8].isalnum():  # ISO 14496-12, 4.2: 1 stands for the eight bytes that follow, 0 for all the rest
-                length = int.from_bytes(head[:4], "big")
-                length = int.from_bytes(head[8:16], "big") if length == 1 else length or n_bytes - start
-            else:
-                return False  # another format
-            if length < 8 or start + length > n_bytes:
-                return length >= 8
-            start += length
+        length_of = {b"RIFF": _riff_length, EBML: _ebml_length}.get(file.read(4), _box_length)
+        while start < n_bytes:
             file.seek(start)
-    return False
+            length = length_of(file.read(16).ljust(16, b"\0"))
+            if length is None:
+                break
+            start += length
+    return start > n_bytes
+
+
+def _riff_length(head: bytes) -> int | None:
+    length = int.from_bytes(head[4:8], "little")
+    never_filled_in = length == 0 or length >= 2**32 - 9
+    return None if head[:4] != b"RIFF" or never_filled_in else length + 8
+
+
+def _box_length(head: bytes) -> int | None:
+    """ISO 14496-12, 4.2: 1 stands for the eight bytes that follow, 0 for all the rest."""
+    length = int.from_bytes(head[:4], "big")
+    length = int.from_bytes(head[8:16], "big") if length == 1 else length
+    return length if head[4:8].isalnum() and length >= 8 else None
+
+
+def _ebml_length(head: bytes) -> int | None:
+    """RFC 8794, 4 to 6: an identifier and a length, each as long as its first set bit says; unknown if all are set."""
+    begin = 9 - head[0].bit_length()
+    size = 9 - head[begin].bit_length() if begin <= 4 else 9
+    if size > 8:
+        return None
+    length, unknown = int.from_bytes(head[begin : begin + size], "big") & ~(1 << 7 * size), (1 << 7 * size) - 1
+    return begin + size + (0 if length == unknown else length)  # unknown: what is in it is looked at part by part
 
 
 def _frame_pixels(frame: av.VideoFrame, used: np.ndarray | None, exact: bool) -> np.ndarray:
