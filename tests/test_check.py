@@ -158,26 +158,17 @@ def test_masks_that_are_to_crop_must_be_usable(planted):
     ],
     ids=["utf-16", "latin-1", "other columns", "other columns, named", "empty", "none", "none, named"],
 )
-def test_without_a_usable_table_the_scans_are_still_read(tmp_path, table, settings, fault):
+def test_without_a_usable_table_that_is_told_first_and_no_scan_is_read(tmp_path, table, settings, fault, monkeypatch):
     write_sound_scans(tmp_path, n=2)
-    write_scan(tmp_path / "TRN_0003.nii.gz", b"")
+    write_scan(tmp_path / "TST_0003.nii.gz", chest(3))
     (tmp_path / "labels.csv").unlink()
     if table is not None:
         (tmp_path / "labels.csv").write_bytes(table)
     settings = {key: tmp_path / name for key, name in settings.items()}
+    monkeypatch.setattr(reading, "inspect_file", None)
     report = check_dataset("imageclef", tmp_path, **settings, **QUIET)
-    kinds = {kind for kind, *_ in found(report)}
-    assert fault in kinds and report.spoils
-    assert "too few groups" not in kinds
-
-
-def test_without_a_table_broken_scans_are_found_all_the_same(tmp_path):
-    write_sound_scans(tmp_path, n=2)
-    (tmp_path / "labels.csv").unlink()
-    (tmp_path / "TRN_0002.nii.gz").write_bytes(b"")
-    report = check_dataset("imageclef", tmp_path, **QUIET)
-    assert {("no label table", ".", "set"), ("empty file", "TRN_0002.nii.gz", "file")} <= set(found(report))
-    assert report.reading["n_read"] == 2
+    assert report.faults[0].kind == fault and report.spoils and report.reading["n_read"] == 0
+    assert "too few groups" not in {fault.kind for fault in report.faults}
 
 
 def test_wrong_arguments_are_errors_and_no_faults(sound):
@@ -305,6 +296,17 @@ def test_a_file_replaced_with_the_same_size_and_time_is_read_again(tmp_path):
     after = check_dataset("imageclef", tmp_path, **QUIET)
     assert numbers(after) == (1, 4) and not before.of_level("file")
     assert [(fault.kind, fault.where) for fault in after.of_level("file")] == [("damaged file", path.name)]
+
+
+def test_what_is_kept_is_marked_as_used_once_a_day(tmp_path):
+    write_sound_scans(tmp_path, n=5, masks=())
+    check_dataset("imageclef", tmp_path, **QUIET)
+    now = time.time()
+    for hours, path in enumerate(kept(), start=22):
+        os.utime(path, (now - 3600 * hours + 60,) * 2)
+    check_dataset("imageclef", tmp_path, **QUIET)
+    ages = [now - path.stat().st_mtime for path in kept()]
+    assert [round(age / 3600) for age in ages] == [22, 23, 24, 0, 0]
 
 
 def test_other_code_reads_all_files_again(tmp_path, monkeypatch):
