@@ -1,17 +1,15 @@
 """NIfTI file -> volume: chest CT on the paper's grid, float32 [T,H,W] in [0,1].
 
-The authors' steps (their TB notebook): clip to an HU window, scale to [0,1], turn by 90 degrees in the
-axial plane (scipy.ndimage.rotate), resample linearly to 224 x 224 x 70 (scipy.ndimage.zoom), slices first.
-Here one pass gives the same: the slices are read one by one into the same memory, and only voxels that enter the
-result are converted. A scan costs little more than its decompression, in memory that its length does not change.
+The authors' steps: clip to an HU window, scale to [0,1], turn by 90 degrees in the axial plane, resample linearly to
+224 x 224 x 70, slices first. Here one pass over the slices gives the same from the voxels that enter the result.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from os import PathLike
+from typing import NamedTuple
 
 import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
@@ -83,7 +81,7 @@ def read_volume(
                 what = "does not say how it lies: the codes of its sform and its qform are 0."
                 remedy = f"{CONVERT_AGAIN} Or take orientation 'file', if all scans are stored alike."
                 raise DataError(what, path=path, remedy=remedy, kind="no orientation")
-            turn = _Turn.by(scan.affine, path)
+            turn = _canonical_turn(scan.affine, path)
         planes, shape = scan.planes(), scan.shape
         if grid is not None:
             if grid != shape:
@@ -108,14 +106,7 @@ def warn_of(facts: ScanFacts, path: str | PathLike) -> None:
 def prepare_volume(
     hu: np.ndarray, *, depth: int = PAPER_FRAMES, size: int = PAPER_SIZE, hu_window=HU_WINDOW
 ) -> np.ndarray:
-    """The paper's preprocessing of an array in memory: window, turn, resample.
-
-    Args:
-        hu: [X,Y,Z] in HU, any real dtype; not changed. NaN and infinities count as air, with a warning.
-        depth, size, hu_window: See `load_volume`.
-
-    Returns:
-        float32 [depth,size,size] in [0,1].
+    """As `load_volume`, of HU in memory: [X,Y,Z], any real dtype. NaN and infinities count as air, with a warning.
 
     Raises:
         SettingError: `depth` or `size` below 1, or a reversed window.
@@ -134,11 +125,7 @@ def prepare_volume(
 
 
 def window_hu(volume: np.ndarray, hu_window: tuple[float, float] = HU_WINDOW) -> np.ndarray:
-    """Clip HU values of any shape to the window and scale it to [0,1], as float32. NaN stays NaN.
-
-    Raises:
-        SettingError: a reversed window.
-    """
+    """Clip HU values of any shape to the window and scale it to [0,1], as float32. NaN stays NaN."""
     _check_window(hu_window)
     low, high = hu_window
     scaled = np.clip(volume, low, high, dtype=np.float32)
@@ -150,9 +137,8 @@ def window_hu(volume: np.ndarray, hu_window: tuple[float, float] = HU_WINDOW) ->
 def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
     """Turn by 90 degrees in the axial plane and resample linearly; the corners stay where they are.
 
-    Equals `scipy.ndimage.rotate(volume, 90, axes=(1, 0))`, then `scipy.ndimage.zoom(..., order=1)`: to 2e-7 on a
-    scan in [0,1], except that zoom leaves the last row and column 0 where rounding takes it over the edge (as from
-    512 to 224 pixels; up to 0.82 there). A volume not square in-plane keeps all its voxels and is stretched.
+    Equals scipy's rotate and zoom (order 1) to 2e-7 on a scan in [0,1], except that zoom leaves the last row and column
+    0 where rounding takes it over the edge. A volume not square in-plane keeps all its voxels and is stretched.
 
     Args:
         volume: [X,Y,Z], any real dtype; masks come out as fractions.
@@ -160,9 +146,6 @@ def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
 
     Returns:
         float32 [depth,size,size], in the units of `volume`.
-
-    Raises:
-        SettingError, DataError: as `prepare_volume`.
     """
     check_counts(depth=depth, size=size)
     _check_volume(volume)
@@ -189,21 +172,20 @@ def axis_directions(affine: np.ndarray, path: str | PathLike | None = None) -> n
     return ornt_transform(nearest, axcodes2ornt(CANONICAL_AXES))
 
 
-@dataclass(frozen=True)
-class _Turn:
+class _Turn(NamedTuple):
     """Where a file's axes X, Y, Z go: each to an axis of the result (0 slices, 1 rows, 2 columns), or its reverse."""
 
     axes: tuple[int, int, int]
     backwards: tuple[bool, bool, bool]
 
-    @classmethod
-    def by(cls, affine: np.ndarray, path) -> _Turn:
-        """To the canonical axes, then as the authors."""
-        canonical, step = axis_directions(affine, path).astype(int).T
-        return cls(tuple((2 - canonical).tolist()), tuple(((step < 0) ^ (canonical == 1)).tolist()))
-
 
 _AS_STORED = _Turn((2, 1, 0), (False, True, False))  # the authors' turn: rows run from the last Y to the first
+
+
+def _canonical_turn(affine: np.ndarray, path: str | PathLike) -> _Turn:
+    """To the canonical axes, then as the authors."""
+    canonical, step = axis_directions(affine, path).astype(int).T
+    return _Turn(tuple((2 - canonical).tolist()), tuple(((step < 0) ^ (canonical == 1)).tolist()))
 
 
 def _read_box(path: str | PathLike) -> tuple[tuple[int, ...], list[slice]]:

@@ -54,31 +54,20 @@ def read_nifti(path: str | PathLike) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass
 class Scan:
-    """An open NIfTI file whose header is sound, and what `planes` notices while the voxels pass.
-
-    Attributes:
-        stream: Stands at the first voxel.
-        shape: X, Y, Z.
-        stored, dtype: Of the voxels in the file, and of the planes: native, a float where they are scaled.
-        scaling: Slope and intercept, where there is something to do.
-        affine: float64 [4,4], voxel index to mm.
-        n_holes: Voxels that are NaN or infinite.
-        lowest, highest: HU of the others.
-        sampled: Voxels of a sub-grid, holes as they are stored.
-    """
+    """An open NIfTI file whose header is sound, and what `planes` notices while the voxels pass."""
 
     path: Path
-    stream: BinaryIO
+    stream: BinaryIO  # stands at the first voxel
     header: nib.Nifti1Header
-    shape: tuple[int, int, int]
-    stored: np.dtype
-    dtype: np.dtype
-    scaling: tuple[float, float] | None
-    affine: np.ndarray
-    n_holes: int = 0
-    lowest: float = inf
+    shape: tuple[int, int, int]  # X, Y, Z
+    stored: np.dtype  # of the voxels in the file
+    dtype: np.dtype  # of the planes: native, a float where they are scaled
+    scaling: tuple[float, float] | None  # slope and intercept, where there is something to do
+    affine: np.ndarray  # float64 [4,4], voxel index to mm
+    n_holes: int = 0  # voxels that are NaN or infinite
+    lowest: float = inf  # HU of the others
     highest: float = -inf
-    sampled: list[np.ndarray] = field(default_factory=list)
+    sampled: list[np.ndarray] = field(default_factory=list)  # voxels of a sub-grid, holes as they are stored
 
     def planes(self) -> Iterator[np.ndarray]:
         """Read the slices [Y,X] in order, holes as air, each valid until the next; then the file to its end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 
 import nibabel as nib
 import numpy as np
@@ -39,43 +40,25 @@ CONVERSIONS = (
 
 @dataclass(frozen=True)
 class ScanFacts:
-    """A scan as it is stored.
+    """A scan as it is stored."""
 
-    Attributes:
-        shape: Voxels along the file's axes X, Y, Z.
-        spacing: mm along them, by the affine.
-        pixdim: mm along them, as the header states beside the affine; nibabel makes 1 of 0.
-        affine: Its first three rows, index to mm, flat.
-        axes: Direction in which each axis runs, such as "LAS"; "" where the file does not tell.
-        oblique: Degrees between the axis that lies most askew and the body's nearest axis.
-        transforms: "" where sform and qform agree or only one is given; "none" where neither is; "turned" where
-            their axes run in other directions, "differ" where only lengths or angles do.
-        n_voxels, n_not_finite: Voxels, and those that are NaN or infinite.
-        lowest, highest: HU, of the finite voxels.
-        spikes: HU and share of values that SPIKE of the voxels have or more: filled in, cut off, clipped air. Of a
-            sub-grid, padding and voxels that are not finite left aside.
-        percentiles: HU below which 0.5, 1.5, ... 99.5 % of the others lie.
-        stored, written_by: Data type of the voxels in the file, and what its header says of the program.
-        content: Hash of shape and HU rounded to whole numbers: the same for the same voxels under another name,
-            compression, data type or header; "" where nobody asked for it.
-    """
-
-    shape: tuple[int, ...]
-    spacing: tuple[float, ...]
-    pixdim: tuple[float, ...]
-    affine: tuple[float, ...]
-    axes: str
-    oblique: float
-    transforms: str
-    n_voxels: int
-    n_not_finite: int
-    lowest: float
+    shape: tuple[int, ...]  # voxels along the file's axes X, Y, Z
+    spacing: tuple[float, ...]  # mm along them, by the affine
+    pixdim: tuple[float, ...]  # mm along them, as the header states beside the affine; nibabel makes 1 of 0
+    affine: tuple[float, ...]  # its first three rows, index to mm, flat
+    axes: str  # direction in which each axis runs, such as "LAS"; "" where the file does not tell
+    oblique: float  # degrees between the axis that lies most askew and the body's nearest axis
+    transforms: str  # of sform and qform: "none", "turned", "differ" in lengths or angles; "" if alike or only one
+    n_not_finite: int  # voxels that are NaN or infinite
+    lowest: float  # HU, of the others
     highest: float
+    # Of a sub-grid, padding left aside: HU and share of values that SPIKE of the voxels have or more (filled in, cut
+    # off, clipped air), and HU below which 0.5, 1.5, ... 99.5 % of the others lie.
     spikes: tuple[tuple[float, float], ...]
     percentiles: tuple[float, ...]
-    stored: str
-    written_by: str
-    content: str = ""
+    stored: str  # data type of the voxels in the file
+    written_by: str  # what its header says of the program
+    content: str = ""  # hash of shape and HU in whole numbers, however they are stored; "" where nobody asked for it
 
     @property
     def spread(self) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +88,6 @@ def scan_facts(scan: Scan, content: str = "") -> ScanFacts:
         axes="" if transforms == "none" or None in codes else "".join(codes),
         oblique=0.0 if np.isnan(angle) else float(angle),
         transforms=transforms,
-        n_voxels=int(np.prod(scan.shape)),
         n_not_finite=scan.n_holes,
         lowest=scan.lowest,
         highest=scan.highest,
@@ -157,7 +139,7 @@ def scan_faults(where: str, facts: ScanFacts, orientation: str) -> Iterator[Faul
     canonical = orientation == "canonical"
     matters = "file" if canonical else "note"  # what only an orientation can spoil
     if facts.n_not_finite:
-        what = f"{facts.n_not_finite} of {facts.n_voxels} voxels are NaN or infinite; they are read as air."
+        what = f"{facts.n_not_finite} of {prod(facts.shape)} voxels are NaN or infinite; they are read as air."
         yield Fault("voxels not finite", where, what, level="note")
     if facts.lowest == facts.highest:
         yield Fault("one grey level", where, f"every voxel is {facts.lowest:g}.", "Leave it out.", level="file")
@@ -185,9 +167,10 @@ def scan_faults(where: str, facts: ScanFacts, orientation: str) -> Iterator[Faul
         yield Fault("two orientations", where, "its sform and qform differ in lengths or angles.", level="note")
     if (n := facts.shape[slice_axis(facts)]) < LEAST_SLICES:
         yield Fault("few slices", where, f"has {n} slices.", "Is it a scout view?", level="note")
-    (width, height), (x, y) = _in_plane(facts)
-    if abs(width * x - height * y) > SQUARE * max(width * x, height * y):
-        size = f"{width * x:.0f} by {height * y:.0f} mm ({width} by {height} voxels)"
+    i, j = (k for k in range(3) if k != slice_axis(facts))
+    width, height = (facts.shape[k] * (facts.spacing[k] if min(facts.spacing) > 0 else 1) for k in (i, j))
+    if abs(width - height) > SQUARE * max(width, height):
+        size = f"{width:.0f} by {height:.0f} mm ({facts.shape[i]} by {facts.shape[j]} voxels)"
         what = f"its slices measure {size}; resizing stretches them to a square."
         yield Fault("not square", where, what, level="note")
 
@@ -264,13 +247,6 @@ def _shares(hu: np.ndarray, shares: np.ndarray, *ranges: tuple[float, float]) ->
 def slice_axis(facts: ScanFacts) -> int:
     """The file's axis along the body; the third where the file does not say."""
     return next((k for k, code in enumerate(facts.axes) if code in "SI"), 2)
-
-
-def _in_plane(facts: ScanFacts) -> tuple[tuple[int, int], tuple[float, float]]:
-    """Voxels and mm along the two axes of a slice; 1 mm where the header has no length."""
-    axes = [k for k in range(3) if k != slice_axis(facts)]
-    x, y = (facts.spacing[k] for k in axes)
-    return (facts.shape[axes[0]], facts.shape[axes[1]]), (x, y) if min(x, y) > 0 else (1.0, 1.0)
 
 
 def _mm(spacing: tuple[float, ...]) -> str:

@@ -1,8 +1,7 @@
 """Video file -> clip: the first frames as grey images on the paper's grid, uint8 [T,H,W].
 
-The authors' steps (their UCF50 notebook), by OpenCV: decode to BGR, resize bilinearly to 224 x 224, convert
-to grey. The same grey levels come faster from the luma plane, which the decoder holds anyway; where that
-is not safe, the authors' own steps run instead.
+The authors' steps, by OpenCV: decode to BGR, resize bilinearly to 224 x 224, convert to grey. The luma plane, which
+the decoder holds anyway, gives the same grey levels faster; where that is not safe, the authors' own steps run.
 """
 
 from __future__ import annotations
@@ -62,12 +61,10 @@ def load_clip(
         frames: Number T of frames to return.
         size: Height and width of the result, pixels.
         stride: Distance between two frames taken, in frames of the video.
-        fit: "stretch" the frame to a square, or "crop" its central square first: use that where the
-            shape of the frame would give the class away.
+        fit: "stretch" the frame to a square, or "crop" its central square: where its shape would tell the class.
 
     Returns:
-        uint8 [frames,size,size], grey levels 0..255. At most 1.0 grey level (mean absolute difference of
-        a clip) from the authors' OpenCV steps.
+        uint8 [frames,size,size], on average at most 1.0 grey level from the authors' OpenCV steps.
 
     Raises:
         SettingError: `frames`, `size` or `stride` below 1, or an unknown `fit`.
@@ -103,16 +100,7 @@ def load_clip(
 
 
 def fit_frames(frames: np.ndarray, *, size: int, fit: str = "stretch") -> np.ndarray:
-    """Bring frames in memory to a square grid, as `load_clip` does with those of a file.
-
-    Args:
-        frames: uint8, grey [T,H,W] or RGB [T,H,W,3]; RGB becomes grey by OpenCV's weights (0.299, 0.587, 0.114;
-            ITU-R BT.601) before it is resized.
-        size: Height and width of the result, pixels.
-        fit: "stretch" or "crop", see `load_clip`.
-
-    Returns:
-        uint8 [T,size,size].
+    """Bring frames in memory, uint8 grey [T,H,W] or RGB [T,H,W,3], to the grid of `load_clip`: uint8 [T,size,size].
 
     Raises:
         SettingError: `size` below 1, or an unknown `fit`.
@@ -131,20 +119,14 @@ def fit_frames(frames: np.ndarray, *, size: int, fit: str = "stretch") -> np.nda
 
 @dataclass
 class Video:
-    """An open video, and how far it could be decoded.
-
-    Attributes:
-        promised: Frames that the header states; 0 where it does not say.
-        decoded: Frames that came.
-        broken: Whether a packet was cut off or could not be decoded.
-    """
+    """An open video, and how far it could be decoded."""
 
     path: Path
     container: av.container.InputContainer
     stream: av.VideoStream
-    promised: int
-    decoded: int = 0
-    broken: bool = False
+    promised: int  # frames that the header states; 0 where it does not say
+    decoded: int = 0  # frames that came
+    broken: bool = False  # whether a packet was cut off or could not be decoded
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """All frames from the first on, up to the first packet that cannot be decoded: OpenCV ends the video there."""
