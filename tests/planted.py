@@ -165,7 +165,6 @@ def plant_scans(root: Path) -> Planted:
     (masks / "TRN_0010.nii.gz").unlink()
     write_scan(masks / "TRN_0011.nii.gz", np.zeros(SHAPE, np.uint8))
     write_scan(masks / "TRN_0012.nii.gz", np.ones((24, 24, 11), np.uint8))
-    write_scan(masks / "TRN_0013.nii.gz", lungs() * np.float32(0.5))
     (masks / "TRN_0014.nii.gz").write_bytes((masks / "TRN_0014.nii.gz").read_bytes()[:-20])
     write_scan(masks / "TRN_0015.nii.gz", scan_bytes(lungs(), AFFINE @ np.diag([-1, 1, 1, 1])))
     write_scan(masks / "TRN_0990.nii.gz", lungs())
@@ -173,7 +172,6 @@ def plant_scans(root: Path) -> Planted:
         ("missing mask", "TRN_0010.nii.gz", "note"),
         ("empty mask", "masks1/TRN_0011.nii.gz", "note"),
         ("mask on another grid", "masks1/TRN_0012.nii.gz", "note"),
-        ("values of a mask", "masks1/TRN_0013.nii.gz", "note"),
         ("truncated file", "masks1/TRN_0014.nii.gz", "note"),
         ("mask on another grid", "masks1/TRN_0015.nii.gz", "note"),
         ("mask without a scan", "masks1/TRN_0990.nii.gz", "note"),

@@ -83,8 +83,7 @@ def test_every_planted_fault_of_scans_is_found_and_nothing_else(planted):
     root, faults = planted
     report = check_dataset("imageclef", root, n_jobs=2, progress=False)
     assert unlike(report, faults) == (set(), set())
-    often = {key: n for key, n in Counter(found(report)).items() if n > 1}
-    assert often == {("incomplete set", ".", "note"): 3}  # scans, test scans, the second mask set
+    assert max(Counter(found(report)).values()) == 1
     assert len({kind for kind, *_ in faults}) > 25 and report.spoils
 
 
@@ -214,11 +213,10 @@ def test_the_part_of_a_published_set_that_is_missing_is_counted(sound):
     report = check_dataset("imageclef", sound, **QUIET)
     whats = " ".join(fault.what for fault in report.faults)
     for text in (
-        "labelled files here, of those in a complete copy: all 40 of 917",
+        "labelled 40 of 917",
         "Infiltrative 8 of 420",
         "Fibro-cavernous 8 of 70",
         "without labels 0 of 421",
-        "masks2 0 of 1.",
     ):
         assert text in whats
 
@@ -452,7 +450,7 @@ def test_the_report_is_the_same_with_any_number_of_workers(planted):
 
 def test_the_table_has_the_verdict_first_and_the_worst_faults_before_the_others(planted):
     text = str(check_dataset("imageclef", planted[0], **QUIET))
-    assert text.startswith("NOT SOUND: 22 faults would stop or spoil a run (1 file left out, 18 notes).")
+    assert text.startswith("NOT SOUND: 22 faults would stop or spoil a run (1 file left out, 15 notes).")
     places = [
         text.index(part)
         for part in (

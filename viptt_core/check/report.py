@@ -42,8 +42,8 @@ class CheckReport:
         """Files listed, without label, and masks; groups."""
         listing = self.checked.listing
         n_masks, groups = sum(map(len, listing.masks.values())), {item.group for item in listing.items}
-        sizes = (len(listing.items), len(listing.unlabelled), n_masks, len(groups))
-        return dict(zip(("listed", "unlabelled", "masks", "groups"), sizes, strict=True))
+        n_listed, n_unlabelled = len(listing.items), len(listing.unlabelled)
+        return {"listed": n_listed, "unlabelled": n_unlabelled, "masks": n_masks, "groups": len(groups)}
 
     @property
     def classes(self) -> dict[str, dict[str, int]]:
