@@ -108,12 +108,6 @@ def test_one_voxel_or_another_shape_changes_the_content(tmp_path):
     assert len(set(contents)) == 3
 
 
-@pytest.mark.parametrize("degrees", [0, 1, 15, 40])
-def test_the_angle_of_an_oblique_scan_is_told(tmp_path, degrees):
-    write_scan(tmp_path / "a.nii.gz", scan_bytes(chest(1), turned(degrees)))
-    assert inspect_scan(tmp_path / "a.nii.gz").oblique == pytest.approx(degrees, abs=0.01)
-
-
 @pytest.mark.parametrize(
     "qform, told",
     [
@@ -135,7 +129,7 @@ def test_an_affine_without_direction_gives_no_axes(tmp_path):
     flat[312:328] = bytes(16)  # srow_z
     write_scan(tmp_path / "a.nii.gz", bytes(flat))
     facts = inspect_scan(tmp_path / "a.nii.gz")
-    assert facts.axes == "" and facts.spacing[2] == 0 and facts.oblique == 0
+    assert facts.axes == "" and facts.spacing[2] == 0
 
 
 # --- Videos ---------------------------------------------------------------------------------------------

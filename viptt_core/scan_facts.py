@@ -8,14 +8,13 @@ from math import prod
 
 import nibabel as nib
 import numpy as np
-from nibabel.affines import obliquity, voxel_sizes
+from nibabel.affines import voxel_sizes
 from nibabel.spatialimages import HeaderDataError
 
 from viptt_core.errors import CONVERT_AGAIN, Fault
 from viptt_core.nifti import Scan
 
 LEAST_SLICES = 10  # a chest of 30 cm in slices of 10 mm has 30; fewer than 10 are a scout view or a part
-MOST_OBLIQUE = 2.0  # degrees: a patient never lies straighter
 SPACING_MM = (0.05, 50.0)  # outside, millimetres were mistaken for something else
 SQUARE = 0.01  # relative difference of width and height that nobody sees
 
@@ -44,10 +43,8 @@ class ScanFacts:
 
     shape: tuple[int, ...]  # voxels along the file's axes X, Y, Z
     spacing: tuple[float, ...]  # mm along them, by the affine
-    pixdim: tuple[float, ...]  # mm along them, as the header states beside the affine; nibabel makes 1 of 0
     affine: tuple[float, ...]  # its first three rows, index to mm, flat
     axes: str  # direction in which each axis runs, such as "LAS"; "" where the file does not tell
-    oblique: float  # degrees between the axis that lies most askew and the body's nearest axis
     transforms: str  # of sform and qform: "none", "turned", "differ" in lengths or angles; "" if alike or only one
     n_not_finite: int  # voxels that are NaN or infinite
     lowest: float  # HU, of the others
@@ -77,16 +74,13 @@ class ScanFacts:
 def scan_facts(scan: Scan, content: str = "") -> ScanFacts:
     """The facts of a scan whose planes were all read."""
     with np.errstate(all="ignore"):  # an axis without length is told by its spacing, a bad quaternion by "differ"
-        angle = np.degrees(obliquity(scan.affine)).max()
         transforms, codes = _compare_transforms(scan), nib.aff2axcodes(scan.affine)
     spikes, percentiles = _spread(np.concatenate(scan.sampled, axis=None))
     return ScanFacts(
         shape=scan.shape,
         spacing=_floats(voxel_sizes(scan.affine)),
-        pixdim=_floats(scan.header["pixdim"][1:4]),
         affine=_floats(scan.affine[:3].ravel()),
         axes="" if transforms == "none" or None in codes else "".join(codes),
-        oblique=0.0 if np.isnan(angle) else float(angle),
         transforms=transforms,
         n_not_finite=scan.n_holes,
         lowest=scan.lowest,
@@ -152,13 +146,9 @@ def scan_faults(where: str, facts: ScanFacts, orientation: str) -> Iterator[Faul
     if min(facts.spacing) <= 0 or not (facts.axes or facts.transforms == "none"):
         what = f"its affine gives an axis no length or direction ({_mm(facts.spacing)})."
         yield Fault("bad spacing", where, what, CONVERT_AGAIN, level=matters)
-    elif not all(SPACING_MM[0] <= mm <= SPACING_MM[1] for mm in (*facts.spacing, *facts.pixdim)):
-        beside = "" if np.allclose(facts.spacing, facts.pixdim) else f", {_mm(facts.pixdim)} beside the affine"
-        what = f"its header states a spacing of {_mm(facts.spacing)}{beside}."
+    elif not all(SPACING_MM[0] <= mm <= SPACING_MM[1] for mm in facts.spacing):
+        what = f"its header states a spacing of {_mm(facts.spacing)}."
         yield Fault("bad spacing", where, what, f"{CONVERT_AGAIN} Only the margin around a mask depends on it.", "note")
-    if facts.oblique > MOST_OBLIQUE:
-        turned = "turned to the nearest axes only" if canonical else "taken as it is stored"
-        yield Fault("oblique", where, f"lies {facts.oblique:.0f} degrees askew; it is {turned}.", level="note")
     if facts.axes and facts.transforms == "turned":
         followed = "; the sform is followed" if canonical else ""
         what = f"its sform and qform turn it in different ways{followed}."

@@ -32,13 +32,12 @@ def check_dataset(
     can be listed, because of the label table for example, nothing is read.
 
     Args:
-        name: One of `datasets.LISTERS`.
-        root: Its folder (or file).
+        name, root: Of `datasets.LISTERS`, and its folder (or file).
         preset: Whose number of frames, stride and orientation count.
         n_jobs: Worker processes; None takes the available cores.
         progress: Show a progress bar.
         reread: Read also what an earlier check has read.
-        settings: Those of the lister of that name. Those that are None or "" are dropped.
+        settings: Those of the lister. Those that are None or "" are dropped.
 
     Raises:
         SettingError: unknown name, preset or setting.

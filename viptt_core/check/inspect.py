@@ -136,13 +136,7 @@ class Reading:
 
 
 def read_files(jobs: Sequence[tuple[str, Path]], *, n_jobs: int | None, progress: bool, reread: bool) -> list[Reading]:
-    """Inspect files in worker processes; what any check has kept of an unchanged one is taken from the cache.
-
-    Args:
-        jobs: Role and path of each, see `inspect_file`.
-        n_jobs: Worker processes; 1 reads in this one, None takes the available cores.
-        progress: Show a progress bar.
-        reread: Read all of them.
+    """Inspect files, each a role and a path, in worker processes; what was kept of an unchanged one is used again.
 
     Raises:
         StorageError: the cache cannot be written.

@@ -15,7 +15,7 @@ from viptt_core.check.inspect import Reading, VideoFacts
 from viptt_core.clips import Item
 from viptt_core.ct import CANONICAL_AXES
 from viptt_core.datasets.listing import Listing
-from viptt_core.errors import COPY_AGAIN, LEVELS, LISTED, Fault, listed
+from viptt_core.errors import COPY_AGAIN, LEVELS, Fault
 from viptt_core.presets import Preset
 from viptt_core.scan_facts import ScanFacts, scan_faults
 from viptt_core.splits import split_faults
@@ -96,9 +96,9 @@ def _axes(checked: Checked) -> Iterator[Fault]:
 
 
 def _videos(checked: Checked) -> Iterator[Fault]:
-    """Videos that end early, are too short or show nothing, and another frame size than most have."""
-    videos = {checked.where(video.path): video.facts for video in checked.readable("video")}
-    for where, facts in videos.items():
+    """Videos that end early, are too short or show nothing."""
+    for video in checked.readable("video"):
+        where, facts = checked.where(video.path), video.facts
         enough = facts.frames >= checked.needed
         what = f"{facts.frames} frames can be decoded{'' if enough else f', {checked.needed} are needed'}"
         if facts.ends_early:
@@ -110,13 +110,6 @@ def _videos(checked: Checked) -> Iterator[Fault]:
         if facts.lowest == facts.highest:
             what = "every pixel of every frame is the same."
             yield Fault("one grey level", where, what, "Leave it out.", level="file")
-    sizes = Counter((facts.width, facts.height) for facts in videos.values())
-    if len(sizes) > 1:
-        (width, height), n = sizes.most_common(1)[0]
-        others = [where for where, facts in videos.items() if (facts.width, facts.height) != (width, height)]
-        named = f", not: {listed(others)}" if len(others) <= LISTED else ""
-        what = f"{n} of {len(videos)} videos have frames of {width} by {height} pixels{named}."
-        yield Fault("other frame size", ".", what, "fit='crop' keeps the shape of things.", level="note")
 
 
 def _masks(checked: Checked) -> Iterator[Fault]:
