@@ -131,12 +131,9 @@ def plant_scans(root: Path) -> Planted:
     add("not in HU", ((chest(904).astype(int) + 1024) * 255 // 2524).astype(np.uint8))
     add("one grey level", np.full(SHAPE, -1000, np.int16))
     add("other axes", scan_bytes(chest(905), AFFINE @ np.diag([-1, 1, 1, 1])), "note")
-    no_length = patched(scan_bytes(chest(907)), 76 + 12, np.array([0], np.float32))  # pixdim[3], of the qform
-    add("two orientations", no_length, "note")
     add("bad spacing", patched(scan_bytes(chest(908)), 312, np.zeros(4, np.float32)))  # srow_z
     add("bad spacing", scan_bytes(chest(909), AFFINE @ np.diag([1, 1, 10, 1])), "note")  # 200 mm
     add("two orientations", scan_bytes(chest(910), AFFINE, AFFINE @ np.diag([-1, 1, 1, 1])))
-    add("two orientations", scan_bytes(chest(911), AFFINE, turned(10)), "note")
     add("few slices", few := chest(912, (24, 24, 4)), "note")
     write_scan(root / "masks1" / f"TRN_{number:04d}.nii.gz", np.ones(few.shape, np.uint8))
     add("not square", wide := chest(913, (24, 16, 12)), "note")

@@ -44,11 +44,9 @@ def load_volume(
         depth: Number T of slices in the result.
         size: Height and width of the result, pixels.
         hu_window: Lower and upper bound in HU, mapped to 0 and 1.
-        orientation: "file" takes the axes as they are stored, as in the authors' code: the same patient
-            stored in another way comes out turned or mirrored. "canonical" turns every scan, by its affine,
-            to the nearest axes of the same frame, see CANONICAL_AXES.
-        mask: NIfTI file on the same grid; only the box around its voxels that are not 0, and
-            CROP_MARGIN_MM around it, is kept. None keeps all.
+        orientation: "file" takes the axes as they are stored, as the authors: the same patient stored in another way
+            comes out turned or mirrored. "canonical" turns every scan, by its affine, to CANONICAL_AXES.
+        mask: NIfTI file on the same grid; only the box around its voxels above 0, and CROP_MARGIN_MM around it, is kept.
 
     Returns:
         float32 [depth,size,size] in [0,1]: with "file", the file's third axis, its second reversed, its first.
@@ -59,7 +57,7 @@ def load_volume(
             "canonical", the file does not say how it lies, or its affine is degenerate.
 
     Warns:
-        DataWarning: voxels that are not finite (read as air), or values that do not look like HU.
+        DataWarning: see WARNED_OF.
     """
     volume, facts = read_volume(path, depth=depth, size=size, hu_window=hu_window, orientation=orientation, mask=mask)
     warn_of(facts, path)
@@ -153,14 +151,7 @@ def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
 
 
 def axis_directions(affine: np.ndarray, path: str | PathLike | None = None) -> np.ndarray:
-    """Which canonical axis each axis of a file is nearest to, and whether it runs backwards.
-
-    Args:
-        affine: float64 [4,4], voxel index to mm.
-        path: Named in the error.
-
-    Returns:
-        float64 [3,2]: for each axis of the file the axis in CANONICAL_AXES (0, 1, 2), then 1 or -1.
+    """For each axis of a file with this affine [4,4] the nearest one in CANONICAL_AXES (0, 1, 2), then 1 or -1: [3,2].
 
     Raises:
         DataError: the affine is degenerate: two axes point the same way, or one has no length.

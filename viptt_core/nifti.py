@@ -35,9 +35,8 @@ def read_nifti(path: str | PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Read a NIfTI-1 or NIfTI-2 scan, checking the header before any voxel is read.
 
     Returns:
-        Voxels [X,Y,Z] in the file's own dtype (where the header asks for scaling: float32, or float64 if it
-        takes that), in HU for CT; NaN and infinities are read as air, with a DataWarning. Affine float64 [4,4],
-        index to mm.
+        Voxels [X,Y,Z], in HU for CT, in the file's dtype or, where they are scaled, a float; NaN and infinities are
+        read as air, with a DataWarning. Affine float64 [4,4], index to mm.
 
     Raises:
         DataError: missing, empty, unreadable, truncated or damaged; not NIfTI; not one grey value on three axes;

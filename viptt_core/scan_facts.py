@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 
@@ -45,7 +46,7 @@ class ScanFacts:
     spacing: tuple[float, ...]  # mm along them, by the affine
     affine: tuple[float, ...]  # its first three rows, index to mm, flat
     axes: str  # direction in which each axis runs, such as "LAS"; "" where the file does not tell
-    transforms: str  # of sform and qform: "none", "turned", "differ" in lengths or angles; "" if alike or only one
+    transforms: str  # "none" without sform and qform, "turned" where their axes run in other directions, else ""
     n_not_finite: int  # voxels that are NaN or infinite
     lowest: float  # HU, of the others
     highest: float
@@ -73,7 +74,7 @@ class ScanFacts:
 
 def scan_facts(scan: Scan, content: str = "") -> ScanFacts:
     """The facts of a scan whose planes were all read."""
-    with np.errstate(all="ignore"):  # an axis without length is told by its spacing, a bad quaternion by "differ"
+    with np.errstate(all="ignore"):  # an axis without length is told by its spacing
         transforms, codes = _compare_transforms(scan), nib.aff2axcodes(scan.affine)
     spikes, percentiles = _spread(np.concatenate(scan.sampled, axis=None))
     return ScanFacts(
@@ -95,20 +96,14 @@ def scan_facts(scan: Scan, content: str = "") -> ScanFacts:
 
 def _compare_transforms(scan: Scan) -> str:
     """Whether the header's two transforms contradict each other, see ScanFacts."""
-    if not scan.header["sform_code"] and not scan.header["qform_code"]:
+    header = scan.header
+    if not header["sform_code"] and not header["qform_code"]:
         return "none"
-    try:
-        (sform, s_code), (qform, q_code) = scan.header.get_sform(coded=True), scan.header.get_qform(coded=True)
-        if not s_code or not q_code:
-            return ""
-        # Where the far corner comes to lie; origins may differ, nothing here depends on them.
-        apart = np.linalg.norm((sform[:3, :3] - qform[:3, :3]) @ np.array(scan.shape))
-        if apart <= voxel_sizes(sform).max():
-            return ""
-        turned = not np.array_equal(nib.io_orientation(sform), nib.io_orientation(qform), equal_nan=True)
-        return "turned" if turned else "differ"
-    except (ValueError, HeaderDataError):  # a quaternion that is none; the affine came from the sform
-        return "differ"
+    if header["sform_code"] and header["qform_code"]:
+        with suppress(ValueError, HeaderDataError):  # a quaternion that is none; the affine came from the sform
+            axes = [nib.io_orientation(affine) for affine in (header.get_sform(), header.get_qform())]
+            return "" if np.array_equal(*axes, equal_nan=True) else "turned"
+    return ""
 
 
 def _spread(hu: np.ndarray) -> tuple[tuple[tuple[float, float], ...], tuple[float, ...]]:
@@ -153,8 +148,6 @@ def scan_faults(where: str, facts: ScanFacts, orientation: str) -> Iterator[Faul
         followed = "; the sform is followed" if canonical else ""
         what = f"its sform and qform turn it in different ways{followed}."
         yield Fault("two orientations", where, what, f"Find out which one is right. {CONVERT_AGAIN}", level=matters)
-    elif facts.axes and facts.transforms:
-        yield Fault("two orientations", where, "its sform and qform differ in lengths or angles.", level="note")
     if (n := facts.shape[slice_axis(facts)]) < LEAST_SLICES:
         yield Fault("few slices", where, f"has {n} slices.", "Is it a scout view?", level="note")
     i, j = (k for k in range(3) if k != slice_axis(facts))

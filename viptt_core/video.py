@@ -30,16 +30,13 @@ _LUMA_FORMATS = ("yuv420p", "yuv422p")
 _LUMA_COLOURSPACES = (2, 5, 6)  # unspecified (BT.601 is assumed), BT.470BG, SMPTE 170M; ITU-T H.273
 _FULL_RANGE = 2  # ITU-T H.273, as FFmpeg numbers it
 
-# Luma 16..235 stretched to 0..255. The path through BGR truncates twice (YUV to BGR, BGR to grey),
-# which costs 1.2 grey levels on average whatever the content: measured on UCF101, HMDB51 and UT-Interaction.
-_TRUNCATION = 1.2
+# Luma 16..235 stretched to 0..255. The path through BGR truncates twice, which costs 1.2 grey levels on average,
+# whatever the content: measured on UCF101, HMDB51 and UT-Interaction.
 _GAIN = 255 / 219
-_OFFSET = -16 * _GAIN - _TRUNCATION
+_OFFSET = -16 * _GAIN - 1.2
 
-# Some HMDB51 headers hold text that is not UTF-8, which is of no interest here. PyAV before 19 refuses such
-# files unless told otherwise; from 19 on it reads them, and no longer knows the option.
-_PYAV_MAJOR = int(av.__version__.split(".")[0])
-_OPEN_OPTIONS = {"metadata_errors": "ignore"} if _PYAV_MAJOR < 19 else {}
+# Some HMDB51 headers hold text that is not UTF-8. PyAV before 19 needs this option to open them, later ones lack it.
+_OPEN_OPTIONS = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 _DECODER_OPTIONS = {"max_pixels": str(MOST_PIXELS)}
 
 # Headers of intact videos promise up to this many frames more than there are (UT-Interaction).

@@ -159,22 +159,20 @@ def _copies(checked: Checked) -> Iterator[Fault]:
         twin, other = first.setdefault(content, (where, item))
         if twin == where:
             continue
-        beside, remedy, level = ".", "Keep one of them.", "set"
-        if item and other and item.label != other.label:
-            beside = f", under another label ({names[item.label]} here, {names[other.label]} there)."
+        beside, remedy, level = "", "Keep one of them.", "set"
+        if not item or not other:
+            beside = ", and only one of them has a label: the answer to a test file is known" if item or other else ""
+            level = "set" if beside else "note"
+        elif item.label != other.label:
+            beside = f", under another label ({names[item.label]} here, {names[other.label]} there)"
             remedy = "Find out which label is right, and keep one file."
-        elif item and other and item.part != other.part:
-            beside = f", and they are in two published parts ({item.part}, {other.part})."
-            remedy = "Scores on these parts are too good. Keep one."
-        elif (item is None) != (other is None):
-            beside = ", and only one of them has a label: the answer to a test file is known."
-            remedy = "Leave out the labelled one."
-        elif item and item.group != other.group and not item.part:
-            beside = ", in another group: a split would have it on both sides."
-            remedy = "Keep one of them, or put both into one group."
+        elif item.part != other.part:
+            beside = f", in two published parts ({item.part}, {other.part}): scores on them are too good"
+        elif item.group != other.group and not item.part:
+            beside = ", in another group: a split would have it on both sides"
         else:
             level = "note"
-        yield Fault("duplicate content", where, f"holds the same {noun} as {twin}{beside}", remedy, level=level)
+        yield Fault("duplicate content", where, f"holds the same {noun} as {twin}{beside}.", remedy, level=level)
 
 
 def _contents(checked: Checked) -> Iterator[tuple[str, str, Item | None]]:
