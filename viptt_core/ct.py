@@ -46,7 +46,7 @@ def load_volume(
         hu_window: Lower and upper bound in HU, mapped to 0 and 1.
         orientation: "file" takes the axes as they are stored, as the authors: the same patient stored in another way
             comes out turned or mirrored. "canonical" turns every scan, by its affine, to CANONICAL_AXES.
-        mask: NIfTI file on the same grid; only the box around its voxels above 0, and CROP_MARGIN_MM around it, is kept.
+        mask: NIfTI file on the same grid; only the box around its voxels above 0, with CROP_MARGIN_MM, is kept.
 
     Returns:
         float32 [depth,size,size] in [0,1]: with "file", the file's third axis, its second reversed, its first.
