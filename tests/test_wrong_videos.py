@@ -4,7 +4,16 @@ import struct
 
 import numpy as np
 import pytest
-from test_video import assert_agrees, authors_steps, count_frames, patch_after, refused, scene, write_video
+from test_video import (
+    assert_agrees,
+    authors_steps,
+    count_frames,
+    patch_after,
+    refused,
+    scene,
+    write_or_skip,
+    write_video,
+)
 
 from viptt_core.errors import ClipTooShortError, DataWarning
 from viptt_core.video import load_clip, open_video
@@ -43,6 +52,16 @@ def test_a_file_that_ends_early_is_called_truncated(tmp_path, name, options, kep
     np.testing.assert_array_equal(load_clip(path, frames=5), whole)
     message = refused(path, "download the file again", ClipTooShortError, load_clip, frames=60)
     assert ("It is truncated" if name.endswith(("mkv", "webm")) else "promises 60: it is truncated") in message
+
+
+@pytest.mark.parametrize("name", ["v.avi", "v.mp4", "v.mkv", "v.webm"])
+def test_what_follows_a_whole_file_is_no_truncation(tmp_path, name):
+    codec = "libvpx" if name.endswith("webm") else "mpeg4"
+    path = write_or_skip(tmp_path / name, scene(9), codec, "yuv420p")
+    whole = path.read_bytes()
+    for behind in (b"", bytes(40), b"\x19" * 40, b"\xff" * 40):
+        path.write_bytes(whole + behind)
+        assert "truncated" not in refused(path, "Lower `frames`", ClipTooShortError, load_clip, frames=20)
 
 
 @pytest.mark.parametrize("n_bytes", [0, 2**32 - 9])

@@ -108,9 +108,11 @@ def _compare_transforms(scan: Scan) -> str:
 
 def _spread(hu: np.ndarray) -> tuple[tuple[tuple[float, float], ...], tuple[float, ...]]:
     """Spikes and percentiles, see ScanFacts."""
-    values, counts = np.unique(hu[np.isfinite(hu)].astype(float), return_counts=True)
+    values, counts = np.unique(hu[np.isfinite(hu)], return_counts=True)
     while (
-        len(values) > 1 and values[0] < min(CUT, values[1] - PADDING_GAP) and counts[0] >= PADDING_SHARE * counts.sum()
+        len(values) > 1
+        and values[0] < min(CUT, float(values[1]) - PADDING_GAP)
+        and counts[0] >= PADDING_SHARE * counts.sum()
     ):
         values, counts = values[1:], counts[1:]
     often = counts >= SPIKE * counts.sum()

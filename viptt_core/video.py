@@ -43,6 +43,9 @@ _DECODER_OPTIONS = {"max_pixels": str(MOST_PIXELS)}
 HEADER_SLACK = 2
 
 EBML = b"\x1aE\xdf\xa3"  # how Matroska and WebM files begin; RFC 8794, 11.2.1
+# Identifiers of what they consist of, and clusters in them; RFC 9559, 5.1.
+EBML_PARTS = "1a45dfa3 18538067 114d9b74 1549a966 1654ae6b 1f43b675 1c53bb6b 1254c367 1043a770 1941a469"
+EBML_PARTS = {bytes.fromhex(part) for part in f"{EBML_PARTS} 5854 ec bf e7 a7 ab a3 a0".split()}
 
 
 def load_clip(
@@ -213,8 +216,8 @@ def _box_length(head: bytes) -> int | None:
 def _ebml_length(head: bytes) -> int | None:
     """RFC 8794, 4 to 6: an identifier and a length, each as long as its first set bit says; unknown if all are set."""
     begin = 9 - head[0].bit_length()
-    size = 9 - head[begin].bit_length() if begin <= 4 else 9
-    if size > 8:
+    size = 9 - head[begin].bit_length()
+    if head[:begin] not in EBML_PARTS or size > 8:
         return None
     length, unknown = int.from_bytes(head[begin : begin + size], "big") & ~(1 << 7 * size), (1 << 7 * size) - 1
     return begin + size + (0 if length == unknown else length)  # unknown: what is in it is looked at part by part
