@@ -142,6 +142,25 @@ def test_headers_are_judged_by_group_and_never_by_luck():
     assert header_faults(by_group, np.arange(120) // 6 % 4, groups) == []
 
 
+def headers_of(n, rng):
+    """Files that differ in many ways."""
+    columns = {"slices": rng.integers(60, 200, n), "mm": rng.normal(0.7, 0.1, n), "bytes": rng.integers(0, 10**8, n)}
+    names = {name: rng.choice(list("ABC"), n) for name in ("axes", "stored as", "kernel")}
+    return pd.DataFrame(columns | names)
+
+
+@pytest.mark.parametrize(
+    "counts, per_group", [((10, 10), 1), ((15, 5), 1), ((10, 10, 10), 1), ((8, 8), 2), ((6,) * 5, 1)]
+)
+def test_one_column_that_names_the_class_is_found_among_others_in_few_files(counts, per_group):
+    labels = np.repeat(np.arange(len(counts)), counts).repeat(per_group)
+    groups = np.arange(len(labels)) // per_group
+    headers = headers_of(len(labels), np.random.default_rng(1))
+    assert header_faults(headers, labels, groups) == []
+    (fault,) = header_faults(headers.assign(**{"written by": np.array(list("BDACE"))[labels]}), labels, groups)
+    assert "most of all written by" in fault.what
+
+
 def test_a_rare_class_of_one_scanner_is_noticed():
     labels = np.array([0] * 60 + [1] * 30 + [2] * 12)
     scanner = np.where(labels == 2, "B", "A")

@@ -44,7 +44,7 @@ CHEST_MM = {"wide": (150, 600), "long": (120, 800)}  # a field of view that can 
 GREY_MARGIN = 0.25  # of the range of the training scans' grey levels
 # Beside faults for which `viptt data check` refuses a training scan. Others, such as slices that are not square, are
 # not told: training scans may have them as well.
-TOLD_NOTES = ("voxels not finite", "few slices")
+TOLD_NOTES = ("voxels not finite", "few slices", "filled or cut off", "no lung")
 INTERRUPTED = "not predicted: the work was interrupted."
 
 
