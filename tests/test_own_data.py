@@ -96,7 +96,9 @@ def test_a_patient_left_empty_is_named(scans):
 
 def test_a_table_is_looked_for_by_its_columns(scans):
     write_labels(scans, "case0,1", header="FileName,Diagnosis")
-    with pytest.raises(DataError, match="columns FileName, Label is needed, found: none"):
+    with pytest.raises(
+        DataError, match="no CSV with the columns FileName, Label. labels.csv .UTF-8. has: FileName, Diagnosis"
+    ):
         load_dataset("folder", scans, **GRID)
 
 

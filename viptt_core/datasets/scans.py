@@ -109,9 +109,9 @@ def list_table(
     Raises:
         SettingError: the group pattern is no regular expression with a capture group.
     """
-    pattern, chosen = compile_group_pattern(group_pattern), class_choice(classes)
-    class_of, class_names, faults = classes_of_labels(table, known, () if chosen == ("all",) else chosen)
-    scans, masks, alone = scans_and_masks(folder, has_masks=known is not None)
+    pattern = compile_group_pattern(group_pattern)
+    class_of, class_names, faults = classes_of_labels(table, known, class_choice(classes))
+    scans, masks, of_masks = scans_and_masks(folder, has_masks=known is not None)
     rows, unjoined = join(table, scans, folder.root)
     unique = len({scan.name for scan in scans}) == len(scans)
     items = []
@@ -122,18 +122,16 @@ def list_table(
             items.append(Item(scan_name, class_names.index(class_of[row.label]), row.group or own, scan))
     faults += [nothing_to_read(folder, ("scan",))] if not scans else []
     faults += [no_group(item.name, pattern) for item in items if not item.group]
-    faults += [
-        Fault("no label", folder.name(scan), f"no label in {table.path.name}.", "Add a row for it.", "left out")
-        for scan in scans
-        if scan not in rows
-    ]
+    what, lacking = f"no label in {table.path.name}.", [folder.name(scan) for scan in scans if scan not in rows]
+    if table.complete:
+        faults += [Fault("no label", name, what, "Add a row for it.", "left out") for name in lacking]
     return Listing(
         name,
         folder.root,
         "scan",
         tuple(items),
         class_names,
-        faults=(*table.faults, *faults, *unjoined, *alone, *folder.faults),
+        faults=(*table.faults, *faults, *unjoined, *of_masks, *folder.faults),
         masks=masks,
     )
 
