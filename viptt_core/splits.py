@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from viptt_core.clips import ClipSet, Item
-from viptt_core.errors import DataError, DataWarning, Fault, SettingError, check_choice
+from viptt_core.errors import DataError, DataWarning, Fault, SettingError, check_choice, listed
 
 KINDS = ("authors", "group", "official", "own")
 STAGES = ("pretrain", "finetune")
 PARTS = ("train", "validation", "test")
 FOLDS = 5
-LISTED = 5  # groups a warning names before it only counts
 _REMEDY = "Add files (or simulate more), join classes, or leave one out."
 
 
 @dataclass(frozen=True)
 class Split:
-    """Indices into a ClipSet; learning rate, stopping and checkpoint see `validation` only.
+    """Indices (int64) into a ClipSet; learning rate, stopping and checkpoint see `validation` only.
 
-    Attributes:
-        train, validation, test: int64 indices.
-        selection_biased: True where test and validation are the same clips, as in the paper's own
-            reading: its scores come from the part that picked the checkpoint.
+    `selection_biased`: test and validation are the same clips, as in the paper's own reading.
     """
 
     train: np.ndarray
@@ -62,17 +59,23 @@ def split_faults(kind: str, items: Sequence[Item], class_names: Sequence[str]) -
     members: dict[int, set[str]] = {label: set() for label in range(len(class_names))}
     for item in items:
         members[item.label].add(item.name if kind == "authors" else item.group)
+    counts = {class_names[label]: len(found) for label, found in members.items()}
+    what = f"this class has {{}} {noun}{{}}; {least} are needed for every part of a split to show it."
     return [
-        Fault(
-            "too few groups",
-            class_names[label],
-            f"this class has {len(found)} {noun}{'' if len(found) == 1 else 's'}; {least} are needed for every part of "
-            "a split to show it.",
-            _REMEDY,
-        )
-        for label, found in members.items()
-        if len(found) < least
+        Fault("too few groups", name, what.format(n, "" if n == 1 else "s"), _REMEDY)
+        for name, n in counts.items()
+        if n < least
     ]
+
+
+def part_faults(groups: Sequence[str], parts: Sequence[str]) -> list[Fault]:
+    """A note of the groups that are in more than one published part; those stay as they are."""
+    counts = Counter(group for group, _ in set(zip(groups, parts, strict=True)))
+    if not (straddling := sorted(group for group, n in counts.items() if n > 1)):
+        return []
+    what = f"{len(straddling)} of {len(counts)} groups are in more than one published part: {listed(straddling)}."
+    remedy = "Scores on them are too high; a split by 'group' is not."
+    return [Fault("group in two parts", ".", what, remedy, level="note")]
 
 
 def make_split(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, fold: int = 0) -> Split:
@@ -83,8 +86,7 @@ def make_split(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, fold: in
             (by seed and fold), or "own": official where the set was published with parts, else by group.
         clips: The set.
         stage: "pretrain" or "finetune"; the authors split videos and scans differently.
-        seed: Of the shuffle.
-        fold: Of the split by group, see `split_by_group`; the others are one split.
+        seed, fold: Of the split by group, see `split_by_group`; the others are one split.
 
     Raises:
         SettingError: unknown kind or stage, or a fold of the published parts.
@@ -118,8 +120,7 @@ def split_by_group(labels: np.ndarray, groups: np.ndarray, *, seed: int, fold: i
     next one validates, the others train (60/20/20 with five). Over all folds every clip is tested once.
 
     Args:
-        labels: int [N].
-        groups: [N], any hashable kind.
+        labels, groups: [N].
         seed: Of the shuffle.
         fold: Which part is the test part, 0 to `folds` - 1.
         folds: Number of parts, at least 3.
@@ -158,16 +159,8 @@ def official_split(clips: ClipSet, *, seed: int) -> Split:
     for part, indices in (("train", train), ("test", test)):
         if not len(indices):
             raise DataError(f"the set was published without a part '{part}'.", remedy="Split it by 'group'.")
-    pairs = np.unique(np.stack([clips.groups.astype(str), clips.parts.astype(str)]), axis=1)
-    groups, n_parts = np.unique(pairs[0], return_counts=True)
-    if straddling := groups[n_parts > 1].tolist():
-        listed = ", ".join(straddling[:LISTED]) + (" ..." if len(straddling) > LISTED else "")
-        warnings.warn(
-            f"{len(straddling)} of {len(groups)} groups are in more than one published part: {listed}. "
-            "Scores on them are too high; a split by 'group' is not.",
-            DataWarning,
-            stacklevel=3,
-        )
+    for fault in part_faults(clips.groups.tolist(), clips.parts.tolist()):
+        warnings.warn(f"{fault.what} {fault.remedy}", DataWarning, stacklevel=3)
     if not len(validation):
         inner = _group_parts(clips.labels[train], clips.groups[train], seed=seed, folds=FOLDS)[0]
         train, validation = np.delete(train, inner), train[inner]
@@ -210,8 +203,6 @@ def _group_parts(labels: np.ndarray, groups: np.ndarray, *, seed: int, folds: in
     n_groups, largest = len(np.unique(groups)), np.bincount(labels).max(initial=0)
     if n_groups < folds or largest < folds:
         what = f"{n_groups} groups cannot be split {folds} ways; the largest class has {largest} clips."
-        raise DataError(
-            what, remedy=f"More patients (or source videos) are needed, or another group pattern. {_REMEDY}"
-        )
+        raise DataError(what, remedy=f"Or mend the group pattern. {_REMEDY}")
     folder = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     return [part for _, part in folder.split(labels, labels, groups)]

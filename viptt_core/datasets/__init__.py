@@ -24,7 +24,7 @@ from viptt_core.datasets.videos import decode_video, list_ucf50, list_ucf101
 from viptt_core.errors import SettingError, check_choice, raise_faults
 from viptt_core.files import code_version
 from viptt_core.presets import Preset
-from viptt_core.splits import split_faults
+from viptt_core.splits import part_faults, split_faults
 
 LISTERS: dict[str, Callable[..., Listing]] = {
     "ucf50": list_ucf50,
@@ -106,8 +106,7 @@ def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listi
     """Find the files, labels and groups of a data set, and what is wrong with them; none is decoded.
 
     Args:
-        name: One of LISTERS.
-        root: Its folder (or file); None or "" for a synthetic one.
+        name, root: See `load_dataset`.
         settings: Keyword arguments of the lister of that name.
 
     Raises:
@@ -117,7 +116,9 @@ def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listi
     grid, decoding, own = split_settings(name, settings)
     for setting in grid | decoding:
         raise SettingError(f"{setting} decides nothing before files are decoded.", remedy="Leave it out.")
-    return LISTERS[name](root or None, **own)
+    listing = LISTERS[name](root or None, **own)
+    parted = part_faults([item.group for item in listing.items], [item.part for item in listing.items])
+    return replace(listing, faults=(*listing.faults, *parted))
 
 
 def split_settings(name: str, settings: dict) -> tuple[dict, dict, dict]:
@@ -137,7 +138,7 @@ def split_settings(name: str, settings: dict) -> tuple[dict, dict, dict]:
 def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Preset) -> ClipSet:
     """The set on a grid, which is as usual but for the settings; a preset must be able to split it."""
     given, decoding, own = split_settings(name, settings)
-    listing, decoding = LISTERS[name](root or None, **own), Decoding(**decoding)
+    listing, decoding = list_dataset(name, root, **own), Decoding(**decoding)
     if isinstance(usual, Preset):
         unsplit = split_faults(usual.splits, listing.items, listing.class_names)
         listing = replace(listing, faults=(*listing.faults, *unsplit))
