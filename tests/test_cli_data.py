@@ -90,6 +90,7 @@ def test_info_counts_what_is_in_a_folder(tmp_path, capsys):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"1234")
     (root / "labels.csv").write_text("FileName,TypeOfTB\nTRN_0001.nii.gz,2\nTRN_0002.nii.gz,2\n")
+    (root / "gone.nii.gz").symlink_to("nowhere")
     assert main(["data", "info", "imageclef", str(root), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["expected"]["files"] == 917 and told["name"] == "imageclef"
@@ -99,6 +100,7 @@ def test_info_counts_what_is_in_a_folder(tmp_path, capsys):
     assert contents["bytes"] == 12 + (root / "labels.csv").stat().st_size
     assert main(["data", "info", "imageclef", str(root)]) == 0
     text = capsys.readouterr().out
+    assert "gone.nii.gz: links to nowhere, which cannot be read" in text and contents["faults"][0] in text
     assert "2 of type 2" in text and f"-p data_root '{root}'" in text
     assert main(["data", "info", "imageclef", str(tmp_path / "none")]) == 1
     assert "none: no such folder" in capsys.readouterr().err

@@ -185,8 +185,10 @@ def test_labels_with_gaps_are_refused_and_make_no_class_without_volumes(path, la
         load_dataset("medmnist3d", path, **GRID)
 
 
-def test_a_class_named_without_volumes_is_refused(path):
+def test_a_class_named_without_volumes_or_in_no_utf_8_is_refused(path):
     write(path, content())
+    with pytest.raises(SettingError, match=r"classes name b\\xfc, which is not UTF-8"):
+        load_dataset("medmnist3d", path, classes="a,b\udcfc", **GRID)
     with pytest.raises(DataError, match=r"no volume has the label 2 \(rare\)"):
         load_dataset("medmnist3d", path, classes="benign, malignant, rare", **GRID)
 

@@ -67,13 +67,10 @@ def test_masks_beside_the_scans_of_a_table_are_no_scans_and_those_of_no_scan_are
     write_labels(tmp_path, "s0,0", "s1,1", "s2,1", header="FileName,Label")
     listing = list_dataset("folder", tmp_path)
     assert names(listing) == ["s0.nii.gz", "s1.nii.gz", "s2.nii.gz"] and len(listing.masks["masks"]) == 4
-    assert kinds(listing) == [
-        ("masks beside scans", "masks", "note"),
-        ("mask without a scan", "masks/s7.nii.gz", "left out"),
-    ]
+    assert kinds(listing) == [("mask without a scan", "masks/s7.nii.gz", "left out")]
 
 
-@pytest.mark.parametrize("place", ["seg", "Masks", "findings", "labels/lungs"])
+@pytest.mark.parametrize("place", ["seg", "Masks", "labels/lungs"])
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_masks_beside_a_table_are_no_scans_whatever_their_folder_is_called(tmp_path, place, ending):
     for number in range(3):

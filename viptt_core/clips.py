@@ -7,6 +7,7 @@ import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -87,6 +88,7 @@ class ClipSet:
         notes: What was unusual in the input and how it was handled.
         parts: str [N], "train", "validation" or "test" as the set was published; None where it was not split.
         covariates: float64 [N] each: what is known besides the pictures, by name.
+        files: Video or scan by name of the clip; none for other sets.
     """
 
     clips: np.ndarray
@@ -100,6 +102,7 @@ class ClipSet:
     notes: tuple[str, ...] = ()
     parts: np.ndarray | None = None
     covariates: dict[str, np.ndarray] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         n = len(self.clips)

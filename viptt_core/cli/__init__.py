@@ -250,7 +250,7 @@ def _train(options) -> None:
     if main:
         print(f"{comparison.report()}\n")
         split = make_split(plan.preset.splits, scans, stage="finetune", seed=options.seed)
-        baselines = baseline_predictions(scans, split, options.data_root)
+        baselines = baseline_predictions(scans, split)
         print(Summary(comparison.predictions, baselines, caveat=comparison.caveat, synthetic=scans.synthetic))
 
 

@@ -134,7 +134,8 @@ def folder_contents(root: Path) -> dict:
         "folders": dict(sorted(Counter(folder.name(path.parent) for path in folder.files).items())),
         "endings": dict(sorted(endings.items())),
     }
-    return contents | ({"labels": dict(sorted(labels.items()))} if labels else {})
+    told = {"labels": dict(sorted(labels.items())), "faults": [str(fault) for fault in folder.faults]}
+    return contents | {name: value for name, value in told.items() if value}
 
 
 def _list(options) -> None:
@@ -327,4 +328,5 @@ def _contents_lines(contents: dict) -> str:
     lines += [f"{count:7} {folder}/" for folder, count in contents["folders"].items()]
     lines += [f"{count:7} *{ending}" for ending, count in contents["endings"].items()]
     lines += [f"{count:7} of type {label}, by the label CSV" for label, count in contents.get("labels", {}).items()]
+    lines += contents.get("faults", [])
     return "\n".join(lines)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from viptt_core.cli.command import add_command
-from viptt_core.errors import DataError
+from viptt_core.errors import DataError, SettingError
 
 DEVICES = "auto, cpu, cuda or mps (default: %(default)s)"
 
@@ -32,7 +32,9 @@ def add_predict_commands(commands, positive) -> None:
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="print CSV")
-    predict.add_argument("-o", "--output", type=Path, help="write to this file instead; .json or .csv say the form")
+    predict.add_argument(
+        "-o", "--output", type=Path, help="write to this file instead; .csv, .json or .txt say the form"
+    )
 
     text = "predict the scans of ImageCLEF's TB-type task and write the file to submit"
     submit = add_command(
@@ -260,10 +262,10 @@ def _get(options) -> None:
 
 
 def _import(options) -> None:
+    from viptt_core.datasets.listing import class_choice
     from viptt_core.prediction.weights import import_keras
 
-    classes = tuple(part.strip() for part in options.classes.split(",") if part.strip())
-    weights = import_keras(options.file, options.output, classes=classes)
+    weights = import_keras(options.file, options.output, classes=class_choice(options.classes))
     print(f"{weights.card.about}\n{', '.join(weights.classes)}\n{weights.path}, sha256 {weights.sha256}")
 
 
@@ -278,10 +280,12 @@ def _predictions(options, weights, scans):
 
 def _form(options) -> str:
     """ "json", "csv" or "text", by the flags or the ending of the output."""
-    if options.json or options.csv:
-        return "json" if options.json else "csv"
-    ending = options.output.suffix if options.output else ""
-    return {".json": "json", ".csv": "csv"}.get(ending, "text")
+    endings = {".json": "json", ".csv": "csv", ".txt": "text"}
+    ending = options.output.suffix if options.output else ".txt"
+    if ending not in endings:
+        what = f"{options.output} does not end in {', '.join(endings)}."
+        raise SettingError(what, remedy="Name a .csv: spreadsheets open it.")
+    return "json" if options.json else "csv" if options.csv else endings[ending]
 
 
 def _say_failed(predictions, *, told: bool) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from viptt_core.cache import Decoding, Recipe, build_clip_set
 from viptt_core.clips import ClipSet, Grid
 from viptt_core.datasets.arrays import decode_volume, list_medmnist3d
-from viptt_core.datasets.listing import Listing
+from viptt_core.datasets.listing import ENDINGS, Listing
 from viptt_core.datasets.own import list_folder
 from viptt_core.datasets.scans import decode_scan, list_imageclef, list_mosmed
 from viptt_core.datasets.simulated import list_actions, list_phantoms, simulate_clip, simulate_scan
@@ -163,4 +163,6 @@ def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Pres
         remedy = f"{len(listing.items) - len(left)} clips are too short or cannot be read and were left out."
         raise_faults(split_faults(usual.splits, left, listing.class_names), listing.root, remedy=remedy)
     notes = [f"{fault.where}: {fault.what}" for fault in listing.faults if fault.level == "note"]
-    return replace(clips, notes=(*notes, *clips.notes))
+    of_files = listing.items if listing.medium in ENDINGS else ()
+    files = {item.name: item.source[0] if isinstance(item.source, tuple) else item.source for item in of_files}
+    return replace(clips, notes=(*notes, *clips.notes), files=files)

@@ -19,7 +19,7 @@ VIDEO_ENDINGS += (".flv", ".3gp", ".3g2", ".ts", ".mts", ".m2ts", ".vob", ".ogv"
 SCAN_ENDINGS = (".nii.gz", ".nii")
 ENDINGS = {"video": VIDEO_ENDINGS, "scan": SCAN_ENDINGS}
 MASK_FOLDERS = ("masks1", "masks2", "masks", "findings")  # of ImageCLEF: same file names as the scans, but no scans
-MASK_WORDS = re.compile("mask|seg|label|annotation|finding", re.IGNORECASE)  # in the name of another such folder
+MASK_WORDS = re.compile("mask|seg|labels|annotation|finding", re.IGNORECASE)  # in the name of another such folder
 EACH_FILE_ITS_OWN = "(.*)"  # group pattern
 # What `viptt phantom` and `viptt actions` leave beside the files they write.
 SYNTHETIC_RECORDS = ("phantom.json", "example.json", "actions.json")
@@ -369,7 +369,7 @@ def scans_and_masks(
             continue
         masks[mask_set] = {path.name: path for path in paths}
         remedy = "If they are scans, rename the folder."
-        if not has_masks:
+        if mask_set not in MASK_FOLDERS:
             what = f"{len(paths) - len(alone)} files are named as scans elsewhere and taken for their masks."
             faults.append(Fault("masks beside scans", mask_set, what, remedy, "note"))
         what = "is taken for a mask, and there is no scan of its name."
