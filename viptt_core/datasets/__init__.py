@@ -1,4 +1,4 @@
-"""Data sets by name, each returned as one ClipSet: videos, CT scans, arrays of volumes, synthetic twins.
+"""Data sets by name, each returned as one ClipSet.
 
 A set is a *lister*, which finds files, labels and groups, and a *medium*, which brings one of them to the grid.
 """
@@ -78,9 +78,6 @@ def load_dataset(name: str, root: str | Path | None = None, **settings) -> ClipS
         settings: Keyword arguments of the lister of that name; fields of `clips.Grid`, as far as they apply to
             its files; fields of `cache.Decoding`.
 
-    Returns:
-        The set; `report()` says what is in it and what was left out.
-
     Raises:
         SettingError: unknown name or setting, or a root missing or not wanted.
         DataError: the files cannot be used, see `Listing.left_out` and `cache.build_clip_set`.
@@ -94,7 +91,7 @@ def load_for(preset: Preset, name: str, root: str | Path | None = None, **settin
     Args:
         preset: Gives the grid, and n of a synthetic set.
         name, root: See `load_dataset`.
-        settings: Further settings, which win over the preset's. Those that are None or "" are dropped.
+        settings: They win over the preset's. Those that are None or "" are dropped.
     """
     given = {setting: value for setting, value in settings.items() if value not in (None, "")}
     if name in SYNTHETIC:
@@ -103,11 +100,7 @@ def load_for(preset: Preset, name: str, root: str | Path | None = None, **settin
 
 
 def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listing:
-    """Find the files, labels and groups of a data set, and what is wrong with them; none is decoded.
-
-    Args:
-        name, root: See `load_dataset`.
-        settings: Keyword arguments of the lister of that name.
+    """Find the files, labels and groups of a data set, and what is wrong with them; settings are its lister's.
 
     Raises:
         SettingError: unknown name or setting.

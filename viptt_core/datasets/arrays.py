@@ -1,8 +1,7 @@
 """Volumes in one .npz file, in the layout of MedMNIST's 3-D sets: images and labels of three published parts.
 
-Beside `PART_images` uint8 [N,A,B,C] and `PART_labels` [N,1], with PART train, val and test, a file may have
-`PART_patient` and `PART_name` (text or whole numbers [N]) and further columns of numbers, such as
-`PART_diameter_mm`. No such file says which of A, B and C runs from slice to slice.
+PART is train, val or test: `PART_images` uint8 [N,A,B,C], `PART_labels` [N,1], perhaps `PART_patient`, `PART_name`
+(text or whole numbers [N]) and further numbers. No such file says which of A, B and C runs from slice to slice.
 """
 
 from __future__ import annotations
@@ -133,14 +132,10 @@ def _item_faults(items: Sequence[Item], names: Sequence[str]) -> Iterator[Fault]
 
 
 def find_slice_axis(volumes: np.ndarray) -> tuple[int | None, bool]:
-    """Which axis runs from slice to slice, and whether its ends are padded; None where that is not clear.
+    """Which axis of uint8 [N,A,B,C] runs from slice to slice, and whether its ends are padded; None if not clear.
 
-    It is clear where volumes were cut tight along the slices and padded to a cube: one axis has empty planes at its
-    ends, the others next to none. (In shapes of one grey level nothing is padding.) It is clear, too, where slices are
-    square and of another number. The two must not contradict each other.
-
-    Args:
-        volumes: uint8 [N,A,B,C].
+    It is clear where one axis has empty planes at its ends and the others next to none (in shapes of one grey level
+    nothing is padding), and where slices are square and of another number. The two must not contradict each other.
     """
     lengths = volumes.shape[1:]
     single = [axis for axis in range(3) if lengths.count(lengths[axis]) == 1]

@@ -127,12 +127,7 @@ def label_table(folder: Folder, given: str | Path | None, columns: Columns) -> T
 
 
 def read_table(path: Path, columns: Columns, root: Path | None = None) -> Table:
-    """Read a table separated by commas, semicolons or tabs, UTF-8 with or without a byte-order mark.
-
-    Args:
-        path: The CSV.
-        columns: Those that are wanted.
-        root: Of the set, for the words of faults; None for the folder of the table.
+    """Read a table separated by commas, semicolons or tabs, in UTF-8; faults call it by its path below `root`.
 
     Raises:
         DataError: the file is not there or cannot be read.
@@ -273,13 +268,8 @@ def one_spelling(
 ) -> tuple[dict[str, str], list[Fault]]:
     """One spelling for "focal" and "Focal", "1", "01" and "1.0": the known one, else the most frequent one.
 
-    Args:
-        values: As written.
-        known: Stay as they are.
-        where, noun: For the notes: the table, and what the values are.
-
     Returns:
-        Spelling by value, and a note for each value that is not as it was written.
+        Spelling by value, and a note, of that noun in that table, for each value that is not as it was written.
     """
     counts = Counter(values)
     alike = defaultdict(list)
@@ -307,8 +297,7 @@ def classes_of_labels(
         asked: The classes to take, in label order, "A+B" for two labels; rows of others are left out.
 
     Returns:
-        Class by label as written; the class names, numbers before words unless they were asked for; and the faults:
-        labels that are unknown or missing, classes of which there is no row.
+        Class by label as written; the class names, numbers before words unless they were asked for; the faults.
 
     Raises:
         SettingError: a label is asked for twice.
@@ -355,13 +344,8 @@ def join(
 ) -> tuple[dict[Path, TableRow], list[Fault]]:
     r"""Join rows to files, never on their order: a row names the end of a file's path, with or without the ending.
 
-    "/" or "\", the case of the ending and the form of Unicode do not matter. A path with ".." begins at the table.
-
-    Args:
-        table: The rows.
-        files: Each once.
-        root: Of two files that a path could mean, it means the one that it leads to from here.
-        noun: What the files are, in words.
+    "/" or "\", the case of the ending and the form of Unicode do not matter. A path with ".." begins at the table; of
+    two files that a path could mean, it means the one that it leads to from `root`.
 
     Returns:
         Row by file, and the faults: rows without a file, several of one file, files of one name, swallowed rows.
@@ -431,11 +415,6 @@ def _letters(stem: str) -> str:
 
 def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing:
     """A listing of files in class folders, their groups taken from a table: file, perhaps class, group.
-
-    Args:
-        listing: Its own groups are not used.
-        folder: Its files.
-        groups: The CSV. Its last column names the group; one between, the class, must agree with the file's folder.
 
     Raises:
         DataError: the file is not there or cannot be read.

@@ -7,7 +7,7 @@ import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from viptt_core.clips import Item
@@ -43,8 +43,7 @@ class Listing:
     Attributes:
         name: Of the data set.
         root: Its folder (or file); None for a synthetic set.
-        medium: What its items are, a key of `datasets.MEDIA`: "video", "scan", "array" (several volumes in one
-            file), or the synthetic "phantom" and "action".
+        medium: What its items are, a key of `datasets.MEDIA`.
         items: What can be decoded, labels and groups known.
         class_names: In label order.
         faults: What is wrong with the folder as such.
@@ -230,20 +229,30 @@ def parts_without_files(asked: Mapping[str, str], there: Collection[str], where:
     ]
 
 
-def compile_group_pattern(text: str) -> re.Pattern:
-    """A regular expression with a capture group.
+def group_items(items: Sequence[Item], group_pattern: str) -> tuple[tuple[Item, ...], list[Fault]]:
+    """Give each item that has no group what a pattern's first capture group finds in its file's stem.
+
+    Returns:
+        The items with a group, and a fault for each without.
 
     Raises:
-        SettingError: it is none.
+        SettingError: the pattern is no regular expression with a capture group.
     """
-    remedy = r"Give a regular expression with one capture group, such as '(seq\d+)'."
+    remedy = r"Give as group_pattern a regular expression whose first group names what must stay together, such as '(seq\d+)'"
     try:
-        pattern = re.compile(text)
+        pattern = re.compile(group_pattern)
     except re.error as error:
-        raise SettingError(f"group_pattern '{text}' is no regular expression ({error}).", remedy=remedy) from error
-    if pattern.groups < 1:
-        raise SettingError(f"group_pattern '{text}' has no capture group.", remedy=remedy)
-    return pattern
+        what = f"group_pattern '{group_pattern}' is no regular expression ({error})."
+        raise SettingError(what, remedy=f"{remedy}.") from error
+    if not pattern.groups:
+        raise SettingError(f"group_pattern '{group_pattern}' has no capture group.", remedy=f"{remedy}.")
+    found = [item.group or ((match := pattern.search(_stem(item.source))) and match[1]) or "" for item in items]
+    what, remedy = (
+        f"the group pattern '{group_pattern}' does not match its name.",
+        f"{remedy}; '(.*)' for each its own.",
+    )
+    faults = [Fault("no group", i.name, what, remedy) for i, group in zip(items, found, strict=True) if not group]
+    return tuple(replace(item, group=group) for item, group in zip(items, found, strict=True) if group), faults
 
 
 def list_classes(
@@ -257,27 +266,25 @@ def list_classes(
     """Videos or scans in one folder a class.
 
     Args:
-        name: Of the data set.
+        name, medium: See `Listing`.
         folder: Its files.
-        medium: "video" or "scan".
         classes: Names of the class folders, in label order, as a sequence or "A, B"; "A+B" is one class of two
             folders. None or "all" takes every folder.
-        group_pattern: Regular expression searched in the file's stem; its first capture group names the group.
+        group_pattern: See `group_items`.
 
     Raises:
-        SettingError: the group pattern is no regular expression with a capture group, or a folder is named twice.
+        SettingError: the group pattern is none, or a folder is named twice.
     """
-    pattern, asked, endings = compile_group_pattern(group_pattern), class_choice(classes), ENDINGS[medium]
-    there, noun = folder.class_folders(endings), f"folder of {medium}s"
+    asked, there, noun = class_choice(classes), folder.class_folders(ENDINGS[medium]), f"folder of {medium}s"
     class_of = class_by_part(asked, there, "folder") if asked else {name: name for name in there}
     class_names = tuple(dict.fromkeys(class_of.values()))
-    faults = [f for f in folder.faults if (top := f.where.split("/")[0]) in class_of or top not in there]
     items = [
-        Item(folder.name(path), class_names.index(label), group_of(path, pattern), path)
+        Item(folder.name(path), class_names.index(label), "", path)
         for part, label in class_of.items()
         for path in there.get(part, ())
     ]
-    faults += [no_group(item.name, pattern) for item in items if not item.group]
+    items, faults = group_items(items, group_pattern)
+    faults += [f for f in folder.faults if (top := f.where.split("/")[0]) in class_of or top not in there]
     faults += parts_without_files(class_of, there, ".", noun) if there else [nothing_to_read(folder, (medium,))]
     if there and len(class_names) < 2:
         remedy = f"Give the folder that holds one folder a class. There are: {listed(list(there))}."
@@ -286,25 +293,8 @@ def list_classes(
     for part in () if asked else filter(MASK_WORDS.search, there):  # by nobody's choice
         remedy = f"If it holds masks, name the classes: classes='{others}'."
         faults.append(Fault("class of masks", part, "is taken for a class.", remedy, "note"))
-    faults += _files_besides(folder, class_of, endings)
-    items = tuple(item for item in items if item.group)
+    faults += _files_besides(folder, class_of, ENDINGS[medium])
     return Listing(name, folder.root, medium, items, class_names, tuple(faults))
-
-
-def group_of(path: Path, pattern: re.Pattern) -> str:
-    """What the pattern's first group finds in a file's stem; "" where it finds nothing."""
-    match = pattern.search(_stem(path))
-    return (match and match[1]) or ""
-
-
-def no_group(name: str, pattern: re.Pattern) -> Fault:
-    """What to say of a file that has no group."""
-    what = f"the group pattern '{pattern.pattern}' does not match its name."
-    remedy = (
-        "Give group_pattern: a regular expression whose first group names what must stay together, such as "
-        r"'(seq\d+)'; '(.*)' makes each file its own group."
-    )
-    return Fault("no group", name, what, remedy)
 
 
 def _files_besides(folder: Folder, used: Collection[str], endings: Sequence[str]) -> Iterator[Fault]:

@@ -17,11 +17,9 @@ from viptt_core.datasets.listing import (
     Folder,
     Listing,
     class_choice,
-    compile_group_pattern,
     existing_folder,
-    group_of,
+    group_items,
     list_classes,
-    no_group,
     nothing_to_read,
     scans_and_masks,
     walk_folder,
@@ -103,13 +101,12 @@ def list_table(
         folder: Its files.
         table: Its labels, and its patients where it has that column.
         known: Class by label, for a published set; None: each label is a class.
-        classes: Labels to take, in label order; "A+B" is one class of two labels. None or "all" takes every label.
-        group_pattern: For a table without patients: see `listing.list_classes`.
+        classes: Labels to take, see `labels.classes_of_labels`; None or "all" takes every label.
+        group_pattern: For a table without patients: see `listing.group_items`.
 
     Raises:
-        SettingError: the group pattern is no regular expression with a capture group.
+        SettingError: the group pattern is none.
     """
-    pattern = compile_group_pattern(group_pattern)
     class_of, class_names, faults = classes_of_labels(table, known, class_choice(classes))
     scans, masks, of_masks = scans_and_masks(folder, has_masks=known is not None)
     rows, unjoined = join(table, scans, folder.root)
@@ -117,11 +114,12 @@ def list_table(
     items = []
     for scan, row in ((scan, rows[scan]) for scan in scans if scan in rows):
         scan_name = scan.name if unique else folder.name(scan)
-        own = scan_name if group_pattern == EACH_FILE_ITS_OWN else group_of(scan, pattern)
         if row.label in class_of:
-            items.append(Item(scan_name, class_names.index(class_of[row.label]), row.group or own, scan))
+            group = row.group or scan_name * (group_pattern == EACH_FILE_ITS_OWN)
+            items.append(Item(scan_name, class_names.index(class_of[row.label]), group, scan))
+    items, ungrouped = group_items(items, group_pattern)
+    faults += ungrouped
     faults += [nothing_to_read(folder, ("scan",))] if not scans else []
-    faults += [no_group(item.name, pattern) for item in items if not item.group]
     what, lacking = f"no label in {table.path.name}.", [folder.name(scan) for scan in scans if scan not in rows]
     if table.complete:
         faults += [Fault("no label", name, what, "Add a row for it.", "left out") for name in lacking]
@@ -129,7 +127,7 @@ def list_table(
         name,
         folder.root,
         "scan",
-        tuple(items),
+        items,
         class_names,
         faults=(*table.faults, *faults, *unjoined, *of_masks, *folder.faults),
         masks=masks,
