@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import DataError, check_counts
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,7 @@ class Grid:
     orientation: str = "file"
 
     def __post_init__(self) -> None:
-        for name in ("frames", "size", "stride"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}.", remedy="Give a whole number of at least 1.")
+        check_counts(frames=self.frames, size=self.size, stride=self.stride)
         object.__setattr__(self, "hu_window", tuple(self.hu_window))
 
     def settings(self, fields: Sequence[str]) -> dict:

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from viptt_core.clips import ClipSet
 from viptt_core.datasets.listing import VIDEO_ENDINGS, has_ending
-from viptt_core.errors import DataWarning, Fault, SettingError
+from viptt_core.errors import DataWarning, Fault, check_counts
 from viptt_core.nifti import open_scan
 from viptt_core.results import predictions_table
 from viptt_core.shown import ResultTable
@@ -36,8 +36,7 @@ BY_CLIP, BY_GROUP = "by clip", "by group"
 class Leakage:
     """What a split by clip gives away, beside a split by group of the same sizes and seeds.
 
-    The nearest training clip by coarse pixels decides. It learns nothing about the classes, so what it gains when
-    groups straddle the split is memory of the source, not understanding.
+    The nearest training clip by coarse pixels decides: what it gains when groups straddle the split is memory.
 
     Attributes:
         runs: A row a seed and split: `seed`, `split` (BY_CLIP or BY_GROUP), `n_test`, and of the test clips the
@@ -102,8 +101,7 @@ def measure_leakage(clips: ClipSet, *, seeds: int = 5, frames: int = 4, side: in
     Args:
         clips: Any set; only the frames looked at are read.
         seeds: Number of splits of each kind.
-        frames: Frames of a clip the probe looks at, in the middle of as many equal stretches.
-        side: Height and width they are averaged down to.
+        frames, side: See `coarse_pixels`.
 
     Raises:
         SettingError: a count below 1.
@@ -111,9 +109,7 @@ def measure_leakage(clips: ClipSet, *, seeds: int = 5, frames: int = 4, side: in
     """
     from sklearn.neighbors import NearestNeighbors
 
-    for name, value in (("seeds", seeds), ("frames", frames), ("side", side)):
-        if value < 1:
-            raise SettingError(f"{name} is {value}.", remedy="Give 1 or more.")
+    check_counts(seeds=seeds, frames=frames, side=side)
     features = coarse_pixels(clips, frames=frames, side=side)
     # The same number of clips in both, and of each class as near as it gets.
     stratify = clips.labels if min(c for c in clips.counts().values() if c) > 1 else None
@@ -138,14 +134,16 @@ def measure_leakage(clips: ClipSet, *, seeds: int = 5, frames: int = 4, side: in
 
 
 def coarse_pixels(clips: ClipSet, *, frames: int, side: int) -> np.ndarray:
-    """Each clip as a few tiny frames: float32 [N, frames * side * side], grey levels 0..255 averaged over areas."""
+    """Each clip as tiny frames, from the middle of as many equal stretches: float32 [N, frames * side * side].
+
+    Grey levels, 0..255, are averaged over areas.
+    """
     length = clips.clips.shape[1]
-    steps = ((np.arange(min(frames, length)) + 0.5) * length / min(frames, length)).astype(int)
-    tiny = np.empty((len(clips), len(steps), side, side), np.float32)
-    for i in range(len(clips)):
-        for j, step in enumerate(steps):
-            frame = np.asarray(clips.clips[i, step], np.float32)
-            tiny[i, j] = cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA)
+    frames = min(frames, length)
+    tiny = np.empty((len(clips), frames, side, side), np.float32)
+    for i, j in np.ndindex(len(clips), frames):
+        frame = np.asarray(clips.clips[i, int((j + 0.5) * length / frames)], np.float32)
+        tiny[i, j] = cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA)
     return tiny.reshape(len(clips), -1)
 
 
@@ -153,8 +151,6 @@ def coarse_pixels(clips: ClipSet, *, frames: int, side: int) -> np.ndarray:
 
 LEAST_FILES = 20  # fewer tell nothing about a leak
 MARGIN = 0.1  # balanced accuracy above chance that is worth a note
-
-
 VIDEO_HEADER = ("width", "height", "frames", "rate", "codec")
 
 
@@ -241,19 +237,12 @@ GRID = {"frames": 16, "side": 28}  # at most so much of a clip goes into the pri
 
 
 def baseline_predictions(clips: ClipSet, split: Split) -> pd.DataFrame:
-    """Predictions of the baselines that apply to a set, as those of a run.
+    """Predictions, see `results.Run.predictions`, of the baselines that apply to a set; the arm is the baseline's name.
 
     - "most frequent class": the class frequencies of the training part, whatever the clip.
     - "PCA + logistic": logistic regression on the first COMPONENTS principal components of coarse pixels.
     - "NAME alone": logistic regression on one covariate, such as the diameter of a nodule.
     - "file headers alone": a random forest on what `read_headers` gives, for sets of files.
-
-    Args:
-        clips: The set.
-        split: Baselines learn from its training part and predict the other two.
-
-    Returns:
-        See `results.Run.predictions`; the arm is the baseline's name.
 
     Warns:
         DataWarning: file headers alone tell the class, see `header_faults`.

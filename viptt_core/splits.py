@@ -38,13 +38,7 @@ class Split:
 
 
 def split_faults(kind: str, items: Sequence[Item], class_names: Sequence[str]) -> list[Fault]:
-    """Why a set cannot be split: one class only, or classes with too few groups (for the authors' splits: clips).
-
-    Args:
-        kind: See `make_split`.
-        items: Of the set: those listed, or those that could be decoded.
-        class_names: In label order.
-    """
+    """Why a set cannot be split: one class only, or classes with too few groups (for the authors' splits: clips)."""
     if not items:
         return []
     if len(class_names) < 2:
@@ -56,15 +50,12 @@ def split_faults(kind: str, items: Sequence[Item], class_names: Sequence[str]) -
         if "validation" in parts:
             return []
         items = [item for item in items if item.part == "train"]  # a fifth of them, by group, validates
-    members: dict[int, set[str]] = {label: set() for label in range(len(class_names))}
-    for item in items:
-        members[item.label].add(item.name if kind == "authors" else item.group)
-    counts = {class_names[label]: len(found) for label, found in members.items()}
-    what = f"this class has {{}} {noun}{{}}; {least} are needed for every part of a split to show it."
+    counts = Counter(label for label, _ in {(i.label, i.name if kind == "authors" else i.group) for i in items})
+    few = {name: n for label, name in enumerate(class_names) if (n := counts[label]) < least}
+    needed = f"{least} are needed for every part of a split to show it."
     return [
-        Fault("too few groups", name, what.format(n, "" if n == 1 else "s"), _REMEDY)
-        for name, n in counts.items()
-        if n < least
+        Fault("too few groups", name, f"this class has {n} {noun}{'' if n == 1 else 's'}; {needed}", _REMEDY)
+        for name, n in few.items()
     ]
 
 
@@ -119,12 +110,6 @@ def split_by_group(labels: np.ndarray, groups: np.ndarray, *, seed: int, fold: i
     The groups fall into `folds` parts of about equal class mix; part `fold` is the test part, the
     next one validates, the others train (60/20/20 with five). Over all folds every clip is tested once.
 
-    Args:
-        labels, groups: [N].
-        seed: Of the shuffle.
-        fold: Which part is the test part, 0 to `folds` - 1.
-        folds: Number of parts, at least 3.
-
     Raises:
         SettingError: no such fold, or fewer than 3.
         DataError: fewer groups, or clips of every class, than folds.
@@ -139,15 +124,13 @@ def split_by_group(labels: np.ndarray, groups: np.ndarray, *, seed: int, fold: i
 
 
 def official_split(clips: ClipSet, *, seed: int) -> Split:
-    """The parts a set was published with, so that results compare with published ones.
-
-    Where there is no published validation part, about a fifth of the training part validates, by group.
+    """The parts a set was published with; if none of them validates, about a fifth of the training part, by group.
 
     Raises:
         DataError: no published parts, or only some of the clips have one, or no training or test part.
 
     Warns:
-        DataWarning: groups that are in more than one part. The published parts stay as they are.
+        DataWarning: groups that are in more than one part.
     """
     if clips.parts is None:
         raise DataError("this set was not published with parts.", remedy="Split it by 'group'.")
@@ -203,6 +186,6 @@ def _group_parts(labels: np.ndarray, groups: np.ndarray, *, seed: int, folds: in
     n_groups, largest = len(np.unique(groups)), np.bincount(labels).max(initial=0)
     if n_groups < folds or largest < folds:
         what = f"{n_groups} groups cannot be split {folds} ways; the largest class has {largest} clips."
-        raise DataError(what, remedy=f"Or mend the group pattern. {_REMEDY}")
+        raise DataError(what, remedy=f"{_REMEDY} Does the group pattern join too much?")
     folder = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     return [part for _, part in folder.split(labels, labels, groups)]

@@ -109,6 +109,9 @@ def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listi
     grid, decoding, own = split_settings(name, settings)
     for setting in grid | decoding:
         raise SettingError(f"{setting} decides nothing before files are decoded.", remedy="Leave it out.")
+    if root and name in SYNTHETIC:
+        remedy = "Leave data_root empty, or name another data set for files on disk."
+        raise SettingError(f"'{name}' is simulated and reads no folder.", remedy=remedy)
     listing = LISTERS[name](root or None, **own)
     parted = part_faults([item.group for item in listing.items], [item.part for item in listing.items])
     return replace(listing, faults=(*listing.faults, *parted))

@@ -8,6 +8,7 @@ import stat
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 
 from viptt_core.clips import Item
@@ -68,10 +69,7 @@ class Listing:
         return self.root is None or is_synthetic(self.root)
 
     def left_out(self, on_error: str) -> list[tuple[str, str]]:
-        """Name and reason of what is found but not used.
-
-        Args:
-            on_error: "raise" or "skip", see `cache.Decoding`.
+        """Name and reason of what is found but not used; `on_error` as in `cache.Decoding`.
 
         Raises:
             DataError: faults that keep the set, or with "raise" some of its files, from being used.
@@ -100,11 +98,8 @@ class Folder:
 
     def class_folders(self, endings: Sequence[str]) -> dict[str, list[Path]]:
         """Files of a kind that lie directly in a folder of `root`, by the name of that folder."""
-        of_folder: dict[str, list[Path]] = {}
-        for path in self.with_ending(endings):
-            if path.parent.parent == self.root:
-                of_folder.setdefault(path.parent.name, []).append(path)
-        return of_folder
+        paths = [path for path in self.with_ending(endings) if path.parent.parent == self.root]
+        return {name: list(group) for name, group in groupby(paths, lambda path: path.parent.name)}
 
 
 def walk_folder(root: Path) -> Folder:
@@ -238,7 +233,7 @@ def group_items(items: Sequence[Item], group_pattern: str) -> tuple[tuple[Item, 
     Raises:
         SettingError: the pattern is no regular expression with a capture group.
     """
-    remedy = r"Give as group_pattern a regular expression whose first group names what must stay together, such as '(seq\d+)'"
+    remedy = r"Give as group_pattern a regular expression whose first group names what belongs together: '(seq\d+)'"
     try:
         pattern = re.compile(group_pattern)
     except re.error as error:
