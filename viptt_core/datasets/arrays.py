@@ -115,14 +115,13 @@ def list_medmnist3d(
 def _item_faults(items: Sequence[Item], names: Sequence[str]) -> Iterator[Fault]:
     """Labels without a class, classes without a label, names that are blank or occur twice, blank patients."""
     first = {item.label: item.name for item in reversed(items)}
-    for label in sorted(first):
-        if not 0 <= label < len(names):
-            known = f"Known: 0 to {len(names) - 1} ({listed(names)})."
-            yield Fault("unknown label", first[label], f"has the label {label}.", known)
-    for label, name in enumerate(names):
-        if label not in first:
-            remedy = "Number the classes from 0 without a gap, and name no others."
-            yield Fault("class without volumes", ".", f"no volume has the label {label} ({name}).", remedy)
+    for label in sorted(first.keys() - {*range(len(names))}):
+        known = f"Known: 0 to {len(names) - 1} ({listed(names)})."
+        yield Fault("unknown label", first[label], f"has the label {label}.", known)
+    for label in sorted({*range(len(names))} - first.keys()):
+        what = f"no volume has the label {label} ({names[label]})."
+        remedy = "Number the classes from 0 without a gap, and name no others."
+        yield Fault("class without volumes", ".", what, remedy)
     for name, count in Counter(item.name for item in items).items():
         if count > 1:
             yield Fault("two volumes of one name", name, f"is the name of {count} volumes.", "Give each its own.")
@@ -326,29 +325,21 @@ def _find_file(root: str | Path, subset: str, pixels: int) -> Path:
         return root
     if not root.is_dir():
         raise DataError("no such file or folder.", path=root, remedy=_AGAIN, kind="missing file")
-    if pixels not in (28, 64):
-        raise SettingError(f"pixels is {pixels}.", remedy="MedMNIST's 3-D sets come with 28 and with 64.")
+    check_choice("pixels", pixels, (28, 64))
     found = {path.stem: path for path in sorted(root.glob("*.npz"))}
-    wanted = f"{subset}{'' if pixels == 28 else f'_{pixels}'}" if subset else ""
+    wanted = f"{subset}_{pixels}".removesuffix("_28") if subset else next(iter(found)) if len(found) == 1 else ""
     if wanted in found:
         return found[wanted]
-    if not wanted and len(found) == 1:
-        return next(iter(found.values()))
-    raise DataError(
-        f"has no file {wanted}.npz." if wanted else f"has {len(found) or 'no'} .npz files.",
-        path=root,
-        remedy=f"There are: {', '.join(found) or 'none'}. Name one with subset, or give the file itself.",
-        kind="missing file",
-    )
+    what = f"has no file {wanted}.npz." if wanted else f"has {len(found) or 'no'} .npz files."
+    remedy = f"There are: {listed(list(found)) or 'none'}. Name one with subset, or give the file itself."
+    raise DataError(what, path=root, remedy=remedy, kind="missing file")
 
 
 def _published(path: Path) -> dict | None:
     """Checksum and class names of a file that MedMNIST publishes under this name."""
     flag, _, pixels = path.stem.partition("_")
-    if not flag.endswith("mnist3d") or pixels not in ("", "28", "64"):
+    if not flag.endswith("mnist3d") or pixels not in ("", "28", "64") or flag not in (sets := medmnist_sets()):
         return None
-    info = medmnist_sets().get(flag)
-    if info is None:
-        return None
+    info = sets[flag]
     names = tuple(info["label"][str(k)] for k in range(len(info["label"])))
     return {"md5": info["MD5_64" if pixels == "64" else "MD5"], "classes": names}

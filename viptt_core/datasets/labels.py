@@ -30,6 +30,7 @@ from viptt_core.errors import DataError, Fault, listed, raise_faults
 MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "<na>", "#n/a", "#na", "-nan", "nat", "-", "."})
 FILE_ENDINGS = (*SCAN_ENDINGS, *VIDEO_ENDINGS)
 COLUMN_SETTINGS = ("file_column", "label_column", "patient_column")
+SETTINGS = ", ".join(COLUMN_SETTINGS)
 HEADER_BYTES = 1 << 16  # of a table that are read to learn its columns
 LONGEST = 1000  # characters of a name, a label or a group
 END_ROW = "end-of-the-table"
@@ -85,6 +86,15 @@ class Table:
         """Whether all of its rows could be read, so that a file without one has none."""
         return not any(fault.spoils for fault in self.faults)
 
+    def fault(self, kind: str, what: str, remedy: str) -> Fault:
+        """Something that is wrong with the table."""
+        return Fault(kind, self.where, what, remedy)
+
+    def unclosed(self, line: int) -> Fault:
+        """A quote that is left open."""
+        what = f"unclosed quote from line {line}: what follows is read as one cell."
+        return self.fault("unclosed quote", what, "Close it, or delete it.")
+
 
 # --- Finding and reading ---
 
@@ -122,7 +132,7 @@ def label_table(folder: Folder, given: str | Path | None, columns: Columns) -> T
         remedy = "Name one of them with the setting labels=PATH."
     elif headers:
         what += "".join(f" {path.name} ({code}) has: {', '.join(names)}." for path, (names, code) in headers.items())
-        remedy = f"Name its columns with {', '.join(COLUMN_SETTINGS)}, or another table with labels=PATH."
+        remedy = f"Name its columns with {SETTINGS}, or another table with labels=PATH."
     raise DataError(what, path=folder.root, remedy=remedy, kind="no label table")
 
 
@@ -140,32 +150,26 @@ def read_table(path: Path, columns: Columns, root: Path | None = None) -> Table:
         raise DataError(what, path=path, remedy=remedy, kind="missing file") from error
     place, root = Path(os.path.abspath(path)), os.path.abspath(root or path.parent)
     where = place.relative_to(root) if place.is_relative_to(root) else place
-    rows, unclosed = _split_rows(text)
-    table = Table(path, where.as_posix(), columns)
-    if fault := _text_fault(table, text, encoding, unclosed) or _header_fault(table, rows):
-        return replace(table, faults=(fault,))
-    return _checked(table, rows)
-
-
-def _text_fault(table: Table, text: str, encoding: str, unclosed: int) -> Fault | None:
-    if encoding != "UTF-8":
-        return Fault("not UTF-8", table.where, f"is not UTF-8 text, but {encoding}.", "Save it as 'CSV UTF-8'.")
-    if "\0" in text:
-        what = f"holds a NUL byte in line {text[: text.index(chr(0))].count(chr(10)) + 1}: it is damaged."
-        return Fault("damaged file", table.where, what, "Export or copy it again.")
-    return _unclosed(table, unclosed) if unclosed else None
-
-
-def _header_fault(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Fault | None:
+    table, (rows, unclosed) = Table(path, where.as_posix(), columns), _split_rows(text)
     line, header = rows[0] if rows else (1, [])
-    if lacking := [name for name in table.columns.needed if name not in header]:
+    lacking = [name for name in columns.needed if name not in header]
+    double = [name for name in columns.needed if header.count(name) > 1]
+    if encoding != "UTF-8":
+        fault = table.fault("not UTF-8", f"is not UTF-8 text, but {encoding}.", "Save it as 'CSV UTF-8'.")
+    elif "\0" in text:
+        what = f"holds a NUL byte in line {text.partition(chr(0))[0].count(chr(10)) + 1}."
+        fault = table.fault("damaged file", what, "Export or copy it again.")
+    elif unclosed:
+        fault = table.unclosed(unclosed)
+    elif lacking:
         what = f"lacks the columns {', '.join(lacking)}; line {line} has: {', '.join(header) or 'none'}."
-        remedy = f"Name its columns with {', '.join(COLUMN_SETTINGS)}, or mend the line."
-        return Fault("missing column", table.where, what, remedy)
-    if double := [name for name in table.columns.needed if header.count(name) > 1]:
+        fault = table.fault("missing column", what, f"Name its columns with {SETTINGS}, or mend the line.")
+    elif double:
         what = f"has {header.count(double[0])} columns '{double[0]}' in line {line}."
-        return Fault("columns of one name", table.where, what, "Rename or delete all but one.")
-    return None
+        fault = table.fault("columns of one name", what, "Rename or delete all but one.")
+    else:
+        return _checked(table, rows)
+    return replace(table, faults=(fault,))
 
 
 def _checked(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Table:
@@ -188,10 +192,10 @@ def _checked(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Table:
     if ragged:
         what = f"has {len(header)} columns, and more or fewer cells in line {listed(ragged)}."
         remedy = 'Put text that holds the separator into "quotes"; leave nothing between two for an empty cell.'
-        faults.append(Fault("ragged row", table.where, what, remedy))
+        faults.append(table.fault("ragged row", what, remedy))
     if not (kept or faults):
         remedy = f"Add one row a file: {','.join(columns.needed)}."
-        faults.append(Fault("empty table", table.where, "holds no row below its header.", remedy))
+        faults.append(table.fault("empty table", "holds no row below its header.", remedy))
     spelling, notes = one_spelling((row.group for row in kept), (), table.where, columns.group_noun)
     kept = [row._replace(group=spelling[row.group]) for row in kept]
     return replace(table, rows=tuple(kept), faults=(*faults, *notes), long_cells=tuple(long_cells))
@@ -200,15 +204,15 @@ def _checked(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Table:
 def _row_fault(table: Table, row: TableRow) -> Fault | None:
     group, noun = table.columns.group, table.columns.group_noun
     if any("\n" in cell or cell.count('"') % 2 for cell in row[1:]):
-        return _unclosed(table, row.line)
+        return table.unclosed(row.line)
     if (length := max(map(len, row[1:]))) > LONGEST:
         what = f"line {row.line} has a cell of {length} characters."
-        return Fault("long cell", table.where, what, f"Write a name, label or {noun} of at most {LONGEST}.")
+        return table.fault("long cell", what, f"Write a name, label or {noun} of at most {LONGEST}.")
     if not row.file:
-        return Fault("row without a file", table.where, f"line {row.line} names no file.", "Fill in the name.")
+        return table.fault("row without a file", f"line {row.line} names no file.", "Fill in the name.")
     if group and is_missing(row.group):
         what = f"'{row.file}' has no {noun} (line {row.line}: '{row.group}')."
-        return Fault(f"no {noun}", table.where, what, f"Fill in {group}, or leave it out.")
+        return table.fault(f"no {noun}", what, f"Fill in {group}, or leave it out.")
     return None
 
 
@@ -248,11 +252,6 @@ def _split_rows(text: str) -> tuple[list[tuple[int, list[str]]], int]:
         line = reader.line_num + 1
     line, cells = rows.pop()
     return [row for row in rows if "".join(row[1]).strip(",;")][bool(stated) :], 0 if cells == [END_ROW] else line
-
-
-def _unclosed(table: Table, line: int) -> Fault:
-    what = f"unclosed quote from line {line}: what follows is read as one cell."
-    return Fault("unclosed quote", table.where, what, "Close it, or delete it.")
 
 
 # --- What labels mean ---
@@ -312,10 +311,10 @@ def classes_of_labels(
         if row.label not in spelling:
             what = f"'{row.file}' has no label (line {row.line}: '{row.label}')."
             meant = f"; if '{row.label}' is a class, name all of them with the setting classes" if row.label else ""
-            faults.append(Fault("missing label", table.where, what, f"Fill it in, or leave the row out{meant}."))
+            faults.append(table.fault("missing label", what, f"Fill it in, or leave the row out{meant}."))
         elif spelling[row.label] not in known and not asked:
             what = f"'{row.file}' has the unknown label '{row.label}' (line {row.line})."
-            faults.append(Fault("unknown label", table.where, what, f"Known: {listed(list(known))}."))
+            faults.append(table.fault("unknown label", what, f"Known: {listed(list(known))}."))
     if asked:
         faults += parts_without_files(known, used, table.where, "label")
     classes = {label: known[spelling[label]] for label in there if spelling[label] in known}
@@ -386,7 +385,7 @@ def _double_rows(table: Table, rows_of_files: Iterable[Sequence[TableRow]], noun
             times = "twice" if len(others) == 1 else f"{len(others) + 1} times"
             rows = ", ".join(f"'{row.file}' in line {row.line}" for row in (first, *others))
             what = f"'{first.file}' is there {times}: {rows}."
-            yield Fault("duplicate row", table.where, what, f"Keep one row a {noun}.")
+            yield table.fault("duplicate row", what, f"Keep one row a {noun}.")
 
 
 def _swallowed_rows(table: Table, files: Sequence[Path], joined: Collection[Path]) -> Iterator[Fault]:
@@ -395,7 +394,7 @@ def _swallowed_rows(table: Table, files: Sequence[Path], joined: Collection[Path
     for line, cell in table.long_cells:
         pieces = [piece.strip(' "') for piece in re.split(r"[,;\t\n]", cell)]
         if any(_path_parts(piece)[0][-1:] in unlisted for piece in pieces):
-            yield _unclosed(table, line)
+            yield table.unclosed(line)
 
 
 def _path_parts(text: str, start: str | Path = "") -> tuple[tuple[str, ...], str]:
@@ -432,7 +431,7 @@ def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing
     for file, row in rows.items():
         if row.label and _form(row.label) != _form(files[file]):
             what = f"line {row.line} says '{row.label}' of '{row.file}', which lies in {files[file]}/."
-            faults.append(Fault("another class", table.where, what, "Move the file, or mend the row."))
+            faults.append(table.fault("another class", what, "Move the file, or mend the row."))
     if table.complete:
         what = f"no group in {path.name}."
         lacking = [item.name for item in listing.items if item.source not in rows]
