@@ -75,6 +75,7 @@ def test_a_sound_table_has_no_faults(scans):
         ),
         ('FileName,Label,Note\ns00,ill,"a\ns01,well,b\ns02,well,c"\ns03,well,d\n', "unclosed quote", "from line 2"),
         ('FileName,Label,Note\ns00,ill,a\ns01,well,"' + "x\n" * 70_000, "unclosed quote", "from line 3"),
+        ('FileName,Label\ns00,ill\n"\n', "unclosed quote", "from line 3"),
         ("FileName,Label\ns00,ill\ns00.nii.gz,well\n", "duplicate row", "'s00' in line 2, 's00.nii.gz' in line 3"),
         ("FileName,Label\n./ct/s00,ill\ns01,ill\ns00,ill\n", "duplicate row", "'./ct/s00' in line 2, 's00' in line 4"),
         ("FileName,Label\ns00,ill\n,well\n", "row without a file", "line 3 names no file"),

@@ -16,8 +16,7 @@ from typing import NamedTuple
 from unicodedata import category, normalize
 
 from viptt_core.datasets.listing import (
-    SCAN_ENDINGS,
-    VIDEO_ENDINGS,
+    FILE_ENDINGS,
     Folder,
     Listing,
     class_by_part,
@@ -28,7 +27,6 @@ from viptt_core.errors import DataError, Fault, listed, raise_faults
 
 # How pandas, R, spreadsheets and databases write a cell without a value, in lower case.
 MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "<na>", "#n/a", "#na", "-nan", "nat", "-", "."})
-FILE_ENDINGS = (*SCAN_ENDINGS, *VIDEO_ENDINGS)
 COLUMN_SETTINGS = ("file_column", "label_column", "patient_column")
 SETTINGS = ", ".join(COLUMN_SETTINGS)
 HEADER_BYTES = 1 << 16  # of a table that are read to learn its columns
@@ -157,8 +155,8 @@ def read_table(path: Path, columns: Columns, root: Path | None = None) -> Table:
     if encoding != "UTF-8":
         fault = table.fault("not UTF-8", f"is not UTF-8 text, but {encoding}.", "Save it as 'CSV UTF-8'.")
     elif "\0" in text:
-        what = f"holds a NUL byte in line {text.partition(chr(0))[0].count(chr(10)) + 1}."
-        fault = table.fault("damaged file", what, "Export or copy it again.")
+        line = text.partition("\0")[0].count("\n") + 1
+        fault = table.fault("damaged file", f"holds a NUL byte in line {line}.", "Export or copy it again.")
     elif unclosed:
         fault = table.unclosed(unclosed)
     elif lacking:
@@ -250,8 +248,8 @@ def _split_rows(text: str) -> tuple[list[tuple[int, list[str]]], int]:
     for cells in reader:
         rows.append((line, [cell.strip() for cell in cells]))
         line = reader.line_num + 1
-    line, cells = rows.pop()
-    return [row for row in rows if "".join(row[1]).strip(",;")][bool(stated) :], 0 if cells == [END_ROW] else line
+    line, _ = rows.pop()
+    return [row for row in rows if "".join(row[1]).strip(",;")][bool(stated) :], 0 if line == reader.line_num else line
 
 
 # --- What labels mean ---

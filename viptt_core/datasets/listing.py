@@ -18,6 +18,7 @@ from viptt_core.errors import DataError, Fault, SettingError, listed, raise_faul
 VIDEO_ENDINGS = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m2v", ".wmv", ".asf", ".divx")
 VIDEO_ENDINGS += (".flv", ".3gp", ".3g2", ".ts", ".mts", ".m2ts", ".vob", ".ogv")
 SCAN_ENDINGS = (".nii.gz", ".nii")
+FILE_ENDINGS = (*SCAN_ENDINGS, *VIDEO_ENDINGS)
 ENDINGS = {"video": VIDEO_ENDINGS, "scan": SCAN_ENDINGS}
 MASK_FOLDERS = ("masks1", "masks2", "masks", "findings")  # of ImageCLEF: same file names as the scans, but no scans
 MASK_WORDS = re.compile("mask|seg|labels|annotation|finding", re.IGNORECASE)  # in the name of another such folder
@@ -26,6 +27,7 @@ EACH_FILE_ITS_OWN = "(.*)"  # group pattern
 SYNTHETIC_RECORDS = ("phantom.json", "example.json", "actions.json")
 DICOM = "Convert DICOM first: dcm2niix -z y -b n -f %f -o OUT FOLDER"
 
+_RIGHTS = "See that you may read it."
 _NO_DATA = ("lost+found", "System Volume Information", "$RECYCLE.BIN", "__MACOSX")  # folders a system keeps for itself
 _FRAMES = (
     "Make a video of each folder of frames: ffmpeg -framerate 25 -pattern_type glob -i 'CLIP/*{0}' -q:v 2 CLIP.avi"
@@ -115,7 +117,7 @@ def walk_folder(root: Path) -> Folder:
     folders, links = [root], []
 
     def fault(path: Path, kind: str, what: str, remedy: str, level: str = "") -> None:
-        level = level or ("file" if has_ending(path, _ALL_ENDINGS) or not path.suffix else "left out")
+        level = level or ("file" if has_ending(path, FILE_ENDINGS) or not path.suffix else "left out")
         faults.append(Fault(kind, printable(path.relative_to(root).as_posix()), what, remedy, level))
 
     while folders or links:
@@ -155,10 +157,6 @@ def walk_folder(root: Path) -> Folder:
             else:
                 fault(path, "unreadable file", "cannot be read (Permission denied).", _RIGHTS)
     return Folder(root, tuple(sorted(files)), tuple(sorted(faults, key=lambda found: found.where)))
-
-
-_ALL_ENDINGS = (*VIDEO_ENDINGS, *SCAN_ENDINGS)
-_RIGHTS = "See that you may read it."
 
 
 def existing_folder(root: str | Path | None, content: str) -> Path:
@@ -285,7 +283,7 @@ def list_classes(
         remedy = f"Give the folder that holds one folder a class. There are: {listed(list(there))}."
         faults.append(Fault("fewer than two classes", ".", f"fewer than two classes of {medium}s.", remedy))
     others = ", ".join(name for name in there if not MASK_WORDS.search(name))
-    for part in () if asked else filter(MASK_WORDS.search, there):  # by nobody's choice
+    for part in filter(MASK_WORDS.search, () if asked or medium == "video" else there):  # by nobody's choice
         remedy = f"If it holds masks, name the classes: classes='{others}'."
         faults.append(Fault("class of masks", part, "is taken for a class.", remedy, "note"))
     faults += _files_besides(folder, class_of, ENDINGS[medium])

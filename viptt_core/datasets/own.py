@@ -8,7 +8,6 @@ from pathlib import Path
 
 from viptt_core.datasets.labels import (
     COLUMN_SETTINGS,
-    FILE_ENDINGS,
     Columns,
     csv_headers,
     label_table,
@@ -17,6 +16,7 @@ from viptt_core.datasets.labels import (
 from viptt_core.datasets.listing import (
     EACH_FILE_ITS_OWN,
     ENDINGS,
+    FILE_ENDINGS,
     Folder,
     Listing,
     existing_folder,
