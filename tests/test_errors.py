@@ -15,7 +15,7 @@ def test_no_fault_raises_nothing():
     raise_faults([])
 
 
-@pytest.mark.parametrize("where, path", [("a.nii", "set/a.nii"), (".", "set"), ("", "set"), ("/b.nii", "/b.nii")])
+@pytest.mark.parametrize("where, path", [("a.nii", "set/a.nii"), (".", "set"), ("", "set"), ("/b.nii", "set: /b.nii")])
 def test_a_single_fault_names_its_file_and_both_remedies(where, path):
     with pytest.raises(DataError) as caught:
         raise_faults([fault(where)], "set", remedy="Or skip it.")

@@ -342,7 +342,7 @@ def test_a_fault_names_the_table_where_it_lies(scans, place):
     table = write_table(scans / place, "s00,ill")
     with pytest.raises(DataError) as refused:
         load_dataset("folder", scans, labels=table, **GRID)
-    assert str(refused.value).startswith(f"{os.path.normpath(table)}: has 3 columns")
+    assert f"{os.path.normpath(table)}: has 3 columns" in str(refused.value)
 
 
 def test_a_file_in_another_folder_is_not_taken_for_the_one_meant(scans):

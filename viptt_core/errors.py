@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import numbers
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -124,8 +125,12 @@ def raise_faults(faults: Sequence[Fault], root: str | PathLike | None = None, *,
         return
     if len(faults) == 1:
         (fault,) = faults
-        path = fault.where if root is None else Path(root) / fault.where
-        raise DataError(fault.what, path=path, remedy=f"{fault.remedy} {remedy}".strip(), kind=fault.kind)
+        what, path = fault.what, fault.where if root is None else root
+        if root is not None and os.path.isabs(fault.where):  # a table's word for a file, which may lie nowhere
+            what = f"{fault.where}: {what}"
+        elif root is not None and fault.where not in ("", "."):
+            path = Path(root) / fault.where
+        raise DataError(what, path=path, remedy=f"{fault.remedy} {remedy}".strip(), kind=fault.kind)
     lines = [f"  {fault}" for fault in faults[:LISTED]]
     if len(faults) > LISTED:
         lines.append(f"  ... and {len(faults) - LISTED} more")
