@@ -220,11 +220,11 @@ def _shortcuts(checked: Checked) -> Iterator[Fault]:
 
 def _header(facts: ScanFacts | VideoFacts) -> dict[str, float | str]:
     """What is known of a scan or video without looking at it."""
+    from viptt_core.probes import VIDEO_HEADER, scan_header  # slow to import
+
     if isinstance(facts, VideoFacts):
-        return {name: getattr(facts, name) for name in ("width", "height", "frames", "rate", "codec")}
-    voxels = {f"voxels along {axis}": n for axis, n in zip("XYZ", facts.shape, strict=True)}
-    lengths = {f"mm along {axis}": mm for axis, mm in zip("XYZ", facts.spacing, strict=True)}
-    return voxels | lengths | {"axes": facts.axes, "stored as": facts.stored, "written by": facts.written_by}
+        return {name: getattr(facts, name) for name in VIDEO_HEADER}
+    return scan_header(facts.shape, np.reshape(facts.affine, (3, 4)), facts.stored, facts.written_by)
 
 
 def count_classes(listing: Listing) -> dict[str, dict[str, int]]:

@@ -29,7 +29,7 @@ from viptt_core.datasets.listing import (
     walk_folder,
 )
 from viptt_core.datasets.scans import read_scan
-from viptt_core.errors import DataError, SettingError, raise_faults
+from viptt_core.errors import DataError, SettingError
 from viptt_core.files import available_cores
 from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
 from viptt_core.prediction.weights import Weights, open_weights
@@ -129,7 +129,7 @@ class Predictions:
 def find_scans(paths: Sequence[str | PathLike]) -> list[Path]:
     """Scans among files and folders, in this order; folders are searched to their end, mask folders left out.
 
-    A file that is named twice counts once.
+    A file that is named twice counts once. Folders that cannot be read are among them, and fail as a scan does.
 
     Raises:
         DataError: a path does not exist, or a folder holds no scan.
@@ -248,6 +248,8 @@ class _ReadScan:
 def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _ReadScan:
     levels: dict[Preprocessing, np.ndarray] = {}
     warnings: dict[str, None] = {}
+    if os.path.isdir(path):  # among files only where it could not be looked into
+        return _ReadScan({}, error="is a folder that cannot be read. See that you may read it.")
     try:
         for grid in dict.fromkeys(each.card.preprocessing for each in weights):
             source = (path, _mask_of(path, masks)) if grid.crop else path
@@ -311,8 +313,11 @@ def _check_models(weights: Sequence[Weights], masks) -> None:
 
 
 def _scans_below(root: Path) -> list[Path]:
-    """Scans below a folder; those that cannot be read are among them, to be told with the reason."""
+    """Scans below a folder; files and folders that cannot be read are among them, to be told with the reason."""
     folder = walk_folder(root)
-    raise_faults([fault for fault in folder.faults if fault.kind == "unreadable folder"], root)
-    unreadable = [root / fault.where for fault in folder.faults if has_ending(Path(fault.where), SCAN_ENDINGS)]
+    unreadable = [
+        root / fault.where
+        for fault in folder.faults
+        if fault.kind == "unreadable folder" or has_ending(Path(fault.where), SCAN_ENDINGS)
+    ]
     return sorted([*scans_and_masks(folder)[0], *unreadable])

@@ -200,7 +200,7 @@ class Runner:
         for fold in range(max(1, self.study.folds)):
             scans = self._scans(arm, 0, fold)
             split = make_split(self._splits(arm), scans, stage="finetune", seed=0)
-            predicted = baseline_predictions(scans, split, self.study.scans.get("root"))
+            predicted = baseline_predictions(scans, split)
             for name, rows in predicted[predicted["part"] == "test"].groupby("arm", sort=False):
                 run = {"arm": name, "seed": 0, "fold": fold, "n_train": len(split.train), "plan": self.study.digest}
                 parts.append(_outcomes(run, rows, scans.synthetic))
