@@ -21,7 +21,7 @@ from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES
 from viptt_core.ct import load_volume
 from viptt_core.datasets.scans import read_scan
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import DataError, DataWarning, SettingError
 from viptt_core.prediction import scans as predict
 from viptt_core.prediction.card import RESEARCH_ONLY
 from viptt_core.prediction.scans import Predictions, find_scans, predict_scans, scan_warnings
@@ -141,6 +141,14 @@ def test_folders_are_searched_without_masks_hidden_files_and_doubles(tmp_path, s
         "5.NII",
         "deep/er/3.nii.gz",
     ]
+
+
+def test_a_folder_that_is_taken_for_masks_is_named(scans):
+    root = scans[0].parent
+    (root / "seg").mkdir()
+    shutil.copy(scans[0], root / "seg")
+    with pytest.warns(DataWarning, match="seg: 1 files are named as scans elsewhere .* rename the folder"):
+        assert find_scans([root]) == sorted(scans)
 
 
 def test_a_folder_whose_name_is_not_utf_8_can_be_written_to_a_table(tmp_path, scans):

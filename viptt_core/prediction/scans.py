@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ from viptt_core.datasets.listing import (
     walk_folder,
 )
 from viptt_core.datasets.scans import read_scan
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import DataError, DataWarning, SettingError
 from viptt_core.files import available_cores
 from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
 from viptt_core.prediction.weights import Weights, open_weights
@@ -133,6 +134,9 @@ def find_scans(paths: Sequence[str | PathLike]) -> list[Path]:
 
     Raises:
         DataError: a path does not exist, or a folder holds no scan.
+
+    Warns:
+        DataWarning: a folder is taken for one of masks.
     """
     given = [Path(path).expanduser() for path in paths]
     if missing := [str(path) for path in given if not path.exists()]:
@@ -320,4 +324,7 @@ def _scans_below(root: Path) -> list[Path]:
         for fault in folder.faults
         if fault.kind == "unreadable folder" or has_ending(Path(fault.where), SCAN_ENDINGS)
     ]
-    return sorted([*scans_and_masks(folder)[0], *unreadable])
+    scans, _, left_out = scans_and_masks(folder)
+    for fault in left_out:
+        warnings.warn(str(fault), DataWarning, stacklevel=3)
+    return sorted([*scans, *unreadable])
