@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from viptt_core.figures import ARM_COLOURS, OTHER_COLOUR, Picture, styled
 from viptt_core.shown import ResultTable, with_interval
-from viptt_core.study.attribution import factorial_arms
 from viptt_core.study.report import (
     StudyResults,
     contrast_name,
@@ -184,7 +183,7 @@ def attribution_chart(results: StudyResults) -> Picture | ResultTable:
 @styled
 def factorial_chart(results: StudyResults) -> Picture | ResultTable:
     """Kappa of every arm of the factorial: a row for what is on, a mark for each of the two starts."""
-    arms, names = results.rows("arms"), factorial_arms(results.plan.factors) if results.plan.factors else []
+    arms, names = results.rows("arms"), results.plan.factorial_arms
     arms = arms[arms["arm"].isin(names)].set_index("arm") if len(arms) else arms
     if arms.empty:
         return results.absent("The factorial")

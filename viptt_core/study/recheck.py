@@ -12,7 +12,7 @@ from viptt_core.study import ledger, model_card
 from viptt_core.study.outcomes import RECORD, Committed, Outcomes, read_committed, read_outcomes
 from viptt_core.study.plan import Study
 from viptt_core.study.pointing import Evidence, read_evidence
-from viptt_core.study.tables import TABLES, compare_tables, make_tables, write_tables
+from viptt_core.study.tables import compare_table, make_tables, write_tables
 
 MOST_BYTES = 10_000_000  # of all predictions together: they are in the repository
 EVIDENCE = "evidence"
@@ -96,13 +96,12 @@ def _study(committed: Committed) -> list[str]:
         if set(experiment.runs["plan"][planned]) - {study.digest}:
             differences.append(f"{name}: {stem}.npz holds runs of another plan than {study.digest}")
     print(f"{name}: computing the tables from {len(outcomes)} files", flush=True)
-    tables = make_tables(study, outcomes, evidence)
-    for table, rows in tables.items():
-        found = compare_tables(committed.folder, {table: rows})
-        print(f"{name}: {table} {'differs' if found else 'identical'}", flush=True)
-        differences += [f"{name}: {difference}" for difference in found]
-    surplus = [table for table in TABLES if table not in tables and (committed.folder / f"{table}.csv").is_file()]
-    return differences + [f"{name}: {table}.csv follows from no predictions" for table in surplus]
+    for table, rows in make_tables(study, outcomes, evidence).items():
+        found = compare_table(committed.folder / f"{table}.csv", rows)
+        if found or not rows.empty:
+            print(f"{name}: {table} {'differs' if found else 'identical'}", flush=True)
+        differences += [f"{name}: {found}"] if found else []
+    return differences
 
 
 def _page(root: Path, page: Path, text: Callable[[Path], str]) -> list[str]:
