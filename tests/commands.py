@@ -103,7 +103,6 @@ COVERED_BY = {
     "viptt study pretrain": WORKFLOW,
     "viptt study run": WORKFLOW,
     "viptt study pack": WORKFLOW,
-    "viptt study tables": WORKFLOW,
     "viptt study ledger": WORKFLOW,
     "viptt study card": "test_model_card.py::test_the_command_writes_the_card",
 }

@@ -283,6 +283,10 @@ class Committed:
         """See `withdrawal`."""
         return withdrawal(self.record)
 
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table that is there, by name."""
+        return {path.stem: read_table(path) for path in sorted(self.folder.glob("*.csv"))}
+
     def table(self, name: str) -> pd.DataFrame | None:
         """A table; None where there is none."""
         path = self.folder / f"{name}.csv"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from viptt_core.errors import DataError, ViPTTError, check_choice
 from viptt_core.files import artifact_root
-from viptt_core.study import ledger, model_card
+from viptt_core.study import ledger
 from viptt_core.study.outcomes import RECORD, Committed, Outcomes, read_committed, read_outcomes
 from viptt_core.study.plan import Study
 from viptt_core.study.pointing import Evidence, read_evidence
@@ -17,7 +17,7 @@ from viptt_core.study.tables import compare_table, make_tables, write_tables
 MOST_BYTES = 10_000_000  # of all predictions together: they are in the repository
 EVIDENCE = "evidence"
 # What is written from the tables alone, and what would be written now.
-PAGES = {ledger.PAGE: ledger.ledger_text, model_card.PAGE: model_card.card_text}
+PAGES = {ledger.PAGE: ledger.ledger_text, ledger.CARD: ledger.card_text}
 
 
 def recheck(studies: list[str] | None = None, root: Path | None = None) -> list[str]:
@@ -62,7 +62,8 @@ def write_study(study: Study, root: Path | None = None) -> list[Path]:
     folder = (root or artifact_root()) / "results" / study.name
     outcomes, evidence = _read(folder)
     if not outcomes:
-        raise DataError("holds no predictions.", path=folder, remedy=f"Run: viptt study pack {study.name}")
+        remedy = f"Run the study first: viptt study run {study.name} ARM"
+        raise DataError("holds no predictions.", path=folder, remedy=remedy)
     return write_tables(folder, make_tables(study, outcomes, evidence))
 
 
