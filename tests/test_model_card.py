@@ -10,7 +10,7 @@ import pytest
 
 from viptt_core.cli import main
 from viptt_core.errors import DataError
-from viptt_core.study.ledger import CARD, END_OF_SCORES, SCORES, card_text, write_card
+from viptt_core.study.ledger import CARD, END_OF_SCORES, SCORES, card_text, write_page
 from viptt_core.study.outcomes import WITHDRAWN
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,7 +111,7 @@ def test_a_card_without_a_place_for_the_table_is_told(root, text, said):
     if text:
         (root / CARD).write_text(text)
     with pytest.raises(DataError, match=said):
-        write_card(root)
+        write_page(CARD, root)
 
 
 def test_a_damaged_table_is_told(root):

@@ -13,7 +13,7 @@ import pytest
 
 from viptt_core.errors import DataError, SettingError
 from viptt_core.study import recheck as module
-from viptt_core.study.ledger import CARD, PAGE, write_card, write_ledger
+from viptt_core.study.ledger import CARD, PAGE, write_page
 from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, write_outcomes
 from viptt_core.study.plan import load_study
 from viptt_core.study.recheck import recheck, write_study
@@ -96,9 +96,9 @@ def committed(tmp_path_factory):
     write_outcomes(folder / "both.npz", two_arms(study.digest))
     write_study(study, root)
     (folder / "study.json").write_text(json.dumps({"plan": study.digest, "plan_file": "plans/synthetic.toml"}))
-    write_ledger(root)
+    write_page(PAGE, root)
     shutil.copy(Path(__file__).parents[1] / CARD, root)
-    write_card(root)
+    write_page(CARD, root)
     return root
 
 
@@ -209,7 +209,7 @@ def test_tables_of_a_study_without_predictions_are_refused(tmp_path):
 
 
 def test_without_any_results_the_pages_alone_are_checked(tmp_path):
-    write_ledger(tmp_path)
+    write_page(PAGE, tmp_path)
     shutil.copy(Path(__file__).parents[1] / CARD, tmp_path)
-    write_card(tmp_path)
+    write_page(CARD, tmp_path)
     assert recheck(root=tmp_path) == []

@@ -182,15 +182,15 @@ def _pack(options) -> None:
 
 
 def _ledger(options) -> None:
-    from viptt_core.study.ledger import write_ledger
+    from viptt_core.study.ledger import PAGE, write_page
 
-    print(write_ledger())
+    print(write_page(PAGE))
 
 
 def _card(options) -> None:
-    from viptt_core.study.ledger import write_card
+    from viptt_core.study.ledger import CARD, write_page
 
-    print(write_card())
+    print(write_page(CARD))
 
 
 def _recheck(options) -> int:

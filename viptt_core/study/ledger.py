@@ -75,7 +75,6 @@ def ledger_text(root: Path | None = None) -> str:
     parts = [
         _HEAD,
         *_published(abstract, studies["paper"]),
-        *_ours(claims, studies["paper"]),
         *_beside(claims, studies),
         *_logs(logs, studies["paper"]),
         *_commands(claims),
@@ -119,27 +118,19 @@ def card_text(root: Path | None = None) -> str:
     return f"{before}{begin}{table}\n{end}{after}"
 
 
-def write_card(root: Path | None = None) -> Path:
-    """Write the scores into the model card below `root`, the repository by default; returns its path.
+PAGES = {PAGE: ledger_text, CARD: card_text}
+
+
+def write_page(page: Path, root: Path | None = None) -> Path:
+    """Write one of PAGES below `root`, the repository by default; returns its path.
 
     Raises:
-        DataError: see `card_text`.
+        DataError: a table cannot be read, or the card has no place for its own.
         StorageError: it cannot be written.
     """
     root = root or artifact_root()
-    files.write_file(root / CARD, card_text(root))
-    return root / CARD
-
-
-def write_ledger(root: Path | None = None) -> Path:
-    """Write the page below `root`, the repository by default; returns its path.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    root = root or artifact_root()
-    files.write_file(root / PAGE, ledger_text(root))
-    return root / PAGE
+    files.write_file(root / page, PAGES[page](root))
+    return root / page
 
 
 _HEAD = """# Claims, and what became of them
@@ -165,37 +156,21 @@ The verdict follows from the interval of the primary contrast, whatever it says.
 
 
 def _published(claims: list[Claim], results: Committed) -> list[str]:
-    rows = [(claim.claim, _value(claim), claim.source, status(claim, results)) for claim in claims]
+    rows = []
+    for claim in claims:
+        found = _answer(claim, results)
+        ours = "" if found is None else f"{_estimate(found, claim.answer)}, {found['seeds']} seeds"
+        rows.append((claim.claim, _value(claim), claim.source, ours, status(claim, results)))
     sources = "; ".join(f"**{letter}** {what}" for letter, what in SOURCES.items())
     return [
         "## What the paper says",
-        markdown_table(("claim", "published", "source", "status"), "lrcl", rows),
+        markdown_table(("claim", "published", "source", "ours (95 % interval)", "status"), "lrcrl", rows),
+        "" if results.record else f"{_absence(results)} The commands stand [below](commands-of-claims).",
         f"Sources: {sources}. *Computed*: the difference of two published values, itself not published.",
         "The paper's numbers for each class and its table of ablations: not available. We could read its abstract "
         "and the notebooks, no more. That its two validation kappas belong to the two unequal runs of the "
         "notebooks is our reading.",
     ]
-
-
-def _ours(claims: list[Claim], results: Committed) -> list[str]:
-    rows = []
-    for claim in claims:
-        found = _answer(claim, results)
-        if found is not None:
-            file = f"{claim.answer.table}.csv"
-            rows.append(
-                (
-                    claim.claim,
-                    _estimate(found, claim.answer),
-                    _count(_cases(found, results)),
-                    _count(found.get("seeds")),
-                    _link(results, file),
-                )
-            )
-    head = "## Ours, on the data of the claims"
-    if not rows:
-        return [head, f"{_absence(results)} The commands stand [below](commands-of-claims)."]
-    return [head, markdown_table(("claim", "ours (95 % interval)", "n", "seeds", "run"), "lrrrl", rows)]
 
 
 def _beside(claims: list[Claim], studies: dict[str, Committed]) -> list[str]:
@@ -219,33 +194,17 @@ def _beside(claims: list[Claim], studies: dict[str, Committed]) -> list[str]:
 
 
 def _logs(claims: list[Claim], results: Committed) -> list[str]:
-    rows, runs = [], []
+    rows = []
     for claim in claims:
         score = next(name for name in ("accuracy", "micro_auc") if name in claim.run)
-        what = claim.claim.split(":")[0]
-        rows.append(
-            (
-                what,
-                f"{claim.value:.4f}",
-                f"{score.replace('micro_auc', 'micro-AUC')} {claim.run[score]:.4f}",
-                status(claim, results),
-            )
-        )
-        runs.append(
-            (
-                what,
-                claim.run["gpu"],
-                f"{claim.run['best_epoch']} of {claim.run['epochs']}",
-                str(claim.run["seconds_per_epoch"]),
-                f"{claim.run['hours']:.2f}",
-            )
-        )
+        told = f"{score.replace('micro_auc', 'micro-AUC')} {claim.run[score]:.4f}"
+        ran = f"{claim.run['gpu']}, {claim.run['hours']:.2f} hours"
+        rows.append((claim.claim.split(":")[0], ran, f"{claim.value:.4f}", told, status(claim, results)))
     return [
         "## Training logs",
         "From the outputs that the authors stored with their notebooks (C): the lowest "
         "validation loss, and the score at that epoch.",
-        markdown_table(("run", "loss", "score", "status"), "lrrl", rows),
-        markdown_table(("run", "GPU", "best epoch", "s an epoch", "hours"), "llrrr", runs),
+        markdown_table(("run", "on", "loss", "score", "status"), "llrrl", rows),
     ]
 
 
@@ -363,14 +322,6 @@ def _why(claim: Claim, results: Committed) -> str:
 
 def _absence(results: Committed) -> str:
     return f"No results yet: `results/{results.study.name}/` holds none."
-
-
-def _cases(found: pd.Series, results: Committed):
-    """How many cases a row is about; a contrast's are those of its arm."""
-    if "n" in found:
-        return found["n"]
-    arm = results.row("arms", arm=found["arm"]) if "arm" in found else None
-    return None if arm is None else arm["n"]
 
 
 def _ends(found: pd.Series, answer: Answer) -> tuple[float, float]:

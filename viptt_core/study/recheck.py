@@ -16,8 +16,6 @@ from viptt_core.study.tables import compare_table, make_tables, write_tables
 
 MOST_BYTES = 10_000_000  # of all predictions together: they are in the repository
 EVIDENCE = "evidence"
-# What is written from the tables alone, and what would be written now.
-PAGES = {ledger.PAGE: ledger.ledger_text, ledger.CARD: ledger.card_text}
 
 
 def recheck(studies: list[str] | None = None, root: Path | None = None) -> list[str]:
@@ -43,7 +41,7 @@ def recheck(studies: list[str] | None = None, root: Path | None = None) -> list[
             differences += _study(read_committed(name, root))
         except ViPTTError as error:
             differences.append(f"{name}: {error}")
-    for page, text in PAGES.items():
+    for page, text in ledger.PAGES.items():
         differences += _page(root, page, text)
     return differences
 
