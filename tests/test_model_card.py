@@ -105,13 +105,16 @@ def test_without_results_the_table_is_empty(root):
     assert not re.search(r"\d\.\d\d \(", card_text(root))
 
 
-@pytest.mark.parametrize("text, said", [(None, "is not there"), ("# Model card\n", "lacks the two comments")])
-def test_a_card_without_a_place_for_the_table_is_told(root, text, said):
+def test_without_a_card_the_table_stands_alone(root):
     (root / CARD).unlink()
-    if text:
-        (root / CARD).write_text(text)
-    with pytest.raises(DataError, match=said):
+    assert write_page(CARD, root).read_text(encoding="utf-8") == f"# Scores\n\n{SCORES}{TABLE}{END_OF_SCORES}\n"
+
+
+def test_a_card_without_a_place_for_the_table_is_told_and_kept(root):
+    (root / CARD).write_text("# Model card\n")
+    with pytest.raises(DataError, match="lacks the two comments"):
         write_page(CARD, root)
+    assert (root / CARD).read_text() == "# Model card\n"
 
 
 def test_a_damaged_table_is_told(root):

@@ -89,16 +89,20 @@ def ledger_text(root: Path | None = None) -> str:
 def card_text(root: Path | None = None) -> str:
     """The model card below `root`, the repository by default, with the scores of the studies that stand.
 
+    Where there is no card (results outside the repository), it is the table alone.
+
     Raises:
-        DataError: the card is not there or lacks the marks of its table, or a table cannot be read.
+        DataError: the card lacks the comments around its table, or a table cannot be read.
     """
     root = root or artifact_root()
-    if not (root / CARD).is_file():
-        raise DataError("is not there.", path=root / CARD, remedy="Take it from the repository again.")
-    before, begin, rest = (root / CARD).read_text(encoding="utf-8").partition(SCORES)
+    card = root / CARD
+    text = card.read_text(encoding="utf-8") if card.is_file() else f"# Scores\n\n{SCORES}{END_OF_SCORES}\n"
+    before, begin, rest = text.partition(SCORES)
     _, end, after = rest.partition(END_OF_SCORES)
     if not begin or not end:
-        raise DataError("lacks the two comments around its table.", path=root / CARD, remedy="Put them back.")
+        raise DataError(
+            "lacks the two comments around its table.", path=card, remedy="Take it from the repository again."
+        )
     parts = [pd.DataFrame(columns=["data", "arm", "n", "seeds", *SCORE_COLUMNS[2:]])]
     for name, title in DATA.items():
         results, rows = read_committed(name, root), read_committed(name, root).tables().get("arms")
