@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from viptt_core.cli import main
 from viptt_core.errors import DataError, SettingError
 from viptt_core.study import recheck as module
 from viptt_core.study.ledger import CARD, PAGE, write_page
@@ -201,6 +202,14 @@ def test_a_damaged_file_is_told_and_the_rest_is_checked(root):
 def test_a_study_without_results_is_refused_by_name(root):
     with pytest.raises(SettingError, match="'synthetik' does not exist. Did you mean 'synthetic'"):
         recheck(["synthetik"], root=root)
+
+
+def test_packing_makes_the_tables_of_committed_predictions_again(root, monkeypatch):
+    monkeypatch.setenv("VIPTT_ROOT", str(root))
+    table = root / "results" / "synthetic" / "arms.csv"
+    before = table.read_bytes()
+    table.unlink()
+    assert main(["study", "pack", str(root / "plans" / "synthetic.toml")]) == 0 and table.read_bytes() == before
 
 
 def test_tables_of_a_study_without_predictions_are_refused(tmp_path):
