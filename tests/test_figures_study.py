@@ -28,8 +28,7 @@ from viptt_core.figures.viewer import Viewer
 from viptt_core.shown import ResultTable
 from viptt_core.study.outcomes import write_outcomes
 from viptt_core.study.pointing import evidence_tables, write_evidence
-from viptt_core.study.report import open_results
-from viptt_core.study.report_tables import attribution_table
+from viptt_core.study.report import attribution_table, open_results
 
 WIDEST = 400 / 96  # inches on a telephone, at the 96 pixels an inch that browsers take
 SMALLEST = 8  # points
@@ -153,11 +152,6 @@ def test_the_factorial_shows_each_cell_with_both_starts():
         "rotation",
         "unfrozen + rotation",
     ]
-
-
-def test_published_results_are_drawn_beside_the_nodules_only():
-    assert "ResNet-50 + 3D (published) AUC 0.875" in figures_study.replication_chart(nodule_results()).alt
-    assert "published)" not in figures_study.replication_chart(study_results()).alt
 
 
 def test_an_estimate_without_an_interval_is_drawn_without():

@@ -12,8 +12,7 @@ from viptt_core.figures.study import SMALL, WIDTH, legend_below, look
 from viptt_core.figures.viewer import Viewer
 from viptt_core.shown import ResultTable, named, with_interval
 from viptt_core.study.pointing import Evidence
-from viptt_core.study.report import StudyResults
-from viptt_core.study.report_tables import EVIDENCE_MEASURES, PER_CLASS
+from viptt_core.study.report import EVIDENCE_MEASURES, PER_CLASS, StudyResults
 
 LINES = ("-", "--", ":", "-.")  # of arms, in turn: two may have the same start
 CURVES = {"roc": ("false positives", "true positives"), "pr": ("recall", "precision")}

@@ -12,15 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from viptt_core.figures import ARM_COLOURS, OTHER_COLOUR, Picture, styled
-from viptt_core.shown import ResultTable, with_interval
-from viptt_core.study.attribution import factorial_arms
-from viptt_core.study.report import (
-    StudyResults,
-    contrast_name,
-    primary_row,
-    side,
-)
-from viptt_core.study.report_tables import published_results
+from viptt_core.shown import ResultTable, side, with_interval
+from viptt_core.study.report import StudyResults, contrast_name, primary_row
 
 WIDTH, SMALL = 4.2, 8.5  # inches and points: readable on a telephone
 MARKS = {"random": "D", "image": "s", "video": "o"}  # beside the colours of the starts
@@ -184,7 +177,7 @@ def attribution_chart(results: StudyResults) -> Picture | ResultTable:
 @styled
 def factorial_chart(results: StudyResults) -> Picture | ResultTable:
     """Kappa of every arm of the factorial: a row for what is on, a mark for each of the two starts."""
-    arms, names = results.rows("arms"), factorial_arms(results.plan.factors) if results.plan.factors else []
+    arms, names = results.rows("arms"), results.plan.factorial_arms
     arms = arms[arms["arm"].isin(names)].set_index("arm") if len(arms) else arms
     if arms.empty:
         return results.absent("The factorial")
@@ -298,13 +291,12 @@ def efficiency_chart(results: StudyResults) -> Picture | ResultTable:
 
 @styled
 def replication_chart(results: StudyResults) -> Picture | ResultTable:
-    """Arms beside baselines without a network, by kappa and by AUC; published AUCs as hollow marks."""
+    """Arms beside baselines without a network, by kappa and by AUC."""
     arms, baselines = results.rows("arms"), results.rows("baselines")
     if arms.empty:
         return results.absent("Replication")
     rows = pd.concat([arms, baselines]) if len(baselines) else arms
-    published = [(f"{name} (published)", auc) for name, auc, _ in published_results(results)]
-    names = [*rows["arm"], *(name for name, _ in published)]
+    names = list(rows["arm"])
     figure, told = Figure(figsize=(WIDTH, 0.42 * len(names) + 0.8)), []
     panels = figure.subplots(1, 2, sharey=True)
     for axis, score in zip(panels, ("kappa", "auc"), strict=True):
@@ -314,15 +306,12 @@ def replication_chart(results: StudyResults) -> Picture | ResultTable:
             axis.errorbar(row[score], y, xerr=_reach(row[score], *ends), fmt=marker, ms=6, color=colour, elinewidth=2)
             told.append(f"{row['arm']} {NAMES[score]} {with_interval(row[score], *ends)}")
         axis.set(yticks=[], ylim=(len(names) - 0.6, -0.85), xlabel=NAMES[score])
-    for y, (name, auc) in enumerate(published, len(rows)):
-        panels[1].plot(auc, y, "P", color="black", mfc="white", ms=7)
-        told.append(f"{name} AUC {auc:.3f}")
     for y, name in enumerate(names):
         panels[0].text(0, y - 0.22, name, va="bottom", fontsize=SMALL, transform=panels[0].get_yaxis_transform())
     _bare(figure, *panels)
     return Picture(
         figure,
-        f"Kappa and AUC of arms, baselines and published networks: {'; '.join(told)}.",
+        f"Kappa and AUC of arms and baselines: {'; '.join(told)}.",
         **results.marks,
         data=results.data("arms.csv", "baselines.csv"),
     )
