@@ -120,8 +120,8 @@ hu_windows(real_scan)
 # %% [markdown]
 # The task has five types of tuberculosis. Here they are side by side in the paper's window, simulated, since the
 # benchmark's scans may not be shown, each with its finding outlined. Click a picture and page through them with the
-# arrow keys, the wheel or a swipe; all keys are listed below. The key `o` takes the outlines away: try to find them
-# without.
+# arrow keys, the wheel or a swipe: a small finding lies in few slices. All keys are listed below. The key `o` takes the
+# outlines away: try to find them without.
 
 # %%
 compare_phantoms()

@@ -178,7 +178,6 @@ def test_a_drive_that_cannot_be_written_is_named_with_the_way_out(colab, tmp_pat
 # From its list of packages of June 2026. Replacing what runs there can keep a runtime from starting.
 COLAB = {
     "ipykernel": "6.17.1",
-    "ipywidgets": "7.7.1",
     "torch": "2.11.0",
     "torchvision": "0.26.0",
     "numpy": "2.0.2",

@@ -34,7 +34,7 @@ function vipttViewer(box, data) {
   const frame = part(views[0].clips.length > 1 ? "panels viptt-many" : "panels", picture);
   const foot = part("bar", picture), windowed = part("window", foot, "span"), place = part("place", foot, "span");
   const functions = ["R", "G", "B"].map(c => `<feFunc${c} type="linear"/>`).join("");
-  foot.insertAdjacentHTML("beforeend", '<svg width="0" height="0" aria-hidden="true">' +
+  foot.insertAdjacentHTML("beforeend", '<svg width="0" height="0" style="position:absolute" aria-hidden="true">' +
     `<filter id="${filter}" color-interpolation-filters="sRGB"><feComponentTransfer>${functions}</feComponentTransfer>` +
     "</filter></svg>");
 

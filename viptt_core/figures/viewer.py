@@ -230,18 +230,18 @@ def compare_clips(clips: ClipSet) -> Viewer:
 @named
 def view_phantom(name: str = "Fibro-cavernous", *, depth: int = PAPER_FRAMES, size: int = PAPER_SIZE) -> Viewer:
     """The typical phantom of one of TB_CLASSES in the paper's window, by default on its grid: slices, pixels."""
-    return Viewer([_phantom(name, depth, size)], hu_window=HU_WINDOW, sides=True, width=560)
+    shown = _phantom(name, typical_phantom(name, 2 * size), depth, size)
+    return Viewer([shown], hu_window=HU_WINDOW, sides=True, width=560)
 
 
 @named
 def compare_phantoms(*, depth: int = 30, size: int = 112) -> Viewer:
     """A typical phantom of each of TB_CLASSES side by side, the finding outlined; a grid for five to share a page."""
-    clips = [_phantom(name, depth, size) for name in TB_CLASSES]
+    clips = [_phantom(name, typical_phantom(name), depth, size) for name in TB_CLASSES]
     return Viewer(clips, together=True, hu_window=HU_WINDOW, sides=True, width=720)
 
 
-def _phantom(name: str, depth: int, size: int) -> Shown:
-    phantom = typical_phantom(name, 2 * size)
+def _phantom(name: str, phantom, depth: int, size: int) -> Shown:
     volume = ct.prepare_volume(phantom.hu, depth=depth, size=size, hu_window=HU_WINDOW)
     finding = ct.resample_volume(phantom.finding, depth=depth, size=size) > 0
     frames, overlay = np.rint(255 * volume).astype(np.uint8), Overlay("finding, outlined", finding)
