@@ -235,6 +235,10 @@ def test_keys_show_the_step_they_name_and_the_picture_is_that_step(show, live):
         assert seen.place == f"slice {step}/24" and near(seen.levels, [10 * step]), key
     seen.press("Control+ArrowLeft")
     assert seen.place == "slice 14/24"
+    seen.page.evaluate("() => { window.taken = []; document.onkeydown = event => taken.push(event.key); }")
+    for key in ("ArrowLeft", "o", "d", "Control+s"):  # JupyterLab deletes a cell by d
+        seen.press(key)
+    assert seen.page.evaluate("taken") == ["Control", "s"]
 
 
 def test_the_wheel_pages_and_at_the_end_the_document_scrolls_on(show):

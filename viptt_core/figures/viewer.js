@@ -20,7 +20,8 @@ function vipttViewer(box, data) {
 
   box.replaceChildren();
   box.style.maxWidth = data.width + "px";
-  box.dataset.lmSuppressShortcuts = "true"; // JupyterLab leaves the keys to the viewer
+  // The page, or JupyterLab, has keys of its own, such as one to delete a cell.
+  on(box, "keydown", event => { if (!event.ctrlKey && !event.altKey && !event.metaKey) event.stopPropagation(); });
   if (views.length > 1) {
     const select = make("select", {}, make("label", {}, part("row", box), "clip"));
     const groups = new Map(views.map(view => [view.heading, null]));
@@ -167,7 +168,6 @@ function vipttViewer(box, data) {
     const act = keys[event.key.length > 1 ? event.key : event.key.toLowerCase()];
     if (!act || event.ctrlKey || event.altKey || event.metaKey) return;
     event.preventDefault();
-    event.stopPropagation(); // the page may have keys of its own
     act();
   });
   const help = make("details", {}, box);

@@ -39,8 +39,10 @@ MODULE = (
     + """
 export default {
   render({ model, el }) {
-    el.classList.add("viptt-viewer");
-    vipttViewer(el, model.get("data"));
+    const box = document.createElement("div");
+    box.className = "viptt-viewer";
+    el.append(box);
+    vipttViewer(box, model.get("data"));
   },
 };
 """
