@@ -22,7 +22,7 @@ from viptt_core.figures import (
 from viptt_core.results import Summary
 from viptt_core.shown import ResultTable
 from viptt_core.submission import AUTHORS_WEIGHTS, combine, counts_text
-from viptt_core.submission.entry import Entry, counts_table, ensemble_name
+from viptt_core.submission.entry import Entry, counts_table
 
 # Predicted classes of the 421 hidden test scans, in the authors' notebooks; of the third run they are not known. [C]
 PUBLISHED_COUNTS = {
@@ -39,11 +39,7 @@ MARKS = ListedColormap(["white", "#FBE3D5"])  # of answers that a run gave, and 
 def counts_chart(entry: Entry) -> Picture:
     """Number of scans in each class, a bar a model and an ensemble, and the truth where it is known."""
     rows = counts_table(entry)
-    kinds = {"model": "model: {}", "ensemble": "{}", "true": "{}"}
-    who = [
-        kinds[kind].format(ensemble_name(name) if kind == "ensemble" else name)
-        for name, kind in zip(rows["who"], rows["kind"], strict=True)
-    ]
+    who = (rows["kind"] + ": " + rows["who"]).replace("true: true", "true")
     colours = {name: ARM_COLOURS.get(name, "#CCCCCC") for name in rows["who"]} | COLOURS
     figure = _bars(rows.assign(who=who), [colours[name] for name in rows["who"]], "How many scans in each class")
     alt = f"Number of scans in each class, by model and by ensemble. {_told(rows)}."
