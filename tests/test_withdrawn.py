@@ -12,7 +12,7 @@ from small_study import TABLES, nodule_results
 from test_figures_study import drawing
 
 from viptt_core.figures import Picture
-from viptt_core.figures.model import claim_chart
+from viptt_core.figures.claim import claim_chart
 from viptt_core.study import arms, report
 from viptt_core.study.claims import load_claims
 from viptt_core.study.ledger import ledger_text, status

@@ -115,8 +115,8 @@ class Predictions:
     def _shown(self) -> ResultTable:
         shown = self.table().drop(columns=["warnings", "error", "notice"]).round(3)
         lines = []
-        for name, warnings, error in zip(self.names, self.warnings, self.errors, strict=True):
-            lines += [f"{name}: failed: {error}"] if error else [f"{name}: {warning}" for warning in warnings]
+        for name, told, error in zip(self.names, self.warnings, self.errors, strict=True):
+            lines += [f"{name}: failed: {error}"] if error else [f"{name}: {warning}" for warning in told]
         text = "\n".join([*lines, *self.notes, RESEARCH_ONLY])
         return ResultTable(text, shown.astype(object).where(shown.notna(), "-"))
 
