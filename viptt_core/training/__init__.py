@@ -41,9 +41,6 @@ from viptt_core.training.keras_rules import (
     weighted_loss,
 )
 
-# The record of an epoch, with its kinds of values: what a checkpoint is compared with.
-EPOCH = dict.fromkeys(("loss", "val_loss", "val_accuracy", "val_kappa", "learning_rate", "seconds"), 0.0) | {"epoch": 1}
-
 
 @dataclass(frozen=True)
 class Task:
@@ -279,7 +276,7 @@ class Trainer:
         if self.folder is not None and self.settled.rank == 0:
             files.write_file(self.folder / "history.csv", pd.DataFrame(self.history.epochs).to_csv(index=False))
         if board is not None:
-            for name in EPOCH.keys() - {"epoch"}:
+            for name in record.keys() - {"epoch"}:
                 board.add_scalar(name, record[name], self.epoch)
             board.flush()
         self._save()
@@ -350,33 +347,27 @@ class Trainer:
     def _resume(self) -> None:
         """Go on from the checkpoint in the folder, if there is one."""
         found = checkpoint.read_checkpoint(self.folder) if self.folder is not None else None
-        step = torch.tensor([found.step if found else 0], device=self.settled.device)
+        step = torch.tensor([found.state["at"]["steps"] if found else 0], device=self.settled.device)
         if len(set(self.settled.accelerator.gather(step).tolist())) > 1:
             raise SettingError(
                 "the processes do not see the same checkpoint.",
                 remedy="Put the run's folder on a disk that all machines share.",
             )
         if found is not None:
-            with checkpoint.refusing(found.folder):
+            with checkpoint.refusing(found.path):
                 self._take_over(found)
 
     def _take_over(self, found: checkpoint.Checkpoint) -> None:
         state, tensors = found.state, found.tensors
         own = self._state()
-        own["history"]["epochs"] = [EPOCH] * len(state["history"]["epochs"])
-        if checkpoint.kinds_in(state) != checkpoint.kinds_in(own):
-            raise ValueError("its state is not as this program writes it")
-        check_architecture(state["architecture"], own["architecture"], found.folder)
+        check_architecture(state["architecture"], own["architecture"], found.path)
         differing = sorted(name for name, value in own["identity"].items() if state["identity"][name] != value)
         if differing:
             raise DataError(
                 f"belongs to another training (other {', '.join(differing)}).",
-                path=found.folder,
+                path=found.path,
                 remedy="Delete it to start anew, or take the settings it was written with.",
             )
-        in_epoch = 0 <= state["at"]["position"] < self.steps_in_epoch
-        if not in_epoch or len(state["history"]["epochs"]) != state["at"]["epoch"]:
-            raise ValueError("its epochs and steps do not fit together")
         if state["at"]["epoch"]:
             self.model.load_state_dict(tensors["best"])  # complains if they are of something else
         self.best = {name: tensor.to(self.settled.device) for name, tensor in tensors["best"].items()}
