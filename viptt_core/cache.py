@@ -40,45 +40,32 @@ SETTLED = 2 * 10**9  # ns after a change; until then another change may leave a 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a set is made of.
+    """What a set is made of."""
 
-    Attributes:
-        items: What to decode, in the order of the set.
-        decode: Maps an item's source to uint8 [T, H, W]; a module-level function or `partial` of one. A source is a
-            Path, JSON-ready parameters, or a tuple of such.
-        pixels: JSON-ready; all that decides what `decode` gives for a source, the version of its code included.
-        settings: JSON-ready, part of `ClipSet.source` as `pixels` is; "set" is the name of the data set.
-        class_names: Names of the classes.
-        synthetic: Recorded with the set.
-        excluded: (name, reason) of what the caller left out already.
-    """
-
-    items: Sequence[Item]
+    items: Sequence[Item]  #: what to decode, in the order of the set
+    #: Maps an item's source to uint8 [T, H, W]; a module-level function or `partial` of one. A source is a Path,
+    #: JSON-ready parameters, or a tuple of such.
     decode: Callable[[object], np.ndarray]
-    pixels: dict
-    settings: dict
-    class_names: Sequence[str]
-    synthetic: bool = False
-    excluded: Sequence[tuple[str, str]] = ()
+    pixels: dict  #: JSON-ready; all that decides what `decode` gives for a source, the version of its code included
+    settings: dict  #: JSON-ready, part of `ClipSet.source` as `pixels` is; "set" is the name of the data set
+    class_names: Sequence[str]  #: names of the classes
+    synthetic: bool = False  #: recorded with the set
+    excluded: Sequence[tuple[str, str]] = ()  #: (name, reason) of what the caller left out already
 
 
 @dataclass(frozen=True)
 class Decoding:
     """How a set is decoded; nothing here changes a pixel.
 
-    Attributes:
-        on_error: "raise": one error that lists every unreadable file; "skip": leave them out and list
-            them. Videos that are only too short are always left out and listed, as the authors did.
-        n_jobs: Worker processes; None takes the available cores. Each holds one clip at a time.
-        progress: Show a progress bar.
-
     Raises:
         SettingError: `on_error` is unknown.
     """
 
+    #: "raise": one error that lists every unreadable file; "skip": leave them out and list them. Videos that are only
+    #: too short are always left out and listed, as the authors did.
     on_error: str = "raise"
-    n_jobs: int | None = None
-    progress: bool = True
+    n_jobs: int | None = None  #: Worker processes; None takes the available cores. Each holds one clip at a time.
+    progress: bool = True  #: show a progress bar
 
     def __post_init__(self) -> None:
         check_choice("on_error", self.on_error, ("raise", "skip"))
@@ -292,18 +279,12 @@ class FileArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     What is indexed is copied from its files; arithmetic and all else that an ndarray can do takes the whole into
     memory.
-
-    Attributes:
-        paths: The files, in order.
-        shape: [N, ...] of all together.
-        dtype: Of all.
-        per_file: Rows of a file; the last may have fewer.
     """
 
-    paths: Sequence[str]
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    per_file: int = 1
+    paths: Sequence[str]  #: the files, in order
+    shape: tuple[int, ...]  #: [N, ...] of all together
+    dtype: np.dtype  #: of all
+    per_file: int = 1  #: rows of a file; the last may have fewer
 
     ndim = property(lambda self: len(self.shape))
     size = property(lambda self: prod(self.shape))

@@ -89,21 +89,13 @@ LEVELS = ("set", "file", "left out", "note")
 
 @dataclass(frozen=True)
 class Fault:
-    """Something about the files of a set that a reader should know.
+    """Something about the files of a set that a reader should know."""
 
-    Attributes:
-        kind: Short name, the same for all faults of a kind, such as "missing file".
-        where: File, relative to the root of the set, or the name by which a table calls it.
-        what: One sentence.
-        remedy: What the reader can do about it.
-        level: One of LEVELS.
-    """
-
-    kind: str
-    where: str
-    what: str
-    remedy: str = ""
-    level: str = "set"
+    kind: str  #: short name, the same for all faults of a kind, such as "missing file"
+    where: str  #: file, relative to the root of the set, or the name by which a table calls it
+    what: str  #: one sentence
+    remedy: str = ""  #: what the reader can do about it
+    level: str = "set"  #: one of LEVELS
 
     @property
     def spoils(self) -> bool:

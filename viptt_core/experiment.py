@@ -39,19 +39,12 @@ TRANSFERS = {"all": "", "backbone": ("stem.", "backbone."), "temporal": ("tempor
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run and where, checked before any work starts.
+    """What to run and where, checked before any work starts."""
 
-    Attributes:
-        preset: Settings, epoch limits already put in.
-        starts: Arms of the comparison, in order.
-        seed: Of split, start weights, batches and augmentation.
-        engine: How to run it.
-    """
-
-    preset: Preset
-    starts: tuple[str, ...]
-    seed: int
-    engine: Engine
+    preset: Preset  #: settings, epoch limits already put in
+    starts: tuple[str, ...]  #: arms of the comparison, in order
+    seed: int  #: of split, start weights, batches and augmentation
+    engine: Engine  #: how to run it
 
 
 def plan_experiment(

@@ -38,21 +38,17 @@ class Leakage:
     """What a split by clip gives away, beside a split by group of the same sizes and seeds.
 
     The nearest training clip by coarse pixels decides: what it gains when groups straddle the split is memory.
-
-    Attributes:
-        runs: A row a seed and split: `seed`, `split` (BY_CLIP or BY_GROUP), `n_test`, and of the test clips the
-            shares 0..1 `shared` (their group is in the training part too), `same_group` (their nearest training
-            clip is of their group) and `accuracy` (it is of their class).
-        n_clips, n_groups: Size of the set.
-        chance: Share of the largest class: the accuracy of always naming it.
-        synthetic: Whether the clips were simulated.
     """
 
+    #: A row a seed and split: `seed`, `split` (BY_CLIP or BY_GROUP), `n_test`, and of the test clips the shares 0..1
+    #: `shared` (their group is in the training part too), `same_group` (their nearest training clip is of their group)
+    #: and `accuracy` (it is of their class).
     runs: pd.DataFrame
+    #: Size of the set.
     n_clips: int
     n_groups: int
-    chance: float
-    synthetic: bool = False
+    chance: float  #: share of the largest class: the accuracy of always naming it
+    synthetic: bool = False  #: whether the clips were simulated
 
     @property
     def table(self) -> pd.DataFrame:

@@ -22,21 +22,13 @@ SCORE_COLUMNS = ["arm", "n", *(f"{score}{end}" for score in SCORES for end in ("
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
+    """A finished run."""
 
-    Attributes:
-        folder: Where it lies; `weights.safetensors` is in it.
-        config: Everything that decided its outcome.
-        history: One row an epoch, see `training.History`.
-        predictions: Of the validation and test parts, see `predictions_table`.
-        provenance: Commit, versions, machine, duration, memory.
-    """
-
-    folder: Path
-    config: dict
-    history: pd.DataFrame
-    predictions: pd.DataFrame
-    provenance: dict
+    folder: Path  #: where it lies; `weights.safetensors` is in it
+    config: dict  #: everything that decided its outcome
+    history: pd.DataFrame  #: one row an epoch, see `training.History`
+    predictions: pd.DataFrame  #: of the validation and test parts, see `predictions_table`
+    provenance: dict  #: commit, versions, machine, duration, memory
 
     def report(self) -> str:
         """Two lines for a reader: the parts, the epoch kept, time and device; and where the run lies."""

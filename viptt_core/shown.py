@@ -47,19 +47,12 @@ def p_text(p: float) -> str:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """A table with sentences below it; or the sentences alone.
+    """A table with sentences below it; or the sentences alone."""
 
-    Attributes:
-        text: Sentences; lines are kept.
-        table: Scrolls by itself on a narrow screen.
-        caption: Above the table.
-        notes: Unfold below.
-    """
-
-    text: str = ""
-    table: pd.DataFrame | None = None
-    caption: str = ""
-    notes: tuple[str, ...] = ()
+    text: str = ""  #: sentences; lines are kept
+    table: pd.DataFrame | None = None  #: scrolls by itself on a narrow screen
+    caption: str = ""  #: above the table
+    notes: tuple[str, ...] = ()  #: unfold below
 
     def __str__(self) -> str:
         table = "" if self.table is None else self.table.to_string(index=False)

@@ -44,15 +44,10 @@ _VIDEO_FIELDS = ("frames", "size", "stride", "fit")
 
 @dataclass(frozen=True)
 class Medium:
-    """How items of one kind become clips.
+    """How items of one kind become clips."""
 
-    Attributes:
-        decode: (source of an item, grid) -> uint8 [T,H,W].
-        fields: Of the grid, those that decide the pixels; the others are refused.
-    """
-
-    decode: Callable[[object, Grid], np.ndarray]
-    fields: tuple[str, ...]
+    decode: Callable[[object, Grid], np.ndarray]  #: (source of an item, grid) -> uint8 [T,H,W]
+    fields: tuple[str, ...]  #: of the grid, those that decide the pixels; the others are refused
 
     @property
     def code(self) -> str:

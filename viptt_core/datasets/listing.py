@@ -41,28 +41,17 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Listing:
-    """Files, labels and groups of a set.
+    """Files, labels and groups of a set."""
 
-    Attributes:
-        name: Of the data set.
-        root: Its folder (or file); None for a synthetic set.
-        medium: What its items are, a key of `datasets.MEDIA`.
-        items: What can be decoded, labels and groups known.
-        class_names: In label order.
-        faults: What is wrong with the folder as such.
-        unlabelled: Files that belong to the set and have no label, such as a hidden test part.
-        masks: Name of a mask set -> name of a scan -> its mask.
-        settings: JSON-ready; what else decides the pixels or names the set, recorded in `ClipSet.source`.
-    """
-
-    name: str
-    root: Path | None
-    medium: str
-    items: tuple[Item, ...]
-    class_names: tuple[str, ...]
-    faults: tuple[Fault, ...] = ()
-    unlabelled: tuple[Path, ...] = ()
-    masks: dict[str, dict[str, Path]] = field(default_factory=dict)
+    name: str  #: of the data set
+    root: Path | None  #: its folder (or file); None for a synthetic set
+    medium: str  #: what its items are, a key of `datasets.MEDIA`
+    items: tuple[Item, ...]  #: what can be decoded, labels and groups known
+    class_names: tuple[str, ...]  #: in label order
+    faults: tuple[Fault, ...] = ()  #: what is wrong with the folder as such
+    unlabelled: tuple[Path, ...] = ()  #: files that belong to the set and have no label, such as a hidden test part
+    masks: dict[str, dict[str, Path]] = field(default_factory=dict)  #: name of a mask set -> name of a scan -> its mask
+    #: JSON-ready; what else decides the pixels or names the set, recorded in `ClipSet.source`.
     settings: dict = field(default_factory=dict)
 
     @property

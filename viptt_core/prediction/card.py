@@ -32,30 +32,19 @@ RESEARCH_ONLY = "Research use only: not a medical device, not for diagnosis or a
 class Preprocessing:
     """How a file becomes what the weights were trained on.
 
-    Attributes:
-        kind: "scan" (CT, NIfTI), "video", or "volume" (arrays such as MedMNIST's).
-        frames: Number T of slices or frames, 1..LARGEST_GRID.
-        size: Height and width in pixels, 1..LARGEST_GRID.
-        pixel_range: Scale in which pixels enter the model, "0..1" or "0..255".
-        hu_window: Of scans: lower and upper bound in HU.
-        orientation: Of scans: "file" or "canonical", see `ct.load_volume`.
-        crop: Of scans: "lungs" for the box around the lung mask, "" for the whole scan.
-        fit: Of videos, see `video.load_clip`.
-        stride: Of videos, see `video.load_clip`.
-
     Raises:
         SettingError: a value lies outside its range.
     """
 
-    kind: str
-    frames: int
-    size: int
-    pixel_range: str
-    hu_window: tuple = ()
-    orientation: str = ""
-    crop: str = ""
-    fit: str = ""
-    stride: int = 1
+    kind: str  #: "scan" (CT, NIfTI), "video", or "volume" (arrays such as MedMNIST's)
+    frames: int  #: number T of slices or frames, 1..LARGEST_GRID
+    size: int  #: height and width in pixels, 1..LARGEST_GRID
+    pixel_range: str  #: scale in which pixels enter the model, "0..1" or "0..255"
+    hu_window: tuple = ()  #: of scans: lower and upper bound in HU
+    orientation: str = ""  #: of scans: "file" or "canonical", see `ct.load_volume`
+    crop: str = ""  #: of scans: "lungs" for the box around the lung mask, "" for the whole scan
+    fit: str = ""  #: of videos, see `video.load_clip`
+    stride: int = 1  #: of videos, see `video.load_clip`
 
     def __post_init__(self) -> None:
         check_choice("kind of input", self.kind, ("scan", "video", "volume"))
@@ -74,32 +63,21 @@ class Preprocessing:
 class Card:
     """What weights are.
 
-    Attributes:
-        about: One line.
-        classes: Names of the K classes, in the order of the logits.
-        preprocessing: What their input is.
-        data: The set they were trained on: name, whether synthetic, clips of each part, licence.
-        training: Stage, initialisation, seed, the preset's values, epoch kept, grey levels of the training part.
-        metrics: Scores of each part, a dictionary: part, n, auc; kappa, accuracy and their 95 % intervals, such as
-            kappa_low and kappa_high. None where a score is undefined.
-        made: Commit, date, versions, machine; of imported weights the file they came from.
-        licence: Of the weights.
-        use: What they are for.
-        format: FORMAT.
-
     Raises:
         SettingError: fewer than two classes, a class twice, or grey levels that are no interval.
     """
 
-    about: str
-    classes: tuple
-    preprocessing: Preprocessing
-    data: dict
-    training: dict
+    about: str  #: one line
+    classes: tuple  #: names of the K classes, in the order of the logits
+    preprocessing: Preprocessing  #: what their input is
+    data: dict  #: the set they were trained on: name, whether synthetic, clips of each part, licence
+    training: dict  #: stage, initialisation, seed, the preset's values, epoch kept, grey levels of the training part
+    #: Scores of each part, a dictionary: part, n, auc; kappa, accuracy and their 95 % intervals, such as kappa_low and
+    #: kappa_high. None where a score is undefined.
     metrics: tuple
-    made: dict
-    licence: str
-    use: str = RESEARCH_ONLY
+    made: dict  #: commit, date, versions, machine; of imported weights the file they came from
+    licence: str  #: of the weights
+    use: str = RESEARCH_ONLY  #: what they are for
     format: int = FORMAT
 
     def __post_init__(self) -> None:

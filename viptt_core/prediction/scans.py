@@ -51,23 +51,15 @@ INTERRUPTED = "not predicted: the work was interrupted."
 
 @dataclass(frozen=True)
 class Predictions:
-    """What models say about scans.
+    """What models say about scans."""
 
-    Attributes:
-        names: The N scans as they were named.
-        weights: The M models.
-        probabilities: float64 [M, N, K], 0..1; nan for a scan that could not be read.
-        warnings: Of each scan: how it is unlike what the models were trained on.
-        errors: Of each scan: why it could not be read; "" for all others.
-        notes: About the models, whatever the scan.
-    """
-
-    names: tuple[str, ...]
-    weights: tuple[Weights, ...] = field(repr=False)
-    probabilities: np.ndarray = field(repr=False)
+    names: tuple[str, ...]  #: the N scans as they were named
+    weights: tuple[Weights, ...] = field(repr=False)  #: the M models
+    probabilities: np.ndarray = field(repr=False)  #: float64 [M, N, K], 0..1; nan for a scan that could not be read
+    #: Of each scan: how it is unlike what the models were trained on.
     warnings: tuple[tuple[str, ...], ...] = field(repr=False)
-    errors: tuple[str, ...] = field(repr=False)
-    notes: tuple[str, ...] = ()
+    errors: tuple[str, ...] = field(repr=False)  #: of each scan: why it could not be read; "" for all others
+    notes: tuple[str, ...] = ()  #: about the models, whatever the scan
 
     @property
     def class_names(self) -> tuple[str, ...]:

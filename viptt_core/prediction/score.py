@@ -26,20 +26,14 @@ REMEDY = "Give the file that `viptt predict --csv` wrote."
 
 @dataclass(frozen=True)
 class Labelled:
-    """Predictions that have a label, and what is left out of the scores.
+    """Predictions that have a label, and what is left out of the scores."""
 
-    Attributes:
-        rows: As `results.Run.predictions`: arm, part ("test"), name, group (the patient, else the scan), label, then
-            one probability column a class.
-        failed: Scans that could not be read.
-        unlabelled: Scans that were read and have no row in the table.
-        unpredicted: Rows of the table whose scan was not predicted.
-    """
-
+    #: As `results.Run.predictions`: arm, part ("test"), name, group (the patient, else the scan), label, then one
+    #: probability column a class.
     rows: pd.DataFrame = field(repr=False)
-    failed: tuple[str, ...]
-    unlabelled: tuple[str, ...]
-    unpredicted: tuple[str, ...]
+    failed: tuple[str, ...]  #: scans that could not be read
+    unlabelled: tuple[str, ...]  #: scans that were read and have no row in the table
+    unpredicted: tuple[str, ...]  #: rows of the table whose scan was not predicted
 
     def report(self) -> str:
         """How many scans are scored, and which are not, a line each."""

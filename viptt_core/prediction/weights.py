@@ -39,21 +39,13 @@ RELEASED = {
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights read from a file, checked.
+    """Weights read from a file, checked."""
 
-    Attributes:
-        path: The file.
-        sha256: Of the file.
-        architecture: See `ViPTTNet.architecture`.
-        card: What they are.
-        tensors: By name.
-    """
-
-    path: Path
-    sha256: str
-    architecture: dict
-    card: Card
-    tensors: dict[str, Tensor] = field(repr=False)
+    path: Path  #: the file
+    sha256: str  #: of the file
+    architecture: dict  #: see `ViPTTNet.architecture`
+    card: Card  #: what they are
+    tensors: dict[str, Tensor] = field(repr=False)  #: by name
 
     @property
     def name(self) -> str:

@@ -46,20 +46,14 @@ from viptt_core.training.keras_rules import (
 class Task:
     """What is to be learnt, and from what.
 
-    Attributes:
-        clips: The set.
-        split: Training learns from `train` and watches `validation`; `test` is not touched.
-        stage: Optimiser, augmentation, what is frozen, when to stop.
-        seed: Of the batches and the augmentation.
-
     Raises:
         SettingError: unknown optimiser, shuffle or pixel range.
     """
 
-    clips: ClipSet
-    split: Split
-    stage: Stage
-    seed: int = 0
+    clips: ClipSet  #: the set
+    split: Split  #: training learns from `train` and watches `validation`; `test` is not touched
+    stage: Stage  #: optimiser, augmentation, what is frozen, when to stop
+    seed: int = 0  #: of the batches and the augmentation
 
     def __post_init__(self) -> None:
         check_choice("optimiser", self.stage.optimiser, tuple(OPTIMISERS))
@@ -69,18 +63,13 @@ class Task:
 
 @dataclass
 class History:
-    """What training did.
+    """What training did."""
 
-    Attributes:
-        epochs: A record each: epoch (from 1), loss, val_loss, val_accuracy, val_kappa, learning_rate, seconds.
-        best_epoch: Epoch whose weights the model was left with (lowest validation loss).
-        stopped_early: Whether early stopping ended training before the epoch limit.
-        engine: How it ran: device, processes, precision, frames_per_chunk, compiled, feature_cache, resumed.
-    """
-
+    #: A record each: epoch (from 1), loss, val_loss, val_accuracy, val_kappa, learning_rate, seconds.
     epochs: list[dict] = field(default_factory=list)
-    best_epoch: int = 0
-    stopped_early: bool = False
+    best_epoch: int = 0  #: epoch whose weights the model was left with (lowest validation loss)
+    stopped_early: bool = False  #: whether early stopping ended training before the epoch limit
+    #: How it ran: device, processes, precision, frames_per_chunk, compiled, feature_cache, resumed.
     engine: dict = field(default_factory=dict)
 
 

@@ -19,19 +19,13 @@ UPLOAD_BYTES = 1 << 27  # a set is moved in pieces of about this size
 
 @dataclass(frozen=True)
 class Batch:
-    """What one process takes of one batch, on its device.
+    """What one process takes of one batch, on its device."""
 
-    Attributes:
-        rows: uint8 clips [B, T, H, W], or float32 features [B, T', F].
-        labels: int64 [B].
-        angles: float32 [B], degrees to rotate the clips by; None where nothing is rotated.
-        weight: What to multiply the sum of the losses by, so that the average over the processes is the
-            mean of the whole batch; 0 for a clip that only stands in where there is none.
-    """
-
-    rows: Tensor
-    labels: Tensor
-    angles: Tensor | None
+    rows: Tensor  #: uint8 clips [B, T, H, W], or float32 features [B, T', F]
+    labels: Tensor  #: int64 [B]
+    angles: Tensor | None  #: float32 [B], degrees to rotate the clips by; None where nothing is rotated
+    #: What to multiply the sum of the losses by, so that the average over the processes is the mean of the whole batch;
+    #: 0 for a clip that only stands in where there is none.
     weight: float
 
 
