@@ -194,9 +194,7 @@ def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
         Tensors under the backbone's own names.
 
     Raises:
-        SettingError: the backbone has no weights of this name.
         DataError: they cannot be had or are damaged.
-        StorageError: they cannot be written.
     """
     import torch
     from torchvision.models import get_model_weights

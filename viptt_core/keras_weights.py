@@ -38,9 +38,6 @@ def load_keras_weights(model: nn.Module, path: str | PathLike) -> nn.Module:
             `read_keras_architecture` finds.
         path: A whole model or only its weights, saved as HDF5 by Keras 2; float16, 32 or 64.
 
-    Returns:
-        The same model.
-
     Raises:
         DataError: the file is damaged, of another kind, or of another network than the model; names the first weight
             or setting that does not fit. The model is as it was.
@@ -54,11 +51,7 @@ def load_keras_weights(model: nn.Module, path: str | PathLike) -> nn.Module:
 
 
 def read_keras_architecture(path: str | PathLike) -> dict[str, str | int]:
-    """What `ViPTTNet.architecture` must be for a Keras file's weights to fit, from shapes alone.
-
-    Raises:
-        DataError: see `load_keras_weights`; values that are not finite are not found here.
-    """
+    """What `ViPTTNet.architecture` must be for a Keras file's weights to fit, from shapes alone."""
     with _opened(path) as file:
         return _matched(file, path)[1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from viptt_core.clips import ClipSet
 from viptt_core.errors import DataError
 from viptt_core.files import artifact_root, write_file
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, roc_auc
-from viptt_core.shown import ResultTable, with_interval
+from viptt_core.shown import ResultTable, ShownAsTable, with_interval
 
 SUMMARY_MIME = "application/vnd.viptt.summary+json"
 SCORES = {"kappa": "kappa", "accuracy": "accuracy", "auc": "AUC"}  # column -> heading
@@ -128,7 +129,7 @@ def predicted_classes(predictions: pd.DataFrame) -> np.ndarray:
     return probabilities_of(predictions).argmax(axis=1)
 
 
-class Summary:
+class Summary(ShownAsTable):
     """Test scores of each arm with bootstrap intervals, as a table a notebook shows.
 
     Beside the HTML a machine-readable copy goes into the notebook, which `viptt summary` prints.
@@ -145,16 +146,13 @@ class Summary:
     ) -> None:
         rows = pd.concat(predictions, ignore_index=True)
         of_arms = rows[rows["part"] == "test"].groupby("arm", sort=False)
-        self.table = pd.DataFrame([_scores(arm, found) for arm, found in of_arms], columns=SCORE_COLUMNS)
+        self.table = pd.DataFrame([{"arm": arm} | scores_of(found) for arm, found in of_arms], columns=SCORE_COLUMNS)
         self.synthetic, self.about = synthetic, about
         self.caveat = ("Synthetic data: this says nothing about patients. " if synthetic else "") + caveat
 
-    def __str__(self) -> str:
-        return str(self._shown())
-
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         record = {"text": str(self), "rows": json.loads(self.table.to_json(orient="records"))}
-        return self._shown()._repr_mimebundle_() | {SUMMARY_MIME: record}
+        return super()._repr_mimebundle_() | {SUMMARY_MIME: record}
 
     def _shown(self) -> ResultTable:
         shown = self.table[["arm", "n"]].copy()
@@ -164,12 +162,13 @@ class Summary:
         return ResultTable(f"{self.about}, bootstrap over groups. {self.caveat}".strip(), shown)
 
 
-def _scores(arm: str, rows: pd.DataFrame) -> dict:
-    """One row of `Summary.table`."""
+def scores_of(rows: pd.DataFrame, intervals: Sequence[str] = tuple(SCORES)) -> dict[str, float]:
+    """Number of rows, their SCORES, and of those with an interval its ends: n, kappa, kappa_low, kappa_high, ..."""
     y_true, y_pred, groups = rows["label"].to_numpy(), predicted_classes(rows), rows["group"].to_numpy()
-    scores = {"arm": arm, "n": len(rows)}
+    scores = {"n": len(rows)}
     for score, statistic in (("kappa", cohen_kappa), ("accuracy", accuracy), ("auc", roc_auc)):
         predicted = probabilities_of(rows) if score == "auc" else y_pred
-        low, high = bootstrap_ci(statistic, y_true, predicted, groups=groups)
-        scores |= {score: statistic(y_true, predicted), f"{score}_low": low, f"{score}_high": high}
+        scores[score] = statistic(y_true, predicted)
+        if score in intervals:
+            scores[f"{score}_low"], scores[f"{score}_high"] = bootstrap_ci(statistic, y_true, predicted, groups=groups)
     return scores

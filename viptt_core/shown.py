@@ -66,6 +66,16 @@ class ResultTable:
         return {"text/plain": str(self), "text/html": page}
 
 
+class ShownAsTable:
+    """Something that is printed and shown as the ResultTable that its `_shown` gives."""
+
+    def __str__(self) -> str:
+        return str(self._shown())
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        return self._shown()._repr_mimebundle_()
+
+
 def _table_html(table: pd.DataFrame, caption: str) -> str:
     """A table that scrolls by itself where it is wider than the page, text in its cells escaped."""
 

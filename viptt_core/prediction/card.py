@@ -15,9 +15,8 @@ from viptt_core.clips import ClipSet
 from viptt_core.ct import ORIENTATIONS
 from viptt_core.datasets.scans import CROPS
 from viptt_core.errors import DataError, SettingError, check_choice
-from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, roc_auc
 from viptt_core.presets import build
-from viptt_core.results import predicted_classes, probabilities_of
+from viptt_core.results import scores_of
 from viptt_core.sources.registry import load_registry
 from viptt_core.splits import Split
 from viptt_core.training.device import PIXEL_SCALES
@@ -168,11 +167,7 @@ def _grey_levels(clips: np.ndarray, indices: np.ndarray) -> list[float]:
 
 def _scores(part: str, rows: pd.DataFrame) -> dict:
     """One entry of `Card.metrics`."""
-    y_true, y_pred, groups = rows["label"].to_numpy(), predicted_classes(rows), rows["group"].to_numpy()
-    scores = {"auc": roc_auc(y_true, probabilities_of(rows))}
-    for name, statistic in (("kappa", cohen_kappa), ("accuracy", accuracy)):
-        low, high = bootstrap_ci(statistic, y_true, y_pred, groups=groups)
-        scores |= {name: statistic(y_true, y_pred), f"{name}_low": low, f"{name}_high": high}
+    scores = scores_of(rows, intervals=("kappa", "accuracy"))
     # JSON has no nan.
     rounded = {name: None if np.isnan(value) else round(float(value), 4) for name, value in scores.items()}
-    return {"part": part, "n": len(rows)} | rounded
+    return {"part": part} | rounded | {"n": len(rows)}

@@ -35,7 +35,7 @@ from viptt_core.files import available_cores
 from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
 from viptt_core.prediction.weights import Weights, open_weights
 from viptt_core.scan_facts import ScanFacts, scan_faults, slice_axis
-from viptt_core.shown import ResultTable
+from viptt_core.shown import ResultTable, ShownAsTable
 from viptt_core.training.device import Engine, pick_device, pick_precision
 from viptt_core.training.inference import predict_logits
 
@@ -50,7 +50,7 @@ INTERRUPTED = "not predicted: the work was interrupted."
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(ShownAsTable):
     """What models say about scans."""
 
     names: tuple[str, ...]  #: the N scans as they were named
@@ -111,12 +111,6 @@ class Predictions:
             lines += [f"{name}: failed: {error}"] if error else [f"{name}: {warning}" for warning in told]
         text = "\n".join([*lines, *self.notes, RESEARCH_ONLY])
         return ResultTable(text, shown.astype(object).where(shown.notna(), "-"))
-
-    def __str__(self) -> str:
-        return str(self._shown())
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        return self._shown()._repr_mimebundle_()
 
 
 def find_scans(paths: Sequence[str | PathLike]) -> list[Path]:

@@ -216,16 +216,7 @@ def entry_scans(
 
 
 def keep_entry(plan: EntryPlan, predictions: Predictions, labels: Table | None = None) -> Entry:
-    """Keep what the models said about the scans: the probabilities are written beside the output, see `Entry.kept`.
-
-    Args:
-        plan: What is wanted.
-        predictions: See `scans.predict_scans`.
-        labels: The classes, where they are known.
-
-    Raises:
-        StorageError: the probabilities cannot be written.
-    """
+    """Keep what the models said about the scans: the probabilities are written beside the output, see `Entry.kept`."""
     entry = Entry(plan, predictions, labels)
     tables = [predictions.table(m).assign(**{MODEL_COLUMN: name}) for m, name in enumerate(entry.models)]
     files.write_file(entry.kept, pd.concat(tables).to_csv(index=False))
@@ -233,15 +224,11 @@ def keep_entry(plan: EntryPlan, predictions: Predictions, labels: Table | None =
 
 
 def write_entry(entry: Entry) -> np.ndarray:
-    """Write the submission of the planned ensemble.
-
-    Returns:
-        The classes written, int64 [N].
+    """Write the submission of the planned ensemble; returns its classes, int64 [N].
 
     Raises:
         DataError: the prediction was interrupted, or scans could not be read and no class was given for them;
             nothing is written then.
-        StorageError: the file cannot be written.
     """
     failed, plan = entry.predictions.failed, entry.plan
     if entry.predictions.interrupted:  # no class is given for scans that nobody has looked at

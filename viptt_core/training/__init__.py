@@ -81,13 +81,7 @@ def fit(
     folder: Path | None = None,
     progress: str | None = None,
 ) -> History:
-    """Train a model in place and leave it with the weights of the lowest validation loss, see `Trainer`.
-
-    Raises:
-        TrainingError: a loss is not finite, or the device's memory does not suffice.
-        DataError: the checkpoint in `folder` is damaged or of another training.
-        StorageError: a checkpoint cannot be written; the one before it is kept.
-    """
+    """Train a model in place and leave it with the weights of the lowest validation loss, see `Trainer`."""
     return Trainer(model, task, engine=engine, folder=folder).run(progress)
 
 
@@ -156,6 +150,10 @@ class Trainer:
 
         Args:
             progress: Title of a progress bar; None shows none.
+
+        Raises:
+            TrainingError: a loss is not finite, or the device's memory does not suffice.
+            StorageError: a checkpoint cannot be written; the one before it is kept.
         """
         from tqdm import tqdm
 
@@ -202,16 +200,10 @@ class Trainer:
         return self.history
 
     def step(self, batch: Batch) -> Tensor:
-        """Update the weights once.
-
-        Args:
-            batch: This process's part of it, from `feed.batches`.
+        """Update the weights once, by this process's part of a batch of `feed.batches`.
 
         Returns:
             The loss of that part, a float32 number on the device; over the processes its average is that of the batch.
-
-        Raises:
-            TrainingError: the device's memory does not suffice.
         """
         with self.settled.naming_memory():
             pixels = to_pixels(batch.rows, self.task.stage.pixel_range)  # uint8 -> float32 [B, T, H, W]; or [B, T', F]
@@ -231,13 +223,9 @@ class Trainer:
         indices, rank, processes = self.task.split.validation, self.settled.rank, self.settled.processes
         each = math.ceil(len(indices) / processes)
         padded = np.resize(indices, each * processes)  # repeats some, so that all shares are equally long
-        logits = predict_logits(
-            self.model,
-            self.feed,
-            padded[rank * each : (rank + 1) * each],
-            pixel_range=self.task.stage.pixel_range,
-            precision=self.settled.precision,
-        )
+        mine, precision = padded[rank * each : (rank + 1) * each], self.settled.precision
+        pixel_range = self.task.stage.pixel_range
+        logits = predict_logits(self.model, self.feed, mine, pixel_range=pixel_range, precision=precision)
         gathered = self.settled.accelerator.gather(torch.from_numpy(logits).to(self.settled.device))
         logits, labels = gathered.cpu()[: len(indices)], self.task.clips.labels[indices]  # [M, K], [M]
         predicted = logits.argmax(dim=1).numpy()

@@ -100,14 +100,7 @@ class Settled:
 def settle(engine: Engine, model: ViPTTNet, stage: Stage, clips: np.ndarray) -> Settled:
     """Decide once how a training runs, and bring the model into that state: placed, frozen, chunked, compiled.
 
-    Args:
-        engine: What was asked for.
-        model: Its device, its mode, `frames_per_chunk` and what of it learns are set.
-        stage: Says which parts are frozen, the batch size and the range of the pixels.
-        clips: uint8 [N, T, H, W]; the first one is tried.
-
-    Raises:
-        SettingError: the device is not there.
+    The first of the clips, uint8 [N, T, H, W], is tried; the stage says what is frozen, and the range of the pixels.
     """
     from accelerate import Accelerator
 

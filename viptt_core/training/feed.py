@@ -57,8 +57,7 @@ class Feed:
         Args:
             indices: int64, those of a whole batch each.
             angles: float32 degrees, one a clip in the order of the batches; None where nothing is rotated.
-            rank: Of this process, from 0.
-            processes: How many share each batch.
+            rank, processes: Of this process, from 0, and how many share each batch.
         """
         # In a batch smaller than the number of processes, the rest takes part with a clip that counts nothing.
         parts = [slice(rank, None, processes) if rank < len(whole) else slice(1) for whole in indices]
@@ -130,14 +129,7 @@ def rotate_clips(clips: Tensor, degrees: Tensor) -> Tensor:
     """Rotate every frame of a clip in its plane about the centre, corners filled with 0 (air).
 
     The same turn as `scipy.ndimage.rotate(..., reshape=False)` of the (row, column) plane, with
-    linear interpolation where the authors had cubic splines.
-
-    Args:
-        clips: float [B, T, H, W].
-        degrees: float [B].
-
-    Returns:
-        float [B, T, H, W].
+    linear interpolation where the authors had cubic splines; float [B, T, H, W] by float [B] degrees.
     """
     height, width = clips.shape[2:]
     angle = degrees.to(clips.device, clips.dtype) * (math.pi / 180)

@@ -77,14 +77,8 @@ def cached_features(
 ) -> FileArray:
     """Features of every clip, computed at the first call and read from the cache at later ones.
 
-    An interrupted call is taken up again, and of two processes one computes while the other waits.
-
-    Args:
-        model: On its device; its stem and backbone decide, together with the clips, what is computed.
-        clips: The set.
-        pixel_range: "0..1" or "0..255".
-        precision: Of the backbone, see `device.pick_precision`.
-        progress: Show a progress bar.
+    An interrupted call is taken up again, and of two processes one computes while the other waits. Stem and backbone
+    of the model, on its device, decide together with the other settings what is computed, see `predict_logits`.
 
     Returns:
         float32 [N, T', F]; T' is T unless the backbone sees whole clips.
