@@ -227,8 +227,6 @@ def _download(url: str, path: Path, sha256: str) -> None:
         try:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, RuntimeError) as error:
-            raise DataError(
-                f"{path.name} could not be downloaded ({error}).",
-                path=url,
-                remedy=f"Connect to the network, or put this file into {path.parent} (TORCH_HOME moves that folder).",
-            ) from error
+            what = f"{path.name} could not be downloaded ({error})."
+            remedy = f"Connect to the network, or put this file into {path.parent} (TORCH_HOME moves that folder)."
+            raise DataError(what, path=url, remedy=remedy) from error

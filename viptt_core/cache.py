@@ -55,11 +55,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a set is decoded; nothing here changes a pixel.
-
-    Raises:
-        SettingError: `on_error` is unknown.
-    """
+    """How a set is decoded; nothing here changes a pixel."""
 
     #: "raise": one error that lists every unreadable file; "skip": leave them out and list them. Videos that are only
     #: too short are always left out and listed, as the authors did.
@@ -72,10 +68,7 @@ class Decoding:
 
 
 def build_clip_set(recipe: Recipe, decoding: Decoding) -> ClipSet:
-    """Decode what was not decoded before, and open the set.
-
-    Returns:
-        The set; its clips are a FileArray, each checked against its checksum.
+    """Decode what was not decoded before, and open the set: its clips are a FileArray, each checked by its checksum.
 
     Raises:
         DataError: files cannot be read (with `on_error="raise"`), or nothing is left.
@@ -119,9 +112,9 @@ def _clip_set(recipe: Recipe, outcomes: Sequence[_Outcome], *, skipping: bool) -
     stopping += [(item, DataError(f"is {other} when decoded, the others are {shape}.")) for item, other in unlike]
     others = f" The {len(used)} others are kept and not decoded again." if used else ""
     remedy = f"Mend it, or leave such files out with on_error='skip' (they are then listed).{others}"
-    raise_faults([_fault(*each) for each in stopping], remedy=remedy)
+    raise_faults(_faults(stopping), remedy=remedy)
     if not used:
-        raise_faults([_fault(*each) for each in refused], remedy=f"None of {len(refused)} files is left.")
+        raise_faults(_faults(refused), remedy=f"None of {len(refused)} files is left.")
     items, source = [item for item, _ in used], recipe.settings | recipe.pixels
     if any(_has_file(item.source) for item in items):
         rows = [[item.name, item.label, item.group, item.part, outcome.contents] for item, outcome in used]
@@ -142,8 +135,8 @@ def _clip_set(recipe: Recipe, outcomes: Sequence[_Outcome], *, skipping: bool) -
     )
 
 
-def _fault(item: Item, error: DataError) -> Fault:
-    return Fault(error.kind or "unreadable file", str(error.path or item.name), error.what, error.remedy, "file")
+def _faults(refused: Sequence[tuple[Item, DataError]]) -> list[Fault]:
+    return [Fault.of(error, str(error.path or item.name), "file") for item, error in refused]
 
 
 def _has_file(source: object) -> bool:
@@ -251,11 +244,7 @@ class _Decoder:
 
 
 def state_of(path: Path) -> list[int]:
-    """Size of a file, and what changes with its contents: inode, times of modification and change (ns).
-
-    Raises:
-        OSError: it cannot be reached.
-    """
+    """Size of a file, and what changes with its contents: inode, times of modification and change (ns)."""
     status = path.stat()
     return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
 
@@ -360,9 +349,6 @@ def keep(path: str, array: np.ndarray, said: dict | None = None) -> None:
     """Write an .npy file; behind its array what is said of it: JSON, the length of that, and the CRC-32 of all.
 
     Its name is seen once it is whole. It is not forced to the disk: what a power cut spoils, the CRC tells.
-
-    Raises:
-        StorageError: it cannot be written.
     """
     array = np.ascontiguousarray(array)
     text = json.dumps({"shape": array.shape} | (said or {})).encode()
@@ -377,11 +363,7 @@ def keep(path: str, array: np.ndarray, said: dict | None = None) -> None:
 
 
 def read_kept(path: str) -> dict | None:
-    """What is said of an array of `keep`, its "shape" among it; None if it is not there or damaged.
-
-    Warns:
-        DataWarning: it is damaged.
-    """
+    """What is said of an array of `keep`, its "shape" among it; None if it is not there or, with a warning, damaged."""
     _MAPPED.pop(path, None)  # it may have been replaced since
     try:
         whole, used = _mapped(path), os.stat(path).st_mtime

@@ -76,10 +76,8 @@ class ClipSet:
     def __post_init__(self) -> None:
         n = len(self.clips)
         if self.clips.ndim != 4 or self.clips.dtype != np.uint8:
-            raise DataError(
-                f"clips are {self.clips.dtype} of shape {self.clips.shape}.",
-                remedy="uint8 [N,T,H,W] is needed.",
-            )
+            what = f"clips are {self.clips.dtype} of shape {self.clips.shape}."
+            raise DataError(what, remedy="uint8 [N,T,H,W] is needed.")
         columns = {name: getattr(self, name) for name in ("labels", "groups", "names", "parts")} | self.covariates
         for name, column in columns.items():
             if column is not None and len(column) != n:

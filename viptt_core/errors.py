@@ -97,6 +97,11 @@ class Fault:
     remedy: str = ""  #: what the reader can do about it
     level: str = "set"  #: one of LEVELS
 
+    @classmethod
+    def of(cls, error: ViPTTError, where: str, level: str = "set") -> Fault:
+        """What an error says, as a fault."""
+        return cls(error.kind or "unreadable file", where, error.what, error.remedy, level)
+
     @property
     def spoils(self) -> bool:
         """Whether it would stop a run."""

@@ -62,8 +62,7 @@ def plan_experiment(
     Args:
         preset: Its name, of those that `viptt presets` lists, or a TOML file of one's own, see `presets.load_preset`.
         starts: Comma-separated list of "random", "image", "video"; empty takes the preset's.
-        epochs: Limit of fine-tuning; 0 takes the preset's.
-        pretrain_epochs: Limit of pretraining; 0 takes the preset's.
+        epochs, pretrain_epochs: Limits of fine-tuning and pretraining; 0 takes the preset's.
         hu_window: Of scans, two numbers in HU or "-1000,400"; empty takes the preset's.
         seed: At least 0.
         engine: Fields of `training.device.Engine`: device, precision, frames_per_chunk and so on.
@@ -129,13 +128,11 @@ def finetune(
     """Fine-tune on scans from one start and predict the validation and test parts, or find the finished run.
 
     Args:
-        plan: The experiment.
-        scans: The set.
+        plan, scans, progress: As of `pretrain`.
         start: "random", "image" or "video".
         pretrained: The pretraining run whose weights to take over; None for ImageNet or random weights.
         transfer: Which of them, a key of TRANSFERS; "" is all from videos, and the backbone from single frames:
             ImageNet weights, which these stand in for, have no recurrent part.
-        progress: Show a progress bar.
     """
     transfer = transfer or ("backbone" if start == "image" else "all")
     check_choice("transfer", transfer, tuple(TRANSFERS))
@@ -265,13 +262,8 @@ def _train_locked(job: _Job, folder: Path, config: dict, *, main: bool) -> None:
     began = time.perf_counter()
     model = _start_model(job)
     split = make_split(plan.preset.splits, clips, stage=job.kind, seed=plan.seed)
-    history = fit(
-        model,
-        Task(clips, split, job.stage, plan.seed),
-        engine=plan.engine,
-        folder=folder,
-        progress=f"{job.kind} ({job.start})" if job.progress else None,
-    )
+    task, title = Task(clips, split, job.stage, plan.seed), f"{job.kind} ({job.start})" if job.progress else None
+    history = fit(model, task, engine=plan.engine, folder=folder, progress=title)
     if not main:
         return
     predictions = _predict(job, model, split, history)

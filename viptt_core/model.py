@@ -157,20 +157,15 @@ class ViPTTNet(nn.Module):
         """Take over everything but the last layer, as the authors did between the stages.
 
         Args:
-            state: `state_dict()` of a ViPTTNet of the same shape, with any number of classes.
-
-        Raises:
-            DataError: a tensor is missing, unknown, or of another shape.
+            state: `state_dict()` of a ViPTTNet of the same shape, with any number of classes; else a DataError.
         """
         own = self.state_dict()
         kept = {name for name in own if not name.startswith("classifier.")}
         given = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
         differing = sorted(kept ^ set(given)) or sorted(n for n in kept if own[n].shape != given[n].shape)
         if differing:
-            raise DataError(
-                f"the pretrained weights do not fit this model, first at '{differing[0]}'.",
-                remedy="Pretrain with the same backbone, hidden_size and feature_size.",
-            )
+            what = f"the pretrained weights do not fit this model, first at '{differing[0]}'."
+            raise DataError(what, remedy="Pretrain with the same backbone, hidden_size and feature_size.")
         self.load_state_dict(given, strict=False)
 
 

@@ -46,11 +46,7 @@ def runs_root() -> Path:
 
 
 def write_run(run: Run) -> None:
-    """Write what makes a run finished, its provenance last: a folder without that file is not finished.
-
-    Raises:
-        StorageError: a file cannot be written.
-    """
+    """Write what makes a run finished, its provenance last: a folder without that file is not finished."""
     write_file(run.folder / "config.json", json.dumps(run.config, indent=1, default=str))
     for name, table in (("history", run.history), ("predictions", run.predictions)):
         write_file(run.folder / f"{name}.csv", table.to_csv(index=False))
@@ -92,14 +88,12 @@ def probability_column(class_name: str) -> str:
 def predictions_table(
     clips: ClipSet, indices: np.ndarray, probabilities: np.ndarray, *, arm: str, part: str
 ) -> pd.DataFrame:
-    """Predictions of some clips, one row each: arm, part, name, group, label, and p(CLASS) for each class.
+    """Predictions of some clips of a set, one row each: arm, part, name, group, label, and p(CLASS) for each class.
 
     Args:
-        clips: The set.
-        indices: int [M], which of its clips.
+        clips, indices: The set, and int [M], which of its clips.
         probabilities: float [M, K]; six decimals are kept.
-        arm: Which model they are of.
-        part: "validation" or "test".
+        arm, part: Which model they are of; "validation" or "test".
     """
     columns = {"arm": arm, "part": part, "name": clips.names[indices], "group": clips.groups[indices]}
     table = pd.DataFrame(columns | {"label": clips.labels[indices]})
@@ -108,11 +102,7 @@ def predictions_table(
 
 
 def class_names_of(predictions: pd.DataFrame) -> list[str]:
-    """Names of the K classes of a table of predictions, in label order.
-
-    Raises:
-        DataError: it holds no probabilities.
-    """
+    """Names of the K classes of a table of predictions, in label order; a DataError where it holds no probabilities."""
     names = [column[2:-1] for column in predictions if column.startswith("p(") and column.endswith(")")]
     if not names:
         raise DataError("these predictions hold no probabilities.", remedy="They stand in columns p(CLASS).")

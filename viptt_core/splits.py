@@ -107,8 +107,8 @@ def make_split(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, fold: in
 def split_by_group(labels: np.ndarray, groups: np.ndarray, *, seed: int, fold: int = 0, folds: int = FOLDS) -> Split:
     """Stratified split in which no group is in two parts.
 
-    The groups fall into `folds` parts of about equal class mix; part `fold` is the test part, the
-    next one validates, the others train (60/20/20 with five). Over all folds every clip is tested once.
+    The groups fall into `folds` parts of about equal class mix; part `fold` is the test part, the next one validates,
+    the others train (60/20/20 with five). Over all folds every clip is tested once.
 
     Raises:
         SettingError: no such fold, or fewer than 3.
@@ -128,9 +128,6 @@ def official_split(clips: ClipSet, *, seed: int) -> Split:
 
     Raises:
         DataError: no published parts, or only some of the clips have one, or no training or test part.
-
-    Warns:
-        DataWarning: groups that are in more than one part.
     """
     if clips.parts is None:
         raise DataError("this set was not published with parts.", remedy="Split it by 'group'.")

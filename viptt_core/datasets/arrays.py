@@ -77,7 +77,7 @@ def list_medmnist3d(
     try:
         columns, volumes, faults = _read_columns(path)
     except DataError as error:
-        columns, volumes, faults = {}, None, [Fault(error.kind, ".", error.what, error.remedy)]
+        columns, volumes, faults = {}, None, [Fault.of(error, ".")]
     if volumes is None:
         return Listing("medmnist3d", path, "array", (), (), tuple(faults))
     published, digest = _published(path), files.file_digest(path, "md5")

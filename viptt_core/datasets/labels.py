@@ -403,11 +403,7 @@ def _letters(stem: str) -> str:
 
 
 def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing:
-    """A listing of files in class folders, their groups taken from a table: file, perhaps class, group.
-
-    Raises:
-        DataError: the file is not there or cannot be read.
-    """
+    """A listing of files in class folders, their groups taken from a table: file, perhaps class, group."""
     path = named_table(folder, groups)
     header, _ = _header(path)
     first, *between, last = header if len(header) > 1 else ("file", "group")

@@ -15,7 +15,7 @@ from viptt_core.clips import ClipSet
 from viptt_core.ct import ORIENTATIONS
 from viptt_core.datasets.scans import CROPS
 from viptt_core.errors import DataError, SettingError, check_choice
-from viptt_core.presets import build
+from viptt_core.presets import build, parse_hu_window
 from viptt_core.results import scores_of
 from viptt_core.sources.registry import load_registry
 from viptt_core.splits import Split
@@ -54,8 +54,7 @@ class Preprocessing:
         if self.kind == "scan":
             check_choice("orientation", self.orientation, ORIENTATIONS)
             check_choice("crop", self.crop, ("", *CROPS))
-            if not _is_interval(self.hu_window) or self.hu_window[0] == self.hu_window[1]:
-                raise SettingError(f"hu_window is {self.hu_window}.", remedy="It is a lower and an upper bound in HU.")
+            object.__setattr__(self, "hu_window", parse_hu_window(self.hu_window))
 
 
 @dataclass(frozen=True)
@@ -83,17 +82,12 @@ class Card:
         named = [name for name in self.classes if isinstance(name, str) and name]
         if len(set(named)) != max(len(self.classes), 2):
             raise SettingError(f"classes are {self.classes}.", remedy="At least two different names are needed.")
-        levels = self.training.get("grey_levels")
-        if levels and not _is_interval(levels):
+        if (levels := self.training.get("grey_levels")) and not _is_interval(levels):
             raise SettingError(f"grey_levels are {levels}.", remedy="They are the lowest and the highest mean.")
 
     @classmethod
     def from_dict(cls, table: dict[str, Any], path: Path) -> Card:
-        """The card out of parsed JSON; `path` is named in the error.
-
-        Raises:
-            DataError: a field is missing, unknown, of another type or out of its range, or the format is another one.
-        """
+        """The card out of parsed JSON; a DataError, which names `path`, where a field or the format is wrong."""
         try:
             if table["format"] != FORMAT:
                 message = f"has a card of format {table['format']}, not {FORMAT}."
@@ -114,20 +108,14 @@ def _is_interval(values) -> bool:
 
 
 def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFrame, record: dict) -> Card:
-    """The card of a training run.
-
-    Args:
-        config: See `results.Run.config`.
-        clips: What it was trained on.
-        split: The parts.
-        predictions: See `results.Run.predictions`.
-        record: See `results.Run.provenance`.
-    """
+    """The card of a training run: its configuration, set, split, predictions and provenance, see `results.Run`."""
     stage, preset, name = config["stage"], config["preset"], clips.source.get("set", "clips in memory")
     registered = load_registry().get(name)
     licence = registered.licence if registered else "that of the data"
     grid = _preprocessing_of(clips, preset["orientation"], preset[stage]["pixel_range"])
     sizes = {part: len(getattr(split, part)) for part in ("train", "validation", "test")}
+    # One clip after the other: together those of a real set would fill the memory.
+    means = [float(clips.clips[n].mean(dtype=np.float64)) / 255 for n in split.train]
     verb = "Pretrained on" if stage == "pretrain" else f"Start '{config['start']}', fine-tuned on"
     return Card(
         about=f"{verb} {registered.title if registered else name} ({sizes['train']} {grid.kind}s), preset "
@@ -138,7 +126,7 @@ def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFra
         data={"set": name, "synthetic": clips.synthetic, "clips": sizes, "key": clips.key, "licence": licence},
         training={key: config[key] for key in ("stage", "start", "seed", "pretrained", "best_epoch")}
         | {
-            "grey_levels": _grey_levels(clips.clips, split.train),
+            "grey_levels": [round(min(means), 4), round(max(means), 4)] if means else [],
             "selection_biased": config["selection_biased"],
             "preset": preset,
         },
@@ -156,13 +144,6 @@ def _preprocessing_of(clips: ClipSet, orientation: str, pixel_range: str) -> Pre
     if "stride" in source:
         return Preprocessing("video", frames, size, pixel_range, fit=source["fit"], stride=source["stride"])
     return Preprocessing("volume", frames, size, pixel_range)
-
-
-def _grey_levels(clips: np.ndarray, indices: np.ndarray) -> list[float]:
-    """Lowest and highest mean grey level, 0..1, of the clips at `indices` in [N,T,H,W] with levels 0..255."""
-    # One clip after the other: together those of a real set would fill the memory.
-    means = [float(clips[n].mean(dtype=np.float64)) / 255 for n in indices]
-    return [round(min(means), 4), round(max(means), 4)] if means else []
 
 
 def _scores(part: str, rows: pd.DataFrame) -> dict:

@@ -116,13 +116,11 @@ class Predictions(ShownAsTable):
 def find_scans(paths: Sequence[str | PathLike]) -> list[Path]:
     """Scans among files and folders, in this order; folders are searched to their end, mask folders left out.
 
-    A file that is named twice counts once. Folders that cannot be read are among them, and fail as a scan does.
+    A file that is named twice counts once. Folders that cannot be read are among them, and fail as a scan does. A
+    folder that is taken for one of masks is warned of.
 
     Raises:
         DataError: a path does not exist, or a folder holds no scan.
-
-    Warns:
-        DataWarning: a folder is taken for one of masks.
     """
     given = [Path(path).expanduser() for path in paths]
     if missing := [str(path) for path in given if not path.exists()]:
@@ -158,7 +156,6 @@ def predict_scans(
         engine: How to compute; None takes the fastest device, in fp32: the same digits on every machine.
         n_jobs: Threads that read; None takes the available cores. Decompression runs outside the
             interpreter's lock, so threads do.
-        progress: Show a progress bar.
 
     Returns:
         One entry a scan, those that could not be read included. Ctrl-C ends the work early and loses nothing: the
@@ -285,17 +282,11 @@ def _check_models(weights: Sequence[Weights], masks) -> None:
     for each in weights:
         kind = each.card.preprocessing.kind
         if kind != "scan":
-            raise DataError(
-                f"was trained on {kind}s ({each.card.about}), not on scans.",
-                path=each.path,
-                remedy="Give weights that were fine-tuned on CT scans.",
-            )
+            what = f"was trained on {kind}s ({each.card.about}), not on scans."
+            raise DataError(what, path=each.path, remedy="Give weights that were fine-tuned on CT scans.")
         if each.classes != weights[0].classes:
-            raise SettingError(
-                f"{each.path} tells {', '.join(each.classes)}; {weights[0].path} tells "
-                f"{', '.join(weights[0].classes)}.",
-                remedy="Ask them one by one.",
-            )
+            told = [f"{one.path} tells {', '.join(one.classes)}" for one in (each, weights[0])]
+            raise SettingError(f"{'; '.join(told)}.", remedy="Ask them one by one.")
     if masks is not None and not Path(masks).is_dir():
         raise DataError("is no folder of masks.", path=masks, remedy="Check the path.")
     if masks is not None and not any(each.card.preprocessing.crop for each in weights):

@@ -60,9 +60,6 @@ def read_labels(
         file_column: Names the scan by its file name or path; "" for FileName.
         label_column: "" for the one of LABEL_COLUMNS that is there.
         patient_column: Intervals are then over patients; "" for each scan its own.
-
-    Raises:
-        DataError: there is no such file.
     """
     tables = [
         read_table(Path(path).expanduser(), Columns(file_column or IMAGECLEF_COLUMNS.file, label, patient_column))
@@ -86,8 +83,7 @@ def read_predictions(path: str | PathLike) -> dict[str, pd.DataFrame]:
         raise DataError("no such file.", path=path, remedy=REMEDY, kind="missing file") from error
     except (OSError, ValueError) as error:
         raise DataError(f"holds no predictions ({error}).", path=path, remedy=REMEDY) from error
-    lacking = [name for name in ("scan", "class", "entropy_bits", "error") if name not in table]
-    if lacking:
+    if lacking := [name for name in ("scan", "class", "entropy_bits", "error") if name not in table]:
         raise DataError(f"holds no predictions: it lacks the columns {', '.join(lacking)}.", path=path, remedy=REMEDY)
     if table.empty:
         raise DataError("holds no predictions: there is no row below its header.", path=path, remedy=REMEDY)
@@ -95,20 +91,11 @@ def read_predictions(path: str | PathLike) -> dict[str, pd.DataFrame]:
     table[names] = table[names].apply(pd.to_numeric, errors="coerce")
     values = table[names].to_numpy(dtype=float)
     largest = (values == values.max(axis=1, keepdims=True, initial=0)) & (table[["class"]].to_numpy() == names)
-    sound = (
-        (len(names) > 1)
-        & (values >= 0).all(axis=1)
-        & (np.abs(values.sum(axis=1) - 1) <= MOST_OFF)
-        & largest.any(axis=1)
-    )
-    faulty = (table["scan"] == "") | ((table["error"] == "") & ~sound)
+    sound = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= MOST_OFF) & largest.any(axis=1)
+    faulty = (table["scan"] == "") | ((table["error"] == "") & ~(sound & (len(names) > 1)))
     if faulty.any():
-        raise DataError(
-            f"line {faulty.argmax() + 2} holds no scan with an error, or with probabilities that sum to 1 and are "
-            "largest for its class.",
-            path=path,
-            remedy=REMEDY,
-        )
+        what = "holds no scan with an error, or with probabilities that sum to 1 and are largest for its class."
+        raise DataError(f"line {faulty.argmax() + 2} {what}", path=path, remedy=REMEDY)
     models = dict(list(table.groupby(MODEL_COLUMN, sort=False))) if MODEL_COLUMN in table else {"predicted": table}
     for rows in models.values():
         _check_once(rows["scan"], path)
@@ -154,12 +141,7 @@ def join_labels(
 
 
 def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predicted") -> Labelled:
-    """Predictions beside the labels of their scans.
-
-    Args:
-        predictions: As `scans.Predictions.table` gives them; rows with an error are left out.
-        table: See `join_labels`.
-        arm: Name of the model, in the rows.
+    """Predictions of one model (arm), as `scans.Predictions.table` gives them, beside the labels of their scans.
 
     Raises:
         DataError: see `join_labels`; or no scan is left to score.
@@ -169,12 +151,9 @@ def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predict
     failed, has_label = predictions["error"].ne(""), predictions["scan"].isin(list(labels))
     rows = predictions[~failed & has_label].reset_index(drop=True)
     if rows.empty:
-        raise DataError(
-            f"no scan is left to score: {failed.sum()} of {len(failed)} could not be read, "
-            f"{(~failed & ~has_label).sum()} have no label.",
-            path=table.path,
-            remedy="Its rows name scans by file name, or by path.",
-        )
+        what = f"no scan is left to score: {failed.sum()} of {len(failed)} could not be read, "
+        what += f"{(~failed & ~has_label).sum()} have no label."
+        raise DataError(what, path=table.path, remedy="Its rows name scans by file name, or by path.")
     columns = {
         "arm": arm,
         "part": "test",

@@ -274,11 +274,9 @@ class Trainer:
         first = self.position - len(losses) + int(np.flatnonzero(~np.isfinite(summed))[0])
         # The batch before it may be the one whose update spoilt the weights.
         names = [str(self.task.clips.names[i]) for step in (first - 1, first) if step >= 0 for i in batches[step]]
-        raise TrainingError(
-            f"the loss is not finite in epoch {self.epoch + 1}, step {first + 1}. This batch and the one "
-            f"before it: {', '.join(names)}.",
-            remedy=self._remedy(),
-        )
+        what = f"the loss is not finite in epoch {self.epoch + 1}, step {first + 1}."
+        what += f" This batch and the one before it: {', '.join(names)}."
+        raise TrainingError(what, remedy=self._remedy())
 
     def _remedy(self) -> str:
         kept = f" The last good checkpoint is kept in {self.folder}." if checkpoint.has_checkpoint(self.folder) else ""
@@ -326,10 +324,8 @@ class Trainer:
         found = checkpoint.read_checkpoint(self.folder) if self.folder is not None else None
         step = torch.tensor([found.state["at"]["steps"] if found else 0], device=self.settled.device)
         if len(set(self.settled.accelerator.gather(step).tolist())) > 1:
-            raise SettingError(
-                "the processes do not see the same checkpoint.",
-                remedy="Put the run's folder on a disk that all machines share.",
-            )
+            remedy = "Put the run's folder on a disk that all machines share."
+            raise SettingError("the processes do not see the same checkpoint.", remedy=remedy)
         if found is not None:
             with checkpoint.refusing(found.path):
                 self._take_over(found)
@@ -340,11 +336,9 @@ class Trainer:
         check_architecture(state["architecture"], own["architecture"], found.path)
         differing = sorted(name for name, value in own["identity"].items() if state["identity"][name] != value)
         if differing:
-            raise DataError(
-                f"belongs to another training (other {', '.join(differing)}).",
-                path=found.path,
-                remedy="Delete it to start anew, or take the settings it was written with.",
-            )
+            what = f"belongs to another training (other {', '.join(differing)})."
+            remedy = "Delete it to start anew, or take the settings it was written with."
+            raise DataError(what, path=found.path, remedy=remedy)
         if state["at"]["epoch"]:
             self.model.load_state_dict(tensors["best"])  # complains if they are of something else
         self.best = {name: tensor.to(self.settled.device) for name, tensor in tensors["best"].items()}

@@ -36,11 +36,7 @@ class Checkpoint:
 
 
 def save_checkpoint(run: Path, step: int, state: dict, tensors: dict[str, dict[str, Tensor]]) -> Path:
-    """Write a training state into a run's folder and remove the one before it; values and tensors as in `Checkpoint`.
-
-    Raises:
-        StorageError: it cannot be written; the one before it is still there.
-    """
+    """Write a training state, see `Checkpoint`, into a run's folder; only then is the one before it removed."""
     named = {f"{part}/{name}": tensor for part, of_part in tensors.items() for name, tensor in of_part.items()}
     content = _in_bytes(named, {STATE: json.dumps(state)})
     path = run / f"checkpoint-{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
@@ -53,11 +49,7 @@ def save_checkpoint(run: Path, step: int, state: dict, tensors: dict[str, dict[s
 
 
 def read_checkpoint(run: Path) -> Checkpoint | None:
-    """Read the newest training state of a run; None when there is none.
-
-    Raises:
-        DataError: it is truncated or changed.
-    """
+    """Read the newest training state of a run; None when there is none, a DataError when it is truncated or changed."""
     if not has_checkpoint(run):
         return None
     path, parts = _checkpoints(run)[-1], defaultdict(dict)
@@ -79,11 +71,9 @@ def refusing(path: Path) -> Iterator[None]:
     except DataError:  # says by itself what is wrong
         raise
     except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise DataError(
-            f"is no training state to go on from ({type(error).__name__}: {error}).",
-            path=path,
-            remedy="Delete this file: training then starts from the checkpoint before it, or anew.",
-        ) from error
+        what = f"is no training state to go on from ({type(error).__name__}: {error})."
+        remedy = "Delete this file: training then starts from the checkpoint before it, or anew."
+        raise DataError(what, path=path, remedy=remedy) from error
 
 
 def has_checkpoint(run: Path | None) -> bool:
@@ -129,11 +119,7 @@ def _checkpoints(run: Path) -> list[Path]:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
-    """Write tensors by name, and text beside them in the file's header; return the SHA-256 of the file.
-
-    Raises:
-        OSError: it cannot be written; an older file of this name stays whole.
-    """
+    """Write tensors by name, and text beside them in the file's header; return the SHA-256 of the file."""
     content = _in_bytes(tensors, metadata)
     files.replace(path, content)
     return hashlib.sha256(content).hexdigest()

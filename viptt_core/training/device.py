@@ -90,11 +90,12 @@ class Settled:
         except RuntimeError as error:  # the CPU has no type of its own for it
             if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
                 raise
-            raise TrainingError(
-                f"out of memory on {self.device} ({str(error).splitlines()[0]}).",
-                remedy=f"Set frames_per_chunk (now {self.frames_per_chunk}; 0 is all frames at once) to a smaller "
-                "number, such as 8, or lower batch_size.",
-            ) from error
+            remedy = (
+                f"Set frames_per_chunk (now {self.frames_per_chunk}; 0 is all frames at once) to a smaller number, "
+            )
+            remedy += "such as 8, or lower batch_size."
+            what = f"out of memory on {self.device} ({str(error).splitlines()[0]})."
+            raise TrainingError(what, remedy=remedy) from error
 
 
 def settle(engine: Engine, model: ViPTTNet, stage: Stage, clips: np.ndarray) -> Settled:
@@ -152,12 +153,9 @@ def to_pixels(batch: Tensor, pixel_range: str) -> Tensor:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Turn a device name into a device; "auto" takes CUDA, then MPS, then the CPU.
+    """Turn a device name into a device that is on this machine; "auto" takes CUDA, then MPS, then the CPU.
 
     Among processes started by `accelerate launch`, "auto" and "cuda" are the GPU of this process.
-
-    Raises:
-        SettingError: the name is unknown to PyTorch, or the device is not on this machine.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
