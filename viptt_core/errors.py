@@ -82,6 +82,11 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
+def counted(n: int, noun: str) -> str:
+    """Such as "1 file", "2 classes"."""
+    return f"{n} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
 # set: nothing can be loaded until it is mended. file: this file cannot be used; it stops a run, or is left out
 # with on_error="skip". left out: found, and not used in any case. note: handled, or good to know.
 LEVELS = ("set", "file", "left out", "note")

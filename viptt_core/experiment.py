@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -13,12 +14,11 @@ import pandas as pd
 import torch
 from accelerate import debug_launcher, notebook_launcher
 from accelerate.utils import set_seed
-from filelock import FileLock
 
 from viptt_core.backbones import backbone_code, find_backbone
 from viptt_core.clips import ClipSet, digest
 from viptt_core.errors import SettingError, check_choice
-from viptt_core.files import code_version, peak_memory_mb, provenance
+from viptt_core.files import code_version, one_at_a_time, peak_memory_mb, provenance
 from viptt_core.model import ViPTTNet, imagenet_features
 from viptt_core.prediction.card import run_card
 from viptt_core.prediction.weights import WEIGHTS, open_weights, save_weights
@@ -243,17 +243,12 @@ def _finished_run(job: _Job) -> Run:
 def _train(job: _Job, folder: Path, config: dict) -> None:
     """Fit, predict the validation and test parts, write the run; in every process that takes part."""
     state = process_state()
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if state.is_main_process:  # of other programs that train the same run, one does and the others wait
-        lock.acquire()
-    try:
+    waiting = f"Another program trains {folder.name}; waiting for it."
+    with one_at_a_time(folder, waiting) if state.is_main_process else nullcontext():
         state.wait_for_everyone()
         if not is_finished(folder):
             _train_locked(job, folder, config, main=state.is_main_process)
         state.wait_for_everyone()
-    finally:
-        lock.release()
 
 
 def _train_locked(job: _Job, folder: Path, config: dict, *, main: bool) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -82,29 +80,20 @@ class Card:
         named = [name for name in self.classes if isinstance(name, str) and name]
         if len(set(named)) != max(len(self.classes), 2):
             raise SettingError(f"classes are {self.classes}.", remedy="At least two different names are needed.")
-        if (levels := self.training.get("grey_levels")) and not _is_interval(levels):
+        levels = self.training.get("grey_levels") or [0.0, 1.0]
+        if not (isinstance(levels, list) and [*map(type, levels)] == [float, float] and levels[0] <= levels[1]):
             raise SettingError(f"grey_levels are {levels}.", remedy="They are the lowest and the highest mean.")
 
     @classmethod
     def from_dict(cls, table: dict[str, Any], path: Path) -> Card:
         """The card out of parsed JSON; a DataError, which names `path`, where a field or the format is wrong."""
         try:
-            if table["format"] != FORMAT:
-                message = f"has a card of format {table['format']}, not {FORMAT}."
+            if (found := table.get("format")) != FORMAT:
+                message = f"has a card of format {found}, not {FORMAT}."
                 raise DataError(message, path=path, remedy="Use the version of this package that wrote it.")
             return build(cls, table, "card", path.name)
-        except KeyError as error:
-            raise DataError(f"has a card without {error}.", path=path, remedy=REMEDY) from error
         except (SettingError, TypeError, AttributeError) as error:
             raise DataError(f"has a card that cannot be read ({error}).", path=path, remedy=REMEDY) from error
-
-
-def _is_interval(values) -> bool:
-    """Whether values are a lower and an upper bound, both finite."""
-    if not isinstance(values, list | tuple) or len(values) != 2:
-        return False
-    numbers = all(isinstance(value, Real) and not isinstance(value, bool) for value in values)
-    return numbers and -math.inf < values[0] <= values[1] < math.inf
 
 
 def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFrame, record: dict) -> Card:

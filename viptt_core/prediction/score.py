@@ -15,7 +15,7 @@ import pandas as pd
 from viptt_core.constants import TB_CLASSES
 from viptt_core.datasets.labels import Columns, Table, classes_of_labels, join, read_table
 from viptt_core.datasets.scans import IMAGECLEF_COLUMNS
-from viptt_core.errors import DataError, listed, raise_faults
+from viptt_core.errors import DataError, counted, listed, raise_faults
 from viptt_core.results import probability_column
 
 LABEL_COLUMNS = ("Label", IMAGECLEF_COLUMNS.label)  # looked for in this order
@@ -37,16 +37,16 @@ class Labelled:
 
     def report(self) -> str:
         """How many scans are scored, and which are not, a line each."""
-        n, patients = len(self.rows), self.rows["group"].nunique()
-        of_patients = f", of {patients} patient{'s' * (patients > 1)}" if patients < n else ""
-        lines = [f"{_count(self.rows)} scored{of_patients}"]
+        patients = self.rows["group"].nunique()
+        of_patients = f", of {counted(patients, 'patient')}" if patients < len(self.rows) else ""
+        lines = [f"{counted(len(self.rows), 'scan')} scored{of_patients}"]
         for names, why in (
             (self.failed, "could not be read and left out of the scores"),
             (self.unlabelled, "without a label and left out of the scores"),
             (self.unpredicted, "with a label but not predicted"),
         ):
             if names:
-                lines.append(f"{_count(names)} {why}: {listed(names)}")
+                lines.append(f"{counted(len(names), 'scan')} {why}: {listed(names)}")
         return "\n".join(lines)
 
 
@@ -173,9 +173,5 @@ def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predict
 def _check_once(scans: Sequence[str], path: Path | None = None) -> None:
     """Raise a DataError that names the scans, and the file at `path` that holds them, unless each is there once."""
     if double := [name for name, count in Counter(map(os.path.abspath, scans)).items() if count > 1]:
-        message = f"{_count(double)} predicted more than once: {listed(double)}."
+        message = f"{counted(len(double), 'scan')} predicted more than once: {listed(double)}."
         raise DataError(message, path=path, remedy="Keep one row a scan.")
-
-
-def _count(scans: Sequence) -> str:
-    return "1 scan" if len(scans) == 1 else f"{len(scans)} scans"

@@ -156,12 +156,11 @@ def _path_of(reference: str | Path) -> Path:
 def _stated(header: dict[str, str], path: Path) -> tuple[dict, Card]:
     """The architecture and the card that the header of a file states."""
     content = _parsed(header.get(HEADER, "{}"), path)
-    if content.get("card") is None:
-        message = "has no card: nothing says what its classes are or how scans are prepared for it."
+    card, architecture = content.get("card"), content.get("architecture")
+    if card is None or not isinstance(architecture, dict):
+        message = "has no card, or no architecture: nothing says what it is, or how scans are prepared for it."
         raise DataError(message, path=path, remedy=REMEDY)
-    card, architecture = Card.from_dict(content["card"], path), content.get("architecture")
-    if not isinstance(architecture, dict):
-        raise DataError("has a header that cannot be read (no architecture).", path=path, remedy=REMEDY)
+    card = Card.from_dict(card, path)
     if len(card.classes) != architecture.get("num_classes"):
         message = f"names {len(card.classes)} classes for {architecture.get('num_classes')} logits."
         raise DataError(message, path=path, remedy=REMEDY)
