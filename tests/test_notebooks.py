@@ -62,7 +62,7 @@ def test_parameters_are_typed_plain_assignments_with_an_explanation(name):
     position = next(i for i, (tags, _) in enumerate(cells) if "parameters" in tags)
     for line in cells[position][1].splitlines():
         assert re.fullmatch(r"\w+: (str|int|float|bool) = \S.*  # .{10,}", line), line
-    assert cells[position + 1][1].startswith("check_parameters(globals())")
+    assert re.match(r"(given = )?check_parameters\(globals\(\)\)\n", cells[position + 1][1])
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
