@@ -19,22 +19,22 @@ from viptt_core.files import git_commit, write_file
 
 
 def code_version() -> str:
-    """Hash of the package and of the benchmarks."""
-    paths = sorted(path for name in ("viptt_core", "benchmarks") for path in (ROOT / name).rglob("*.py"))
+    """Hash of what decides a measurement: the package, the rows and what they are given."""
+    own = [ROOT / "benchmarks" / f"{name}.py" for name in ("rows", "inputs", "reference")]
+    paths = sorted((ROOT / "viptt_core").rglob("*.py")) + own
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
-def run(rows: Mapping[str, Row], names: list[str], profile: str, folder: Path, *, again: bool = False) -> list[str]:
+def run(rows: Mapping[str, Row], names: list[str], profile: str, folder: Path) -> list[str]:
     """Measure rows, one after the other; each is on disk as soon as it is known.
 
     What another machine or other code gave leaves the results file: it must not pass for this one's.
 
     Args:
         rows: All that are registered; the file keeps their order.
-        names: Which to measure.
+        names: Which to measure, also if they are in the file; empty: all that are not.
         profile: Of PROFILES.
         folder: Where the results file lies: `<profile>-cpu.json`, or `<profile>-<name of the GPU>.json`.
-        again: Measure anew also what was measured on this machine with the same code.
 
     Returns:
         Names of those that failed.
@@ -45,9 +45,9 @@ def run(rows: Mapping[str, Row], names: list[str], profile: str, folder: Path, *
     if path.is_file() and (content := read_file(path))["machine"] == machine:
         known = {row.name: row for row in content["rows"] if row.name in rows and row.code == code}
     print(f"{', '.join(f'{name}: {value}' for name, value in machine.items())}; {profile} profile", flush=True)
-    for number, name in enumerate(names, 1):
-        print(f"[{number}/{len(names)}] {rows[name].title}, beside {rows[name].reference} ...", flush=True)
-        if name in known and known[name].status == MEASURED and not again:
+    for number, name in enumerate(names or rows, 1):
+        print(f"[{number}/{len(names or rows)}] {rows[name].title}, beside {rows[name].reference} ...", flush=True)
+        if name in known and known[name].status == MEASURED and not names:
             print(f"  kept from {known[name].date}: {outcome(known[name])}", flush=True)
             continue
         began = time.perf_counter()
@@ -58,7 +58,7 @@ def run(rows: Mapping[str, Row], names: list[str], profile: str, folder: Path, *
         content = {"format": FORMAT, "profile": profile, "machine": machine, "rows": measured}
         write_file(path, json.dumps(content, indent=1) + "\n")
         print(f"  {outcome(result)} ({time.perf_counter() - began:.0f} s)", flush=True)
-    return [name for name in names if known[name].status == FAILED]
+    return [name for name in names or rows if known[name].status == FAILED]
 
 
 def main(arguments: list[str] | None = None, rows: Mapping[str, Row] | None = None, root: Path = ROOT) -> int:
@@ -74,8 +74,9 @@ def main(arguments: list[str] | None = None, rows: Mapping[str, Row] | None = No
     )
     told = ", ".join(f"{name}: {frames} frames a clip" for name, (frames, _) in PROFILES.items())
     parser.add_argument("--profile", choices=list(PROFILES), default="quick", help=f"{told} (default: quick)")
-    parser.add_argument("--rows", nargs="+", metavar="NAME", choices=list(rows), help="only these (names: --list)")
-    parser.add_argument("--again", action="store_true", help="measure anew what is already in the results file")
+    parser.add_argument(
+        "--rows", nargs="+", metavar="NAME", choices=list(rows), help="only these, measured anew (names: --list)"
+    )
     parser.add_argument("--list", action="store_true", help="print the rows and stop")
     parser.add_argument("--page", action="store_true", help="write the page from the results that are there, and stop")
     options = parser.parse_args(arguments)
@@ -86,8 +87,7 @@ def main(arguments: list[str] | None = None, rows: Mapping[str, Row] | None = No
     failed = []
     try:
         if not options.page:
-            names = list(dict.fromkeys(options.rows or rows))
-            failed = run(rows, names, options.profile, root / RESULTS, again=options.again)
+            failed = run(rows, options.rows or [], options.profile, root / RESULTS)
         print(f"written: {write_page(root).relative_to(root)}")
     except KeyboardInterrupt:
         print("benchmarks: interrupted; finished rows are kept, the same command goes on from there.", file=sys.stderr)

@@ -100,7 +100,8 @@ def section(content: dict) -> str:
     machine, rows = content["machine"], content["rows"]
     lines = ["| what | beside | ours / theirs | ratio or value (range) | target | met |", "|---|---|---|---|---|---|"]
     for row in rows:
-        medians = [amount(statistics.median(side), row.unit) for side in (row.ours, row.theirs) if side]
+        sides = [side for side in (row.ours, row.theirs) if side]
+        medians = [amount(statistics.median(side), row.unit).replace(" ", "\xa0") for side in sides]
         value = value_text(row, spread=True) if row.status == MEASURED else ""
         met = {True: "yes", False: "**no**", None: "no target"}[row.met] if value else row.status
         cells = (row.title, row.reference, " / ".join(medians), value, target_text(row), met)

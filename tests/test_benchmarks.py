@@ -243,7 +243,7 @@ def test_finished_rows_are_kept(world, capsys):
     assert kept["fast"].settings == {"frames": 16} and kept["fast"].commit and kept["fast"].date
     assert list(world(calls=calls)[1]) == ["fast", "slow", "absent"]
     assert calls == ["fast", "slow"] and "kept from" in capsys.readouterr().out
-    world("--rows", "fast", "--again", calls=calls)
+    world("--rows", "fast", calls=calls)
     assert calls.pop() == "fast" and calls == ["fast", "slow"]
     world.code = "another"
     assert list(world("--rows", "slow", calls=calls)[1]) == [
@@ -292,8 +292,8 @@ def test_the_committed_page_is_what_the_committed_results_say(tmp_path):
 def test_the_page_tells_machine_ratios_targets_and_what_is_missing(world):
     world()
     text = (world.root / page.PAGE).read_text("utf-8")
-    assert "| do fast | a loop | 2 s / 20 s | 10x (5x to 30x) | at least 10x | yes |" in text
-    assert "| do slow | a loop | 1 s / 3 s | 3x | at least 10x | **no** |" in text
+    assert "| do fast | a loop | 2\xa0s / 20\xa0s | 10x (5x to 30x) | at least 10x | yes |" in text
+    assert "| do slow | a loop | 1\xa0s / 3\xa0s | 3x | at least 10x | **no** |" in text
     assert (
         "Targets met: 1 of 2 measured. Missed: do slow (3x, target at least 10x). Without a measurement: do absent"
         in text
