@@ -7,6 +7,7 @@ import glob
 import hashlib
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -64,14 +65,11 @@ def fetch(
 
 
 def download(file: RemoteFile, folder: Path, *, progress: bool = True) -> Path:
-    """Download a file unless it is there; go on where an earlier call stopped; verify it in either case.
+    """Download a file unless it is there, from where an earlier call stopped; verify it in either case, give its path.
 
     Of several processes one downloads and the others wait. Without a checksum the SHA-256 of the first download is
-    written to `NAME.sha256`, as sha256sum does, and holds from then on. Without https there must be a checksum,
-    unless the server is this machine.
-
-    Returns:
-        The file's path.
+    written to `NAME.sha256` and holds from then on. Without https there must be a checksum, or the server is this
+    machine.
 
     Raises:
         DataError: it cannot be had or is not what it should be, be it the file that was there or the new one.
@@ -114,11 +112,13 @@ def _verify(file: RemoteFile, path: Path, content: Path) -> None:
         raise DataError(what, path=path, remedy=f"{again}. If it has rightly changed at its source, {mend}.")
 
 
+@dataclass(frozen=True)
 class _Transfer:
     """A file on its way; its bytes are in `.NAME.VERSION.part`, so that those of two versions never mix."""
 
-    def __init__(self, file: RemoteFile, path: Path, progress: bool) -> None:
-        self.file, self.path, self.progress = file, path, progress
+    file: RemoteFile
+    path: Path
+    progress: bool
 
     def run(self) -> None:
         """Fetch the whole file, verify it, and give it its name."""
