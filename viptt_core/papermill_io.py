@@ -189,7 +189,8 @@ def check_parameters(namespace: dict[str, Any]) -> dict[str, Any]:
     Raises:
         SettingError: names each wrong parameter, its near match, and all parameters there are.
     """
-    declared = {name: kind.__name__ for name, kind in namespace.get("__annotations__", {}).items()}
+    annotated = namespace.get("__annotations__", {})
+    declared = {name: kind.__name__ for name, kind in annotated.items() if name in namespace}
     injected = [cell for cell in namespace.get("In", [])[-2:-1] if cell.strip().startswith(INJECTED_FIRST_LINE + "\n")]
     names = [s.targets[0].id for cell in injected for s in ast.parse(cell).body if isinstance(s, ast.Assign)]
     _check_values(declared, {name: namespace[name] for name in (*names, *declared)})
