@@ -200,7 +200,10 @@ class _Decoder:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DataWarning)
             try:
-                clip = _checked(self.decode(source))
+                decoded = self.decode(source)
+                if decoded.dtype != np.uint8 or decoded.ndim != 3:
+                    raise DataError(f"is {decoded.dtype} {decoded.shape} when decoded, not uint8 [T,H,W].")
+                clip = decoded
             except DataError as error:
                 refused = error
                 said["too short" if isinstance(error, ClipTooShortError) else "broken"] = error.what
@@ -251,12 +254,6 @@ def state_of(path: Path) -> list[int]:
 
 def _hash_of(*parts: object) -> str:
     return xxh3_128(ascii(parts).encode()).hexdigest()
-
-
-def _checked(clip: np.ndarray) -> np.ndarray:
-    if clip.dtype != np.uint8 or clip.ndim != 3:
-        raise DataError(f"is {clip.dtype} {clip.shape} when decoded, not uint8 [T,H,W].")
-    return clip
 
 
 # --- Arrays in files ---

@@ -136,7 +136,7 @@ def finetune(
     """Fine-tune on scans from one start and predict the validation and test parts, or find the finished run.
 
     Args:
-        plan, scans, progress: As of `pretrain`.
+        plan, scans, progress: The experiment, the set, and whether to show a progress bar.
         start: "random", "image" or "video".
         pretrained: The pretraining run whose weights to take over; None for ImageNet or random weights.
         transfer: Which of them, a key of TRANSFERS; "" is all from videos, and the backbone from single frames:

@@ -239,8 +239,11 @@ def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _Rea
         return _ReadScan({}, error="is a folder that cannot be read. See that you may read it.")
     try:
         for grid in dict.fromkeys(each.card.preprocessing for each in weights):
-            source = (path, _mask_of(path, masks)) if grid.crop else path
-            levels[grid], facts = read_scan(source, grid)  # as training saw scans
+            mask = (masks or path.parent / MASK_FOLDERS[0]) / path.name
+            if grid.crop and not os.path.isfile(mask):  # without rights on its folder neither
+                remedy = "Give the folder of masks with --masks."
+                raise DataError(f"has no lung mask {mask}.", path=path, remedy=remedy)
+            levels[grid], facts = read_scan((path, mask) if grid.crop else path, grid)  # as training saw scans
             warnings |= dict.fromkeys(scan_warnings(str(path), facts, grid))
     except DataError as error:
         return _ReadScan({}, error=f"{error.what} {error.remedy}".strip())
@@ -252,13 +255,6 @@ def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _Rea
                 told = f"has a mean grey level of {level:.2f}; training scans had {known[0]:.2f} to {known[1]:.2f}."
                 warnings[told] = None
     return _ReadScan(levels, tuple(warnings))
-
-
-def _mask_of(path: Path, masks: Path | None) -> Path:
-    mask = (masks or path.parent / MASK_FOLDERS[0]) / path.name
-    if not os.path.isfile(mask):  # without rights on its folder neither
-        raise DataError(f"has no lung mask {mask}.", path=path, remedy="Give the folder of masks with --masks.")
-    return mask
 
 
 def _ahead(read, paths: Sequence[Path], n_jobs: int) -> Iterator[_ReadScan]:
