@@ -73,15 +73,23 @@ def test_a_file_of_a_folder_is_named_by_subset_and_pixels(arrays, tmp_path):
         load_dataset("medmnist3d", tmp_path, subset="yours", **GRID)
     with pytest.raises(SettingError, match="pixels .32. does not exist"):
         load_dataset("medmnist3d", tmp_path, subset="mine", pixels=32, **GRID)
+    for choice in ({"subset": "mine"}, {"pixels": 28}):
+        with pytest.raises(SettingError, match="choose a file of a folder"):
+            list_dataset("medmnist3d", tmp_path / "mine.npz", **choice)
 
 
 @pytest.mark.parametrize(
     "change, kind, message",
     [
         (lambda c: c.pop("val_labels"), "missing column", "lacks val_labels"),
-        (lambda c: c.update(val_labels=c["val_labels"][:1]), "lengths differ", "2 val_images but 1 val_labels"),
+        (
+            lambda c: c.update(val_labels=c["val_labels"][:1]),
+            "lengths differ",
+            "2 val_images but 1 val_labels. Give one each",
+        ),
         (lambda c: c.update(test_images=c["test_images"][..., None]), "not grey volumes", r"uint8 \[3, 8, 10, 12, 1\]"),
         (lambda c: c.update(test_images=c["test_images"] / 255), "not grey volumes", "float64"),
+        (lambda c: c.update(test_images=c["test_images"].swapaxes(1, 3)), "parts unlike", r"test \[3, 12, 10, 8\]"),
         (lambda c: c.update(train_labels=np.zeros((6, 3), int)), "not one label each", r"int64 \[6, 3\]"),
         (lambda c: c.update(train_labels=np.zeros((6, 1)) - 1), "not one label each", "float64"),
     ],
@@ -102,7 +110,7 @@ def test_labels_outside_the_classes_are_named(arrays, tmp_path):
 
 def test_nothing_is_unpickled(arrays, tmp_path):
     arrays["train_name"] = np.array([{"a": 1}] * 6, dtype=object)
-    with pytest.raises(DataError, match="mine.npz: cannot be read as an .npz file.*pickle"):
+    with pytest.raises(DataError, match="mine.npz: train_name is a pickle.*astype"):
         load_dataset("medmnist3d", write(tmp_path / "mine.npz", arrays), **GRID)
 
 

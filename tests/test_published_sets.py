@@ -78,6 +78,21 @@ def test_ucf101_names_what_its_lists_and_its_folder_do_not_share(ucf101):
     assert len(load_dataset("ucf101", ucf101, on_error="skip", **GRID).excluded) == 2
 
 
+@pytest.mark.parametrize("written", ["./Mixing/", "UCF-101/Mixing/", "Mixing\\"])
+def test_ucf101_lists_may_name_their_videos_in_another_way(ucf101, written):
+    parts = load_dataset("ucf101", ucf101, **GRID).parts.tolist()
+    for table in (ucf101 / "ucfTrainTestlist").iterdir():
+        table.write_text(table.read_text().replace("Mixing/", written))
+    assert load_dataset("ucf101", ucf101, **GRID).parts.tolist() == parts
+
+
+def test_a_set_of_which_nothing_is_left_is_no_sound_set(ucf101):
+    for table in (ucf101 / "ucfTrainTestlist").iterdir():
+        table.write_text("Elsewhere/v_g01.avi 1\n")
+    with pytest.raises(DataError, match="no file of it can be used"):
+        load_dataset("ucf101", ucf101, **GRID)
+
+
 def test_ucf101_without_its_lists_says_how_to_get_them(ucf101):
     with pytest.raises(DataError, match="testlist02.txt: no such file.*viptt data get ucf101"):
         load_dataset("ucf101", ucf101, fold=2, **GRID)
@@ -173,7 +188,11 @@ def mosmed(tmp_path):
 
 @pytest.mark.parametrize("below", ["", "studies"])
 def test_mosmed_takes_its_classes_from_the_folders(mosmed, below):
-    clips = load_dataset("mosmed", mosmed / below, **GRID)
+    (mosmed / "studies" / "CT-4").rename(mosmed / "studies" / "ct-4")
+    with pytest.raises(DataError, match="(?s)no folder of scans 'CT-2'.*There are: CT-0, CT-1, ct-4"):
+        load_dataset("mosmed", mosmed / below, **GRID)
+    (mosmed / "studies" / "ct-4").rename(mosmed / "studies" / "CT-4")
+    clips = load_dataset("mosmed", mosmed / below, classes="CT-0, CT-1, CT-4", **GRID)
     assert clips.counts() == {"CT-0": 3, "CT-1": 2, "CT-4": 1} and len(set(clips.groups.tolist())) == 6
 
 
@@ -244,7 +263,7 @@ def test_real_scans_as_mosmed(real_scans, tmp_path):
     for k, path in enumerate(real_scans):
         (tmp_path / "studies" / f"CT-{k % 2}").mkdir(parents=True, exist_ok=True)
         os.symlink(path, tmp_path / "studies" / f"CT-{k % 2}" / f"study_000{k}.nii.gz")
-    clips = load_dataset("mosmed", tmp_path, frames=12, size=48, n_jobs=1, progress=False)
+    clips = load_dataset("mosmed", tmp_path, classes="CT-0,CT-1", frames=12, size=48, n_jobs=1, progress=False)
     assert clips.counts() == {"CT-0": 2, "CT-1": 2} and clips.excluded == () and clips.notes == ()
     expected = load_volume(real_scans[1], depth=12, size=48)
     assert np.abs(clips.clips[2] - 255 * expected).max() <= 0.5

@@ -204,8 +204,9 @@ def test_a_class_named_without_volumes_or_in_no_utf_8_is_refused(path):
         (lambda c: c.update(test_patient=np.array([0.5, 1.5, 2.5])), "not one value each"),
         (lambda c: c.update(test_patient=np.array(["P1", " ", "P2"])), "no patient"),
         (lambda c: c.update(test_patient=np.array(["P1", "nan", "P2"])), "no patient"),
+        (lambda c: c.update(test_patient=np.array(["P1", "unknown", "P2"])), "no patient"),
         (lambda c: c.pop("val_patient"), "missing column"),
-        (lambda c: c.update(train_patient=np.array([b"\xff"] * 6)), "damaged file"),
+        (lambda c: c.update(train_patient=np.array([b"\xff"] * 6)), "not text"),
         (lambda c: c.update(train_patient=np.array([2**31, *b"train"] * 6, np.uint32).view("<U6")), "damaged file"),
         (lambda c: c.update(train_patient=np.array(["\ud800"] * 6)), "damaged file"),
         (

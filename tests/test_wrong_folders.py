@@ -290,6 +290,65 @@ def test_a_folder_of_other_files_is_told_what_it_holds_and_what_to_do(tmp_path, 
     assert any(fault.kind == "no videos" for fault in check_dataset(name, tmp_path, **QUIET).faults)
 
 
+@pytest.mark.parametrize(
+    "file, words",
+    [
+        ("worse/p1/IM1", "holds 1 without an ending. Convert DICOM"),
+        ("worse/1.dcm", "holds 1 .dcm. Convert DICOM"),
+        ("worse/s.nrrd", "holds 1 .nrrd"),
+        ("worse/s.nii.gz.part", "holds 1 .part"),
+        ("worse/set.zip", "holds 1 .zip. Unpack"),
+        ("worse/v01/1.jpg", "holds 1 .jpg. Make a video"),
+        ("worse/p0/s{ending}", "holds 1 {ending}. Lay files out as CLASS/FILE"),
+    ],
+)
+@pytest.mark.parametrize("medium, ending", [("video", ".avi"), ("scan", ".nii.gz")])
+def test_a_class_folder_of_which_nothing_is_read_is_a_fault(tmp_path, file, words, medium, ending):
+    path = write_classes(tmp_path, medium) / file.format(ending=ending)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(128) + b"DICM" if "IM" in file else b"?")
+    assert kinds(list_dataset("folder", tmp_path)) == [("folder not read", "worse", "file")]
+    with pytest.raises(DataError, match=f"worse: is not read; it {words.format(ending=ending)}.*classes='a, b'"):
+        load_dataset("folder", tmp_path, **GRID)
+    assert not any(fault.spoils for fault in list_dataset("folder", tmp_path, classes="a,b").faults)
+    path.rename(path.with_name("notes.pdf"))
+    assert list_dataset("folder", tmp_path).faults == ()
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_a_series_of_dicom_among_the_scans_is_told(tmp_path, table):
+    path = write_classes(tmp_path, "scan") / "a" / "series" / "1.dcm"
+    path.parent.mkdir()
+    path.write_bytes(b"?")
+    if table:
+        write_labels(tmp_path, "a0,0", "a1,0", "b0,1", "b1,1", header="FileName,Label")
+    assert kinds(list_dataset("folder", tmp_path)) == [("folder not read", "a/series", "left out")]
+
+
+@pytest.mark.parametrize("above", ["", "data/", "data/train/x/"])
+def test_videos_in_no_class_folders_are_told_how_to_lie(tmp_path, above):
+    write_video(tmp_path / f"{above}v.avi") if above != "data/" else write_classes(tmp_path / above)
+    with pytest.raises(DataError, match="none of them in a folder of its class: .*avi. Lay them out as CLASS/FILE"):
+        load_dataset("folder", tmp_path, **GRID)
+
+
+@pytest.mark.parametrize("other", ["A", " a", "\u201ca\u201d"])
+def test_class_folders_that_differ_in_spelling_alone_are_noted(tmp_path, other):
+    listing = list_dataset("folder", write_classes(tmp_path, classes=("a", "b", other)))
+    (fault,) = listing.faults
+    assert (fault.kind, fault.level) == ("near-equal values", "note") and len(listing.class_names) == 3
+    assert repr(other) in f"{fault.what} {fault.where!r}" and "'a'" in f"{fault.what} {fault.where!r}"
+
+
+@pytest.mark.parametrize("medium", ["video", "scan"])
+def test_a_csv_beside_class_folders_is_noted(tmp_path, medium):
+    write_classes(tmp_path, medium)
+    rows = ["a0,0", "b0,1"] if medium == "video" else ["x,1"]
+    write_labels(tmp_path, *rows, header="FileName,Label" if medium == "video" else "one,two")
+    listing = list_dataset("folder", tmp_path)
+    assert kinds(listing) == [("table not read", "labels.csv", "note")] and len(listing.items) == 4
+
+
 # --- Classes too small to split ---
 
 

@@ -102,6 +102,8 @@ def test_a_table_of_the_wrong_structure_is_refused_with_its_lines(scans, text, k
         "sep=;\nFileName;Label;Note\ns00;ill;a, b, c\ns01;well;\n",
         '"sep=\t"\r\nFileName\tLabel\r\ns00\till\r\ns01\twell\r\n',
         "\n,,\n\nFileName;Label\ns00;ill\ns01;well\n",
+        "FileName;Label;Note (kind, side);Patient, anonym\ns00;ill;a, b;\ns01;well;;\n",
+        'FileName;"Age, years, or more, if known";Label\ns00;8;ill\ns01;9;well\n',
         f"FileName,Label,Note\ns00,ill,{'x' * 200_000}\ns01,well,\n",
     ],
     ids=[
@@ -113,6 +115,8 @@ def test_a_table_of_the_wrong_structure_is_refused_with_its_lines(scans, text, k
         "sep=",
         "sep=tab",
         "blank lines",
+        "commas in the header",
+        "commas in quotes",
         "long note",
     ],
 )
@@ -125,6 +129,7 @@ def test_an_unusual_table_that_means_one_thing_is_read(scans, text):
 # --- Words for "missing", near-equal words ---
 
 MISSING = ["", "nan", "NaN", "NA", "None", "n/a", "N/A", "NULL", "<NA>", "#N/A", "-", "\u2013", ".", "  ", "\u200b"]
+MISSING += ["#REF!", "#VALUE!", "#DIV/0!", "NA_character_", "N.A.", "N / A", "--", "?", "(blank)", "1.#IND"]
 
 
 @pytest.mark.parametrize("word", MISSING)
@@ -143,6 +148,8 @@ def test_a_class_that_is_called_like_a_missing_value_can_be_asked_for(scans):
     listing = list_dataset("folder", scans, classes="well, NA, ill, None")
     assert not listing.faults and listing.class_names == ("well", "NA", "ill", "None")
     assert labels_of(listing)["s04"] == "None" and labels_of(listing)["s05"] == "NA"
+    with pytest.raises(DataError, match="write 'NA' just so in the setting classes"):
+        load_dataset("folder", scans, classes="well, na, ill, None", **GRID)
 
 
 def test_the_order_of_classes_does_not_depend_on_hashing(scans):
@@ -171,6 +178,9 @@ def test_the_order_of_classes_does_not_depend_on_hashing(scans):
         (("1", "01", "1_0", "10", "1.5", "1.50"), {"01": 2, "1_0": 1, "10": 1, "1.5": 2}),
         (("T-1", "T\u20111", "T\u20131", "T\u22121", "T-1", "t-1"), {"T-1": 6}),
         (("ill", "i\u200bll", "well", "\u2060ill", "we\u00adll", "ill"), {"ill": 4, "well": 2}),
+        (("fibro-cavernous", "fibro cavernous", "fibro_cavernous", "no", "-1", "1"), {"fibro cavernous": 3, "-1": 1}),
+        (("1", "+1", "1e0", "+1.0", "ill", "\u201cill\u201d"), {"+1": 4, "ill": 2}),
+        (("HER2+", "HER2-", "her2+", "HER2 +", "b", "b"), {"HER2+": 2, "HER2-": 1, "HER2 +": 1}),
         (("lung cancer", "lung\u00a0cancer", "lung\u2009cancer", "no", "no", "no"), {"lung cancer": 3, "no": 3}),
     ],
 )
@@ -253,9 +263,10 @@ def test_columns_beside_class_folders_without_a_table_are_refused(tmp_path, sett
         path = tmp_path / "own" / name / {"scan": "a.nii.gz", "video": "a.avi"}[medium]
         path.parent.mkdir(parents=True)
         path.write_bytes(b"")
-    with pytest.raises(SettingError, match=f"{setting} is 'X', and there is no CSV in"):
+    why = "there is no CSV in" if medium == "scan" else "videos take no label table"
+    with pytest.raises(SettingError, match=f"{setting} is 'X', and {why}"):
         list_dataset("folder", tmp_path / "own", **{setting: "X"})
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises((DataError, SettingError), match="no such file" if medium == "scan" else why):
         list_dataset("folder", tmp_path / "own", labels="none.csv")
 
 
@@ -320,7 +331,7 @@ def test_composed_and_decomposed_letters_are_the_same(tmp_path, forms):
 
 
 @pytest.mark.parametrize(
-    "row", ["D:\\ct\\s05.nii.gz", "/elsewhere/s05.nii.gz", "S05", "s_05", "s05.nii", "s 05.NII.gz"]
+    "row", ["D:\\ct\\s05.nii.gz", "/elsewhere/s05.nii.gz", "S05", "s_05", "s05.nii", "s 05.NII.gz", "s5"]
 )
 def test_a_row_that_only_comes_near_says_to_which_file(scans, row):
     write_table(scans, *sound_rows(5), f"{row},ill,p")
@@ -386,9 +397,27 @@ def test_a_table_that_is_not_utf_8_says_so(scans, encoding, settings):
 )
 def test_a_table_with_other_columns_is_described_before_any_scan_is_read(scans, header, encoding, words):
     write_table(scans, "s00,krank,1", header=header, name="Befunde.csv", encoding=encoding)
-    for name in ("folder", "imageclef"):
-        with pytest.raises(DataError, match=f"(?s)holds no CSV.*{words}.*file_column, label_column, patient_column"):
+    remedies = {"folder": "file_column, label_column, patient_column", "imageclef": "Call its columns FileName and Ty"}
+    for name, remedy in remedies.items():
+        with pytest.raises(DataError, match=f"(?s)holds no CSV.*{words}.*{remedy}"):
             load_dataset(name, scans, **GRID)
+
+
+@pytest.mark.parametrize(
+    "plant, words",
+    [
+        (lambda root: (root / "labels.csv").symlink_to("nowhere"), "labels.csv links to nowhere"),
+        (lambda root: (root / "labels.xlsx").write_bytes(b""), "also: labels.xlsx.*'CSV UTF-8'"),
+        (lambda root: (root / "labels.tsv").write_text("FileName\tLabel\n"), "also: labels.tsv"),
+        (lambda root: None, "one folder a class, the files directly in it"),
+    ],
+)
+def test_a_label_table_that_is_not_read_is_named_among_those_there(tmp_path, plant, words):
+    (tmp_path / "train" / "ill").mkdir(parents=True)
+    (tmp_path / "train" / "ill" / "s0.nii.gz").write_bytes(b"")
+    plant(tmp_path)
+    with pytest.raises(DataError, match=f"holds no CSV .*{words}"):
+        list_dataset("folder", tmp_path)
 
 
 def test_a_file_that_may_not_be_read_is_named(scans):
@@ -468,6 +497,10 @@ def test_a_table_of_groups_with_other_columns_or_settings_is_refused(clips):
     with pytest.raises(DataError, match=r"unnamed.csv: has the columns file, class, \(without a name\)"):
         load_dataset("folder", root, groups="unnamed.csv", **GRID)
     (root / "unnamed.csv").unlink()
+    write_table(root, *rows[1:], header=rows[0], name="groups.csv")
+    with pytest.raises(DataError, match="groups.csv: names a file in its first row. Put a header above"):
+        load_dataset("folder", root, groups="groups.csv", **GRID)
+    write_table(root, *rows, header="file,class,source", name="groups.csv")
     with pytest.raises(DataError, match="no such file"):
         load_dataset("folder", root, groups="none.csv", **GRID)
     for lister in ("folder", "ucf50"):

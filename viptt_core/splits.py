@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ KINDS = ("authors", "group", "official", "own")
 STAGES = ("pretrain", "finetune")
 PARTS = ("train", "validation", "test")
 FOLDS = 5
+_BY_GROUP = "Add clips, or split by 'group'."
 _REMEDY = "Add files (or simulate more), join classes, or leave one out."
 
 
@@ -47,8 +48,9 @@ def split_faults(kind: str, items: Sequence[Item], class_names: Sequence[str]) -
     noun, least = ("clip", 2) if kind == "authors" else ("group", FOLDS)
     parts = {item.part for item in items}
     if kind == "official" or (kind == "own" and parts != {""}):
-        if "validation" in parts:
-            return []
+        faults = list(_published_faults(items, class_names))
+        if faults or "validation" in parts:
+            return faults
         items = [item for item in items if item.part == "train"]  # a fifth of them, by group, validates
     counts = Counter(label for label, _ in {(i.label, i.name if kind == "authors" else i.group) for i in items})
     few = {name: n for label, name in enumerate(class_names) if (n := counts[label]) < least}
@@ -57,6 +59,22 @@ def split_faults(kind: str, items: Sequence[Item], class_names: Sequence[str]) -
         Fault("too few groups", name, f"this class has {counted(n, noun)}; {needed}", _REMEDY)
         for name, n in few.items()
     ]
+
+
+def _published_faults(items: Sequence[Item], class_names: Sequence[str]) -> Iterator[Fault]:
+    """Published parts that are not there, or show too few classes."""
+    for part in PARTS:
+        shown = {item.label for item in items if item.part == part}
+        unseen = [name for label, name in enumerate(class_names) if label not in shown]
+        if not shown:
+            if part != "validation":
+                yield Fault("part without clips", part, f"the published part '{part}' has no clip.", _BY_GROUP)
+        elif unseen and (part == "train" or len(shown) < 2):
+            what = f"the published part '{part}' has no clip of {listed(unseen)}."
+            yield Fault("part without a class", part, what, _BY_GROUP)
+        elif unseen:
+            what = f"the published part '{part}' has no clip of {listed(unseen)}: nothing is told of it there."
+            yield Fault("part without a class", part, what, level="note")
 
 
 def part_faults(groups: Sequence[str], parts: Sequence[str]) -> list[Fault]:

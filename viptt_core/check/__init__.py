@@ -60,6 +60,7 @@ def _list(name: str, root: str | Path, settings: dict) -> Listing:
         if not folder.is_dir():
             raise
         where = "." if error.path is None else os.path.relpath(error.path, folder)
+        where = str(error.path) if where.startswith("..") else where
         return Listing(name, folder, "scan", (), (), (Fault.of(error, printable(where)),))
 
 

@@ -154,7 +154,7 @@ def _copies(checked: Checked) -> Iterator[Fault]:
     noun = "frames" if checked.listing.medium == "video" else "voxels"
     for where, content, item in _contents(checked):
         if not content:
-            yield Fault("one grey level", where, "every voxel is the same.", "Leave it out.", level="note")
+            yield Fault("one grey level", where, "every voxel is the same.", "Leave it out.", level="file")
             continue
         twin, other = first.setdefault(content, (where, item))
         if twin == where:
@@ -198,9 +198,15 @@ def _classes(checked: Checked) -> Iterator[Fault]:
     for fault in split_faults("own", left or listing.items, listing.class_names):
         if not told or fault.where not in counts or counts[fault.where]["files"]:
             yield fault
+    unreadable = {fault.where for fault in listing.faults}
     of_classes = {path.parent for path in checked.items if path.parent.parent == listing.root}
     for folder in sorted(listing.root.iterdir()) if of_classes else ():
-        if folder.is_dir() and not folder.name.startswith(".") and not any(folder.glob("[!.]*")):
+        if (
+            folder.is_dir()
+            and folder.name not in unreadable
+            and folder.name[0] != "."
+            and not any(folder.glob("[!.]*"))
+        ):
             yield Fault("empty folder", folder.name, "holds no file.", "Is a class missing?", level="note")
 
 

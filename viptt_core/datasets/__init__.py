@@ -6,7 +6,7 @@ A set is a *lister*, which finds files, labels and groups, and a *medium*, which
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,13 @@ import numpy as np
 from viptt_core.cache import Decoding, Recipe, build_clip_set
 from viptt_core.clips import ClipSet, Grid
 from viptt_core.datasets.arrays import decode_volume, list_medmnist3d
+from viptt_core.datasets.labels import one_spelling
 from viptt_core.datasets.listing import ENDINGS, Listing
 from viptt_core.datasets.own import list_folder
 from viptt_core.datasets.scans import decode_scan, list_imageclef, list_mosmed
 from viptt_core.datasets.simulated import list_actions, list_phantoms, simulate_clip, simulate_scan
 from viptt_core.datasets.videos import decode_video, list_ucf50, list_ucf101
-from viptt_core.errors import SettingError, check_choice, raise_faults
+from viptt_core.errors import Fault, SettingError, check_choice, raise_faults
 from viptt_core.files import code_version
 from viptt_core.presets import Preset
 from viptt_core.splits import part_faults, split_faults
@@ -127,8 +128,19 @@ def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listi
         remedy = "Leave data_root empty, or name another data set for files on disk."
         raise SettingError(f"'{name}' is simulated and reads no folder.", remedy=remedy)
     listing = LISTERS[name](root or None, **settings)
-    parted = part_faults([item.group for item in listing.items], [item.part for item in listing.items])
-    return replace(listing, faults=(*listing.faults, *parted))
+    faults = [*listing.faults, *_same_names(() if settings.get("classes") else listing.class_names)]
+    faults += part_faults([item.group for item in listing.items], [item.part for item in listing.items])
+    if not listing.items and not any(fault.spoils for fault in faults):
+        faults.append(Fault("no file left", ".", "no file of it can be used.", "See what was left out, and why."))
+    return replace(listing, faults=tuple(faults))
+
+
+def _same_names(class_names: Sequence[str]) -> Iterator[Fault]:
+    """Classes that nobody asked for, and whose names differ in spelling alone."""
+    for name, other in one_spelling(class_names, (), ".", "class")[0].items():
+        if name != other:
+            remedy = f"Join the folders, or join them with classes: '{other}+{name}'."
+            yield Fault("near-equal values", name, f"is a class beside {other!r}.", remedy, level="note")
 
 
 def split_settings(name: str, settings: dict) -> tuple[dict, dict, dict]:
@@ -171,7 +183,8 @@ def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Pres
         decoded = set(clips.names.tolist())
         left = [item for item in listing.items if item.name in decoded]
         remedy = f"{len(listing.items) - len(left)} clips are too short or cannot be read and were left out."
-        raise_faults(split_faults(usual.splits, left, listing.class_names), listing.root, remedy=remedy)
+        faults = split_faults(usual.splits, left, listing.class_names)
+        raise_faults([fault for fault in faults if fault.spoils], listing.root, remedy=remedy)
     notes = [f"{fault.where}: {fault.what}" for fault in listing.faults if fault.level == "note"]
     of_files = listing.items if listing.medium in ENDINGS else ()
     files = {item.name: item.source[0] if isinstance(item.source, tuple) else item.source for item in of_files}

@@ -7,6 +7,7 @@ PART is train, val or test: `PART_images` uint8 [N,A,B,C], `PART_labels` [N,1], 
 from __future__ import annotations
 
 import sys
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,10 +21,10 @@ import numpy as np
 
 from viptt_core import ct, files
 from viptt_core.clips import Grid, Item
-from viptt_core.datasets.labels import is_missing, one_spelling
+from viptt_core.datasets.labels import NO_GROUP, is_missing, one_spelling
 from viptt_core.datasets.listing import Listing, class_choice
 from viptt_core.datasets.scans import to_grey_levels
-from viptt_core.errors import DataError, Fault, SettingError, check_choice, listed
+from viptt_core.errors import DataError, DataWarning, Fault, SettingError, check_choice, listed
 from viptt_core.sources.registry import medmnist_sets
 
 PARTS = {"train": "train", "val": "validation", "test": "test"}  # MedMNIST's names and ours
@@ -31,6 +32,7 @@ MOST_BYTES = {"images": 2**31, "values": 2**26}  # that an array of one part may
 SAMPLED = 200  # volumes that are looked at to find the slices
 LEAST_PADDING = 0.05  # mean share of the planes along an axis that must be empty
 _TEXT = ("patient", "name")
+_AS_TEXT = "Save text as text: column.astype(str)."
 _AGAIN = "Get the file again, for example with: viptt data get medmnist3d."
 
 
@@ -49,7 +51,7 @@ def list_medmnist3d(
     root: str | Path,
     *,
     subset: str = "",
-    pixels: int = 28,
+    pixels: int | None = None,
     classes: str | Sequence[str] | None = None,
     slice_axis: int | str | None = None,
 ) -> Listing:
@@ -61,14 +63,14 @@ def list_medmnist3d(
     Args:
         root: The .npz file, or the folder it lies in.
         subset: Which file of the folder, such as "nodulemnist3d"; "" takes the only one.
-        pixels: Edge length of the published volumes in a folder, 28 or 64.
+        pixels: Edge length of the published volumes in a folder, 28 (also where None is given) or 64.
         classes: Names in label order; None takes MedMNIST's for its own files, else "class 0", "class 1", ...
         slice_axis: Which axis of a volume runs from slice to slice: 0, 1 or 2. None finds out, see `find_slice_axis`;
             where that is not clear, it is the first of files that MedMNIST published, and others are refused.
 
     Raises:
         DataError: no such file.
-        SettingError: no such axis.
+        SettingError: no such axis; a file, and which of a folder.
     """
     if slice_axis is not None:
         check_choice("slice_axis", str(slice_axis), ("0", "1", "2"))
@@ -125,7 +127,7 @@ def _item_faults(items: Sequence[Item], names: Sequence[str]) -> Iterator[Fault]
     for name, count in Counter(item.name for item in items).items():
         if count > 1:
             yield Fault("two volumes of one name", name, f"is the name of {count} volumes.", "Give each its own.")
-    if blank := [item.name for item in items if is_missing(item.group)]:
+    if blank := [item.name for item in items if is_missing(item.group, NO_GROUP)]:
         what = f"{len(blank)} volumes have no patient or name."
         yield Fault("no patient", blank[0] or ".", what, "Fill them in, or leave the column out.")
 
@@ -160,6 +162,9 @@ def _inner(filled: np.ndarray) -> slice:
 def decode_volume(source: Volume, grid: Grid) -> np.ndarray:
     """A volume on the grid, uint8 [T,H,W]."""
     volume = np.moveaxis(read_images(source.path, source.part, source.digest)[source.index], source.slice_axis, 0)
+    if volume.min() == volume.max():
+        what = f"{source.path}: {source.part} volume {source.index}: every voxel is the same."
+        warnings.warn(what, DataWarning, stacklevel=2)
     if source.padded and volume.any():
         volume = volume[_inner(volume.any(axis=(1, 2)))]
     # The resampling of scans also turns them; here slices, rows and columns stay what they are.
@@ -215,12 +220,12 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     except DataError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy raise a dozen types where bytes are damaged
-        kind, what = "damaged file", f"cannot be read as an .npz file ({error})."
+        kind, what, remedy = "damaged file", f"cannot be read as an .npz file ({error}).", _AGAIN
         if isinstance(error, OSError) and error.strerror:
-            kind, what = "unreadable file", f"cannot be read ({error.strerror})."
+            kind, what, remedy = "unreadable file", f"cannot be read ({error.strerror}).", "See that you may read it."
         elif not path.stat().st_size:
             kind = "empty file"
-        raise DataError(what, path=path, remedy=_AGAIN, kind=kind) from error
+        raise DataError(what, path=path, remedy=remedy, kind=kind) from error
 
 
 def _head(archive: zipfile.ZipFile, name: str) -> _Head:
@@ -233,7 +238,8 @@ def _head(archive: zipfile.ZipFile, name: str) -> _Head:
     claimed = prod(head.shape) * head.dtype.itemsize
     kind = "images" if name.endswith("_images") else "values" if head.one_each else "not read"
     if head.dtype.hasobject:
-        raise ValueError(f"{name} is a pickle, which may hold a program")
+        what = f"{name} is a pickle, which may hold a program."
+        raise DataError(what, path=archive.filename, remedy=_AS_TEXT, kind="column of objects")
     if claimed != there:
         what = f"{name} claims {claimed} bytes, and holds {there}."
         raise DataError(what, path=archive.filename, remedy=_AGAIN, kind="damaged file")
@@ -276,7 +282,10 @@ def _read_columns(path: Path) -> tuple[dict[str, list], np.ndarray | None, list[
 
 def _text(values: np.ndarray) -> np.ndarray:
     """Text [N] of text or numbers; NumPy also takes numbers that are no characters, and fails later."""
-    text = values.astype(str)
+    try:
+        text = values.astype(str)
+    except UnicodeDecodeError as error:
+        raise DataError(f"holds bytes that are not ASCII ({error}).", remedy=_AS_TEXT, kind="not text") from error
     codes = text.view(np.uint32)
     if ((codes > sys.maxunicode) | ((codes >= 0xD800) & (codes < 0xE000))).any():  # the latter: halves of characters
         raise ValueError("holds text that is none")
@@ -309,24 +318,30 @@ def _layout_faults(heads: dict[str, _Head]) -> Iterator[Fault]:
         if not head.shape or (column in _TEXT and not (head.one_each and head.dtype.kind in "iuUS")):
             yield Fault("not one value each", ".", what, "Give text or numbers [N], whole for patients and names.")
         if n and head.one_each and head.shape[:1] != n:
-            yield Fault("lengths differ", ".", f"{n[0]} {part}_images but {head.shape[0]} {name}.")
+            yield Fault("lengths differ", ".", f"{n[0]} {part}_images but {head.shape[0]} {name}.", "Give one each.")
+    shapes = {part: list(heads[f"{part}_images"].shape) for part in PARTS}
+    if len({tuple(shape[1:]) for shape in shapes.values() if len(shape) == 4 and shape[0]}) > 1:
+        what = f"its parts hold volumes of different shapes: {', '.join(f'{part} {shapes[part]}' for part in PARTS)}."
+        yield Fault("parts unlike", ".", what, "Store the volumes of all parts alike, their axes in one order.")
     for column in text:
         if len({heads[f"{part}_{column}"].dtype.kind in "US" for part in PARTS}) > 1:
             what = f"{column} is text in one part and a number in another."
             yield Fault("text and numbers", ".", what, "Write all of them in one way: else 7 and 07 are two.")
 
 
-def _find_file(root: str | Path, subset: str, pixels: int) -> Path:
+def _find_file(root: str | Path, subset: str, pixels: int | None) -> Path:
     if not root:
         raise SettingError("this data set needs a file.", remedy="Give data_root, the .npz file or its folder.")
     root = Path(root).expanduser()
+    if root.is_file() and (subset or pixels):
+        raise SettingError("subset and pixels choose a file of a folder.", remedy="Give the folder, or leave them out.")
     if root.is_file():
         return root
     if not root.is_dir():
         raise DataError("no such file or folder.", path=root, remedy=_AGAIN, kind="missing file")
-    check_choice("pixels", pixels, (28, 64))
+    check_choice("pixels", pixels, (None, 28, 64))
     found = {path.stem: path for path in sorted(root.glob("*.npz"))}
-    wanted = f"{subset}_{pixels}".removesuffix("_28") if subset else next(iter(found)) if len(found) == 1 else ""
+    wanted = f"{subset}_{pixels or 28}".removesuffix("_28") if subset else next(iter(found)) if len(found) == 1 else ""
     if wanted in found:
         return found[wanted]
     what = f"has no file {wanted}.npz." if wanted else f"has {len(found) or 'no'} .npz files."

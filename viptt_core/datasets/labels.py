@@ -25,14 +25,18 @@ from viptt_core.datasets.listing import (
 )
 from viptt_core.errors import DataError, Fault, listed, raise_faults
 
-# How pandas, R, spreadsheets and databases write a cell without a value, in lower case.
-MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "<na>", "#n/a", "#na", "-nan", "nat", "-", "."})
+# How pandas, R, spreadsheets and databases write a cell without a value, as `_form` gives it.
+MISSING = {"", "na", "n/a", "nan", "none", "null", "<na>", "nat", "-", "--", "---", ".", "?", "n.a.", "n.a", "n / a"}
+MISSING |= {"-nan", "(null)", "(blank)", "na character_", "na integer_", "na real_", "#n/a", "#na", "#nv", "#ref!"}
+MISSING |= {"#value!", "#div/0!", "#name?", "#num!", "#null!", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
+NO_GROUP = MISSING | {"unknown"}
 COLUMN_SETTINGS = ("file_column", "label_column", "patient_column")
-SETTINGS = ", ".join(COLUMN_SETTINGS)
+OTHER_TABLES = (".tsv", ".txt", ".xls", ".xlsx", ".ods")
 HEADER_BYTES = 1 << 16  # of a table that are read to learn its columns
 LONGEST = 1000  # characters of a name, a label or a group
 END_ROW = "end-of-the-table"
-NUMBER = re.compile(r"-?\d{1,99}(\.\d{0,99})?")
+NUMBER = re.compile(r"[+-]?\d{1,99}([.,]\d{0,99})?(e[+-]?\d{1,2})?")
+QUOTES = "\"'`\u00b4\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb\u2039\u203a"
 csv.field_size_limit(2**31 - 1)  # an open quote makes one cell of the rest, and notes may be long
 
 
@@ -43,6 +47,7 @@ class Columns(NamedTuple):
     label: str = "Label"
     group: str = ""
     group_noun: str = "patient"
+    remedy: str = f"Name its columns with {', '.join(COLUMN_SETTINGS)}"  #: where there are others
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -89,9 +94,9 @@ class Table:
 # --- Finding and reading ---
 
 
-def csv_headers(folder: Folder) -> dict[Path, tuple[list[str], str]]:
-    """Names of the columns, and the encoding, of each CSV directly in a folder."""
-    return {path: _header(path) for path in folder.with_ending((".csv",)) if path.parent == folder.root}
+def csv_headers(folder: Folder, needed: Collection[str] = ()) -> dict[Path, tuple[list[str], str]]:
+    """Names of the columns, and the encoding, of each CSV directly in a folder; `needed` tells where a cell ends."""
+    return {path: _header(path, needed) for path in folder.with_ending((".csv",)) if path.parent == folder.root}
 
 
 def named_table(folder: Folder, given: str | Path) -> Path:
@@ -109,7 +114,7 @@ def label_table(folder: Folder, given: str | Path | None, columns: Columns) -> T
     """
     if given:
         return read_table(named_table(folder, given), columns, folder.root)
-    headers = csv_headers(folder)
+    headers = csv_headers(folder, columns.needed)
     tables = [path for path, (names, _) in headers.items() if set(columns.needed) <= set(names)]
     if len(tables) == 1:
         return read_table(tables[0], columns, folder.root)
@@ -122,7 +127,11 @@ def label_table(folder: Folder, given: str | Path | None, columns: Columns) -> T
         remedy = "Name one of them with the setting labels=PATH."
     elif headers:
         what += "".join(f" {path.name} ({code}) has: {', '.join(names)}." for path, (names, code) in headers.items())
-        remedy = f"Name its columns with {SETTINGS}, or another table with labels=PATH."
+        remedy = f"{columns.remedy}, or name another table with labels=PATH."
+    what += "".join(f" {fault.where} {fault.what}" for fault in folder.faults if fault.where.lower().endswith(".csv"))
+    if others := [path.name for path in folder.with_ending(OTHER_TABLES) if path.parent == folder.root]:
+        what += f" There are also: {listed(others)}."
+        remedy += " Save a table of another kind as 'CSV UTF-8'."
     raise DataError(what, path=folder.root, remedy=remedy, kind="no label table")
 
 
@@ -140,7 +149,7 @@ def read_table(path: Path, columns: Columns, root: Path | None = None) -> Table:
         raise DataError(what, path=path, remedy=remedy, kind="missing file") from error
     place, root = Path(os.path.abspath(path)), os.path.abspath(root or path.parent)
     where = place.relative_to(root) if place.is_relative_to(root) else place
-    table, (rows, unclosed) = Table(path, where.as_posix(), columns), _split_rows(text)
+    table, (rows, unclosed) = Table(path, where.as_posix(), columns), _split_rows(text, columns.needed)
     line, header = rows[0] if rows else (1, [])
     lacking = [name for name in columns.needed if name not in header]
     double = [name for name in columns.needed if header.count(name) > 1]
@@ -153,7 +162,7 @@ def read_table(path: Path, columns: Columns, root: Path | None = None) -> Table:
         fault = table.unclosed(unclosed)
     elif lacking:
         what = f"lacks the columns {', '.join(lacking)}; line {line} has: {', '.join(header) or 'none'}."
-        fault = table.fault("missing column", what, f"Name its columns with {SETTINGS}, or mend the line.")
+        fault = table.fault("missing column", what, f"{columns.remedy}, or mend the line.")
     elif double:
         what = f"has {header.count(double[0])} columns '{double[0]}' in line {line}."
         fault = table.fault("columns of one name", what, "Rename or delete all but one.")
@@ -193,28 +202,40 @@ def _checked(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Table:
 
 def _row_fault(table: Table, row: TableRow) -> Fault | None:
     group, noun = table.columns.group, table.columns.group_noun
-    if any("\n" in cell or cell.count('"') % 2 for cell in row[1:]):
+    if any("\n" in cell for cell in row[1:]):
         return table.unclosed(row.line)
     if (length := max(map(len, row[1:]))) > LONGEST:
         what = f"line {row.line} has a cell of {length} characters."
         return table.fault("long cell", what, f"Write a name, label or {noun} of at most {LONGEST}.")
     if not row.file:
         return table.fault("row without a file", f"line {row.line} names no file.", "Fill in the name.")
-    if group and is_missing(row.group):
+    if group and is_missing(row.group, NO_GROUP):
         what = f"'{row.file}' has no {noun} (line {row.line}: '{row.group}')."
         return table.fault(f"no {noun}", what, f"Fill in {group}, or leave it out.")
     return None
 
 
-def _header(path: Path) -> tuple[list[str], str]:
+def _header(path: Path, needed: Collection[str] = ()) -> tuple[list[str], str]:
     """Names of the columns by the first lines, and the encoding; no names where the file cannot be read."""
+    rows, encoding = _first_rows(path, needed)
+    return rows[0] if rows else [], encoding
+
+
+def _first_rows(path: Path, needed: Collection[str] = ()) -> tuple[list[list[str]], str]:
+    """Cells of the first lines, and the encoding or why there is none."""
     try:
         with open(path, "rb") as file:
             text, encoding = _decoded(b"".join(file.readlines(HEADER_BYTES)))
     except OSError as error:
         return [], f"cannot be read: {error.strerror}"
-    rows, _ = _split_rows(text)
-    return rows[0][1] if rows else [], encoding
+    return [cells for _, cells in _split_rows(text, needed)[0]], encoding
+
+
+def names_a_file(path: Path, files: Iterable[Path], *, rows: int | None = None) -> bool:
+    """Whether a cell in the first rows of a table names one of the files, or nearly so."""
+    stems = {_letters(_path_parts(file.name)[0][-1]) for file in files}
+    cells = (cell for row in _first_rows(path)[0][:rows] for text in row for cell in re.split("[,;\t]", text) if cell)
+    return any(_letters(_path_parts(cell)[0][-1]) in stems for cell in cells)
 
 
 def _decoded(content: bytes) -> tuple[str, str]:
@@ -229,11 +250,19 @@ def _decoded(content: bytes) -> tuple[str, str]:
     return re.sub(r"\r\n?", "\n", normalize("NFC", text)), name
 
 
-def _split_rows(text: str) -> tuple[list[tuple[int, list[str]]], int]:
-    """Cells of each row that has any, with the line it begins in; and the line of an open quote, else 0."""
+def _split_rows(text: str, needed: Collection[str] = ()) -> tuple[list[tuple[int, list[str]]], int]:
+    """Cells of each row that has any, with the line it begins in; and the line of an open quote, else 0.
+
+    What parts the cells is stated, or else gives the needed columns, or else gives most of them.
+    """
     first = text.lstrip("\n\t ,;").partition("\n")[0]
     stated = re.match(r'"?sep=([^\w"])', first, re.IGNORECASE)  # for Excel
-    separator = stated[1] if stated else max(",;\t", key=first.count)
+
+    def columns(separator: str) -> tuple[bool, int]:
+        names = [cell.strip() for cell in next(csv.reader([first], delimiter=separator, skipinitialspace=True), ())]
+        return set(needed) <= set(names), len(names)
+
+    separator = stated[1] if stated else max(",;\t", key=columns)
     # csv does not say that a quote is still open at the end. A row of our own shows it: the quote swallows it.
     reader = csv.reader(io.StringIO(f"{text}\n{END_ROW}", newline=""), delimiter=separator, skipinitialspace=True)
     rows, line = [], 1
@@ -247,9 +276,9 @@ def _split_rows(text: str) -> tuple[list[tuple[int, list[str]]], int]:
 # --- What labels mean ---
 
 
-def is_missing(value: str) -> bool:
+def is_missing(value: str, words: Collection[str] = MISSING) -> bool:
     """Whether a cell stands for no value."""
-    return _form(value) in MISSING
+    return _form(value) in words
 
 
 def one_spelling(
@@ -300,7 +329,8 @@ def classes_of_labels(
     for row in table.rows:
         if row.label not in spelling:
             what = f"'{row.file}' has no label (line {row.line}: '{row.label}')."
-            meant = f"; if '{row.label}' is a class, name all of them with the setting classes" if row.label else ""
+            how = f"write '{row.label}' just so" if asked else "name all of them"
+            meant = f"; if '{row.label}' is a class, {how} in the setting classes" if row.label else ""
             faults.append(table.fault("missing label", what, f"Fill it in, or leave the row out{meant}."))
         elif spelling[row.label] not in known and not asked:
             what = f"'{row.file}' has the unknown label '{row.label}' (line {row.line})."
@@ -312,17 +342,22 @@ def classes_of_labels(
 
 
 def _form(value: str) -> str:
-    """What near-equal values share, whatever their case, blanks, dashes, zeros in front or after the point."""
+    """What near-equal values share, whatever their case, quotes, blanks, dashes, and however a number is written."""
     seen = (char for char in normalize("NFKC", value) if category(char) != "Cf")  # without those of no width
     text = "".join("-" if category(char) == "Pd" or char == "\N{MINUS SIGN}" else char for char in seen)
-    text = " ".join(text.casefold().split())
-    return str(Fraction(text)) if NUMBER.fullmatch(text) else text
+    text = " ".join(text.casefold().strip(f"{QUOTES} ").split())
+    number = _number(text)
+    return re.sub(r"(?<=\w)[-_ ]+(?=\w)", " ", text) if number is None else str(number)
+
+
+def _number(text: str) -> Fraction | None:
+    return Fraction(text.replace(",", ".")) if NUMBER.fullmatch(text) else None
 
 
 def _numbers_first(label: str) -> tuple[bool, Fraction, str]:
     """Sorts "2" before "10", and numbers before words."""
-    number = NUMBER.fullmatch(label)
-    return not number, Fraction(label if number else 0), label
+    number = _number(label)
+    return number is None, number or Fraction(), label
 
 
 # --- Which file a row means ---
@@ -344,7 +379,8 @@ def join(
     ends, near = defaultdict(list), defaultdict(list)  # files by the last parts of their paths, and by letters
     for path, name in below.items():
         parts, ending = _path_parts(f"{start}/{name}")
-        near[_letters(parts[-1])].append(name)
+        for letters in {_letters(part) for part in _path_parts(name)[0]}:  # a row may name the folder of its scan
+            near[letters].append(name)
         for n in range(1, min(len(parts), 3) + 1):
             ends[parts[-n:]].append((path, parts, ending))
     joined, faults, rows_of = {}, [], defaultdict(list)
@@ -398,8 +434,8 @@ def _path_parts(text: str, start: str | Path = "") -> tuple[tuple[str, ...], str
 
 
 def _letters(stem: str) -> str:
-    """What near misses share: letters and digits, in lower case."""
-    return re.sub(r"[\W_]+", "", stem.casefold())
+    """What near misses share: letters and digits, in lower case, numbers without zeros in front."""
+    return re.sub(r"[\W_]+|(?<!\d)0+(?=\d)", "", stem.casefold())
 
 
 def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing:
@@ -411,8 +447,11 @@ def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing
         what = f"has the columns {listed([column or '(without a name)' for column in header])}."
         fault = Fault("missing column", path.name, what, "Give it two (file, group) or three (file, class, group).")
         return replace(listing, items=(), faults=(*listing.faults, fault))
-    table = read_table(path, Columns(first, *(between or [""]), last, "group"), folder.root)
     files = {path: name for name, paths in folder.class_folders(FILE_ENDINGS).items() for path in paths}
+    if names_a_file(path, files, rows=1):
+        fault = Fault("no header", path.name, "names a file in its first row.", "Put a header above: file,class,group.")
+        return replace(listing, items=(), faults=(*listing.faults, fault))
+    table = read_table(path, Columns(first, *(between or [""]), last, "group"), folder.root)
     rows, faults = join(table, list(files), folder.root, "file")
     for file, row in rows.items():
         if row.label and _form(row.label) != _form(files[file]):

@@ -6,13 +6,13 @@ import os
 import re
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
 from viptt_core.clips import Item
-from viptt_core.errors import DataError, Fault, SettingError, listed, raise_faults
+from viptt_core.errors import DataError, Fault, SettingError, counted, listed, raise_faults
 
 # What FFmpeg reads and cameras, phones and video sites write.
 VIDEO_ENDINGS = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m2v", ".wmv", ".asf", ".divx")
@@ -26,6 +26,10 @@ EACH_FILE_ITS_OWN = "(.*)"  # group pattern
 # What `viptt phantom` and `viptt actions` leave beside the files they write.
 SYNTHETIC_RECORDS = ("phantom.json", "example.json", "actions.json")
 DICOM = "Convert DICOM first: dcm2niix -z y -b n -f %f -o OUT FOLDER"
+# Beside a set, these say something about it or were made from it, and are no part of it.
+DOCUMENTS = (".txt", ".md", ".rst", ".html", ".pdf", ".doc", ".docx", ".csv", ".tsv", ".xls", ".xlsx", ".ods")
+DOCUMENTS += (".json", ".xml", ".yaml", ".yml", ".toml", ".log", ".py", ".ipynb", ".sh", ".r", ".m")
+DOCUMENTS += (".npy", ".npz", ".pt", ".pth", ".safetensors", ".h5")
 
 _RIGHTS = "See that you may read it."
 _NO_DATA = ("lost+found", "System Volume Information", "$RECYCLE.BIN", "__MACOSX")  # folders a system keeps for itself
@@ -35,6 +39,7 @@ _FRAMES = (
 _REMEDIES = {
     (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"): _FRAMES,
     (".dcm", ".dicom", ".ima"): DICOM,
+    FILE_ENDINGS: "Lay files out as CLASS/FILE, in one folder a class.",
     (".zip", ".rar", ".7z", ".tar", ".tgz"): "Unpack the archive.",
 }
 
@@ -252,7 +257,7 @@ def list_classes(
     ]
     items, faults = group_items(items, group_pattern)
     faults += [f for f in folder.faults if (top := f.where.split("/")[0]) in class_of or top not in there]
-    faults += parts_without_files(class_of, there, ".", noun) if there else [nothing_to_read(folder, (medium,))]
+    faults += parts_without_files(class_of, there, ".", noun) if there else [_no_classes(folder, medium)]
     if there and len(class_names) < 2:
         remedy = f"Give the folder that holds one folder a class. There are: {listed(list(there))}."
         faults.append(Fault("fewer than two classes", ".", f"fewer than two classes of {medium}s.", remedy))
@@ -260,13 +265,47 @@ def list_classes(
     for part in filter(MASK_WORDS.search, () if asked or medium == "video" else there):  # by nobody's choice
         remedy = f"If it holds masks, name the classes: classes='{others}'."
         faults.append(Fault("class of masks", part, "is taken for a class.", remedy, "note"))
-    faults += _files_besides(folder, class_of, ENDINGS[medium])
+    if there:
+        unread = list(unread_folders(folder, (path for part in class_of for path in there.get(part, ()))))
+        unread = [fault for fault in unread if fault.where.split("/")[0] in class_of or not asked]
+        faults += [fault if "/" in fault.where else _lost_class(fault, there) for fault in unread]
+        faults += _files_besides(folder, class_of, ENDINGS[medium], [fault.where for fault in unread])
     return Listing(name, folder.root, medium, items, class_names, tuple(faults))
 
 
-def _files_besides(folder: Folder, used: Collection[str], endings: Sequence[str]) -> Iterator[Fault]:
+def _no_classes(folder: Folder, medium: str) -> Fault:
+    """What to say of a folder without a class folder."""
+    if not (paths := folder.with_ending(ENDINGS[medium])):
+        return nothing_to_read(folder, (medium,))
+    what = f"holds {counted(len(paths), medium)}, none of them in a folder of its class: {folder.name(paths[0])}."
+    remedy = "Lay them out as CLASS/FILE, and give the folder that holds the class folders."
+    return Fault("no class folders", ".", what, remedy)
+
+
+def _lost_class(fault: Fault, there: Iterable[str]) -> Fault:
+    remedy = f"{fault.remedy} If it is no class, name the classes: classes='{', '.join(there)}'."
+    return replace(fault, level="file", remedy=remedy.strip())
+
+
+def unread_folders(folder: Folder, used: Iterable[Path]) -> Iterator[Fault]:
+    """The uppermost of the folders that hold files, documents apart, and none that is used."""
+    read, unread = {above for path in used for above in path.parents}, defaultdict(list)
+    for path in folder.files:
+        if path.parent not in read and path.parent != folder.root and not has_ending(path, DOCUMENTS):
+            above = [place for place in path.parents if folder.root in place.parents and place not in read]
+            unread[above[-1]].append(path)
+    for place, paths in unread.items():
+        held, remedy = _held(paths)
+        yield Fault("folder not read", folder.name(place), f"is not read; it holds {held}.", remedy, "left out")
+
+
+def _files_besides(
+    folder: Folder, used: Collection[str], endings: Sequence[str], told: Collection[str]
+) -> Iterator[Fault]:
     """Files in class folders that are of another kind (half downloads, archives, notes), and misplaced ones."""
     for path in folder.files:
+        if any(folder.name(path).startswith(f"{where}/") for where in told):
+            continue
         in_class, of_kind = path.parent.parent == folder.root, has_ending(path, endings)
         if in_class and path.parent.name in used and not of_kind:
             what, remedy = "is no file that is read here.", "Move it elsewhere, or mend its name."
@@ -280,12 +319,18 @@ def nothing_to_read(folder: Folder, media: Sequence[str] = tuple(ENDINGS)) -> Fa
     """What to say of a folder without a file that is read: what it holds instead, and what to do with that."""
     kinds = " or ".join(f"{medium}s" for medium in media)
     read = ", ".join(ending for medium in media for ending in ENDINGS[medium])
-    endings = Counter(path.suffix for path in folder.files).most_common()
+    held, remedy = _held(folder.files)
+    what = f"holds no {kinds} ({read}); found: {held or 'nothing'}."
+    return Fault(f"no {media[0]}s", ".", what, remedy or f"Give the folder of {kinds}.")
+
+
+def _held(paths: Sequence[Path]) -> tuple[str, str]:
+    """How many files of which endings there are, and what makes scans or videos of them, "" if that is not known."""
+    endings = Counter(".nii.gz" if has_ending(path, (".nii.gz",)) else path.suffix for path in paths).most_common()
     held = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in endings[:5])
     remedies = [text.format(ending) for ending, _ in endings for of, text in _REMEDIES.items() if ending.lower() in of]
-    dicom = any(map(_is_dicom, {path.suffix: path for path in folder.files}.values()))
-    remedy = DICOM if dicom else next(iter(remedies), f"Give the folder of {kinds}.")
-    return Fault(f"no {media[0]}s", ".", f"holds no {kinds} ({read}); found: {held or 'nothing'}.", remedy)
+    dicom = any(map(_is_dicom, {path.suffix: path for path in paths}.values()))
+    return held, DICOM if dicom else next(iter(remedies), "")
 
 
 def _is_dicom(path: Path) -> bool:

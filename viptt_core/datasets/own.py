@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from viptt_core.datasets.labels import COLUMN_SETTINGS, Columns, csv_headers, label_table, with_groups
+from viptt_core.datasets.labels import COLUMN_SETTINGS, Columns, csv_headers, label_table, names_a_file, with_groups
 from viptt_core.datasets.listing import (
     EACH_FILE_ITS_OWN,
     ENDINGS,
     FILE_ENDINGS,
+    SCAN_ENDINGS,
     Folder,
     Listing,
     existing_folder,
@@ -56,17 +57,26 @@ def list_folder(
     if not labels and not folder.with_ending(FILE_ENDINGS):
         return Listing("folder", folder.root, "scan", (), (), (*folder.faults, nothing_to_read(folder)))
     columns = Columns(file_column, label_column, patient_column)
-    try:
-        table = label_table(folder, labels, columns)
-    except DataError:
-        beside = [path for path in csv_headers(folder) if not groups or path.name != Path(groups).name]
-        medium = "" if labels else _kind_of_class_folders(folder, columns, beside)
-        if not medium:
-            raise
+    asked = zip(("labels", *COLUMN_SETTINGS), (labels or None, *columns[:3]), (None, *Columns()[:3]), strict=True)
+    named = [f"{setting} is '{value}'" for setting, value, usual in asked if value != usual]
+    beside = [path for path in csv_headers(folder) if not groups or path.name != Path(groups).name]
+    if not folder.with_ending(SCAN_ENDINGS):
+        medium = "video"
+        if named:
+            remedy = "Put each video into the folder of its class; groups can name what belongs together."
+            raise SettingError(f"{named[0]}, and videos take no label table.", remedy=remedy)
     else:
-        if groups:
-            raise SettingError("groups is for one folder a class.", remedy="Name the column with patient_column.")
-        return list_table("folder", folder, table, classes=classes, group_pattern=group_pattern)
+        try:
+            table = label_table(folder, labels, columns)
+        except DataError as error:
+            medium = "" if labels else _kind_of_class_folders(folder, named, beside)
+            if not medium:
+                remedy = "" if labels else " Or give a folder that holds one folder a class, the files directly in it."
+                raise DataError(error.what, path=error.path, remedy=error.remedy + remedy, kind=error.kind) from error
+        else:
+            if groups:
+                raise SettingError("groups is for one folder a class.", remedy="Name the column with patient_column.")
+            return list_table("folder", folder, table, classes=classes, group_pattern=group_pattern)
     listing = list_classes("folder", folder, medium, classes=classes, group_pattern=group_pattern)
     remedy = "If it says what belongs together, name it with the setting groups."
     unread = [Fault("table not read", path.name, "is not read.", remedy, level="note") for path in beside]
@@ -74,12 +84,11 @@ def list_folder(
     return with_groups(listing, folder, groups) if groups else listing
 
 
-def _kind_of_class_folders(folder: Folder, columns: Columns, beside: Sequence[Path]) -> str:
+def _kind_of_class_folders(folder: Folder, named: Sequence[str], beside: Sequence[Path]) -> str:
     """What lies in one folder a class; "" where that is nothing, or one of the CSV files beside may hold the labels."""
     media = {medium: there for medium in ENDINGS if (there := folder.class_folders(ENDINGS[medium]))}
-    asked = zip(COLUMN_SETTINGS, columns[:3], Columns()[:3], strict=True)
-    named = [f"{setting} is '{name}'" for setting, name, usual in asked if name != usual]
-    if not media or (beside and (named or "scan" in media)):
+    scans = folder.with_ending(SCAN_ENDINGS)
+    if not media or (beside and (named or any(names_a_file(path, scans) for path in beside))):
         return ""
     if named:
         remedy = "Give labels, the CSV; or group_pattern for names of files."

@@ -22,12 +22,13 @@ from viptt_core.datasets.listing import (
     list_classes,
     nothing_to_read,
     scans_and_masks,
+    unread_folders,
     walk_folder,
 )
 from viptt_core.errors import Fault, SettingError, check_choice
 from viptt_core.scan_facts import ScanFacts
 
-IMAGECLEF_COLUMNS = Columns("FileName", "TypeOfTB")
+IMAGECLEF_COLUMNS = Columns("FileName", "TypeOfTB", remedy="Call its columns FileName and TypeOfTB")
 IMAGECLEF_TEST = "TST_"  # names of the hidden test part begin so
 MOSMED_CLASSES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
 CROPS = ("lungs",)
@@ -63,12 +64,11 @@ def list_mosmed(root: str | Path, *, classes: str | Sequence[str] | None = None)
     Args:
         root: Folder with those folders, or the one above it with `studies/`.
         classes: Names of the folders, in label order; "CT-0, CT-1, CT-2, CT-3+CT-4" joins the last two (CT-4 is
-            too rare to be split). None takes all that are there.
+            too rare to be split). None takes all five.
     """
     root = existing_folder(root, "studies/CT-0 to studies/CT-4")
     root = root / "studies" if (root / "studies").is_dir() else root
-    there = tuple(name for name in MOSMED_CLASSES if (root / name).is_dir())
-    return list_classes("mosmed", walk_folder(root), "scan", classes=classes or there)
+    return list_classes("mosmed", walk_folder(root), "scan", classes=classes or MOSMED_CLASSES)
 
 
 def list_table(
@@ -103,6 +103,7 @@ def list_table(
     items, ungrouped = group_items(items, group_pattern)
     faults += ungrouped
     faults += [nothing_to_read(folder, ("scan",))] if not scans else []
+    faults += unread_folders(folder, [*scans, *(path for of_scan in masks.values() for path in of_scan.values())])
     what, lacking = f"no label in {table.path.name}.", [folder.name(scan) for scan in scans if scan not in rows]
     if table.complete:
         faults += [Fault("no label", name, what, "Add a row for it.", "left out") for name in lacking]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,7 +94,8 @@ def _published_parts(top: Path, fold: int) -> tuple[dict[str, str], list[Fault]]
         table = lists / f"{part}list{fold:02d}.txt"
         if table.is_file():
             lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
-            part_of |= {name: part for line in lines if (name := line.split(" ")[0].strip())}
+            names = (re.split(r"[\\/]", line.split(" ")[0].strip()) for line in lines)
+            part_of |= {"/".join(name[-2:]): part for name in names if name != [""]}
         else:
             what, remedy = "no such file; it holds the published splits.", "Get it with: viptt data get ucf101."
             faults.append(Fault("missing split lists", f"{UCF101_LISTS}/{table.name}", what, remedy))
