@@ -207,6 +207,14 @@ def groups_table(change: Callable[[list[str]], list[str]]) -> Callable[[Path], d
     return plant
 
 
+def class_of(name: str, content: bytes = b"?") -> Callable[[Path], None]:
+    def plant(root: Path) -> None:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+
+    return plant
+
+
 def few_groups(root: Path) -> None:
     for path in sorted((root / "ill").iterdir())[2:]:
         path.unlink()
@@ -234,6 +242,18 @@ def array_labels(of_numbers: Callable[[np.ndarray], np.ndarray]) -> Callable[[Pa
 def array_cubes(root: Path) -> None:
     rng = np.random.default_rng(1)
     sound_arrays(root, **{f"{part}_images": rng.integers(1, 255, (n, 8, 8, 8), np.uint8) for part, n in ARRAYS.items()})
+
+
+def turned_part(root: Path) -> None:
+    sound_arrays(root, test_images=np.ones((6, 8, 8, 5), np.uint8))
+
+
+def one_class_in(part: str) -> Callable[[Path], None]:
+    return lambda root: sound_arrays(root, **{f"{part}_labels": np.zeros((ARRAYS[part], 1), int)}) and None
+
+
+def blank_volumes(root: Path) -> None:
+    sound_arrays(root, test_images=np.full((6, 5, 8, 8), 7, np.uint8))
 
 
 def one_patient(root: Path) -> None:
@@ -280,6 +300,12 @@ KINDS = (
     Kind("a class called findings", "scans", renamed_class("findings"), "class of masks"),
     Kind("a class called seg", "scans", renamed_class("seg"), ""),
     Kind("masks called seg", "table", lambda root: write_scan(root / "seg" / "s03.nii.gz", lungs()) and None, "masks"),
+    Kind("a class of DICOM", "scans", class_of("worse/p1/IM1", bytes(128) + b"DICM"), "Convert DICOM"),
+    Kind("a class one folder deeper", "scans", class_of("worse/p0/s99.nii.gz"), "folder not read"),
+    Kind("a class of pictures", "videos", class_of("Worse/v01/1.jpg"), "folder not read"),
+    Kind("notes beside the classes", "scans", class_of("docs/readme.pdf"), ""),
+    Kind("another table beside the classes", "scans", class_of("notes.csv", b"a,b\n1,2\n"), "table not read"),
+    Kind("classes ill and Ill", "scans", class_of("Ill/s99.nii.gz"), "near-equal values"),
     # Walking folders
     Kind("a linked class folder", "scans", moved_and_linked, ""),
     Kind("a link into nothing", "scans", lambda root: (root / "ill" / "s99.nii.gz").symlink_to("x"), "unreadable file"),
@@ -311,6 +337,10 @@ KINDS = (
     Kind("volumes that are cubes", "arrays", array_cubes, "slice axis unknown"),
     Kind("a patient in two parts", "arrays", one_patient, "group in two parts"),
     Kind("a damaged .npz", "arrays", flipped_byte, "damaged file"),
+    Kind("parts of other shapes", "arrays", turned_part, "parts unlike"),
+    Kind("a part without a class", "arrays", one_class_in("train"), "part without a class"),
+    Kind("a test part of one class", "arrays", one_class_in("test"), "part without a class"),
+    Kind("a blank volume", "arrays", blank_volumes, "one grey level"),
     # Sizes
     Kind("a row of two million voxels", "table", claim((2_000_000, 1, 1)), "not a 3-D grey scan"),
     # Table readers

@@ -251,7 +251,7 @@ def test_the_same_volume_in_two_published_parts_is_found(tmp_path):
         ("duplicate content", "test_0002", "set"),
         ("duplicate content", "train_0004", "set"),
         ("duplicate content", "val_0000", "set"),
-        ("one grey level", "val_0003", "note"),
+        ("one grey level", "val_0003", "file"),
     ]
     assert report.reading["n_read"] == 1 and report.facts["voxels"] == {"5 x 5 x 5": 18}
 

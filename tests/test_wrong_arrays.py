@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from viptt_core.datasets import arrays, list_dataset, load_dataset
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import DataError, DataWarning, SettingError
 
 GRID = {"frames": 4, "size": 16, "n_jobs": 1, "progress": False}
 SIZES = {"train": 6, "val": 3, "test": 3}
@@ -250,6 +250,14 @@ def test_a_patient_is_one_whatever_the_spelling_and_named_when_in_two_parts(path
     told = [fault.what for fault in faults(path)]
     assert len(told) == 3 and "2 of 9 groups are in more than one published part: 02, 07." in told[2]
     assert all(any(what in note for note in clips.notes) for what in told)
+
+
+def test_a_blank_volume_is_told_by_a_run_too(path):
+    made = content()
+    made["test_images"][1] = 7
+    with pytest.warns(DataWarning, match="mine.npz: test volume 1: every voxel is the same"):
+        clips = load_dataset("medmnist3d", write(path, made), **GRID)
+    assert len(clips.notes) == 1
 
 
 # --- Damage, and sizes that are not there ---
