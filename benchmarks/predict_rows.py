@@ -23,10 +23,11 @@ FASTER = at_least(1.8)
 @functools.cache
 def many_phantoms() -> tuple[Path, ...]:
     """Scans [256,256,80], written once; from patients that no model has seen."""
-    from viptt_core.synthetic.phantom import VERSION, write_imageclef
+    from viptt_core.synthetic.folders import imageclef, write_folder
+    from viptt_core.synthetic.phantom import VERSION
 
     root = scratch(f"phantoms-{VERSION}-{MANY}x{MANY_SIZE}")
-    write_imageclef(root, MANY, seed=6, size=MANY_SIZE, slices=MANY_SLICES, n_jobs=2, progress=False)
+    write_folder(root, imageclef(MANY, seed=6, size=MANY_SIZE, slices=MANY_SLICES), n_jobs=2, progress=False)
     return tuple(sorted(root.glob("TRN_*.nii.gz")))
 
 

@@ -90,11 +90,12 @@ def phantom_scans() -> tuple[tuple[Path, ...], tuple[float, ...]]:
     """Scans [512,512,130] int16, written once, none with less noise than LEAST_NOISE; and their noise in HU."""
     import nibabel
 
-    from viptt_core.synthetic.phantom import VERSION, write_imageclef
+    from viptt_core.synthetic.folders import imageclef, write_folder
+    from viptt_core.synthetic.phantom import VERSION
 
     size, _, slices = PHANTOM_SHAPE
     root = scratch(f"phantoms-{VERSION}-{size}x{size}x{slices}")
-    write_imageclef(root, PHANTOMS, size=size, slices=slices, n_jobs=2, progress=False)
+    write_folder(root, imageclef(PHANTOMS, size=size, slices=slices), n_jobs=2, progress=False)
     paths, noises = sorted(root.glob("TRN_*.nii.gz")), []
     for path in paths:
         image = nibabel.load(path)
@@ -311,10 +312,12 @@ def decode_clip(profile: Profile) -> Comparison:
 
 def synthetic_clip() -> Path:
     """One clip of the synthetic activities in UCF's format, written once."""
-    from viptt_core.synthetic.actions import VERSION, write_ucf50
+    from viptt_core.synthetic.actions import VERSION
+    from viptt_core.synthetic.folders import ucf50, write_folder
 
     root = scratch(f"actions-{VERSION}")
-    write_ucf50(root, groups=1, clips_per_group=1, frames=(FRAMES + 5, FRAMES + 35), n_jobs=2, progress=False)
+    content = ucf50(groups=1, clips_per_group=1, frames=(FRAMES + 5, FRAMES + 35))
+    write_folder(root, content, n_jobs=2, progress=False)
     return min(root.glob("BaseballPitch/*.avi"))
 
 

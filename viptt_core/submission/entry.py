@@ -259,11 +259,11 @@ def write_entry(entry: Entry) -> np.ndarray:
 
 
 def _written_phantoms(preset: str, n: int, progress: bool) -> Path:
-    from viptt_core.synthetic.phantom import write_imageclef
+    from viptt_core.synthetic.folders import imageclef, write_folder
 
     size = PHANTOM_OVERSAMPLING * load_preset(preset).size
     folder = files.artifact_root() / "data" / f"phantoms-{COHORT}-{n}-{size}"
-    return write_imageclef(folder, n, seed=COHORT, size=size, n_jobs=files.available_cores(), progress=progress)
+    return write_folder(folder, imageclef(n, seed=COHORT, size=size), n_jobs=None, progress=progress)
 
 
 # --- What stands in an entry, as tables ---

@@ -168,10 +168,8 @@ def chest(p: SimpleNamespace, x, y, z, spacing=(1.0, 1.0, 1.0)):
 
 def sites(rng, p, n: int, *, side: int = 0, height=(0.0, 1.0), margin: float = 4.0, near=None, spread=0.0):
     """n random points [n, 3] at least `margin` mm inside a lung (side -1 right, 1 left, 0 both)."""
-    low, high = (
-        (-p.wide, -p.deep, p.base + height[0] * p.height),
-        (p.wide, p.deep, p.base + height[1] * p.height),
-    )
+    low = -p.wide, -p.deep, p.base + height[0] * p.height
+    high = p.wide, p.deep, p.base + height[1] * p.height
     found = np.empty((0, 3))
     while len(found) < n:
         points = rng.uniform(low, high, (4 * n + 256, 3)) if near is None else rng.normal(near, spread, (4 * n + 64, 3))

@@ -7,16 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from viptt_core.constants import HU_AIR
-from viptt_core.synthetic.patient import (
-    AIRWAYS,
-    GREAT_VESSELS,
-    Mark,
-    chest,
-    draw_bones,
-    from_carina,
-    oval,
-    pull_at,
-)
+from viptt_core.synthetic.patient import AIRWAYS, GREAT_VESSELS, Mark, chest, draw_bones, from_carina, oval, pull_at
 
 # --- Hounsfield units of tissues, unenhanced CT (textbook ranges) ------------------------------------------
 HU_FAT, HU_MUSCLE, HU_SKIN, HU_BLOOD, HU_HEART, HU_LIVER, HU_SPLEEN = -100, 52, 10, 42, 40, 58, 48
@@ -175,14 +166,11 @@ def _paint_slab(p, grid: Grid, k: slice, texture):
 def _paint_spine(p, grid, hu, lung, x, y, z, texture) -> None:
     """Vertebral bodies with a cortex, discs, canal and arch, in the small window that holds them."""
     sx = float(grid.spacing[0])
-    near = (
-        np.abs(grid.x - p.shift_x) < 55,
-        (grid.y - p.shift_y < p.spine_y + 45) & (grid.y - p.shift_y > p.spine_y - 60),
-    )
-    if not (near[0].any() and near[1].any()):
+    columns = np.flatnonzero(np.abs(grid.x - p.shift_x) < 55)
+    rows = np.flatnonzero((grid.y - p.shift_y < p.spine_y + 45) & (grid.y - p.shift_y > p.spine_y - 60))
+    if not (len(columns) and len(rows)):
         return
-    cols, rows = (slice(np.flatnonzero(n)[0], np.flatnonzero(n)[-1] + 1) for n in near)
-    window = (slice(None), rows, cols)
+    window = (slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     bone, x, y, texture = hu[window], x[window], y[window] - p.spine_y, texture[window]
     soft = lambda depth: np.clip(depth / sx + 0.5, 0, 1)  # noqa: E731
     along = (0.40 - np.abs((z / p.vertebra - p.phase) % 1 - 0.5)) * p.vertebra  # > 0 inside a vertebra
@@ -206,13 +194,14 @@ def _paint_mark(p, grid: Grid, hu, lung, mark: Mark, found=None) -> None:
         start = _to_scanner(p, mark.centre)
         end = start if mark.end is None else _to_scanner(p, mark.end)
         splat(grid, start, end, mark.radius, mark.gain, mark.end is None, found)
-        return _flush(grid, hu, mark.hu, lung, clip=True)
+        _flush(grid, hu, mark.hu, lung, clip=True)
+        return
     centre, step = _to_scanner(p, mark.centre)[0], grid.spacing
     reach = mark.radius * (1 + mark.rough) + mark.soft + step
     low = np.maximum(np.ceil((centre - reach - grid.origin) / step), 0).astype(int)
     high = np.minimum(np.floor((centre + reach - grid.origin) / step), np.array(grid.shape[::-1]) - 1).astype(int) + 1
     if np.any(high <= low):
-        return None
+        return
     rel = [axis[a:b] - c for axis, a, b, c in zip((grid.x, grid.y, grid.z), low, high, centre, strict=True)]
     rel = [rel[0][None, None], rel[1][None, :, None], rel[2][:, None, None]]
     lattice = np.random.default_rng(mark.seed).standard_normal((16, 16, 16)).astype(np.float32)
@@ -229,7 +218,14 @@ def _paint_mark(p, grid: Grid, hu, lung, mark: Mark, found=None) -> None:
     if found is not None and share.size:
         found[box] |= share > max(0.5 * float(share.max()), 1e-6)
     hu[box] += share * (np.maximum(mark.hu - hu[box], 0) if mark.hu > -800 else mark.hu - hu[box])
-    return None
+
+
+def _capsules(p, paths) -> list[np.ndarray]:
+    """Start [n, 3], end [n, 3] and radius [n], in this patient's mm, along paths of the reference patient."""
+    starts, ends = (
+        np.concatenate([from_carina(p, path[part]) for _, path in paths]) for part in (slice(-1), slice(1, None))
+    )
+    return [starts, ends, np.concatenate([np.full(len(path) - 1, radius) for radius, path in paths])]
 
 
 def render(p, grid: Grid, marks: list[Mark], noise: np.random.Generator):
@@ -254,14 +250,7 @@ def render(p, grid: Grid, marks: list[Mark], noise: np.random.Generator):
     tubes([v[~bony] for v in bones], HU_CARTILAGE)
     tubes([v[bony] for v in bones], HU_CORTEX * p.bone)
     tubes([bones[0][bony], bones[1][bony], bones[2][bony] - 1.6], HU_MARROW * p.bone)
-    great, air = (
-        [
-            (from_carina(p, path[:-1]), from_carina(p, path[1:]), np.full(len(path) - 1, radius))
-            for radius, path in paths
-        ]
-        for paths in (GREAT_VESSELS, AIRWAYS)
-    )
-    great, air = ([np.concatenate(v) for v in zip(*parts, strict=True)] for parts in (great, air))
+    great, air = _capsules(p, GREAT_VESSELS), _capsules(p, AIRWAYS)
     great[2] *= p.aorta
     tubes(great, HU_BLOOD, erase=True)
     tubes(p.vessels, HU_BLOOD)
