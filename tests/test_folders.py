@@ -141,7 +141,8 @@ def test_ones_own_scans_are_read_as_such(written):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_interrupted_folder_is_taken_up_again_to_the_same_bytes(written, tmp_path, layout):
     whole, names = content(written[layout]), [names for names, _ in layout(**LAYOUTS[layout]).files]
-    kept, lost = names[1][0], {*names[0], *names[-1][-1:]}  # of the last, only one of the files that belong together
+    lost = {*names[0], names[-1][-1]}  # of files that belong together, one is lost and the others stay
+    kept = names[-1][0] if len(names[-1]) > 1 else names[1][0]
     for name, data in whole.items():
         if name not in lost and not name.endswith(".csv"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -75,11 +75,8 @@ class Scene:
         points = np.stack([np.broadcast_to(p, (len(self.cycle), 3)) for p in points], 1)
         fade = self.look.visibility if prop else 1.0
         colour = fade * np.asarray(colour, float) + (1 - fade) * self.look.ground
-        radii = np.broadcast_to(np.asarray(radii, float), points.shape[1])
-        flat = flat or line > 0
-        self.pieces.append(
-            SimpleNamespace(points=points, radii=radii, colour=colour, nudge=nudge, line=line, flat=flat)
-        )
+        shape = {"points": points, "radii": np.broadcast_to(np.asarray(radii, float), points.shape[1]), "line": line}
+        self.pieces.append(SimpleNamespace(**shape, colour=colour, nudge=nudge, flat=flat or line > 0))
 
     def body(self, pelvis, hands, feet, *, lean=0.0, tilt=0.0, twist=0.0, gaze=0.0) -> list[np.ndarray]:
         """Add the figure; returns the two hands, left first as in `hands` and `feet` (wrists and ankles).

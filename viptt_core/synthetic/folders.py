@@ -31,8 +31,8 @@ class Folder:
     Attributes:
         record: Name of the JSON file with the settings, the first that is written.
         settings: What decides the files.
-        make: Of a file's arguments, or of those of files that belong together: their contents, one after the other.
-        files: Their names, relative to the folder, and the arguments.
+        make: Yields the contents of files that belong together, one after the other, as far as there are names.
+        files: Names of files that belong together, relative to the folder, and the arguments of `make` for them.
         table: Name of the CSV with the labels, the last that is written; "" for none.
         rows: Its lines.
     """
@@ -49,13 +49,10 @@ def write_folder(root: str | Path, folder: Folder, *, n_jobs: int | None = 1, pr
     """Write what is not there yet: an interrupted call is taken up again. The same settings give the same bytes.
 
     Args:
-        root: The folder; made if it is not there.
+        root: The folder, made if it is not there; returned.
         folder: What it shall hold.
         n_jobs: Worker processes; None takes the available cores.
         progress: Show a progress bar.
-
-    Returns:
-        The folder.
 
     Raises:
         DataError: it holds anything that was not written with these settings.
@@ -101,12 +98,13 @@ def _write(root: Path, names: Sequence[str], make: Callable[..., Iterator[bytes]
     paths = [root / name for name in names]
     if all(path.exists() for path in paths):
         return
-    for path, content in zip(paths, make(*arguments), strict=True):
+    for path, content in zip(paths, make(*arguments), strict=False):
         if not path.exists():
             _put(path, content)
 
 
 def _put(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; a kill leaves at most a hidden one."""
     with files.storing(path, hint="what is written is kept"):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.put_in_place(path, [content])
@@ -164,7 +162,7 @@ def own_scans(n: int, patients: int, *, seed: int = 0, size: int = 512, slices: 
         name = f"scan_{i + 1:0{max(3, len(str(n)))}}.nii.gz"
         scans.append(((name,), ((seed, patient), labels[patient], *grid)))
         rows.append(f"{name},{TB_CLASSES[labels[patient]]},P{patient + 1:0{max(3, len(str(patients)))}}")
-    return Folder("example.json", {"version": phantom.VERSION, **settings}, _scan, scans, "labels.csv", rows)
+    return Folder("example.json", {"version": phantom.VERSION, **settings}, _scan_and_masks, scans, "labels.csv", rows)
 
 
 def _grids(n: int, patients: int, seed: int, size: int, slices: int | None) -> list[tuple[int, int, int]]:
@@ -182,21 +180,16 @@ def _grids(n: int, patients: int, seed: int, size: int, slices: int | None) -> l
     return grids
 
 
-def _scan(seed: tuple[int, int], label: int, size: int, slices: int | None) -> Iterator[bytes]:
-    """One phantom as a file."""
-    scan = phantom.make_phantom(seed, label, size=size, slices=slices)
-    yield _nifti(scan.hu, scan.affine)
-
-
 def _scan_and_masks(seed: tuple[int, int], label: int, size: int, slices: int | None) -> Iterator[bytes]:
     """One phantom, both sets of lung masks and the finding, each as a file."""
     scan = phantom.make_phantom(seed, label, size=size, slices=slices)
+    yield _nifti(scan.hu, scan.affine)
     # The second set: outlines smoothed over about 6 mm, at least three voxels, as by another method.
     box = [2 * max(int(3 / step), least) + 1 for step, least in zip(scan.spacing, (1, 1, 0), strict=True)]
     second = np.zeros_like(scan.lungs)
     for side in (1, 2):
         second[ndimage.uniform_filter((scan.lungs == side).astype(np.float32), box) > 0.42] = side
-    for volume in (scan.hu, scan.lungs, second, scan.finding.astype(np.uint8)):
+    for volume in (scan.lungs, second, scan.finding.astype(np.uint8)):
         yield _nifti(volume, scan.affine)
 
 

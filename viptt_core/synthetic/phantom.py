@@ -163,8 +163,7 @@ _FINDINGS = (_infiltrative, _focal, _tuberculoma, _miliary, _fibro_cavernous)
 def check_grid(size: int, slices: int | None) -> None:
     """Raise a SettingError unless a phantom can be drawn with this many voxels in-plane and slices."""
     check_counts(least=16, size=size)
-    if slices is not None:
-        check_counts(least=4, slices=slices)
+    check_counts(least=4, slices=4 if slices is None else slices)
 
 
 def make_phantom(seed, label: int, *, size: int = 512, slices: int | None = None, finding: bool = True) -> Phantom:

@@ -139,10 +139,8 @@ def _paint_slab(p, grid: Grid, k: slice, texture):
     muscle = np.minimum(np.minimum(coat + cavity, skin - p.fat), -cavity - 1)
     streak = np.abs(cavity + 18 + 3 * texture) - 1.2 + 40 * top  # fat plane between coat and ribs
     planes = 14 * np.abs(np.sin(ax / 23 + y / 37 + 0.3 * texture)) - 2 + 40 * (1 - np.clip(2 * top, 0, 1))  # shoulders
-    paint(
-        soft(np.minimum(muscle, np.minimum(streak, planes))) * (1 - 0.6 * np.clip(texture - 1.1, 0, 1)),
-        HU_MUSCLE + 5 * texture,
-    )
+    share = soft(np.minimum(muscle, np.minimum(streak, planes))) * (1 - 0.6 * np.clip(texture - 1.1, 0, 1))
+    paint(share, HU_MUSCLE + 5 * texture)
     # Under the diaphragm.
     belly = np.minimum(soft(cavity - 2), np.clip(0.5 - above - 2 / max(sx, sz), 0, 1))
     if belly.any():
