@@ -7,7 +7,6 @@ import os
 import pytest
 import torch
 
-from viptt_core import files
 from viptt_core.errors import DataError, StorageError
 from viptt_core.model import ViPTTNet
 from viptt_core.training import checkpoint
@@ -73,14 +72,14 @@ def test_a_state_of_another_format_is_refused(tmp_path, monkeypatch):
         read_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("failing", ["write_all", "rename"])
+@pytest.mark.parametrize("failing", ["fsync", "rename"])
 def test_a_full_disk_keeps_the_last_state_and_names_the_path(tmp_path, monkeypatch, failing):
     save(tmp_path, 9)
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os if failing == "rename" else files, failing, full)
+    monkeypatch.setattr(os, failing, full)
     with pytest.raises(StorageError, match=f"{tmp_path}.*No space left.*last checkpoint"):
         save(tmp_path, 10)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000000009"]

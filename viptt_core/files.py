@@ -65,9 +65,9 @@ def _folder_of(variable: str) -> Path | None:
 
 def available_cores() -> int:
     """CPU cores this process may use (a container or job scheduler may grant fewer than exist)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    from joblib import cpu_count
+
+    return cpu_count()
 
 
 def provenance() -> dict:
@@ -315,23 +315,14 @@ def reading(path: Path) -> Iterator[int]:
         raise DataError(f"cannot be read ({reason}).", path=path, remedy=remedy, kind="unreadable file") from error
 
 
-def write_all(descriptor: int, data) -> None:
-    """Write all bytes where the file stands; one call may take only a part of them."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
 def replace(path: Path, content: str | bytes) -> None:
     """Write a file under another name, force it to the disk and rename it; a failed one leaves nothing."""
     unfinished = path.with_name(path.name + ".tmp")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
-        try:
-            write_all(descriptor, content.encode() if isinstance(content, str) else content)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with open(unfinished, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
