@@ -39,12 +39,10 @@ from viptt_core.figures.data import (
     group_structure,
     hu_windows,
     leakage_chart,
-    phantom_types,
     sampling_of_scan,
     sampling_of_video,
 )
-from viptt_core.figures.phantoms import compare_phantoms, view_phantom
-from viptt_core.figures.viewer import browse_clips, compare_clips
+from viptt_core.figures.viewer import browse_clips, compare_clips, compare_phantoms, view_phantom
 from viptt_core.papermill_io import check_parameters
 from viptt_core.probes import measure_leakage
 from viptt_core.splits import make_split
@@ -111,11 +109,13 @@ show_clips(videos)
 hu_windows(real_scan)
 
 # %% [markdown]
-# The task has five types of tuberculosis. Here they are in the paper's window, simulated, since the
-# benchmark's scans may not be shown: below each slice the same one with the finding outlined.
+# The task has five types of tuberculosis. Here they are side by side in the paper's window, simulated, since the
+# benchmark's scans may not be shown, each with its finding outlined. Click a picture and page through them with the
+# arrow keys, the wheel or a swipe: a small finding lies in few slices. All keys are listed below. The key `o` takes the
+# outlines away: try to find them without.
 
 # %%
-phantom_types()
+compare_phantoms()
 
 # %% [markdown]
 # A *volume* is a scan in that window on the videos' grid, slices first: `[T, H, W]` again. From here on
@@ -163,16 +163,6 @@ sampling_of_video(
 
 # %% [markdown]
 # ## Page through it
-# Click a picture, then use the arrow keys, Page Up and Page Down, or the space bar; or turn the wheel on it, swipe
-# across it, or drag the slider. All keys are listed below each viewer.
-#
-# The five types side by side, simulated, with their findings outlined. The key `o` takes the outlines away: try to
-# find them without.
-
-# %%
-compare_phantoms()
-
-# %% [markdown]
 # One scan on the paper's grid, 70 slices of 224 x 224, in the paper's window. Choose the one for soft tissue, or drag
 # level and width. The picture has 256 grey levels for the paper's 1400 HU, as the clips have: a narrow window spreads
 # few of them, and what lay outside -1000 to 400 HU is gone. Its compression for this page adds faint blocks,

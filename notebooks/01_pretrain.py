@@ -118,7 +118,7 @@ training_curves(run.history.assign(arm=start), synthetic=videos.synthetic)
 
 # %%
 split = make_split(plan.preset.splits, videos, stage="pretrain", seed=seed)
-Summary(run.predictions, baseline_predictions(videos, split, data_root), synthetic=videos.synthetic)
+Summary(run.predictions, baseline_predictions(videos, split), synthetic=videos.synthetic)
 
 # %%
 confusion(run.predictions, synthetic=videos.synthetic)

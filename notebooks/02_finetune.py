@@ -149,7 +149,7 @@ training_curves(comparison.history, synthetic=scans.synthetic)
 
 # %%
 split = make_split(plan.preset.splits, scans, stage="finetune", seed=seed)
-baselines = baseline_predictions(scans, split, data_root)
+baselines = baseline_predictions(scans, split)
 summary = Summary(comparison.predictions, baselines, caveat=comparison.caveat, synthetic=scans.synthetic)
 summary
 

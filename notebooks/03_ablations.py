@@ -43,8 +43,7 @@ from viptt_core.figures.study import (
     seed_chart,
 )
 from viptt_core.papermill_io import check_parameters
-from viptt_core.study.report import open_results, verdict
-from viptt_core.study.report_tables import (
+from viptt_core.study.report import (
     arms_table,
     attribution_table,
     contrasts_table,
@@ -53,10 +52,11 @@ from viptt_core.study.report_tables import (
     endings_table,
     families_table,
     folds_table,
+    open_results,
     plan_table,
     power_table,
-    pretraining_table,
     replication_table,
+    verdict,
 )
 
 # %% tags=["parameters"]
@@ -164,9 +164,6 @@ contrasts_table(found, "temporal parts")
 
 # %%
 pretraining_chart(found)
-
-# %%
-pretraining_table(found)
 
 # %%
 verdict(found, "leakage")

@@ -43,8 +43,7 @@ from viptt_core.figures.per_class import (
 )
 from viptt_core.figures.study import forest_chart
 from viptt_core.papermill_io import check_parameters
-from viptt_core.study.report import open_results, verdict
-from viptt_core.study.report_tables import contrasts_table, per_class_table, pointing_table
+from viptt_core.study.report import contrasts_table, open_results, per_class_table, pointing_table, verdict
 
 # %% tags=["parameters"]
 study: str = "synthetic"  # "synthetic", "lidc", "paper", or the path of your own plan (.toml)

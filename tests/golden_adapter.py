@@ -73,11 +73,9 @@ def shown_clips(page: str) -> list[tuple[str, str, np.ndarray]]:
 
     data = json.loads(re.search(r"vipttViewer\(document.currentScript.parentElement, (\{.*\})\);</script>", page)[1])
     shown = []
-    for heading, clip in zip(data["headings"], data["clips"], strict=True):
-        sheet = clip["sheet"]
-        picture = cv2.imdecode(np.frombuffer(base64.b64decode(sheet["picture"]), np.uint8), cv2.IMREAD_GRAYSCALE)
-        (width, height), (wide, tall) = sheet["size"], sheet["tile"]
-        corners = [divmod(k, sheet["columns"]) for k in range(len(clip["numbers"]))]
-        frames = [picture[row * tall :, column * wide :][:height, :width] for row, column in corners]
-        shown.append((heading, clip["caption"], np.stack(frames)))
+    for view in data["views"]:
+        (clip,) = view["clips"]
+        raw = [np.frombuffer(base64.b64decode(frame), np.uint8) for frame in clip["frames"]]
+        frames = np.stack([cv2.imdecode(one, cv2.IMREAD_GRAYSCALE) for one in raw])
+        shown.append((view["heading"], view["caption"], frames))
     return shown

@@ -13,7 +13,7 @@ from viptt_core.study.outcomes import read_committed, read_table
 from viptt_core.study.plan import PLANS, load_study
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\w)")
-ESTIMATE = re.compile(r"(-?\d+\.\d+) \((-?\d+\.\d+) to (-?\d+\.\d+)\)")
+ESTIMATE = re.compile(r"([-+]?\d+\.\d+) \(([-+]?\d+\.\d+) to ([-+]?\d+\.\d+)\)")
 TRIPLES = (
     ("kappa", "kappa_low", "kappa_high"),
     ("difference", "low", "high"),
@@ -123,7 +123,7 @@ def _unexplained(text: str, names: list[str], known: set[float], root: Path) -> 
 
 def _rounds(shown: str, value: float) -> bool:
     digits = len(shown.partition(".")[2])
-    return f"{round(value, digits) + 0:.{digits}f}" == shown
+    return f"{round(value, digits) + 0:.{digits}f}" == shown.lstrip("+")
 
 
 def _toml_numbers() -> set[float]:

@@ -236,6 +236,10 @@ def array_cubes(root: Path) -> None:
     sound_arrays(root, **{f"{part}_images": rng.integers(1, 255, (n, 8, 8, 8), np.uint8) for part, n in ARRAYS.items()})
 
 
+def one_patient(root: Path) -> None:
+    sound_arrays(root, **{f"{part}_patient": np.arange(n) for part, n in ARRAYS.items()})
+
+
 def flipped_byte(root: Path) -> None:
     content = bytearray((root / "mine.npz").read_bytes())
     content[800] ^= 255
@@ -265,6 +269,7 @@ KINDS = (
     *(Kind(f"patient '{word}'", "table", row(f"s03.nii.gz,ill,{word}"), "no patient") for word in ("NA", "nan", "")),
     # Near-equal labels
     Kind("labels 1 and 1.0", "table", labels("0", "1", "0", "1.0"), "near-equal values"),
+    Kind("labels 1 and 01", "table", labels("0", "1", "0", "01"), "near-equal values"),
     Kind("labels focal and Focal", "table", labels("well", "focal", "well", "Focal"), "near-equal values"),
     Kind("a trailing blank", "table", labels("well", "ill", "well", "ill "), ""),
     # Settings
@@ -274,6 +279,7 @@ KINDS = (
     # Reserved folder names
     Kind("a class called findings", "scans", renamed_class("findings"), "class of masks"),
     Kind("a class called seg", "scans", renamed_class("seg"), ""),
+    Kind("masks called seg", "table", lambda root: write_scan(root / "seg" / "s03.nii.gz", lungs()) and None, "masks"),
     # Walking folders
     Kind("a linked class folder", "scans", moved_and_linked, ""),
     Kind("a link into nothing", "scans", lambda root: (root / "ill" / "s99.nii.gz").symlink_to("x"), "unreadable file"),
@@ -303,13 +309,16 @@ KINDS = (
     Kind("a label of 2^40", "arrays", array_labels(lambda n: n % 2 * 2**40), "unknown label"),
     Kind("a column without an axis", "arrays", array_labels(lambda n: np.array(1)), "not one label each"),
     Kind("volumes that are cubes", "arrays", array_cubes, "slice axis unknown"),
+    Kind("a patient in two parts", "arrays", one_patient, "group in two parts"),
     Kind("a damaged .npz", "arrays", flipped_byte, "damaged file"),
     # Sizes
     Kind("a row of two million voxels", "table", claim((2_000_000, 1, 1)), "not a 3-D grey scan"),
     # Table readers
     Kind("UTF-16", "table", encoded("utf-16"), "not UTF-8"),
     Kind("Windows-1252", "table", encoded("cp1252"), "not UTF-8"),
-    Kind("a long cell", "table", row(f"s03.nii.gz,ill,{'p' * 200_000}"), "unclosed quote"),
+    Kind("a long cell", "table", row(f"s03.nii.gz,ill,{'p' * 200_000}"), "long cell"),
+    Kind("a NUL byte", "table", row("s03.nii.gz,i\0ll,p03"), "damaged file"),
+    Kind("sep= and blank lines", "table", rows(list, f"sep=,\n\n{COLUMNS}"), ""),
     # Groups of videos
     Kind("a table of groups", "videos", groups_table(list), ""),
     Kind("a video without a group", "videos", groups_table(lambda of_files: of_files[1:]), "no group"),

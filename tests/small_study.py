@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from viptt_core.constants import TB_CLASSES
-from viptt_core.study import report, report_tables
+from viptt_core.study import report
 from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes
 from viptt_core.study.plan import load_study, parse_study
 from viptt_core.study.pointing import Evidence, evidence_tables
@@ -62,21 +62,20 @@ TOO_FEW = {  # a plan that asks for little
 }
 
 TABLES = (
-    report_tables.endings_table,
-    report_tables.cost_table,
-    report_tables.arms_table,
-    report_tables.contrasts_table,
-    report_tables.attribution_table,
-    report_tables.pretraining_table,
-    report_tables.efficiency_table,
-    report_tables.power_table,
-    report_tables.folds_table,
-    report_tables.replication_table,
-    report_tables.per_class_table,
-    report_tables.pointing_table,
+    report.endings_table,
+    report.cost_table,
+    report.arms_table,
+    report.contrasts_table,
+    report.attribution_table,
+    report.efficiency_table,
+    report.power_table,
+    report.folds_table,
+    report.replication_table,
+    report.per_class_table,
+    report.pointing_table,
     report.verdict,
 )
-PLAN_TABLES = (report_tables.plan_table, report_tables.families_table)
+PLAN_TABLES = (report.plan_table, report.families_table)
 
 
 def outcomes(arms=PRIMARY, *, n=60, seeds=SEEDS, classes=TB_CLASSES, synthetic=True) -> Outcomes:

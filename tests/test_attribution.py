@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from viptt_core.metrics import cohen_kappa
-from viptt_core.statistics import resample, two_level_comparison
-from viptt_core.study.attribution import attribute, factorial_arms, shapley_weights
+from viptt_core.statistics import resample, shapley_weights, two_level_comparison
 from viptt_core.study.plan import load_study
+from viptt_core.study.tables import attribute
 
 
 def test_a_hand_worked_game_of_two_factors():
@@ -53,7 +53,7 @@ def test_shapley_values_are_averages_over_all_orders_and_keep_the_axioms(k):
 
 def test_the_arms_stand_in_the_order_of_the_weights_and_are_those_of_the_plan():
     study = load_study("synthetic")
-    names = factorial_arms(study.factors)
+    names = study.factorial_arms
     assert names[:4] == ["image", "video", "image-unfrozen", "video-unfrozen"]
     assert names[-1] == "video-unfrozen-weights-rotation" and len(set(names)) == 16
     assert set(names) <= {arm.name for arm in study.arms}

@@ -15,7 +15,7 @@ from viptt_core.files import file_digest
 from viptt_core.model import ViPTTNet, count_parameters
 from viptt_core.presets import Stage
 from viptt_core.splits import Split
-from viptt_core.study.explain import grad_cam, slice_importance
+from viptt_core.study.evidence import grad_cam, slice_importance
 from viptt_core.training import Task, fit
 from viptt_core.training.device import Engine, activation_bytes, pick_chunk, pick_precision
 from viptt_core.training.inference import cached_features, frame_features, predict_logits

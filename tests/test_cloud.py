@@ -70,7 +70,6 @@ def test_the_lines_of_the_page_put_runs_and_cache_on_the_drive(tmp_path):
 # From its list of packages of June 2026. Replacing what runs there can keep a runtime from starting.
 COLAB = {
     "ipykernel": "6.17.1",
-    "ipywidgets": "7.7.1",
     "torch": "2.11.0",
     "torchvision": "0.26.0",
     "numpy": "2.0.2",

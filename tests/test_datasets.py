@@ -96,7 +96,7 @@ def test_a_changed_file_is_decoded_again(video_folder):
 @pytest.mark.parametrize(
     "classes, message",
     [
-        (("Mixing", "Juggling"), "no videos of class 'Juggling'.*Folders with videos: Mixing, Rowing"),
+        (("Mixing", "Juggling"), "has no folder of videos 'Juggling'. There are: Mixing, Rowing"),
         (("Mixing",), "fewer than two classes"),
     ],
 )
@@ -119,13 +119,13 @@ def test_labels_are_joined_on_the_file_name_and_masks_are_no_scans(scan_folder):
 @pytest.mark.parametrize(
     "rows, message",
     [
-        (["TRN_0009.nii.gz,1"], "TRN_0009.nii.gz: labels.csv names it, but there is no such scan.*on_error"),
+        (["TRN_0009.nii.gz,1"], "TRN_0009.nii.gz: line 2 of labels.csv names it, but there is no such scan.*on_error"),
         (["TRN_0001.nii.gz,6"], "labels.csv: 'TRN_0001.nii.gz' has the unknown label '6'.*1, 2, 3, 4, 5"),
         (["TRN_0001.nii.gz,focal"], "unknown label 'focal'"),
         (["TRN_0001.nii.gz"], "has 2 columns, and more or fewer cells in line 2"),
         (["TRN_0001.nii.gz,"], r"'TRN_0001.nii.gz' has no label \(line 2"),
         (["TRN_0001.nii.gz,1", "TRN_0001.nii.gz,2"], "labels.csv: 'TRN_0001.nii.gz' is there twice"),
-        ([], "labels.csv: holds no label"),
+        ([], "labels.csv: holds no row"),
     ],
 )
 def test_a_faulty_label_file_is_refused_before_any_scan_is_read(scan_folder, monkeypatch, rows, message):
@@ -140,7 +140,7 @@ def test_what_has_no_scan_or_no_label_is_listed_when_skipped(scan_folder):
     clips = load_dataset("imageclef", scan_folder, on_error="skip", **GRID)
     assert clips.names.tolist() == ["TRN_0001.nii.gz", "TRN_0002.nii.gz"]
     assert dict(clips.excluded) == {
-        "TRN_0009.nii.gz": "labels.csv names it, but there is no such scan.",
+        "TRN_0009.nii.gz": "line 4 of labels.csv names it, but there is no such scan.",
         "TRN_0003.nii.gz": "no label in labels.csv.",
     }
 
@@ -165,12 +165,12 @@ def test_label_files_are_found_by_their_columns(scan_folder):
     (scan_folder / "metadata.csv").write_text("FileName,Age\nTRN_0001.nii.gz,40\n")
     assert len(load_dataset("imageclef", scan_folder, **GRID)) == 3
     (scan_folder / "second.csv").write_text("FileName,TypeOfTB\nTRN_0001.nii.gz,1\n")
-    with pytest.raises(DataError, match="found: labels.csv, second.csv"):
+    with pytest.raises(DataError, match="holds 2 CSV files .*: labels.csv, second.csv"):
         load_dataset("imageclef", scan_folder, **GRID)
     assert len(load_dataset("imageclef", scan_folder, labels=scan_folder / "second.csv", **GRID)) == 1
     (scan_folder / "labels.csv").unlink()
     (scan_folder / "second.csv").unlink()
-    with pytest.raises(DataError, match="found: none"):
+    with pytest.raises(DataError, match="holds no CSV with the columns FileName, TypeOfTB"):
         load_dataset("imageclef", scan_folder, **GRID)
 
 

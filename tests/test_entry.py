@@ -318,7 +318,7 @@ def test_scores_are_of_the_classes_that_are_handed_in(weights, scans, tmp_path):
     assert table["auc"].iloc[:3].notna().all()
     assert "5 scans scored" in summary.caveat and "TST_0006.nii.gz" in summary.caveat
     assert counts_table(entry).iloc[-1, :-1].tolist() == ["true", "true", 1, 1, 1, 1, 1]
-    assert f"m1 {table['kappa'].iloc[0]:.2f}" in figures_entry.scores_chart(summary, entry).alt
+    assert f"m1: {table['kappa'].iloc[0]:.2f}" in figures_entry.scores_chart(summary, entry).alt
 
 
 def test_without_labels_nothing_is_scored(weights, scans, tmp_path):

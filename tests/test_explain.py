@@ -2,7 +2,6 @@
 
 import sys
 import warnings
-from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -15,9 +14,9 @@ from viptt_core.clips import Grid
 from viptt_core.datasets import load_dataset
 from viptt_core.errors import SettingError
 from viptt_core.model import ViPTTNet
-from viptt_core.study import explain
-from viptt_core.study.explain import grad_cam, slice_importance
-from viptt_core.study.pointing import finding_on_grid, mass_on_finding, pointing_game
+from viptt_core.study import evidence
+from viptt_core.study.evidence import finding_on_grid, grad_cam, slice_importance
+from viptt_core.study.pointing import mass_on_finding, pointing_game
 from viptt_core.synthetic.phantom import make_phantom
 from viptt_core.training.device import to_pixels
 
@@ -46,7 +45,7 @@ CLASSES = np.array([2, 0, 1])
 
 # --- Slices -----------------------------------------------------------------------------------------------
 def test_importance_of_slices_equals_the_loop_that_hides_them_in_the_clip(monkeypatch):
-    monkeypatch.setattr(explain, "FEATURES_TOGETHER", 12)  # two clips at once, then one
+    monkeypatch.setattr(evidence, "FEATURES_TOGETHER", 12)  # two clips at once, then one
     model, clips = small(), noise()
     expected = np.empty((3, 5))
     for i, clip in enumerate(clips):
@@ -98,7 +97,7 @@ def test_grad_cam_of_vgg16_equals_the_one_by_hand():
 
 @needs_captum
 def test_grad_cam_of_the_small_backbone_equals_the_one_by_hand(monkeypatch):
-    monkeypatch.setattr(explain, "INFERENCE_CHUNK", 10)  # two clips at once, then one
+    monkeypatch.setattr(evidence, "INFERENCE_CHUNK", 10)  # two clips at once, then one
     model, clips = small(), noise(size=28)
     found = grad_cam(model, clips, CLASSES, pixel_range="0..1")
     # Three strides of 2 with kernels of 3 padded by 1: cell i is centred on pixel 8 i.
@@ -256,17 +255,16 @@ FINDINGS = lines([1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]) > 0
 
 def test_pointing_counted_by_hand():
     found = pointing_game(MAPS, FINDINGS)
-    assert found.observed == pytest.approx(2 / 3)  # the second map points at the third finding
-    assert found.chance == pytest.approx((0 + 1 / 2 + 0) / 3)
-    assert found.gain == pytest.approx(2 / 3 - 1 / 6)
-    assert found.covered == pytest.approx((1 + 1 + 2) / 12)
-    assert (found.clips, found.no_finding, found.no_evidence, found.no_other) == (3, 0, 0, 0)
+    assert found["observed"] == pytest.approx(2 / 3)  # the second map points at the third finding
+    assert found["chance"] == pytest.approx((0 + 1 / 2 + 0) / 3)
+    assert found["gain"] == pytest.approx(2 / 3 - 1 / 6)
+    assert found["clips"] == 3
 
 
 def test_mass_counted_by_hand():
     found = mass_on_finding(MAPS - 1, FINDINGS)  # what is below 0 counts nothing
-    assert found.observed == pytest.approx((8 / 8 + 1 / 6 + 4 / 4) / 3)
-    assert found.chance == pytest.approx(((0 + 0) / 2 + (0 + 5 / 6) / 2 + (0 + 0) / 2) / 3)
+    assert found["observed"] == pytest.approx((8 / 8 + 1 / 6 + 4 / 4) / 3)
+    assert found["chance"] == pytest.approx(((0 + 0) / 2 + (0 + 5 / 6) / 2 + (0 + 0) / 2) / 3)
 
 
 def test_the_finding_is_widened_by_the_tolerance_along_each_axis():
@@ -274,24 +272,21 @@ def test_the_finding_is_widened_by_the_tolerance_along_each_axis():
     maps[:, 1, 2, 4] = 1
     findings[0, 1, 2, 2] = findings[1, 0, 0, 0] = True
     for tolerance, hits in [((), 0), ((1, 1, 1), 0), ((2, 2, 2), 1), ((0, 0, 2), 1), ((0, 2, 0), 0), ((2, 2, 1), 0)]:
-        assert pointing_game(maps, findings, tolerance=tolerance).observed == hits / 2, tolerance
-    assert pointing_game(maps, findings, tolerance=(0, 0, 1)).covered == pytest.approx((3 + 2) / 150)
+        assert pointing_game(maps, findings, tolerance=tolerance)["observed"] == hits / 2, tolerance
 
 
 def test_chance_can_keep_to_the_class():
     maps, findings = np.concatenate([MAPS, MAPS[:1]]), np.concatenate([FINDINGS, FINDINGS[2:]])
     found = pointing_game(maps, findings, classes=np.array([0, 1, 1, 0]))
-    assert found.chance == pytest.approx((0 + 1 + 0 + 1) / 4)
-    assert found.observed == pytest.approx((1 + 0 + 1 + 0) / 4)
+    assert found["chance"] == pytest.approx((0 + 1 + 0 + 1) / 4)
+    assert found["observed"] == pytest.approx((1 + 0 + 1 + 0) / 4)
 
 
-def test_what_is_left_out_is_counted():
+def test_clips_without_finding_evidence_or_another_patient_do_not_count():
     maps = np.concatenate([MAPS, MAPS[:1], -MAPS[:2], MAPS[:1]])
     findings = np.concatenate([FINDINGS, 0 * FINDINGS[:1] > 0, FINDINGS[:1], 0 * FINDINGS[:1] > 0, FINDINGS[:1]])
     found = pointing_game(maps, findings, classes=np.array([0, 0, 0, 0, 0, 0, 1]))
-    assert (found.no_finding, found.no_evidence, found.no_other) == (2, 1, 1)
-    of_rest = pointing_game(MAPS, FINDINGS)
-    assert found == replace(of_rest, no_finding=2, no_evidence=1, no_other=1)
+    assert found == pointing_game(MAPS, FINDINGS)
 
 
 def test_a_map_without_any_knowledge_gets_what_is_covered():
@@ -300,8 +295,8 @@ def test_a_map_without_any_knowledge_gets_what_is_covered():
     flat = np.ones(findings.shape)
     for game in (pointing_game, mass_on_finding):
         found = game(flat, findings)
-        assert found.observed == pytest.approx(findings.mean()) == found.covered
-        assert found.gain == pytest.approx(0, abs=1e-12)
+        assert found["observed"] == pytest.approx(findings.mean())
+        assert found["gain"] == pytest.approx(0, abs=1e-12)
 
 
 def test_random_maps_hit_as_often_as_chance_says():
@@ -311,10 +306,9 @@ def test_random_maps_hit_as_often_as_chance_says():
         row, column = rng.integers(0, 6, 2)
         finding[:, row : row + 3, column : column + 3] = True
     found = pointing_game(rng.random(findings.shape), findings)
-    assert found.covered == pytest.approx(9 / 64)
-    assert found.observed == pytest.approx(9 / 64, abs=0.045)  # three standard errors
-    assert found.chance == pytest.approx(9 / 64, abs=0.02)
-    low, high = found.gain_interval
+    assert found["observed"] == pytest.approx(9 / 64, abs=0.045)  # three standard errors
+    assert found["chance"] == pytest.approx(9 / 64, abs=0.02)
+    low, high = found["gain_low"], found["gain_high"]
     assert low < 0 < high and high - low < 0.08
 
 
@@ -324,7 +318,7 @@ def test_knowing_only_where_findings_usually_are_is_chance():
     maps = np.zeros(findings.shape)
     maps[:, 1, 3, 3] = 1
     found = pointing_game(maps, findings)
-    assert (found.observed, found.chance, found.gain, found.gain_interval) == (1, 1, 0, (0, 0))
+    assert (found["observed"], found["chance"], found["gain"], found["gain_low"], found["gain_high"]) == (1, 1, 0, 0, 0)
 
 
 def test_intervals_are_those_of_a_bootstrap_in_which_no_clip_meets_its_copy():
@@ -340,8 +334,8 @@ def test_intervals_are_those_of_a_bootstrap_in_which_no_clip_meets_its_copy():
         others = {i: [on[i, j] for j in drawn if j != i and classes[j] == classes[i]] for i in drawn}
         paired = [on[i, i] - np.mean(others[i]) for i in drawn if others[i]]
         gains.append(np.mean(paired) if paired else np.nan)
-    np.testing.assert_allclose(found.observed_interval, np.percentile(observed, [2.5, 97.5]))
-    np.testing.assert_allclose(found.gain_interval, np.nanpercentile(gains, [2.5, 97.5]))
+    np.testing.assert_allclose([found["observed_low"], found["observed_high"]], np.percentile(observed, [2.5, 97.5]))
+    np.testing.assert_allclose([found["gain_low"], found["gain_high"]], np.nanpercentile(gains, [2.5, 97.5]))
 
 
 @pytest.mark.parametrize(
@@ -350,7 +344,6 @@ def test_intervals_are_those_of_a_bootstrap_in_which_no_clip_meets_its_copy():
         (MAPS, FINDINGS[:2], {}),
         (MAPS * np.nan, FINDINGS, {}),
         (MAPS[:0], FINDINGS[:0], {}),
-        (MAPS[0], FINDINGS[0], {}),
         (MAPS, FINDINGS, {"classes": [0, 1]}),
         (MAPS, FINDINGS, {"classes": [0, 1, 2]}),  # nobody to compare with
         (MAPS[:1], FINDINGS[:1], {}),
@@ -361,9 +354,6 @@ def test_evidence_that_cannot_be_compared_is_refused(maps, findings, options):
     for game in (pointing_game, mass_on_finding):
         with pytest.raises(SettingError):
             game(maps, findings, **options)
-    for tolerance in ((-1,), (1, 1)):
-        with pytest.raises(SettingError, match="tolerance"):
-            pointing_game(MAPS, FINDINGS, tolerance=tolerance)
 
 
 # --- All of it --------------------------------------------------------------------------------------------
@@ -401,13 +391,13 @@ def test_grad_cam_of_a_trained_model_falls_on_what_decides_the_class(spotter):
     model, clips, squares = spotter
     maps = grad_cam(model, clips, np.ones(40, int), pixel_range="0..1")
     hits = pointing_game(maps, squares, tolerance=(0, 8, 8))
-    assert hits.observed > 0.8 and hits.chance < 0.25 and hits.gain_interval[0] > 0.5
+    assert hits["observed"] > 0.8 and hits["chance"] < 0.25 and hits["gain_low"] > 0.5
     mass = mass_on_finding(maps, squares)
-    assert mass.observed > 4 * mass.covered and mass.gain_interval[0] > 0
+    assert mass["observed"] > 4 * squares.mean() and mass["gain_low"] > 0
 
 
 def test_the_slices_that_matter_to_a_trained_model_are_those_with_the_square(spotter):
     model, clips, squares = spotter
     drops = slice_importance(model, clips, np.ones(40, int), pixel_range="0..1")
     hits = pointing_game(drops, squares.any(axis=(2, 3)))
-    assert hits.observed > 0.9 and hits.covered == 1 / 4 and hits.gain_interval[0] > 0.4
+    assert hits["observed"] > 0.9 and hits["gain_low"] > 0.4

@@ -3,12 +3,16 @@
 import base64
 import re
 
+import nbconvert
+import nbformat.v4 as v4
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
 
 from viptt_core import figures
+from viptt_core.figures.viewer import compare_clips
 from viptt_core.results import Summary
 
 
@@ -72,7 +76,7 @@ def test_pictures_carry_their_text_alternative_and_the_synthetic_mark(make_clip_
 
 def test_real_data_is_not_marked_synthetic(make_clip_set):
     picture = figures.class_balance(make_clip_set())
-    assert "ynthetic" not in picture.alt and not picture.figure.texts
+    assert "ynthetic" not in picture.alt and not any(text.get_text() for text in picture.figure.texts)
 
 
 def test_the_same_picture_gives_the_same_bytes(make_clip_set):
@@ -85,12 +89,25 @@ def test_text_alternatives_state_the_values(make_clip_set, predictions, history)
     assert "class0 10, class1 10" in pictures["balance"].alt
     assert "epoch 2 of 3 kept, validation kappa 0.20" in pictures["curves"].alt
     table = Summary(predictions).table
-    assert f"random {table['kappa'][0]:.2f} ({table['kappa_low'][0]:.2f} to" in pictures["kappa"].alt
+    assert f"random: {table['kappa'][0]:.2f} ({table['kappa_low'][0]:.2f} to" in pictures["kappa"].alt
 
 
 def test_the_confusion_matrix_counts_every_case(predictions):
     axes = figures.confusion(predictions).figure.axes
     assert [sum(int(t.get_text()) for t in axis.texts) for axis in axes] == [30, 30]
+
+
+@pytest.mark.parametrize("kind", ["markdown", "latex"])
+def test_other_forms_of_a_notebook_keep_every_figure(make_clip_set, kind):
+    clips = make_clip_set(synthetic=True)
+    shown = [figures.class_balance(clips), figures.show_clips(clips), compare_clips(clips)]
+    bundles = [InteractiveShell.instance().display_formatter.format(one) for one in shown]
+    outputs = [v4.new_output("display_data", data, metadata=metadata) for data, metadata in bundles]
+    notebook = v4.new_notebook(cells=[v4.new_code_cell("x", outputs=outputs)])
+    body, resources = nbconvert.get_exporter(kind)().from_notebook_node(notebook)
+    assert len(re.findall(r"<img src=|!\[\w*\]\(|\\includegraphics\[|\\adjustimage", body)) >= 3
+    assert len(resources["outputs"]) == 3
+    assert all(picture.startswith(b"\x89PNG") for picture in resources["outputs"].values())
 
 
 def test_a_picture_without_words_is_refused():

@@ -13,7 +13,7 @@ from viptt_core import ct
 from viptt_core.constants import TB_CLASSES
 from viptt_core.errors import DataError
 from viptt_core.figures import data as figures_data
-from viptt_core.figures.data import group_structure, hu_windows, phantom_types, sampling_of_scan, sampling_of_video
+from viptt_core.figures.data import group_structure, hu_windows, sampling_of_scan, sampling_of_video
 from viptt_core.probes import measure_leakage
 from viptt_core.splits import make_split
 from viptt_core.synthetic.phantom import make_phantom
@@ -58,7 +58,6 @@ def videos(make_clip_set):
 def pictures(videos):
     return {
         "hu_windows": hu_windows(),
-        "phantom_types": phantom_types(),
         "group_structure": group_structure(videos, {"by group": make_split("group", videos, stage="pretrain")}),
         "sampling_of_scan": sampling_of_scan(),
         "sampling_of_video": sampling_of_video({"paper": (70, 1)}),
@@ -89,14 +88,14 @@ def test_a_scan_is_shown_as_radiologists_look_at_it_however_it_is_stored(tmp_pat
     lungs = np.count_nonzero((scan.hu > -950) & (scan.hu < -600), axis=(0, 1))
     assert f"slice {lungs.argmax() + 1} of 20" in picture.alt
     shown = pixels(picture.figure.axes[1])  # the paper's window
-    plane = ct.window_hu(scan.hu[:, :, lungs.argmax()])
+    plane = np.rint(255 * ct.window_hu(scan.hu[:, :, lungs.argmax()]))
     assert np.array_equal(shown[0], plane[:, -1])  # X runs to the left, which is on the right of the picture
     assert np.array_equal(shown, plane.T[::-1])  # Y to the front, which is on top
 
 
 def test_the_spine_is_below_and_the_heart_on_the_right_of_the_real_scan(shared_data):
     picture = hu_windows(shared_data / "ct" / "lungpetctdx_A0001_s3_256.nii.gz")
-    shown = pixels(picture.figure.axes[1])
+    shown = pixels(picture.figure.axes[1]) / 255
     inside = ndimage.binary_erosion(shown > 0.6, iterations=3)  # soft tissue and bone, no thin walls
     rows, columns = np.nonzero(inside[60:200, 60:200])
     assert columns[rows < 70].mean() > 80  # the heart, in front, lies to the patient's left
@@ -145,21 +144,7 @@ def test_a_scan_that_is_broken_is_refused_and_no_phantom_takes_its_place(tmp_pat
 # --- Types, groups, sampling --------------------------------------------------------------------------
 
 
-def test_each_type_is_named_and_its_finding_outlined_where_it_is():
-    axes = phantom_types().figure.axes
-    assert [axis.get_title() for axis in axes[:5]] == list(TB_CLASSES)
-    for name, plain, marked in zip(TB_CLASSES, axes[:5], axes[5:], strict=True):
-        finding = _made(name).finding
-        mask = finding[:, :, finding.sum(axis=(0, 1)).argmax()].T[::-1]
-        assert mask.any() and not plain.collections
-        (outline,) = marked.collections
-        rows, columns = np.nonzero(mask)
-        corners = np.concatenate([path.vertices for path in outline.get_paths()])
-        assert corners.min(axis=0) == pytest.approx((columns.min() - 0.5, rows.min() - 0.5))
-        assert corners.max(axis=0) == pytest.approx((columns.max() + 0.5, rows.max() + 0.5))
-
-
-def test_groups_that_straddle_are_counted_framed_and_none_under_the_split_by_group(videos):
+def test_groups_that_straddle_are_counted_and_none_under_the_split_by_group(videos):
     by_clip, by_group = (make_split(kind, videos, stage="pretrain") for kind in ("authors", "group"))
     picture = group_structure(videos, {"by clip": by_clip, "by group": by_group})
     part_of = {i: part for part in ("train", "validation", "test") for i in getattr(by_clip, part)}
@@ -167,9 +152,7 @@ def test_groups_that_straddle_are_counted_framed_and_none_under_the_split_by_gro
     assert straddling > 10
     assert f"by clip, {straddling} of 30 groups are in more than one part" in picture.alt
     assert "by group, 0 of 30 groups are in more than one part" in picture.alt
-    first, second = picture.figure.axes
-    assert (len(first.patches), len(second.patches)) == (straddling, 0)
-    shown = np.concatenate([np.asarray(image.get_array()).ravel() for image in first.images])
+    shown = pixels(picture.figure.axes[0])
     sizes = [len(by_clip.train), len(by_clip.validation), len(by_clip.test)]
     assert [int((shown == number).sum()) for number in range(3)] == sizes
 
@@ -178,7 +161,7 @@ def test_a_chart_of_very_many_groups_draws_some_and_counts_all(make_clip_set):
     clips = make_clip_set(n=200)
     picture = group_structure(clips, {"by group": make_split("group", clips, stage="finetune")})
     assert "200 groups of up to 1 clips" in picture.alt and "At most 25 groups a class are drawn" in picture.alt
-    assert len(picture.figure.axes[0].images) == 50
+    assert np.isfinite(pixels(picture.figure.axes[0])).sum() == 50
 
 
 @pytest.mark.parametrize(("n_slices", "depth"), [(40, 16), (40, 40), (40, 70), (7, 3), (12, 1)])
@@ -202,7 +185,7 @@ def test_fewer_slices_meet_fewer_nodules_as_counted_one_by_one():
     assert f"8 slices {phantom.spacing[2] * 39 / 7:.1f} millimetres apart meet {met / n:.0%}" in picture.alt
     whole, same, fewer = (pixels(axis) for axis in picture.figure.axes)
     assert whole.shape == same.shape == (40, 64) and fewer.shape == (8, 64)
-    np.testing.assert_allclose(same, whole, atol=1e-5)  # neither mirrored nor turned
+    np.testing.assert_allclose(same, whole, atol=1)  # neither mirrored nor turned
 
 
 def test_the_seconds_of_a_video_are_those_of_its_frames():

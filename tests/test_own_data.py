@@ -10,7 +10,7 @@ from files import write_labels, write_scan, write_video
 from viptt_core.cli import main
 from viptt_core.ct import prepare_volume
 from viptt_core.datasets import list_dataset, load_dataset, load_for
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import DataError
 from viptt_core.presets import load_preset
 from viptt_core.splits import make_split
 
@@ -63,43 +63,6 @@ def test_equal_names_in_two_folders_are_told_apart_by_their_paths(tmp_path):
     assert ("two files of one name", "scan.nii.gz") in kinds(list_dataset("folder", tmp_path))
 
 
-@pytest.mark.parametrize(
-    "text, expected",
-    [
-        ("FileName,Class\ncase0,1\n", [("missing column", "labels.csv")]),
-        ("FileName,Label\ncase0,1\ncase0,1\ncase1,2\n", [("duplicate row", "labels.csv")]),
-        ("FileName,Label\ncase0,1\ncase1,\n", [("missing label", "labels.csv")]),
-        ("FileName,Label\n,1\ncase1,2\n", [("row without a file", "labels.csv")]),
-        ("FileName,Label\n", [("empty table", "labels.csv")]),
-        ("FileName,Label\ncase0,1\ncase9,2\n", [("missing file", "case9")]),
-    ],
-)
-def test_a_faulty_table_is_described(scans, text, expected):
-    (scans / "labels.csv").write_text(text)
-    listing = list_dataset("folder", scans, labels=scans / "labels.csv")
-    assert [found for found in kinds(listing) if found[0] != "no label"] == expected
-    with pytest.raises(DataError):
-        load_dataset("folder", scans, labels=scans / "labels.csv", **GRID)
-
-
-def test_a_table_in_another_encoding_is_named(scans):
-    (scans / "labels.csv").write_bytes("FileName,Label\ncase0,krank\ncase1,völlig gesund\n".encode("latin-1"))
-    with pytest.raises(DataError, match="labels.csv: is not UTF-8"):
-        load_dataset("folder", scans, **GRID)
-
-
-def test_a_patient_left_empty_is_named(scans):
-    write_labels(scans, "case0,1,p1", "case1,2,", header="FileName,Label,P")
-    with pytest.raises(DataError, match="'case1' has no patient"):
-        load_dataset("folder", scans, patient_column="P", **GRID)
-
-
-def test_a_table_is_looked_for_by_its_columns(scans):
-    write_labels(scans, "case0,1", header="FileName,Diagnosis")
-    with pytest.raises(DataError, match="columns FileName, Label is needed, found: none"):
-        load_dataset("folder", scans, **GRID)
-
-
 def test_class_folders_of_scans_or_videos(tmp_path):
     for name in ("ill", "well"):
         for k in range(2):
@@ -125,13 +88,6 @@ def test_files_outside_of_the_class_folders_are_listed(tmp_path):
     write_video(tmp_path / "film" / "two" / "b.avi")
     write_video(tmp_path / "film" / "c.avi")
     assert kinds(list_dataset("ucf50", tmp_path / "film", group_pattern="(.)")) == [("not in a class folder", "c.avi")]
-
-
-def test_patients_need_a_table(tmp_path):
-    for name in ("ill", "well"):
-        write_scan(tmp_path / name / "p0.nii.gz")
-    with pytest.raises(SettingError, match="patient_column is 'P', and there is no CSV"):
-        load_dataset("folder", tmp_path, patient_column="P", **GRID)
 
 
 # --- Real files -----------------------------------------------------------------------------------

@@ -9,22 +9,23 @@ import yaml
 from tracked import ROOT, tracked_files
 
 from viptt_core.book import artwork
-from viptt_core.constants import TB_CLASSES, TB_TRAIN_COUNTS, UCF_CLASSES
+from viptt_core.book.artwork import layers, paper_network
+from viptt_core.constants import CT_WINDOWS, TB_CLASSES, TB_TRAIN_COUNTS, UCF_CLASSES
 from viptt_core.errors import DataError
-from viptt_core.figures.model import claim_chart, layers, paper_network
+from viptt_core.figures.claim import claim_chart
 from viptt_core.model import count_parameters
 from viptt_core.presets import load_preset
 from viptt_core.shown import with_interval
 from viptt_core.study.claims import load_claims
-from viptt_core.study.ledger import verdict
-from viptt_core.study.model_card import layer_parameters
 from viptt_core.study.outcomes import read_committed
+from viptt_core.study.report import sentence
 
 BOOK = ROOT / "book"
 PAGES = tracked_files("book/*.md")
 REMEDY = "not up to date: viptt publish --stale"
 FIGURE = re.compile(r"\{figure\} (_static/\S+)\n((?::.*\n)+)")
 PICTURES = [name.removeprefix("book/") for name in artwork.PICTURES]
+DRAWINGS = {"_static/hu.svg", "_static/model.svg", "_static/parts.svg"}
 
 
 @cache
@@ -47,6 +48,16 @@ def rows(study, table, **wanted):
     row = read_committed(study, ROOT).row(table, **wanted)
     assert row is not None, wanted
     return row
+
+
+def alternatives():
+    """By picture, the text alternatives that the pages give it."""
+    found = {}
+    for page in PAGES:
+        for name, options in FIGURE.findall(page.read_text(encoding="utf-8")):
+            assert ":class: viptt-chart" in options, (page, name)
+            found.setdefault(name, set()).add(re.search(r'^:alt: "(.*)"$', options, flags=re.M)[1])
+    return found
 
 
 def listed_pages(part):
@@ -78,20 +89,16 @@ def test_committed_tables_are_what_the_code_writes_now(name):
 
 
 def test_text_alternatives_of_pages_are_those_of_the_pictures():
-    shown = [
-        (page.name, name, options)
-        for page in PAGES
-        for name, options in FIGURE.findall(page.read_text(encoding="utf-8"))
-    ]
+    alts = alternatives()
     # kappa.svg stands in README alone: its page draws it itself
-    assert {name for _, name, _ in shown} == set(PICTURES) - {"_static/kappa.svg"}
-    for page, name, options in shown:
-        assert re.search(r'^:alt: "(.*)"$', options, flags=re.M)[1] == picture(name).alt, (page, name)
-        assert ":class: viptt-chart" in options, (page, name)
+    assert set(alts) == set(PICTURES) - {"_static/kappa.svg"} | DRAWINGS
+    for name, found in alts.items():
+        assert len(found) == 1 and (name in DRAWINGS or found == {picture(name).alt}), name
 
 
 def test_pictures_of_synthetic_data_say_so():
-    assert "synthetic data" in words(picture("_static/claim.svg").encode("svg").decode())
+    claim = words(picture("_static/claim.svg").encode("svg").decode())
+    assert any("simulated" in line for line in claim) and any("synthetic data" in line for line in claim)
     for name in ("attribution", "kappa"):
         assert picture(f"_static/{name}.svg").alt.endswith("Synthetic data."), name
 
@@ -125,11 +132,35 @@ def test_the_first_page_tells_the_verdict_of_the_contrasts():
         row = rows(study, "contrasts", arm=arm, baseline=baseline, measure="kappa")
         told = with_interval(row["difference"], row["low"], row["high"], signed=True) in page
         assert told is not bool(read_committed(study, ROOT).withdrawn), study
-        assert compared in verdict(row) and compared in page
+        assert compared in sentence(row) and compared in page
+
+
+def layer_parameters(preset, num_classes):
+    """Learnt numbers of each part of a network, by name on the pages."""
+    network = paper_network(num_classes, preset)
+    parts = {"stem": "stem", "backbone": "backbone", "LSTM": "temporal", "dense": "feature", "classes": "classifier"}
+    return {name: count_parameters(getattr(network, part)) for name, part in parts.items()}
+
+
+def test_the_drawing_of_the_model_has_the_numbers_of_the_network_in_picture_and_words():
+    preset, ucf = load_preset("paper"), layer_parameters(load_preset("paper"), len(UCF_CLASSES))
+    tb = layer_parameters(preset, len(TB_CLASSES))
+    carried = sum(tb.values()) - tb["classes"]
+    numbers = {f"{count:,}" for count in (*tb.values(), ucf["classes"], carried, preset.feature_size)}
+    numbers |= {str(n) for n in (preset.frames, preset.size, preset.hidden_size, len(UCF_CLASSES), len(TB_CLASSES))}
+    drawn = re.findall(r"<text.*?>(.*?)</text>", (BOOK / "_static/model.svg").read_text("utf-8"))
+    for told in (drawn, alternatives()["_static/model.svg"]):
+        assert numbers <= set(re.findall(r"\d[\d,]*\d|\d", " ".join(told)))
+
+
+def test_the_drawn_scale_of_hounsfield_units_has_the_windows_of_the_package():
+    drawing, (alt,) = (BOOK / "_static/hu.svg").read_text("utf-8"), alternatives()["_static/hu.svg"]
+    for name, (low, high) in CT_WINDOWS.items():
+        assert f"window, {name}: {low} to {high}" in drawing and f"window, {name}: {low} to {high}" in alt
 
 
 @pytest.mark.parametrize("preset, classes", [("paper", TB_CLASSES), ("paper", UCF_CLASSES), ("demo", TB_CLASSES)])
-def test_layers_add_up_to_the_network_and_to_the_model_card(preset, classes):
+def test_layers_add_up_to_the_network(preset, classes):
     preset = load_preset(preset)
     table = layers(preset, len(classes)).set_index("layer")
     network = paper_network(len(classes), preset)
@@ -290,7 +321,7 @@ def test_the_citation_is_that_of_the_citation_file(tmp_path):
 
 
 def test_artwork_is_written_whole_below_a_root(tmp_path, monkeypatch):
-    drawn = picture("_static/hu.svg")
+    drawn = picture("_static/kappa.svg")
     monkeypatch.setattr(artwork, "PICTURES", {"a/b.svg": lambda root: drawn})
     monkeypatch.setattr(artwork, "TEXTS", {"c.csv": lambda root: f"{root.name}\n"})
     assert artwork.write_artwork(tmp_path) == [tmp_path / "a/b.svg", tmp_path / "c.csv"]

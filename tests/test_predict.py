@@ -21,7 +21,7 @@ from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES
 from viptt_core.ct import load_volume
 from viptt_core.datasets.scans import read_scan
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import DataError, DataWarning, SettingError
 from viptt_core.prediction import scans as predict
 from viptt_core.prediction.card import RESEARCH_ONLY
 from viptt_core.prediction.scans import Predictions, find_scans, predict_scans, scan_warnings
@@ -141,6 +141,14 @@ def test_folders_are_searched_without_masks_hidden_files_and_doubles(tmp_path, s
         "5.NII",
         "deep/er/3.nii.gz",
     ]
+
+
+def test_a_folder_that_is_taken_for_masks_is_named(scans):
+    root = scans[0].parent
+    (root / "seg").mkdir()
+    shutil.copy(scans[0], root / "seg")
+    with pytest.warns(DataWarning, match="seg: 1 files are named as scans elsewhere .* rename the folder"):
+        assert find_scans([root]) == sorted(scans)
 
 
 def test_a_folder_whose_name_is_not_utf_8_can_be_written_to_a_table(tmp_path, scans):
@@ -313,6 +321,21 @@ def test_a_file_the_system_does_not_give_is_a_failed_scan(tmp_path, scans, monke
     assert found.failed.tolist() == [True, False, False] and "Permission denied" in found.errors[0]
 
 
+def test_a_folder_that_cannot_be_read_is_told_and_the_other_scans_are_predicted(tmp_path, scans, monkeypatch):
+    (locked := scans[0].parent / "locked").mkdir()
+
+    def refuse(path, scandir=os.scandir):
+        if path == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    found = quiet(write_weights(tmp_path / "w.safetensors"), scans[0].parent)
+    assert dict(zip(found.names, found.errors, strict=True)) == dict.fromkeys(map(str, scans), "") | {
+        str(locked): "is a folder that cannot be read. See that you may read it."
+    }
+
+
 def test_an_interruption_keeps_what_was_predicted(tmp_path, weights, capsys, monkeypatch):
     scans = [write_noise_scan(tmp_path / f"{k}.nii.gz", k) for k in range(predict.TOGETHER + 2)]
     whole, predicted = quiet(weights, scans), []
@@ -401,8 +424,10 @@ def test_a_damaged_file_among_many_gives_exit_code_one_and_is_listed(tmp_path, s
 
 def test_what_cannot_be_written_is_said_before_the_work(tmp_path, scans, weights, capsys, monkeypatch):
     monkeypatch.setattr(predict, "_read", None)
-    code, _, said = run(capsys, *scans, "--weights", weights, "-o", tmp_path / "no" / "out.csv")
-    assert code == 1 and "no such folder" in said
+    for name, words in (("no/out.csv", "no such folder"), ("out.xlsx", "out.xlsx does not end in .json, .csv, .txt")):
+        for form in ([], ["--csv"]):
+            code, _, said = run(capsys, *scans, "--weights", weights, "-o", tmp_path / name, *form)
+            assert code == 1 and words in said
 
 
 def test_a_misspelt_weights_file_says_where_to_look(tmp_path, scans, capsys):

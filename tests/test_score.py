@@ -80,8 +80,8 @@ def test_numbers_are_the_five_types_only_for_a_model_that_tells_them(labels):
 @pytest.mark.parametrize(
     "rows, words",
     [
-        (("a.nii.gz,6", "b.nii.gz,1"), "unknown label '6'. Known: 1, 2, 3, 4, 5"),
-        (("a.nii.gz,Focl", "b.nii.gz,Focal"), "unknown label 'Focl'. Known: Infiltrative"),
+        (("a.nii.gz,6", "b.nii.gz,1"), "unknown label '6' .line 2.. Known: 1, 2, 3, 4, 5"),
+        (("a.nii.gz,Focl", "b.nii.gz,Focal"), "unknown label 'Focl' .line 2.. Known: Infiltrative"),
         (("a.nii.gz,1", "a.nii.gz,2"), "'a.nii.gz' is there twice"),
         (("x.nii.gz,1",), "no scan is left to score: 0 of 2 could not be read, 2 have no label"),
     ],
@@ -118,7 +118,7 @@ def test_a_class_of_the_model_may_be_called_as_a_missing_value(labels, name):
 
 
 def test_a_table_without_the_column_is_refused(labels):
-    with pytest.raises(DataError, match="lacks the columns diagnosis. It has: FileName, Label"):
+    with pytest.raises(DataError, match="lacks the columns diagnosis; line 1 has: FileName, Label"):
         labelled(predictions(["a.nii.gz"], [0]), labels("a.nii.gz,ill", label_column="diagnosis"))
 
 

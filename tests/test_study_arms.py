@@ -60,9 +60,11 @@ def runner(make_clip_set, monkeypatch):
     return make
 
 
-def test_an_arm_tests_the_same_scans_with_every_seed_and_records_its_runs(runner):
+def test_an_arm_tests_the_same_scans_with_every_seed_and_records_its_runs(runner, capsys):
     one = runner()
     outcomes = one.run_arm(one.study.arm("video"))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("video: 1 of 2 runs, about 0:0") and said[1] == "video: 2 of 2 runs, about 0:00:00 left"
     assert outcomes.runs["seed"].tolist() == [0, 1] and outcomes.tested.all()
     assert set(outcomes.names) == {f"c{i}" for i in range(40, 60)}
     assert outcomes.runs["n_train"].tolist() == [20, 20]  # of 25, a fifth validates

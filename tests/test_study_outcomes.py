@@ -50,7 +50,6 @@ def test_folds_are_put_together_by_seed():
         for name, values in zip(part.names, part.probabilities[0], strict=True):
             case = int(np.flatnonzero(outcomes.names == name)[0])
             assert np.array_equal(probabilities[seed, case], values) and classes[seed, case] == values.argmax()
-    assert outcomes.by_seed("a", seeds=1)[0].shape == (1, 6)
 
 
 def test_a_case_that_a_run_did_not_test_is_not_a_prediction():

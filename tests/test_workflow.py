@@ -18,7 +18,7 @@ from viptt_core.constants import UCF_CLASSES
 from viptt_core.errors import DataError, SettingError
 from viptt_core.files import available_cores
 from viptt_core.study.arms import arm_file
-from viptt_core.study.estimate import estimate
+from viptt_core.study.cost import estimate
 from viptt_core.study.plan import load_study, pretraining_key
 from viptt_core.training.device import Engine
 
@@ -199,12 +199,12 @@ def test_an_arm_that_fails_keeps_the_others_and_is_all_that_is_repeated(small, p
     mended.touch()
     again = workflow("ledger", **settings)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert [call[1] for call in asked()] == ["run", "pack", "tables", "ledger", "card"]
+    assert [call[1] for call in asked()] == ["run", "pack", "ledger", "card"]
     assert not (private_root / "results").exists()  # no result decides what is run
 
     settings |= {"settings": "--epochs 2"}  # other settings: everything anew
     assert workflow("ledger", **settings).returncode == 0
-    assert len(asked()) == len(calls) + 4
+    assert len(asked()) == len(calls) + 3
 
 
 def test_two_runs_do_not_meet_in_one_folder(private_root):
@@ -258,21 +258,13 @@ def test_a_killed_run_goes_on_and_repeats_no_finished_run(tmp_path, private_root
 
 
 @pytest.fixture
-def measured(monkeypatch):
-    """Step costs without measuring: a second a step, nothing else."""
-    from viptt_core.study.step_cost import Cost
-
-    asked = []
-
-    def measure(preset, stage, *, classes, stills, engine):
-        asked.append((preset.name, stage.freeze_backbone, classes, stills))
-        return Cost(step=1.0, predict=0.0, features=0.0, feature_bytes=0, weight_bytes=10**9, memory_mb=2000.0)
-
-    monkeypatch.setattr("viptt_core.study.estimate.measure", measure)
-    return asked
+def timed(monkeypatch):
+    """A second a step, without taking any."""
+    monkeypatch.setattr("viptt_core.study.cost._seconds_a_step", lambda *_: 1.0)
 
 
-def test_an_estimate_counts_runs_steps_disk_and_hours(measured, private_root, tmp_path):
+@pytest.mark.usefixtures("timed")
+def test_an_estimate_counts_fits_steps_and_hours(private_root, tmp_path):
     arms = {"random": "", "image": "", "video": "", "by clip": 'videos = "split by clip"\nrate_of = "video"'}
     plan = PLAN.replace("[scans]", "learning_rates = [0.1, 0.2]\nn_pool = 100\n[scans]")
     (tmp_path / "p.toml").write_text(
@@ -284,47 +276,39 @@ def test_an_estimate_counts_runs_steps_disk_and_hours(measured, private_root, tm
     )
     study = load_study(str(tmp_path / "p.toml"))
     study = replace(study, scans={"dataset": "phantom", "n": 150}, videos={"dataset": "actions", "n": 250})
-    found, preset = estimate(study), study.preset_of(study.arms[0])
-    table = found.table.set_index("stage")
-    # 2 seeds and a pilot of videos as they are, 2 seeds split by clip, whose rate is another arm's.
-    assert table.loc["pretraining, study: small trained, lstm", "runs"] == 5
-    assert table.loc["pretraining, stills, study: small trained, lstm", "runs"] == 3
-    # 4 arms of 2 seeds, and 2 rates for each of the 3 arms that find their own; 80 scans train, 20 validate.
-    finetuned = table.loc[[name for name in table.index if name.startswith("fine-tuning")]]
-    assert finetuned["runs"].sum() == 14 and (finetuned["steps a run"] == preset.finetune.epochs * 10).all()
-    steps = 14 * preset.finetune.epochs * 10 + 8 * preset.pretrain.epochs * 19  # 150 of 250 videos train
-    assert found.hours == pytest.approx(steps / 3600, rel=0.01)
-    clips = (150 + 250) * preset.frames * preset.size**2
-    assert found.clips_gb == clips / 1e9 and found.disk_gb == pytest.approx(22 + clips / 1e9)  # 22 runs of a GB
-    assert len(measured) == len(table) and "nothing was started" in str(found)
+    table, preset = estimate(study, Engine()).set_index("training"), study.preset_of(study.arms[0])
+    # 2 seeds and a pilot of videos, as many of single frames; 2 seeds split by clip, whose rate is another arm's
+    pretrained = table.loc["pretraining, study: small trained, lstm"]
+    assert pretrained["fits"] == 8 and pretrained["steps"] == 8 * preset.pretrain.epochs * 32
+    # 4 arms of 2 seeds, and 2 rates for each of the 3 arms that find their own
+    finetuned = table[table.index.str.startswith("fine-tuning")]
+    assert finetuned["fits"].sum() == 14 and finetuned["steps"].sum() == 14 * preset.finetune.epochs * 13
+    assert table["hours"].sum() == pytest.approx(table["steps"].sum() / 3600)
     assert not private_root.exists()
 
 
-def test_an_estimate_measures_real_steps_and_leaves_nothing(private_root, tmp_path):
+def test_an_estimate_times_real_steps_and_leaves_nothing(private_root, tmp_path):
     study = load_study("synthetic", learning_rates=())
-    study = replace(study, arms=(study.arm("image"),))
-    found = estimate(study, Engine(device="cpu"))
-    assert (found.table["seconds a step"] > 0).all() and (found.table["memory GB"] > 0.1).all()
-    frozen = found.table.set_index("stage").loc["fine-tuning, study: small frozen, lstm"]
-    grid, runs = study.preset_of(study.arm("image")), frozen["runs"]
-    features = (study.n_train + study.scans["n"] - study.n_pool) * grid.frames * 96 * 4 * runs
-    assert frozen["disk GB"] * 1e9 > features  # a frozen backbone's features are cached, those of each run
+    found = estimate(replace(study, arms=(study.arm("image"),)), Engine(device="cpu")).set_index("training")
+    trained, frozen = found["seconds a step"]
+    assert frozen > 0 and trained > 2 * frozen  # the features of a frozen backbone are there already
     assert not private_root.exists() and not (tmp_path / "cache").exists()
 
 
-def test_an_estimate_checks_real_sets_first(measured, tmp_path):
+@pytest.mark.usefixtures("timed")
+def test_an_estimate_checks_real_sets_first(tmp_path):
     settings = write_true_layouts(tmp_path)
     study = load_study("paper")
     with pytest.raises(SettingError, match="needs a folder"):
-        estimate(study)
+        estimate(study, Engine())
     sets = {
         "scans": study.scans | {"root": str(settings["scans_root"])},
         "videos": study.videos | {"root": str(settings["videos_root"])},
     }
     study = replace(study, **sets)
-    text = str(estimate(study))
-    assert "imageclef: 40 scans, 5 classes, 40 groups" in text and "ucf50: 50 videos, 10 classes" in text
-    assert "ImageNet weights of vgg16 (IMAGENET1K_FEATURES) are not here" in text
+    preset = study.preset_of(study.arms[0])
+    (pretrained, *_) = estimate(study, Engine())["steps"]
+    assert pretrained % (preset.pretrain.epochs * 50 / preset.pretrain.batch_size) == 0  # 50 videos
     (settings["scans_root"] / "TRN_0003.nii.gz").unlink()
     with pytest.raises(DataError, match="TRN_0003"):
-        estimate(study)
+        estimate(study, Engine())

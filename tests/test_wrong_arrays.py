@@ -128,6 +128,7 @@ def test_what_is_said_wins_over_what_is_found_and_nothing_else_is_left_out(path)
     write(path, padded(2))
     clips = load_dataset("medmnist3d", path, slice_axis=0, **GRID)
     assert (clips.source["slice_axis"], clips.source["padding"]) == (0, "kept")
+    assert ["axis 2 runs" in fault.what for fault in faults(path, slice_axis=0)] == [True]
     assert load_dataset("medmnist3d", path, slice_axis="0", **GRID).key == clips.key  # as a command gives it
     for axis in (3, -1, "z"):
         with pytest.raises(SettingError, match=f"slice_axis '{axis}' does not exist"):
@@ -184,8 +185,10 @@ def test_labels_with_gaps_are_refused_and_make_no_class_without_volumes(path, la
         load_dataset("medmnist3d", path, **GRID)
 
 
-def test_a_class_named_without_volumes_is_refused(path):
+def test_a_class_named_without_volumes_or_in_no_utf_8_is_refused(path):
     write(path, content())
+    with pytest.raises(SettingError, match=r"classes name b\\xfc, which is not UTF-8"):
+        load_dataset("medmnist3d", path, classes="a,b\udcfc", **GRID)
     with pytest.raises(DataError, match=r"no volume has the label 2 \(rare\)"):
         load_dataset("medmnist3d", path, classes="benign, malignant, rare", **GRID)
 
@@ -195,6 +198,7 @@ def test_a_class_named_without_volumes_is_refused(path):
     [
         (lambda c: c.update(train_labels=np.uint8(1)), "not one label each"),
         (lambda c: c.update(train_patient=np.array("P1")), "not one value each"),
+        (lambda c: c.update(train_age=np.float32(1)), "not one value each"),
         (lambda c: c.update(val_images=np.uint8(1)), "not grey volumes"),
         (lambda c: c.update(val_patient=np.arange(3)), "text and numbers"),
         (lambda c: c.update(test_patient=np.array([0.5, 1.5, 2.5])), "not one value each"),
@@ -228,12 +232,23 @@ def test_only_columns_of_one_finite_number_a_volume_are_covariates(path):
         ratings=lambda n: np.ones((n, 9)),
         masks=lambda n: np.ones((n, 8, 10, 10), bool),
         age=lambda n: np.full(n, np.nan),
-        version=lambda n: np.float32(1),
+        centre=lambda n: np.array(["A"] * n),
         size=lambda n: np.arange(n)[:, None] / 2,
     )
     clips = load_dataset("medmnist3d", write(path, made), **GRID)
     assert list(clips.covariates) == ["size"] and clips.covariates["size"][:3].tolist() == [0, 0.5, 1]
-    assert [(fault.kind, fault.level) for fault in faults(path)] == [("not finite", "note")]
+    (fault,) = faults(path)
+    assert fault.level == "note" and "ratings, masks, age, centre: not read" in fault.what
+
+
+def test_a_patient_is_one_whatever_the_spelling_and_named_when_in_two_parts(path):
+    patients = {"train": ["1", "2", "3", "3", "4", "5"], "val": ["6", "07", "8"], "test": ["7", "9", "02"]}
+    made = content() | {f"{part}_patient": np.array(names) for part, names in patients.items()}
+    clips = load_dataset("medmnist3d", write(path, made), **GRID)
+    assert clips.groups[7] == clips.groups[9] and clips.groups[1] == clips.groups[11]
+    told = [fault.what for fault in faults(path)]
+    assert len(told) == 3 and "2 of 9 groups are in more than one published part: 02, 07." in told[2]
+    assert all(any(what in note for note in clips.notes) for what in told)
 
 
 # --- Damage, and sizes that are not there ---

@@ -45,7 +45,7 @@ def test_a_class_folder_may_have_any_name(tmp_path, name):
     listing = list_dataset("folder", write_classes(tmp_path, "scan", ("healthy", name)))
     assert listing.class_names == tuple(sorted(("healthy", name))) and len(listing.items) == 4
     told = [fault for fault in listing.faults if fault.where == name]
-    assert [fault.kind for fault in told] == (["class of masks"] if "mask" in name or name == "findings" else [])
+    assert [fault.kind for fault in told] == ["class of masks"]
     assert all("classes='healthy'" in fault.remedy and fault.level == "note" for fault in told)
 
 
@@ -68,6 +68,19 @@ def test_masks_beside_the_scans_of_a_table_are_no_scans_and_those_of_no_scan_are
     listing = list_dataset("folder", tmp_path)
     assert names(listing) == ["s0.nii.gz", "s1.nii.gz", "s2.nii.gz"] and len(listing.masks["masks"]) == 4
     assert kinds(listing) == [("mask without a scan", "masks/s7.nii.gz", "left out")]
+
+
+@pytest.mark.parametrize("place", ["seg", "Masks", "labels/lungs"])
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_masks_beside_a_table_are_no_scans_whatever_their_folder_is_called(tmp_path, place, ending):
+    for number in range(3):
+        write_scan(tmp_path / "ct" / f"s{number}.nii.gz")
+        write_scan(tmp_path / place / f"s{number}{ending}")
+    write_labels(tmp_path, "s0,0", "s1,1", "s2,1", header="FileName,Label")
+    listing = list_dataset("folder", tmp_path)
+    assert names(listing) == ["s0.nii.gz", "s1.nii.gz", "s2.nii.gz"]
+    assert kinds(listing) == [("masks beside scans", place.split("/")[0], "note")]
+    assert "3 files" in listing.faults[0].what and "masks" in listing.faults[0].what
 
 
 def test_a_folder_with_a_plus_in_its_name_is_a_class_and_none_is_named_twice(tmp_path):

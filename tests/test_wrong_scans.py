@@ -57,6 +57,20 @@ def padded(hu, padding):
     return np.where((x**2 + y**2 > 1)[..., None], hu.dtype.type(padding), hu)
 
 
+def lungs_cut_out(hu, outside):
+    return np.where((hu < -500) & (hu > -960), hu, hu.dtype.type(outside))
+
+
+def magnetic(hu):
+    """As a magnetic resonance image: no HU at all, air dark and fat bright."""
+    tissue = np.where(hu < -500, 0, np.clip(700 - 4 * hu.astype(float), 60, 1500))
+    return np.abs(tissue + np.random.default_rng(0).normal(0, 25, hu.shape)).astype(np.int16)
+
+
+def grey(hu, low, high):
+    return ((np.clip(hu, low, high) - low) / (high - low) * 255).astype(np.uint8)
+
+
 WRONG_UNITS = {
     "intercept lost": (lambda hu: hu + 1024, "intercept of -1024 was lost"),
     "intercept lost, padding -2000": (lambda hu: padded(hu + 1024, -2000), "intercept of -1024 was lost"),
@@ -69,6 +83,12 @@ WRONG_UNITS = {
     "grey levels": (lambda hu: ((np.clip(hu, -1000, 400) + 1000) / 1400 * 255).astype(np.uint8), "scaled to 0..255"),
     "clipped": (lambda hu: np.clip(hu, -160, 240), "All below -160 was cut off"),
     "clipped, padding -1000": (lambda hu: padded(np.clip(hu, -160, 240), -1000), "All below -160 was cut off"),
+    "sign changed": (lambda hu: -hu.astype(np.int16), "its sign was changed"),
+    "soft-tissue window": (lambda hu: grey(hu, -160, 240), "scaled to 0..255"),
+    "lung window": (lambda hu: grey(hu, -1350, 150), "scaled to 0..255"),
+    "a wide window of 12 bits": (lambda hu: grey(hu, -1350, 150).astype(np.int16) * 16, "air is -1000"),
+    "sign changed, intercept lost": (lambda hu: 1024 - hu.astype(np.int16), "air is -1000"),
+    "magnetic resonance": (magnetic, "air is -1000"),
     "a mask": (lambda hu: (hu > -300).astype(np.uint8), "looks like a mask"),
     "noise": (lambda hu: np.random.default_rng(0).integers(0, 60000, hu.shape).astype(np.uint16), "air is -1000"),
 }
@@ -98,7 +118,10 @@ SOUND = {
     "padding -2000": lambda hu: padded(hu, -2000),
     "padding of two kinds": lambda hu: np.where(np.arange(hu.shape[0])[:, None, None] < 3, -2048, padded(hu, -3024)),
     "padding that is not a number": lambda hu: padded(hu.astype(np.float32), np.nan),
-    "padding 0": lambda hu: padded(hu, 0),
+    "lungs cut out, -1024": lambda hu: lungs_cut_out(hu, -1024),
+    "lungs cut out, -3024": lambda hu: lungs_cut_out(hu, -3024),
+    "lung alone": lambda hu: hu[(hu > -960) & (hu < -500)][:512].reshape(8, 8, 8),
+    "one slice": lambda hu: hu[:, :, 5:6],
     "window of the lung": lambda hu: np.clip(hu, -1350, 150),
     "the paper's window": lambda hu: np.clip(hu, -1000, 400),
     "a part, mostly lung": lambda hu: hu[3:-3, 8:-8],
@@ -116,6 +139,28 @@ def test_values_in_hu_are_taken_whatever_surrounds_the_body(tmp_path, name):
         warnings.simplefilter("error")
         if np.isfinite(hu).all():
             load_volume(path, **GRID)
+
+
+ODD_AND_TOLD = {
+    "circle of 0": (lambda hu: padded(hu, 0), r"2\d% of its voxels are exactly 0:"),
+    "circle of 3071": (lambda hu: padded(hu, 3071), r"2\d% of its voxels are exactly 3071:"),
+    "lungs cut out, 0": (lambda hu: lungs_cut_out(hu, 0), "of its voxels are exactly 0:"),
+    "clipped at -600": (lambda hu: np.maximum(hu, -600), "of its voxels are exactly -600:"),
+    "soft tissue alone": (lambda hu: hu[hu > -200][:8000].reshape(20, 20, 20), "holds neither air nor lung"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_AND_TOLD)
+def test_what_was_filled_in_cut_off_or_holds_no_lung_is_told_and_not_refused(tmp_path, name, shared_data):
+    change, told = ODD_AND_TOLD[name]
+    for hu in (
+        np.tile(patient(), (2, 2, 2)),
+        np.asanyarray(nib.load(next((shared_data / "ct").glob("*_256*"))).dataobj),
+    ):
+        write_scan(path := tmp_path / "a.nii.gz", change(hu[: 2 * 24 * 4, : 2 * 24 * 4]))
+        with pytest.warns(DataWarning, match=told):
+            load_volume(path, **GRID)
+        assert "file" not in dict(map(reversed, faults_of(path)))
 
 
 def test_padding_below_what_16_bits_hold_is_no_fault(tmp_path):

@@ -75,9 +75,12 @@ def test_a_sound_table_has_no_faults(scans):
         ),
         ('FileName,Label,Note\ns00,ill,"a\ns01,well,b\ns02,well,c"\ns03,well,d\n', "unclosed quote", "from line 2"),
         ('FileName,Label,Note\ns00,ill,a\ns01,well,"' + "x\n" * 70_000, "unclosed quote", "from line 3"),
+        ('FileName,Label\ns00,ill\n"\n', "unclosed quote", "from line 3"),
         ("FileName,Label\ns00,ill\ns00.nii.gz,well\n", "duplicate row", "'s00' in line 2, 's00.nii.gz' in line 3"),
         ("FileName,Label\n./ct/s00,ill\ns01,ill\ns00,ill\n", "duplicate row", "'./ct/s00' in line 2, 's00' in line 4"),
         ("FileName,Label\ns00,ill\n,well\n", "row without a file", "line 3 names no file"),
+        (f"FileName,Label\ns00,ill\ns01,{'x' * 200_000}\n", "long cell", "line 3 has a cell of 200000 characters"),
+        ("FileName,Label\ns00,ill\ns01,w\0ell\n", "damaged file", "holds a NUL byte in line 3"),
     ],
 )
 def test_a_table_of_the_wrong_structure_is_refused_with_its_lines(scans, text, kind, words):
@@ -96,8 +99,22 @@ def test_a_table_of_the_wrong_structure_is_refused_with_its_lines(scans, text, k
         "FileName,Label,Note,Note\r\ns00,ill,a,b\r\ns01,well,,,,\r\n\r\n,,,\r\n",
         '"FileName" ; "Label"\n"s00" ; "ill"\n"s01" ; "well"\n',
         "\N{BYTE ORDER MARK}FileName\tLabel\rs00\till\rs01\twell\r",
+        "sep=;\nFileName;Label;Note\ns00;ill;a, b, c\ns01;well;\n",
+        '"sep=\t"\r\nFileName\tLabel\r\ns00\till\r\ns01\twell\r\n',
+        "\n,,\n\nFileName;Label\ns00;ill\ns01;well\n",
+        f"FileName,Label,Note\ns00,ill,{'x' * 200_000}\ns01,well,\n",
     ],
-    ids=["texts of several lines", "inch", "empty cells at the end", "blanks", "tabs and old line ends"],
+    ids=[
+        "several lines",
+        "inch",
+        "empty cells",
+        "blanks",
+        "tabs, old line ends",
+        "sep=",
+        "sep=tab",
+        "blank lines",
+        "long note",
+    ],
 )
 def test_an_unusual_table_that_means_one_thing_is_read(scans, text):
     (scans / "labels.csv").write_bytes(text.encode())
@@ -107,7 +124,7 @@ def test_an_unusual_table_that_means_one_thing_is_read(scans, text):
 
 # --- Words for "missing", near-equal words ---
 
-MISSING = ["", "nan", "NaN", "NA", "None", "n/a", "N/A", "NULL", "<NA>", "#N/A", "-", ".", "  "]
+MISSING = ["", "nan", "NaN", "NA", "None", "n/a", "N/A", "NULL", "<NA>", "#N/A", "-", "\u2013", ".", "  ", "\u200b"]
 
 
 @pytest.mark.parametrize("word", MISSING)
@@ -151,7 +168,10 @@ def test_the_order_of_classes_does_not_depend_on_hashing(scans):
         (("Focal", "focal ", "Focal", "Miliary", "FOCAL", "miliary\u00a0"), {"Focal": 4, "Miliary": 2}),
         (("lung cancer", "lung  cancer", "lung cancer", "no", "no", "No"), {"lung cancer": 3, "no": 3}),
         ((unicodedata.normalize("NFD", "gesünder"), "gesünder", "krank", "krank", "krank", "krank"), {"gesünder": 2}),
-        (("1", "01", "1_0", "10", "1.5", "1.50"), dict.fromkeys(("1", "01", "1_0", "10", "1.5", "1.50"), 1)),
+        (("1", "01", "1_0", "10", "1.5", "1.50"), {"01": 2, "1_0": 1, "10": 1, "1.5": 2}),
+        (("T-1", "T\u20111", "T\u20131", "T\u22121", "T-1", "t-1"), {"T-1": 6}),
+        (("ill", "i\u200bll", "well", "\u2060ill", "we\u00adll", "ill"), {"ill": 4, "well": 2}),
+        (("lung cancer", "lung\u00a0cancer", "lung\u2009cancer", "no", "no", "no"), {"lung cancer": 3, "no": 3}),
     ],
 )
 def test_labels_that_differ_in_spelling_alone_are_one_class(scans, labels, expected):
@@ -160,7 +180,10 @@ def test_labels_that_differ_in_spelling_alone_are_one_class(scans, labels, expec
     counts = [labels_of(listing).values()]
     assert {name: list(*counts).count(name) for name in expected} == expected and not faults(listing)
     other = {label.strip() for label in labels} - set(listing.class_names) - {unicodedata.normalize("NFD", "gesünder")}
-    assert sorted(fault.what.split("'")[1] for fault in faults(listing, "note")) == sorted(other)
+    assert sorted(fault.what for fault in faults(listing, "note")) == sorted(
+        fault.what for label in other for fault in faults(listing, "note") if f"label {label!r} " in fault.what
+    )
+    assert len(faults(listing, "note")) == len(other)
 
 
 def test_spellings_that_were_asked_for_stay_two_classes(scans):
@@ -170,10 +193,10 @@ def test_spellings_that_were_asked_for_stay_two_classes(scans):
 
 
 def test_one_patient_is_not_two_for_a_spelling(scans):
-    write_table(scans, "s00,ill,1", "s01,well,1.0", "s02,ill,P2", "s03,well,p2", "s04,ill,P2", "s05,well,3")
+    write_table(scans, "s00,ill,1", "s01,well,1.0", "s02,ill,P2", "s03,well,p2", "s04,ill,P2", "s05,well,01")
     listing = list_dataset("folder", scans, patient_column="Patient")
-    assert list(groups_of(listing).values()) == ["1", "1", "P2", "P2", "P2", "3"]
-    assert {fault.what.split("'")[1] for fault in faults(listing, "note")} == {"1.0", "p2"}
+    assert list(groups_of(listing).values()) == ["01", "01", "P2", "P2", "P2", "01"]
+    assert {fault.what.split("'")[1] for fault in faults(listing, "note")} == {"1", "1.0", "p2"}
     many = [f"12345678901234567{k}" for k in range(6)]
     write_table(scans, *(f"s0{k},ill,{patient}" for k, patient in enumerate(many)))
     assert list(groups_of(list_dataset("folder", scans, patient_column="Patient")).values()) == many
@@ -209,7 +232,7 @@ def test_classes_choose_order_and_join_the_labels_of_a_table(scans):
 
 def test_a_class_that_no_row_has_is_named(scans):
     write_table(scans, *sound_rows())
-    with pytest.raises(DataError, match="labels.csv: has no label 'sick'. Its labels: ill, well"):
+    with pytest.raises(DataError, match="labels.csv: has no label 'sick'. There are: ill, well"):
         load_dataset("folder", scans, classes="sick,well", **GRID)
 
 
@@ -301,8 +324,25 @@ def test_composed_and_decomposed_letters_are_the_same(tmp_path, forms):
 )
 def test_a_row_that_only_comes_near_says_to_which_file(scans, row):
     write_table(scans, *sound_rows(5), f"{row},ill,p")
-    with pytest.raises(DataError, match="labels.csv names it, but there is no such scan; near it comes ct/s05.nii.gz"):
+    with pytest.raises(
+        DataError, match="line 7 of labels.csv names it, but there is no such scan; near it comes ct/s05.nii.gz"
+    ):
         load_dataset("folder", scans, **GRID)
+
+
+def test_a_row_with_a_fault_is_told_once(scans):
+    write_table(scans, *sound_rows(5), "s05,ill,")
+    listing = list_dataset("folder", scans, patient_column="Patient")
+    assert [(fault.kind, fault.where) for fault in listing.faults] == [("no patient", "labels.csv")]
+
+
+@pytest.mark.parametrize("place", ["../tables", "tables", "."])
+def test_a_fault_names_the_table_where_it_lies(scans, place):
+    (scans / place).mkdir(exist_ok=True)
+    table = write_table(scans / place, "s00,ill")
+    with pytest.raises(DataError) as refused:
+        load_dataset("folder", scans, labels=table, **GRID)
+    assert f"{os.path.normpath(table)}: has 3 columns" in str(refused.value)
 
 
 def test_a_file_in_another_folder_is_not_taken_for_the_one_meant(scans):
@@ -326,9 +366,10 @@ def test_the_nearer_of_two_paths_is_meant(tmp_path):
 # --- Encodings, names of columns ---
 
 
-@pytest.mark.parametrize("encoding, words", [("utf-16", "but UTF-16"), ("cp1252", "but Windows-1252 or the like")])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be", "cp1252"])
 @pytest.mark.parametrize("settings", [{}, {"labels": "labels.csv"}])
-def test_a_table_that_is_not_utf_8_says_so(scans, encoding, words, settings):
+def test_a_table_that_is_not_utf_8_says_so(scans, encoding, settings):
+    words = f"but {encoding.upper()}" if "utf" in encoding else "but Windows-1252 or the like"
     write_table(scans, *sound_rows(5), "s05,völlig gesund,p", encoding=encoding)
     with pytest.raises(DataError, match=f"labels.csv: is not UTF-8 text, {words}"):
         load_dataset("folder", scans, **settings, **GRID)
@@ -346,7 +387,7 @@ def test_a_table_that_is_not_utf_8_says_so(scans, encoding, words, settings):
 def test_a_table_with_other_columns_is_described_before_any_scan_is_read(scans, header, encoding, words):
     write_table(scans, "s00,krank,1", header=header, name="Befunde.csv", encoding=encoding)
     for name in ("folder", "imageclef"):
-        with pytest.raises(DataError, match=f"(?s)found: none.*{words}.*file_column, label_column, patient_column"):
+        with pytest.raises(DataError, match=f"(?s)holds no CSV.*{words}.*file_column, label_column, patient_column"):
             load_dataset(name, scans, **GRID)
 
 
@@ -402,6 +443,7 @@ def test_a_table_names_the_groups_of_videos(clips, lister, columns):
         (lambda rows: rows[1:], "file", "no group", "fight/fight0.mp4.*no group in groups.csv"),
         (lambda rows: [*rows, "fight/x.mp4,fight,s"], "file", "missing file", "x.mp4.*there is no such file"),
         (lambda rows: [*rows, rows[0]], "set", "duplicate row", "is there twice"),
+        (lambda rows: [], "set", "empty table", "Add one row a file: file,class,source"),
         (lambda rows: [rows[0].replace(",fight,", ",calm,"), *rows[1:]], "set", "another class", "line 2 says 'calm'"),
         (lambda rows: [rows[0].replace("fight-0", "NA"), *rows[1:]], "set", "no group", "has no group .line 2: 'NA'"),
         (lambda rows: [f"{row},x" for row in rows], "set", "ragged row", "3 columns"),

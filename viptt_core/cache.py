@@ -247,9 +247,8 @@ class _Decoder:
             return [self._contents(part, hashing=hashing) for part in source]
         if not isinstance(source, Path):
             return source
-        status = source.stat()
-        times = status.st_mtime_ns, status.st_ctime_ns
-        remembered = self.folder / _hash_of(os.path.abspath(source), status.st_size, status.st_ino, *times)
+        state = state_of(source)
+        remembered = self.folder / _hash_of(os.path.abspath(source), *state)
         with suppress(OSError, UnicodeDecodeError):
             if len(contents := remembered.read_text(encoding="ascii")) == HASH_LENGTH:
                 return contents
@@ -257,11 +256,21 @@ class _Decoder:
             raise LookupError(source)
         with open(source, "rb") as file:
             contents = hashlib.file_digest(file, xxh3_128).hexdigest()
-        if time.time_ns() - status.st_ctime_ns > SETTLED:
+        if time.time_ns() - state[-1] > SETTLED:
             with suppress(OSError):  # of a cache that may only be read: it is hashed each time
                 self.folder.mkdir(parents=True, exist_ok=True)
                 remembered.write_text(contents, encoding="ascii")  # half a hash is too short to be one
         return contents
+
+
+def state_of(path: Path) -> list[int]:
+    """Size of a file, and what changes with its contents: inode, times of modification and change (ns).
+
+    Raises:
+        OSError: it cannot be reached.
+    """
+    status = path.stat()
+    return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _hash_of(*parts: object) -> str:
@@ -403,10 +412,15 @@ def read_kept(path: str) -> dict | None:
         _MAPPED.pop(path, None)
         warnings.warn(f"{path}: is damaged or cannot be read; it is made anew.", DataWarning, stacklevel=2)
         return None
-    if time.time() - used > DAY:
+    mark_used(path, used)
+    return json.loads(whole[-8 - int.from_bytes(whole[-8:-4], "little") : -8].decode())
+
+
+def mark_used(path: str | Path, marked: float) -> None:
+    """Keep a file from `sweep` for another while; written once a day at most, `marked` says when it was (seconds)."""
+    if time.time() - marked > DAY:
         with suppress(OSError):  # of a cache that may only be read
             os.utime(path)
-    return json.loads(whole[-8 - int.from_bytes(whole[-8:-4], "little") : -8].decode())
 
 
 def sweep(folder: Path) -> None:

@@ -7,11 +7,12 @@ import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import DataError, check_counts
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,7 @@ class Grid:
     orientation: str = "file"
 
     def __post_init__(self) -> None:
-        for name in ("frames", "size", "stride"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}.", remedy="Give a whole number of at least 1.")
+        check_counts(frames=self.frames, size=self.size, stride=self.stride)
         object.__setattr__(self, "hu_window", tuple(self.hu_window))
 
     def settings(self, fields: Sequence[str]) -> dict:
@@ -87,6 +86,7 @@ class ClipSet:
         notes: What was unusual in the input and how it was handled.
         parts: str [N], "train", "validation" or "test" as the set was published; None where it was not split.
         covariates: float64 [N] each: what is known besides the pictures, by name.
+        files: Video or scan by name of the clip; none for other sets.
     """
 
     clips: np.ndarray
@@ -100,6 +100,7 @@ class ClipSet:
     notes: tuple[str, ...] = ()
     parts: np.ndarray | None = None
     covariates: dict[str, np.ndarray] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         n = len(self.clips)

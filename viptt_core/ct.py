@@ -1,23 +1,21 @@
 """NIfTI file -> volume: chest CT on the paper's grid, float32 [T,H,W] in [0,1].
 
-The authors' steps (their TB notebook): clip to an HU window, scale to [0,1], turn by 90 degrees in the
-axial plane (scipy.ndimage.rotate), resample linearly to 224 x 224 x 70 (scipy.ndimage.zoom), slices first.
-Here one pass gives the same: the slices are read one by one into the same memory, and only voxels that enter the
-result are converted. A scan costs little more than its decompression, in memory that its length does not change.
+The authors' steps: clip to an HU window, scale to [0,1], turn by 90 degrees in the axial plane, resample linearly to
+224 x 224 x 70, slices first. Here one pass over the slices gives the same from the voxels that enter the result.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from os import PathLike
+from typing import NamedTuple
 
 import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from viptt_core.constants import HU_AIR, HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import DataError, DataWarning, SettingError, check_choice, check_counts
+from viptt_core.errors import CONVERT_AGAIN, DataError, DataWarning, SettingError, check_choice, check_counts
 from viptt_core.nifti import open_scan
 from viptt_core.scan_facts import ScanFacts, scan_facts, scan_faults
 
@@ -26,8 +24,8 @@ ORIENTATIONS = ("file", "canonical")
 # front of the body on top, the patient's left on the right.
 CANONICAL_AXES = ("L", "A", "S")
 CROP_MARGIN_MM = 5.0  # around a mask: half a voxel of a mask at 10 mm, and the pleura
-WARNED_OF = ("voxels not finite", "one grey level", "not in HU")  # faults that change what the voxels mean
-_CONVERT = "Convert the scan again, for example with dcm2niix."
+# Faults that change what the voxels mean.
+WARNED_OF = ("voxels not finite", "one grey level", "not in HU", "filled or cut off", "no lung")
 
 
 def load_volume(
@@ -46,11 +44,9 @@ def load_volume(
         depth: Number T of slices in the result.
         size: Height and width of the result, pixels.
         hu_window: Lower and upper bound in HU, mapped to 0 and 1.
-        orientation: "file" takes the axes as they are stored, as in the authors' code: the same patient
-            stored in another way comes out turned or mirrored. "canonical" turns every scan, by its affine,
-            to the nearest axes of the same frame, see CANONICAL_AXES.
-        mask: NIfTI file on the same grid; only the box around its voxels that are not 0, and
-            CROP_MARGIN_MM around it, is kept. None keeps all.
+        orientation: "file" takes the axes as they are stored, as the authors: the same patient stored in another way
+            comes out turned or mirrored. "canonical" turns every scan, by its affine, to CANONICAL_AXES.
+        mask: NIfTI file on the same grid; only the box around its voxels above 0, with CROP_MARGIN_MM, is kept.
 
     Returns:
         float32 [depth,size,size] in [0,1]: with "file", the file's third axis, its second reversed, its first.
@@ -61,7 +57,7 @@ def load_volume(
             "canonical", the file does not say how it lies, or its affine is degenerate.
 
     Warns:
-        DataWarning: voxels that are not finite (read as air), or values that do not look like HU.
+        DataWarning: see WARNED_OF.
     """
     volume, facts = read_volume(path, depth=depth, size=size, hu_window=hu_window, orientation=orientation, mask=mask)
     warn_of(facts, path)
@@ -81,9 +77,9 @@ def read_volume(
         if orientation == "canonical":
             if not (scan.header["sform_code"] or scan.header["qform_code"]):
                 what = "does not say how it lies: the codes of its sform and its qform are 0."
-                remedy = f"{_CONVERT} Or take orientation 'file', if all scans are stored alike."
+                remedy = f"{CONVERT_AGAIN} Or take orientation 'file', if all scans are stored alike."
                 raise DataError(what, path=path, remedy=remedy, kind="no orientation")
-            turn = _Turn.by(scan.affine, path)
+            turn = _canonical_turn(scan.affine, path)
         planes, shape = scan.planes(), scan.shape
         if grid is not None:
             if grid != shape:
@@ -108,14 +104,7 @@ def warn_of(facts: ScanFacts, path: str | PathLike) -> None:
 def prepare_volume(
     hu: np.ndarray, *, depth: int = PAPER_FRAMES, size: int = PAPER_SIZE, hu_window=HU_WINDOW
 ) -> np.ndarray:
-    """The paper's preprocessing of an array in memory: window, turn, resample.
-
-    Args:
-        hu: [X,Y,Z] in HU, any real dtype; not changed. NaN and infinities count as air, with a warning.
-        depth, size, hu_window: See `load_volume`.
-
-    Returns:
-        float32 [depth,size,size] in [0,1].
+    """As `load_volume`, of HU in memory: [X,Y,Z], any real dtype. NaN and infinities count as air, with a warning.
 
     Raises:
         SettingError: `depth` or `size` below 1, or a reversed window.
@@ -134,11 +123,7 @@ def prepare_volume(
 
 
 def window_hu(volume: np.ndarray, hu_window: tuple[float, float] = HU_WINDOW) -> np.ndarray:
-    """Clip HU values of any shape to the window and scale it to [0,1], as float32. NaN stays NaN.
-
-    Raises:
-        SettingError: a reversed window.
-    """
+    """Clip HU values of any shape to the window and scale it to [0,1], as float32. NaN stays NaN."""
     _check_window(hu_window)
     low, high = hu_window
     scaled = np.clip(volume, low, high, dtype=np.float32)
@@ -150,9 +135,8 @@ def window_hu(volume: np.ndarray, hu_window: tuple[float, float] = HU_WINDOW) ->
 def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
     """Turn by 90 degrees in the axial plane and resample linearly; the corners stay where they are.
 
-    Equals `scipy.ndimage.rotate(volume, 90, axes=(1, 0))`, then `scipy.ndimage.zoom(..., order=1)`: to 2e-7 on a
-    scan in [0,1], except that zoom leaves the last row and column 0 where rounding takes it over the edge (as from
-    512 to 224 pixels; up to 0.82 there). A volume not square in-plane keeps all its voxels and is stretched.
+    Equals scipy's rotate and zoom (order 1) to 2e-7 on a scan in [0,1], except that zoom leaves the last row and column
+    0 where rounding takes it over the edge. A volume not square in-plane keeps all its voxels and is stretched.
 
     Args:
         volume: [X,Y,Z], any real dtype; masks come out as fractions.
@@ -160,9 +144,6 @@ def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
 
     Returns:
         float32 [depth,size,size], in the units of `volume`.
-
-    Raises:
-        SettingError, DataError: as `prepare_volume`.
     """
     check_counts(depth=depth, size=size)
     _check_volume(volume)
@@ -170,14 +151,7 @@ def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
 
 
 def axis_directions(affine: np.ndarray, path: str | PathLike | None = None) -> np.ndarray:
-    """Which canonical axis each axis of a file is nearest to, and whether it runs backwards.
-
-    Args:
-        affine: float64 [4,4], voxel index to mm.
-        path: Named in the error.
-
-    Returns:
-        float64 [3,2]: for each axis of the file the axis in CANONICAL_AXES (0, 1, 2), then 1 or -1.
+    """For each axis of a file with this affine [4,4] the nearest one in CANONICAL_AXES (0, 1, 2), then 1 or -1: [3,2].
 
     Raises:
         DataError: the affine is degenerate: two axes point the same way, or one has no length.
@@ -185,25 +159,24 @@ def axis_directions(affine: np.ndarray, path: str | PathLike | None = None) -> n
     nearest = io_orientation(affine)
     if np.isnan(nearest).any():
         what = "has an affine in which an axis has no direction."
-        raise DataError(what, path=path, remedy=_CONVERT, kind="bad header")
+        raise DataError(what, path=path, remedy=CONVERT_AGAIN, kind="bad header")
     return ornt_transform(nearest, axcodes2ornt(CANONICAL_AXES))
 
 
-@dataclass(frozen=True)
-class _Turn:
+class _Turn(NamedTuple):
     """Where a file's axes X, Y, Z go: each to an axis of the result (0 slices, 1 rows, 2 columns), or its reverse."""
 
     axes: tuple[int, int, int]
     backwards: tuple[bool, bool, bool]
 
-    @classmethod
-    def by(cls, affine: np.ndarray, path) -> _Turn:
-        """To the canonical axes, then as the authors."""
-        canonical, step = axis_directions(affine, path).astype(int).T
-        return cls(tuple((2 - canonical).tolist()), tuple(((step < 0) ^ (canonical == 1)).tolist()))
-
 
 _AS_STORED = _Turn((2, 1, 0), (False, True, False))  # the authors' turn: rows run from the last Y to the first
+
+
+def _canonical_turn(affine: np.ndarray, path: str | PathLike) -> _Turn:
+    """To the canonical axes, then as the authors."""
+    canonical, step = axis_directions(affine, path).astype(int).T
+    return _Turn(tuple((2 - canonical).tolist()), tuple(((step < 0) ^ (canonical == 1)).tolist()))
 
 
 def _read_box(path: str | PathLike) -> tuple[tuple[int, ...], list[slice]]:

@@ -12,6 +12,8 @@ from os import PathLike
 from pathlib import Path
 
 LISTED = 20  # files an error message names before it only counts
+COPY_AGAIN = "Copy or download the file again."
+CONVERT_AGAIN = "Convert the scan again, for example with dcm2niix, to one 3-D .nii.gz file."
 
 
 class ViPTTError(Exception):

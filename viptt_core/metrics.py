@@ -202,3 +202,60 @@ def bootstrap_ci(
         cases = np.concatenate([cases_of_unit[unit] for unit in drawn]) if groups is not None else drawn
         values[i] = statistic(y_true[cases], y_pred[cases])
     return percentile_interval(values, level)
+
+
+# --- How good predicted probabilities are -----------------------------------------------------------------------------
+BINS = 10  # of equal width, of the top probability
+GRID = np.arange(101) / 100  # x of the curves; quotients, so that they meet equal quotients of counts
+
+
+def calibration_bins(y_true, probabilities) -> dict[str, np.ndarray]:
+    """Mean top probability and accuracy by bin of the top probability.
+
+    Args:
+        y_true: int [N], or [S, N] of several runs, which are put together.
+        probabilities: float [..., N, K].
+
+    Returns:
+        By name, a value a bin: bin (0..BINS-1; bin b holds probabilities above b/BINS up to (b+1)/BINS), confidence,
+        accuracy (both nan where the bin is empty), n.
+    """
+    top = probabilities.max(axis=-1).ravel()
+    right = (probabilities.argmax(axis=-1) == y_true).ravel()
+    number = np.clip(np.searchsorted(np.arange(1, BINS) / BINS, top), 0, BINS - 1)
+    n, sums = np.bincount(number, minlength=BINS), [np.bincount(number, x, minlength=BINS) for x in (top, right)]
+    confidence, accuracy = (np.divide(x, n, out=np.full(BINS, np.nan), where=n > 0) for x in sums)
+    return {"bin": np.arange(BINS), "confidence": confidence, "accuracy": accuracy, "n": n}
+
+
+def expected_calibration_error(y_true, probabilities) -> float:
+    """Mean distance between confidence and accuracy over bins, weighted by their cases: Guo et al. (2017), ICML."""
+    bins = calibration_bins(y_true, probabilities)
+    return float(np.nansum(np.abs(bins["confidence"] - bins["accuracy"]) * bins["n"]) / bins["n"].sum())
+
+
+def brier_score(y_true, probabilities) -> float:
+    """Mean squared distance between probabilities [N, K] and the true class, summed over classes: 0..2."""
+    truth = np.arange(probabilities.shape[-1]) == np.asarray(y_true)[:, None]
+    return float(((probabilities - truth) ** 2).sum(axis=-1).mean())
+
+
+def curves(positive, scores) -> dict[str, tuple[np.ndarray, float]]:
+    """ROC and precision-recall curve of one class (bool [N]) against the rest by its scores (float [N]), on GRID.
+
+    Returns:
+        "roc": sensitivity by 1 - specificity, straight between thresholds; "pr": precision by recall, at the first
+        threshold that finds as much, and anything at all; each with its area, that of "pr" being the average
+        precision. nan where nothing is positive, or everything.
+    """
+    if positive.all() or not positive.any():
+        return dict.fromkeys(("roc", "pr"), (np.full(len(GRID), np.nan), np.nan))
+    from sklearn import metrics  # slow to import
+
+    false, hits, _ = metrics.roc_curve(positive, scores)
+    precision, recall, _ = metrics.precision_recall_curve(positive, scores)
+    reached = np.searchsorted(recall[::-1], np.maximum(GRID, 1 / len(scores) / 2))
+    return {
+        "roc": (np.interp(GRID, false, hits), float(metrics.auc(false, hits))),
+        "pr": (precision[::-1][reached], float(metrics.average_precision_score(positive, scores))),
+    }

@@ -1,7 +1,6 @@
 """NIfTI file -> its slices, one by one, after every check of the file and its header.
 
-Slices are read into the same memory, so a scan of any length needs that of one slice. A damaged file, a header
-that contradicts itself, and a compression bomb end in a DataError that names the file and the remedy.
+Slices are read into the same memory, so a scan of any length needs that of one slice.
 """
 
 from __future__ import annotations
@@ -22,15 +21,13 @@ from isal import igzip, isal_zlib
 from nibabel.spatialimages import HeaderDataError
 
 from viptt_core.constants import HU_AIR
-from viptt_core.errors import DataError, DataWarning
+from viptt_core.errors import CONVERT_AGAIN, COPY_AGAIN, DataError, DataWarning
 from viptt_core.files import reading
 
 MOST_VOXELS = (4096, 4096, 2**15)  # along X, Y, Z; a CT has 512, 512 and some hundred
 SAMPLED = 24  # voxels along an axis, at most, that tell how the values of a scan are spread
 _GZIP_MOST = 1032  # deflate never packs more bytes than this into one
 _LARGEST_NUMBER = 1e38  # in an affine: what float32 holds
-_COPY_AGAIN = "Copy or download the file again."
-_CONVERT_AGAIN = "Convert the scan again, for example with dcm2niix, to one 3-D .nii.gz file."
 _QUIET = logging.Logger("nibabel on headers", logging.CRITICAL + 1)  # what matters becomes an error or a fault
 
 
@@ -38,9 +35,8 @@ def read_nifti(path: str | PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Read a NIfTI-1 or NIfTI-2 scan, checking the header before any voxel is read.
 
     Returns:
-        Voxels [X,Y,Z] in the file's own dtype (where the header asks for scaling: float32, or float64 if it
-        takes that), in HU for CT; NaN and infinities are read as air, with a DataWarning. Affine float64 [4,4],
-        index to mm.
+        Voxels [X,Y,Z], in HU for CT, in the file's dtype or, where they are scaled, a float; NaN and infinities are
+        read as air, with a DataWarning. Affine float64 [4,4], index to mm.
 
     Raises:
         DataError: missing, empty, unreadable, truncated or damaged; not NIfTI; not one grey value on three axes;
@@ -57,31 +53,20 @@ def read_nifti(path: str | PathLike) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass
 class Scan:
-    """An open NIfTI file whose header is sound, and what `planes` notices while the voxels pass.
-
-    Attributes:
-        stream: Stands at the first voxel.
-        shape: X, Y, Z.
-        stored, dtype: Of the voxels in the file, and of the planes: native, a float where they are scaled.
-        scaling: Slope and intercept, where there is something to do.
-        affine: float64 [4,4], voxel index to mm.
-        n_holes: Voxels that are NaN or infinite.
-        lowest, highest: HU of the others.
-        sampled: Voxels of a sub-grid, holes as they are stored.
-    """
+    """An open NIfTI file whose header is sound, and what `planes` notices while the voxels pass."""
 
     path: Path
-    stream: BinaryIO
+    stream: BinaryIO  # stands at the first voxel
     header: nib.Nifti1Header
-    shape: tuple[int, int, int]
-    stored: np.dtype
-    dtype: np.dtype
-    scaling: tuple[float, float] | None
-    affine: np.ndarray
-    n_holes: int = 0
-    lowest: float = inf
+    shape: tuple[int, int, int]  # X, Y, Z
+    stored: np.dtype  # of the voxels in the file
+    dtype: np.dtype  # of the planes: native, a float where they are scaled
+    scaling: tuple[float, float] | None  # slope and intercept, where there is something to do
+    affine: np.ndarray  # float64 [4,4], voxel index to mm
+    n_holes: int = 0  # voxels that are NaN or infinite
+    lowest: float = inf  # HU of the others
     highest: float = -inf
-    sampled: list[np.ndarray] = field(default_factory=list)
+    sampled: list[np.ndarray] = field(default_factory=list)  # voxels of a sub-grid, holes as they are stored
 
     def planes(self) -> Iterator[np.ndarray]:
         """Read the slices [Y,X] in order, holes as air, each valid until the next; then the file to its end."""
@@ -100,69 +85,63 @@ class Scan:
                 self.sampled.append(values[y // 2 :: y, x // 2 :: x].copy())
             lowest, highest = values.min(), values.max()
             if not (np.isfinite(lowest) and np.isfinite(highest)):
-                lowest, highest = self._fill_holes(values)
+                finite = np.isfinite(values)
+                known = values[finite]
+                values[~finite] = HU_AIR
+                self.n_holes += values.size - known.size
+                lowest, highest = known.min(initial=inf), known.max(initial=-inf)
             self.lowest, self.highest = min(self.lowest, float(lowest)), max(self.highest, float(highest))
             yield values
         while self.stream.read(1 << 16):  # only at the end is the checksum compared
             pass
         if self.n_holes == prod(self.shape):
-            raise DataError("holds no finite voxel.", path=self.path, remedy=_CONVERT_AGAIN, kind="no finite voxel")
-
-    def _fill_holes(self, values: np.ndarray) -> tuple[float, float]:
-        """Count what is not finite and make it air; the range of the rest."""
-        finite = np.isfinite(values)
-        known = values[finite]
-        values[~finite] = HU_AIR
-        self.n_holes += values.size - known.size
-        return (known.min(), known.max()) if known.size else (inf, -inf)
+            raise _refusal("no finite voxel", "holds no finite voxel.", self.path)
 
 
 @contextmanager
 def open_scan(path: str | PathLike) -> Iterator[Scan]:
-    """Open a scan and check its header; whatever is wrong with the file becomes a DataError.
-
-    Reading errors inside the `with` block do too.
-    """
+    """Open a scan and check its header; what is wrong with the file, in the `with` block too, becomes a DataError."""
     file = Path(path)
     with reading(file) as n_bytes:
         with file.open("rb") as plain:
             zipped = plain.read(2) == b"\x1f\x8b"
         if file.suffix == ".gz" and not zipped:
-            what = "is not gzip data although its name ends in .gz."
-            remedy = f"{_COPY_AGAIN} If it is an uncompressed scan, name it .nii."
-            raise DataError(what, path=path, remedy=remedy, kind="wrong file type")
+            remedy = f"{COPY_AGAIN} If it is an uncompressed scan, name it .nii."
+            raise _refusal("wrong file type", "is not gzip data although its name ends in .gz.", path, remedy)
         try:
             with igzip.open(file, "rb") if zipped else file.open("rb") as stream:
                 yield _start_scan(file, stream, n_bytes * (_GZIP_MOST if zipped else 1))
         except EOFError as error:
-            what = "is truncated: its data ends early."
-            raise DataError(what, path=path, remedy=_COPY_AGAIN, kind="truncated file") from error
+            raise _refusal("truncated file", "is truncated: its data ends early.", path) from error
         except (igzip.BadGzipFile, isal_zlib.error) as error:
-            what = f"holds damaged gzip data ({error})."
-            raise DataError(what, path=path, remedy=_COPY_AGAIN, kind="damaged file") from error
+            raise _refusal("damaged file", f"holds damaged gzip data ({error}).", path) from error
         except HeaderDataError as error:
-            what = f"has a bad NIfTI header ({error})."
-            raise DataError(what, path=path, remedy=_CONVERT_AGAIN, kind="bad header") from error
+            raise _refusal("bad header", f"has a bad NIfTI header ({error}).", path) from error
+
+
+def _refusal(kind: str, what: str, path: str | PathLike, remedy: str = "") -> DataError:
+    """An error with the remedy of its kind: to copy the file again, or else to convert it again."""
+    usual = COPY_AGAIN if kind in ("truncated file", "damaged file") else CONVERT_AGAIN
+    return DataError(what, path=path, remedy=remedy or usual, kind=kind)
 
 
 def _start_scan(path: Path, stream: BinaryIO, most_bytes: int) -> Scan:
     """Check the header, and leave the stream at the first voxel; the voxels must fit into `most_bytes`."""
     header = _read_header(path, stream)
     shape, stored = header.get_data_shape(), header.get_data_dtype()
-    what = ""
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
-        what = f"has {len(shape)} axes {list(shape)}; a scan has three."
-    elif min(shape) < 1:
-        what = f"has an axis of length 0: {list(shape)}."
-    elif stored.kind not in "iuf":
-        what = "holds colour or complex values, not HU."
-    elif any(n > most for n, most in zip(shape, MOST_VOXELS, strict=False)):
-        what = f"has {list(shape[:3])} voxels; more than {list(MOST_VOXELS)} along an axis are no scan."
-    if what:
-        raise DataError(what, path=path, remedy=_CONVERT_AGAIN, kind="not a 3-D grey scan")
+    faults = {
+        f"has {len(shape)} axes {list(shape)}; a scan has three.": len(shape) < 3 or any(n != 1 for n in shape[3:]),
+        f"has an axis of length 0: {list(shape)}.": min(shape, default=1) < 1,
+        "holds colour or complex values, not HU.": stored.kind not in "iuf",
+        f"has {list(shape[:3])} voxels; more than {list(MOST_VOXELS)} along an axis are no scan.": any(
+            n > most for n, most in zip(shape, MOST_VOXELS, strict=False)
+        ),
+    }
+    if what := next((what for what, is_so in faults.items() if is_so), ""):
+        raise _refusal("not a 3-D grey scan", what, path)
     if (n_bytes := stored.itemsize * prod(shape)) > most_bytes:  # the header lies: do not even ask for the memory
         what = f"is truncated: its header promises {n_bytes} bytes of voxels, it holds fewer."
-        raise DataError(what, path=path, remedy=_COPY_AGAIN, kind="truncated file")
+        raise _refusal("truncated file", what, path)
     slope, intercept = header.get_slope_inter()  # None: the header asks for no scaling
     scaling = None if slope is None or (slope, intercept) == (1, 0) else (slope, intercept)
     dtype = stored.newbyteorder("=") if scaling is None else _scaled_dtype(stored, slope, intercept)
@@ -172,8 +151,7 @@ def _start_scan(path: Path, stream: BinaryIO, most_bytes: int) -> Scan:
     except ValueError as error:
         raise HeaderDataError(f"orientation: {error}") from error
     if np.isinf(header["scl_slope"]) or not (np.abs(affine) < _LARGEST_NUMBER).all():  # nibabel: infinite slope is none
-        what = "has a slope or affine that is not finite."
-        raise DataError(what, path=path, remedy=_CONVERT_AGAIN, kind="bad header")
+        raise HeaderDataError("a slope or affine that is not finite")
     return Scan(path, stream, header, shape[:3], stored, dtype, scaling, affine)
 
 
@@ -184,11 +162,9 @@ def _read_header(path: Path, stream: BinaryIO) -> nib.Nifti1Header:
     stated = {int.from_bytes(block[:4], order) for order in ("little", "big")}  # the length of the header itself
     is_nifti = kind is nib.Nifti2Header or block[344:348] == b"n+1\0"
     if len(block) < kind.sizeof_hdr and (is_nifti or kind.sizeof_hdr in stated):
-        what = "is truncated: its header ends early."
-        raise DataError(what, path=path, remedy=_COPY_AGAIN, kind="truncated file")
+        raise _refusal("truncated file", "is truncated: its header ends early.", path)
     if not is_nifti:
-        what = "is not a NIfTI file (header and voxels in one file)."
-        raise DataError(what, path=path, remedy=_CONVERT_AGAIN, kind="wrong file type")
+        raise _refusal("wrong file type", "is not a NIfTI file (header and voxels in one file).", path)
     header = kind(block[: kind.sizeof_hdr], check=False)
     header.check_fix(_QUIET)  # raises HeaderDataError on contradictions
     offset = float(header["vox_offset"]) or kind.single_vox_offset

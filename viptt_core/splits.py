@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from viptt_core.clips import ClipSet, Item
-from viptt_core.errors import DataError, DataWarning, Fault, SettingError, check_choice
+from viptt_core.errors import DataError, DataWarning, Fault, SettingError, check_choice, listed
 
 KINDS = ("authors", "group", "official", "own")
 STAGES = ("pretrain", "finetune")
 PARTS = ("train", "validation", "test")
 FOLDS = 5
-LISTED = 5  # groups a warning names before it only counts
 _REMEDY = "Add files (or simulate more), join classes, or leave one out."
 
 
 @dataclass(frozen=True)
 class Split:
-    """Indices into a ClipSet; learning rate, stopping and checkpoint see `validation` only.
+    """Indices (int64) into a ClipSet; learning rate, stopping and checkpoint see `validation` only.
 
-    Attributes:
-        train, validation, test: int64 indices.
-        selection_biased: True where test and validation are the same clips, as in the paper's own
-            reading: its scores come from the part that picked the checkpoint.
+    `selection_biased`: test and validation are the same clips, as in the paper's own reading.
     """
 
     train: np.ndarray
@@ -41,13 +38,7 @@ class Split:
 
 
 def split_faults(kind: str, items: Sequence[Item], class_names: Sequence[str]) -> list[Fault]:
-    """Why a set cannot be split: one class only, or classes with too few groups (for the authors' splits: clips).
-
-    Args:
-        kind: See `make_split`.
-        items: Of the set: those listed, or those that could be decoded.
-        class_names: In label order.
-    """
+    """Why a set cannot be split: one class only, or classes with too few groups (for the authors' splits: clips)."""
     if not items:
         return []
     if len(class_names) < 2:
@@ -59,20 +50,23 @@ def split_faults(kind: str, items: Sequence[Item], class_names: Sequence[str]) -
         if "validation" in parts:
             return []
         items = [item for item in items if item.part == "train"]  # a fifth of them, by group, validates
-    members: dict[int, set[str]] = {label: set() for label in range(len(class_names))}
-    for item in items:
-        members[item.label].add(item.name if kind == "authors" else item.group)
+    counts = Counter(label for label, _ in {(i.label, i.name if kind == "authors" else i.group) for i in items})
+    few = {name: n for label, name in enumerate(class_names) if (n := counts[label]) < least}
+    needed = f"{least} are needed for every part of a split to show it."
     return [
-        Fault(
-            "too few groups",
-            class_names[label],
-            f"this class has {len(found)} {noun}{'' if len(found) == 1 else 's'}; {least} are needed for every part of "
-            "a split to show it.",
-            _REMEDY,
-        )
-        for label, found in members.items()
-        if len(found) < least
+        Fault("too few groups", name, f"this class has {n} {noun}{'' if n == 1 else 's'}; {needed}", _REMEDY)
+        for name, n in few.items()
     ]
+
+
+def part_faults(groups: Sequence[str], parts: Sequence[str]) -> list[Fault]:
+    """A note of the groups that are in more than one published part; those stay as they are."""
+    counts = Counter(group for group, _ in set(zip(groups, parts, strict=True)))
+    if not (straddling := sorted(group for group, n in counts.items() if n > 1)):
+        return []
+    what = f"{len(straddling)} of {len(counts)} groups are in more than one published part: {listed(straddling)}."
+    remedy = "Scores on them are too high; a split by 'group' is not."
+    return [Fault("group in two parts", ".", what, remedy, level="note")]
 
 
 def make_split(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, fold: int = 0) -> Split:
@@ -83,8 +77,7 @@ def make_split(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, fold: in
             (by seed and fold), or "own": official where the set was published with parts, else by group.
         clips: The set.
         stage: "pretrain" or "finetune"; the authors split videos and scans differently.
-        seed: Of the shuffle.
-        fold: Of the split by group, see `split_by_group`; the others are one split.
+        seed, fold: Of the split by group, see `split_by_group`; the others are one split.
 
     Raises:
         SettingError: unknown kind or stage, or a fold of the published parts.
@@ -117,13 +110,6 @@ def split_by_group(labels: np.ndarray, groups: np.ndarray, *, seed: int, fold: i
     The groups fall into `folds` parts of about equal class mix; part `fold` is the test part, the
     next one validates, the others train (60/20/20 with five). Over all folds every clip is tested once.
 
-    Args:
-        labels: int [N].
-        groups: [N], any hashable kind.
-        seed: Of the shuffle.
-        fold: Which part is the test part, 0 to `folds` - 1.
-        folds: Number of parts, at least 3.
-
     Raises:
         SettingError: no such fold, or fewer than 3.
         DataError: fewer groups, or clips of every class, than folds.
@@ -138,15 +124,13 @@ def split_by_group(labels: np.ndarray, groups: np.ndarray, *, seed: int, fold: i
 
 
 def official_split(clips: ClipSet, *, seed: int) -> Split:
-    """The parts a set was published with, so that results compare with published ones.
-
-    Where there is no published validation part, about a fifth of the training part validates, by group.
+    """The parts a set was published with; if none of them validates, about a fifth of the training part, by group.
 
     Raises:
         DataError: no published parts, or only some of the clips have one, or no training or test part.
 
     Warns:
-        DataWarning: groups that are in more than one part. The published parts stay as they are.
+        DataWarning: groups that are in more than one part.
     """
     if clips.parts is None:
         raise DataError("this set was not published with parts.", remedy="Split it by 'group'.")
@@ -158,16 +142,8 @@ def official_split(clips: ClipSet, *, seed: int) -> Split:
     for part, indices in (("train", train), ("test", test)):
         if not len(indices):
             raise DataError(f"the set was published without a part '{part}'.", remedy="Split it by 'group'.")
-    pairs = np.unique(np.stack([clips.groups.astype(str), clips.parts.astype(str)]), axis=1)
-    groups, n_parts = np.unique(pairs[0], return_counts=True)
-    if straddling := groups[n_parts > 1].tolist():
-        listed = ", ".join(straddling[:LISTED]) + (" ..." if len(straddling) > LISTED else "")
-        warnings.warn(
-            f"{len(straddling)} of {len(groups)} groups are in more than one published part: {listed}. "
-            "Scores on them are too high; a split by 'group' is not.",
-            DataWarning,
-            stacklevel=3,
-        )
+    for fault in part_faults(clips.groups.tolist(), clips.parts.tolist()):
+        warnings.warn(f"{fault.what} {fault.remedy}", DataWarning, stacklevel=3)
     if not len(validation):
         inner = _group_parts(clips.labels[train], clips.groups[train], seed=seed, folds=FOLDS)[0]
         train, validation = np.delete(train, inner), train[inner]
@@ -210,8 +186,6 @@ def _group_parts(labels: np.ndarray, groups: np.ndarray, *, seed: int, folds: in
     n_groups, largest = len(np.unique(groups)), np.bincount(labels).max(initial=0)
     if n_groups < folds or largest < folds:
         what = f"{n_groups} groups cannot be split {folds} ways; the largest class has {largest} clips."
-        raise DataError(
-            what, remedy=f"More patients (or source videos) are needed, or another group pattern. {_REMEDY}"
-        )
+        raise DataError(what, remedy=f"{_REMEDY} Does the group pattern join too much?")
     folder = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     return [part for _, part in folder.split(labels, labels, groups)]

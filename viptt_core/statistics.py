@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import factorial
 
 import numpy as np
 from scipy import stats
@@ -224,6 +225,27 @@ def holm(p_values) -> np.ndarray:
     adjusted = np.empty_like(p)
     adjusted[order] = np.maximum.accumulate(np.minimum(1, (len(p) - np.arange(len(p))) * p[order]))
     return adjusted
+
+
+def shapley_weights(n_factors: int) -> np.ndarray:
+    """What k factors contribute, as weights of the values of all their combinations.
+
+    Returns:
+        float64 [k, 2**k]; column m is the combination in which factor f is on where bit f of m is 1. Times the values
+        of the combinations: what turning a factor on adds, averaged over all orders of turning all of them on.
+
+    Source:
+        Shapley (1953), Contributions to the Theory of Games 2, 307-317.
+    """
+    weights = np.zeros((n_factors, 2**n_factors))
+    for factor in range(n_factors):
+        for mask in range(2**n_factors):
+            if not mask >> factor & 1:
+                before = mask.bit_count()  # factors turned on before this one
+                share = factorial(before) * factorial(n_factors - before - 1) / factorial(n_factors)
+                weights[factor, mask | 1 << factor] += share
+                weights[factor, mask] -= share
+    return weights
 
 
 # --- What n scans can show: simulated kappa intervals, the best of k runs, the smallest gain that is found ------------

@@ -1,8 +1,7 @@
 """Video file -> clip: the first frames as grey images on the paper's grid, uint8 [T,H,W].
 
-The authors' steps (their UCF50 notebook), by OpenCV: decode to BGR, resize bilinearly to 224 x 224, convert
-to grey. The same grey levels come faster from the luma plane, which the decoder holds anyway; where that
-is not safe, the authors' own steps run instead.
+The authors' steps, by OpenCV: decode to BGR, resize bilinearly to 224 x 224, convert to grey. The luma plane, which
+the decoder holds anyway, gives the same grey levels faster; where that is not safe, the authors' own steps run.
 """
 
 from __future__ import annotations
@@ -20,33 +19,33 @@ import cv2
 import numpy as np
 
 from viptt_core.constants import PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import ClipTooShortError, DataError, DataWarning, check_choice, check_counts
+from viptt_core.errors import COPY_AGAIN, ClipTooShortError, DataError, DataWarning, check_choice, check_counts
 from viptt_core.files import reading
 
 FITS = ("stretch", "crop")
 MOST_PIXELS = 2**25  # of a frame: 8K has 33 million; a header that claims more is not believed
-
-_COPY_AGAIN = "Copy or download the file again, or leave the clip out."
 
 # The luma shortcut holds where OpenCV's BGR is built from 8-bit, limited-range BT.601 planes.
 _LUMA_FORMATS = ("yuv420p", "yuv422p")
 _LUMA_COLOURSPACES = (2, 5, 6)  # unspecified (BT.601 is assumed), BT.470BG, SMPTE 170M; ITU-T H.273
 _FULL_RANGE = 2  # ITU-T H.273, as FFmpeg numbers it
 
-# Luma 16..235 stretched to 0..255. The path through BGR truncates twice (YUV to BGR, BGR to grey),
-# which costs 1.2 grey levels on average whatever the content: measured on UCF101, HMDB51 and UT-Interaction.
-_TRUNCATION = 1.2
+# Luma 16..235 stretched to 0..255. The path through BGR truncates twice, which costs 1.2 grey levels on average,
+# whatever the content: measured on UCF101, HMDB51 and UT-Interaction.
 _GAIN = 255 / 219
-_OFFSET = -16 * _GAIN - _TRUNCATION
+_OFFSET = -16 * _GAIN - 1.2
 
-# Some HMDB51 headers hold text that is not UTF-8, which is of no interest here. PyAV before 19 refuses such
-# files unless told otherwise; from 19 on it reads them, and no longer knows the option.
-_PYAV_MAJOR = int(av.__version__.split(".")[0])
-_OPEN_OPTIONS = {"metadata_errors": "ignore"} if _PYAV_MAJOR < 19 else {}
+# Some HMDB51 headers hold text that is not UTF-8. PyAV before 19 needs this option to open them, later ones lack it.
+_OPEN_OPTIONS = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 _DECODER_OPTIONS = {"max_pixels": str(MOST_PIXELS)}
 
 # Headers of intact videos promise up to this many frames more than there are (UT-Interaction).
 HEADER_SLACK = 2
+
+EBML = b"\x1aE\xdf\xa3"  # how Matroska and WebM files begin; RFC 8794, 11.2.1
+# Identifiers of what they consist of, and clusters in them; RFC 9559, 5.1.
+EBML_PARTS = "1a45dfa3 18538067 114d9b74 1549a966 1654ae6b 1f43b675 1c53bb6b 1254c367 1043a770 1941a469"
+EBML_PARTS = {bytes.fromhex(part) for part in f"{EBML_PARTS} 5854 ec bf e7 a7 ab a3 a0".split()}
 
 
 def load_clip(
@@ -54,27 +53,22 @@ def load_clip(
 ) -> np.ndarray:
     """Read frames 0, stride, 2*stride, ... of a video as grey images.
 
-    The defaults are the authors': the first 70 frames, each stretched to 224 x 224. Decoding runs
-    forward from frame 0 and stops at the last wanted frame. Rotation tags of phone videos are ignored,
-    as the OpenCV of the authors' time did. Like OpenCV, it takes the video to end at the first packet
-    that cannot be decoded.
+    The defaults are the authors'. Decoding runs forward from frame 0 to the last wanted frame. As in the OpenCV of
+    the authors' time, rotation tags are ignored, and a video ends at the first packet that cannot be decoded.
 
     Args:
         path: Video file in any format FFmpeg decodes.
         frames: Number T of frames to return.
         size: Height and width of the result, pixels.
         stride: Distance between two frames taken, in frames of the video.
-        fit: "stretch" the frame to a square, or "crop" its central square first: use that where the
-            shape of the frame would give the class away.
+        fit: "stretch" the frame to a square, or "crop" its central square: where its shape would tell the class.
 
     Returns:
-        uint8 [frames,size,size], grey levels 0..255. At most 1.0 grey level (mean absolute difference of
-        a clip) from the authors' OpenCV steps.
+        uint8 [frames,size,size], on average at most 1.0 grey level from the authors' OpenCV steps.
 
     Raises:
         SettingError: `frames`, `size` or `stride` below 1, or an unknown `fit`.
-        DataError: the file is missing, empty, unreadable, not a video, its frames are larger than MOST_PIXELS,
-            or none of them can be decoded.
+        DataError: see `open_video`; or no frame can be decoded.
         ClipTooShortError: fewer frames than needed.
 
     Warns:
@@ -97,7 +91,7 @@ def load_clip(
             if video.ends_early:
                 cause = f"Its header promises {video.promised}: it" if video.promised else "It"
                 what, kind = f"{what} {cause} is truncated or damaged.", "truncated file"
-                remedy = f"Copy or download the file again. Else: {remedy[0].lower()}{remedy[1:]}"
+                remedy = f"{COPY_AGAIN} Else: {remedy[0].lower()}{remedy[1:]}"
             raise ClipTooShortError(what, path=path, remedy=remedy, kind=kind)
     if damaged:
         what = f"{path}: {damaged} of {needed} frames are damaged; what the decoder made of them is taken."
@@ -105,30 +99,8 @@ def load_clip(
     return clip
 
 
-def video_shape(path: str | PathLike) -> tuple[int, int, int]:
-    """Number of frames that can be decoded (headers are often wrong), height and width in pixels.
-
-    Raises:
-        DataError: as `load_clip`.
-    """
-    height, width = 0, 0
-    with open_video(path) as video:
-        for frame in video.frames():
-            height, width = frame.height, frame.width
-    return video.decoded, height, width
-
-
 def fit_frames(frames: np.ndarray, *, size: int, fit: str = "stretch") -> np.ndarray:
-    """Bring frames in memory to a square grid, as `load_clip` does with those of a file.
-
-    Args:
-        frames: uint8, grey [T,H,W] or RGB [T,H,W,3]; RGB becomes grey by OpenCV's weights (0.299, 0.587, 0.114;
-            ITU-R BT.601) before it is resized.
-        size: Height and width of the result, pixels.
-        fit: "stretch" or "crop", see `load_clip`.
-
-    Returns:
-        uint8 [T,size,size].
+    """Bring frames in memory, uint8 grey [T,H,W] or RGB [T,H,W,3], to the grid of `load_clip`: uint8 [T,size,size].
 
     Raises:
         SettingError: `size` below 1, or an unknown `fit`.
@@ -147,20 +119,14 @@ def fit_frames(frames: np.ndarray, *, size: int, fit: str = "stretch") -> np.nda
 
 @dataclass
 class Video:
-    """An open video, and how far it could be decoded.
-
-    Attributes:
-        promised: Frames that the header states; 0 where it does not say.
-        decoded: Frames that came.
-        broken: Whether a packet was cut off or could not be decoded.
-    """
+    """An open video, and how far it could be decoded."""
 
     path: Path
     container: av.container.InputContainer
     stream: av.VideoStream
-    promised: int
-    decoded: int = 0
-    broken: bool = False
+    promised: int  # frames that the header states; 0 where it does not say
+    decoded: int = 0  # frames that came
+    broken: bool = False  # whether a packet was cut off or could not be decoded
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """All frames from the first on, up to the first packet that cannot be decoded: OpenCV ends the video there."""
@@ -174,15 +140,16 @@ class Video:
             self.broken = True
         if not self.decoded:
             what = "holds no frame that can be decoded."
-            raise DataError(what, path=self.path, remedy=_COPY_AGAIN, kind="damaged file")
+            raise DataError(what, path=self.path, remedy=COPY_AGAIN, kind="damaged file")
 
     @property
     def ends_early(self) -> bool:
         """Whether there is less than there was, once all frames are decoded.
 
-        The header alone does not tell: it counts frames, too, that an edit list cuts off.
+        The header alone does not tell: it counts frames that an edit list cuts off, or none, as in Matroska.
         """
-        return self.broken or (self.promised > self.decoded + HEADER_SLACK and _is_cut(self.path))
+        is_whole = 0 < self.promised <= self.decoded + HEADER_SLACK
+        return self.broken or (not is_whole and _is_cut(self.path))
 
 
 @contextmanager
@@ -190,7 +157,7 @@ def open_video(path: str | PathLike) -> Iterator[Video]:
     """Open a video; whatever is wrong with the file, in the `with` block too, becomes a DataError.
 
     Raises:
-        DataError: the file is missing, empty, unreadable, or not a video.
+        DataError: the file is missing, empty, unreadable, not a video, or its frames are larger than MOST_PIXELS.
     """
     file = Path(path)
     with reading(file):
@@ -201,7 +168,7 @@ def open_video(path: str | PathLike) -> Iterator[Video]:
             raise
         except av.FFmpegError as error:
             what = f"cannot be opened as a video ({error.strerror}): damaged, or another kind of file."
-            raise DataError(what, path=path, remedy=_COPY_AGAIN, kind="not a readable video") from error
+            raise DataError(what, path=path, remedy=COPY_AGAIN, kind="not a readable video") from error
         with container:
             stream = container.streams.best("video")
             codec = None if stream is None else stream.codec_context
@@ -210,33 +177,50 @@ def open_video(path: str | PathLike) -> Iterator[Video]:
                 raise DataError(what, path=path, remedy="Give a video file.", kind="not a readable video")
             if codec.width * codec.height > MOST_PIXELS:
                 what = f"claims frames of {codec.width} x {codec.height} pixels, more than any camera's."
-                raise DataError(what, path=path, remedy=_COPY_AGAIN, kind="damaged file")
+                raise DataError(what, path=path, remedy=COPY_AGAIN, kind="damaged file")
             codec.options, codec.thread_count = _DECODER_OPTIONS, 1  # threads slow down clips this small
             try:
                 yield Video(file, container, stream, stream.frames)
             except av.FFmpegError as error:
                 what = f"cannot be decoded ({error.strerror})."
-                raise DataError(what, path=path, remedy=_COPY_AGAIN, kind="damaged file") from error
+                raise DataError(what, path=path, remedy=COPY_AGAIN, kind="damaged file") from error
 
 
 def _is_cut(path: Path) -> bool:
-    """Whether the outermost parts of an AVI or MP4 file reach beyond its end."""
+    """Whether one of the parts that an AVI, MP4 or Matroska file consists of reaches beyond its end."""
     n_bytes, start = path.stat().st_size, 0
     with path.open("rb") as file:
-        while len(head := file.read(16)) >= 8:
-            if head[:4] == b"RIFF":
-                length = int.from_bytes(head[4:8], "little") + 8
-                length = length if length > 8 else n_bytes - start  # never filled in
-            elif head[4:8].isalnum():  # ISO 14496-12, 4.2: 1 stands for the eight bytes that follow, 0 for all the rest
-                length = int.from_bytes(head[:4], "big")
-                length = int.from_bytes(head[8:16], "big") if length == 1 else length or n_bytes - start
-            else:
-                return False  # another format
-            if length < 8 or start + length > n_bytes:
-                return length >= 8
-            start += length
+        length_of = {b"RIFF": _riff_length, EBML: _ebml_length}.get(file.read(4), _box_length)
+        while start < n_bytes:
             file.seek(start)
-    return False
+            length = length_of(file.read(16).ljust(16, b"\0"))
+            if length is None:
+                break
+            start += length
+    return start > n_bytes
+
+
+def _riff_length(head: bytes) -> int | None:
+    length = int.from_bytes(head[4:8], "little")
+    never_filled_in = length == 0 or length >= 2**32 - 9
+    return None if head[:4] != b"RIFF" or never_filled_in else length + 8
+
+
+def _box_length(head: bytes) -> int | None:
+    """ISO 14496-12, 4.2: 1 stands for the eight bytes that follow, 0 for all the rest."""
+    length = int.from_bytes(head[:4], "big")
+    length = int.from_bytes(head[8:16], "big") if length == 1 else length
+    return length if head[4:8].isalnum() and length >= 8 else None
+
+
+def _ebml_length(head: bytes) -> int | None:
+    """RFC 8794, 4 to 6: an identifier and a length, each as long as its first set bit says; unknown if all are set."""
+    begin = 9 - head[0].bit_length()
+    size = 9 - head[begin].bit_length()
+    if head[:begin] not in EBML_PARTS or size > 8:
+        return None
+    length, unknown = int.from_bytes(head[begin : begin + size], "big") & ~(1 << 7 * size), (1 << 7 * size) - 1
+    return begin + size + (0 if length == unknown else length)  # unknown: what is in it is looked at part by part
 
 
 def _frame_pixels(frame: av.VideoFrame, used: np.ndarray | None, exact: bool) -> np.ndarray:

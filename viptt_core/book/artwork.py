@@ -1,6 +1,7 @@
 """The pictures and tables of the book's pages that are no notebooks, made from committed files alone.
 
-Notebooks draw their own. Here, each file has the function that makes it, so that nothing is copied by hand.
+Notebooks draw their own. Here, each file has the function that makes it, so that nothing is copied by hand. The
+drawings `hu.svg`, `model.svg` and `parts.svg` are edited as they are; tests compare their numbers.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import torch
 import yaml
+from torch import nn
 
 from viptt_core import files
 from viptt_core.constants import TB_CLASSES
 from viptt_core.figures import Picture, kappa_by_arm
-from viptt_core.figures.background import hu_scale, interval_chart, parts_drawing
-from viptt_core.figures.model import claim_chart, layers, model_diagram
+from viptt_core.figures.claim import claim_chart, interval_chart
 from viptt_core.figures.study import attribution_chart
 from viptt_core.files import artifact_root
+from viptt_core.model import ViPTTNet, count_parameters
 from viptt_core.presets import Preset, Stage, load_preset
 from viptt_core.study.outcomes import read_outcomes, read_table
 from viptt_core.study.plan import load_study
@@ -52,6 +55,62 @@ def parameters() -> str:
         table[f"{title}: output"] = shown["output"].fillna("").to_numpy()
         table[f"{title}: parameters"] = [f"{count:,.0f}" if count > 0 else "" for count in shown["parameters"]]
     return table.to_csv(index=False)
+
+
+def paper_network(num_classes: int, preset: Preset) -> ViPTTNet:
+    """The network of a preset with random weights."""
+    return ViPTTNet(
+        num_classes,
+        backbone=preset.backbone,
+        temporal=preset.temporal,
+        hidden_size=preset.hidden_size,
+        feature_size=preset.feature_size,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def layers(preset: Preset, num_classes: int) -> pd.DataFrame:
+    """What a clip becomes on its way through the network of a preset, and what each step has learnt.
+
+    Shapes come from sending a clip without content through the network, counts from its weights.
+
+    Returns:
+        Columns layer, output (T x H x W x channels), parameters. A block of the backbone ends with a pooling; in a
+        backbone without any, with an activation.
+    """
+    network = paper_network(num_classes, preset).to("meta").eval()
+    frames = torch.empty(preset.frames, 3, preset.size, preset.size, device="meta")
+    rows = [
+        ("input", (preset.frames, preset.size, preset.size), 0),
+        ("stem", _last(frames), count_parameters(network.stem)),
+    ]
+    end = nn.MaxPool2d if any(isinstance(m, nn.MaxPool2d) for m in network.backbone) else nn.ReLU
+    block, learnt = 1, 0
+    with torch.no_grad():
+        for module in network.backbone:
+            frames, learnt = module(frames), learnt + count_parameters(module)
+            if isinstance(module, end):
+                rows.append((f"backbone, block {block}", _last(frames), learnt))
+                block, learnt = block + 1, 0
+        features = frames.mean(dim=(-2, -1))
+        summary = network.temporal.summary(features[None])
+        dense = network.feature(summary)
+        logits = network.classifier(dense)
+    rows += [
+        ("mean over the plane", tuple(features.shape), 0),
+        ("LSTM, last state", tuple(summary.shape[1:]), count_parameters(network.temporal)),
+        ("dense, ReLU", tuple(dense.shape[1:]), count_parameters(network.feature)),
+        ("classes, softmax", tuple(logits.shape[1:]), count_parameters(network.classifier)),
+        ("all", (), count_parameters(network)),
+    ]
+    shown = [(layer, "×".join(map(str, shape)), count) for layer, shape, count in rows]
+    return pd.DataFrame(shown, columns=["layer", "output", "parameters"])
+
+
+def _last(frames: torch.Tensor) -> tuple[int, ...]:
+    """Shape [T, C, H, W] as T, H, W, C."""
+    time, channels, height, width = frames.shape
+    return time, height, width, channels
 
 
 def settings() -> str:
@@ -123,9 +182,6 @@ def citation(root: Path) -> str:
 # Paths from the artifact's root.
 PICTURES: dict[str, Callable[[Path], Picture]] = {
     "book/_static/claim.svg": claim_chart,
-    "book/_static/model.svg": lambda root: model_diagram(),
-    "book/_static/hu.svg": lambda root: hu_scale(),
-    "book/_static/parts.svg": lambda root: parts_drawing(),
     "book/_static/intervals.svg": lambda root: interval_chart(),
     "book/_static/attribution.svg": attribution,
     "book/_static/kappa.svg": kappa,

@@ -1,21 +1,16 @@
-"""Every file of a data set read once, and the set judged: what would spoil a run, what is left out, what to know.
-
-`viptt data check` prints the report. Reading is kept apart from judging, so that a second look, also for another
-preset, takes a moment.
-"""
+"""Every file of a data set read once, and the set judged: what would spoil a run, what is left out, what to know."""
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from viptt_core.check.inspect import read_files
 from viptt_core.check.judge import Checked, judge, source_of
 from viptt_core.check.report import CheckReport
 from viptt_core.datasets import list_dataset
-from viptt_core.datasets.listing import VIDEO_ENDINGS, Listing, has_ending, printable, scans_and_masks, walk_folder
+from viptt_core.datasets.listing import VIDEO_ENDINGS, Listing, has_ending, printable
 from viptt_core.datasets.scans import MASKS
 from viptt_core.errors import DataError, Fault
 from viptt_core.presets import load_preset
@@ -33,17 +28,16 @@ def check_dataset(
 ) -> CheckReport:
     """Read every file of a data set once and judge the set.
 
-    What is read of a file is kept in the cache: after Ctrl-C or a crash the next call goes on, and files that did
-    not change are not read again.
+    What is read of a file is kept in the cache until it changes, for any preset and after a crash too. Where no item
+    can be listed, because of the label table for example, nothing is read.
 
     Args:
-        name: One of `datasets.LISTERS`.
-        root: Its folder (or file).
+        name, root: Of `datasets.LISTERS`, and its folder (or file).
         preset: Whose number of frames, stride and orientation count.
         n_jobs: Worker processes; None takes the available cores.
         progress: Show a progress bar.
         reread: Read also what an earlier check has read.
-        settings: Those of the lister of that name. Those that are None or "" are dropped.
+        settings: Those of the lister. Those that are None or "" are dropped.
 
     Raises:
         SettingError: unknown name, preset or setting.
@@ -56,30 +50,26 @@ def check_dataset(
     readings = read_files(_jobs(listing), n_jobs=n_jobs, progress=progress, reread=reread)
     crop = settings.get("masks", MASKS) if settings.get("crop") else ""
     checked = Checked(listing, readings, wanted, crop)
-    faults = judge(checked)
-    return CheckReport(checked, faults, round(time.perf_counter() - start, 3))
+    return CheckReport(checked, judge(checked), round(time.perf_counter() - start, 3))
 
 
 def _list(name: str, root: str | Path, settings: dict) -> Listing:
-    """The listing; where none can be made of a folder that is there, one with a fault and all files unlabelled."""
+    """The listing; where none can be made of a folder that is there, an empty one with the fault."""
     folder = Path(root).expanduser()
     try:
-        listing = list_dataset(name, root, **settings)
+        return list_dataset(name, root, **settings)
     except DataError as error:
         if not folder.is_dir():
             raise
         where = "." if error.path is None else os.path.relpath(error.path, folder)
         fault = Fault(error.kind or "bad folder", printable(where), error.what, error.remedy)
-        listing = Listing(name, folder, "scan", (), (), (fault,))
-    if listing.items or listing.unlabelled or not listing.root.is_dir():
-        return listing
-    there = walk_folder(listing.root)
-    files = (*scans_and_masks(there, has_masks=True)[0], *there.with_ending(VIDEO_ENDINGS))
-    return replace(listing, unlabelled=files, faults=tuple(dict.fromkeys((*listing.faults, *there.faults))))
+        return Listing(name, folder, "scan", (), (), (fault,))
 
 
 def _jobs(listing: Listing) -> list[tuple[str, Path]]:
-    """What each file of a set is read as, those with labels first."""
+    """What each file of a set is read as, those with labels first; none is read of a set without any."""
+    if not listing.items:
+        return []
     unlabelled = [("video" if has_ending(path, VIDEO_ENDINGS) else "scan", path) for path in listing.unlabelled]
     masks = [("mask", path) for of_scan in listing.masks.values() for path in of_scan.values()]
     return [*((listing.medium, source_of(item)) for item in listing.items), *unlabelled, *masks]

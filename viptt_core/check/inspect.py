@@ -1,7 +1,6 @@
-"""One file -> what is in it: read to its end, once, and told as plain facts, which are kept while it does not change.
+"""One file -> what is in it, as plain facts: read to its end once, kept while it does not change.
 
-What the readers refuse becomes a fault. Facts depend neither on a preset nor on the other files of a set, so that
-they can be kept and judged anew; `judge` does that.
+Facts depend neither on a preset nor on the other files of a set: `judge` judges them anew each time.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from os import PathLike
@@ -19,7 +17,7 @@ import numpy as np
 from xxhash import xxh3_128
 
 from viptt_core import files
-from viptt_core.cache import ELSEWHERE, sweep
+from viptt_core.cache import ELSEWHERE, mark_used, state_of, sweep
 from viptt_core.clips import digest
 from viptt_core.datasets.arrays import PARTS, read_images
 from viptt_core.errors import DataError
@@ -59,11 +57,7 @@ class ArrayFacts:
 
 
 def inspect_scan(path: str | PathLike) -> ScanFacts:
-    """Read a CT scan or mask (NIfTI) to its end, slice by slice.
-
-    Raises:
-        DataError: it cannot be used, see `nifti.read_nifti`.
-    """
+    """Read a CT scan or mask (NIfTI) to its end; raises a DataError if it cannot be used, see `nifti.read_nifti`."""
     with open_scan(path) as scan:
         content = xxh3_128(repr(scan.shape).encode())
         for plane in scan.planes():
@@ -72,11 +66,7 @@ def inspect_scan(path: str | PathLike) -> ScanFacts:
 
 
 def inspect_video(path: str | PathLike) -> VideoFacts:
-    """Decode a video to its end.
-
-    Raises:
-        DataError: no frame of it can be decoded, see `video.open_video`.
-    """
+    """Decode a video to its end; raises a DataError if no frame can be decoded, see `video.open_video`."""
     content, lowest, highest, shapes, times = xxh3_128(), 255, 0, [], []
     with open_video(path) as video:
         for frame in video.frames():
@@ -95,11 +85,7 @@ def inspect_video(path: str | PathLike) -> VideoFacts:
 
 
 def inspect_arrays(path: str | PathLike) -> ArrayFacts:
-    """Read all volumes of an .npz file in the layout of `datasets.arrays`.
-
-    Raises:
-        DataError: it is damaged.
-    """
+    """Read all volumes of an .npz file in the layout of `datasets.arrays`; raises a DataError if it is damaged."""
     path, shapes, contents = Path(path), {}, {}
     state = files.file_digest(path, "md5")
     for part in PARTS:
@@ -118,11 +104,7 @@ INSPECTORS = {
 
 
 def inspect_file(role: str, path: Path) -> dict:
-    """Read a file; nothing that is wrong with it stops the others.
-
-    Args:
-        role: A key of INSPECTORS.
-        path: The file.
+    """Read a file as a key of INSPECTORS says; nothing that is wrong with it stops the others.
 
     Returns:
         JSON-ready: {"facts": ...} or {"fault": {"kind", "what", "remedy"}}.
@@ -154,13 +136,7 @@ class Reading:
 
 
 def read_files(jobs: Sequence[tuple[str, Path]], *, n_jobs: int | None, progress: bool, reread: bool) -> list[Reading]:
-    """Inspect files in worker processes; what any check has kept of an unchanged one is taken from the cache.
-
-    Args:
-        jobs: Role and path of each, see `inspect_file`.
-        n_jobs: Worker processes; 1 reads in this one, None takes the available cores.
-        progress: Show a progress bar.
-        reread: Read all of them.
+    """Inspect files, each a role and a path, in worker processes; what was kept of an unchanged one is used again.
 
     Raises:
         StorageError: the cache cannot be written.
@@ -171,38 +147,32 @@ def read_files(jobs: Sequence[tuple[str, Path]], *, n_jobs: int | None, progress
     with files.storing(folder, hint=_HINT):
         folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
-    states = {job: _state(job[1]) for job in jobs}
-    places = {
-        job: folder / f"{digest([job[0], os.path.abspath(job[1]), state, code])}.json" for job, state in states.items()
-    }
-    kept = {} if reread else {job: outcome for job, place in places.items() if (outcome := _kept(place))}
-    todo = [(job, place) for job, place in places.items() if job not in kept]
-    outcomes = dict(kept)
+    sizes, outcomes, todo = {}, {}, []
+    for role, path in dict.fromkeys(jobs):
+        try:
+            state = state_of(path)
+        except OSError:  # gone since it was listed
+            state = [0]
+        place = folder / f"{digest([role, os.path.abspath(path), state, code])}.json"
+        sizes[role, path] = state[0]
+        outcomes[role, path] = None if reread else _kept(place)
+        todo += [((role, path), place)] if outcomes[role, path] is None else []
+    now = {job for job, _ in todo}
     shown = {"desc": "reading", "unit": "file", "mininterval": 1, "disable": not progress}
-    with tqdm(total=len(places), initial=len(kept), **shown) as bar:
+    with tqdm(total=len(sizes), initial=len(sizes) - len(todo), **shown) as bar:
         for job, outcome in files.in_workers(_read, todo, n_jobs):
             outcomes[job] = outcome
             bar.update()
-    return [Reading(*job, state[0], outcomes[job], job in kept) for job, state in states.items()]
-
-
-def _state(path: Path) -> list[int]:
-    """Size in bytes, and what changes with the contents; of a file that is not there only a 0."""
-    try:
-        status = path.stat()
-    except OSError:
-        return [0]
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    return [Reading(*job, size, outcomes[job], job not in now) for job, size in sizes.items()]
 
 
 def _kept(place: Path) -> dict | None:
-    """An outcome that was kept, and is from now on for another while; None where none is, or a damaged one."""
+    """An outcome that was kept; None where none is, or a damaged one."""
     try:
         outcome = json.loads(place.read_bytes())
+        mark_used(place, place.stat().st_mtime)
     except (OSError, ValueError):
         return None
-    with suppress(OSError):  # of a cache that may only be read
-        os.utime(place)
     return outcome
 
 

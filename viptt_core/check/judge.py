@@ -1,7 +1,4 @@
-"""Facts of files -> what is wrong: with each file, with each beside the rest or its mask, with the set as a whole.
-
-The preset's `orientation` counts: with "file" the affine is ignored as by the authors, with "canonical" followed.
-"""
+"""Facts of files -> what is wrong: with each file, with each beside the rest or its mask, with the set as a whole."""
 
 from __future__ import annotations
 
@@ -16,10 +13,9 @@ import numpy as np
 
 from viptt_core.check.inspect import Reading, VideoFacts
 from viptt_core.clips import Item
-from viptt_core.constants import PAPER_FRAMES, UCF_CLASSES
 from viptt_core.ct import CANONICAL_AXES
 from viptt_core.datasets.listing import Listing
-from viptt_core.errors import LEVELS, LISTED, Fault, listed
+from viptt_core.errors import COPY_AGAIN, LEVELS, Fault
 from viptt_core.presets import Preset
 from viptt_core.scan_facts import ScanFacts, scan_faults
 from viptt_core.splits import split_faults
@@ -85,44 +81,35 @@ def _unreadable(checked: Checked) -> Iterator[Fault]:
 def _axes(checked: Checked) -> Iterator[Fault]:
     """Scans stored in another orientation than most, and a set that is turned where the affine is ignored."""
     axes = {checked.where(scan.path): scan.facts.axes for scan in checked.readable("scan") if scan.facts.axes}
-    followed, remedy = checked.preset.orientation == "canonical", "Use a preset that follows the affine: 'corrected'."
     usual = Counter(axes.values()).most_common(1)[0][0] if axes else _AXES
-    if usual != _AXES and not followed:
+    level, remedy = "file", "Use a preset that follows the affine: 'corrected'."
+    outcome = "the affine is ignored, so it comes out turned or mirrored"
+    if checked.preset.orientation == "canonical":
+        level, remedy, outcome = "note", "", "it is turned like the rest by its affine"
+    elif usual != _AXES:
         what = f"most scans run {usual}, not {_AXES}: the affine is ignored, so all come out turned or mirrored."
         yield Fault("axes not canonical", ".", what, remedy, level="note")
-    so = (
-        "it is turned like the rest by its affine"
-        if followed
-        else "the affine is ignored, so it comes out turned or mirrored"
-    )
     for where, own in axes.items():
         if own != usual:
-            what = f"its axes run {own}, those of most scans {usual}; {so}."
-            yield Fault("other axes", where, what, "" if followed else remedy, level="note" if followed else "file")
+            what = f"its axes run {own}, those of most scans {usual}; {outcome}."
+            yield Fault("other axes", where, what, remedy, level)
 
 
 def _videos(checked: Checked) -> Iterator[Fault]:
-    """Videos that end early, are too short or show nothing, and another frame size than most have."""
-    videos = {checked.where(video.path): video.facts for video in checked.readable("video")}
-    for where, facts in videos.items():
+    """Videos that end early, are too short or show nothing."""
+    for video in checked.readable("video"):
+        where, facts = checked.where(video.path), video.facts
         enough = facts.frames >= checked.needed
         what = f"{facts.frames} frames can be decoded{'' if enough else f', {checked.needed} are needed'}"
         if facts.ends_early:
-            what = f"{what}; its header promises {facts.promised}" if facts.promised else what
-            remedy = f"Copy or download the file again{'' if enough else ', or leave the clip out'}."
-            yield Fault("truncated file", where, f"{what}.", remedy, level="note" if enough else "file")
+            promised = f"; its header promises {facts.promised}" if facts.promised else ""
+            what = f"{what}{promised}: it is cut off or damaged."
+            yield Fault("truncated file", where, what, COPY_AGAIN, level="note" if enough else "file")
         elif not enough:
             yield Fault("too few frames", where, f"{what}.", "Ask for fewer frames to keep it.", level="left out")
         if facts.lowest == facts.highest:
             what = "every pixel of every frame is the same."
             yield Fault("one grey level", where, what, "Leave it out.", level="file")
-    sizes = Counter((facts.width, facts.height) for facts in videos.values())
-    if len(sizes) > 1:
-        (width, height), n = sizes.most_common(1)[0]
-        others = [where for where, facts in videos.items() if (facts.width, facts.height) != (width, height)]
-        named = f", not: {listed(others)}" if len(others) <= LISTED else ""
-        what = f"{n} of {len(videos)} videos have frames of {width} by {height} pixels{named}."
-        yield Fault("other frame size", ".", what, "fit='crop' keeps the shape of things.", level="note")
 
 
 def _masks(checked: Checked) -> Iterator[Fault]:
@@ -146,21 +133,16 @@ def _masks(checked: Checked) -> Iterator[Fault]:
 
 def _mask(where: str, mask: ScanFacts, scan: ScanFacts | None, level: str) -> Iterator[Fault]:
     if mask.highest <= 0:
-        yield Fault("empty mask", where, "no voxel is above 0.", "Take the other mask set, or no crop.", level=level)
-    elif mask.lowest < 0 or mask.highest > 255 or not float(mask.highest).is_integer():
-        what = f"holds values from {mask.lowest:g} to {mask.highest:g}."
-        yield Fault("values of a mask", where, what, "Is it a mask?", level="note")
-    if scan is None:
-        return
-    if mask.shape != scan.shape:
+        yield Fault("empty mask", where, "no voxel is above 0.", "Take the other mask set, or no crop.", level)
+    if scan is not None and mask.shape != scan.shape:
         what = f"has {mask.shape} voxels, its scan {scan.shape}."
-        yield Fault("mask on another grid", where, what, "Give the mask made from this scan.", level=level)
-        return
-    corners = np.array([[0, 0, 0, 1], [*scan.shape, 1]]).T
-    difference = np.reshape(mask.affine, (3, 4)) - np.reshape(scan.affine, (3, 4))
-    if (apart := np.linalg.norm(difference @ corners, axis=0).max()) > max(scan.spacing):
-        what = f"its affine puts it {apart:.0f} mm away from its scan; voxels are taken by their index."
-        yield Fault("mask on another grid", where, what, level="note")
+        yield Fault("mask on another grid", where, what, "Give the mask made from this scan.", level)
+    elif scan is not None:
+        corners = np.array([[0, 0, 0, 1], [*scan.shape, 1]]).T
+        difference = np.reshape(mask.affine, (3, 4)) - np.reshape(scan.affine, (3, 4))
+        if (apart := np.linalg.norm(difference @ corners, axis=0).max()) > max(scan.spacing):
+            what = f"its affine puts it {apart:.0f} mm away from its scan; voxels are taken by their index."
+            yield Fault("mask on another grid", where, what, level="note")
 
 
 # --- The set as a whole: content there twice, classes that the headers tell, files that are missing ---
@@ -177,22 +159,20 @@ def _copies(checked: Checked) -> Iterator[Fault]:
         twin, other = first.setdefault(content, (where, item))
         if twin == where:
             continue
-        beside, remedy, level = ".", "Keep one of them.", "set"
-        if item and other and item.label != other.label:
-            beside = f", under another label ({names[item.label]} here, {names[other.label]} there)."
+        beside, remedy, level = "", "Keep one of them.", "set"
+        if not item or not other:
+            beside = ", and only one of them has a label: the answer to a test file is known" if item or other else ""
+            level = "set" if beside else "note"
+        elif item.label != other.label:
+            beside = f", under another label ({names[item.label]} here, {names[other.label]} there)"
             remedy = "Find out which label is right, and keep one file."
-        elif item and other and item.part != other.part:
-            beside = f", and they are in two published parts ({item.part}, {other.part})."
-            remedy = "Scores on these parts are too good. Keep one."
-        elif (item is None) != (other is None):
-            beside = ", and only one of them has a label: the answer to a test file is known."
-            remedy = "Leave out the labelled one."
-        elif item and item.group != other.group and not item.part:
-            beside = ", in another group: a split would have it on both sides."
-            remedy = "Keep one of them, or put both into one group."
+        elif item.part != other.part:
+            beside = f", in two published parts ({item.part}, {other.part}): scores on them are too good"
+        elif item.group != other.group and not item.part:
+            beside = ", in another group: a split would have it on both sides"
         else:
             level = "note"
-        yield Fault("duplicate content", where, f"holds the same {noun} as {twin}{beside}", remedy, level=level)
+        yield Fault("duplicate content", where, f"holds the same {noun} as {twin}{beside}.", remedy, level=level)
 
 
 def _contents(checked: Checked) -> Iterator[tuple[str, str, Item | None]]:
@@ -240,11 +220,11 @@ def _shortcuts(checked: Checked) -> Iterator[Fault]:
 
 def _header(facts: ScanFacts | VideoFacts) -> dict[str, float | str]:
     """What is known of a scan or video without looking at it."""
+    from viptt_core.probes import VIDEO_HEADER, scan_header  # slow to import
+
     if isinstance(facts, VideoFacts):
-        return {name: getattr(facts, name) for name in ("width", "height", "frames", "rate", "codec")}
-    voxels = {f"voxels along {axis}": n for axis, n in zip("XYZ", facts.shape, strict=True)}
-    lengths = {f"mm along {axis}": mm for axis, mm in zip("XYZ", facts.spacing, strict=True)}
-    return voxels | lengths | {"axes": facts.axes, "stored as": facts.stored, "written by": facts.written_by}
+        return {name: getattr(facts, name) for name in VIDEO_HEADER}
+    return scan_header(facts.shape, np.reshape(facts.affine, (3, 4)), facts.stored, facts.written_by)
 
 
 def count_classes(listing: Listing) -> dict[str, dict[str, int]]:
@@ -263,20 +243,15 @@ def _incomplete(checked: Checked) -> Iterator[Fault]:
     listing, counts = checked.listing, count_classes(checked.listing)
     if not (source := load_registry().get(listing.name)):
         return
-    expected, compared = source.expected, {}
-    if expected.classes in (None, len(counts)):
-        here = {"all": len(listing.items)} | {name: n["files"] for name, n in counts.items()}
-        compared["labelled files"] = ({"all": expected.files} | expected.class_counts, here)
-    compared["files"] = ({"without labels": expected.test_files}, {"without labels": len(listing.unlabelled)})
-    compared["mask sets"] = (dict.fromkeys(expected.masks, 1), dict.fromkeys(listing.masks, 1))
-    groups = {name: n["groups"] for name, n in counts.items()}
-    compared["groups"] = (dict.fromkeys(counts, expected.groups_per_class), groups)
-    if checked.needed == PAPER_FRAMES and listing.class_names == UCF_CLASSES:
-        long = [v.path for v in checked.readable("video") if v.facts.frames >= PAPER_FRAMES and v.path in checked.items]
-        here = Counter(listing.class_names[checked.items[path].label] for path in long)
-        compared[f"clips of {PAPER_FRAMES} frames or more"] = (expected.long_clips, here)
-    for noun, (wanted, here) in compared.items():
-        other = [f"{name} {here.get(name, 0)} of {n}" for name, n in wanted.items() if n and here.get(name, 0) != n]
-        if other:
-            what = f"{noun} here, of those in a complete copy: {', '.join(other)}."
-            yield Fault("incomplete set", ".", what, f"See: viptt data list {listing.name}", level="note")
+    expected, here = source.expected, {"without labels": len(listing.unlabelled)}
+    complete = {"without labels": expected.test_files} | {
+        f"groups of {name}": expected.groups_per_class for name in counts
+    }
+    here |= {f"groups of {name}": n["groups"] for name, n in counts.items()}
+    if expected.classes in (None, len(counts)):  # all of them were asked for
+        complete |= {"labelled": expected.files} | expected.class_counts
+        here |= {"labelled": len(listing.items)} | {name: n["files"] for name, n in counts.items()}
+    lacking = [f"{name} {here.get(name, 0)} of {n}" for name, n in complete.items() if n and here.get(name, 0) != n]
+    if lacking:
+        what = f"of the files of a complete copy there are here: {', '.join(lacking)}."
+        yield Fault("incomplete set", ".", what, f"See: viptt data list {listing.name}", level="note")

@@ -42,8 +42,8 @@ class CheckReport:
         """Files listed, without label, and masks; groups."""
         listing = self.checked.listing
         n_masks, groups = sum(map(len, listing.masks.values())), {item.group for item in listing.items}
-        sizes = (len(listing.items), len(listing.unlabelled), n_masks, len(groups))
-        return dict(zip(("listed", "unlabelled", "masks", "groups"), sizes, strict=True))
+        n_listed, n_unlabelled = len(listing.items), len(listing.unlabelled)
+        return {"listed": n_listed, "unlabelled": n_unlabelled, "masks": n_masks, "groups": len(groups)}
 
     @property
     def classes(self) -> dict[str, dict[str, int]]:
@@ -85,13 +85,13 @@ class CheckReport:
         return printable("\n".join(parts))
 
     def _verdict(self) -> str:
-        left_out, notes = len(self.of_level("left out")), len(self.of_level("note"))
-        rest = [f"{_counted(left_out, 'file')} left out"] if left_out else []
-        rest += [_counted(notes, "note")] if notes else []
-        beside = f" ({', '.join(rest)})" if rest else ""
+        left_out, notes = _counted(len(self.of_level("left out")), "file"), _counted(len(self.of_level("note")), "note")
+        beside = f"{left_out} left out, {notes}"
         if not self.spoils:
-            return f"SOUND: nothing was found that would spoil a run{beside}."
-        return f"NOT SOUND: {_counted(sum(f.spoils for f in self.faults), 'fault')} would stop or spoil a run{beside}."
+            return f"SOUND: nothing was found that would spoil a run ({beside})."
+        return (
+            f"NOT SOUND: {_counted(sum(f.spoils for f in self.faults), 'fault')} would stop or spoil a run ({beside})."
+        )
 
     def _overview(self) -> Iterator[str]:
         listing, counts, facts, classes = self.checked.listing, self.counts, self.facts, self.classes

@@ -111,7 +111,7 @@ def _train(options) -> None:
     if main:
         print(f"{comparison.report()}\n")
         split = make_split(plan.preset.splits, scans, stage="finetune", seed=given["seed"])
-        baselines = baseline_predictions(scans, split, given["data_root"])
+        baselines = baseline_predictions(scans, split)
         print(Summary(comparison.predictions, baselines, caveat=comparison.caveat, synthetic=scans.synthetic))
 
 

@@ -187,10 +187,11 @@ def _list(options) -> None:
 
 
 def _get(options) -> None:
+    from viptt_core.datasets.listing import class_choice
     from viptt_core.prediction.weights import get_released, import_keras
 
     if options.output:
-        classes = tuple(part.strip() for part in options.classes.split(",") if part.strip())
+        classes = class_choice(options.classes)
         weights = import_keras(path(options.name), options.output, classes=classes)
     elif options.name.endswith(".h5"):
         raise SettingError("a file needs a name for what is written.", path=options.name, remedy="Add OUT.safetensors.")

@@ -12,13 +12,13 @@ def add_study_commands(commands, positive) -> None:
     text = "run a study after its plan, and compute what it shows; `make paper` calls these in order"
     study = commands.add_parser("study", help=text, description=f"{text[0].upper()}{text[1:]}.")
     steps = study.add_subparsers(title="steps", required=True, metavar="STEP")
-    _step(steps, "list", _list, "list the plans")
-    _step(steps, "show", _show, "show a plan: arms, seeds, stopping rule, families of tests", positive=positive)
+    shown = "show a plan: arms, seeds, stopping rule, families of tests; without STUDY, list the plans"
+    _step(steps, "show", _show, shown, positive=positive)
     _step(
         steps,
         "estimate",
         _estimate,
-        "check the data, measure three steps, print runs, hours, disk and memory; start nothing",
+        "list the data, time ten training steps of each kind, print fits and hours; start nothing",
         positive=positive,
     )
     _step(steps, "data", _data, "decode the sets", positive=positive)
@@ -34,10 +34,10 @@ def add_study_commands(commands, positive) -> None:
     )
     _step(steps, "baselines", _baselines, "predict without a network, where the plan asks for it", positive=positive)
     _step(steps, "evidence", _evidence, "occlusion and Grad-CAM of the arms that the plan names", positive=positive)
-    _step(steps, "pack", _pack, "put the predictions of each experiment into one file in results/", positive=positive)
-    _step(steps, "tables", _tables, "compute every table from these files", positive=positive)
+    packed = "put the predictions of each experiment into one file in results/, and compute every table from them"
+    _step(steps, "pack", _pack, packed, positive=positive)
     _step(steps, "ledger", _ledger, "write the claim ledger, book/claims.md")
-    _step(steps, "card", _card, "write the model card, MODEL_CARD.md")
+    _step(steps, "card", _card, "write the table of scores into the model card, MODEL_CARD.md")
 
     text = "recompute every number from the committed predictions, and say what differs (2 minutes, no GPU)"
     recheck = commands.add_parser("recheck", help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -50,7 +50,12 @@ def _step(steps, name: str, run, text: str, *, positive=None, arms: bool = False
     step.set_defaults(run=run)
     if positive is None:  # it is about no plan
         return
-    step.add_argument("study", metavar="STUDY", help="a plan of `viptt study list`, or a file PLAN.toml")
+    step.add_argument(
+        "study",
+        metavar="STUDY",
+        nargs="?" if name == "show" else None,
+        help="a plan that `viptt study show` lists, or a file PLAN.toml",
+    )
     if arms:
         step.add_argument("arms", nargs="+" if name == "run" else 1, metavar="ARM", help="as `viptt study show` has it")
     step.add_argument("--scans-root", default="", help="folder (or .npz file) of the scans, for real data")
@@ -99,25 +104,27 @@ def _runner(options: argparse.Namespace):
     return Runner(study, StudyData(study), Engine(device=options.device, precision=study.precision))
 
 
-def _list(options) -> None:
-    from viptt_core.study.plan import load_study, study_names
+def _show(options) -> None:
+    from viptt_core.study.plan import describe, load_study, study_names
 
+    if options.study:
+        print(json.dumps(describe(_study(options)), indent=1))
+        return
     for name in study_names():
         print(f"{name:10} {load_study(name).about}")
 
 
-def _show(options) -> None:
-    from viptt_core.study.plan import describe
-
-    print(json.dumps(describe(_study(options)), indent=1))
-
-
 def _estimate(options) -> None:
-    from viptt_core.study.estimate import estimate
+    from viptt_core.study.cost import estimate
     from viptt_core.training.device import Engine
 
     study = _study(options)
-    print(estimate(study, Engine(device=options.device, precision=study.precision)))
+    table = estimate(study, Engine(device=options.device, precision=study.precision))
+    print(table.to_string(index=False, float_format="{:.3g}".format))
+    print(
+        f"{table['fits'].sum()} fits, at most {table['hours'].sum():.1f} hours one after another, each to its last "
+        "epoch; most stop before. Nothing was started."
+    )
 
 
 def _data(options) -> None:
@@ -165,29 +172,25 @@ def _evidence(options) -> None:
 
 
 def _pack(options) -> None:
-    from viptt_core.study.arms import pack
-
-    for path in pack(_study(options)):
-        print(path)
-
-
-def _tables(options) -> None:
+    from viptt_core.study.arms import pack, study_folder
     from viptt_core.study.recheck import write_study
 
-    for path in write_study(_study(options)):
+    study = _study(options)
+    packed = pack(study) if study_folder(study).is_dir() else []  # else those that were committed
+    for path in [*packed, *write_study(study)]:
         print(path)
 
 
 def _ledger(options) -> None:
-    from viptt_core.study.ledger import write_ledger
+    from viptt_core.study.ledger import PAGE, write_page
 
-    print(write_ledger())
+    print(write_page(PAGE))
 
 
 def _card(options) -> None:
-    from viptt_core.study.model_card import write_card
+    from viptt_core.study.ledger import CARD, write_page
 
-    print(write_card())
+    print(write_page(CARD))
 
 
 def _recheck(options) -> int:

@@ -1,4 +1,4 @@
-"""Data sets by name, each returned as one ClipSet: videos, CT scans, arrays of volumes, synthetic twins.
+"""Data sets by name, each returned as one ClipSet.
 
 A set is a *lister*, which finds files, labels and groups, and a *medium*, which brings one of them to the grid.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from viptt_core.cache import Decoding, Recipe, build_clip_set
 from viptt_core.clips import ClipSet, Grid
 from viptt_core.datasets.arrays import decode_volume, list_medmnist3d
-from viptt_core.datasets.listing import Listing
+from viptt_core.datasets.listing import ENDINGS, Listing
 from viptt_core.datasets.own import list_folder
 from viptt_core.datasets.scans import decode_scan, list_imageclef, list_mosmed
 from viptt_core.datasets.simulated import list_actions, list_phantoms, simulate_clip, simulate_scan
@@ -24,7 +24,7 @@ from viptt_core.datasets.videos import decode_video, list_ucf50, list_ucf101
 from viptt_core.errors import SettingError, check_choice, raise_faults
 from viptt_core.files import code_version
 from viptt_core.presets import Preset
-from viptt_core.splits import split_faults
+from viptt_core.splits import part_faults, split_faults
 
 LISTERS: dict[str, Callable[..., Listing]] = {
     "ucf50": list_ucf50,
@@ -78,9 +78,6 @@ def load_dataset(name: str, root: str | Path | None = None, **settings) -> ClipS
         settings: Keyword arguments of the lister of that name; fields of `clips.Grid`, as far as they apply to
             its files; fields of `cache.Decoding`.
 
-    Returns:
-        The set; `report()` says what is in it and what was left out.
-
     Raises:
         SettingError: unknown name or setting, or a root missing or not wanted.
         DataError: the files cannot be used, see `Listing.left_out` and `cache.build_clip_set`.
@@ -94,7 +91,7 @@ def load_for(preset: Preset, name: str, root: str | Path | None = None, **settin
     Args:
         preset: Gives the grid, and n of a synthetic set.
         name, root: See `load_dataset`.
-        settings: Further settings, which win over the preset's. Those that are None or "" are dropped.
+        settings: They win over the preset's. Those that are None or "" are dropped.
     """
     given = {setting: value for setting, value in settings.items() if value not in (None, "")}
     if name in SYNTHETIC:
@@ -103,12 +100,7 @@ def load_for(preset: Preset, name: str, root: str | Path | None = None, **settin
 
 
 def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listing:
-    """Find the files, labels and groups of a data set, and what is wrong with them; none is decoded.
-
-    Args:
-        name: One of LISTERS.
-        root: Its folder (or file); None or "" for a synthetic one.
-        settings: Keyword arguments of the lister of that name.
+    """Find the files, labels and groups of a data set, and what is wrong with them; settings are its lister's.
 
     Raises:
         SettingError: unknown name or setting.
@@ -117,7 +109,12 @@ def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listi
     grid, decoding, own = split_settings(name, settings)
     for setting in grid | decoding:
         raise SettingError(f"{setting} decides nothing before files are decoded.", remedy="Leave it out.")
-    return LISTERS[name](root or None, **own)
+    if root and name in SYNTHETIC:
+        remedy = "Leave data_root empty, or name another data set for files on disk."
+        raise SettingError(f"'{name}' is simulated and reads no folder.", remedy=remedy)
+    listing = LISTERS[name](root or None, **own)
+    parted = part_faults([item.group for item in listing.items], [item.part for item in listing.items])
+    return replace(listing, faults=(*listing.faults, *parted))
 
 
 def split_settings(name: str, settings: dict) -> tuple[dict, dict, dict]:
@@ -137,7 +134,7 @@ def split_settings(name: str, settings: dict) -> tuple[dict, dict, dict]:
 def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Preset) -> ClipSet:
     """The set on a grid, which is as usual but for the settings; a preset must be able to split it."""
     given, decoding, own = split_settings(name, settings)
-    listing, decoding = LISTERS[name](root or None, **own), Decoding(**decoding)
+    listing, decoding = list_dataset(name, root, **own), Decoding(**decoding)
     if isinstance(usual, Preset):
         unsplit = split_faults(usual.splits, listing.items, listing.class_names)
         listing = replace(listing, faults=(*listing.faults, *unsplit))
@@ -162,4 +159,6 @@ def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Pres
         remedy = f"{len(listing.items) - len(left)} clips are too short or cannot be read and were left out."
         raise_faults(split_faults(usual.splits, left, listing.class_names), listing.root, remedy=remedy)
     notes = [f"{fault.where}: {fault.what}" for fault in listing.faults if fault.level == "note"]
-    return replace(clips, notes=(*notes, *clips.notes))
+    of_files = listing.items if listing.medium in ENDINGS else ()
+    files = {item.name: item.source[0] if isinstance(item.source, tuple) else item.source for item in of_files}
+    return replace(clips, notes=(*notes, *clips.notes), files=files)

@@ -1,8 +1,7 @@
 """Volumes in one .npz file, in the layout of MedMNIST's 3-D sets: images and labels of three published parts.
 
-Beside `PART_images` uint8 [N,A,B,C] and `PART_labels` [N,1], with PART train, val and test, a file may have
-`PART_patient` and `PART_name` (text or whole numbers [N]) and further columns of numbers, such as
-`PART_diameter_mm`. No such file says which of A, B and C runs from slice to slice.
+PART is train, val or test: `PART_images` uint8 [N,A,B,C], `PART_labels` [N,1], perhaps `PART_patient`, `PART_name`
+(text or whole numbers [N]) and further numbers. No such file says which of A, B and C runs from slice to slice.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import numpy as np
 
 from viptt_core import ct, files
 from viptt_core.clips import Grid, Item
+from viptt_core.datasets.labels import is_missing, one_spelling
 from viptt_core.datasets.listing import Listing, class_choice
 from viptt_core.datasets.scans import to_grey_levels
 from viptt_core.errors import DataError, Fault, SettingError, check_choice, listed
@@ -55,9 +55,8 @@ def list_medmnist3d(
 ) -> Listing:
     """Volumes of a MedMNIST 3-D set, or of any file in its layout, to be resampled linearly to the grid.
 
-    The labels and columns are read, some volumes looked at. The published parts come along (`ClipSet.parts`), and
-    columns of numbers as covariates. The group is the patient where the file names them, else each volume its own:
-    then only the published parts keep the volumes of a patient together.
+    Parts (`ClipSet.parts`) are the published ones, columns of numbers covariates. The group is the patient where the
+    file names them, else each volume its own.
 
     Args:
         root: The .npz file, or the folder it lies in.
@@ -78,8 +77,8 @@ def list_medmnist3d(
     try:
         columns, volumes, faults = _read_columns(path)
     except DataError as error:
-        columns, faults = {}, [Fault(error.kind, ".", error.what, error.remedy)]
-    if not columns:
+        columns, volumes, faults = {}, None, [Fault(error.kind, ".", error.what, error.remedy)]
+    if volumes is None:
         return Listing("medmnist3d", path, "array", (), (), tuple(faults))
     published, digest = _published(path), files.file_digest(path, "md5")
     if published and published["md5"] != digest:
@@ -87,26 +86,27 @@ def list_medmnist3d(
         faults.append(Fault("checksum differs", ".", what, f"{_AGAIN} If it is a file of your own, {remedy}"))
     found, padded = find_slice_axis(volumes)
     axis = next((choice for choice in (slice_axis, found, 0 if published else None) if choice is not None), None)
+    if axis is not None and found not in (None, axis):
+        what = f"slice_axis is {axis}, and by its volumes axis {found} runs from slice to slice."
+        faults.append(Fault("another slice axis", ".", what, "Leave slice_axis out, unless you know better.", "note"))
     if axis is None:
         what = f"does not show which axis of its volumes {list(volumes.shape[1:])} runs from slice to slice."
         faults.append(Fault("slice axis unknown", ".", what, "Say it: slice_axis=0 (the first), 1 or 2 (the last)."))
     if padded := padded and axis == found:
         what = f"the ends of axis {axis} are padded with empty planes; these are left out: their number tells of size."
         faults.append(Fault("padding", ".", what, level="note"))
-    labels = [label for part in PARTS for label in columns[f"{part}_labels"].tolist()]
+    spelling, notes = one_spelling(columns.get("patient", ()), (), ".", "patient")
+    numbers = [name for name in columns if name not in ("images", "labels", *_TEXT)]
     names = class_choice(classes) or (published["classes"] if published else ())
-    names = names or tuple(f"class {k}" for k in range(len(set(labels))))
+    names = names or tuple(f"class {k}" for k in range(len(set(columns["labels"]))))
     items = []
-    for part, ours in PARTS.items():
-        of_part = {name.removeprefix(f"{part}_"): columns[name] for name in columns if name.startswith(part)}
-        numbers = {name: column for name, column in of_part.items() if name not in ("labels", *_TEXT)}
-        for i, label in enumerate(of_part["labels"].tolist()):
-            name = str(of_part["name"][i]) if "name" in of_part else f"{part}_{i:04d}"
-            group = str(of_part["patient"][i]) if "patient" in of_part else name
-            covariates = {key: float(column[i]) for key, column in numbers.items()}
-            source = Volume(path, part, i, digest, axis or 0, padded)
-            items.append(Item(name, label, group, source, ours, covariates))
-    faults += _item_faults(items, names)
+    for n, (part, i) in enumerate(columns["images"]):
+        name = columns["name"][n] if "name" in columns else f"{part}_{i:04d}"
+        group = spelling[columns["patient"][n]] if "patient" in columns else name
+        source = Volume(path, part, i, digest, axis or 0, padded)
+        covariates = {name: float(columns[name][n]) for name in numbers}
+        items.append(Item(name, columns["labels"][n], group, source, PARTS[part], covariates))
+    faults += [*notes, *_item_faults(items, names)]
     items = [item for item in items if 0 <= item.label < len(names)]
     settings = {"file": digest, "classes": list(names), "slice_axis": axis, "padding": "left out" if padded else "kept"}
     return Listing("medmnist3d", path, "array", tuple(items), names, tuple(faults), settings=settings)
@@ -115,31 +115,26 @@ def list_medmnist3d(
 def _item_faults(items: Sequence[Item], names: Sequence[str]) -> Iterator[Fault]:
     """Labels without a class, classes without a label, names that are blank or occur twice, blank patients."""
     first = {item.label: item.name for item in reversed(items)}
-    for label in sorted(first):
-        if not 0 <= label < len(names):
-            known = f"Known: 0 to {len(names) - 1} ({listed(names)})."
-            yield Fault("unknown label", first[label], f"has the label {label}.", known)
-    for label, name in enumerate(names):
-        if label not in first:
-            remedy = "Number the classes from 0 without a gap, and name no others."
-            yield Fault("class without volumes", ".", f"no volume has the label {label} ({name}).", remedy)
+    for label in sorted(first.keys() - {*range(len(names))}):
+        known = f"Known: 0 to {len(names) - 1} ({listed(names)})."
+        yield Fault("unknown label", first[label], f"has the label {label}.", known)
+    for label in sorted({*range(len(names))} - first.keys()):
+        what = f"no volume has the label {label} ({names[label]})."
+        remedy = "Number the classes from 0 without a gap, and name no others."
+        yield Fault("class without volumes", ".", what, remedy)
     for name, count in Counter(item.name for item in items).items():
         if count > 1:
             yield Fault("two volumes of one name", name, f"is the name of {count} volumes.", "Give each its own.")
-    if blank := [item.name for item in items if item.group.strip().lower() in ("", "nan", "none", "na", "n/a")]:
+    if blank := [item.name for item in items if is_missing(item.group)]:
         what = f"{len(blank)} volumes have no patient or name."
         yield Fault("no patient", blank[0] or ".", what, "Fill them in, or leave the column out.")
 
 
 def find_slice_axis(volumes: np.ndarray) -> tuple[int | None, bool]:
-    """Which axis runs from slice to slice, and whether its ends are padded; None where that is not clear.
+    """Which axis of uint8 [N,A,B,C] runs from slice to slice, and whether its ends are padded; None if not clear.
 
-    It is clear where volumes were cut tight along the slices and padded to a cube: one axis has empty planes at its
-    ends, the others next to none. (In shapes of one grey level nothing is padding.) It is clear, too, where slices are
-    square and of another number. The two must not contradict each other.
-
-    Args:
-        volumes: uint8 [N,A,B,C].
+    It is clear where one axis has empty planes at its ends and the others next to none (in shapes of one grey level
+    nothing is padding), and where slices are square and of another number. The two must not contradict each other.
     """
     lengths = volumes.shape[1:]
     single = [axis for axis in range(3) if lengths.count(lengths[axis]) == 1]
@@ -173,12 +168,7 @@ def decode_volume(source: Volume, grid: Grid) -> np.ndarray:
 
 
 def read_images(path: Path, part: str, digest: str) -> np.ndarray:
-    """All volumes of a part, uint8 [N,A,B,C].
-
-    Args:
-        path: The .npz file.
-        part: "train", "val" or "test".
-        digest: MD5 of the file, so that a changed file is read anew.
+    """All volumes of a part ("train", "val" or "test") of the file with this MD5, uint8 [N,A,B,C].
 
     Raises:
         DataError: the file is damaged, or claims a size that is not there.
@@ -258,27 +248,28 @@ def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         return np.lib.format.read_array(member, allow_pickle=False)
 
 
-def _read_columns(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, list[Fault]]:
-    """Columns [N] of labels, text, and finite numbers that all parts have; some volumes; faults of the layout."""
+def _read_columns(path: Path) -> tuple[dict[str, list], np.ndarray | None, list[Fault]]:
+    """Part and index of each volume ("images"), its label, text and finite numbers; some volumes; faults."""
     with _opened(path) as archive:
         stored = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         heads = {name: _head(archive, name) for name in stored if name.startswith(tuple(f"{part}_" for part in PARTS))}
         if faults := [Fault(kind, ".", what, remedy) for kind, what, remedy in _layout_faults(heads)]:
-            return {}, np.empty(0), faults
-        columns, faults = {}, []
+            return {}, None, faults
+        columns = {"images": [(part, i) for part in PARTS for i in range(heads[f"{part}_images"].shape[0])]}
+        unread = []
         for column in dict.fromkeys(name.partition("_")[2] for name in heads):
             names = [f"{part}_{column}" for part in PARTS]
-            if not all(name in heads and heads[name].one_each for name in names):
-                continue
-            values = [_read(archive, name).reshape(-1) for name in names]
-            if column in _TEXT:
-                columns |= {name: _text(part) for name, part in zip(names, values, strict=True)}
-            elif all(part.dtype.kind in "iuf" for part in values):
-                if all(np.isfinite(part).all() for part in values):
-                    columns |= dict(zip(names, values, strict=True))
-                else:
-                    what = f"{column} is not finite everywhere; it is left out of what is known of a volume."
-                    faults.append(Fault("not finite", ".", what, level="note"))
+            if all(name in heads and heads[name].one_each for name in names):
+                values = [_read(archive, name).reshape(-1) for name in names]
+                if column in _TEXT:
+                    columns[column] = [text for part in values for text in _text(part).tolist()]
+                elif all(part.dtype.kind in "iuf" and np.isfinite(part).all() for part in values):
+                    columns[column] = [value for part in values for value in part.tolist()]
+            if column not in columns:
+                unread.append(column)
+        if unread:
+            what = f"{listed(unread)}: not read, since not one finite number a volume in every part."
+            faults.append(Fault("columns not read", ".", what, level="note"))
         name = max((f"{part}_images" for part in PARTS), key=lambda name: heads[name].shape[0])
         return columns, _first_volumes(archive, name, heads[name]), faults
 
@@ -316,8 +307,8 @@ def _layout_faults(heads: dict[str, _Head]) -> Iterator[tuple[str, str, str]]:
             yield "not grey volumes", what, "uint8 [N,A,B,C] is needed: a set of the 3-D kind."
         if column == "labels" and not (head.one_each and head.dtype.kind in "iu"):
             yield "not one label each", what, "Whole numbers [N,1] are needed."
-        if column in _TEXT and not (head.one_each and head.dtype.kind in "iuUS"):
-            yield "not one value each", what, "Text or whole numbers [N] are needed."
+        if not head.shape or (column in _TEXT and not (head.one_each and head.dtype.kind in "iuUS")):
+            yield "not one value each", what, "Text or numbers [N] are needed, whole ones for patients and names."
         if n and head.one_each and head.shape[:1] != n:
             yield "lengths differ", f"{n[0]} {part}_images but {head.shape[0]} {name}.", ""
     for column in text:
@@ -334,29 +325,21 @@ def _find_file(root: str | Path, subset: str, pixels: int) -> Path:
         return root
     if not root.is_dir():
         raise DataError("no such file or folder.", path=root, remedy=_AGAIN, kind="missing file")
-    if pixels not in (28, 64):
-        raise SettingError(f"pixels is {pixels}.", remedy="MedMNIST's 3-D sets come with 28 and with 64.")
+    check_choice("pixels", pixels, (28, 64))
     found = {path.stem: path for path in sorted(root.glob("*.npz"))}
-    wanted = f"{subset}{'' if pixels == 28 else f'_{pixels}'}" if subset else ""
+    wanted = f"{subset}_{pixels}".removesuffix("_28") if subset else next(iter(found)) if len(found) == 1 else ""
     if wanted in found:
         return found[wanted]
-    if not wanted and len(found) == 1:
-        return next(iter(found.values()))
-    raise DataError(
-        f"has no file {wanted}.npz." if wanted else f"has {len(found) or 'no'} .npz files.",
-        path=root,
-        remedy=f"There are: {', '.join(found) or 'none'}. Name one with subset, or give the file itself.",
-        kind="missing file",
-    )
+    what = f"has no file {wanted}.npz." if wanted else f"has {len(found) or 'no'} .npz files."
+    remedy = f"There are: {listed(list(found)) or 'none'}. Name one with subset, or give the file itself."
+    raise DataError(what, path=root, remedy=remedy, kind="missing file")
 
 
 def _published(path: Path) -> dict | None:
     """Checksum and class names of a file that MedMNIST publishes under this name."""
     flag, _, pixels = path.stem.partition("_")
-    if not flag.endswith("mnist3d") or pixels not in ("", "28", "64"):
+    if not flag.endswith("mnist3d") or pixels not in ("", "28", "64") or flag not in (sets := medmnist_sets()):
         return None
-    info = medmnist_sets().get(flag)
-    if info is None:
-        return None
+    info = sets[flag]
     names = tuple(info["label"][str(k)] for k in range(len(info["label"])))
     return {"md5": info["MD5_64" if pixels == "64" else "MD5"], "classes": names}

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import csv
 import io
-import math
+import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
-from unicodedata import normalize
+from unicodedata import category, normalize
 
-from viptt_core.datasets.listing import SCAN_ENDINGS, VIDEO_ENDINGS, Folder, Listing, nothing_to_read
-from viptt_core.errors import DataError, Fault, SettingError, listed, raise_faults
+from viptt_core.datasets.listing import (
+    FILE_ENDINGS,
+    Folder,
+    Listing,
+    class_by_part,
+    nothing_to_read,
+    parts_without_files,
+)
+from viptt_core.errors import DataError, Fault, listed, raise_faults
 
 # How pandas, R, spreadsheets and databases write a cell without a value, in lower case.
 MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "<na>", "#n/a", "#na", "-nan", "nat", "-", "."})
-FILE_ENDINGS = (*SCAN_ENDINGS, *VIDEO_ENDINGS)
 COLUMN_SETTINGS = ("file_column", "label_column", "patient_column")
+SETTINGS = ", ".join(COLUMN_SETTINGS)
 HEADER_BYTES = 1 << 16  # of a table that are read to learn its columns
-END_ROW = "end of the table"
-LINE_END = re.compile(r"[\r\n]")
+LONGEST = 1000  # characters of a name, a label or a group
+END_ROW = "end-of-the-table"
+NUMBER = re.compile(r"-?\d{1,99}(\.\d{0,99})?")
+csv.field_size_limit(2**31 - 1)  # an open quote makes one cell of the rest, and notes may be long
 
 
 class Columns(NamedTuple):
@@ -55,6 +65,7 @@ class Table:
 
     Attributes:
         path: The CSV.
+        where: How faults call it: its path below the set's folder, or in full.
         columns: Those that were read.
         rows: In the table's order.
         faults: What is wrong with it.
@@ -62,10 +73,25 @@ class Table:
     """
 
     path: Path
+    where: str
     columns: Columns
     rows: tuple[TableRow, ...] = ()
     faults: tuple[Fault, ...] = ()
     long_cells: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of its rows could be read, so that a file without one has none."""
+        return not any(fault.spoils for fault in self.faults)
+
+    def fault(self, kind: str, what: str, remedy: str) -> Fault:
+        """Something that is wrong with the table."""
+        return Fault(kind, self.where, what, remedy)
+
+    def unclosed(self, line: int) -> Fault:
+        """A quote that is left open."""
+        what = f"unclosed quote from line {line}: what follows is read as one cell."
+        return self.fault("unclosed quote", what, "Close it, or delete it.")
 
 
 # --- Finding and reading ---
@@ -90,24 +116,26 @@ def label_table(folder: Folder, given: str | Path | None, columns: Columns) -> T
         DataError: none has the columns, or more than one has; the file is not there or cannot be read.
     """
     if given:
-        return read_table(named_table(folder, given), columns)
+        return read_table(named_table(folder, given), columns, folder.root)
     headers = csv_headers(folder)
     tables = [path for path, (names, _) in headers.items() if set(columns.needed) <= set(names)]
     if len(tables) == 1:
-        return read_table(tables[0], columns)
+        return read_table(tables[0], columns, folder.root)
     if not headers and not folder.with_ending(FILE_ENDINGS):
         raise_faults([nothing_to_read(folder, ("scan",))], folder.root)
-    found = ", ".join(path.name for path in tables) or "none"
-    what = f"one CSV with the columns {', '.join(columns.needed)} is needed, found: {found}."
-    remedy = "Put the label file there, or name it with the setting labels=PATH."
-    if headers and not tables:
+    wanted = f"the columns {', '.join(columns.needed)}"
+    what, remedy = f"holds no CSV with {wanted}.", "Put the label file there, or name it with the setting labels=PATH."
+    if tables:
+        what = f"holds {len(tables)} CSV files with {wanted}: {listed([path.name for path in tables])}."
+        remedy = "Name one of them with the setting labels=PATH."
+    elif headers:
         what += "".join(f" {path.name} ({code}) has: {', '.join(names)}." for path, (names, code) in headers.items())
-        remedy = f"Name its columns with {', '.join(COLUMN_SETTINGS)}, or another table with labels=PATH."
+        remedy = f"Name its columns with {SETTINGS}, or another table with labels=PATH."
     raise DataError(what, path=folder.root, remedy=remedy, kind="no label table")
 
 
-def read_table(path: Path, columns: Columns) -> Table:
-    """Read a table separated by commas, semicolons or tabs, UTF-8 with or without a byte-order mark.
+def read_table(path: Path, columns: Columns, root: Path | None = None) -> Table:
+    """Read a table separated by commas, semicolons or tabs, in UTF-8; faults call it by its path below `root`.
 
     Raises:
         DataError: the file is not there or cannot be read.
@@ -116,122 +144,129 @@ def read_table(path: Path, columns: Columns) -> Table:
         text, encoding = _decoded(path.read_bytes())
     except OSError as error:
         what = f"cannot be read ({error.strerror})." if os.path.exists(path) else "no such file."
-        raise DataError(what, path=path, remedy="Give the label CSV.", kind="missing file") from error
-    rows, unclosed = _split_rows(text)
-    header = rows[0][1] if rows else []
+        remedy = f"Give the CSV with the columns {', '.join(columns.needed)}."
+        raise DataError(what, path=path, remedy=remedy, kind="missing file") from error
+    place, root = Path(os.path.abspath(path)), os.path.abspath(root or path.parent)
+    where = place.relative_to(root) if place.is_relative_to(root) else place
+    table, (rows, unclosed) = Table(path, where.as_posix(), columns), _split_rows(text)
+    line, header = rows[0] if rows else (1, [])
     lacking = [name for name in columns.needed if name not in header]
     double = [name for name in columns.needed if header.count(name) > 1]
-    fault = None
     if encoding != "UTF-8":
-        fault = "not UTF-8", f"is not UTF-8 text, but {encoding}.", "Save it as 'CSV UTF-8'."
+        fault = table.fault("not UTF-8", f"is not UTF-8 text, but {encoding}.", "Save it as 'CSV UTF-8'.")
+    elif "\0" in text:
+        line = text.partition("\0")[0].count("\n") + 1
+        fault = table.fault("damaged file", f"holds a NUL byte in line {line}.", "Export or copy it again.")
     elif unclosed:
-        fault = "unclosed quote", *_unclosed(unclosed)
+        fault = table.unclosed(unclosed)
     elif lacking:
-        there = (
-            f"It has: {', '.join(header) or 'none'}. Name the columns ({', '.join(COLUMN_SETTINGS)}), or mend line 1."
-        )
-        fault = "missing column", f"lacks the columns {', '.join(lacking)}.", there
+        what = f"lacks the columns {', '.join(lacking)}; line {line} has: {', '.join(header) or 'none'}."
+        fault = table.fault("missing column", what, f"Name its columns with {SETTINGS}, or mend the line.")
     elif double:
-        what = f"has {header.count(double[0])} columns '{double[0]}' in line 1."
-        fault = "columns of one name", what, "Rename or delete all but one."
-    if fault:
-        kind, what, remedy = fault
-        return Table(path, columns, faults=(Fault(kind, path.name, what, remedy),))
-    return _checked(Table(path, columns), rows)
+        what = f"has {header.count(double[0])} columns '{double[0]}' in line {line}."
+        fault = table.fault("columns of one name", what, "Rename or delete all but one.")
+    else:
+        return _checked(table, rows)
+    return replace(table, faults=(fault,))
 
 
 def _checked(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Table:
     """The table with its rows, and the faults that show without the files."""
-    columns, where, header = table.columns, table.path.name, rows[0][1]
+    columns, header = table.columns, rows[0][1]
     places = [header.index(name) if name else -1 for name in columns[:3]]
     kept, faults, ragged, long_cells = [], [], [], []
     for line, cells in rows[1:]:
         while len(cells) > len(header) and not cells[-1]:
             cells.pop()
-        if not any(cells):
-            continue
         if len(cells) != len(header):
             ragged.append(str(line))
             continue
         row = TableRow(line, *("" if place < 0 else cells[place] for place in places))
-        if any(LINE_END.search(cell) or cell.count('"') % 2 for cell in row[1:]):
-            faults.append(Fault("unclosed quote", where, *_unclosed(line)))
-        elif not row.file:
-            faults.append(Fault("row without a file", where, f"line {line} names no file.", "Fill in the name."))
-        elif columns.group and row.group.lower() in MISSING:
-            what = f"'{row.file}' has no {columns.group_noun} (line {line}: '{row.group}')."
-            faults.append(Fault(f"no {columns.group_noun}", where, what, f"Fill in {columns.group}, or leave it out."))
+        if fault := _row_fault(table, row):
+            faults.append(fault)
         else:
             kept.append(row)
-            long_cells += [(line, cell) for cell in cells if LINE_END.search(cell)]
+            long_cells += [(line, cell) for cell in cells if "\n" in cell]
     if ragged:
         what = f"has {len(header)} columns, and more or fewer cells in line {listed(ragged)}."
         remedy = 'Put text that holds the separator into "quotes"; leave nothing between two for an empty cell.'
-        faults.append(Fault("ragged row", where, what, remedy))
+        faults.append(table.fault("ragged row", what, remedy))
     if not (kept or faults):
         remedy = f"Add one row a file: {','.join(columns.needed)}."
-        faults.append(Fault("empty table", where, "holds no label.", remedy))
-    spelling, notes = one_spelling((row.group for row in kept), (), where, columns.group_noun)
+        faults.append(table.fault("empty table", "holds no row below its header.", remedy))
+    spelling, notes = one_spelling((row.group for row in kept), (), table.where, columns.group_noun)
     kept = [row._replace(group=spelling[row.group]) for row in kept]
     return replace(table, rows=tuple(kept), faults=(*faults, *notes), long_cells=tuple(long_cells))
 
 
+def _row_fault(table: Table, row: TableRow) -> Fault | None:
+    group, noun = table.columns.group, table.columns.group_noun
+    if any("\n" in cell or cell.count('"') % 2 for cell in row[1:]):
+        return table.unclosed(row.line)
+    if (length := max(map(len, row[1:]))) > LONGEST:
+        what = f"line {row.line} has a cell of {length} characters."
+        return table.fault("long cell", what, f"Write a name, label or {noun} of at most {LONGEST}.")
+    if not row.file:
+        return table.fault("row without a file", f"line {row.line} names no file.", "Fill in the name.")
+    if group and is_missing(row.group):
+        what = f"'{row.file}' has no {noun} (line {row.line}: '{row.group}')."
+        return table.fault(f"no {noun}", what, f"Fill in {group}, or leave it out.")
+    return None
+
+
 def _header(path: Path) -> tuple[list[str], str]:
-    """Names of the columns by the first line, and the encoding; no names where the file cannot be read."""
+    """Names of the columns by the first lines, and the encoding; no names where the file cannot be read."""
     try:
         with open(path, "rb") as file:
-            text, encoding = _decoded(file.readline(HEADER_BYTES))
+            text, encoding = _decoded(b"".join(file.readlines(HEADER_BYTES)))
     except OSError as error:
         return [], f"cannot be read: {error.strerror}"
-    rows, _ = _split_rows(LINE_END.split(text, maxsplit=1)[0])
+    rows, _ = _split_rows(text)
     return rows[0][1] if rows else [], encoding
 
 
 def _decoded(content: bytes) -> tuple[str, str]:
-    """Text of composed characters, and the encoding in words: a guess, unless it is UTF-8."""
-    if b"\0" in content:
-        return content.decode("utf-16", errors="ignore"), "UTF-16"
+    """Text of composed characters and one kind of line end, and the encoding in words: a guess, unless it is UTF-8."""
+    encoding, name = json.detect_encoding(content), "UTF-8"
     try:
-        return normalize("NFC", content.decode("utf-8-sig")), "UTF-8"
+        text = content.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError:
-        return content.decode("cp1252", errors="replace"), "Windows-1252 or the like"
+        name, text = "Windows-1252 or the like", content.decode("cp1252", errors="replace")
+    if "16" in encoding or "32" in encoding:
+        name, text = encoding.upper(), content.decode(encoding, errors="ignore")
+    return re.sub(r"\r\n?", "\n", normalize("NFC", text)), name
 
 
 def _split_rows(text: str) -> tuple[list[tuple[int, list[str]]], int]:
-    """Cells of each row with the line it begins in, and the line of a quote that is not closed, else 0."""
-    separator = max(",;\t", key=LINE_END.split(text, maxsplit=1)[0].count)
+    """Cells of each row that has any, with the line it begins in; and the line of an open quote, else 0."""
+    first = text.lstrip("\n\t ,;").partition("\n")[0]
+    stated = re.match(r'"?sep=([^\w"])', first, re.IGNORECASE)  # for Excel
+    separator = stated[1] if stated else max(",;\t", key=first.count)
     # csv does not say that a quote is still open at the end. A row of our own shows it: the quote swallows it.
     reader = csv.reader(io.StringIO(f"{text}\n{END_ROW}", newline=""), delimiter=separator, skipinitialspace=True)
     rows, line = [], 1
-    try:
-        for cells in reader:
-            rows.append((line, [cell.strip() for cell in cells]))
-            line = reader.line_num + 1
-    except csv.Error:  # a cell of more than 131,072 characters
-        return rows, line
-    line, cells = rows.pop()
-    return rows, 0 if cells == [END_ROW] else line
-
-
-def _unclosed(line: int) -> tuple[str, str]:
-    return f"unclosed quote from line {line}: what follows is read as one cell.", "Close it, or delete it."
+    for cells in reader:
+        rows.append((line, [cell.strip() for cell in cells]))
+        line = reader.line_num + 1
+    line, _ = rows.pop()
+    return [row for row in rows if "".join(row[1]).strip(",;")][bool(stated) :], 0 if line == reader.line_num else line
 
 
 # --- What labels mean ---
 
 
+def is_missing(value: str) -> bool:
+    """Whether a cell stands for no value."""
+    return _form(value) in MISSING
+
+
 def one_spelling(
     values: Iterable[str], known: Collection[str], where: str, noun: str
 ) -> tuple[dict[str, str], list[Fault]]:
-    """One spelling for "focal" and "Focal", "1" and "1.0": the known one, else the most frequent one.
-
-    Args:
-        values: As written.
-        known: Stay as they are.
-        where, noun: For the notes: the table, and what the values are.
+    """One spelling for "focal" and "Focal", "1", "01" and "1.0": the known one, else the most frequent one.
 
     Returns:
-        Spelling by value, and a note for each value that is not as it was written.
+        Spelling by value, and a note, of that noun in that table, for each value that is not as it was written.
     """
     counts = Counter(values)
     alike = defaultdict(list)
@@ -243,7 +278,7 @@ def one_spelling(
         for value in others:
             spelling[value] = value if value in known else first
             if value not in known:
-                what = f"the {noun} '{value}' ({counts[value]} of the rows) is taken as '{first}'."
+                what = f"the {noun} {value!r} ({counts[value]} of the rows) is taken as {first!r}."
                 notes.append(Fault("near-equal values", where, what, "Write them alike.", level="note"))
     return spelling, notes
 
@@ -259,52 +294,43 @@ def classes_of_labels(
         asked: The classes to take, in label order, "A+B" for two labels; rows of others are left out.
 
     Returns:
-        Class by label as written; the class names, numbers before words unless they were asked for; and the faults:
-        labels that are unknown or missing, classes of which there is no row.
+        Class by label as written; the class names, numbers before words unless they were asked for; the faults.
 
     Raises:
         SettingError: a label is asked for twice.
     """
-    where, written = table.path.name, {row.label for row in table.rows}
     if asked:
-        parts = [(part, name) for name in asked for part in ([name] if name in written else name.split("+"))]
-        known = dict(parts)
-        if len(known) < len(parts):
-            raise SettingError(f"classes '{', '.join(asked)}' name a label twice.", remedy="Name each once.")
-    there = [row.label for row in table.rows if row.label.lower() not in MISSING or row.label in (known or ())]
-    spelling, faults = one_spelling(there, known or (), where, "label")
+        known = class_by_part(asked, {row.label for row in table.rows}, "label")
+    there = [row.label for row in table.rows if row.label in (known or ()) or not is_missing(row.label)]
+    spelling, faults = one_spelling(there, known or (), table.where, "label")
     used = sorted({spelling[label] for label in there}, key=_numbers_first)
     known = dict(zip(used, used, strict=True)) if known is None else known
     for row in table.rows:
-        if row.label.lower() in MISSING and row.label not in known:
+        if row.label not in spelling:
             what = f"'{row.file}' has no label (line {row.line}: '{row.label}')."
             meant = f"; if '{row.label}' is a class, name all of them with the setting classes" if row.label else ""
-            faults.append(Fault("missing label", where, what, f"Fill it in, or leave the row out{meant}."))
+            faults.append(table.fault("missing label", what, f"Fill it in, or leave the row out{meant}."))
         elif spelling[row.label] not in known and not asked:
-            names = ", ".join(list(known)[:12]) + " ..." * (len(known) > 12)
-            what = f"'{row.file}' has the unknown label '{row.label}'."
-            faults.append(Fault("unknown label", where, what, f"Known: {names}."))
-    faults += [
-        Fault("class without files", where, f"has no label '{part}'.", f"Its labels: {listed(used)}.")
-        for part in (known if asked else ())
-        if part not in used
-    ]
+            what = f"'{row.file}' has the unknown label '{row.label}' (line {row.line})."
+            faults.append(table.fault("unknown label", what, f"Known: {listed(list(known))}."))
+    if asked:
+        faults += parts_without_files(known, used, table.where, "label")
     classes = {label: known[spelling[label]] for label in there if spelling[label] in known}
     return classes, tuple(dict.fromkeys(known.values())), faults
 
 
 def _form(value: str) -> str:
-    """What near-equal values share: "1" and "1.0", "focal" and "Focal"."""
-    return re.sub(r"^(-?\d+)\.0*$", r"\1", " ".join(value.casefold().split()))
+    """What near-equal values share, whatever their case, blanks, dashes, zeros in front or after the point."""
+    seen = (char for char in normalize("NFKC", value) if category(char) != "Cf")  # without those of no width
+    text = "".join("-" if category(char) == "Pd" or char == "\N{MINUS SIGN}" else char for char in seen)
+    text = " ".join(text.casefold().split())
+    return str(Fraction(text)) if NUMBER.fullmatch(text) else text
 
 
-def _numbers_first(label: str) -> tuple:
+def _numbers_first(label: str) -> tuple[bool, Fraction, str]:
     """Sorts "2" before "10", and numbers before words."""
-    try:
-        number = float(label)
-    except ValueError:
-        number = math.inf
-    return (0, number, label) if math.isfinite(number) else (1, 0.0, label)
+    number = NUMBER.fullmatch(label)
+    return not number, Fraction(label if number else 0), label
 
 
 # --- Which file a row means ---
@@ -315,18 +341,12 @@ def join(
 ) -> tuple[dict[Path, TableRow], list[Fault]]:
     r"""Join rows to files, never on their order: a row names the end of a file's path, with or without the ending.
 
-    "/" or "\", the case of the ending and the form of Unicode do not matter. A path with ".." begins at the table.
-
-    Args:
-        table: The rows.
-        files: Each once.
-        root: Of two files that a path could mean, it means the one that it leads to from here.
-        noun: What the files are, in words.
+    "/" or "\", the case of the ending and the form of Unicode do not matter. A path with ".." begins at the table; of
+    two files that a path could mean, it means the one that it leads to from `root`.
 
     Returns:
         Row by file, and the faults: rows without a file, several of one file, files of one name, swallowed rows.
     """
-    where, faults = table.path.name, []
     start = os.path.abspath(root)
     below = {path: path.relative_to(root).as_posix() for path in files}
     ends, near = defaultdict(list), defaultdict(list)  # files by the last parts of their paths, and by letters
@@ -335,7 +355,7 @@ def join(
         near[_letters(parts[-1])].append(name)
         for n in range(1, min(len(parts), 3) + 1):
             ends[parts[-n:]].append((path, parts, ending))
-    joined, rows_of = {}, defaultdict(list)
+    joined, faults, rows_of = {}, [], defaultdict(list)
     for row in table.rows:
         parts, ending = _path_parts(row.file, table.path.parent)
         alike = ends.get(parts[-3:], ())
@@ -345,27 +365,34 @@ def join(
         joined |= dict.fromkeys(found, row)
         rows_of[found[0] if len(found) == 1 else (parts, ending)].append(row)
         if not found:
-            what = f"{where} names it, but there is no such {noun}"
             nearest = near.get(_letters(parts[-1]))
+            what = f"line {row.line} of {table.path.name} names it, but there is no such {noun}"
             what += f"; near it comes {listed(nearest)}." if nearest else "."
-            faults.append(Fault("missing file", row.file, what, f"Add the {noun}.", level="file"))
+            remedy = f"Mend the name, add the {noun}, or delete the row."
+            faults.append(Fault("missing file", row.file, what, remedy, level="file"))
         elif len(found) > 1:
             what = f"{len(found)} {noun}s are named so: {listed([below[path] for path in found])}."
             remedy = "Keep one of them, or write the folder into the table."
             faults.append(Fault("two files of one name", row.file, what, remedy))
-    for first, *others in rows_of.values():
+    return joined, [*faults, *_double_rows(table, rows_of.values(), noun), *_swallowed_rows(table, files, joined)]
+
+
+def _double_rows(table: Table, rows_of_files: Iterable[Sequence[TableRow]], noun: str) -> Iterator[Fault]:
+    for first, *others in rows_of_files:
         if others:
             times = "twice" if len(others) == 1 else f"{len(others) + 1} times"
             rows = ", ".join(f"'{row.file}' in line {row.line}" for row in (first, *others))
-            faults.append(
-                Fault("duplicate row", where, f"'{first.file}' is there {times}: {rows}.", f"Keep one row a {noun}.")
-            )
+            what = f"'{first.file}' is there {times}: {rows}."
+            yield table.fault("duplicate row", what, f"Keep one row a {noun}.")
+
+
+def _swallowed_rows(table: Table, files: Sequence[Path], joined: Collection[Path]) -> Iterator[Fault]:
+    """Cells of several lines that name a file without a row: a quote was left open."""
     unlisted = {_path_parts(path.name)[0] for path in files if path not in joined}
     for line, cell in table.long_cells:
-        pieces = [piece.strip(' "') for piece in re.split(r"[,;\t\r\n]", cell)]
+        pieces = [piece.strip(' "') for piece in re.split(r"[,;\t\n]", cell)]
         if any(_path_parts(piece)[0][-1:] in unlisted for piece in pieces):
-            faults.append(Fault("unclosed quote", where, *_unclosed(line)))
-    return joined, faults
+            yield table.unclosed(line)
 
 
 def _path_parts(text: str, start: str | Path = "") -> tuple[tuple[str, ...], str]:
@@ -386,11 +413,6 @@ def _letters(stem: str) -> str:
 def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing:
     """A listing of files in class folders, their groups taken from a table: file, perhaps class, group.
 
-    Args:
-        listing: Its own groups are not used.
-        folder: Its files.
-        groups: The CSV. Its last column names the group; one between, the class, must agree with the file's folder.
-
     Raises:
         DataError: the file is not there or cannot be read.
     """
@@ -401,17 +423,16 @@ def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing
         what = f"has the columns {listed([column or '(without a name)' for column in header])}."
         fault = Fault("missing column", path.name, what, "Give it two (file, group) or three (file, class, group).")
         return replace(listing, items=(), faults=(*listing.faults, fault))
-    table = read_table(path, Columns(first, *(between or [""]), last, "group"))
+    table = read_table(path, Columns(first, *(between or [""]), last, "group"), folder.root)
     files = {path: name for name, paths in folder.class_folders(FILE_ENDINGS).items() for path in paths}
     rows, faults = join(table, list(files), folder.root, "file")
     for file, row in rows.items():
         if row.label and _form(row.label) != _form(files[file]):
             what = f"line {row.line} says '{row.label}' of '{row.file}', which lies in {files[file]}/."
-            faults.append(Fault("another class", path.name, what, "Move the file, or mend the row."))
-    faults += [
-        Fault("no group", item.name, f"no group in {path.name}.", "Add a row for it.", level="file")
-        for item in listing.items
-        if rows and item.source not in rows
-    ]
+            faults.append(table.fault("another class", what, "Move the file, or mend the row."))
+    if table.complete:
+        what = f"no group in {path.name}."
+        lacking = [item.name for item in listing.items if item.source not in rows]
+        faults += [Fault("no group", name, what, "Add a row for it.", level="file") for name in lacking]
     items = tuple(replace(item, group=rows[item.source].group) for item in listing.items if item.source in rows)
     return replace(listing, items=items, faults=(*listing.faults, *table.faults, *faults))

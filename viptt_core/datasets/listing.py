@@ -1,32 +1,33 @@
-"""What the folder of a data set holds, found in one pass before any of its videos or scans is read.
-
-The adapters decode what is listed; `viptt data check` reads and judges it. Both get the same faults.
-"""
+"""What the folder of a data set holds, found in one pass before any of its videos or scans is read."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 
 from viptt_core.clips import Item
-from viptt_core.errors import DataError, Fault, SettingError, raise_faults
+from viptt_core.errors import DataError, Fault, SettingError, listed, raise_faults
 
 # What FFmpeg reads and cameras, phones and video sites write.
 VIDEO_ENDINGS = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m2v", ".wmv", ".asf", ".divx")
 VIDEO_ENDINGS += (".flv", ".3gp", ".3g2", ".ts", ".mts", ".m2ts", ".vob", ".ogv")
 SCAN_ENDINGS = (".nii.gz", ".nii")
+FILE_ENDINGS = (*SCAN_ENDINGS, *VIDEO_ENDINGS)
 ENDINGS = {"video": VIDEO_ENDINGS, "scan": SCAN_ENDINGS}
 MASK_FOLDERS = ("masks1", "masks2", "masks", "findings")  # of ImageCLEF: same file names as the scans, but no scans
+MASK_WORDS = re.compile("mask|seg|labels|annotation|finding", re.IGNORECASE)  # in the name of another such folder
 EACH_FILE_ITS_OWN = "(.*)"  # group pattern
 # What `viptt phantom` and `viptt actions` leave beside the files they write.
 SYNTHETIC_RECORDS = ("phantom.json", "example.json", "actions.json")
 DICOM = "Convert DICOM first: dcm2niix -z y -b n -f %f -o OUT FOLDER"
 
+_RIGHTS = "See that you may read it."
 _NO_DATA = ("lost+found", "System Volume Information", "$RECYCLE.BIN", "__MACOSX")  # folders a system keeps for itself
 _FRAMES = (
     "Make a video of each folder of frames: ffmpeg -framerate 25 -pattern_type glob -i 'CLIP/*{0}' -q:v 2 CLIP.avi"
@@ -45,8 +46,7 @@ class Listing:
     Attributes:
         name: Of the data set.
         root: Its folder (or file); None for a synthetic set.
-        medium: What its items are, a key of `datasets.MEDIA`: "video", "scan", "array" (several volumes in one
-            file), or the synthetic "phantom" and "action".
+        medium: What its items are, a key of `datasets.MEDIA`.
         items: What can be decoded, labels and groups known.
         class_names: In label order.
         faults: What is wrong with the folder as such.
@@ -71,10 +71,7 @@ class Listing:
         return self.root is None or is_synthetic(self.root)
 
     def left_out(self, on_error: str) -> list[tuple[str, str]]:
-        """Name and reason of what is found but not used.
-
-        Args:
-            on_error: "raise" or "skip", see `cache.Decoding`.
+        """Name and reason of what is found but not used; `on_error` as in `cache.Decoding`.
 
         Raises:
             DataError: faults that keep the set, or with "raise" some of its files, from being used.
@@ -103,19 +100,14 @@ class Folder:
 
     def class_folders(self, endings: Sequence[str]) -> dict[str, list[Path]]:
         """Files of a kind that lie directly in a folder of `root`, by the name of that folder."""
-        of_folder: dict[str, list[Path]] = {}
-        for path in self.with_ending(endings):
-            if path.parent.parent == self.root:
-                of_folder.setdefault(path.parent.name, []).append(path)
-        return of_folder
+        paths = [path for path in self.with_ending(endings) if path.parent.parent == self.root]
+        return {name: list(group) for name, group in groupby(paths, lambda path: path.parent.name)}
 
 
 def walk_folder(root: Path) -> Folder:
-    """Find all files below a folder; hidden ones (.name) are passed over.
+    """Find all files below a folder; hidden ones (.name) are passed over, links followed, each folder entered once.
 
-    Links are followed, and each folder is entered once, so that links in a circle end. What cannot be reached becomes
-    a fault, of level "file" where it may belong to a set: no rights, a link into nothing, a name that is not UTF-8 and
-    that no table or result could hold.
+    What cannot be reached becomes a fault, of level "file" where it may belong to a set.
 
     Raises:
         DataError: the folder itself cannot be read.
@@ -125,7 +117,7 @@ def walk_folder(root: Path) -> Folder:
     folders, links = [root], []
 
     def fault(path: Path, kind: str, what: str, remedy: str, level: str = "") -> None:
-        level = level or ("file" if has_ending(path, _ALL_ENDINGS) or not path.suffix else "left out")
+        level = level or ("file" if has_ending(path, FILE_ENDINGS) or not path.suffix else "left out")
         faults.append(Fault(kind, printable(path.relative_to(root).as_posix()), what, remedy, level))
 
     while folders or links:
@@ -167,10 +159,6 @@ def walk_folder(root: Path) -> Folder:
     return Folder(root, tuple(sorted(files)), tuple(sorted(faults, key=lambda found: found.where)))
 
 
-_ALL_ENDINGS = (*VIDEO_ENDINGS, *SCAN_ENDINGS)
-_RIGHTS = "See that you may read it."
-
-
 def existing_folder(root: str | Path | None, content: str) -> Path:
     """The folder, if there is one.
 
@@ -202,25 +190,62 @@ def has_ending(path: Path, endings: Sequence[str]) -> bool:
 
 
 def class_choice(classes: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Names of classes out of "A, B+C" or a sequence; "+" joins folders into one class."""
-    listed = classes.split(",") if isinstance(classes, str) else classes or ()
-    return tuple(part.strip() for part in listed if part.strip())
-
-
-def compile_group_pattern(text: str) -> re.Pattern:
-    """A regular expression with a capture group.
+    """Names of classes out of "A, B+C" or a sequence; none for "all".
 
     Raises:
-        SettingError: it is none.
+        SettingError: a name cannot be written: it is not UTF-8.
     """
-    remedy = r"Give a regular expression with one capture group, such as '(seq\d+)'."
+    named = classes.split(",") if isinstance(classes, str) else classes or ()
+    chosen = tuple(part.strip() for part in named if part.strip())
+    if broken := [printable(name) for name in chosen if printable(name) != name]:
+        raise SettingError(f"classes name {listed(broken)}, which is not UTF-8.", remedy="Rename the folder.")
+    return () if chosen == ("all",) else chosen
+
+
+def class_by_part(asked: Sequence[str], there: Collection[str], noun: str) -> dict[str, str]:
+    """Class by folder or label, in label order; "A+B" joins two unless it is itself there.
+
+    Raises:
+        SettingError: a folder or label is named twice.
+    """
+    parts = [(part, name) for name in asked for part in ([name] if name in there else name.split("+"))]
+    if len(dict(parts)) < len(parts):
+        raise SettingError(f"classes '{', '.join(asked)}' name a {noun} twice.", remedy="Name each once.")
+    return dict(parts)
+
+
+def parts_without_files(asked: Mapping[str, str], there: Collection[str], where: str, noun: str) -> list[Fault]:
+    """A fault for each folder or label asked for that is not there."""
+    remedy = f"There are: {listed(list(there))}."
+    return [
+        Fault("class without files", where, f"has no {noun} '{part}'.", remedy) for part in asked if part not in there
+    ]
+
+
+def group_items(items: Sequence[Item], group_pattern: str) -> tuple[tuple[Item, ...], list[Fault]]:
+    """Give each item that has no group what a pattern's first capture group finds in its file's stem.
+
+    Returns:
+        The items with a group, and a fault for each without.
+
+    Raises:
+        SettingError: the pattern is no regular expression with a capture group.
+    """
+    remedy = r"Give as group_pattern a regular expression whose first group names what belongs together: '(seq\d+)'"
     try:
-        pattern = re.compile(text)
+        pattern = re.compile(group_pattern)
     except re.error as error:
-        raise SettingError(f"group_pattern '{text}' is no regular expression ({error}).", remedy=remedy) from error
-    if pattern.groups < 1:
-        raise SettingError(f"group_pattern '{text}' has no capture group.", remedy=remedy)
-    return pattern
+        what = f"group_pattern '{group_pattern}' is no regular expression ({error})."
+        raise SettingError(what, remedy=f"{remedy}.") from error
+    if not pattern.groups:
+        raise SettingError(f"group_pattern '{group_pattern}' has no capture group.", remedy=f"{remedy}.")
+    found = [item.group or ((match := pattern.search(_stem(item.source))) and match[1]) or "" for item in items]
+    what, remedy = (
+        f"the group pattern '{group_pattern}' does not match its name.",
+        f"{remedy}; '(.*)' for each its own.",
+    )
+    faults = [Fault("no group", i.name, what, remedy) for i, group in zip(items, found, strict=True) if not group]
+    return tuple(replace(item, group=group) for item, group in zip(items, found, strict=True) if group), faults
 
 
 def list_classes(
@@ -234,82 +259,47 @@ def list_classes(
     """Videos or scans in one folder a class.
 
     Args:
-        name: Of the data set.
+        name, medium: See `Listing`.
         folder: Its files.
-        medium: "video" or "scan".
         classes: Names of the class folders, in label order, as a sequence or "A, B"; "A+B" is one class of two
             folders. None or "all" takes every folder.
-        group_pattern: Regular expression searched in the file's stem; its first capture group names the group.
+        group_pattern: See `group_items`.
 
     Raises:
-        SettingError: the group pattern is no regular expression with a capture group, or a folder is named twice.
+        SettingError: the group pattern is none, or a folder is named twice.
     """
-    pattern, wanted, endings = compile_group_pattern(group_pattern), class_choice(classes), ENDINGS[medium]
-    there = folder.class_folders(endings)
-    chosen = there if wanted in ((), ("all",)) else wanted
-    parts = {label: [label] if label in there else label.split("+") for label in chosen}
-    used = [part for label in chosen for part in parts[label]]
-    if len(set(used)) < len(used):
-        raise SettingError(f"classes '{', '.join(chosen)}' name a folder twice.", remedy="Name each once.")
-    items, faults = [], [f for f in folder.faults if (top := f.where.split("/")[0]) in used or top not in there]
-    for label, part in ((label, part) for label, of_class in enumerate(parts.values()) for part in of_class):
-        items += [Item(folder.name(path), label, group_of(path, pattern), path) for path in there.get(part, ())]
-    faults += [no_group(item.name, pattern) for item in items if not item.group]
-    if there:
-        faults += _class_faults(medium, tuple(parts), used, tuple(there))
-    else:
-        faults.append(nothing_to_read(folder, (medium,)))
-    faults += _files_besides(folder, used, endings)
-    items = tuple(item for item in items if item.group)
-    return Listing(name, folder.root, medium, items, tuple(parts), tuple(faults))
-
-
-def group_of(path: Path, pattern: re.Pattern) -> str:
-    """What the pattern's first group finds in a file's stem; "" where it finds nothing."""
-    match = pattern.search(re.sub(r"(\.nii)?\.[^.]+$", "", path.name))
-    return (match and match[1]) or ""
-
-
-def no_group(name: str, pattern: re.Pattern) -> Fault:
-    """What to say of a file that has no group."""
-    what = f"the group pattern '{pattern.pattern}' does not match its name."
-    remedy = (
-        "Give group_pattern: a regular expression whose first group names what must stay together, such as "
-        r"'(seq\d+)'; '(.*)' makes each file its own group."
-    )
-    return Fault("no group", name, what, remedy)
-
-
-def _class_faults(medium: str, classes: Sequence[str], used: Sequence[str], there: Sequence[str]) -> list[Fault]:
-    known = f"Folders with {medium}s: {', '.join(there)}."
-    faults = [
-        Fault("class without files", ".", f"has no {medium}s of class '{part}'.", known)
-        for part in used
-        if part not in there
+    asked, there, noun = class_choice(classes), folder.class_folders(ENDINGS[medium]), f"folder of {medium}s"
+    class_of = class_by_part(asked, there, "folder") if asked else {name: name for name in there}
+    class_names = tuple(dict.fromkeys(class_of.values()))
+    items = [
+        Item(folder.name(path), class_names.index(label), "", path)
+        for part, label in class_of.items()
+        for path in there.get(part, ())
     ]
-    if len(classes) < 2 and not faults:
-        remedy = f"Give the folder that holds one folder a class. {known}"
+    items, faults = group_items(items, group_pattern)
+    faults += [f for f in folder.faults if (top := f.where.split("/")[0]) in class_of or top not in there]
+    faults += parts_without_files(class_of, there, ".", noun) if there else [nothing_to_read(folder, (medium,))]
+    if there and len(class_names) < 2:
+        remedy = f"Give the folder that holds one folder a class. There are: {listed(list(there))}."
         faults.append(Fault("fewer than two classes", ".", f"fewer than two classes of {medium}s.", remedy))
-    others = ", ".join(name for name in there if name not in MASK_FOLDERS)
-    remedy = f"If it holds masks, name the classes: classes='{others}'."
-    taken = classes if len(classes) == len(there) else ()  # by nobody's choice
-    return faults + [
-        Fault("class of masks", name, "is taken for a class.", remedy, "note") for name in taken if name in MASK_FOLDERS
-    ]
+    others = ", ".join(name for name in there if not MASK_WORDS.search(name))
+    for part in filter(MASK_WORDS.search, () if asked or medium == "video" else there):  # by nobody's choice
+        remedy = f"If it holds masks, name the classes: classes='{others}'."
+        faults.append(Fault("class of masks", part, "is taken for a class.", remedy, "note"))
+    faults += _files_besides(folder, class_of, ENDINGS[medium])
+    return Listing(name, folder.root, medium, items, class_names, tuple(faults))
 
 
-def _files_besides(folder: Folder, used: Sequence[str], endings: Sequence[str]) -> list[Fault]:
+def _files_besides(folder: Folder, used: Collection[str], endings: Sequence[str]) -> Iterator[Fault]:
     """Files in class folders that are of another kind (half downloads, archives, notes), and misplaced ones."""
-    faults = []
     for path in folder.files:
         in_class, of_kind = path.parent.parent == folder.root, has_ending(path, endings)
         if in_class and path.parent.name in used and not of_kind:
             what, remedy = "is no file that is read here.", "Move it elsewhere, or mend its name."
-            faults.append(Fault("stray file", folder.name(path), what, remedy, "left out"))
+            yield Fault("stray file", folder.name(path), what, remedy, "left out")
         elif of_kind and not in_class:
             what, remedy = "lies in no class folder.", "Move it into the folder of its class, or name a label table."
-            faults.append(Fault("not in a class folder", folder.name(path), what, remedy, "left out"))
-    return faults
+            yield Fault("not in a class folder", folder.name(path), what, remedy, "left out")
 
 
 def nothing_to_read(folder: Folder, media: Sequence[str] = tuple(ENDINGS)) -> Fault:
@@ -318,12 +308,9 @@ def nothing_to_read(folder: Folder, media: Sequence[str] = tuple(ENDINGS)) -> Fa
     read = ", ".join(ending for medium in media for ending in ENDINGS[medium])
     endings = Counter(path.suffix for path in folder.files).most_common()
     held = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in endings[:5])
-    remedies = [
-        remedy.format(ending) for ending, _ in endings for of, remedy in _REMEDIES.items() if ending.lower() in of
-    ]
-    if any(map(_is_dicom, {path.suffix: path for path in folder.files}.values())):
-        remedies.insert(0, DICOM)
-    remedy = next(iter(remedies), f"Give the folder of {kinds}.")
+    remedies = [text.format(ending) for ending, _ in endings for of, text in _REMEDIES.items() if ending.lower() in of]
+    dicom = any(map(_is_dicom, {path.suffix: path for path in folder.files}.values()))
+    remedy = DICOM if dicom else next(iter(remedies), f"Give the folder of {kinds}.")
     return Fault(f"no {media[0]}s", ".", f"holds no {kinds} ({read}); found: {held or 'nothing'}.", remedy)
 
 
@@ -338,11 +325,6 @@ def _is_dicom(path: Path) -> bool:
 # --- Masks beside scans ---
 
 
-def mask_folder(file: Path, root: Path) -> str | None:
-    """The folder with the name of a mask set in which a file below `root` lies; None if there is none."""
-    return next((part for part in file.relative_to(root).parts[:-1] if part in MASK_FOLDERS), None)
-
-
 def scans_and_masks(
     folder: Folder, *, has_masks: bool = False
 ) -> tuple[list[Path], dict[str, dict[str, Path]], list[Fault]]:
@@ -350,23 +332,33 @@ def scans_and_masks(
 
     Args:
         folder: Its files.
-        has_masks: Whether the set comes with masks in MASK_FOLDERS. Else such a folder holds scans like any other,
-            unless most of its files are named as scans elsewhere.
+        has_masks: Whether the set comes with masks in MASK_FOLDERS. Else a folder that is called like one of masks
+            holds scans as any other, unless most of its files are named as scans elsewhere.
 
     Returns:
-        Scans; name of a mask set -> name of a scan -> its mask; files in mask folders that belong to no scan.
+        Scans; name of a mask set -> name of a scan -> its mask; what is taken for a mask, and belongs to no scan.
     """
-    scans, in_mask_folders = [], {}
+    scans, of_folder, masks, faults = [], defaultdict(list), {}, []
     for path in folder.with_ending(SCAN_ENDINGS):
-        mask_set = mask_folder(path, folder.root)
-        (scans if mask_set is None else in_mask_folders.setdefault(mask_set, [])).append(path)
-    names, masks, faults = {scan.name for scan in scans}, {}, []
-    for mask_set, paths in in_mask_folders.items():
-        alone = [] if has_masks else [path for path in paths if path.name not in names]
+        above = path.relative_to(folder.root).parts[:-1]
+        called = (part for part in above if (part in MASK_FOLDERS if has_masks else MASK_WORDS.search(part)))
+        mask_set = next(called, None)
+        (scans if mask_set is None else of_folder[mask_set]).append(path)
+    stems = {_stem(scan) for scan in scans}
+    for mask_set, paths in of_folder.items():
+        alone = [] if has_masks else [path for path in paths if _stem(path) not in stems]
         if 2 * len(alone) > len(paths):
             scans += paths
             continue
         masks[mask_set] = {path.name: path for path in paths}
-        what, remedy = "is taken for a mask, and there is no scan of its name.", "If it is a scan, move it elsewhere."
+        remedy = "If they are scans, rename the folder."
+        if mask_set not in MASK_FOLDERS:
+            what = f"{len(paths) - len(alone)} files are named as scans elsewhere and taken for their masks."
+            faults.append(Fault("masks beside scans", mask_set, what, remedy, "note"))
+        what = "is taken for a mask, and there is no scan of its name."
         faults += [Fault("mask without a scan", folder.name(path), what, remedy, "left out") for path in alone]
     return sorted(scans), masks, faults
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"(\.nii)?\.[^.]+$", "", path.name)

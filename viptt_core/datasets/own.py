@@ -8,7 +8,6 @@ from pathlib import Path
 
 from viptt_core.datasets.labels import (
     COLUMN_SETTINGS,
-    FILE_ENDINGS,
     Columns,
     csv_headers,
     label_table,
@@ -17,6 +16,7 @@ from viptt_core.datasets.labels import (
 from viptt_core.datasets.listing import (
     EACH_FILE_ITS_OWN,
     ENDINGS,
+    FILE_ENDINGS,
     Folder,
     Listing,
     existing_folder,
@@ -42,14 +42,13 @@ def list_folder(
     """Videos in one folder a class, scans in one folder a class, or scans with a label CSV.
 
     Args:
-        root: The folder. A CSV in it with the columns named here makes it scans with labels; else the kind of
-            files in its folders decides.
+        root: The folder. A CSV in it with the columns named here makes it scans with labels.
         labels: The CSV; None looks for it in `root`. Its rows name files by path, name, or stem.
         file_column, label_column: Its columns. Labels may be numbers or words; each that occurs is a class.
         patient_column: Scans of one patient never fall into two parts of a split; "": each scan its own.
         classes: Folders or labels to take, in label order, as for `listing.list_classes`.
-        group_pattern: Which part of a file's name is its group, see there; by default each file is its own.
-        groups: For one folder a class: a CSV that names the group of each file, see `labels.with_groups`.
+        group_pattern: Which part of a file's name is its group, see `listing.group_items`; "(.*)": each its own.
+        groups: For one folder a class: a CSV of file, perhaps class, and group.
 
     Raises:
         DataError: no such folder, both videos and scans in it, or no table with the columns.

@@ -17,11 +17,9 @@ from viptt_core.datasets.listing import (
     Folder,
     Listing,
     class_choice,
-    compile_group_pattern,
     existing_folder,
-    group_of,
+    group_items,
     list_classes,
-    no_group,
     nothing_to_read,
     scans_and_masks,
     walk_folder,
@@ -39,47 +37,33 @@ MASKS = "masks1"  # crop, unless another set is named
 def list_imageclef(
     root: str | Path, *, labels: str | Path | None = None, crop: str | None = None, masks: str = MASKS
 ) -> Listing:
-    """CT scans (NIfTI) and a label CSV, as ImageCLEF 2021 Tuberculosis comes.
-
-    Labels are joined to scans on the file name, never on their order. Each scan is its own group.
+    """CT scans (NIfTI) and a label CSV, as ImageCLEF 2021 Tuberculosis comes; each scan is its own group.
 
     Args:
         root: Folder with the scans, in it or below it (mask folders are passed over).
         labels: The CSV with columns FileName, TypeOfTB (1..5); None looks for it in `root`.
         crop: None as the authors, or "lungs": the box around the lung mask.
         masks: Which mask set crops, the name of its folder: "masks1" or "masks2".
-
-    Raises:
-        DataError: no such folder, or no label table.
-        SettingError: an unknown crop, or masks without one.
     """
     if masks != MASKS and crop is None:
         raise SettingError(f"masks is '{masks}', and nothing is cropped.", remedy="Give crop='lungs', or leave it out.")
     folder = walk_folder(existing_folder(root, "scans (.nii.gz) and the label CSV"))
     known = {str(k): name for k, name in enumerate(TB_CLASSES, 1)}
     listing = list_table("imageclef", folder, label_table(folder, labels, IMAGECLEF_COLUMNS), known=known)
-    hidden = {
-        fault: folder.root / fault.where
-        for fault in listing.faults
-        if fault.kind == "no label" and Path(fault.where).name.startswith(IMAGECLEF_TEST)
-    }
+    without = [fault for fault in listing.faults if fault.kind == "no label"]
+    hidden = [fault for fault in without if Path(fault.where).name.startswith(IMAGECLEF_TEST)]
     faults = tuple(fault for fault in listing.faults if fault not in hidden)
-    listing = replace(listing, faults=faults, unlabelled=tuple(hidden.values()))
+    listing = replace(listing, faults=faults, unlabelled=tuple(folder.root / fault.where for fault in hidden))
     return listing if crop is None else _with_crop(listing, crop, masks)
 
 
 def list_mosmed(root: str | Path, *, classes: str | Sequence[str] | None = None) -> Listing:
-    """MosMedData COVID19_1110: NIfTI scans in the folders CT-0 to CT-4, by the share of the lung that is ill.
-
-    Each scan is a patient of its own.
+    """MosMedData COVID19_1110: a patient a scan, in the folders CT-0 to CT-4 by the share of the lung that is ill.
 
     Args:
         root: Folder with those folders, or the one above it with `studies/`.
         classes: Names of the folders, in label order; "CT-0, CT-1, CT-2, CT-3+CT-4" joins the last two (CT-4 is
             too rare to be split). None takes all that are there.
-
-    Raises:
-        DataError: no such folder.
     """
     root = existing_folder(root, "studies/CT-0 to studies/CT-4")
     root = root / "studies" if (root / "studies").is_dir() else root
@@ -103,39 +87,27 @@ def list_table(
         folder: Its files.
         table: Its labels, and its patients where it has that column.
         known: Class by label, for a published set; None: each label is a class.
-        classes: Labels to take, in label order; "A+B" is one class of two labels. None or "all" takes every label.
-        group_pattern: For a table without patients: see `listing.list_classes`.
-
-    Raises:
-        SettingError: the group pattern is no regular expression with a capture group.
+        classes: Labels to take, see `labels.classes_of_labels`; None or "all" takes every label.
+        group_pattern: For a table without patients: see `listing.group_items`.
     """
-    pattern, chosen = compile_group_pattern(group_pattern), class_choice(classes)
-    class_of, class_names, faults = classes_of_labels(table, known, () if chosen == ("all",) else chosen)
-    scans, masks, alone = scans_and_masks(folder, has_masks=known is not None)
+    class_of, class_names, faults = classes_of_labels(table, known, class_choice(classes))
+    scans, masks, of_masks = scans_and_masks(folder, has_masks=known is not None)
     rows, unjoined = join(table, scans, folder.root)
     unique = len({scan.name for scan in scans}) == len(scans)
     items = []
     for scan, row in ((scan, rows[scan]) for scan in scans if scan in rows):
         scan_name = scan.name if unique else folder.name(scan)
-        own = scan_name if group_pattern == EACH_FILE_ITS_OWN else group_of(scan, pattern)
         if row.label in class_of:
-            items.append(Item(scan_name, class_names.index(class_of[row.label]), row.group or own, scan))
+            group = row.group or scan_name * (group_pattern == EACH_FILE_ITS_OWN)
+            items.append(Item(scan_name, class_names.index(class_of[row.label]), group, scan))
+    items, ungrouped = group_items(items, group_pattern)
+    faults += ungrouped
     faults += [nothing_to_read(folder, ("scan",))] if not scans else []
-    faults += [no_group(item.name, pattern) for item in items if not item.group]
-    faults += [
-        Fault("no label", folder.name(scan), f"no label in {table.path.name}.", "Add a row for it.", "left out")
-        for scan in scans
-        if scan not in rows
-    ]
-    return Listing(
-        name,
-        folder.root,
-        "scan",
-        tuple(items),
-        class_names,
-        faults=(*table.faults, *faults, *unjoined, *alone, *folder.faults),
-        masks=masks,
-    )
+    what, lacking = f"no label in {table.path.name}.", [folder.name(scan) for scan in scans if scan not in rows]
+    if table.complete:
+        faults += [Fault("no label", name, what, "Add a row for it.", "left out") for name in lacking]
+    faults = (*table.faults, *faults, *unjoined, *of_masks, *folder.faults)
+    return Listing(name, folder.root, "scan", items, class_names, faults, masks=masks)
 
 
 def decode_scan(source: Path | tuple[Path, Path], grid: Grid) -> np.ndarray:
@@ -148,14 +120,8 @@ def decode_scan(source: Path | tuple[Path, Path], grid: Grid) -> np.ndarray:
 def read_scan(source: Path | tuple[Path, Path], grid) -> tuple[np.ndarray, ScanFacts]:
     """As `decode_scan`, with the facts of the file and without warnings; `grid` is a Grid, or has those fields."""
     path, mask = source if isinstance(source, tuple) else (source, None)
-    volume, facts = ct.read_volume(
-        path,
-        depth=grid.frames,
-        size=grid.size,
-        hu_window=grid.hu_window,
-        orientation=grid.orientation,
-        mask=mask,
-    )
+    settings = {name: getattr(grid, name) for name in ("size", "hu_window", "orientation")}
+    volume, facts = ct.read_volume(path, depth=grid.frames, mask=mask, **settings)
     return to_grey_levels(volume), facts
 
 
@@ -168,15 +134,10 @@ def _with_crop(listing: Listing, crop: str, masks: str) -> Listing:
     """The listing with a mask beside each scan."""
     check_choice("crop", crop, CROPS)
     of_scan = listing.masks.get(masks, {})
-    items = [(item, of_scan.get(item.source.name)) for item in listing.items]
-    faults = [
-        Fault("missing mask", item.name, f"has no mask in {masks}/.", "Add it, or do not crop.", level="file")
-        for item, mask in items
-        if mask is None
-    ]
-    return replace(
-        listing,
-        items=tuple(replace(item, source=(item.source, mask)) for item, mask in items if mask is not None),
-        faults=(*listing.faults, *faults),
-        settings=listing.settings | {"crop": crop},
-    )
+    lacking = [item.name for item in listing.items if item.source.name not in of_scan]
+    what, remedy = f"has no mask in {masks}/.", "Add it, or do not crop."
+    faults = [Fault("missing mask", name, what, remedy, level="file") for name in lacking]
+    there = [item for item in listing.items if item.source.name in of_scan]
+    items = tuple(replace(item, source=(item.source, of_scan[item.source.name])) for item in there)
+    settings = listing.settings | {"crop": crop}
+    return replace(listing, items=items, faults=(*listing.faults, *faults), settings=settings)

@@ -1,8 +1,4 @@
-"""The built-in synthetic sets: phantoms for scans, actions for videos. Nothing is read.
-
-The generators are imported where they are used: they are slow to import, and worker processes that read files
-do without.
-"""
+"""The built-in synthetic sets: phantoms for scans, actions for videos; the generators are slow to import."""
 
 from __future__ import annotations
 
@@ -23,14 +19,13 @@ def list_phantoms(root: None = None, *, n: int = 300, seed: int = 0, finding: bo
     """Synthetic chest CT with the five TB types, in ImageCLEF's class frequencies; each goes the way of a real scan.
 
     Args:
-        root: Must be empty: nothing is read.
+        root: None: nothing is read.
         n: Number of phantoms, each a patient (group) of its own.
         seed: Of the whole cohort.
         finding: False leaves the disease out of the same patients (a control: nothing to learn).
     """
     from viptt_core.synthetic import phantom as generator
 
-    _check_no_root("phantom", root)
     labels = generator.cohort_labels(n, seed).tolist()
     names = [f"PHA_{i + 1:04d}" for i in range(n)]
     items = tuple(Item(names[i], label, names[i], (seed, i, label, finding)) for i, label in enumerate(labels))
@@ -40,16 +35,9 @@ def list_phantoms(root: None = None, *, n: int = 300, seed: int = 0, finding: bo
 
 
 def list_actions(root: None = None, *, n: int = 500, seed: int = 0) -> Listing:
-    """Synthetic videos of ten human activities, in 25 groups a class, as UCF50 has them.
-
-    Args:
-        root: Must be empty: nothing is read.
-        n: Number of clips, spread evenly over classes, then over groups.
-        seed: Of the whole set.
-    """
+    """Synthetic videos of ten human activities, `n` clips spread evenly over classes, then over 25 groups each."""
     from viptt_core.synthetic import actions as generator
 
-    _check_no_root("actions", root)
     if n < len(UCF_CLASSES):
         raise SettingError(f"n is {n}.", remedy=f"Give at least one clip for each of {len(UCF_CLASSES)} classes.")
     items = []
@@ -81,9 +69,3 @@ def simulate_clip(source: tuple[int, tuple[int, int, int]], grid: Grid) -> np.nd
     seed, scene = source
     rgb = make_clip(*scene, seed=seed, frames=grid.frames, stride=grid.stride)
     return video.fit_frames(rgb, size=grid.size, fit=grid.fit)
-
-
-def _check_no_root(name: str, root) -> None:
-    if root:
-        remedy = "Leave data_root empty, or name another data set for files on disk."
-        raise SettingError(f"'{name}' is simulated and reads no folder.", remedy=remedy)

@@ -21,7 +21,7 @@ from viptt_core.datasets.listing import (
     list_classes,
     walk_folder,
 )
-from viptt_core.errors import Fault, SettingError
+from viptt_core.errors import Fault, SettingError, check_choice
 
 UCF101_LISTS = "ucfTrainTestlist"  # folder of the published lists, as their archive unpacks
 
@@ -43,12 +43,8 @@ def list_ucf50(
     Args:
         root: The folder of class folders, or the one above it, named as the archive unpacks.
         classes: See `listing.list_classes`; None takes the paper's ten when all of them are there, else every folder.
-        group_pattern: See there; the default is UCF's `v_Class_gNN`.
+        group_pattern: See `listing.group_items`.
         groups: A CSV that names the group of each video instead, see `labels.with_groups`.
-
-    Raises:
-        DataError: no such folder.
-        SettingError: see `listing.list_classes`.
     """
     folder = _unpacked(existing_folder(root, "videos, one folder a class"), "UCF50")
     if not groups:
@@ -65,13 +61,8 @@ def list_ucf101(root: str | Path, *, classes: str | Sequence[str] | None = None,
         root: Folder with `UCF-101/Class/*.avi` and `ucfTrainTestlist/`, as its archives unpack.
         classes: As for `list_ucf50`.
         fold: Which published split: 1, 2 or 3.
-
-    Raises:
-        DataError: no such folder.
-        SettingError: no such fold.
     """
-    if fold not in (1, 2, 3):
-        raise SettingError(f"fold is {fold}.", remedy="UCF101 has the splits 1, 2 and 3.")
+    check_choice("fold", fold, (1, 2, 3))
     top = existing_folder(root, f"UCF-101/ and {UCF101_LISTS}/")
     listing = _list_ucf("ucf101", _unpacked(top, "UCF-101"), classes, UCF_GROUP_PATTERN)
     part_of, faults = _published_parts(top, fold)

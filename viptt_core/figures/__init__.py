@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -22,8 +24,13 @@ from viptt_core.results import class_names_of, predicted_classes
 from viptt_core.shown import figure_html, named, with_interval
 
 ARM_COLOURS = {"random": "#999999", "image": "#E69F00", "video": "#0072B2"}
+MARKS = {"random": "D", "image": "s", "video": "o"}  # beside the colours of the starts
 OTHER_COLOUR = "#009E73"
-WIDTH = 5  # inches, of a chart: its letters can be read on a telephone
+FINDING_COLOUR = "#56B4E9"
+WIDTH, SMALL = 4.2, 8.5  # inches and points: readable on a telephone
+LINE, LINE_HEIGHT = 58, 0.165  # characters in a line of a chart, its height in inches
+ON_WHITE = {"fc": "white", "ec": "none", "pad": 0.5}  # behind words that a line may cross
+RED = "#B00020"
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -58,7 +65,7 @@ class Picture:
         table: The numbers it is drawn from, where they stand in no committed file: they go along, as CSV.
     """
 
-    vector = True  # shown as SVG; charts are inverted on a dark page
+    vector = True  # on a page as SVG; charts are inverted on a dark page
 
     def __init__(
         self,
@@ -75,12 +82,9 @@ class Picture:
         self.figure, self.data, self.table, self.code = figure, tuple(data), table, ""
         self.alt = alt + (" Synthetic data." if synthetic else "")
         self.alt += f" These numbers are {withdrawn}." if withdrawn else ""
-        if synthetic:
-            # Below everything else, where no label of an axis can be.
-            figure.text(0.995, -0.01, "synthetic data", ha="right", va="top", fontsize=8, color="#B00020")
-        if withdrawn:
-            # Above everything else: legends stand below.
-            figure.text(0.005, 1.01, withdrawn, ha="left", va="bottom", fontsize=8, color="#B00020")
+        # Below everything else, where no label of an axis can be; above everything else: legends stand below.
+        figure.text(0.995, -0.01, "synthetic data" * synthetic, ha="right", va="top", fontsize=8, color=RED)
+        figure.text(0.005, 1.01, withdrawn, ha="left", va="bottom", fontsize=8, color=RED)
 
     def encode(self, kind: str, **settings) -> bytes:
         """The picture as "svg", "webp" or another kind, the same bytes for the same picture."""
@@ -95,18 +99,26 @@ class Picture:
         """Write the picture; the ending decides the format."""
         Path(path).write_bytes(self.encode(Path(path).suffix.removeprefix("."), dpi=160))
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+    def image(self) -> str:
+        """HTML of the picture alone."""
         if self.vector:
-            mime, picture = "image/svg+xml", self.encode("svg")
+            kind, picture = "svg+xml", self.encode("svg")
         else:  # a third of the size of a PNG
-            mime, picture = "image/webp", self.encode("webp", dpi=110, pil_kwargs={"quality": 85})
+            kind, picture = "webp", self.encode("webp", dpi=110, pil_kwargs={"quality": 85})
         look = ' class="viptt-chart"' if self.vector else ""
-        image = (
-            f'<img src="data:{mime};base64,{base64.b64encode(picture).decode()}"{look} '
-            f'alt="{html.escape(self.alt, quote=True)}" style="max-width:100%;height:auto">'
+        return (
+            f'<img src="data:image/{kind};base64,{base64.b64encode(picture).decode()}"'
+            f'{look} alt="{html.escape(self.alt, quote=True)}" '
+            'style="max-width:100%;height:auto">'
         )
-        page = figure_html(image, code=self.code, data=self.data, numbers=self._numbers())
-        return {"text/html": page, "text/plain": self.alt}
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        """HTML for pages; PNG for all that show no HTML, such as PDF; words."""
+        return {
+            "text/html": figure_html(self.image(), code=self.code, data=self.data, numbers=self._numbers()),
+            "image/png": base64.b64encode(self.encode("png", dpi=100)).decode(),
+            "text/plain": self.alt,
+        }
 
     def _numbers(self) -> str:
         if self.table is None:
@@ -117,9 +129,142 @@ class Picture:
 
 
 class Photograph(Picture):
-    """A figure of photographs or volumes: shown as WebP, and left as it is on a dark page."""
+    """A figure of photographs or volumes: on a page as WebP, and left as it is where the page is dark."""
 
     vector = False
+
+
+# --- What several figures are made of -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its interval, a row of a chart.
+
+    Attributes:
+        name: Of the row.
+        value, low, high: The ends are nan where there is no interval.
+        colour, mark: Of its dot, in matplotlib's words.
+        chance: Where a tick is drawn; nan for none.
+        signed: A difference: with its sign, and hollow where the interval includes 0.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    colour: str = OTHER_COLOUR
+    mark: str = "o"
+    chance: float = np.nan
+    signed: bool = False
+
+    def __str__(self) -> str:
+        chance = "" if np.isnan(self.chance) else f", chance {self.chance:.2f}"
+        return f"{self.name}: {with_interval(self.value, self.low, self.high, signed=self.signed)}{chance}"
+
+
+def new_axes(rows: int, columns: int, *, size: Sequence[float], **settings):
+    """A figure outside pyplot (nothing is shown twice, nothing stays in memory) and its axes [rows, columns]."""
+    figure = Figure(figsize=tuple(size))
+    return figure, figure.subplots(rows, columns, squeeze=False, **settings)
+
+
+def draw_estimates(panels: Mapping[str, Sequence[Estimate]], xlabel: str):
+    """A panel a title: in it a row an estimate, its name and numbers above its dot and interval.
+
+    Returns:
+        The figure, its axes [panels], and all rows in words.
+    """
+    words = [[textwrap.fill(str(row), LINE, break_on_hyphens=False) for row in rows] for rows in panels.values()]
+    heights = [sum(text.count("\n") + 2.4 for text in texts) for texts in words]
+    titles = sum(title.count("\n") + 2 for title in panels if title)
+    size = (WIDTH, LINE_HEIGHT * (sum(heights) + titles + len(panels)) + 0.5)
+    figure, axes = new_axes(len(panels), 1, size=size, sharex=True, height_ratios=heights)
+    for axis, height, texts, (title, rows) in zip(axes[:, 0], heights, words, panels.items(), strict=True):
+        axis.set(yticks=[], ylim=(height, -0.2))
+        axis.set_title(title, fontsize=10)
+        axis.spines["left"].set_visible(False)
+        top = 0.0
+        for text, row in zip(texts, rows, strict=True):
+            axis.text(0, top, text, va="top", fontsize=SMALL, transform=axis.get_yaxis_transform(), bbox=ON_WHITE)
+            top += text.count("\n") + 1.7
+            reach = np.nan_to_num([[max(row.value - row.low, 0)], [max(row.high - row.value, 0)]])
+            hollow = "white" if row.signed and row.low <= 0 <= row.high else row.colour
+            axis.errorbar(row.value, top, xerr=reach, fmt=row.mark, ms=6, color=row.colour, mfc=hollow, elinewidth=2)
+            axis.plot(row.chance, top, "|", color="black", ms=13, mew=2)
+            top += 0.7
+        if any(row.signed for row in rows):
+            axis.axvline(0, color="black", lw=0.8, ls=":", zorder=0)
+    axis.locator_params(axis="x", nbins=6)
+    axis.set_xlabel(xlabel)
+    figure.tight_layout()
+    told = [
+        f"{title}: {'; '.join(map(str, rows))}" if title else "; ".join(map(str, rows))
+        for title, rows in panels.items()
+    ]
+    return figure, axes[:, 0], ". ".join(told).replace("\n", ", ")
+
+
+def draw_matrices(counts: Mapping[str, np.ndarray], names: Sequence[str], written: str):
+    """Confusion matrices [K,K], a panel a title: colour is the share of the true class, a row.
+
+    Args:
+        counts: By title; rows are true, columns predicted.
+        names: Of the K classes.
+        written: What stands in a cell: "counts" or "shares".
+
+    Returns:
+        The figure, and of each matrix the shares of the true classes that are predicted rightly, in words.
+    """
+    import seaborn
+
+    height = 0.36 * len(names) + 0.5
+    figure, axes = new_axes(len(counts), 1, size=(WIDTH, len(counts) * height + 0.9), sharex=True)
+    told = []
+    for axis, (title, table) in zip(axes[:, 0], counts.items(), strict=True):
+        share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+        cells = {"annot": table, "fmt": "d"} if written == "counts" else {"annot": share, "fmt": ".0%"}
+        colours = {"cmap": "Blues", "vmin": 0, "vmax": 1, "cbar": False, "annot_kws": {"fontsize": SMALL}}
+        seaborn.heatmap(share, xticklabels=names, yticklabels=names, ax=axis, **cells, **colours)
+        axis.set_title(title, fontsize=10)
+        axis.set_ylabel("true", fontsize=SMALL)
+        axis.tick_params(axis="y", rotation=0, labelsize=SMALL, length=0)
+        axis.tick_params(axis="x", rotation=90, labelsize=SMALL, length=0)
+        told.append(
+            f"{title}: " + ", ".join(f"{name} {right:.0%}" for name, right in zip(names, share.diagonal(), strict=True))
+        )
+    axis.set_xlabel("predicted", fontsize=SMALL)
+    figure.tight_layout()
+    return figure, "; ".join(told)
+
+
+def draw_slice(axis, pixels: np.ndarray, finding: np.ndarray | None = None, *, aspect: float = 1, sides: bool = False):
+    """A picture, uint8 [h,w], the outline of a finding, bool on a grid of its own, and the patient's sides.
+
+    Args:
+        axis: To draw on.
+        pixels, finding: They cover the same field of view.
+        aspect: Height of a pixel over its width.
+        sides: The patient's right is on the left of the picture: say so.
+    """
+    height, width = pixels.shape
+    axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), aspect=aspect)
+    if finding is not None and finding.any():
+        box = {"extent": (0, width, 0, height), "origin": "lower"}
+        axis.contour(finding, levels=[0.5], colors=FINDING_COLOUR, linewidths=1, **box)
+    axis.set(xlim=(0, width), ylim=(height, 0))
+    axis.set_axis_off()
+    for x, letter in ((0.03, "R"), (0.97, "L")) if sides else ():
+        axis.text(x, 0.5, letter, transform=axis.transAxes, color="white", fontsize=8, ha="center", va="center")
+
+
+def legend_below(figure: Figure, axis) -> None:
+    """Below everything, on the left: the right is for the mark of synthetic data."""
+    once = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(once.values(), once, loc="upper left", bbox_to_anchor=(0, 0.01), fontsize=SMALL)
+
+
+# --- Of one run ---------------------------------------------------------------------------------------------
 
 
 @styled
@@ -127,24 +272,16 @@ def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Pictu
     """Filmstrips: one row a clip, `columns` of its frames or slices from first to last, each class in turn."""
     rows = [i for k in range(len(clips.class_names)) for i in np.flatnonzero(clips.labels == k)[:per_class]]
     steps = np.linspace(0, clips.clips.shape[1] - 1, min(columns, clips.clips.shape[1])).round().astype(int)
-    width, height = len(steps) + 1.4, len(rows) + 0.3  # inches: one a picture, and room for words
-    figure, axes = new_axes(len(rows), len(steps), size=(width, height))
+    figure, axes = new_axes(len(rows), len(steps), size=(len(steps), len(rows)))  # inches: one a picture
     for row, i in zip(axes, rows, strict=True):
         for axis, step in zip(row, steps, strict=True):
             axis.imshow(clips.clips[i, step], cmap="gray", vmin=0, vmax=255)
-            axis.set_axis_off()
-        row[0].text(
-            -0.06,
-            0.5,
-            clips.class_names[clips.labels[i]],
-            transform=row[0].transAxes,
-            ha="right",
-            va="center",
-            fontsize=9,
-        )
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        row[0].set_ylabel(clips.class_names[clips.labels[i]], rotation=0, ha="right", va="center", fontsize=9)
     for axis, step in zip(axes[0], steps, strict=True):
         axis.set_title(f"{step + 1}", fontsize=8, fontweight="normal", loc="center", pad=3)
-    figure.subplots_adjust(left=1.4 / width, right=1, bottom=0.02, top=1 - 0.28 / height, wspace=0.03, hspace=0.03)
+    figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=0.03, hspace=0.03)
     return Photograph(
         figure,
         f"{len(rows)} rows of {len(steps)} frames or slices each, numbered along the top, one row for each of "
@@ -159,8 +296,7 @@ def class_balance(clips: ClipSet) -> Picture:
     counts = clips.counts()
     figure, axes = new_axes(1, 1, size=(WIDTH, 0.34 * len(counts) + 0.8))
     axis = axes[0, 0]
-    bars = axis.barh(list(counts), list(counts.values()), color=OTHER_COLOUR)
-    axis.bar_label(bars, padding=3)
+    axis.bar_label(axis.barh(list(counts), list(counts.values()), color=OTHER_COLOUR), padding=3)
     axis.invert_yaxis()
     axis.set(xlabel="clips", title="Class balance")
     axis.margins(x=0.1)
@@ -183,66 +319,38 @@ def training_curves(history: pd.DataFrame, *, synthetic: bool = False) -> Pictur
     """
     history = history if "arm" in history else history.assign(arm="video")
     figure, axes = new_axes(2, 1, size=(WIDTH, 5.6))
+    losses, kappas = axes[:, 0]
     kept = []
     for arm, rows in history.groupby("arm", sort=False):
         colour, best = ARM_COLOURS.get(arm, OTHER_COLOUR), rows.loc[rows["val_loss"].idxmin()]
-        axes[0, 0].plot(rows["epoch"], rows["loss"], color=colour, ls=":", lw=1.3)
-        for axis, column in ((axes[0, 0], "val_loss"), (axes[1, 0], "val_kappa")):
+        losses.plot(rows["epoch"], rows["loss"], color=colour, ls=":", lw=1.3)
+        for axis, column in ((losses, "val_loss"), (kappas, "val_kappa")):
             axis.plot(rows["epoch"], rows[column], color=colour, label=arm)
             axis.plot(best["epoch"], best[column], "o", color=colour)
         kept.append(f"{arm}: epoch {best['epoch']:.0f} of {len(rows)} kept, validation kappa {best['val_kappa']:.2f}")
-    axes[0, 0].set(xlabel="epoch", ylabel="cross-entropy", title="Loss: training dotted, validation solid")
-    axes[1, 0].set(xlabel="epoch", ylabel="kappa", title="Validation kappa")
-    axes[1, 0].legend(title="start")
+    losses.set(xlabel="epoch", ylabel="cross-entropy", title="Loss: training dotted, validation solid")
+    kappas.set(xlabel="epoch", ylabel="kappa", title="Validation kappa")
+    kappas.legend(title="start")
     figure.tight_layout()
-    return Picture(
-        figure,
-        "Loss and validation kappa over the epochs. " + "; ".join(kept) + ".",
-        synthetic=synthetic,
-        table=history,
-    )
+    alt = f"Loss and validation kappa over the epochs. {'; '.join(kept)}."
+    return Picture(figure, alt, synthetic=synthetic, table=history)
 
 
 @styled
 def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool = False) -> Picture:
-    """Confusion matrix of each arm: counts written, colour the share of the true class (seaborn)."""
-    import seaborn
-
+    """Confusion matrix of each arm: counts written, colour the share of the true class."""
     names = class_names_of(predictions)
-    arms = list(predictions[predictions["part"] == part].groupby("arm", sort=False))
-    side = 0.42 * len(names) + 0.5
-    figure, axes = new_axes(len(arms), 1, size=(side + 1.6, side * len(arms) + 1.3))
-    told, counts = [], []
-    for axis, (arm, rows) in zip(axes[:, 0], arms, strict=True):
-        predicted = predicted_classes(rows)
-        table = metrics.confusion_matrix(rows["label"].to_numpy(), predicted, len(names))
-        share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-        seaborn.heatmap(
-            share,
-            annot=table,
-            fmt="d",
-            cmap="Blues",
-            vmin=0,
-            vmax=1,
-            cbar=False,
-            square=True,
-            ax=axis,
-            xticklabels=names if axis is axes[-1, 0] else False,
-            yticklabels=names,
-        )
-        axis.set(ylabel="true", title=f"start: {arm}")
-        axis.tick_params(axis="x", rotation=90)
-        axis.tick_params(axis="y", rotation=0)
-        recall = metrics.per_class(rows["label"].to_numpy(), predicted, len(names))["recall"]
-        told.append(f"{arm}: " + ", ".join(f"{n} {r:.2f}" for n, r in zip(names, recall, strict=True)))
-        counts.append(pd.DataFrame(table, columns=names).assign(arm=arm, true=names))
-    axes[-1, 0].set_xlabel("predicted")
-    figure.tight_layout()
+    counts = {
+        f"start: {arm}": metrics.confusion_matrix(rows["label"].to_numpy(), predicted_classes(rows), len(names))
+        for arm, rows in predictions[predictions["part"] == part].groupby("arm", sort=False)
+    }
+    figure, told = draw_matrices(counts, names, "counts")
+    tables = [pd.DataFrame(table, columns=names).assign(arm=arm, true=names) for arm, table in counts.items()]
     return Picture(
         figure,
-        f"Confusion matrices of the {part} part. Recall by class, {'; '.join(told)}.",
+        f"Confusion matrices of the {part} part. Recall by class, {told}.",
         synthetic=synthetic,
-        table=pd.concat(counts)[["arm", "true", *names]],
+        table=pd.concat(tables)[["arm", "true", *names]],
     )
 
 
@@ -250,22 +358,10 @@ def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool 
 def kappa_by_arm(table: pd.DataFrame, *, on: str = "test part", synthetic: bool = False) -> Picture:
     """Kappa of each arm as a dot with its interval; `table` is that of a `results.Summary`, `on` names the scans."""
     table = table.dropna(subset=["kappa"])
-    figure, axes = new_axes(1, 1, size=(WIDTH, 0.5 * len(table) + 1.1))
-    axis = axes[0, 0]
-    for y, row in enumerate(table.itertuples()):
-        colour = ARM_COLOURS.get(row.arm, OTHER_COLOUR)
-        axis.plot([row.kappa_low, row.kappa_high], [y, y], color=colour, lw=3, solid_capstyle="round")
-        axis.plot(row.kappa, y, "o", color=colour, ms=9)
-        axis.annotate(f"{row.kappa:.2f}", (row.kappa, y), textcoords="offset points", xytext=(0, 9), ha="center")
-    axis.axvline(0, color="black", lw=0.8)
-    axis.set(
-        yticks=range(len(table)), yticklabels=list(table["arm"]), xlabel=f"kappa, {on}", ylim=(len(table) - 0.4, -0.9)
-    )
-    told = "; ".join(f"{r.arm} {with_interval(r.kappa, r.kappa_low, r.kappa_high)}" for r in table.itertuples())
+    rows = [
+        Estimate(row.arm, row.kappa, row.kappa_low, row.kappa_high, ARM_COLOURS.get(row.arm, OTHER_COLOUR))
+        for row in table.itertuples()
+    ]
+    figure, (axis,), told = draw_estimates({"": rows}, f"kappa, {on}")
+    axis.axvline(0, color="black", lw=0.8, zorder=0)
     return Picture(figure, f"Kappa of each arm with its interval: {told}.", synthetic=synthetic, table=table)
-
-
-def new_axes(rows: int, columns: int, *, size: Sequence[float]):
-    """A figure outside pyplot (nothing is shown twice, nothing stays in memory) and its axes [rows, columns]."""
-    figure = Figure(figsize=tuple(size))
-    return figure, figure.subplots(rows, columns, squeeze=False)

@@ -15,7 +15,7 @@ from nibabel.orientations import apply_orientation
 from viptt_core import ct
 from viptt_core.clips import ClipSet
 from viptt_core.constants import CT_WINDOWS, PAPER_FRAMES, TB_CLASSES, UCF_CLASSES, UCF_FRAME_RATE
-from viptt_core.figures import OTHER_COLOUR, WIDTH, Photograph, Picture, new_axes, styled
+from viptt_core.figures import OTHER_COLOUR, WIDTH, Photograph, Picture, draw_slice, legend_below, new_axes, styled
 from viptt_core.files import artifact_root
 from viptt_core.nifti import read_nifti
 from viptt_core.probes import BY_CLIP, BY_GROUP, Leakage
@@ -55,37 +55,18 @@ def hu_windows(path: str | Path = "") -> Picture:
     values = hu[:, :, z]
     windows = {"all values": (int(values.min()), int(values.max()))} | CT_WINDOWS
     figure = Figure(figsize=(6.4, 7.6))
-    grid = figure.add_gridspec(3, 2, height_ratios=(3, 3, 2.4))
-    for cell, (name, (low, high)) in zip(grid, windows.items(), strict=False):
-        axis = figure.add_subplot(cell)
-        axis.imshow(
-            _axial(ct.window_hu(values, (low, high))), cmap="gray", vmin=0, vmax=1, aspect=spacing[1] / spacing[0]
-        )
+    pictures, histogram = figure.subfigures(2, 1, height_ratios=(3, 1))
+    for axis, (name, (low, high)) in zip(pictures.subplots(2, 2).flat, windows.items(), strict=True):
+        grey = np.rint(255 * ct.window_hu(values, (low, high)))
+        draw_slice(axis, _axial(grey), aspect=spacing[1] / spacing[0], sides=True)
         axis.set_title(f"{name}, {low} to {high} HU", fontsize=9, loc="center")
-        axis.set_axis_off()
-        _letter_sides(axis)
-    axis = figure.add_subplot(grid[2, :])
-    axis.hist(values.ravel(), bins=np.arange(values.min(), values.max() + 21, 20), color="#666666", log=True)
-    top = axis.get_ylim()[1]
-    for row, ((name, (low, high)), colour) in enumerate(zip(CT_WINDOWS.items(), WINDOW_COLOURS, strict=True)):
-        axis.vlines((low, high), 0.5, top * 4 ** (row + 0.5), color=colour, lw=1, ls=":")
-        axis.plot((low, high), [top * 4 ** (row + 0.5)] * 2, color=colour, lw=3, solid_capstyle="butt")
-        axis.annotate(
-            f"{name}: {low} to {high}",
-            (high, top * 4 ** (row + 0.5)),
-            xytext=(5, 0),
-            color=colour,
-            textcoords="offset points",
-            va="center",
-            fontsize=9,
-        )
-    axis.set(
-        xlabel="Hounsfield units (air -1000, water 0)",
-        ylabel="voxels",
-        ylim=(0.7, top * 4**3.2),
-        yticks=[y for y in 10.0 ** np.arange(0, 7) if y < top],
-    )
-    figure.tight_layout()
+    axis = histogram.subplots()
+    axis.hist(values.ravel(), bins=np.arange(values.min(), values.max() + 21, 20), color="#888888", log=True)
+    for (name, ends), colour, line in zip(CT_WINDOWS.items(), WINDOW_COLOURS, ("-", "--", ":"), strict=True):
+        axis.vlines(ends, 0.5, axis.get_ylim()[1], color=colour, ls=line, label=name)
+    axis.set(xlabel="Hounsfield units (air -1000, water 0)", ylabel="voxels")
+    axis.legend(fontsize=8, title="window", title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    histogram.subplots_adjust(bottom=0.25)
     figure.text(0.02, 0, textwrap.fill(credit, 100), fontsize=7.5, va="top", ha="left")
     cut = ", ".join(
         f"{name} window {(values < low).mean():.0%} below and {(values > high).mean():.0%} above"
@@ -97,30 +78,6 @@ def hu_windows(path: str | Path = "") -> Picture:
         + ", ".join(f"{name} {low} to {high} HU" for name, (low, high) in windows.items())
         + f". Below, the histogram of its values with the bounds of the windows. Voxels outside: {cut}. {credit}",
         synthetic=file is None,
-    )
-
-
-@styled
-def phantom_types() -> Picture:
-    """The five TB types as phantoms, each in the slice that holds most of its finding, without and with its outline."""
-    figure, axes = new_axes(2, len(TB_CLASSES), size=(7.4, 3.1))
-    told = []
-    for (plain, marked), name in zip(axes.T, TB_CLASSES, strict=True):
-        phantom = typical_phantom(name)
-        z = np.count_nonzero(phantom.finding, axis=(0, 1)).argmax()
-        for axis in (plain, marked):
-            axis.imshow(_axial(ct.window_hu(phantom.hu[:, :, z])), cmap="gray", vmin=0, vmax=1)
-            axis.set_axis_off()
-        marked.contour(_axial(phantom.finding[:, :, z]), levels=[0.5], colors="#E69F00", linewidths=0.8)
-        plain.set_title(name, fontsize=9, loc="center")
-        told.append(f"{name}, {phantom.finding.sum() * np.prod(phantom.spacing) / 1000:.1f} millilitres")
-    _letter_sides(axes[0, 0])
-    figure.subplots_adjust(left=0, right=1, bottom=0, top=0.92, wspace=0.02, hspace=0.02)
-    return Photograph(
-        figure,
-        f"Axial slices of {len(TB_CLASSES)} simulated chests, one a type of tuberculosis, on the paper's HU window; in "
-        f"the lower row the finding is outlined. Size of the findings: {'; '.join(told)}.",
-        synthetic=True,
     )
 
 
@@ -142,25 +99,24 @@ def group_structure(clips: ClipSet, splits: dict[str, Split]) -> Picture:
         groups, member = np.unique(clips.groups, return_inverse=True)
         held = np.stack([np.bincount(member[part_of == number], minlength=len(groups)) > 0 for number in range(3)])
         straddling = int((held.sum(axis=0) > 1).sum())
-        for row in range(len(clips.class_names)):
-            names = np.unique(clips.groups[clips.labels == row])
+        rows = []
+        for label in range(len(clips.class_names)):
+            names = np.unique(clips.groups[clips.labels == label])
             hidden = max(hidden, len(names) - MOST_GROUPS)
-            for column, name in enumerate(names[:MOST_GROUPS]):
-                parts = part_of[(clips.labels == row) & (clips.groups == name)]
-                box = (column, column + 0.84, row + 0.42, row - 0.42)
-                axis.imshow(parts[:, None], cmap=colours, vmin=0, vmax=2, extent=box, aspect="auto", zorder=2)
-                if len(set(parts)) > 1:
-                    axis.add_patch(Rectangle((column, row - 0.42), 0.84, 0.84, fill=False, lw=0.9, zorder=3))
-        axis.set(
-            xlim=(-0.2, min(MOST_GROUPS, max(len(groups), 1))), ylim=(len(clips.class_names) - 0.5, -0.5), xticks=[]
-        )
+            shown = [part_of[(clips.labels == label) & (clips.groups == name)] for name in names[:MOST_GROUPS]]
+            rows.append([part for parts in shown for part in (*parts, np.nan)])  # a gap after each group
+        stripes = np.full((2 * len(rows), max(map(len, rows))), np.nan)  # and one after each class
+        for row, parts in enumerate(rows):
+            stripes[2 * row, : len(parts)] = parts
+        axis.imshow(stripes, cmap=colours, vmin=0, vmax=2, aspect="auto", interpolation="nearest")
         axis.set_title(f"{title}: {straddling} of {len(groups)} groups straddle", fontsize=10)
         axis.spines[["left", "bottom"]].set_visible(False)
-        axis.set_yticks(range(len(clips.class_names)), clips.class_names, fontsize=9)
+        axis.set_xticks([])
+        axis.set_yticks(2 * np.arange(len(rows)), clips.class_names, fontsize=9)
         axis.tick_params(left=False)
         told.append(f"{title}, {straddling} of {len(groups)} groups are in more than one part")
     handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in PART_COLOURS.values()]
-    axes[-1, 0].set_xlabel("a box a group, a stripe a clip")
+    axes[-1, 0].set_xlabel("a block a group, a stripe a clip")
     figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))  # room for the legend
     figure.legend(handles, PARTS, ncols=3, loc="lower center", bbox_to_anchor=(0.55, 0))
     more = f" At most {MOST_GROUPS} groups a class are drawn." if hidden > 0 else ""
@@ -192,19 +148,10 @@ def sampling_of_scan(*, depths: tuple[int, ...] = (PAPER_FRAMES, 16)) -> Picture
     told = []
     for axis, (depth, view, met) in zip(axes[0], rows, strict=True):
         apart = phantom.spacing[2] * (n_slices - 1) / (depth - 1)
-        height = phantom.spacing[2] * n_slices / (phantom.spacing[0] * len(phantom.hu))
-        axis.imshow(
-            ct.window_hu(view),
-            cmap="gray",
-            vmin=0,
-            vmax=1,
-            origin="lower",
-            interpolation="nearest",
-            extent=(0, 1, 0, height),
-        )
+        aspect = phantom.spacing[2] * n_slices / depth / phantom.spacing[0]
+        draw_slice(axis, np.rint(255 * ct.window_hu(view))[::-1], aspect=aspect)
         axis.set_title(f"{depth} slices, {apart:.1f} mm apart", fontsize=9, loc="center")
         axis.text(0.5, -0.04, f"{met:.0%} of the nodules met", transform=axis.transAxes, ha="center", va="top")
-        axis.set_axis_off()
         told.append(f"{depth} slices {apart:.1f} millimetres apart meet {met:.0%}")
     figure.tight_layout()
     return Photograph(
@@ -257,21 +204,20 @@ def sampling_of_video(samplings: dict[str, tuple[int, int]], *, length: int = 16
 @styled
 def leakage_chart(leakage: Leakage) -> Picture:
     """Accuracy of the nearest neighbour under both splits, a line a seed, and what always naming one class gets."""
+    import seaborn
+
     figure, axes = new_axes(1, 1, size=(WIDTH, 2.2))
-    axis, table = axes[0, 0], leakage.table
-    for row, (split, colour) in enumerate(((BY_CLIP, "#D55E00"), (BY_GROUP, OTHER_COLOUR))):
-        mean = table.loc[split, "accuracy"]
-        axis.barh(row, mean, color=colour, alpha=0.35, height=0.7)
-        each = leakage.runs.loc[leakage.runs["split"] == split, "accuracy"]
-        axis.plot(each, np.full(len(each), row), "|", color=colour, ms=16, mew=2)
-        axis.annotate(
-            f"{mean:.0%}", (max(mean, each.max()), row), xytext=(7, 0), textcoords="offset points", va="center"
-        )
-    axis.axvline(leakage.chance, color="black", lw=0.9, ls="--")
-    axis.annotate("largest class", (leakage.chance, -0.55), xytext=(4, 0), textcoords="offset points", fontsize=8)
-    axis.set_yticks([0, 1], [f"split {BY_CLIP}", f"split {BY_GROUP}"])
-    axis.set(ylim=(1.5, -0.75), xlim=(0, 1), xlabel="accuracy of the nearest neighbour; a mark a seed")
+    axis, order = axes[0, 0], [BY_CLIP, BY_GROUP]
+    look = {"data": leakage.runs, "x": "accuracy", "y": "split", "order": order, "hue": "split", "hue_order": order}
+    look |= {"palette": ["#D55E00", OTHER_COLOUR], "legend": False, "ax": axis}
+    seaborn.barplot(errorbar=None, alpha=0.35, **look)
+    seaborn.stripplot(marker="|", jitter=False, size=16, linewidth=2, **look)
+    axis.axvline(leakage.chance, color="black", lw=0.9, ls="--", label="largest class")
+    axis.set_yticks([0, 1], [f"split {name}: {leakage.table.loc[name, 'accuracy']:.0%}" for name in order])
+    axis.set(xlim=(0, 1), xlabel="accuracy of the nearest neighbour; a mark a seed", ylabel="")
     axis.xaxis.set_major_formatter("{x:.0%}")
+    figure.tight_layout()
+    legend_below(figure, axis)
     return Picture(
         figure,
         f"Bars of the accuracy of a nearest neighbour. {leakage.sentence()}",
@@ -306,17 +252,3 @@ def _towards_left_front_head(voxels: np.ndarray, affine: np.ndarray, path) -> tu
 def _axial(plane: np.ndarray) -> np.ndarray:
     """Slice [X to the left, Y to the front] as radiologists look at it: front up, the patient's right on the left."""
     return plane.T[::-1]
-
-
-def _letter_sides(axis) -> None:
-    for x, letter in ((0.02, "R"), (0.98, "L")):
-        axis.text(
-            x,
-            0.5,
-            letter,
-            transform=axis.transAxes,
-            color="white",
-            fontsize=8,
-            va="center",
-            ha="left" if letter == "R" else "right",
-        )

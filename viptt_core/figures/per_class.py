@@ -6,20 +6,30 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from viptt_core.constants import HU_WINDOW
-from viptt_core.figures import Photograph, Picture, styled
-from viptt_core.figures.pictures import Overlay, Shown
-from viptt_core.figures.study import SMALL, WIDTH, legend_below, look
-from viptt_core.figures.viewer import Viewer
-from viptt_core.shown import ResultTable, named, with_interval
+from viptt_core.figures import (
+    FINDING_COLOUR,
+    SMALL,
+    WIDTH,
+    Estimate,
+    Photograph,
+    Picture,
+    draw_estimates,
+    draw_matrices,
+    draw_slice,
+    legend_below,
+    new_axes,
+    styled,
+)
+from viptt_core.figures.study import look, picture_of
+from viptt_core.figures.viewer import Overlay, Shown, Viewer
+from viptt_core.shown import ResultTable, named
 from viptt_core.study.pointing import Evidence
-from viptt_core.study.report import StudyResults
-from viptt_core.study.report_tables import EVIDENCE_MEASURES, PER_CLASS
+from viptt_core.study.report import EVIDENCE_MEASURES, PER_CLASS, StudyResults
 
 LINES = ("-", "--", ":", "-.")  # of arms, in turn: two may have the same start
 CURVES = {"roc": ("false positives", "true positives"), "pr": ("recall", "precision")}
 STRIP = 6  # slices of an example that are shown
 EXAMPLES = 3
-FINDING_COLOUR = "#56B4E9"
 
 
 @styled
@@ -29,38 +39,15 @@ def confusion_chart(results: StudyResults) -> Picture | ResultTable:
     if not tables:
         return results.absent("Confusion matrices")
     names = list(dict.fromkeys(next(iter(tables.values()))["true"]))
-    side = 0.36 * len(names)
-    figure = Figure(figsize=(WIDTH, len(tables) * (side + 0.45) + 1.0))
-    axes, told = figure.subplots(len(tables), 1, squeeze=False, sharex=True)[:, 0], []
-    for axis, (arm, rows) in zip(axes, tables.items(), strict=True):
-        counts = rows.pivot_table(index="true", columns="predicted", values="count", aggfunc="sum", fill_value=0)
-        counts = counts.reindex(index=names, columns=names, fill_value=0).to_numpy()
-        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        for (row, column), value in np.ndenumerate(share):
-            axis.text(
-                column,
-                row,
-                f"{value:.0%}",
-                ha="center",
-                va="center",
-                fontsize=SMALL,
-                color="white" if value > 0.5 else "black",
-            )
-        axis.set_title(arm, fontsize=10)
-        axis.set_yticks(range(len(names)), names, fontsize=SMALL)
-        axis.set_xticks(range(len(names)), names, fontsize=SMALL, rotation=40, ha="right")
-        axis.tick_params(length=0)
-        axis.set_ylabel("true", fontsize=SMALL)
-        told.append(f"{arm}: " + ", ".join(f"{name} {share[k, k]:.0%}" for k, name in enumerate(names)))
-    axes[-1].set_xlabel("predicted", fontsize=SMALL)
-    figure.tight_layout()
-    return Picture(
-        figure,
-        f"Confusion matrices, mean over seeds. Rightly predicted of each true class, {'; '.join(told)}.",
-        **results.marks,
-        data=results.data("confusion.csv"),
-    )
+    counts = {
+        arm: rows.pivot_table(index="true", columns="predicted", values="count", aggfunc="sum", fill_value=0)
+        .reindex(index=names, columns=names, fill_value=0)
+        .to_numpy()
+        for arm, rows in tables.items()
+    }
+    figure, told = draw_matrices(counts, names, "shares")
+    alt = f"Confusion matrices, mean over seeds. Rightly predicted of each true class, {told}."
+    return picture_of(results, figure, alt, "confusion.csv")
 
 
 @styled
@@ -70,34 +57,28 @@ def class_chart(results: StudyResults) -> Picture | ResultTable:
     if not tables:
         return results.absent("Scores by class")
     names, step = list(dict.fromkeys(next(iter(tables.values()))["class"])), 1 / (len(tables) + 1)
-    figure = Figure(figsize=(WIDTH, len(names) * (0.19 * len(tables) + 0.3) + 0.8))
-    axes, told = figure.subplots(1, len(PER_CLASS), sharey=True), []
+    height = len(names) * (0.19 * len(tables) + 0.3) + 0.8
+    figure, axes = new_axes(1, len(PER_CLASS), size=(WIDTH, height), sharey=True)
+    told = []
     for number, (arm, rows) in enumerate(tables.items()):
         rows, (colour, marker) = rows.set_index("class").loc[names], look(results, arm)
         y = np.arange(len(names)) + step * (number - (len(tables) - 1) / 2)
-        for axis, (title, column) in zip(axes, PER_CLASS.items(), strict=True):
-            ends = rows[[f"{column}_low", f"{column}_high"]].to_numpy().T
-            axis.hlines(y, *ends, color=colour, lw=2)
+        for axis, (title, column) in zip(axes[0], PER_CLASS.items(), strict=True):
+            axis.hlines(y, rows[f"{column}_low"], rows[f"{column}_high"], color=colour, lw=2)
             axis.plot(rows[column], y, marker, color=colour, ms=5, label=arm, clip_on=False)
             axis.set(xlim=(0, 1), xlabel=title)
             axis.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
-        told.append(
-            f"{arm}: "
-            + ", ".join(f"{name} {row.recall:.2f}" for name, row in zip(names, rows.itertuples(), strict=True))
-        )
-    axes[0].set_yticks(range(len(names)), names, fontsize=SMALL)
-    axes[0].set_ylim(len(names) - 0.5, -0.5)
-    for axis in axes:
+        recalls = ", ".join(f"{name} {recall:.2f}" for name, recall in rows["recall"].items())
+        told.append(f"{arm}: {recalls}")
+    axis.set_yticks(range(len(names)), names, fontsize=SMALL)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    for axis in axes[0]:
         axis.hlines(np.arange(1, len(names)) - 0.5, 0, 1, color="#CCCCCC", lw=0.6)
-        axis.tick_params(axis="y", length=0)
+        axis.tick_params(axis="y", length=0, labelsize=SMALL)
     figure.tight_layout()
-    legend_below(figure, axes[0])
-    return Picture(
-        figure,
-        f"Precision, recall and F1 of each class and arm with intervals. Recall, {'; '.join(told)}.",
-        **results.marks,
-        data=results.data("per_class.csv"),
-    )
+    legend_below(figure, axis)
+    alt = f"Precision, recall and F1 of each class and arm with intervals. Recall, {'; '.join(told)}."
+    return picture_of(results, figure, alt, "per_class.csv")
 
 
 @styled
@@ -107,57 +88,46 @@ def curves_chart(results: StudyResults) -> Picture | ResultTable:
     if not tables:
         return results.absent("Curves")
     names = list(dict.fromkeys(next(iter(tables.values()))["class"]))
-    figure, told = Figure(figsize=(WIDTH, 1.75 * len(names) + 0.3)), []
-    axes = figure.subplots(len(names), 2, squeeze=False)
-    for number, (arm, table) in enumerate(tables.items()):
+    figure, axes = new_axes(len(names), 2, size=(WIDTH, 1.75 * len(names) + 0.3))
+    told = []
+    for (arm, table), line in zip(tables.items(), LINES * len(tables), strict=False):
         for (name, curve), rows in table.groupby(["class", "curve"], sort=False):
             axis, (along, up) = axes[names.index(name), list(CURVES).index(curve)], CURVES[curve]
-            axis.plot(rows["x"], rows["y"], LINES[number % len(LINES)], color=look(results, arm)[0], lw=1.6, label=arm)
+            axis.plot(rows["x"], rows["y"], line, color=look(results, arm)[0], lw=1.6, label=arm)
             axis.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
             axis.set_xlabel(along, fontsize=SMALL, labelpad=1)
             axis.set_ylabel(up, fontsize=SMALL)
             told.append(f"{name}, {curve.upper()}, {arm} {rows['area'].iloc[0]:.2f}")
-    for row, name in zip(axes, names, strict=True):
-        row[0].plot([0, 1], [0, 1], color="#AAAAAA", lw=0.8, zorder=0)
-        row[0].set_title(name, fontsize=10)
+    for axis, name in zip(axes[:, 0], names, strict=True):
+        axis.plot([0, 1], [0, 1], color="#AAAAAA", lw=0.8, zorder=0)
+        axis.set_title(name, fontsize=10)
     figure.tight_layout(h_pad=0.6)
     legend_below(figure, axes[0, 0])
-    return Picture(
-        figure,
-        f"ROC and precision-recall curves, each class against the rest. Areas under them: {'; '.join(told)}.",
-        **results.marks,
-        data=results.data("curves.csv"),
-    )
+    alt = f"ROC and precision-recall curves, each class against the rest. Areas under them: {'; '.join(told)}."
+    return picture_of(results, figure, alt, "curves.csv")
 
 
 @styled
 def calibration_chart(results: StudyResults) -> Picture | ResultTable:
     """Reliability diagram: accuracy over confidence, larger marks for bins with more cases, ECE in the legend."""
-    tables, arms = _of_arms(results, "calibration"), results.rows("arms")
+    tables = _of_arms(results, "calibration")
     if not tables:
         return results.absent("Calibration")
-    figure, told = Figure(figsize=(WIDTH, 3.6)), []
-    axis, ece = figure.subplots(), arms.set_index("arm")["ece"]
+    figure, axes = new_axes(1, 1, size=(WIDTH, 3.6))
+    axis, ece, told = axes[0, 0], results.rows("arms").set_index("arm")["ece"], []
     axis.plot([0, 1], [0, 1], color="#AAAAAA", lw=0.8, label="as confident as right")
-    for number, (arm, rows) in enumerate(tables.items()):
+    for (arm, rows), line in zip(tables.items(), LINES * len(tables), strict=False):
         rows, (colour, marker) = rows[rows["n"] > 0], look(results, arm)
-        axis.plot(rows["confidence"], rows["accuracy"], LINES[number % len(LINES)], color=colour, lw=1.6)
-        axis.scatter(
-            rows["confidence"],
-            rows["accuracy"],
-            10 + 120 * rows["n"] / rows["n"].sum(),
-            color=colour,
-            marker=marker,
-            label=f"{arm}: ECE {ece[arm]:.2f}",
-        )
+        sizes, label = 10 + 120 * rows["n"] / rows["n"].sum(), f"{arm}: ECE {ece[arm]:.2f}"
+        axis.plot(rows["confidence"], rows["accuracy"], line, color=colour, lw=1.6)
+        axis.scatter(rows["confidence"], rows["accuracy"], sizes, color=colour, marker=marker, label=label)
         bins = ", ".join(f"{row.confidence:.2f} right {row.accuracy:.2f}" for row in rows.itertuples())
-        told.append(f"{arm}: ECE {ece[arm]:.2f}; at confidence {bins}")
+        told.append(f"{label}; at confidence {bins}")
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", aspect="equal")
     figure.tight_layout()
     legend_below(figure, axis)
-    return Picture(
-        figure, f"Accuracy over confidence. {'. '.join(told)}.", **results.marks, data=results.data("calibration.csv")
-    )
+    alt = f"Accuracy over confidence. {'. '.join(told)}."
+    return picture_of(results, figure, alt, "calibration.csv")
 
 
 # --- What the networks looked at ------------------------------------------------------------------------------
@@ -174,40 +144,27 @@ def evidence_strip(results: StudyResults, *, arm: str = "") -> Picture | ResultT
         return results.absent("What the networks looked at")
     arm = arm or evidence.arms[-1]
     chosen = _examples(evidence)
-    figure = Figure(figsize=(WIDTH, 2.35 * len(chosen)))
-    told = []
+    figure, told = Figure(figsize=(WIDTH, 2.35 * len(chosen)), layout="constrained"), []
     for block, m in zip(np.atleast_1d(figure.subfigures(len(chosen), 1)), chosen, strict=True):
         i, clip = evidence.shown[m], evidence.clips[m]
         finding, heat, importance = evidence.findings[i], evidence.grad_cam[arm][i], evidence.slice_importance[arm][i]
+        words = f"{evidence.class_names[evidence.labels[i]]}, predicted {_named(evidence, arm, i)}"
+        block.suptitle(words, fontsize=9.5, fontweight="bold", x=0.02, ha="left")
+        above, below = block.subfigures(2, 1, height_ratios=(2, 1))
         steps = _around(finding)
-        grid = block.add_gridspec(
-            3,
-            len(steps),
-            height_ratios=(1, 1, 0.9),
-            wspace=0.04,
-            hspace=0.06,
-            left=0.09,
-            right=0.99,
-            top=0.87,
-            bottom=0.17,
-        )
-        for column, t in enumerate(steps):
-            for row in range(2):
-                axis = block.add_subplot(grid[row, column])
-                _draw_slice(axis, clip[t], finding[t], heat[t] if row else None)
-                if not row:
-                    axis.set_title(f"{t + 1}", fontsize=SMALL, fontweight="normal", loc="center", pad=2)
-        axis = block.add_subplot(grid[2, :])
-        slices = np.arange(len(clip)) + 1
-        on = finding.any(axis=(1, 2))
+        for (plain, marked), t in zip(above.subplots(2, len(steps)).T, steps, strict=True):
+            plain.set_title(f"{t + 1}", fontsize=SMALL, fontweight="normal", loc="center", pad=2)
+            draw_slice(plain, clip[t], finding[t])
+            draw_slice(marked, clip[t], finding[t])
+            box = marked.images[0].get_extent()  # a map may be coarser than pixels
+            marked.imshow(heat[t], "inferno", vmin=0, vmax=255, alpha=0.5, extent=box, interpolation="bilinear")
+        slices, on = np.arange(len(clip)) + 1, finding.any(axis=(1, 2))
+        axis = below.subplots()
         axis.bar(slices, importance, color=np.where(on, FINDING_COLOUR, "#999999"), width=0.8)
         axis.axhline(0, color="black", lw=0.6)
-        axis.set_xlim(0.3, len(clip) + 0.7)
-        axis.set_yticks([])
+        axis.set(xlim=(0.3, len(clip) + 0.7), yticks=[])
         axis.tick_params(axis="x", labelsize=SMALL)
         axis.set_xlabel("slice; bar: importance", fontsize=SMALL, labelpad=1)
-        words = f"{evidence.class_names[evidence.labels[i]]}, predicted {_named(evidence, arm, i)}"
-        block.suptitle(words, fontsize=9.5, x=0.09, ha="left", fontweight="bold", y=0.99)
         top, inside = int(importance.argmax()) + 1, ", ".join(map(str, slices[on]))
         told.append(f"{words}: finding in slices {inside or 'none'}, most important slice {top}")
     return Photograph(
@@ -225,33 +182,14 @@ def pointing_chart(results: StudyResults) -> Picture | ResultTable:
     rows = results.rows("evidence")
     if rows.empty:
         return results.absent("Evidence on the finding")
-    panels = list(rows.groupby("measure", sort=False))
-    figure = Figure(figsize=(WIDTH, sum(0.4 * len(group) + 0.75 for _, group in panels)))
-    axes, told = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[len(g) + 1.3 for _, g in panels]), []
-    for axis, (measure, group) in zip(axes[:, 0], panels, strict=True):
-        for y, row in enumerate(group.itertuples()):
-            colour, marker = look(results, row.arm)
-            axis.hlines(y, row.observed_low, row.observed_high, color=colour, lw=2)
-            axis.plot(row.observed, y, marker, color=colour, ms=6)
-            axis.plot(row.chance, y, "|", color="black", ms=13, mew=2)
-            axis.text(
-                0, y - 0.25, f"{row.map}, {row.arm}", va="bottom", fontsize=SMALL, transform=axis.get_yaxis_transform()
-            )
-            told.append(
-                f"{row.map}, {row.arm}, {EVIDENCE_MEASURES[measure]} "
-                f"{with_interval(row.observed, row.observed_low, row.observed_high)}, chance "
-                f"{row.chance:.2f}"
-            )
-        axis.set(yticks=[], ylim=(len(group) - 0.6, -0.85), xlim=(0, None))
-        axis.set_xlabel(f"{EVIDENCE_MEASURES[measure]}; tick: chance", fontsize=SMALL)
-        axis.spines["left"].set_visible(False)
-    figure.tight_layout()
-    return Picture(
-        figure,
-        f"Evidence on the true finding against chance: {'; '.join(told)}.",
-        **results.marks,
-        data=results.data("evidence.csv"),
-    )
+    panels = {}
+    for row in rows.itertuples():
+        ends, colour_and_mark = (row.observed_low, row.observed_high), look(results, row.arm)
+        estimate = Estimate(f"{row.map}, {row.arm}", row.observed, *ends, *colour_and_mark, chance=row.chance)
+        panels.setdefault(EVIDENCE_MEASURES[row.measure], []).append(estimate)
+    figure, _, told = draw_estimates(panels, "tick: chance")
+    alt = f"Evidence on the true finding against chance. {told}."
+    return picture_of(results, figure, alt, "evidence.csv")
 
 
 @named
@@ -270,18 +208,14 @@ def browse_examples(results: StudyResults, *, arm: str = "") -> Viewer | ResultT
     clips = []
     for m in np.argsort(~wrong, kind="stable"):
         i = evidence.shown[m]
-        true, name = evidence.class_names[evidence.labels[i]], str(evidence.names[i])
-        told = "; ".join(f"{one} predicts {_named(evidence, one, i)}" for one in evidence.arms)
+        true, outline = evidence.class_names[evidence.labels[i]], Overlay("finding, outlined", evidence.findings[i])
         clips.append(
             Shown(
                 evidence.clips[m],
-                f"{name}, {true}; {told}{', synthetic' * evidence.synthetic}",
-                name,
-                f"{true} taken for {_named(evidence, arm, i)}" if wrong[m] else f"{true}, right",
-                (
-                    Overlay(f"Grad-CAM of {arm}", evidence.grad_cam[arm][i]),
-                    Overlay("finding, outlined", evidence.findings[i]),
-                ),
+                name=str(evidence.names[i]),
+                heading=f"{true} taken for {_named(evidence, arm, i)}" if wrong[m] else f"{true}, right",
+                note="; ".join(f"{one} predicts {_named(evidence, one, i)}" for one in evidence.arms),
+                overlays=(Overlay(f"Grad-CAM of {arm}", evidence.grad_cam[arm][i]), outline),
                 synthetic=evidence.synthetic,
             )
         )
@@ -307,17 +241,6 @@ def _around(finding: np.ndarray) -> np.ndarray:
     count, middle = min(STRIP, len(finding)), int(finding.sum(axis=(1, 2)).argmax())
     first = np.clip(middle - count // 2, 0, len(finding) - count)
     return np.arange(first, first + count)
-
-
-def _draw_slice(axis, pixels: np.ndarray, finding: np.ndarray, heat: np.ndarray | None) -> None:
-    box = (0, 1, 1, 0)  # maps may be coarser than pixels
-    axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=box)
-    if heat is not None:
-        axis.imshow(heat, cmap="inferno", vmin=0, vmax=255, alpha=0.5, extent=box, interpolation="bilinear")
-    if finding.any():
-        axis.contour(finding, levels=[0.5], colors=FINDING_COLOUR, linewidths=1, extent=(0, 1, 0, 1), origin="lower")
-    axis.set(xlim=(0, 1), ylim=(1, 0))
-    axis.set_axis_off()
 
 
 def _named(evidence: Evidence, arm: str, i: int) -> str:

@@ -5,29 +5,26 @@ All read `report.StudyResults`; what a study lacks is a sentence in place of the
 
 from __future__ import annotations
 
-import textwrap
-
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from viptt_core.figures import ARM_COLOURS, OTHER_COLOUR, Picture, styled
-from viptt_core.shown import ResultTable, with_interval
-from viptt_core.study.attribution import factorial_arms
-from viptt_core.study.report import (
-    StudyResults,
-    contrast_name,
-    primary_row,
-    side,
+from viptt_core.figures import (
+    ARM_COLOURS,
+    MARKS,
+    OTHER_COLOUR,
+    SMALL,
+    WIDTH,
+    Estimate,
+    Picture,
+    draw_estimates,
+    legend_below,
+    new_axes,
+    styled,
 )
-from viptt_core.study.report_tables import published_results
+from viptt_core.shown import ResultTable, with_interval
+from viptt_core.study.report import StudyResults, contrast_name, primary_row
 
-WIDTH, SMALL = 4.2, 8.5  # inches and points: readable on a telephone
-MARKS = {"random": "D", "image": "s", "video": "o"}  # beside the colours of the starts
-LINE, LINE_HEIGHT = 46, 0.165  # characters in a line of text, its height in inches
 NONE_ON = "none of the changes"  # cell of the factorial
-ON_WHITE = {"fc": "white", "ec": "none", "pad": 0.5}  # behind words that a line may cross
-NAMES = {"kappa": "kappa", "auc": "AUC"}
 
 
 @styled
@@ -41,41 +38,29 @@ def seed_chart(results: StudyResults) -> Picture | ResultTable:
     names = [arm.name for arm in together if arm.name not in (rule.arm, rule.baseline)] + [rule.baseline, rule.arm]
     scores = {name: results.scores(name, rule.measure) for name in names}
     scores = {name: values for name, values in scores.items() if len(values)}
-    figure = Figure(figsize=(WIDTH, 0.42 * len(scores) + 2.5))
-    upper, lower = figure.subplots(2, 1, height_ratios=(0.42 * len(scores) + 0.4, 0.8))
-    told = []
+    height = 0.42 * len(scores) + 0.4
+    figure, axes = new_axes(2, 1, size=(WIDTH, height + 2.1), height_ratios=(height, 0.8))
+    (upper, lower), told = axes[:, 0], []
     for y, (name, values) in enumerate(scores.items()):
         colour, marker = look(results, name)
+        words = f"{name}: mean {values.mean():.2f}"
         upper.plot(values, np.full(len(values), y), marker, color=colour, ms=4.5, alpha=0.7)
         upper.plot([values.mean()] * 2, [y - 0.22, y + 0.22], color="black", lw=2)
-        upper.text(
-            0,
-            y - 0.27,
-            f"{name}: mean {values.mean():.2f}",
-            va="bottom",
-            fontsize=SMALL,
-            transform=upper.get_yaxis_transform(),
-        )
+        upper.text(0, y - 0.27, words, va="bottom", fontsize=SMALL, transform=upper.get_yaxis_transform())
         told.append(f"{name} {values.min():.2f} to {values.max():.2f}, mean {values.mean():.2f}, {len(values)} seeds")
     pairs = pd.concat([scores[rule.baseline], scores[rule.arm]], axis=1, join="inner").to_numpy()
     upper.plot(pairs.T, [[len(scores) - 2], [len(scores) - 1]] * np.ones(len(pairs)), color="#888888", lw=0.6, zorder=0)
     upper.set(yticks=[], ylim=(len(scores) - 0.6, -0.85), xlabel=f"{rule.measure} on test cases, a dot a seed")
-    colour, _ = look(results, rule.arm)
-    lower.plot(np.diff(pairs, axis=1)[:, 0], np.full(len(pairs), 0.0), "o", color=colour, ms=4.5, alpha=0.7)
-    lower.errorbar(
-        row["difference"],
-        0.5,
-        xerr=_reach(row["difference"], row["low"], row["high"]),
-        fmt="D",
-        ms=6,
-        color="black",
-        elinewidth=2,
-    )
+    lower.plot(np.diff(pairs, axis=1), np.zeros(len(pairs)), "o", color=look(results, rule.arm)[0], ms=4.5, alpha=0.7)
+    lower.hlines(0.5, row["low"], row["high"], color="black", lw=2)
+    lower.plot(row["difference"], 0.5, "D", color="black", ms=6)
     lower.axvline(0, color="black", lw=0.8, ls=":")
     signed = with_interval(row["difference"], row["low"], row["high"], signed=True)
     lower.set(yticks=[], ylim=(1.1, -0.5), xlabel=f"difference: {signed}")
-    _bare(figure, upper)
-    _bare(figure, lower)
+    for axis in (upper, lower):
+        axis.spines["left"].set_visible(False)
+        axis.locator_params(axis="x", nbins=6)
+    figure.tight_layout()
     return Picture(
         figure,
         f"{rule.measure.capitalize()} by seed: {'; '.join(told)}. Mean difference, {contrast_name(row)}: {signed}, "
@@ -91,139 +76,47 @@ def forest_chart(results: StudyResults, *families: str, measure: str = "") -> Pi
     rows = results.contrasts(*families, measure=measure)
     if rows.empty:
         return results.absent(" and ".join(families).capitalize() or "Contrasts")
-    spots, y = [], 0.0  # (words, row or None for a heading, where), in lines of text
+    panels = {}
     for family, group in rows.groupby("family", sort=False):
-        spots.append((f"{family} ({group['measure'].iloc[0]})", None, y))
-        y += 1.4
-        for row in group.itertuples():
-            words = textwrap.fill(contrast_name(row), LINE, break_on_hyphens=False)
-            spots.append((words, row, y))
-            y += words.count("\n") + 2.6
-    figure = Figure(figsize=(WIDTH, LINE_HEIGHT * y + 0.6))
-    axis, told = figure.subplots(), []
-    for words, row, top in spots:
-        weight = {"fontweight": "bold"} if row is None else {"fontsize": SMALL}
-        axis.text(0, top, words, va="top", transform=axis.get_yaxis_transform(), bbox=ON_WHITE, **weight)
-        if row is None:
-            continue
-        centre, (colour, marker) = top + words.count("\n") + 1.6, look(results, row.arm)
-        hollow = "white" if side(row.low, row.high) == 0 else colour
-        axis.errorbar(
-            row.difference,
-            centre,
-            xerr=_reach(row.difference, row.low, row.high),
-            fmt=marker,
-            ms=6,
-            color=colour,
-            mfc=hollow,
-            elinewidth=2,
-        )
-        axis.text(
-            1,
-            top,
-            f"{row.difference:+.2f}",
-            va="top",
-            ha="right",
-            transform=axis.get_yaxis_transform(),
-            fontsize=SMALL,
-            fontweight="bold",
-        )
-        told.append(f"{contrast_name(row)} {with_interval(row.difference, row.low, row.high, signed=True)}")
-    axis.axvline(0, color="black", lw=0.8, ls=":", zorder=0)
-    axis.set(yticks=[], ylim=(y, -0.3), xlabel="difference; hollow: the interval includes 0")
-    _bare(figure, axis)
-    return Picture(
-        figure,
-        f"Differences with 95 % intervals: {'; '.join(told)}.",
-        **results.marks,
-        data=results.data("contrasts.csv"),
-    )
+        panels[f"{family} ({group['measure'].iloc[0]})"] = [
+            Estimate(contrast_name(row), row.difference, row.low, row.high, *look(results, row.arm), signed=True)
+            for row in group.itertuples()
+        ]
+    figure, _, told = draw_estimates(panels, "difference; hollow: the interval includes 0")
+    return picture_of(results, figure, f"Differences with 95 % intervals. {told}.", "contrasts.csv")
 
 
 @styled
 def attribution_chart(results: StudyResults) -> Picture | ResultTable:
-    """The gap between the paper's two arms and what each factor contributes to it, as bars with intervals."""
+    """The gap between the paper's two arms and what each factor contributes to it, with intervals."""
     rows = results.rows("attribution")
     if rows.empty:
         return results.absent("Attribution")
-    figure = Figure(figsize=(WIDTH, 0.5 * len(rows) + 0.7))
-    axis, told = figure.subplots(), []
-    for y, row in enumerate(rows.itertuples()):
-        colour = "#444444" if y == 0 else ARM_COLOURS["video"] if row.factor == "start" else OTHER_COLOUR
-        shown = with_interval(row.points, row.low, row.high, signed=True)
-        axis.barh(
-            y,
-            row.points,
-            0.4,
-            color=colour,
-            alpha=0.75,
-            xerr=_reach(row.points, row.low, row.high),
-            error_kw={"lw": 1.6},
-        )
-        axis.text(
-            0,
-            y - 0.27,
-            f"{row.factor}: {shown}",
-            va="bottom",
-            fontsize=SMALL,
-            transform=axis.get_yaxis_transform(),
-            bbox=ON_WHITE,
-        )
-        told.append(f"{row.factor} {shown}")
-    axis.axvline(0, color="black", lw=0.8, zorder=0)
-    axis.set(yticks=[], ylim=(len(rows) - 0.6, -0.85), xlabel="kappa")
-    _bare(figure, axis)
-    return Picture(
-        figure,
-        f"Bars of the gap, then of each factor's part of it, in kappa: {'; '.join(told)}.",
-        **results.marks,
-        data=results.data("attribution.csv"),
-    )
+    marks = {rows["factor"].iloc[0]: ("#444444", "D"), "start": (ARM_COLOURS["video"], "o")}
+    parts = [
+        Estimate(row.factor, row.points, row.low, row.high, *marks.get(row.factor, (OTHER_COLOUR, "o")), signed=True)
+        for row in rows.itertuples()
+    ]
+    figure, _, told = draw_estimates({"": parts}, "kappa; hollow: the interval includes 0")
+    return picture_of(results, figure, f"The gap, then each factor's part of it, in kappa. {told}.", "attribution.csv")
 
 
 @styled
 def factorial_chart(results: StudyResults) -> Picture | ResultTable:
-    """Kappa of every arm of the factorial: a row for what is on, a mark for each of the two starts."""
-    arms, names = results.rows("arms"), factorial_arms(results.plan.factors) if results.plan.factors else []
-    arms = arms[arms["arm"].isin(names)].set_index("arm") if len(arms) else arms
-    if arms.empty:
+    """Kappa of every arm of the factorial: a panel for what is on, a row for each of the two starts."""
+    names = results.plan.factorial_arms
+    arms = results.rows("arms")
+    arms = {row.arm: row for row in arms.itertuples() if row.arm in names}
+    if not arms:
         return results.absent("The factorial")
-    cells = list(dict.fromkeys(name.partition("-")[2] for name in names))
-    figure = Figure(figsize=(WIDTH, 0.42 * len(cells) + 1.0))
-    axis, told = figure.subplots(), []
-    for y, on in enumerate(cells):
-        axis.text(
-            0,
-            y - 0.22,
-            on.replace("-", " + ") or NONE_ON,
-            va="bottom",
-            fontsize=SMALL,
-            transform=axis.get_yaxis_transform(),
+    panels = {}
+    for name in [name for name in names if name in arms]:
+        row, (start, _, on) = arms[name], name.partition("-")
+        panels.setdefault(on.replace("-", " + ") or NONE_ON, []).append(
+            Estimate(f"start: {start}", row.kappa, row.kappa_low, row.kappa_high, *look(results, name))
         )
-        for lift, start in ((0.08, "image"), (-0.08, "video")):
-            name = "-".join(filter(None, (start, on)))
-            if name in arms.index:
-                row, (colour, marker) = arms.loc[name], look(results, name)
-                axis.errorbar(
-                    row["kappa"],
-                    y - lift,
-                    xerr=_reach(row["kappa"], row["kappa_low"], row["kappa_high"]),
-                    fmt=marker,
-                    color=colour,
-                    ms=5.5,
-                    elinewidth=1.6,
-                    label=f"start: {start}",
-                )
-                told.append(f"{name} {row['kappa']:.2f}")
-    axis.set(yticks=[], ylim=(len(cells) - 0.6, -0.85), xlabel="kappa")
-    _bare(figure, axis)
-    legend_below(figure, axis)
-    return Picture(
-        figure,
-        f"Kappa of the {len(told)} arms of the factorial: {', '.join(told)}.",
-        **results.marks,
-        data=results.data("arms.csv"),
-    )
+    figure, _, told = draw_estimates(panels, "kappa")
+    return picture_of(results, figure, f"Kappa of the {len(arms)} arms of the factorial. {told}.", "arms.csv")
 
 
 @styled
@@ -232,30 +125,20 @@ def pretraining_chart(results: StudyResults) -> Picture | ResultTable:
     rows = results.rows("pretraining")
     if rows.empty:
         return results.absent("Pretraining")
-    figure = Figure(figsize=(WIDTH, 0.45 * len(rows) + 0.7))
-    axis, told = figure.subplots(), []
-    for y, row in enumerate(rows.itertuples()):
-        axis.errorbar(
+    variants = [
+        Estimate(
+            f"start {row.start}, videos {row.videos}",
             row.accuracy,
-            y,
-            xerr=_reach(row.accuracy, row.low, row.high),
-            fmt=MARKS[row.start],
-            ms=6,
-            color=ARM_COLOURS[row.start],
-            elinewidth=2,
+            row.low,
+            row.high,
+            ARM_COLOURS[row.start],
+            MARKS[row.start],
+            chance=1 / row.classes,
         )
-        axis.plot(1 / row.classes, y, "|", color="black", ms=13, mew=2)
-        shown = f"start {row.start}, videos {row.videos}: {with_interval(row.accuracy, row.low, row.high)}"
-        axis.text(0, y - 0.25, shown, va="bottom", fontsize=SMALL, transform=axis.get_yaxis_transform())
-        told.append(f"{shown}, chance {1 / row.classes:.2f}")
-    axis.set(yticks=[], ylim=(len(rows) - 0.6, -0.85), xlim=(0, 1.02), xlabel="accuracy on test videos; tick: chance")
-    _bare(figure, axis)
-    return Picture(
-        figure,
-        f"Accuracy of pretraining on test videos. {'; '.join(told)}.",
-        **results.marks,
-        data=results.data("pretraining.csv"),
-    )
+        for row in rows.itertuples()
+    ]
+    figure, _, told = draw_estimates({"": variants}, "accuracy on test videos; tick: chance")
+    return picture_of(results, figure, f"Accuracy of pretraining on test videos. {told}.", "pretraining.csv")
 
 
 @styled
@@ -264,22 +147,13 @@ def efficiency_chart(results: StudyResults) -> Picture | ResultTable:
     rows = results.rows("efficiency")
     if rows.empty:
         return results.absent("Label efficiency")
-    figure, told = Figure(figsize=(WIDTH, 3.2)), []
-    axis = figure.subplots()
+    figure, axes = new_axes(1, 1, size=(WIDTH, 3.2))
+    axis, told = axes[0, 0], []
     for number, (start, group) in enumerate(rows.groupby("start", sort=False)):
         group = group.sort_values("n_train")
-        shift = 1.03 ** (number - 0.5)  # so that intervals do not hide each other
-        reach = np.hstack([_reach(*values) for values in zip(group["kappa"], group["low"], group["high"], strict=True)])
-        axis.errorbar(
-            group["n_train"] * shift,
-            group["kappa"],
-            yerr=reach,
-            fmt=f"{MARKS[start]}-",
-            ms=6,
-            color=ARM_COLOURS[start],
-            label=f"start: {start}",
-            elinewidth=1.6,
-        )
+        sizes = group["n_train"] * 1.03 ** (number - 0.5)  # so that intervals do not hide each other
+        axis.plot(sizes, group["kappa"], f"{MARKS[start]}-", ms=6, color=ARM_COLOURS[start], label=f"start: {start}")
+        axis.vlines(sizes, group["low"], group["high"], color=ARM_COLOURS[start], lw=1.6)
         points = [f"{row.n_train} scans {with_interval(row.kappa, row.low, row.high)}" for row in group.itertuples()]
         told.append(f"start {start}: {', '.join(points)}")
     sizes = sorted(rows["n_train"].unique())
@@ -288,44 +162,31 @@ def efficiency_chart(results: StudyResults) -> Picture | ResultTable:
     axis.minorticks_off()
     figure.tight_layout()
     legend_below(figure, axis)
-    return Picture(
-        figure,
-        f"Kappa over the number of labelled scans. {'; '.join(told)}.",
-        **results.marks,
-        data=results.data("efficiency.csv"),
-    )
+    alt = f"Kappa over the number of labelled scans. {'; '.join(told)}."
+    return picture_of(results, figure, alt, "efficiency.csv")
 
 
 @styled
 def replication_chart(results: StudyResults) -> Picture | ResultTable:
-    """Arms beside baselines without a network, by kappa and by AUC; published AUCs as hollow marks."""
+    """Arms beside baselines without a network, by kappa and by AUC."""
     arms, baselines = results.rows("arms"), results.rows("baselines")
     if arms.empty:
         return results.absent("Replication")
-    rows = pd.concat([arms, baselines]) if len(baselines) else arms
-    published = [(f"{name} (published)", auc) for name, auc, _ in published_results(results)]
-    names = [*rows["arm"], *(name for name, _ in published)]
-    figure, told = Figure(figsize=(WIDTH, 0.42 * len(names) + 0.8)), []
-    panels = figure.subplots(1, 2, sharey=True)
-    for axis, score in zip(panels, ("kappa", "auc"), strict=True):
-        for y, (_, row) in enumerate(rows.iterrows()):
-            colour, marker = look(results, row["arm"])
-            ends = row.get(f"{score}_low", np.nan), row.get(f"{score}_high", np.nan)
-            axis.errorbar(row[score], y, xerr=_reach(row[score], *ends), fmt=marker, ms=6, color=colour, elinewidth=2)
-            told.append(f"{row['arm']} {NAMES[score]} {with_interval(row[score], *ends)}")
-        axis.set(yticks=[], ylim=(len(names) - 0.6, -0.85), xlabel=NAMES[score])
-    for y, (name, auc) in enumerate(published, len(rows)):
-        panels[1].plot(auc, y, "P", color="black", mfc="white", ms=7)
-        told.append(f"{name} AUC {auc:.3f}")
-    for y, name in enumerate(names):
-        panels[0].text(0, y - 0.22, name, va="bottom", fontsize=SMALL, transform=panels[0].get_yaxis_transform())
-    _bare(figure, *panels)
-    return Picture(
-        figure,
-        f"Kappa and AUC of arms, baselines and published networks: {'; '.join(told)}.",
-        **results.marks,
-        data=results.data("arms.csv", "baselines.csv"),
-    )
+    panels = {}
+    for title, score in (("kappa", "kappa"), ("AUC", "auc")):
+        panels[title] = [
+            Estimate(
+                row["arm"],
+                row[score],
+                row.get(f"{score}_low", np.nan),
+                row.get(f"{score}_high", np.nan),
+                *look(results, row["arm"]),
+            )
+            for _, row in pd.concat([arms, baselines]).iterrows()
+        ]
+    figure, _, told = draw_estimates(panels, "kappa, AUC")
+    alt = f"Kappa and AUC of arms and baselines. {told}."
+    return picture_of(results, figure, alt, "arms.csv", "baselines.csv")
 
 
 def look(results: StudyResults, arm: str) -> tuple[str, str]:
@@ -334,20 +195,6 @@ def look(results: StudyResults, arm: str) -> tuple[str, str]:
     return ARM_COLOURS.get(start, OTHER_COLOUR), MARKS.get(start, "^")
 
 
-def _reach(value: float, low: float, high: float) -> np.ndarray:
-    """How far an interval reaches to both sides, [2, 1]; nothing where there is none."""
-    return np.nan_to_num([[max(value - low, 0)], [max(high - value, 0)]])
-
-
-def _bare(figure: Figure, *panels) -> None:
-    """No left spine, where rows are named above their marks; few numbers below."""
-    for axis in panels:
-        axis.spines["left"].set_visible(False)
-        axis.locator_params(axis="x", nbins=6 if len(panels) < 2 else 4)
-    figure.tight_layout()
-
-
-def legend_below(figure: Figure, axis) -> None:
-    """Below everything, on the left: the right is for the mark of synthetic data."""
-    once = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(once.values(), once, loc="upper left", bbox_to_anchor=(0, 0.01), fontsize=SMALL)
+def picture_of(results: StudyResults, figure, alt: str, *files: str) -> Picture:
+    """A picture that is marked as the study is, and names the files of its results that it is drawn from."""
+    return Picture(figure, alt, **results.marks, data=results.data(*files))

@@ -1,141 +1,98 @@
-// Pages through volumes and clips. Each viewer of a page calls this once; viewers share nothing else.
-window.vipttViewer = window.vipttViewer || function (box, data) {
-  const {clips, unit, hu, together} = data, {max, min, round, floor, abs, sign} = Math;
-  const [low, high] = hu || [0, 255];  // what grey levels 0 and 255 stand for
-  const whole = {level: (low + high) / 2, width: high - low}, units = hu ? " HU" : "";
-  let shown = together ? clips : clips.slice(0, 1), at = 0, last = 0, timer = null, drag = null, turned = 0;
-  let grey = {...whole}, hidden = [];
+// Pages through volumes and clips. A page has it as a script; a live widget as its module. Viewers share nothing.
+function vipttViewer(box, data) {
+  const { views, unit } = data, { max, min, round, abs, sign, trunc } = Math;
+  const [low, high] = data.hu || [0, 255]; // what grey levels 0 and 255 stand for
+  const units = data.hu ? " HU" : "", fine = data.hu ? 10 : 1;
+  const filter = "viptt" + Math.random().toString(36).slice(2);
+  let panels = [], at = 0, last = 0, timer = null, drag = null, turned = 0, hidden = [];
+  let level = (low + high) / 2, width = high - low;
 
-  function make(tag, attributes, parent, text) {
+  function make(tag, attributes, parent, text = "") {
     const node = document.createElement(tag);
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    if (text !== undefined) node.textContent = text;
+    node.textContent = text;
     return parent.appendChild(node);
   }
-  const part = (name, parent, tag = "div", text) => make(tag, {class: "viptt-" + name}, parent, text);
+  const part = (name, parent, tag = "div", text) => make(tag, { class: "viptt-" + name }, parent, text);
   const on = (node, name, act, options) => node.addEventListener(name, act, options);
-  const tell = (nodes, name, value) => nodes.forEach(node => node.setAttribute("aria-" + name, value));
+  const tell = (node, name, value) => node.setAttribute("aria-" + name, value);
+  const clamp = (value, least, most) => max(least, min(most, value));
 
-  // --- The picture, one panel a clip ---------------------------------------------------------------
-  const stills = box.querySelector(".viptt-stills"), words = box.querySelector("p");
-  const picture = make("div", {class: "viptt-picture", role: "slider", tabindex: 0, "aria-valuemin": 1}, box);
-  stills.replaceWith(picture);
-  const panels = part("panels", picture);
-  const foot = part("bar", picture);
-  const windowed = part("window", foot, "span"), place = part("place", foot, "span");
-  const controls = make("div", {}, box);
-  words.before(controls);
+  box.replaceChildren();
+  box.style.maxWidth = data.width + "px";
+  // The page, or JupyterLab, has keys of its own, such as one to delete a cell.
+  on(box, "keydown", event => { if (!event.ctrlKey && !event.altKey && !event.metaKey) event.stopPropagation(); });
+  if (views.length > 1) {
+    const select = make("select", {}, make("label", {}, part("row", box), "clip"));
+    const groups = new Map(views.map(view => [view.heading, null]));
+    for (const heading of groups.keys()) groups.set(heading, make("optgroup", { label: heading }, select));
+    views.forEach((view, i) => make("option", { value: i }, groups.get(view.heading), view.label));
+    on(select, "change", () => { stop(); choose(views[select.value]); });
+  }
 
-  function build() {
-    panels.textContent = "";
-    last = max(...shown.map(clip => clip.numbers.length)) - 1;
-    for (const clip of shown) {
-      const panel = part("panel", panels), bar = part("bar", panel);
+  // --- The picture: a panel a clip, in it the grey image, and over it maps and outlines -------------------------
+  const picture = make("div", { class: "viptt-picture", role: "slider", tabindex: 0, "aria-valuemin": 1 }, box);
+  const frame = part(views[0].clips.length > 1 ? "panels viptt-many" : "panels", picture);
+  const foot = part("bar", picture), windowed = part("window", foot, "span"), place = part("place", foot, "span");
+  const functions = ["R", "G", "B"].map(c => `<feFunc${c} type="linear"/>`).join("");
+  foot.insertAdjacentHTML("beforeend", '<svg width="0" height="0" style="position:absolute" aria-hidden="true">' +
+    `<filter id="${filter}" color-interpolation-filters="sRGB"><feComponentTransfer>${functions}</feComponentTransfer>` +
+    "</filter></svg>");
+
+  function choose(view) {
+    frame.textContent = "";
+    panels = view.clips.map(clip => {
+      const panel = part("panel", frame), bar = part("bar", panel), layers = part("layers", panel);
       make("span", {}, bar, clip.title);
       if (clip.synthetic) make("span", {}, bar, "synthetic");
-      const layers = part("layers", panel), size = clip.sheet.size;
-      layers.style.aspectRatio = size.join("/");
-      clip.canvas = make("canvas", {width: size[0], height: size[1]}, layers);
-      for (const overlay of clip.overlays) {
-        if (overlay.sheet) {
-          overlay.node = make("canvas", {width: overlay.sheet.size[0], height: overlay.sheet.size[1]}, layers);
-        } else {
-          layers.insertAdjacentHTML("beforeend", '<svg preserveAspectRatio="none"><path/></svg>');
-          overlay.node = layers.lastChild;
-          overlay.node.setAttribute("viewBox", "0 0 " + overlay.size.join(" "));
-          overlay.node.firstChild.setAttribute("stroke", data.outline);
-        }
-      }
       if (data.sides) for (const letter of ["R", "L"]) part("side", layers, "span", letter);
-    }
-    const caption = together ? data.caption : shown[0].caption;
-    words.textContent = caption;
-    tell([picture], "label", caption || "picture");
-    tell([picture], "valuemax", last + 1);
+      const [w, h] = clip.size, image = `<image width="${w}" height="${h}" preserveAspectRatio="none"/>`;
+      const drawn = clip.overlays.map(one => one.paths ? `<path transform="scale(${w / one.size[0]} ${h / one.size[1]})"/>`
+        : image);
+      layers.insertAdjacentHTML("beforeend", `<svg viewBox="0 0 ${w} ${h}">${image}${drawn.join("")}</svg>`);
+      const nodes = [...layers.lastChild.children], contents = [clip, ...clip.overlays];
+      nodes[0].setAttribute("filter", `url(#${filter})`);
+      for (const { frames = [] } of contents) for (const one of frames) new Image().src = address(one); // decoded early
+      return { clip, nodes, contents };
+    });
+    last = max(...view.clips.map(clip => clip.steps)) - 1;
+    caption.textContent = view.caption;
+    tell(picture, "label", view.caption || "picture");
+    tell(picture, "valuemax", last + 1);
     range.max = last;
     showOverlays();
+    move(view.start);
   }
-
-  // Grey levels of all steps of a clip or map; decoded once, so that a step is shown at once.
-  function load(sheet) {
-    return sheet.loaded = sheet.loaded || new Promise(resolve => {
-      const image = new Image();
-      image.onload = () => {
-        const canvas = document.createElement("canvas"), context = canvas.getContext("2d");
-        canvas.width = image.width; canvas.height = image.height;
-        context.drawImage(image, 0, 0);
-        const colours = context.getImageData(0, 0, image.width, image.height).data;
-        sheet.levels = new Uint8Array(colours.length / 4);
-        for (let i = 0; i < sheet.levels.length; i++) sheet.levels[i] = colours[4 * i];
-        resolve();
-      };
-      image.src = "data:image/webp;base64," + sheet.picture;
-    });
-  }
-
-  function paint(canvas, sheet, step, table) {
-    if (!sheet.levels) { load(sheet).then(show); return; }
-    const [width, height] = sheet.size, [wide, tall] = sheet.tile, line = sheet.columns * wide;
-    const start = floor(step / sheet.columns) * tall * line + step % sheet.columns * wide;
-    const context = canvas.getContext("2d"), image = context.createImageData(width, height);
-    const pixels = new Uint32Array(image.data.buffer);
-    for (let y = 0; y < height; y++)
-      for (let x = 0; x < width; x++) pixels[y * width + x] = table[sheet.levels[start + y * line + x]];
-    context.putImageData(image, 0, 0);
-  }
-
-  function table(colourOf) {  // of red, green, blue, alpha 0..255, as a canvas stores them
-    const bytes = new Uint8ClampedArray(1024);
-    for (let level = 0; level < 256; level++) bytes.set(colourOf(level), 4 * level);
-    return new Uint32Array(bytes.buffer);
-  }
-  const heat = table(level => {
-    const place = level / 255 * (data.colours.length - 1), k = min(floor(place), data.colours.length - 2);
-    return [0, 1, 2].map(c => data.colours[k][c] + (place - k) * (data.colours[k + 1][c] - data.colours[k][c]))
-      .concat(min(2 * level, 255));
-  });
-
-  function show() {
-    const greys = table(level => {
-      const value = low + level / 255 * (high - low);
-      const shade = 255 * ((value - grey.level) / grey.width + 0.5);
-      return [shade, shade, shade, 255];
-    });
-    for (const clip of shown) {
-      const step = last ? round(at * (clip.numbers.length - 1) / last) : 0;
-      paint(clip.canvas, clip.sheet, step, greys);
-      clip.overlays.forEach(overlay => overlay.sheet ? paint(overlay.node, overlay.sheet, step, heat)
-        : overlay.node.firstChild.setAttribute("d", overlay.paths[step]));
-    }
-    const longest = shown.find(clip => clip.numbers.length > last), number = longest.numbers[at];
-    const mm = together || !longest.mm ? "" : ", " + round((number - 1) * longest.mm) + " mm from the first";
-    const told = sign => unit + " " + number + sign + longest.count + mm;
-    place.textContent = told("/");
-    range.value = at;
-    tell([picture], "valuenow", at + 1);
-    tell([picture, range], "valuetext", told(" of "));
-  }
+  const address = frame => "data:image/webp;base64," + frame;
 
   function move(to) {
-    at = max(0, min(last, to));
-    show();
+    at = clamp(to, 0, last);
+    for (const { clip, nodes, contents } of panels) {
+      const step = last ? round(at * (clip.steps - 1) / last) : 0; // a shorter clip goes slower
+      contents.forEach(({ frames, paths }, i) =>
+        frames ? nodes[i].setAttribute("href", address(frames[step])) : nodes[i].setAttribute("d", paths[step]));
+    }
+    place.textContent = `${unit} ${at + 1}/${last + 1}`;
+    range.value = at;
+    tell(picture, "valuenow", at + 1);
+    for (const node of [picture, range]) tell(node, "valuetext", `${unit} ${at + 1} of ${last + 1}`);
   }
   function page(to) { stop(); move(to); }
 
-  // --- Play ------------------------------------------------------------------------------------------
-  const player = part("row", controls), pace = data.rate + " a second";
-  const play = make("button", {type: "button", class: "viptt-play", title: pace}, player);
-  const range = make("input", {type: "range", min: 0, "aria-label": unit}, player);
+  // --- Play -------------------------------------------------------------------------------------------------------
+  const player = part("row", box);
+  const play = make("button", { type: "button", class: "viptt-play", title: data.rate + " a second" }, player);
+  const range = make("input", { type: "range", min: 0, "aria-label": unit }, player);
   function stop() {
     clearInterval(timer);
     timer = null;
     play.textContent = "\u25b6\ufe0e";
-    tell([play], "label", "play");
+    tell(play, "label", "play");
   }
   function toggle() {
     if (timer) return stop();
     play.textContent = "\u275a\u275a";
-    tell([play], "label", "pause");
+    tell(play, "label", "pause");
     timer = setInterval(() => {
       // No endless motion where it disturbs.
       if (!box.isConnected || at === last && matchMedia("(prefers-reduced-motion: reduce)").matches) return stop();
@@ -145,77 +102,54 @@ window.vipttViewer = window.vipttViewer || function (box, data) {
   on(play, "click", toggle);
   on(range, "input", () => page(+range.value));
 
-  // --- Choose a clip ---------------------------------------------------------------------------------
-  if (!together && clips.length > 1) {
-    const line = part("row", box), label = make("label", {}, line, "clip");
-    const select = make("select", {}, label);
-    box.prepend(line);
-    for (const heading of new Set(data.headings)) {
-      const group = make("optgroup", {label: heading}, select);
-      data.headings.forEach((one, i) => one === heading && make("option", {value: i}, group, data.options[i]));
-    }
-    on(select, "change", () => {
-      const share = last ? at / last : 0;
-      shown = [clips[select.value]];
-      build();
-      move(round(share * last));
-    });
-  }
-
-  // --- Window and level ------------------------------------------------------------------------------
-  const choices = part("row", controls), presets = data.presets.map(([name, from, to]) => {
-    const button = make("button", {type: "button", title: from + " to " + to + units}, choices, name);
+  // --- Window and level -------------------------------------------------------------------------------------------
+  const choices = part("row", box), more = make("details", {}, box), sliders = {};
+  make("summary", {}, more, "Window and level");
+  const presets = data.presets.map(([name, from, to]) => {
+    const button = make("button", { type: "button", title: `${from} to ${to}${units}` }, choices, name);
     on(button, "click", () => setWindow((from + to) / 2, to - from));
     return [button, (from + to) / 2, to - from];
   });
-  const more = make("details", {}, controls);
-  more.open = Boolean(hu) && !together;
-  make("summary", {}, more, "Window and level");
-  function slider(name, least, most) {
+  on(make("button", { type: "button" }, choices, "reset window"), "click", reset);
+  for (const [name, least, most] of [["level", low, high], ["width", fine, 2 * (high - low)]]) {
     const label = make("label", {}, part("row", more), name);
-    const input = make("input", {type: "range", min: least, max: most, step: hu ? 10 : 1}, label);
-    on(input, "input", () => setWindow(+levels.value, +widths.value));
-    return input;
+    sliders[name] = make("input", { type: "range", min: least, max: most, step: fine }, label);
+    on(sliders[name], "input", () => setWindow(+sliders.level.value, +sliders.width.value));
   }
-  const levels = slider("level", low, high), widths = slider("width", hu ? 10 : 1, hu ? 2000 : 510);
-  const back = make("button", {type: "button"}, hu ? choices : more, "reset window");
-  on(back, "click", reset);
-  if (!presets.length) choices.remove();
-
-  function setWindow(level, width) {
-    grey = {level: max(low, min(high, level)), width: max(hu ? 10 : 1, width)};
-    levels.value = grey.level;
-    widths.value = grey.width;
-    tell([levels], "valuetext", round(grey.level) + units);
-    tell([widths], "valuetext", round(grey.width) + units);
-    windowed.textContent = "W " + round(grey.width) + " L " + round(grey.level) + units;
-    for (const [button, one, other] of presets) tell([button], "pressed", one === grey.level && other === grey.width);
-    show();
+  function setWindow(toLevel, toWidth) {
+    level = sliders.level.value = clamp(toLevel, low, high);
+    width = sliders.width.value = max(fine, toWidth);
+    tell(sliders.level, "valuetext", round(level) + units);
+    tell(sliders.width, "valuetext", round(width) + units);
+    windowed.textContent = `W ${round(width)} L ${round(level)}${units}`;
+    for (const [button, one, other] of presets) tell(button, "pressed", one === level && other === width);
+    for (const node of foot.querySelectorAll("feComponentTransfer > *")) {
+      node.setAttribute("slope", (high - low) / width);
+      node.setAttribute("intercept", (low - level) / width + 0.5);
+    }
   }
-  function reset() { setWindow(whole.level, whole.width); }
+  function reset() { setWindow((low + high) / 2, high - low); }
 
-  // --- Overlays, switched by name in all clips ---------------------------------------------------------
+  // --- Overlays, switched by name in all clips --------------------------------------------------------------------
   const switches = new Map();
-  for (const overlay of clips.flatMap(clip => clip.overlays)) {
-    if (switches.has(overlay.name)) continue;
-    const name = overlay.name, line = part("row", controls), label = make("label", {}, line);
-    const tick = make("input", {type: "checkbox"}, label), swatch = part("swatch", label, "span");
+  for (const { name, paths } of views.flatMap(view => view.clips.flatMap(clip => clip.overlays))) {
+    if (switches.has(name)) continue;
+    const line = part("row", box), label = make("label", {}, line);
+    const tick = make("input", { type: "checkbox" }, label);
+    part(paths ? "swatch viptt-outline" : "swatch", label, "span");
     label.append(name);
-    const legend = "linear-gradient(90deg," + data.colours.map(c => "rgb(" + c + ")") + ")";
-    swatch.style.cssText = overlay.sheet ? "background:" + legend : "height:0;border-top:3px solid " + data.outline;
-    const opacity = make("input", {type: "range", min: 0, max: 100, "aria-label": "opacity of " + name}, line);
+    const opacity = make("input", { type: "range", min: 0, max: 100, "aria-label": "opacity of " + name }, line);
     tick.checked = true;
-    opacity.value = overlay.sheet ? 60 : 100;
-    on(tick, "change", showOverlays);
-    on(opacity, "input", showOverlays);
-    switches.set(name, {tick, opacity});
+    opacity.value = paths ? 100 : 60;
+    for (const control of [tick, opacity]) on(control, "input", showOverlays);
+    switches.set(name, { tick, opacity });
   }
   function showOverlays() {
-    for (const overlay of shown.flatMap(clip => clip.overlays)) {
-      const {tick, opacity} = switches.get(overlay.name);
-      overlay.node.style.visibility = tick.checked ? "visible" : "hidden";
-      overlay.node.style.opacity = opacity.value / 100;
-    }
+    for (const { clip, nodes } of panels) clip.overlays.forEach((overlay, i) => {
+      const { tick, opacity } = switches.get(overlay.name);
+      nodes[i + 1].style.visibility = tick.checked ? "visible" : "hidden";
+      nodes[i + 1].style.opacity = opacity.value / 100;
+    });
   }
   function toggleOverlays() {
     const ticks = [...switches.values()].map(one => one.tick), visible = ticks.filter(tick => tick.checked);
@@ -224,56 +158,56 @@ window.vipttViewer = window.vipttViewer || function (box, data) {
     showOverlays();
   }
 
-  // --- Keys, wheel, touch ------------------------------------------------------------------------------
+  // --- Keys, wheel, touch -----------------------------------------------------------------------------------------
   const keys = {
     ArrowLeft: () => page(at - 1), ArrowUp: () => page(at - 1), ArrowRight: () => page(at + 1),
     ArrowDown: () => page(at + 1), PageUp: () => page(at - 10), PageDown: () => page(at + 10), Home: () => page(0),
     End: () => page(last), " ": toggle, o: toggleOverlays, r: reset,
   };
-  on(picture, "keydown", e => {
-    const act = keys[e.key.length > 1 ? e.key : e.key.toLowerCase()];
-    if (!act || e.ctrlKey || e.altKey || e.metaKey) return;
-    e.preventDefault();
-    e.stopPropagation();  // the page may have keys of its own
+  on(picture, "keydown", event => {
+    const act = keys[event.key.length > 1 ? event.key : event.key.toLowerCase()];
+    if (!act || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
     act();
   });
-  const help = make("details", {}, controls);
+  const help = make("details", {}, box);
   make("summary", {}, help, "Keys, mouse and touch");
-  const list = make("p", {}, help);
-  for (const [key, does] of data.keys) { make("kbd", {}, list, key); list.append(" " + does + " "); }
+  make("p", {}, help, `Click the picture first. Arrows: one ${unit}. Page Up, Page Down: ten. Home, End: first, last. ` +
+    "Space: play, pause. o: overlays on, off. r: reset the window. Wheel, or swipe across: page. " +
+    "Shift and drag: window and level.");
+  const caption = make("p", {}, box);
 
   // A reader who scrolls through the page and meets the picture on the way scrolls on.
   let scrolled = -1e9;
-  on(window, "scroll", e => { scrolled = e.timeStamp; }, {passive: true});
-  on(picture, "wheel", e => {
-    if (e.ctrlKey || abs(e.deltaX) > abs(e.deltaY)) return;
-    if (document.activeElement !== picture && e.timeStamp - scrolled < 300) return;
-    if (e.deltaY > 0 ? at === last : at === 0) return;
-    e.preventDefault();
-    turned += e.deltaMode ? 100 * sign(e.deltaY) : e.deltaY;
-    if (abs(turned) < 24) return;  // touch pads send many small turns
+  on(window, "scroll", event => { scrolled = event.timeStamp; }, { passive: true });
+  on(picture, "wheel", event => {
+    if (event.ctrlKey || abs(event.deltaX) > abs(event.deltaY)) return;
+    if (document.activeElement !== picture && event.timeStamp - scrolled < 300) return;
+    if (event.deltaY > 0 ? at === last : at === 0) return;
+    event.preventDefault();
+    turned += event.deltaMode ? 100 * sign(event.deltaY) : event.deltaY;
+    if (abs(turned) < 24) return; // touch pads send many small turns
     page(at + sign(turned));
     turned = 0;
-  }, {passive: false});
+  }, { passive: false });
 
   // Across: page; up and down is the page's own scrolling. With shift: window, as in a DICOM viewer.
-  on(picture, "pointerdown", e => {
-    if (e.button) return;
-    drag = {x: e.clientX, y: e.clientY, at, steps: 0, ...grey, windows: e.shiftKey};
-    picture.setPointerCapture(e.pointerId);
+  on(picture, "pointerdown", event => {
+    if (event.button) return;
+    drag = { x: event.clientX, y: event.clientY, at, level, width, steps: 0, windows: event.shiftKey };
+    picture.setPointerCapture(event.pointerId);
   });
-  on(picture, "pointermove", e => {
+  on(picture, "pointermove", event => {
     if (!drag) return;
-    const x = e.clientX - drag.x, y = e.clientY - drag.y, one = whole.width / 300;
+    const x = event.clientX - drag.x, y = event.clientY - drag.y, one = (high - low) / 300;
     if (drag.windows) return setWindow(drag.level + y * one, drag.width + x * one);
-    const steps = Math.trunc(x / max(4, picture.clientWidth / 2 / (last + 1)));
+    const steps = trunc(x / max(4, picture.clientWidth / 2 / (last + 1)));
     if (steps !== drag.steps) page(drag.at + steps);
     drag.steps = steps;
   });
   for (const end of ["pointerup", "pointercancel"]) on(picture, end, () => { drag = null; });
 
   stop();
-  build();
-  at = min(last, data.start);
   reset();
-};
+  choose(views[0]);
+}

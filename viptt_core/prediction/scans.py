@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ from viptt_core.datasets.listing import (
     walk_folder,
 )
 from viptt_core.datasets.scans import read_scan
-from viptt_core.errors import DataError, SettingError, raise_faults
+from viptt_core.errors import DataError, DataWarning, SettingError
 from viptt_core.files import available_cores
 from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
 from viptt_core.prediction.weights import Weights, open_weights
@@ -44,7 +45,7 @@ CHEST_MM = {"wide": (150, 600), "long": (120, 800)}  # a field of view that can 
 GREY_MARGIN = 0.25  # of the range of the training scans' grey levels
 # Beside faults for which `viptt data check` refuses a training scan. Others, such as slices that are not square, are
 # not told: training scans may have them as well.
-TOLD_NOTES = ("voxels not finite", "few slices")
+TOLD_NOTES = ("voxels not finite", "few slices", "filled or cut off", "no lung")
 INTERRUPTED = "not predicted: the work was interrupted."
 
 
@@ -114,8 +115,8 @@ class Predictions:
     def _shown(self) -> ResultTable:
         shown = self.table().drop(columns=["warnings", "error", "notice"]).round(3)
         lines = []
-        for name, warnings, error in zip(self.names, self.warnings, self.errors, strict=True):
-            lines += [f"{name}: failed: {error}"] if error else [f"{name}: {warning}" for warning in warnings]
+        for name, told, error in zip(self.names, self.warnings, self.errors, strict=True):
+            lines += [f"{name}: failed: {error}"] if error else [f"{name}: {warning}" for warning in told]
         text = "\n".join([*lines, *self.notes, RESEARCH_ONLY])
         return ResultTable(text, shown.astype(object).where(shown.notna(), "-"))
 
@@ -129,10 +130,13 @@ class Predictions:
 def find_scans(paths: Sequence[str | PathLike]) -> list[Path]:
     """Scans among files and folders, in this order; folders are searched to their end, mask folders left out.
 
-    A file that is named twice counts once.
+    A file that is named twice counts once. Folders that cannot be read are among them, and fail as a scan does.
 
     Raises:
         DataError: a path does not exist, or a folder holds no scan.
+
+    Warns:
+        DataWarning: a folder is taken for one of masks.
     """
     given = [Path(path).expanduser() for path in paths]
     if missing := [str(path) for path in given if not path.exists()]:
@@ -248,6 +252,8 @@ class _ReadScan:
 def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _ReadScan:
     levels: dict[Preprocessing, np.ndarray] = {}
     warnings: dict[str, None] = {}
+    if os.path.isdir(path):  # among files only where it could not be looked into
+        return _ReadScan({}, error="is a folder that cannot be read. See that you may read it.")
     try:
         for grid in dict.fromkeys(each.card.preprocessing for each in weights):
             source = (path, _mask_of(path, masks)) if grid.crop else path
@@ -311,8 +317,14 @@ def _check_models(weights: Sequence[Weights], masks) -> None:
 
 
 def _scans_below(root: Path) -> list[Path]:
-    """Scans below a folder; those that cannot be read are among them, to be told with the reason."""
+    """Scans below a folder; files and folders that cannot be read are among them, to be told with the reason."""
     folder = walk_folder(root)
-    raise_faults([fault for fault in folder.faults if fault.kind == "unreadable folder"], root)
-    unreadable = [root / fault.where for fault in folder.faults if has_ending(Path(fault.where), SCAN_ENDINGS)]
-    return sorted([*scans_and_masks(folder)[0], *unreadable])
+    unreadable = [
+        root / fault.where
+        for fault in folder.faults
+        if fault.kind == "unreadable folder" or has_ending(Path(fault.where), SCAN_ENDINGS)
+    ]
+    scans, _, left_out = scans_and_masks(folder)
+    for fault in left_out:
+        warnings.warn(str(fault), DataWarning, stacklevel=3)
+    return sorted([*scans, *unreadable])

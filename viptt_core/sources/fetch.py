@@ -64,13 +64,10 @@ def fetch(
 
 
 def download(file: RemoteFile, folder: Path, *, progress: bool = True) -> Path:
-    """Download a file unless it is there; go on where an earlier call stopped; verify it in either case.
+    """Download a file unless it is there, from where an earlier call stopped; verify it in either case, give its path.
 
     Of several processes one downloads and the others wait. Without a checksum the SHA-256 of the first download is
-    written to `NAME.sha256`, as sha256sum does, and holds from then on. Only https is asked, or this machine.
-
-    Returns:
-        The file's path.
+    written to `NAME.sha256` and holds from then on. Only https is asked, or this machine.
 
     Raises:
         DataError: it cannot be had or is not what it should be, be it the file that was there or the new one.

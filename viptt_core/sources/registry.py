@@ -1,7 +1,4 @@
-"""The data sets: where each comes from, under which licence, and what must be in it.
-
-The entries stand in `registry.toml` beside this file. The files of MedMNIST come from the `medmnist` package.
-"""
+"""The data sets of `registry.toml`: where each comes from, under which licence, and what must be in it."""
 
 from __future__ import annotations
 
@@ -104,11 +101,7 @@ class DataSource:
 
 @functools.cache
 def load_registry() -> dict[str, DataSource]:
-    """All data sets by name, in the file's order.
-
-    Raises:
-        SettingError: the file holds an unknown, missing or mistyped field.
-    """
+    """All data sets by name, in the file's order; raises a SettingError for an unknown, missing or mistyped field."""
     text = resources.files("viptt_core.sources").joinpath(FILE).read_text(encoding="utf-8")
     return {name: parse_source(name, table) for name, table in tomllib.loads(text).items()}
 
@@ -120,11 +113,7 @@ def parse_source(name: str, table: dict[str, Any]) -> DataSource:
 
 
 def data_source(name: str) -> DataSource:
-    """One data set.
-
-    Raises:
-        SettingError: no set has this name; it lists the near match.
-    """
+    """One data set; raises a SettingError with the near match if no set has this name."""
     check_choice("data set", name, tuple(load_registry()))
     return load_registry()[name]
 

@@ -1,7 +1,6 @@
 """Archives, RAR and zip: unpacked whole and checked, or not at all.
 
-The listing is vetted before a byte is written. What then lands in a hidden folder beside the target is compared with
-that listing, file by file, and gets its name at the end. Python unpacks a zip; a RAR needs a program from outside.
+The listing is vetted before a byte is written, and what was written is compared with it. A RAR needs a program.
 """
 
 from __future__ import annotations

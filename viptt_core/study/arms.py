@@ -9,6 +9,7 @@ import json
 import math
 import warnings
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -166,13 +167,17 @@ class Runner:
             arm: Which.
             seeds: How many; 0 takes the plan's.
         """
-        rate, parts = self.rate(arm), []
-        for seed in range(seeds or self.study.seeds_of(arm)):
+        rate, parts, seconds = self.rate(arm), [], []
+        seeds, folds = seeds or self.study.seeds_of(arm), max(1, self.study.folds)
+        for seed in range(seeds):
             pretrained = self.pretraining(arm, seed)
-            for fold in range(max(1, self.study.folds)):
+            for fold in range(folds):
                 scans = self._scans(arm, seed, fold)
                 run = self._finetune(arm, scans, seed, rate, pretrained)
                 parts.append(_outcome(self.study, arm, run, pretrained, (seed, fold), scans))
+                seconds.append(run.provenance["seconds"])
+                left = timedelta(seconds=round(np.mean(seconds) * (seeds * folds - len(seconds))))
+                print(f"{arm.name}: {len(seconds)} of {seeds * folds} runs, about {left} left", flush=True)
         outcomes = collect(parts)
         write_outcomes(arm_file(self.study, arm), outcomes)
         return outcomes
@@ -200,7 +205,7 @@ class Runner:
         for fold in range(max(1, self.study.folds)):
             scans = self._scans(arm, 0, fold)
             split = make_split(self._splits(arm), scans, stage="finetune", seed=0)
-            predicted = baseline_predictions(scans, split, self.study.scans.get("root"))
+            predicted = baseline_predictions(scans, split)
             for name, rows in predicted[predicted["part"] == "test"].groupby("arm", sort=False):
                 run = {"arm": name, "seed": 0, "fold": fold, "n_train": len(split.train), "plan": self.study.digest}
                 parts.append(_outcomes(run, rows, scans.synthetic))

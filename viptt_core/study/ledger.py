@@ -9,55 +9,38 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 
 from viptt_core import files
+from viptt_core.errors import DataError
 from viptt_core.files import artifact_root
-from viptt_core.shown import with_interval
+from viptt_core.results import SCORE_COLUMNS
+from viptt_core.shown import ResultTable, with_interval
 from viptt_core.study.claims import SOURCES, Answer, Claim, load_claims
-from viptt_core.study.outcomes import Committed, read_committed, withdrawn_sentence
+from viptt_core.study.outcomes import Committed, read_committed, read_table, withdrawn_sentence
+from viptt_core.study.plan import Rule
+from viptt_core.study.report import (
+    StudyResults,
+    attribution_table,
+    contrast_name,
+    contrasts_table,
+    folds_table,
+    interval_cells,
+    primary_row,
+    sentence,
+)
 
-PAGE = Path("book") / "claims.md"
-ALPHA = 0.05
+PAGE, CARD = Path("book") / "claims.md", Path("MODEL_CARD.md")
+# Around the one table of the model card that is not written by hand.
+SCORES, END_OF_SCORES = "<!-- scores: `viptt study card` writes this table -->\n", "<!-- end of scores -->"
 # The studies of the page, in its order.
 DATA = {"synthetic": "Synthetic data", "lidc": "LIDC-IDRI", "paper": "ImageCLEF and UCF50"}
 WHY = {
     "imageclef": "ImageCLEF's scans need a registration; command below",
     "ucf50": "UCF50's videos are a download of their own; command below",
 }
-FACTORS = {
-    "start": "videos instead of single pictures",
-    "unfrozen": "all layers trained, the backbone too",
-    "weights": "classes weighted",
-    "rotation": "scans rotated",
-    "naive gap": "all together",
-}
-
-
-def verdict(contrast: pd.Series, withdrawn: str = "") -> str:
-    """What a row of the table "contrasts" says, in a sentence: by its interval, whatever we hoped for.
-
-    Args:
-        contrast: The row.
-        withdrawn: The mark of a study that is withdrawn, see `committed.withdrawal`: then nothing is said.
-    """
-    low, high = contrast["low"], contrast["high"]
-    first, second, more, less = f"`{contrast['arm']}`", f"`{contrast['baseline']}`", "helps against", "hurts against"
-    if contrast.get("arm2"):
-        first = f"the gain of {first} over {second}"
-        second = f"that of `{contrast['arm2']}` over `{contrast['baseline2']}`"
-        more, less = "is larger than", "is smaller than"
-    if withdrawn:
-        return f"nothing is said about {first} and {second} ({withdrawn})"
-    if math.isnan(low) or math.isnan(high):
-        return f"nothing is said about {first} and {second}: there is no interval"
-    if low <= 0 <= high:
-        return f"{first} and {second} cannot be told apart: the interval includes 0"
-    said = f"{more} {second}: the interval lies above 0" if low > 0 else f"{less} {second}: the interval lies below 0"
-    # An interval is of one contrast, the corrected p of the family: it may be the stricter.
-    holm = ", though not after correcting for the other contrasts of its family" if contrast["p_holm"] > ALPHA else ""
-    return f"{first} {said}{holm}"
 
 
 def published(claim: Claim, of: str = "") -> float | None:
@@ -92,7 +75,6 @@ def ledger_text(root: Path | None = None) -> str:
     parts = [
         _HEAD,
         *_published(abstract, studies["paper"]),
-        *_ours(claims, studies["paper"]),
         *_beside(claims, studies),
         *_logs(logs, studies["paper"]),
         *_commands(claims),
@@ -101,18 +83,58 @@ def ledger_text(root: Path | None = None) -> str:
     for name, results in studies.items():
         if results.record or name != "paper":
             parts += _own_study(DATA[name], results)
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def write_ledger(root: Path | None = None) -> Path:
-    """Write the page below `root`, the repository by default; returns its path.
+def card_text(root: Path | None = None) -> str:
+    """The model card below `root`, the repository by default, with the scores of the studies that stand.
+
+    Where there is no card (results outside the repository), it is the table alone.
 
     Raises:
+        DataError: the card lacks the comments around its table, or a table cannot be read.
+    """
+    root = root or artifact_root()
+    card = root / CARD
+    text = card.read_text(encoding="utf-8") if card.is_file() else f"# Scores\n\n{SCORES}{END_OF_SCORES}\n"
+    before, begin, rest = text.partition(SCORES)
+    _, end, after = rest.partition(END_OF_SCORES)
+    if not begin or not end:
+        raise DataError(
+            "lacks the two comments around its table.", path=card, remedy="Take it from the repository again."
+        )
+    parts = [pd.DataFrame(columns=["data", "arm", "n", "seeds", *SCORE_COLUMNS[2:]])]
+    for name, title in DATA.items():
+        results, rows = read_committed(name, root), read_committed(name, root).tables().get("arms")
+        if rows is not None and not results.withdrawn:
+            main = results.study.arm(results.study.primary.arm).experiment
+            wanted = [arm.name for arm in results.study.arms if main == arm.experiment or arm.scans == "no finding"]
+            parts.append(rows[rows["arm"].isin(wanted)].assign(data=title))
+    if (path := root / "results" / "02_finetune.csv").is_file():
+        parts.append(read_table(path).assign(data="fine-tuning page", seeds=1))
+    rows = pd.concat(parts, ignore_index=True)
+    scores = zip(*(interval_cells(rows, name) for name in ("kappa", "accuracy")), strict=True)
+    cells = [
+        (row.data, f"`{row.arm}`", f"{row.n}", f"{row.seeds}", *each)
+        for row, each in zip(rows.itertuples(), scores, strict=True)
+    ]
+    table = markdown_table(("data", "arm", "n", "seeds", "kappa", "accuracy"), "llrrrr", cells)
+    return f"{before}{begin}{table}\n{end}{after}"
+
+
+PAGES = {PAGE: ledger_text, CARD: card_text}
+
+
+def write_page(page: Path, root: Path | None = None) -> Path:
+    """Write one of PAGES below `root`, the repository by default; returns its path.
+
+    Raises:
+        DataError: a table cannot be read, or the card has no place for its own.
         StorageError: it cannot be written.
     """
     root = root or artifact_root()
-    files.write_file(root / PAGE, ledger_text(root))
-    return root / PAGE
+    files.write_file(root / page, PAGES[page](root))
+    return root / page
 
 
 _HEAD = """# Claims, and what became of them
@@ -138,37 +160,21 @@ The verdict follows from the interval of the primary contrast, whatever it says.
 
 
 def _published(claims: list[Claim], results: Committed) -> list[str]:
-    rows = [(claim.claim, _value(claim), claim.source, status(claim, results)) for claim in claims]
+    rows = []
+    for claim in claims:
+        found = _answer(claim, results)
+        ours = "" if found is None else f"{_estimate(found, claim.answer)}, {found['seeds']} seeds"
+        rows.append((claim.claim, _value(claim), claim.source, ours, status(claim, results)))
     sources = "; ".join(f"**{letter}** {what}" for letter, what in SOURCES.items())
     return [
         "## What the paper says",
-        markdown_table(("claim", "published", "source", "status"), "lrcl", rows),
+        markdown_table(("claim", "published", "source", "ours (95 % interval)", "status"), "lrcrl", rows),
+        "" if results.record else f"{_absence(results)} The commands stand [below](commands-of-claims).",
         f"Sources: {sources}. *Computed*: the difference of two published values, itself not published.",
         "The paper's numbers for each class and its table of ablations: not available. We could read its abstract "
         "and the notebooks, no more. That its two validation kappas belong to the two unequal runs of the "
         "notebooks is our reading.",
     ]
-
-
-def _ours(claims: list[Claim], results: Committed) -> list[str]:
-    rows = []
-    for claim in claims:
-        found = _answer(claim, results)
-        if found is not None:
-            file = f"{claim.answer.table}.csv"
-            rows.append(
-                (
-                    claim.claim,
-                    _estimate(found, claim.answer),
-                    _count(_cases(found, results)),
-                    _count(found.get("seeds")),
-                    _link(results, file),
-                )
-            )
-    head = "## Ours, on the data of the claims"
-    if not rows:
-        return [head, f"{_absence(results)} The commands stand [below](commands-of-claims)."]
-    return [head, markdown_table(("claim", "ours (95 % interval)", "n", "seeds", "run"), "lrrrl", rows)]
 
 
 def _beside(claims: list[Claim], studies: dict[str, Committed]) -> list[str]:
@@ -183,40 +189,26 @@ def _beside(claims: list[Claim], studies: dict[str, Committed]) -> list[str]:
             found = results.row(answer.table, **answer.row) if results.record else None
             shown = ("no results yet", "") if found is None else (_estimate(found, answer), _count(found.get("seeds")))
             mark = f" ({results.withdrawn})" if results.withdrawn else ""
-            rows.append((f"{DATA[answer.study]}{mark}", _arms(answer.row), *shown))
+            named = answer.row.get("arm") or ", ".join(answer.row.values())
+            named = contrast_name(SimpleNamespace(**answer.row)) if "baseline" in answer.row else named
+            rows.append((f"{DATA[answer.study]}{mark}", f"`{named}`", *shown))
         head = ("data", "arm or contrast", "ours (95 % interval)", "seeds")
         parts += [_topic(claim, claim.beside[0].of), markdown_table(head, "llrr", rows)]
     return parts
 
 
 def _logs(claims: list[Claim], results: Committed) -> list[str]:
-    rows, runs = [], []
+    rows = []
     for claim in claims:
         score = next(name for name in ("accuracy", "micro_auc") if name in claim.run)
-        what = claim.claim.split(":")[0]
-        rows.append(
-            (
-                what,
-                f"{claim.value:.4f}",
-                f"{score.replace('micro_auc', 'micro-AUC')} {claim.run[score]:.4f}",
-                status(claim, results),
-            )
-        )
-        runs.append(
-            (
-                what,
-                claim.run["gpu"],
-                f"{claim.run['best_epoch']} of {claim.run['epochs']}",
-                str(claim.run["seconds_per_epoch"]),
-                f"{claim.run['hours']:.2f}",
-            )
-        )
+        told = f"{score.replace('micro_auc', 'micro-AUC')} {claim.run[score]:.4f}"
+        ran = f"{claim.run['gpu']}, {claim.run['hours']:.2f} hours"
+        rows.append((claim.claim.split(":")[0], ran, f"{claim.value:.4f}", told, status(claim, results)))
     return [
         "## Training logs",
         "From the outputs that the authors stored with their notebooks (C): the lowest "
         "validation loss, and the score at that epoch.",
-        markdown_table(("run", "loss", "score", "status"), "lrrl", rows),
-        markdown_table(("run", "GPU", "best epoch", "s an epoch", "hours"), "llrrr", runs),
+        markdown_table(("run", "on", "loss", "score", "status"), "llrrl", rows),
     ]
 
 
@@ -250,24 +242,49 @@ def _own_study(title: str, results: Committed) -> list[str]:
         head.append(f"**{withdrawn_sentence(results.withdrawn)}** They take part in no verdict.")
     if not results.follows_plan:
         head.append(f"**These results follow another plan than the file as it is, whose digest is `{study.digest}`.**")
-    files = sorted(path.name for path in results.folder.glob("*.csv"))
-    head.append(f"Tables: {', '.join(_link(results, file) for file in files)}.")
-    if (missing := results.table("missing")) is not None:
-        head.append(f"Planned arms without runs: {', '.join(f'`{arm}`' for arm in missing['arm'])}.")
-    return [*head, *_primary(results, rule), *_families(results), *_folds(results), *_attribution(results)]
+    tables = results.tables()
+    head.append(f"Tables: {', '.join(_link(results, f'{name}.csv') for name in tables)}.")
+    if "missing" in tables:
+        head.append(f"Planned arms without runs: {', '.join(f'`{arm}`' for arm in tables['missing']['arm'])}.")
+    shown = StudyResults(study, {}, tables, results.record)
+    mark = withdrawn_sentence(results.withdrawn)
+    families = [
+        markdown(f"{one.question} {mark}", contrasts_table(shown, one.name), "family", "measure", "p")
+        for one in study.families
+    ]
+    return [
+        *head,
+        *_primary(shown, rule),
+        "**All contrasts.** The p values of one table are corrected together, by Holm's method."
+        if any(families)
+        else "",
+        *families,
+        markdown(
+            "**By folds.** The same contrasts over the folds, corrected for training sets that overlap (Nadeau and "
+            f"Bengio). {mark}",
+            folds_table(shown),
+        ),
+        markdown(
+            "**What the unequal comparison is made of.** The gap between the two unequal arms, and what each change "
+            f"adds on average over all orders of making them (Shapley values). {mark}",
+            attribution_table(shown),
+        ),
+    ]
 
 
-def _primary(results: Committed, rule) -> list[str]:
-    found = results.row("contrasts", arm=rule.arm, baseline=rule.baseline, measure=rule.measure)
-    if found is None:
+def _primary(shown: StudyResults, rule: Rule) -> list[str]:
+    rows = primary_row(shown)
+    if rows.empty:
         return ["**Primary contrast**: not in the tables yet."]
+    row = rows.iloc[0]
+    estimate = with_interval(row["difference"], row["low"], row["high"], signed=True)
     parts = [
-        _marked("**Primary contrast.**", results),
-        _contrasts([found], measure=rule.measure),
-        f"Verdict: **{verdict(found, results.withdrawn)}**.",
+        f"**Primary contrast**, by {rule.measure}: `{contrast_name(row)}` {estimate}, {row['seeds']} seeds. "
+        f"{withdrawn_sentence(shown.withdrawn)}".strip(),
+        f"Verdict: **{sentence(row, shown.withdrawn)}**.",
     ]
     if rule.width:
-        reached = "is" if found["high"] - found["low"] <= rule.width else "is not"
+        reached = "is" if row["high"] - row["low"] <= rule.width else "is not"
         parts.append(
             f"Seeds were to be added until the interval is no wider than {rule.width:.2f}, up to {rule.most} "
             f"seeds, whatever its value. It {reached} as narrow as that."
@@ -275,62 +292,14 @@ def _primary(results: Committed, rule) -> list[str]:
     return parts
 
 
-def _families(results: Committed) -> list[str]:
-    table = results.table("contrasts")
-    if table is None:
-        return []
-    parts = ["**All contrasts.** The p values of one table are corrected together, by Holm's method."]
-    for (_, question), rows in table.groupby(["family", "question"], sort=False):
-        shown = _contrasts([row for _, row in rows.iterrows()], measure=rows["measure"].iloc[0])
-        parts += [_marked(question, results), shown]
-    return parts
-
-
-def _folds(results: Committed) -> list[str]:
-    table = results.table("folds")
-    if table is None or table.empty:
-        return []
-    rows = [
-        (_arms(row), with_interval(row["difference"], row["low"], row["high"], digits=3), _p(row["p"]))
-        for _, row in table.iterrows()
-    ]
-    head = (
-        "**By folds.** The same contrasts over the folds, corrected for training sets that overlap (Nadeau and Bengio)."
-    )
-    return [_marked(head, results), markdown_table(("contrast", "kappa (95 % interval)", "p"), "lrr", rows)]
-
-
-def _attribution(results: Committed) -> list[str]:
-    table = results.table("attribution")
-    if table is None or table.empty:
-        return []
-    rows = [
-        (
-            FACTORS.get(row["factor"], row["factor"]),
-            with_interval(row["points"], row["low"], row["high"], digits=3),
-            "" if math.isnan(row["percent"]) else f"{round(row['percent']) + 0} %",
-        )
-        for _, row in table.iterrows()
-    ]
-    head = (
-        "**What the unequal comparison is made of.** The gap between the two unequal arms, and what each change adds "
-        "on average over all orders of making them (Shapley values)."
-    )
-    return [_marked(head, results), markdown_table(("change", "kappa (95 % interval)", "share"), "lrr", rows)]
-
-
-def _contrasts(rows: list[pd.Series], measure: str) -> str:
-    shown = [
-        (
-            _arms(row),
-            with_interval(row["difference"], row["low"], row["high"], digits=3),
-            _count(row["seeds"]),
-            _p(row["p"]),
-            _p(row["p_holm"]),
-        )
-        for row in rows
-    ]
-    return markdown_table(("contrast", f"{measure} (95 % interval)", "seeds", "p", "p, Holm"), "lrrrr", shown)
+def markdown(above: str, shown: ResultTable, *left_out: str) -> str:
+    """A table of the report in Markdown without some columns, words above it; "" where the report has a sentence."""
+    if shown.table is None:
+        return ""
+    table = shown.table.drop(columns=list(left_out)).astype(str)
+    if "contrast" in table:
+        table["contrast"] = [f"`{name}`" for name in table["contrast"]]
+    return f"{above.strip()}\n\n{markdown_table(table, 'l' * len(table.columns), table.to_numpy())}"
 
 
 def _answer(claim: Claim, results: Committed) -> pd.Series | None:
@@ -355,21 +324,8 @@ def _why(claim: Claim, results: Committed) -> str:
     return "no table holds it" if claim.answer is None else "no run of its arms"
 
 
-def _marked(text: str, results: Committed) -> str:
-    """What stands above a table, with the mark of a study that is withdrawn."""
-    return " ".join(filter(None, (text, withdrawn_sentence(results.withdrawn))))
-
-
 def _absence(results: Committed) -> str:
     return f"No results yet: `results/{results.study.name}/` holds none."
-
-
-def _cases(found: pd.Series, results: Committed):
-    """How many cases a row is about; a contrast's are those of its arm."""
-    if "n" in found:
-        return found["n"]
-    arm = results.row("arms", arm=found["arm"]) if "arm" in found else None
-    return None if arm is None else arm["n"]
 
 
 def _ends(found: pd.Series, answer: Answer) -> tuple[float, float]:
@@ -378,7 +334,7 @@ def _ends(found: pd.Series, answer: Answer) -> tuple[float, float]:
 
 
 def _estimate(found: pd.Series, answer: Answer) -> str:
-    return with_interval(found[answer.column], *_ends(found, answer), digits=3)
+    return with_interval(found[answer.column], *_ends(found, answer), signed=answer.column == "difference")
 
 
 def _topic(claim: Claim, of: str) -> str:
@@ -391,19 +347,6 @@ def _value(claim: Claim) -> str:
         return "no number"
     digits = f"{claim.value:.2f}" if claim.unit == "kappa" else f"{claim.value:g}"
     return f"{digits} (computed)" if claim.difference_of else digits
-
-
-def _arms(row: pd.Series | dict[str, str]) -> str:
-    """An arm, or a contrast, or a difference of differences."""
-    first, second = (
-        " − ".join(f"`{row[key]}`" for key in keys if row.get(key))
-        for keys in (("arm", "baseline"), ("arm2", "baseline2"))
-    )
-    return f"({first}) − ({second})" if second else first or ", ".join(f"`{value}`" for value in row.values())
-
-
-def _p(value: float) -> str:
-    return "" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _count(value) -> str:

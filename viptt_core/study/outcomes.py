@@ -106,22 +106,17 @@ class Outcomes:
             self.synthetic,
         )
 
-    def by_seed(self, arm: str, seeds: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def by_seed(self, arm: str) -> tuple[np.ndarray, np.ndarray]:
         """Predictions of an arm with its folds put together, each case once a seed.
-
-        Args:
-            arm: Its name.
-            seeds: Take only the first so many.
 
         Returns:
             int64 [S, N] classes, -1 where not tested; float64 [S, N, K] probabilities, nan there.
         """
         one = self.of_arm(arm)
-        wanted = sorted(one.runs["seed"].unique())[:seeds]
-        probabilities = np.full((len(wanted), len(self.names), len(self.class_names)), np.nan)
+        place = {seed: number for number, seed in enumerate(one.runs["seed"].unique())}
+        probabilities = np.full((len(place), len(self.names), len(self.class_names)), np.nan)
         for row, (seed, tested) in enumerate(zip(one.runs["seed"], one.tested, strict=True)):
-            if seed in wanted:
-                probabilities[wanted.index(seed), tested] = one.probabilities[row, tested]
+            probabilities[place[seed], tested] = one.probabilities[row, tested]
         classes = np.where(np.isnan(probabilities[..., 0]), -1, np.nan_to_num(probabilities, nan=-1).argmax(axis=-1))
         return classes, probabilities
 
@@ -282,6 +277,10 @@ class Committed:
     def withdrawn(self) -> str:
         """See `withdrawal`."""
         return withdrawal(self.record)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table that is there, by name."""
+        return {path.stem: read_table(path) for path in sorted(self.folder.glob("*.csv"))}
 
     def table(self, name: str) -> pd.DataFrame | None:
         """A table; None where there is none."""

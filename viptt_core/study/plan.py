@@ -164,6 +164,13 @@ class Study:
         names = dict.fromkeys(arm.experiment for arm in self.arms)
         return {name: tuple(arm for arm in self.arms if arm.experiment == name) for name in names}
 
+    @property
+    def factorial_arms(self) -> list[str]:
+        """Arms of the factorial, none without factors: bit 0 of the place is the start, the others the factors."""
+        places = range(2 ** (1 + len(self.factors))) if self.factors else ()
+        on = [[factor for bit, factor in enumerate(self.factors, 1) if place >> bit & 1] for place in places]
+        return ["-".join(["video" if place & 1 else "image", *on[place]]) for place in places]
+
     def seeds_of(self, arm: Arm) -> int:
         """Runs of an arm before any are added by the rule."""
         return arm.seeds or self.seeds

@@ -9,120 +9,58 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from viptt_core import ct
-from viptt_core.clips import Grid
-from viptt_core.datasets.simulated import PHANTOM_OVERSAMPLING
 from viptt_core.errors import SettingError
 from viptt_core.study.outcomes import read_packed, write_packed
-
-
-def finding_on_grid(seed: int, index: int, label: int, grid: Grid) -> np.ndarray:
-    """The true finding of a phantom of the set "phantom", on the grid of its clip.
-
-    Args:
-        seed, index, label: Seed of the set, the phantom's place in it (0..n-1), and its class.
-        grid: As given to the set.
-
-    Returns:
-        bool [frames, size, size], True in all voxels that the finding reaches; all False where no slice of the clip
-        meets it.
-    """
-    from viptt_core.synthetic.phantom import make_phantom  # slow to import
-
-    finding = make_phantom((seed, index), label, size=round(PHANTOM_OVERSAMPLING * grid.size)).finding
-    return ct.resample_volume(finding, depth=grid.frames, size=grid.size) > 0
-
 
 RESAMPLES = 2000  # of the bootstrap over clips
 
 
-@dataclass(frozen=True)
-class OnFinding:
-    """How much evidence falls on the finding, against chance. Shares 0..1, means over clips.
-
-    Attributes:
-        observed: On the clip's own finding.
-        chance: The same map on the findings of other patients: what knowing where findings usually are would give.
-        gain: observed - chance; above 0 the map follows the patient.
-        covered: Part of the volume that the finding covers: what a map without any knowledge would give.
-        observed_interval, gain_interval: 95 %, bootstrap over clips.
-        clips: Number of clips behind these numbers.
-        no_finding, no_evidence, no_other: Clips left out, each counted once: the finding is not on the grid; the map
-            is nowhere above 0; there is no other patient to compare with.
-    """
-
-    observed: float
-    chance: float
-    gain: float
-    covered: float
-    observed_interval: tuple[float, float]
-    gain_interval: tuple[float, float]
-    clips: int
-    no_finding: int
-    no_evidence: int
-    no_other: int
-
-
 def pointing_game(
-    maps: np.ndarray,
-    findings: np.ndarray,
-    *,
-    tolerance: tuple[int, ...] = (),
-    classes: np.ndarray | None = None,
-    seed: int = 0,
-) -> OnFinding:
-    """How often the maximum of a map falls on the finding.
-
-    The same for slices: `slice_importance` against `findings.any(axis=(2, 3))`.
+    maps: np.ndarray, findings: np.ndarray, *, tolerance: tuple[int, ...] = (), classes=None, seed: int = 0
+) -> dict[str, float]:
+    """How often the maximum of a map falls on the finding; where several places share it, each counts for its part.
 
     Args:
-        maps: float [N, T, H, W], or [N, T]; one clip a patient. Where several places share the maximum, each counts
-            for its part.
-        findings: bool, shape of `maps`.
-        tolerance: The finding is widened by so many voxels along each axis, (slices, rows, columns); () by none. Half
-            a cell of the layer in-plane, as (0, 4, 4), allows for the coarseness of Grad-CAM.
-        classes: [N]; when given, chance takes other patients of the same class, so that knowing the typical place of
-            a class is chance too.
-        seed: Of the bootstrap over clips; a clip is never its own other patient.
-
-    Raises:
-        SettingError: shapes that do not fit, maps that are not finite, or fewer than two clips that can be compared.
+        maps, findings, classes, seed: See `mass_on_finding`.
+        tolerance: The finding is widened by so many voxels along each axis, (slices, rows, columns); () by none.
 
     Source:
         Zhang et al. (2018), International Journal of Computer Vision 126, 1084-1102: the pointing game.
     """
-    evidence = _evidence(maps)
-    top = (evidence == evidence.max(axis=1, keepdims=True)) & (evidence > 0)
-    if len(tolerance) not in (0, maps.ndim - 1) or min(tolerance, default=0) < 0:
-        raise SettingError(f"tolerance is {tolerance}.", remedy="Give voxels along each axis of a clip, at least 0.")
+    highest = maps.max(axis=tuple(range(1, maps.ndim)), keepdims=True, initial=0)
+    top = np.where(np.isnan(maps), np.nan, (maps == highest) & (maps > 0))
     if any(tolerance):
-        sides = [2 * n + 1 for n in tolerance]
-        findings = np.stack([ndimage.maximum_filter(finding.astype(bool), sides) for finding in findings])
-    return _on_finding(top, maps.shape, findings, classes=classes, seed=seed)
+        sides = [1, *(2 * n + 1 for n in tolerance)]
+        findings = ndimage.maximum_filter(findings.astype(np.uint8), sides, mode="constant") > 0
+    return mass_on_finding(top, findings, classes=classes, seed=seed)
 
 
-def mass_on_finding(
-    maps: np.ndarray, findings: np.ndarray, *, classes: np.ndarray | None = None, seed: int = 0
-) -> OnFinding:
-    """Which share of a map's positive evidence lies on the finding; arguments as for `pointing_game`."""
-    return _on_finding(_evidence(maps), maps.shape, findings, classes=classes, seed=seed)
+def mass_on_finding(maps: np.ndarray, findings: np.ndarray, *, classes=None, seed: int = 0) -> dict[str, float]:
+    """Which share of a map's positive evidence lies on the finding, mean over clips, against chance.
 
+    Args:
+        maps: float [N, T, H, W], or [N, T] of slices; one clip a patient.
+        findings: bool, shape of `maps`.
+        classes: [N]; when given, chance takes other patients of the same class, so that knowing the typical place of
+            a class is chance too.
+        seed: Of the bootstrap over clips; a clip is never its own other patient.
 
-def _evidence(maps: np.ndarray) -> np.ndarray:
-    if maps.ndim < 2 or not maps.size or not np.isfinite(maps).all():
-        raise SettingError("maps are empty or not finite.", remedy="Give finite numbers [N, T, H, W] or [N, T].")
-    return np.maximum(maps, 0).reshape(len(maps), -1)
+    Returns:
+        observed, observed_low, observed_high: on the clip's own finding; chance: the same map on the findings of other
+        patients, what knowing where findings usually are would give; gain, gain_low, gain_high: observed - chance;
+        clips: how many had finding, evidence and another patient.
 
-
-def _on_finding(evidence: np.ndarray, shape, findings: np.ndarray, *, classes, seed: int) -> OnFinding:
-    """Evidence [N, V], not negative, on findings and on those of others."""
-    classes = np.zeros(shape[0]) if classes is None else np.asarray(classes)
-    if findings.shape != shape or classes.shape != shape[:1]:
-        what = f"maps have shape {shape}, findings {findings.shape}, classes {classes.shape}."
-        raise SettingError(what, remedy="Give arrays of one shape, and a class for each clip.")
+    Raises:
+        SettingError: shapes that do not fit, or fewer than two clips that can be compared.
+    """
+    classes = np.zeros(len(maps)) if classes is None else np.asarray(classes)
+    fits = findings.shape == maps.shape and classes.shape == maps.shape[:1] and maps.size
+    if not fits or not np.isfinite(maps).all():
+        what = f"maps have shape {maps.shape}, findings {findings.shape}, classes {classes.shape}."
+        raise SettingError(what, remedy="Give finite numbers in arrays of one shape, and a class for each clip.")
+    evidence = np.maximum(maps.astype(np.float64), 0).reshape(len(maps), -1)
     wide = findings.astype(bool).reshape(len(findings), -1)
-    finds, speaks = wide.any(axis=1), evidence.any(axis=1)
-    usable = finds & speaks
+    usable = wide.any(axis=1) & evidence.any(axis=1)
     other = (classes[:, None] == classes) & usable & ~np.eye(len(classes), dtype=bool)
     kept = np.flatnonzero(usable & other.any(axis=1))
     if len(kept) < 2:
@@ -130,26 +68,13 @@ def _on_finding(evidence: np.ndarray, shape, findings: np.ndarray, *, classes, s
             f"{usable.sum()} clips have finding and evidence, {len(kept)} of them another to be compared with.",
             remedy="Give at least two, of one class where classes count.",
         )
-    other, total = other[np.ix_(kept, kept)], evidence[kept].sum(axis=1, dtype=np.float64)
-    on = np.empty((len(kept), len(kept)))  # [map, finding]
-    for column, j in enumerate(kept):
-        on[:, column] = evidence[np.ix_(kept, np.flatnonzero(wide[j]))].sum(axis=1, dtype=np.float64) / total
+    on = evidence[kept] @ wide[kept].T / evidence[kept].sum(axis=1, keepdims=True)  # [map, finding]
+    other = other[np.ix_(kept, kept)]
     draws = np.random.default_rng(seed).multinomial(len(kept), np.full(len(kept), 1 / len(kept)), RESAMPLES)
     ((observed, chance, gain),) = _means(on, other, np.ones((1, len(kept))))
-    spread = np.nanpercentile(_means(on, other, draws), [2.5, 97.5], axis=0)
-    intervals = [(float(low), float(high)) for low, high in spread.T]
-    return OnFinding(
-        float(observed),
-        float(chance),
-        float(gain),
-        float(wide[kept].mean()),
-        intervals[0],
-        intervals[2],
-        len(kept),
-        int((~finds).sum()),
-        int((finds & ~speaks).sum()),
-        int(usable.sum()) - len(kept),
-    )
+    low, high = np.nanpercentile(_means(on, other, draws), [2.5, 97.5], axis=0)
+    shares = {"observed": observed, "observed_low": low[0], "observed_high": high[0], "chance": chance}
+    return shares | {"gain": gain, "gain_low": low[2], "gain_high": high[2], "clips": len(kept)}
 
 
 def _means(on: np.ndarray, other: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -174,19 +99,6 @@ BY_ARM = {
     "grad_cam": ("grad_cam", np.uint8),
     "predicted": ("predicted", np.int64),
 }
-COLUMNS = [
-    "arm",
-    "map",
-    "measure",
-    "observed",
-    "observed_low",
-    "observed_high",
-    "chance",
-    "gain",
-    "gain_low",
-    "gain_high",
-    "clips",
-]
 
 
 @dataclass(frozen=True)
@@ -281,8 +193,8 @@ def evidence_tables(evidence: Evidence) -> pd.DataFrame:
     """How much of each arm's evidence falls on the finding, against the findings of others of the same class.
 
     Returns:
-        Columns COLUMNS, one row an arm, map and measure. Occlusion is of whole slices, and so are the findings it is
-        compared with; the maximum of Grad-CAM may miss a finding by HALF_CELL in-plane.
+        Columns arm, map, measure, and those of `mass_on_finding`. Occlusion is of whole slices, and so are the findings
+        it is compared with; the maximum of Grad-CAM may miss a finding by HALF_CELL in-plane.
 
     Raises:
         SettingError: fewer than two clips of a class can be compared.
@@ -298,18 +210,6 @@ def evidence_tables(evidence: Evidence) -> pd.DataFrame:
             (GRAD_CAM, voxels, "pointing", pointing_game, {"tolerance": (0, in_plane, in_plane)}),
             (GRAD_CAM, voxels, "mass", mass_on_finding, {}),
         ):
-            found = of(*maps, classes=evidence.labels, **options)
-            rows.append(
-                (
-                    arm,
-                    kind,
-                    measure,
-                    found.observed,
-                    *found.observed_interval,
-                    found.chance,
-                    found.gain,
-                    *found.gain_interval,
-                    found.clips,
-                )
-            )
-    return pd.DataFrame(rows, columns=COLUMNS)
+            named = {"arm": arm, "map": kind, "measure": measure}
+            rows.append(named | of(*maps, classes=evidence.labels, **options))
+    return pd.DataFrame(rows)

@@ -8,16 +8,14 @@ from pathlib import Path
 
 from viptt_core.errors import DataError, ViPTTError, check_choice
 from viptt_core.files import artifact_root
-from viptt_core.study import ledger, model_card
+from viptt_core.study import ledger
 from viptt_core.study.outcomes import RECORD, Committed, Outcomes, read_committed, read_outcomes
 from viptt_core.study.plan import Study
 from viptt_core.study.pointing import Evidence, read_evidence
-from viptt_core.study.tables import TABLES, compare_tables, make_tables, write_tables
+from viptt_core.study.tables import compare_table, make_tables, write_tables
 
 MOST_BYTES = 10_000_000  # of all predictions together: they are in the repository
 EVIDENCE = "evidence"
-# What is written from the tables alone, and what would be written now.
-PAGES = {ledger.PAGE: ledger.ledger_text, model_card.PAGE: model_card.card_text}
 
 
 def recheck(studies: list[str] | None = None, root: Path | None = None) -> list[str]:
@@ -43,7 +41,7 @@ def recheck(studies: list[str] | None = None, root: Path | None = None) -> list[
             differences += _study(read_committed(name, root))
         except ViPTTError as error:
             differences.append(f"{name}: {error}")
-    for page, text in PAGES.items():
+    for page, text in ledger.PAGES.items():
         differences += _page(root, page, text)
     return differences
 
@@ -62,7 +60,8 @@ def write_study(study: Study, root: Path | None = None) -> list[Path]:
     folder = (root or artifact_root()) / "results" / study.name
     outcomes, evidence = _read(folder)
     if not outcomes:
-        raise DataError("holds no predictions.", path=folder, remedy=f"Run: viptt study pack {study.name}")
+        remedy = f"Run the study first: viptt study run {study.name} ARM"
+        raise DataError("holds no predictions.", path=folder, remedy=remedy)
     return write_tables(folder, make_tables(study, outcomes, evidence))
 
 
@@ -96,13 +95,12 @@ def _study(committed: Committed) -> list[str]:
         if set(experiment.runs["plan"][planned]) - {study.digest}:
             differences.append(f"{name}: {stem}.npz holds runs of another plan than {study.digest}")
     print(f"{name}: computing the tables from {len(outcomes)} files", flush=True)
-    tables = make_tables(study, outcomes, evidence)
-    for table, rows in tables.items():
-        found = compare_tables(committed.folder, {table: rows})
-        print(f"{name}: {table} {'differs' if found else 'identical'}", flush=True)
-        differences += [f"{name}: {difference}" for difference in found]
-    surplus = [table for table in TABLES if table not in tables and (committed.folder / f"{table}.csv").is_file()]
-    return differences + [f"{name}: {table}.csv follows from no predictions" for table in surplus]
+    for table, rows in make_tables(study, outcomes, evidence).items():
+        found = compare_table(committed.folder / f"{table}.csv", rows)
+        if found or not rows.empty:
+            print(f"{name}: {table} {'differs' if found else 'identical'}", flush=True)
+        differences += [f"{name}: {found}"] if found else []
+    return differences
 
 
 def _page(root: Path, page: Path, text: Callable[[Path], str]) -> list[str]:
