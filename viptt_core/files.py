@@ -266,11 +266,6 @@ def _source_of(module: str) -> Path:
 # --- How bytes reach the disk, whole or not at all. Nothing here knows what they mean ---
 
 
-def is_full(error: OSError) -> bool:
-    """Whether a write failed for lack of space, or of the reader's share of it."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
 @contextmanager
 def storing(path: Path, *, hint: str = "") -> Iterator[None]:
     """Turn what the system says about a file that cannot be written into a `StorageError`.
@@ -285,7 +280,8 @@ def storing(path: Path, *, hint: str = "") -> Iterator[None]:
         raise
     except OSError as error:
         what = f"cannot be written ({os.strerror(error.errno) if error.errno else error})."
-        remedy = "Free some space and start again" if is_full(error) else "See that you may write there"
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, or the reader's share of it
+        remedy = "Free some space and start again" if is_full else "See that you may write there"
         raise StorageError(what, path=path, remedy=f"{remedy}{f'; {hint}' if hint else ''}.") from error
 
 
