@@ -250,7 +250,7 @@ def test_small_nodules_keep_their_volume_on_every_grid(radius, shape):
     grid = render.Grid(*shape, fov=240.0, length=240.0)
     centre = np.array([[13.3, -21.7, 8.9], [-40.0, 35.0, -22.0]])
     found = np.zeros(grid.shape, bool)
-    render.splat(grid, centre, centre, np.full(2, radius), add=True, found=found)
+    render.splat(grid, (centre, centre, np.full(2, radius)), add=True, found=found)
     volume = grid.cover.sum(dtype=float) * grid.spacing.prod()
     assert volume == pytest.approx(2 * 4 / 3 * np.pi * radius**3, rel=0.02)
     assert grid.cover.max() <= 1.0001

@@ -69,8 +69,8 @@ def _balls(rng, sites, radius, hu, gain=1.0) -> Mark:
     return Mark(sites, rng.uniform(*radius, len(sites)), hu, gain)
 
 
-def _patch(rng, centre, radius, hu, gain=1.0, rough=0.5, soft=6.0) -> Mark:
-    return Mark(centre, np.broadcast_to(radius, 3) * 1.0, hu, gain, None, rough, soft, int(rng.integers(2**31)))
+def _patch(rng, centre, radius, hu, gain=1.0, rough_and_soft=(0.5, 6.0)) -> Mark:
+    return Mark(centre, np.broadcast_to(radius, 3) * 1.0, hu, gain, None, *rough_and_soft, int(rng.integers(2**31)))
 
 
 def _satellites(rng, p, centre, spread, counts, gain) -> Mark:
@@ -86,11 +86,11 @@ def _infiltrative(rng, p, gain, mimic) -> list[Mark]:
     for _ in range(1 + rng.binomial(4, 0.5)):
         centre = sites(rng, p, 1, side=side if rng.random() < 0.75 else -side, height=zone, margin=7)[0]
         radius = rng.uniform(*size) * rng.uniform(0.7, 1.25, 3)
-        marks.append(_patch(rng, centre, radius, rng.uniform(-300, 20), 0.92 * gain, 0.7, rng.uniform(5, 11)))
+        marks.append(_patch(rng, centre, radius, rng.uniform(-300, 20), 0.92 * gain, (0.7, rng.uniform(5, 11))))
         near = sites(rng, p, int(rng.integers(6, 26)), margin=2, near=centre, spread=1.1 * radius.mean())
         marks.append(_balls(rng, near, (1.2, 2.8), -80, 0.8 * gain))
     if mimic():  # a small lucency, like a young cavity
-        marks.append(_patch(rng, centre, rng.uniform(3, 6), -930, 0.9, 0.2, 1))
+        marks.append(_patch(rng, centre, rng.uniform(3, 6), -930, 0.9, (0.2, 1)))
     return marks
 
 
@@ -100,9 +100,9 @@ def _focal(rng, p, gain, mimic) -> list[Mark]:
     for segment in sites(rng, p, 1 + int(rng.random() < 0.4), height=zone, margin=9):
         for centre in sites(rng, p, int(rng.integers(1, 4)), near=segment, spread=10, margin=4):
             radius = rng.uniform(3.2, 5.4)
-            marks.append(_patch(rng, centre, radius, rng.uniform(-180, 40), gain, 0.25, rng.uniform(0.5, 2.5)))
+            marks.append(_patch(rng, centre, radius, rng.uniform(-180, 40), gain, (0.25, rng.uniform(0.5, 2.5))))
             if mimic():
-                marks.insert(0, _patch(rng, centre, 1.8 * radius, -560, 0.6 * gain, 0.5, 4))
+                marks.insert(0, _patch(rng, centre, 1.8 * radius, -560, 0.6 * gain, (0.5, 4)))
     return marks
 
 
@@ -110,10 +110,10 @@ def _tuberculoma(rng, p, gain, mimic) -> list[Mark]:
     """One round, sharp nodule of 15 to 40 mm, sometimes calcified or with a crescent of air."""
     radius = rng.uniform(10, 19)
     centre = sites(rng, p, 1, height=(0.4, 0.95) if rng.random() < 0.75 else (0.1, 0.5), margin=0.75 * radius)[0]
-    marks = [_patch(rng, centre, radius * rng.uniform(0.92, 1.08, 3), rng.uniform(15, 60), 1.0, 0.07, 0.4)]
+    marks = [_patch(rng, centre, radius * rng.uniform(0.92, 1.08, 3), rng.uniform(15, 60), 1.0, (0.07, 0.4))]
     if rng.random() < 0.2:
         marks += [
-            _patch(rng, centre + (0, 0.1 * radius, 0), 0.78 * radius, -960, 1.0, 0.05, 0.4),
+            _patch(rng, centre + (0, 0.1 * radius, 0), 0.78 * radius, -960, 1.0, (0.05, 0.4)),
             Mark(centre[None] - (0, 0.12 * radius, 0), np.array([0.70 * radius]), 35),
         ]
     elif rng.random() < 0.4:
@@ -144,15 +144,15 @@ def _fibro_cavernous(rng, p, gain, mimic) -> list[Mark]:
         centre = sites(rng, p, 1, side=side, height=(0.55, 0.95), margin=0.7 * radius)[0]
         shape = radius * rng.uniform(0.85, 1.2, 3)
         if rng.random() < 0.7:
-            marks.append(_patch(rng, centre + rng.normal(0, 5, 3), 1.5 * shape, -330, 0.75 * gain, 0.7, 9))
-        marks.append(_patch(rng, centre, shape, rng.uniform(15, 60), 1.0, 0.16, 1.0))
+            marks.append(_patch(rng, centre + rng.normal(0, 5, 3), 1.5 * shape, -330, 0.75 * gain, (0.7, 9)))
+        marks.append(_patch(rng, centre, shape, rng.uniform(15, 60), 1.0, (0.16, 1.0)))
         bands = sites(rng, p, int(rng.integers(4, 10)), near=centre, spread=1.5 * radius, side=side, margin=-2)
         marks.append(Mark(np.repeat(centre[None], len(bands), 0), rng.uniform(0.7, 2.0, len(bands)), 20, gain, bands))
         marks.append(_satellites(rng, p, centre, 1.6 * radius, (4, 14), gain))
         lumen = np.maximum(shape - rng.uniform(0.18, 0.42) * radius, 3)
-        marks.append(_patch(rng, centre + rng.normal(0, 0.06 * radius, 3), lumen, -980, 1.0, 0.2, 0.5))
+        marks.append(_patch(rng, centre + rng.normal(0, 0.06 * radius, 3), lumen, -980, 1.0, (0.2, 0.5)))
     c, y, _, b = hull(p, p.apex - 10)
-    marks.insert(0, _patch(rng, np.array([side * c, y, p.apex - 6]), np.array([24, 26, 10]), 10, gain, 0.4, 2))
+    marks.insert(0, _patch(rng, np.array([side * c, y, p.apex - 6]), np.array([24, 26, 10]), 10, gain, (0.4, 2)))
     return marks
 
 

@@ -49,14 +49,14 @@ def _to_patient(p, grid: Grid, k: slice):
     return cos * x + sin * y, cos * y - sin * x, z
 
 
-def splat(grid: Grid, start, end, radius, gain=1.0, add: bool = False, found=None) -> None:
-    """Adds capsules (scanner mm) to grid.cover as the share of each voxel that they fill, times gain.
+def splat(grid: Grid, capsules, gain=1.0, add: bool = False, found=None) -> None:
+    """Adds capsules to grid.cover as the share of each voxel that they fill, times gain.
 
-    Below a voxel the capsule is spread over about one voxel an axis and then scaled to its true volume.
-    `add` sums overlapping capsules (nodules), else the largest share counts (tubes). `found` [Z, Y, X] bool
-    receives the voxels above half of each capsule's own maximum.
+    `capsules`: start [n, 3], end [n, 3] and radius [n], scanner mm. Below a voxel one is spread over about one voxel an
+    axis and then scaled to its true volume. `add` sums overlapping capsules (nodules), else the largest share counts
+    (tubes). `found` [Z, Y, X] bool receives the voxels above half of each capsule's own maximum.
     """
-    start, end, radius = (np.asarray(v, np.float32) for v in (start, end, radius))
+    start, end, radius = (np.asarray(values, np.float32) for values in capsules)
     gain = np.broadcast_to(np.float32(gain), radius.shape)
     step = grid.spacing.astype(np.float32)
     wide = np.sqrt(radius[:, None] ** 2 + (0.5 * step) ** 2)  # semi-axes
@@ -157,17 +157,18 @@ def _paint_slab(p, grid: Grid, k: slice, texture):
     paint(lung, p.lung_hu - p.dependent * np.clip(y / p.deep, -1, 1) / 2 + 14 * texture)
     fissure = np.abs(z - p.base - 0.50 * p.height + 1.05 * y - 0.15 * ax) * 0.68
     paint(lung * np.clip((0.6 + sx / 2 - fissure) / sx, 0, 1) * min(1.0, 1 / sx), -640)
-    _paint_spine(p, grid, hu, lung, x, y, z, texture)
+    _paint_spine(p, grid, hu, (x, y, z), texture)
     return hu, lung
 
 
-def _paint_spine(p, grid, hu, lung, x, y, z, texture) -> None:
+def _paint_spine(p, grid, hu, coordinates, texture) -> None:
     """Vertebral bodies with a cortex, discs, canal and arch, in the small window that holds them."""
     sx = float(grid.spacing[0])
     columns = np.flatnonzero(np.abs(grid.x - p.shift_x) < 55)
     rows = np.flatnonzero((grid.y - p.shift_y < p.spine_y + 45) & (grid.y - p.shift_y > p.spine_y - 60))
     if not (len(columns) and len(rows)):
         return
+    x, y, z = coordinates
     window = (slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     bone, x, y, texture = hu[window], x[window], y[window] - p.spine_y, texture[window]
     soft = lambda depth: np.clip(depth / sx + 0.5, 0, 1)  # noqa: E731
@@ -191,7 +192,7 @@ def _paint_mark(p, grid: Grid, hu, lung, mark: Mark, found=None) -> None:
     if not mark.rough:
         start = _to_scanner(p, mark.centre)
         end = start if mark.end is None else _to_scanner(p, mark.end)
-        splat(grid, start, end, mark.radius, mark.gain, mark.end is None, found)
+        splat(grid, (start, end, mark.radius), mark.gain, mark.end is None, found)
         _flush(grid, hu, mark.hu, lung, clip=True)
         return
     centre, step = _to_scanner(p, mark.centre)[0], grid.spacing
@@ -241,7 +242,7 @@ def render(p, grid: Grid, marks: list[Mark], noise: np.random.Generator):
         side[k] = x > pull_at(p, z)
 
     def tubes(parts, value, erase=False):
-        splat(grid, _to_scanner(p, parts[0]), _to_scanner(p, parts[1]), parts[2])
+        splat(grid, (_to_scanner(p, parts[0]), _to_scanner(p, parts[1]), parts[2]))
         _flush(grid, hu, value, lung, erase=erase)
 
     *bones, bony = draw_bones(p)
