@@ -74,8 +74,7 @@ def _patch(rng, centre, radius, hu, gain=1.0, rough_and_soft=(0.5, 6.0)) -> Mark
 
 
 def _satellites(rng, p, centre, spread, counts, gain) -> Mark:
-    near = sites(rng, p, int(rng.integers(*counts)), near=centre, spread=spread)
-    return _balls(rng, near, (1.5, 3.5), -40, gain)
+    return _balls(rng, sites(rng, p, int(rng.integers(*counts)), near=centre, spread=spread), (1.5, 3.5), -40, gain)
 
 
 def _infiltrative(rng, p, gain, mimic) -> list[Mark]:
