@@ -256,6 +256,13 @@ def test_the_same_volume_in_two_published_parts_is_found(tmp_path):
     assert report.reading["n_read"] == 1 and report.facts["voxels"] == {"5 x 5 x 5": 18}
 
 
+def test_a_table_that_is_not_there_is_called_by_its_path(tmp_path):
+    write_sound_videos(tmp_path / "set", 5)
+    table = tmp_path / "nope.csv"
+    report = check_dataset("folder", tmp_path / "set", groups=table, **QUIET)
+    assert [fault.where for fault in report.faults] == [str(table)]
+
+
 # --- Reading once -----------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from files import write_labels, write_scan, write_video
 from forked import in_child
 
 from viptt_core.check import check_dataset
+from viptt_core.check.judge import Checked, judge
 from viptt_core.datasets import list_dataset, load_dataset, load_for
 from viptt_core.errors import DataError, SettingError
 from viptt_core.presets import load_preset
@@ -193,6 +194,8 @@ def test_files_and_folders_without_rights_are_named_and_can_be_left_out(open_fol
         with pytest.raises(DataError, match=f"(?s){where}: cannot be read .Permission denied.*on_error='skip'"):
             listing.left_out("raise")
         assert [name for name, _ in listing.left_out("skip")] == [where]
+        checked = Checked(listing, [], load_preset("study"), "")
+        assert where not in {fault.where for fault in judge(checked) if fault.level == "note"}
 
     bound_by_rights(look)
     (root / where).chmod(0o755)
