@@ -102,7 +102,7 @@ def test_a_table_of_the_wrong_structure_is_refused_with_its_lines(scans, text, k
         "sep=;\nFileName;Label;Note\ns00;ill;a, b, c\ns01;well;\n",
         '"sep=\t"\r\nFileName\tLabel\r\ns00\till\r\ns01\twell\r\n',
         "\n,,\n\nFileName;Label\ns00;ill\ns01;well\n",
-        "FileName;Label;Note (kind, side);Patient, anonym\ns00;ill;a, b;\ns01;well;;\n",
+        "FileName;Label;Note (kind, side, size)\ns00;ill;a, b\ns01;well;\n",
         'FileName;"Age, years, or more, if known";Label\ns00;8;ill\ns01;9;well\n',
         f"FileName,Label,Note\ns00,ill,{'x' * 200_000}\ns01,well,\n",
     ],
