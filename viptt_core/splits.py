@@ -68,13 +68,13 @@ def _published_faults(items: Sequence[Item], class_names: Sequence[str]) -> Iter
         unseen = [name for label, name in enumerate(class_names) if label not in shown]
         if not shown:
             if part != "validation":
-                yield Fault("part without clips", part, f"the published part '{part}' has no clip.", _BY_GROUP)
+                yield Fault("part without clips", ".", f"the published part '{part}' has no clip.", _BY_GROUP)
         elif unseen and (part == "train" or len(shown) < 2):
             what = f"the published part '{part}' has no clip of {listed(unseen)}."
-            yield Fault("part without a class", part, what, _BY_GROUP)
+            yield Fault("part without a class", ".", what, _BY_GROUP)
         elif unseen:
             what = f"the published part '{part}' has no clip of {listed(unseen)}: nothing is told of it there."
-            yield Fault("part without a class", part, what, level="note")
+            yield Fault("part without a class", ".", what, level="note")
 
 
 def part_faults(groups: Sequence[str], parts: Sequence[str]) -> list[Fault]:
