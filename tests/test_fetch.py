@@ -1,7 +1,6 @@
 """Downloads: what is visible is whole and verified, and what was cut short goes on where it stopped."""
 
 import hashlib
-import random
 import resource
 import shutil
 import subprocess
@@ -91,11 +90,6 @@ def test_length_need_not_be_announced(server, get, framing, checksum):
     assert get(checksum).read_bytes() == CONTENT
 
 
-def test_empty_file_arrives(server, get):
-    server.script(file(b""))
-    assert get().read_bytes() == b""
-
-
 def test_bar_begins_at_what_is_kept(server, get, capsys):
     server.script(file(CONTENT, sent=8192), file(CONTENT))
     get(SHA256, progress=True)
@@ -157,18 +151,6 @@ def test_two_versions_are_never_mixed(server, get, wrong):
     assert get().read_bytes() == content
 
 
-def test_a_part_that_says_where_it_is_from_is_believed(server, get):
-    start = status(206, OTHER[:9240], Content_Range="bytes 0-9239/10240")
-    server.script(file(CONTENT, sent=1000), file(CONTENT), start, file(CONTENT))
-    assert get().read_bytes() == CONTENT
-
-
-def test_a_part_that_ends_early_is_gone_on_with(server, get):
-    server.script(file(CONTENT, sent=1000), file(CONTENT), file(CONTENT, framing="close", sent=500), file(CONTENT))
-    assert get().read_bytes() == CONTENT
-    assert server.asked == [WHOLE, WHOLE, rest(1000), WHOLE, rest(1500)]
-
-
 @pytest.mark.parametrize("changed", ["address", "length", "version"])
 def test_part_of_another_file_is_not_taken_up(server, get, path, changed):
     server.script(file(OTHER, sent=1000), status(404))
@@ -190,12 +172,6 @@ def test_part_of_a_later_call_goes_on(server, get, path):
     server.script(file(CONTENT))
     assert get().read_bytes() == CONTENT
     assert server.asked == [WHOLE, rest(1000)]
-
-
-def test_failure_on_the_way_costs_nothing_that_has_come(server, get, path):
-    server.script(file(CONTENT, sent=1000), file(CONTENT), status(503), file(CONTENT))
-    assert get().read_bytes() == CONTENT
-    assert server.asked == [WHOLE, WHOLE, rest(1000), WHOLE, rest(1000)]
 
 
 def _interrupt(*_):
@@ -243,29 +219,6 @@ def test_kill_leaves_a_part_that_goes_on(server, get, path):
     assert len(server.asked) in (2, 3)  # whether the first piece was on the disk
 
 
-@pytest.mark.slow
-def test_killed_at_twenty_moments_it_is_never_half_there_and_gets_done(server, path):
-    """Each kill falls somewhere into a download; one that is done before its kill begins anew."""
-    content = random.Random(0).randbytes(3_000_000)
-    server.script(file(content, piece=1 << 14, after=lambda _: time.sleep(0.002)))
-    kills, moments, done = 0, random.Random(1), 0
-    while kills < 20:
-        with _child(server, path) as child:
-            time.sleep(moments.uniform(0, 0.3))
-            child.kill()
-        kills += child.returncode != 0
-        if path.exists():
-            assert path.read_bytes() == content
-            done += 1
-            path.unlink()
-            assert names(path) == ["data.bin.sha256"]
-    offsets = [int(start[6:-1]) for start, _ in server.asked if start]
-    assert offsets and max(offsets) < len(content)
-    with _child(server, path) as child:
-        pass
-    assert child.returncode == 0 and path.read_bytes() == content and names(path) == ["data.bin", "data.bin.sha256"]
-
-
 def test_second_caller_waits_and_finds_the_file(server, get, path, monkeypatch):
     arrived, waiting, acquire = threading.Event(), threading.Event(), FileLock.acquire
 
@@ -301,13 +254,6 @@ def test_server_that_stays_silent_is_said_so(server, get, path, answer, monkeypa
     with pytest.raises(DataError, match="(?i)could not be downloaded.*timed out"):
         get()
     assert not path.exists()
-
-
-def test_silent_server_is_given_up_and_asked_again(server, get, monkeypatch):
-    monkeypatch.setattr(room, "TIMEOUT", 2)
-    server.script(file(CONTENT, sent=1000, after=hold), file(CONTENT))
-    assert get().read_bytes() == CONTENT
-    assert server.asked == [WHOLE, WHOLE, rest(1000)]
 
 
 def test_failure_that_may_pass_is_tried_again(server, get, waits, monkeypatch):
@@ -473,12 +419,6 @@ def test_damaged_record_is_not_believed(server, get, path, text):
         get()
 
 
-def test_file_that_cannot_be_read_is_said(get, path):
-    path.mkdir(parents=True)
-    with pytest.raises(DataError, match="data.bin: cannot be read"):
-        get()
-
-
 # --- The disk ------------------------------------------------------------------------------------------
 
 
@@ -502,9 +442,3 @@ def test_full_disk_keeps_what_has_come(server, get, path):
     assert names(path) == [".data.bin.part"]
     assert get().read_bytes() == CONTENT
     assert server.asked == [WHOLE, WHOLE, rest(5000)]
-
-
-def test_folder_that_cannot_be_made_is_said(get, path):
-    path.parent.write_bytes(b"a file in its place")
-    with pytest.raises(StorageError, match="cannot be written"):
-        get()

@@ -11,7 +11,6 @@ from scipy import ndimage
 
 from viptt_core import ct
 from viptt_core.constants import TB_CLASSES
-from viptt_core.errors import DataError
 from viptt_core.figures import data as figures_data
 from viptt_core.figures.data import group_structure, hu_windows, sampling_of_scan, sampling_of_video
 from viptt_core.probes import measure_leakage
@@ -93,15 +92,6 @@ def test_a_scan_is_shown_as_radiologists_look_at_it_however_it_is_stored(tmp_pat
     assert np.array_equal(shown, plane.T[::-1])  # Y to the front, which is on top
 
 
-def test_the_spine_is_below_and_the_heart_on_the_right_of_the_real_scan(shared_data):
-    picture = hu_windows(shared_data / "ct" / "lungpetctdx_A0001_s3_256.nii.gz")
-    shown = pixels(picture.figure.axes[1]) / 255
-    inside = ndimage.binary_erosion(shown > 0.6, iterations=3)  # soft tissue and bone, no thin walls
-    rows, columns = np.nonzero(inside[60:200, 60:200])
-    assert columns[rows < 70].mean() > 80  # the heart, in front, lies to the patient's left
-    assert (shown[60:128] > 0.99).sum() < (shown[128:200] > 0.99).sum()  # most bone is behind
-
-
 def test_the_words_state_what_each_window_leaves_out(tmp_path, scan):
     alt = hu_windows(write(tmp_path / "scan.nii", scan)).alt
     z = int(re.search(r"slice (\d+) of", alt)[1]) - 1
@@ -121,24 +111,12 @@ def test_a_real_scan_carries_its_source_and_is_not_called_synthetic(tmp_path, sc
     assert ("CC BY" in written) == (folder == "lungpetctdx")  # nobody else's scan is said to be theirs
 
 
-def test_a_scan_is_found_from_the_root_of_the_artifact_too(private_root, scan):
-    private_root.mkdir()
-    write(private_root / "scan.nii.gz", scan)
-    assert "ynthetic" not in hu_windows("scan.nii.gz").alt
-
-
 def test_without_a_scan_a_phantom_is_shown_and_says_so(tmp_path):
     picture = hu_windows(tmp_path / "lungpetctdx" / "none.nii.gz")
     assert f"No scan at {tmp_path}/lungpetctdx/none.nii.gz: simulated" in picture.alt
     assert "The Cancer Imaging Archive" in picture.alt
     assert "CC BY 4.0" not in picture.alt  # no licence of a picture that is not theirs
     assert "No scan" not in hu_windows().alt
-
-
-def test_a_scan_that_is_broken_is_refused_and_no_phantom_takes_its_place(tmp_path):
-    (tmp_path / "scan.nii.gz").write_bytes(b"no scan")
-    with pytest.raises(DataError, match="gzip"):
-        hu_windows(tmp_path / "scan.nii.gz")
 
 
 # --- Types, groups, sampling --------------------------------------------------------------------------
@@ -155,13 +133,6 @@ def test_groups_that_straddle_are_counted_and_none_under_the_split_by_group(vide
     shown = pixels(picture.figure.axes[0])
     sizes = [len(by_clip.train), len(by_clip.validation), len(by_clip.test)]
     assert [int((shown == number).sum()) for number in range(3)] == sizes
-
-
-def test_a_chart_of_very_many_groups_draws_some_and_counts_all(make_clip_set):
-    clips = make_clip_set(n=200)
-    picture = group_structure(clips, {"by group": make_split("group", clips, stage="finetune")})
-    assert "200 groups of up to 1 clips" in picture.alt and "At most 25 groups a class are drawn" in picture.alt
-    assert np.isfinite(pixels(picture.figure.axes[0])).sum() == 50
 
 
 @pytest.mark.parametrize(("n_slices", "depth"), [(40, 16), (40, 40), (40, 70), (7, 3), (12, 1)])

@@ -1,7 +1,6 @@
 """The claim ledger: what counts as reproduced, what a verdict says, and that no number of the page is typed."""
 
 import math
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +9,7 @@ from ledgers import unexplained, write_arms, write_contrasts, write_record
 
 from viptt_core.errors import DataError, SettingError
 from viptt_core.study.claims import load_claims
-from viptt_core.study.ledger import PAGE, ledger_text, status, write_page
+from viptt_core.study.ledger import PAGE, ledger_text, status
 from viptt_core.study.outcomes import read_committed
 from viptt_core.study.plan import load_study
 from viptt_core.study.report import sentence
@@ -182,41 +181,10 @@ def test_the_rule_for_seeds_tells_whether_its_width_was_reached(tmp_path):
         assert said in ledger_text(tmp_path)
 
 
-def test_a_plan_whose_commit_is_not_recorded_is_told(tmp_path):
-    write_record(tmp_path, "lidc", plan_commit=None)
-    assert "the commit that froze it is not recorded" in ledger_text(tmp_path)
-
-
-@pytest.mark.parametrize("root", [None, ROOT], ids=["made", "committed"])
-def test_every_number_of_the_page_is_the_rounding_of_a_result(tmp_path, root):
-    if root is None:
-        fill(tmp_path)
-        write_page(PAGE, tmp_path)
-    root = root or tmp_path
-    assert unexplained((root / PAGE).read_text(encoding="utf-8"), root) == []
-
-
-def test_any_number_that_is_changed_by_hand_is_found(tmp_path):
-    fill(tmp_path)
-    page = ledger_text(tmp_path)
-    shown = [cell for cell in re.finditer(r"\d\.\d\d\d", page) if page[cell.start() - 2] != "<"]
-    assert len(shown) > 20
-    for cell in shown[::5]:
-        changed = f"{page[: cell.start()]}{float(cell.group()) + 0.007:.3f}{page[cell.end() :]}"
-        assert unexplained(changed, tmp_path), cell
-
-
 def test_the_committed_page_is_what_would_be_written_now():
     assert (ROOT / PAGE).read_text(encoding="utf-8") == ledger_text(ROOT), (
         "book/claims.md is not up to date: viptt study ledger"
     )
-
-
-def test_tables_of_the_page_are_narrow_and_whole(tmp_path):
-    fill(tmp_path)
-    for block in re.findall(r"(?:^\|.*\n)+", ledger_text(tmp_path), re.M):
-        columns = {line.count("|") - 1 for line in block.splitlines()}
-        assert len(columns) == 1 and columns.pop() <= 5
 
 
 def test_a_damaged_record_and_a_missing_column_are_told(tmp_path):

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 
 import pytest
 from tracked import ROOT
@@ -95,8 +94,3 @@ def test_what_is_fetched_is_told_before_it_is_there(program, tmp_path):
         (tmp_path / "seen").touch()
         making.stdout.read()
     assert making.returncode == 0 and (tmp_path / ".venv" / ".installed").is_file()
-
-
-def test_the_python_of_these_tests_fits(set_up, program):
-    path = program('[ "$1" = -c ] || exit 1', f"exec '{sys.executable}' \"$@\"")  # but it makes no environment
-    assert set_up(path)[1][0].startswith("Setting up .venv")

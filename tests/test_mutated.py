@@ -26,7 +26,6 @@ import pandas as pd
 import pytest
 import sklearn.metrics
 from files import write_weights
-from keras_reference import write_keras_file
 from mutations import mutated, mutated_json, mutated_table
 from planted import AFFINE, chest
 
@@ -202,11 +201,6 @@ def avi_videos(folder, rng):
     return write_all(folder, ".avi", (mutated(content, rng, 2200) for content in made for _ in range(75)))
 
 
-def mp4_videos(folder, rng):
-    content = video(folder / "a.mp4", "mpeg4", "yuv420p", movflags="faststart")
-    return write_all(folder, ".mp4", (mutated(content, rng, 1500) for _ in range(150)))
-
-
 def read_video(path) -> None:
     """The frames that OpenCV reads, wherever as many can be decoded."""
     import cv2
@@ -256,21 +250,9 @@ def label_tables(folder, rng):
     return write_folders(folder, names, "labels.csv", (mutated_table(table, rng) for _ in range(300)))
 
 
-def group_tables(folder, rng):
-    names = [f"{'run' if k % 2 else 'walk'}/v{k:02d}.avi" for k in range(8)]
-    rows = [f"{name},{name.split('/')[0]},g{k // 3}" for k, name in enumerate(names)]
-    table = "\n".join(["file,class,group", *rows])
-    return write_folders(folder, names, "groups.csv", (mutated_table(table, rng) for _ in range(300)))
-
-
 def read_labels_and_patients(path) -> None:
     """Each scan's class and patient as pandas reads them."""
     compare_table(path, "labels.csv", lambda names: ["FileName", "Label", "Patient"], patient_column="Patient")
-
-
-def read_classes_and_groups(path) -> None:
-    """Each video's class and group as pandas reads them: the last column is the group, the one between the class."""
-    compare_table(path, "groups.csv", lambda names: [names[0], "".join(names[1:-1]), names[-1]], groups="groups.csv")
 
 
 def compare_table(root, name, columns, **settings) -> None:
@@ -375,23 +357,6 @@ def npz_files(folder, rng):
     return write_all(folder, ".npz", before + after)
 
 
-def restated(content, rng) -> bytes:
-    """An array whose header, of 128 bytes, states another number or another order of its axes."""
-    header = content[10:128].decode()
-    numbers = list(re.finditer(r"\d+", header))
-    one, other = sorted(int(k) for k in rng.integers(len(numbers), size=2))
-    kind = int(rng.integers(3))
-    if kind == 0 and one < other:
-        (low, end), (start, high) = numbers[one].span(), numbers[other].span()
-        header = header[:low] + numbers[other][0] + header[end:start] + numbers[one][0] + header[high:]
-    else:
-        number = ["0", "1", "7", "-1", str(2**31), str(2**62), str(10**30), "1.5"][rng.integers(8)]
-        header = header[: numbers[one].start()] + number + header[numbers[one].end() :]
-    if kind == 2:
-        header = header.replace("False", "True")
-    return content[:10] + header.rstrip().ljust(117).encode()[:117] + b"\n" + content[128:]
-
-
 def npy(array) -> bytes:
     content = io.BytesIO()
     np.save(content, array)
@@ -428,52 +393,6 @@ def read_npz(path) -> None:
 
 
 # --- Weights --------------------------------------------------------------------------------------------
-
-BLOCK = 512
-
-
-def keras_files(folder, rng):
-    """Only what is not zero is damaged and written: the rest, 59 MB, are holes that take no disk."""
-    whole = folder / "whole.h5"
-    write_keras_file(whole, holes=True, hidden_size=8, feature_size=8)
-    content = whole.read_bytes()
-    blocks = {at: content[at : at + BLOCK] for at in range(0, len(content), BLOCK) if any(content[at : at + BLOCK])}
-    paths = []
-    for number in range(100):
-        paths.append(folder / f"{number:03d}.h5")
-        at = int(rng.choice(list(blocks)))
-        new = mutated(blocks[at], rng, len(blocks[at]))
-        shift, length = len(new) - len(blocks[at]), len(content)
-        if len(new) < len(blocks[at]):  # the file ends here
-            shift, length = 0, at + len(new)
-        with open(paths[-1], "wb") as file:
-            for place, block in (blocks | {at: new}).items():
-                file.seek(place + shift * (place > at))
-                file.write(block)
-            file.truncate(length + shift)
-    return paths
-
-
-def read_keras(path) -> None:
-    """Each tensor as h5py reads it, its axes in PyTorch's order."""
-    import h5py
-
-    from viptt_core.keras_weights import load_keras_weights, read_keras_architecture
-    from viptt_core.model import ViPTTNet
-
-    model = load_keras_weights(ViPTTNet(**read_keras_architecture(path)), path)
-    ours = list(model.state_dict().values())
-    with h5py.File(path, "r") as file:
-        root = file["model_weights"]
-        names = [(layer, name) for layer in root.attrs["layer_names"] for name in root[layer].attrs["weight_names"]]
-        theirs = [root[layer][name][()] for layer, name in names]
-    assert len(ours) == len(theirs)
-    for mine, values in zip(ours, theirs, strict=True):
-        if values.ndim == 5:
-            values = values[0]
-        if values.ndim > 1:
-            values = values.transpose(-1, -2, *range(values.ndim - 2))
-        np.testing.assert_array_equal(mine.numpy(), values.astype(np.float32))
 
 
 def safetensors_files(folder, rng):

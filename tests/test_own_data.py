@@ -1,18 +1,12 @@
 """The reader's own folder: any CSV, any class folders."""
 
-import os
-
-import nibabel as nib
-import numpy as np
 import pytest
 from files import write_labels, write_scan, write_video
 
 from viptt_core.cli import main
-from viptt_core.ct import prepare_volume
 from viptt_core.datasets import list_dataset, load_dataset, load_for
 from viptt_core.errors import DataError
 from viptt_core.presets import load_preset
-from viptt_core.splits import make_split
 
 GRID = {"frames": 4, "size": 16, "n_jobs": 1, "progress": False}
 
@@ -41,11 +35,6 @@ def test_columns_and_patients_are_named_by_settings(scans):
     clips = load_dataset("folder", scans, **columns, **GRID)
     assert clips.class_names == ("ill", "well") and clips.labels.tolist() == [0, 1, 0, 1]
     assert clips.groups.tolist() == ["p1", "p1", "p2", "p3"] and clips.names[2] == "case2.nii.gz"
-
-
-def test_without_a_patient_column_each_scan_is_its_own_group(scans):
-    write_labels(scans, *(f"case{k}.nii.gz,{k % 2}" for k in range(4)), header="FileName,Label")
-    assert load_dataset("folder", scans, **GRID).groups.tolist() == [f"case{k}.nii.gz" for k in range(4)]
 
 
 def test_numbers_are_classes_in_their_order(scans):
@@ -91,45 +80,6 @@ def test_files_outside_of_the_class_folders_are_listed(tmp_path):
 
 
 # --- Real files -----------------------------------------------------------------------------------
-
-
-def test_real_scans_with_a_table_of_ones_own(shared_data, tmp_path):
-    """Four patients of two sources; nibabel turns them to the axes that the authors' steps want."""
-    for path in (shared_data / "ct").glob("*_256.nii.gz"):
-        os.symlink(path, tmp_path / path.name)
-    write_labels(
-        tmp_path,
-        "covidctmd_P001_256,infection,a",
-        "covidctmd_cap001_256,infection,b",
-        "lungpetctdx_A0001_s3_256,cancer,c",
-        "lungpetctdx_A0002_s3_256,cancer,d",
-        header="scan,dx,who",
-    )
-    settings = {"file_column": "scan", "label_column": "dx", "patient_column": "who"}
-    clips = load_dataset(
-        "folder", tmp_path, orientation="canonical", frames=8, size=32, n_jobs=1, progress=False, **settings
-    )
-    assert clips.counts() == {"cancer": 2, "infection": 2} and clips.excluded == () and clips.notes == ()
-    for name, clip in zip(clips.names, clips.clips, strict=True):
-        image = nib.load(tmp_path / name)
-        turn = nib.orientations.ornt_transform(
-            nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(("L", "A", "S"))
-        )
-        turned = image.as_reoriented(turn).get_fdata(dtype=np.float32)
-        assert np.abs(clip - 255 * prepare_volume(turned, depth=8, size=32)).max() <= 0.51
-
-
-def test_real_hmdb51_videos_by_class(shared_data):
-    clips = load_dataset("folder", shared_data / "videos" / "hmdb51", frames=8, size=32, n_jobs=1, progress=False)
-    assert len(clips) + len(clips.excluded) == 9 and len(clips.class_names) == 7
-
-
-def test_real_patients_never_straddle(shared_data):
-    clips = load_dataset(
-        "medmnist3d", shared_data / "lidc" / "lidc848_nodule3d_28.npz", frames=4, size=8, n_jobs=1, progress=False
-    )
-    split = make_split("group", clips, stage="finetune")
-    assert not set(clips.groups[split.train]) & set(clips.groups[np.concatenate([split.validation, split.test])])
 
 
 @pytest.mark.parametrize("patients", [(), ("--patients", "15")])

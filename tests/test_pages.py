@@ -11,8 +11,6 @@ from tracked import ROOT, tracked_files
 from viptt_core.book import artwork
 from viptt_core.book.artwork import layers, paper_network
 from viptt_core.constants import CT_WINDOWS, TB_CLASSES, TB_TRAIN_COUNTS, UCF_CLASSES
-from viptt_core.errors import DataError
-from viptt_core.figures.claim import claim_chart
 from viptt_core.model import count_parameters
 from viptt_core.presets import load_preset
 from viptt_core.shown import with_interval
@@ -96,13 +94,6 @@ def test_text_alternatives_of_pages_are_those_of_the_pictures():
         assert len(found) == 1 and (name in DRAWINGS or found == {picture(name).alt}), name
 
 
-def test_pictures_of_synthetic_data_say_so():
-    claim = words(picture("_static/claim.svg").encode("svg").decode())
-    assert any("simulated" in line for line in claim) and any("synthetic data" in line for line in claim)
-    for name in ("attribution", "kappa"):
-        assert picture(f"_static/{name}.svg").alt.endswith("Synthetic data."), name
-
-
 def test_the_claim_picture_shows_the_published_values_and_those_of_the_tables():
     alt, claims = picture("_static/claim.svg").alt, load_claims()
     power = read_committed("synthetic", ROOT).table("power")
@@ -116,11 +107,6 @@ def test_the_claim_picture_shows_the_published_values_and_those_of_the_tables():
         for arm in (results.study.primary.arm, "random"):
             kappa = with_interval(*rows(study, "arms", arm=arm)[["kappa", "kappa_low", "kappa_high"]])
             assert (kappa in alt) is not bool(results.withdrawn), arm
-
-
-def test_without_the_tables_there_is_no_claim_picture(tmp_path):
-    with pytest.raises(DataError, match=r"power\.csv.*is missing"):
-        claim_chart(tmp_path)
 
 
 def test_the_first_page_tells_the_verdict_of_the_contrasts():
@@ -267,13 +253,6 @@ def test_the_nodules_example_is_that_of_the_tables():
     assert (arms["kappa_high"] > alone["kappa_low"]).all() and (arms["kappa_low"] < alone["kappa_high"]).all()
 
 
-def test_dots_of_an_arm_scatter_further_than_the_arms_lie_apart():
-    arms = read_committed("synthetic", ROOT).table("arms")
-    arms = arms[arms["experiment"] == "primary"]
-    assert "scatter further than the means of the arms lie apart" in text("background_radiology.md")
-    assert arms["seed_sd"].min() > arms["kappa"].max() - arms["kappa"].min()
-
-
 def test_the_rare_types_named_on_the_limitations_are_hardly_found():
     assert "Tuberculoma and Miliary are hardly ever found" in text("limitations.md")
     found = read_committed("synthetic", ROOT).table("per_class")
@@ -301,32 +280,6 @@ def test_every_work_that_a_page_cites_is_in_the_references_once():
     groups = [group for page in PAGES for group in re.findall(r"\{cite\}`([^`]+)`", page.read_text(encoding="utf-8"))]
     cited = {key.strip() for group in groups for key in group.split(",")}
     assert len(keys) == len(set(keys)) and cited <= set(keys)
-
-
-def test_the_citation_is_that_of_the_citation_file(tmp_path):
-    (tmp_path / "CITATION.cff").write_text(
-        "title: 'A: b'\nversion: 1.2.0\nlicense: MIT\ndate-released: 2027-02-03\ndoi: 10.1/x\n"
-        "repository-code: https://example.org/r\nauthors: [{family-names: Doe, given-names: Jo}, {name: The Lab}]\n"
-    )
-    made = artwork.citation(tmp_path)
-    for field in (
-        "author  = {Doe, Jo and {The Lab}}",
-        "title   = {{A: b}}",
-        "version = {1.2.0}",
-        "year    = {2027}",
-        "doi     = {10.1/x}",
-        "url     = {https://example.org/r}",
-    ):
-        assert field in made
-
-
-def test_artwork_is_written_whole_below_a_root(tmp_path, monkeypatch):
-    drawn = picture("_static/kappa.svg")
-    monkeypatch.setattr(artwork, "PICTURES", {"a/b.svg": lambda root: drawn})
-    monkeypatch.setattr(artwork, "TEXTS", {"c.csv": lambda root: f"{root.name}\n"})
-    assert artwork.write_artwork(tmp_path) == [tmp_path / "a/b.svg", tmp_path / "c.csv"]
-    assert (tmp_path / "a/b.svg").read_text(encoding="utf-8").startswith("<?xml")
-    assert (tmp_path / "c.csv").read_text(encoding="utf-8") == f"{tmp_path.name}\n"
 
 
 def test_what_pages_import_from_the_package_is_there():

@@ -138,15 +138,6 @@ def test_published_notebooks_have_typed_explained_parameters(monkeypatch, name):
         assert parameter["help"], parameter
 
 
-def test_finetune_notebook_is_prepared_as_the_readme_says(monkeypatch, tmp_path):
-    monkeypatch.chdir(ROOT)
-    output = tmp_path / "out.ipynb"
-    arguments = ["notebooks/02_finetune.py", str(output), "-p", "epochs", "50", "--prepare-only"]
-    done = CliRunner().invoke(papermill_command, arguments)
-    assert done.exit_code == 0, done.output
-    assert nbformat.read(output, as_version=4).metadata.papermill.parameters == {"epochs": 50}
-
-
 # --- What is refused --------------------------------------------------------------------------
 
 
@@ -172,14 +163,6 @@ def test_other_python_files_give_a_clear_error(project, text, message):
         papermill.execute_notebook("notebooks/x.py", "out.ipynb", prepare_only=True)
 
 
-def test_ipynb_files_are_read_as_ever(project):
-    papermill.execute_notebook("notebooks/x.py", "a.ipynb", prepare_only=True)
-    again = papermill.execute_notebook("a.ipynb", "b.ipynb", prepare_only=True)
-    assert again.metadata.viptt.source.sha256 == papermill_io.notebook_sha256(NOTEBOOK)
-    with pytest.raises(FileNotFoundError):
-        papermill.execute_notebook("notebooks/missing.py", "b.ipynb", prepare_only=True)
-
-
 # --- Conversion -------------------------------------------------------------------------------
 
 
@@ -195,17 +178,6 @@ def test_conversion_is_the_same_on_every_call_and_records_its_source(project):
     changed = nbformat.reads(papermill_io.to_notebook_json(NOTEBOOK + "\nepochs\n", "x.py"), as_version=4)
     assert changed.metadata.viptt.source.sha256 != recorded.sha256
     assert [cell.id for cell in changed.cells][:-1] == ids[:-1]
-
-
-def test_line_ends_do_not_change_the_hash():
-    assert papermill_io.source_sha256("a\r\nb\r\n") == papermill_io.source_sha256("a\nb\n")
-
-
-def test_importing_the_plug_in_is_cheap():
-    heavy = ["torch", "matplotlib", "numpy", "jupytext", "papermill"]
-    code = f"import sys, viptt_core.papermill_io; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_plug_in_never_raises_on_another_papermill(monkeypatch):
@@ -287,15 +259,6 @@ def test_parameters_given_as_text_become_what_the_notebook_declares(project):
     given = [("epochs", "50"), ("data_root", "2021"), ("resume", "False")]
     read = papermill_io.read_parameters(project / "notebooks" / "x.py", given)
     assert read == {"epochs": 50, "rate": 1e-3, "data_root": "2021", "resume": False}
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [(("epoch", "5"), "did you mean 'epochs'"), (("epochs", "many"), "'epochs' must be int, not 'many'")],
-)
-def test_text_that_fits_no_parameter_is_refused(project, given, message):
-    with pytest.raises(SettingError, match=message):
-        papermill_io.read_parameters(project / "notebooks" / "x.py", [given])
 
 
 def test_parameters_of_a_notebook_that_is_not_there_are_asked_for_in_vain(tmp_path):

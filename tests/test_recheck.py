@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from viptt_core.cli import main
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import SettingError
 from viptt_core.study import recheck as module
 from viptt_core.study.ledger import CARD, PAGE, write_page
 from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, write_outcomes
@@ -153,12 +153,6 @@ def test_a_table_that_is_missing_is_told(root, table):
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_table_that_no_predictions_give_is_told(root):
-    (root / "results" / "synthetic" / "attribution.csv").write_text("factor,points,low,high,percent\nstart,1,0,2,\n")
-    assert "synthetic: attribution.csv: follows from no predictions" in recheck(root=root)
-
-
-@pytest.mark.usefixtures("quick")
 def test_a_plan_that_changed_after_the_runs_is_told(root):
     plan = root / "plans" / "synthetic.toml"
     plan.write_text(PLAN.replace("seeds = 2", "seeds = 3"))
@@ -187,12 +181,6 @@ def test_a_page_that_cannot_be_computed_is_told_and_the_others_are_compared(root
     assert "book/claims.md: identical" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("quick")
-def test_predictions_that_are_too_large_in_all_are_told(root, monkeypatch):
-    monkeypatch.setattr(module, "MOST_BYTES", 1000)
-    assert "larger than" in recheck(root=root)[0]
-
-
 def test_a_damaged_file_is_told_and_the_rest_is_checked(root):
     (root / "results" / "synthetic" / "both.npz").write_bytes(b"PK")
     (difference,) = recheck(root=root)
@@ -210,15 +198,3 @@ def test_packing_makes_the_tables_of_committed_predictions_again(root, monkeypat
     before = table.read_bytes()
     table.unlink()
     assert main(["study", "pack", str(root / "plans" / "synthetic.toml")]) == 0 and table.read_bytes() == before
-
-
-def test_tables_of_a_study_without_predictions_are_refused(tmp_path):
-    with pytest.raises(DataError, match="viptt study run lidc"):
-        write_study(load_study("lidc"), tmp_path)
-
-
-def test_without_any_results_the_pages_alone_are_checked(tmp_path):
-    write_page(PAGE, tmp_path)
-    shutil.copy(Path(__file__).parents[1] / CARD, tmp_path)
-    write_page(CARD, tmp_path)
-    assert recheck(root=tmp_path) == []

@@ -110,13 +110,6 @@ def test_a_faulty_entry_is_rejected(change, message):
     assert parse_source("toy", TABLE).steps == ("S",)
 
 
-def test_a_missing_field_and_an_unknown_name_are_named():
-    with pytest.raises(SettingError, match="lacks licence"):
-        parse_source("toy", {key: value for key, value in TABLE.items() if key != "licence"})
-    with pytest.raises(SettingError, match="Did you mean 'ucf101'"):
-        data_source("ucf11")
-
-
 def test_medmnist_files_come_with_the_packages_address_and_md5():
     (small,) = remote_files("medmnist3d")
     assert small.name == "nodulemnist3d.npz" and small.url.startswith("https://zenodo.org/records/10519652/")
@@ -161,13 +154,6 @@ def test_a_single_file_is_verified_and_given_as_the_data_root(server, tmp_path):
     assert not (tmp_path / "other" / "toy.npz").exists()
 
 
-def test_the_default_folder_is_below_data(server, private_root):
-    server.script(sent(b"content"))
-    place = fetch(source_of(RemoteFile(f"{server.url}/toy.npz")), progress=False)
-    assert place == private_root / "data" / "toy" / "toy.npz"
-    assert data_source("ucf50").default_data_root == private_root / "data" / "ucf50" / "UCF50"
-
-
 @pytest.mark.parametrize("name", ["imageclef", "mosmed", "folder", "lungpetctdx"])
 def test_what_cannot_be_downloaded_says_how_to_get_it(name, tmp_path):
     with pytest.raises(DataError, match="cannot be fetched") as stopped:
@@ -187,11 +173,6 @@ def test_a_full_disk_stops_before_anything_is_asked_for(server, tmp_path, monkey
     server.script(sent(zipped(a=b"x")))
     (tmp_path / ".Toy.zip.0123abcd.part").write_bytes(bytes(200_000_000))  # has come already
     assert fetch(source, tmp_path, progress=False) == tmp_path / "Toy"
-
-
-@pytest.mark.parametrize("size, text", [(None, ""), (999, "999 bytes"), (113943, "113.9 kB"), (3233554570, "3.2 GB")])
-def test_sizes_are_readable(size, text):
-    assert format_size(size) == text
 
 
 def registry_table() -> str:

@@ -1,13 +1,10 @@
 """Plans: the ones that come with the package are whole, and a wrong one is refused by name."""
 
-from dataclasses import replace
-
 import pytest
 from tracked import tracked_files
 
 from viptt_core.errors import SettingError
-from viptt_core.presets import load_preset
-from viptt_core.study.plan import Arm, load_study, parse_study
+from viptt_core.study.plan import load_study, parse_study
 
 PLAIN = {
     "about": "",
@@ -79,11 +76,6 @@ def test_another_backbone_brings_its_own_pretrained_weights():
     assert weights == {"vgg16": "IMAGENET1K_FEATURES", "efficientnet_b3": "IMAGENET1K_V1", "r3d_18": "KINETICS400_V1"}
 
 
-def test_a_start_from_single_frames_takes_over_the_backbone_only():
-    assert Arm("a", "e", "image").parts == "backbone" and Arm("a", "e", "video").parts == "all"
-    assert Arm("a", "e", "video", transfer="temporal").parts == "temporal"
-
-
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -120,17 +112,3 @@ def test_cells_that_train_the_same_layers_share_a_learning_rate():
     rates = {arm.name: arm.rate_of for arm in load_study("synthetic").arms if arm.experiment == "attribution"}
     assert rates["image"] == "" and rates["image-weights"] == "image"
     assert rates["video-unfrozen-weights"] == rates["video-unfrozen"] == "video-unfrozen-rotation"
-
-
-def test_a_plan_of_the_readers_own_is_a_file(tmp_path):
-    with pytest.raises(SettingError, match="cannot be read"):
-        load_study(str(tmp_path / "mine.toml"))
-    with pytest.raises(SettingError, match="Known: .*lidc, .*paper, .*synthetic"):
-        load_study("mine")
-
-
-def test_settings_of_a_study_reach_the_preset():
-    study = parse(settings={"size": 24, "pretrain": {"epochs": 7}})
-    preset = study.preset_of(study.arm("video"))
-    assert preset.size == 24 and preset.pretrain.epochs == 7
-    assert preset.finetune == replace(load_preset("study").finetune)
