@@ -1,4 +1,4 @@
-"""Small results of studies, and which numbers of a page they explain, for the tests of ledger and recheck."""
+"""Small results of studies, for the tests of the ledger and of withdrawn studies."""
 
 import json
 import shutil

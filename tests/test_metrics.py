@@ -21,7 +21,7 @@ def test_kappa_of_a_hand_worked_table():
     assert cohen_kappa(y_true, y_pred) == pytest.approx(0.4, abs=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_scores_equal_scikit_learn(seed):
     y_true, y_pred = random_pair(seed)
     assert cohen_kappa(y_true, y_pred) == pytest.approx(sk.cohen_kappa_score(y_true, y_pred), abs=1e-12)

@@ -10,6 +10,7 @@ import importlib
 import io
 import json
 import multiprocessing
+import os
 import re
 import time
 import warnings
@@ -37,13 +38,10 @@ FINE = ("value", "refused", "warned")
 
 
 class Case(NamedTuple):
-    """A kind of input.
+    """A kind of input: how mutated files are made, and how one is read.
 
-    Attributes:
-        name: Of the case.
-        make_files: (folder, generator) -> paths of mutated files, written there.
-        read: path -> None; raises AssertionError where a value is wrong, and whatever the package raises.
-        module: Imported before memory is limited: what PyTorch maps counts, and is not the input's.
+    `read` raises AssertionError where a value is wrong, and whatever the package raises. `module` is imported before
+    memory is limited: what PyTorch maps counts, and is not the input's.
     """
 
     name: str
@@ -196,9 +194,13 @@ def video(path, codec, pixels, **options) -> bytes:
     return path.read_bytes()
 
 
-def avi_videos(folder, rng):
-    made = [video(folder / "a.avi", "mpeg4", "yuv420p"), video(folder / "b.avi", "mjpeg", "yuvj420p")]
-    return write_all(folder, ".avi", (mutated(content, rng, 2200) for content in made for _ in range(75)))
+def videos(folder, rng):
+    made = [
+        video(folder / "a.avi", "mpeg4", "yuv420p"),
+        video(folder / "b.avi", "mjpeg", "yuvj420p"),
+        video(folder / "c.mp4", "mpeg4", "yuv420p", movflags="faststart"),
+    ]
+    return write_all(folder, ".avi", (mutated(content, rng, 2000) for content in made for _ in range(75)))
 
 
 def read_video(path) -> None:
@@ -230,52 +232,48 @@ def read_video(path) -> None:
 # --- Tables ---------------------------------------------------------------------------------------------
 
 
-def write_folders(folder, files, table, tables) -> list[Path]:
-    """A folder for each content of the table, with files beside it that no one opens."""
+def write_folders(folder, table, contents) -> list[Path]:
+    """A folder for each content of the table."""
     paths = []
-    for number, content in enumerate(tables):
+    for number, content in enumerate(contents):
         paths.append(folder / f"{number:03d}")
-        for name in files:
-            (paths[-1] / name).parent.mkdir(parents=True, exist_ok=True)
-            (paths[-1] / name).write_bytes(b"")
-        paths[-1].mkdir(exist_ok=True)
+        paths[-1].mkdir()
         (paths[-1] / table).write_bytes(content)
     return paths
 
 
 def label_tables(folder, rng):
-    names = [f"ct/s{k:02d}.nii.gz" for k in range(8)]
-    rows = [f"{name},{'ill' if k % 2 else 'well'},p{k // 2},{k + 40}" for k, name in enumerate(names)]
+    """Beside the scans that the table names, which no one opens."""
+    names = [f"s{k:02d}.nii.gz" for k in range(8)]
+    rows = [f"ct/{name},{'ill' if k % 2 else 'well'},p{k // 2},{k + 40}" for k, name in enumerate(names)]
     table = "\n".join(["FileName,Label,Patient,Age", *rows])
-    return write_folders(folder, names, "labels.csv", (mutated_table(table, rng) for _ in range(300)))
+    paths = write_folders(folder, "labels.csv", (mutated_table(table, rng) for _ in range(300)))
+    for path in paths:
+        (path / "ct").mkdir()
+        for name in names:
+            (path / "ct" / name).touch()
+    return paths
 
 
 def read_labels_and_patients(path) -> None:
-    """Each scan's class and patient as pandas reads them."""
-    compare_table(path, "labels.csv", lambda names: ["FileName", "Label", "Patient"], patient_column="Patient")
-
-
-def compare_table(root, name, columns, **settings) -> None:
-    """Class and group of each item, as `columns(names)` of file, class and group say; an empty class says nothing."""
+    """Each scan's class and patient as pandas reads them; an empty class says nothing."""
     from viptt_core.datasets import list_dataset
 
-    listing = list_dataset("folder", root, **settings)
+    listing = list_dataset("folder", path, patient_column="Patient")
     listing.left_out("raise")
-    text = (root / name).read_text(encoding="utf-8-sig")
+    text = (path / "labels.csv").read_text(encoding="utf-8-sig")
     separator = max(",;\t", key=re.split("[\r\n]", text)[0].count)
     try:
         theirs = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True)
     except pd.errors.ParserError:  # more empty cells at the end of a row than columns
         return
     theirs = theirs.rename(columns=str.strip)
-    file, *others = columns(list(theirs))
-    stems = [stem_of(cell) for cell in theirs[file]]
+    stems = [stem_of(cell) for cell in theirs["FileName"]]
     for item in listing.items:
         assert stems.count(stem_of(item.source.name)) == 1, f"{item.source.name} has not one row"
         row = theirs.iloc[stems.index(stem_of(item.source.name))]
-        for ours, column in zip((listing.class_names[item.label], item.group), others, strict=True):
-            stated = form(row[column]) if column else ""
-            assert stated in ("", form(ours)), f"{item.source.name}: {ours}, not {row[column]}"
+        for ours, column in ((listing.class_names[item.label], "Label"), (item.group, "Patient")):
+            assert form(row[column]) in ("", form(ours)), f"{item.source.name}: {ours}, not {row[column]}"
 
 
 def stem_of(text) -> str:
@@ -300,7 +298,7 @@ def prediction_tables(folder, rng):
     header = "scan,class,ill,well,entropy_bits,warnings,error,notice"
     two = [f"{header},weights", *(f"{row},{model}" for model in ("a", "b") for row in rows)]
     tables = ["\n".join([header, *rows]), "\n".join(two)]
-    paths = write_folders(folder, (), "predictions.csv", (mutated_table(tables[k % 2], rng) for k in range(120)))
+    paths = write_folders(folder, "predictions.csv", (mutated_table(tables[k % 2], rng) for k in range(120)))
     for path in paths:
         labels = [f"{scan},{label},p{k // 2}" for k, (scan, label) in enumerate(TRUTH.items())]
         (path / "labels.csv").write_text("\n".join(["FileName,Label,Patient", *labels]))
@@ -343,16 +341,10 @@ def npz_files(folder, rng):
         arrays[f"{part}_age"] = np.arange(n, dtype=np.float32) + 40
     members = {name: npy(array) for name, array in arrays.items()}
     before = []
-    for number in range(280):
-        one, other = rng.choice(list(members), 2)
-        content = members[one]
-        if number % 4 == 0:
-            changed = {one: members[other], other: content}
-        elif number % 4 == 1:
-            changed = {one: restated(content, rng)}
-        else:
-            changed = {one: mutated(content, rng, 128 if number % 4 == 2 else len(content))}
-        before.append(packed(members | changed))
+    for number in range(200):
+        one = rng.choice(list(members))
+        header = 128 if number % 2 else len(members[one])
+        before.append(packed(members | {one: mutated(members[one], rng, header)}))
     after = [mutated(packed(members, kind), rng, 200) for kind in (0, 8) for _ in range(50)]
     return write_all(folder, ".npz", before + after)
 
@@ -445,13 +437,10 @@ def read_weights(path) -> None:
 CASES = [
     Case("NIfTI", plain_scans, read_scan),
     Case("NIfTI in gzip", packed_scans, read_scan),
-    Case("AVI", avi_videos, read_video),
-    Case("MP4", mp4_videos, read_video),
+    Case("videos", videos, read_video),
     Case("labels", label_tables, read_labels_and_patients),
-    Case("groups", group_tables, read_classes_and_groups),
     Case("predictions", prediction_tables, read_scores),
     Case("arrays", npz_files, read_npz),
-    Case("Keras", keras_files, read_keras, "viptt_core.keras_weights"),
     Case("safetensors", safetensors_files, read_weights, "viptt_core.prediction.weights"),
 ]
 
@@ -475,27 +464,28 @@ def misbehave(path) -> None:
     if path.name == "hang":
         time.sleep(60)
     elif path.name == "crash":
-        import os
-
         os._exit(3)
     elif path.name == "memory":
         np.ones(10**9)
     elif path.name == "foreign":
         raise KeyError("shape")
-    elif path.name == "overflow":
-        np.float32(1e38) * np.float32(1e38)
-    elif path.name == "wrong":
-        raise AssertionError("3 is not 4")
     elif path.name == "unnamed":
         raise ViPTTError("is bad.")
     elif path.name == "named":
         raise ViPTTError("is bad.", path=path)
 
 
+@pytest.mark.slow
 def test_the_harness_tells_hangs_crashes_memory_and_foreign_exceptions_apart(tmp_path):
-    names = ["fine", "hang", "crash", "memory", "foreign", "overflow", "wrong", "unnamed", "named", "fine again"]
-    found = list(outcomes(misbehave, [tmp_path / name for name in names], seconds=3, gigabytes=1).values())
-    told = ["value", "hangs", "crashed with exit code 3", "MemoryError", "KeyError", "RuntimeWarning", "wrong value"]
-    told += ["does not name the file", "refused", "value"]
-    assert all(outcome.startswith(start.replace("MemoryError", "")) for outcome, start in zip(found, told, strict=True))
-    assert "MemoryError" in found[3] and found[0] == found[-1] == "value"
+    told = {
+        "fine": "value",
+        "hang": "hangs",
+        "crash": "crashed with exit code 3",
+        "memory": ".*MemoryError",
+        "foreign": "KeyError",
+        "unnamed": "does not name the file",
+        "named": "refused",
+        "fine again": "value",
+    }
+    found = outcomes(misbehave, [tmp_path / name for name in told], seconds=3, gigabytes=1)
+    assert all(re.match(start, found[tmp_path / name]) for name, start in told.items())

@@ -78,7 +78,7 @@ def test_an_unknown_orientation_is_refused_before_the_file_is_opened():
         load_volume("nowhere.nii.gz", orientation="RAS")
 
 
-@pytest.mark.parametrize("axes", [("L", "A", "S"), ("R", "P", "I"), ("A", "L", "S"), ("A", "S", "L")], ids="".join)
+@pytest.mark.parametrize("axes", [("L", "A", "S"), ("R", "P", "I"), ("A", "S", "L")], ids="".join)
 def test_a_mask_keeps_its_box_and_a_margin(patient, axes, tmp_path):
     lungs = np.zeros(patient.shape, np.uint8)
     lungs[8:12, 10:13, 6:8] = 1
