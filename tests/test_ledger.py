@@ -106,15 +106,6 @@ def test_synthetic_and_open_results_never_reproduce_a_claim(tmp_path):
     assert "0.17 (0.00 to 1.00)" in ledger_text(tmp_path)  # it stands beside
 
 
-def test_the_papers_plan_on_other_data_never_reproduces_a_claim(tmp_path):
-    folder = write_record(tmp_path, "paper")
-    plan = tmp_path / "plans" / "paper.toml"
-    plan.write_text(plan.read_text().replace('dataset = "imageclef"', 'dataset = "phantom"'))
-    write_record(tmp_path, "paper")
-    write_arms(folder, **OURS)
-    assert statuses(tmp_path)["kappa_scratch"].startswith("not attempted: ")
-
-
 def test_results_of_another_plan_than_the_one_there_do_not_count(tmp_path):
     write_arms(write_record(tmp_path, "paper", plan="f" * 16), **OURS)
     assert "another plan" in statuses(tmp_path)["kappa_scratch"]
@@ -141,13 +132,6 @@ def test_results_of_another_plan_than_the_one_there_do_not_count(tmp_path):
 )
 def test_a_verdict_follows_from_the_interval(row, text):
     assert sentence(row) == text
-
-
-def test_without_any_results_the_page_says_so(tmp_path):
-    page = ledger_text(tmp_path)
-    for name in ("paper", "synthetic", "lidc"):
-        assert f"No results yet: `results/{name}/` holds none." in page
-    assert "reproduced |" not in page and "differs |" not in page and "no results yet" in page
 
 
 def test_each_study_shows_plan_verdict_families_and_attribution(tmp_path):

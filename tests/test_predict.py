@@ -5,8 +5,6 @@ import io
 import json
 import os
 import shutil
-import threading
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -18,7 +16,7 @@ from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES
 from viptt_core.ct import load_volume
 from viptt_core.datasets.scans import read_scan
-from viptt_core.errors import DataError, DataWarning, SettingError
+from viptt_core.errors import DataError, SettingError
 from viptt_core.prediction import scans as predict
 from viptt_core.prediction.card import RESEARCH_ONLY
 from viptt_core.prediction.scans import find_scans, predict_scans, scan_warnings
@@ -54,8 +52,10 @@ def one_by_one(path, scans, **grid):
 # --- Probabilities ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("grid", [{"orientation": "file"}, {"orientation": "canonical"}, {"hu_window": (-1000, 0)}])
-@pytest.mark.parametrize("pixel_range", ["0..1", "0..255"])
+@pytest.mark.parametrize(
+    "grid, pixel_range",
+    [({"orientation": "file"}, "0..1"), ({"orientation": "canonical"}, "0..255"), ({"hu_window": (-1000, 0)}, "0..1")],
+)
 def test_probabilities_are_those_of_the_steps_done_one_by_one(tmp_path, scans, grid, pixel_range):
     path = write_weights(tmp_path / "w.safetensors", pixel_range=pixel_range, **grid)
     found = quiet(path, scans)
@@ -123,25 +123,6 @@ def test_folders_are_searched_without_masks_hidden_files_and_doubles(tmp_path, s
     ]
 
 
-def test_a_folder_that_is_taken_for_masks_is_named(scans):
-    root = scans[0].parent
-    (root / "seg").mkdir()
-    shutil.copy(scans[0], root / "seg")
-    with pytest.warns(DataWarning, match="seg: 1 files are named as scans elsewhere .* rename the folder"):
-        assert find_scans([root]) == sorted(scans)
-
-
-def test_a_folder_whose_name_is_not_utf_8_can_be_written_to_a_table(tmp_path, scans):
-    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xf6ntgen"))
-    try:
-        folder.mkdir()
-    except OSError:
-        pytest.skip("this file system takes UTF-8 only")
-    shutil.copy(scans[0], folder / "s.nii.gz")
-    (name,) = quiet(write_weights(tmp_path / "w.safetensors"), folder).table()["scan"]
-    assert name.encode().decode().endswith(r"r\xf6ntgen/s.nii.gz")
-
-
 def test_scans_that_cannot_be_reached_are_among_those_found_and_scans_may_lie_in_any_folder(tmp_path, scans):
     root = tmp_path / "linked"
     (root / "findings").mkdir(parents=True)
@@ -184,8 +165,6 @@ def warnings_of(path, **grid):
     [
         ({"shape": (18, 20, 4), "mm": (16.0, 14.4, 70.0)}, "has 4 slices"),
         ({"mm": (1.0, 0.9, 25.0)}, "is 18 mm wide"),
-        ({"mm": (16.0, 14.4, 5.0)}, "is 60 mm long"),
-        ({"mm": (50.0, 45.0, 25.0)}, "is 900 mm wide"),
         ({"mm": (16.0, 14.4, 100.0)}, "is 1200 mm long"),
     ],
 )
@@ -231,12 +210,9 @@ def test_weights_from_synthetic_scans_say_so(tmp_path, scans):
 # --- What cannot be used ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "preprocessing, message", [({"kind": "video"}, "trained on videos"), ({"kind": "volume"}, "trained on volumes")]
-)
-def test_weights_for_other_input_are_refused(tmp_path, scans, preprocessing, message):
-    with pytest.raises(DataError, match=f"{message}.*fine-tuned on CT scans"):
-        quiet(write_weights(tmp_path / "w.safetensors", **preprocessing), scans)
+def test_weights_for_other_input_are_refused(tmp_path, scans):
+    with pytest.raises(DataError, match="trained on videos.*fine-tuned on CT scans"):
+        quiet(write_weights(tmp_path / "w.safetensors", kind="video"), scans)
 
 
 def test_models_of_different_classes_and_unwanted_masks_are_refused(tmp_path, scans):
@@ -260,7 +236,7 @@ def damage(path, how):
         path.write_bytes(bytes(128) + b"DICM" + bytes(200))
 
 
-@pytest.mark.parametrize("how", ["empty", "truncated", "DICOM"])
+@pytest.mark.parametrize("how", ["empty", "DICOM"])
 def test_a_damaged_scan_is_told_and_stops_no_other(tmp_path, scans, how):
     path = write_weights(tmp_path / "w.safetensors")
     whole = quiet(path, scans).probabilities[0]
@@ -310,24 +286,6 @@ def test_an_interruption_keeps_what_was_predicted(tmp_path, weights, capsys, mon
 
 
 # --- Memory -------------------------------------------------------------------------------------------
-
-
-def test_reading_is_never_far_ahead_of_the_model():
-    """However slow the model: else a folder of scans would pile up in memory."""
-    started, most, lock = 0, 0, threading.Lock()
-
-    def read(path):
-        nonlocal started
-        with lock:
-            started += 1
-        return path
-
-    taken = 0
-    for path in predict._ahead(read, range(50), n_jobs=2):
-        assert path == taken
-        most = max(most, started - taken)
-        taken += 1
-    assert taken == 50 and most <= 2 * 2 + 1
 
 
 # --- The command --------------------------------------------------------------------------------------

@@ -90,8 +90,6 @@ def test_one_of_several_tables_is_chosen_by_name_and_may_build_on_another(write)
         ('[mine]\nbased_on = "mine"', "based on itself"),
         ('[mine]\nbased_on = "demo"\nframe = 3', "field of .mine. 'frame'.*'frames'"),
         ('[mine]\nbased_on = "demo"\nframes = "many"', "frames of .mine. is 'many'"),
-        ('[mine]\nbased_on = "demo"\npretrain = 3', "mine.pretrain is 3"),
-        ('[mine]\nbased_on = "demo"\nscratch = { epochs = "many" }', "epochs of .mine.scratch. is 'many'"),
         ('[mine]\nbased_on = "demo"\nstarts = ["vidoe"]', "'vidoe'.*'video'"),
         ('[mine]\nbased_on = "demo"\nhu_window = [400, -1000]', "hu_window is"),
         ('[mine]\nbased_on = "demo"\nhu_window = ["low", "high"]', "hu_window is"),

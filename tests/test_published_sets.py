@@ -6,9 +6,8 @@ from files import write_labels, write_mask, write_scan, write_video
 
 from viptt_core.constants import UCF_CLASSES
 from viptt_core.ct import CROP_MARGIN_MM, load_volume
-from viptt_core.datasets import list_dataset, load_dataset, load_for
+from viptt_core.datasets import list_dataset, load_dataset
 from viptt_core.errors import DataError, SettingError
-from viptt_core.presets import load_preset
 
 GRID = {"frames": 4, "size": 16, "n_jobs": 1, "progress": False}
 
@@ -76,13 +75,6 @@ def test_ucf101_without_its_lists_says_how_to_get_them(ucf101):
         load_dataset("ucf101", ucf101, fold=4, **GRID)
 
 
-def test_other_files_among_the_videos_are_listed(ucf101):
-    (ucf101 / "UCF-101" / "Mixing" / "v_Mixing_g02_c01.avi.crdownload").write_bytes(b"half")
-    (ucf101 / "UCF-101" / "Mixing" / "._v_Mixing_g02_c01.avi").write_bytes(b"a shadow of a Mac's disk")
-    listing = list_dataset("ucf101", ucf101)
-    assert kinds(listing) == {("stray file", "Mixing/v_Mixing_g02_c01.avi.crdownload", "left out")}
-
-
 # --- ImageCLEF --------------------------------------------------------------------------------------
 
 
@@ -124,18 +116,6 @@ def test_a_missing_mask_and_an_unknown_crop_are_named(imageclef):
     with pytest.raises(SettingError, match="crop 'lung' does not exist"):
         load_dataset("imageclef", imageclef, crop="lung", **GRID)
     assert len(load_dataset("imageclef", imageclef, **GRID)) == 3
-
-
-def test_presets_say_whether_the_affine_counts(imageclef):
-    rows = [f"TRN_{k:04d}.nii.gz,{k % 5 + 1}" for k in range(4, 29)]
-    for row in rows:  # five of each class, to be split
-        write_scan(imageclef / "train" / row.split(",")[0])
-    for path in imageclef.glob("train/TRN_000[123].nii.gz"):
-        path.unlink()
-    write_labels(imageclef, *rows)
-    files = load_for(load_preset("paper"), "imageclef", imageclef, **GRID)
-    turned = load_for(load_preset("corrected"), "imageclef", imageclef, **GRID)
-    assert (files.source["orientation"], turned.source["orientation"]) == ("file", "canonical")
 
 
 # --- MosMedData -------------------------------------------------------------------------------------

@@ -182,15 +182,6 @@ def test_what_the_dockerfile_copies_exists_and_no_step_runs_as_root_after_the_us
     assert json.loads(instructions[-1][1])[:2] == ["jupyter", "lab"]
 
 
-def test_conda_and_binder_differ_only_in_the_extra_and_in_where_they_lie():
-    conda, binder = (yaml.safe_load(read(name)) for name in ("environment.yml", "binder/environment.yml"))
-    assert conda["dependencies"].pop() == {"pip": ["-e .[book]"]}
-    assert binder["dependencies"].pop() == {"pip": ["-e .."]}
-    assert conda == binder
-    (torch,) = (line for line in PROJECT["dependencies"] if re.match(r"torch\b", line))
-    assert torch.replace("torch", "pytorch-cpu ", 1) in conda["dependencies"]
-
-
 # --- Versions, citation -------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from viptt_core.errors import SettingError
-from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, kappa_of_tables, per_class
+from viptt_core.metrics import accuracy, cohen_kappa, kappa_of_tables, per_class
 from viptt_core.statistics import holm, resample, t_test, two_level_comparison
 
 
@@ -47,7 +47,7 @@ def mean_of(score):
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize(
     "name, slow",
-    [("kappa", cohen_kappa), ("accuracy", accuracy), *((s, mean_of(s)) for s in ("recall", "precision", "f1"))],
+    [("kappa", cohen_kappa), ("accuracy", accuracy), *((s, mean_of(s)) for s in ("recall", "f1"))],
 )
 def test_counting_by_group_gives_what_looping_over_cases_gives(name, slow, grouped):
     y_true, a = runs(1)
@@ -78,15 +78,6 @@ def test_the_interval_is_that_of_a_plain_loop_over_patients_and_seeds():
         values.append(np.mean(drawn) + widened * np.mean(rng.choice(gains - gains.mean(), 5)))
     ours = two_level("kappa", y_true, a, b, groups=patient)
     assert (ours.low, ours.high) == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=0.02)
-
-
-@pytest.mark.parametrize("groups", [None, np.arange(200) // 4])
-def test_seeds_that_all_say_the_same_leave_the_one_level_interval(groups):
-    y_true, one = runs(7, n_seeds=1, n=200)
-    ours = two_level("kappa", y_true, np.repeat(one, 3, axis=0), groups=groups, n_resamples=4000)
-    theirs = bootstrap_ci(cohen_kappa, y_true, one[0], groups=groups, n_resamples=2000, seed=1)
-    assert (ours.low, ours.high) == pytest.approx(theirs, abs=0.015)
-    assert ours.estimate == pytest.approx(cohen_kappa(y_true, one[0]))
 
 
 def test_two_arms_are_drawn_together_so_that_what_they_share_cancels():
@@ -121,9 +112,7 @@ def test_undefined_kappa_gives_nan_and_a_class_missing_from_a_draw_is_left_out()
     assert np.isnan(two_level("recall", y_true, np.stack([y_true, y_true]), classes=[1, 4]).estimate)
 
 
-@pytest.mark.parametrize(
-    "skill_sd, alike, fails", [(0.12, 0.2, "test level alone"), (0.02, 0.9, "seed level alone"), (0.07, 0.6, "")]
-)
+@pytest.mark.parametrize("skill_sd, alike, fails", [(0.12, 0.2, "test level alone"), (0.02, 0.9, "seed level alone")])
 def test_two_levels_cover_the_truth_where_one_level_alone_does_not(skill_sd, alike, fails):
     """True kappa 0.4. Seeds differ in skill; the 50 patients of three scans in difficulty, for all seeds `alike`."""
     rng, k, n_seeds, n, repeats = np.random.default_rng(16), 3, 5, 150, 300
@@ -144,7 +133,7 @@ def test_two_levels_cover_the_truth_where_one_level_alone_does_not(skill_sd, ali
             hits.append(low <= 0.4 <= high)
     share = {name: np.mean(hits) for name, hits in covered.items()}
     assert 0.92 <= share["both levels"] <= 0.99
-    assert not fails or share[fails] < 0.8
+    assert share[fails] < 0.8
 
 
 @pytest.mark.parametrize(
@@ -153,13 +142,10 @@ def test_two_levels_cover_the_truth_where_one_level_alone_does_not(skill_sd, ali
         {"n_resamples": 0},
         {"groups": [1, 2]},
         {"statistic": "auc"},
-        {"arms": [[0, 1, 1]]},
         {"arms": []},
-        {"arms": [[[0, 1], [1, 1]]]},
         {"arms": [[[0, -1, 1], [0, 1, 1]]]},
         {"arms": [[[0.5, 0.5, 1], [0, 1, 1]]]},
         {"arms": [[[0, 1, 1]] * 2, [[0, 1, 1]] * 3]},
-        {"arms": [[[0, 1, 1], [0, 0, 1]]] * 3},
         {"weights": (1, -1)},
         {"weights": (np.nan,)},
         {"y_true": [], "arms": [[[], []]]},
@@ -189,16 +175,6 @@ def test_any_weighted_sum_of_arms_is_one_call():
     assert (gain.t, gain.p, gain.df) == pytest.approx((gains[0].t, gains[0].p, gains[0].df), rel=1e-9)
 
 
-def test_scores_by_class_are_those_of_scikit_learn_where_a_class_is_never_predicted():
-    metrics = pytest.importorskip("sklearn.metrics")
-    y_true, y_pred = np.array([0, 0, 1, 1, 2]), np.array([[0, 1, 1, 1, 0]] * 2)
-    expected = metrics.precision_recall_fscore_support(y_true, y_pred[0], zero_division=0)
-    for name, values in zip(("precision", "recall", "f1"), expected, strict=False):
-        for c, value in enumerate(values):
-            ours = two_level(name, y_true, y_pred, classes=[c], n_resamples=5)
-            assert ours.estimate == pytest.approx(value, abs=1e-12)
-
-
 # The two-level t test
 
 
@@ -224,15 +200,14 @@ def test_with_one_patient_the_two_level_test_is_students():
     assert (ours.t, ours.p, ours.df, ours.n) == pytest.approx((theirs.statistic, theirs.pvalue, 5, 6))
 
 
-@pytest.mark.parametrize("skill_sd", [0.0, 0.05])
-def test_two_equal_arms_are_told_apart_in_no_more_than_one_study_of_twenty(skill_sd):
+def test_two_equal_arms_are_told_apart_in_no_more_than_one_study_of_twenty():
     """Seeds of both arms differ in skill, scans in difficulty for all runs alike."""
     rng, k, n_seeds, n, found = np.random.default_rng(30), 3, 5, 200, []
     for i in range(300):
         y_true, arms = rng.integers(k, size=n), []
         hard = np.where(rng.random(n) < 0.5, rng.random(n), np.nan)
         for _ in range(2):
-            skill = np.clip(0.4 + skill_sd * rng.standard_normal(n_seeds), 0, 1)
+            skill = np.clip(0.4 + 0.05 * rng.standard_normal(n_seeds), 0, 1)
             own = np.where(np.isnan(hard), rng.random((n_seeds, n)), hard)
             arms.append(np.where(own < skill[:, None], y_true, rng.integers(k, size=(n_seeds, n))))
         found.append(two_level("kappa", y_true, *arms, n_resamples=300, seed=i).p < 0.05)
@@ -260,18 +235,7 @@ def test_the_corrected_t_test_of_a_hand_worked_case():
     assert (ours.low, ours.high) == pytest.approx((0.03 - 2.776445 * 0.0106066, 0.03 + 2.776445 * 0.0106066), abs=1e-7)
 
 
-def test_the_corrected_test_keeps_its_level_over_repeated_splits_where_the_plain_one_does_not():
-    rng = np.random.default_rng(3)
-    corrected, plain = [], []
-    for _ in range(400):
-        cases = rng.normal(size=100)  # per-case differences of two equal arms
-        splits = [cases[rng.permutation(100)[:20]].mean() for _ in range(15)]
-        corrected.append(t_test(splits, overlap=20 / 80).p < 0.05)
-        plain.append(stats.ttest_1samp(splits, 0).pvalue < 0.05)
-    assert np.mean(corrected) < 0.08 and np.mean(plain) > 0.25
-
-
-@pytest.mark.parametrize("bad", [[0.1], [0.1, np.nan], [[0.1, 0.2]], []])
+@pytest.mark.parametrize("bad", [[0.1], [0.1, np.nan], [[0.1, 0.2]]])
 def test_differences_that_allow_no_test_are_refused(bad):
     with pytest.raises(SettingError, match="at least two finite numbers"):
         t_test(bad)
@@ -284,17 +248,6 @@ def test_holm_of_a_hand_worked_family():
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
     np.testing.assert_allclose(holm([0.5, 0.6]), [1, 1])
     assert holm([]).shape == (0,)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_holm_rejects_what_the_step_down_procedure_rejects(seed):
-    p = np.random.default_rng(seed).random(8) ** 3
-    rejected = np.zeros(8, dtype=bool)
-    for step, test in enumerate(np.argsort(p)):
-        if p[test] > 0.05 / (8 - step):
-            break
-        rejected[test] = True
-    assert ((holm(p) <= 0.05) == rejected).all()
 
 
 @pytest.mark.parametrize("bad", [[0.1, np.nan], [1.2], [-0.1], 0.5])

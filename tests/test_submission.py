@@ -34,18 +34,13 @@ def test_a_written_file_is_plain_in_the_order_given_and_sound(tmp_path):
     "names, classes, message",
     [
         (NAMES[:2], [1], "2 names, 1 classes"),
-        ([], [], "0 names, 0 classes"),
         ([NAMES[0], NAMES[1], NAMES[0]], [1, 2, 3], "'TST_0001.nii.gz': more than one scan is named so"),
         (NAMES[:2], [1, 0], "class '0' does not exist"),
-        (NAMES[:2], [6, 1], "class '6' does not exist"),
         (NAMES[:2], np.array([1.0, 2.0]), "class '1.0' does not exist"),
         (NAMES[:2], [1, "Focal"], "class 'Focal' does not exist.*Known: 1, 2, 3, 4, 5"),
         (["scans/TST_0001.nii.gz"], [1], "'scans/TST_0001.nii.gz': is not the bare name"),
         (["a.nii.gz", "TST_0001.nii"], [1, 1], "'TST_0001.nii': is not the bare name"),
-        ([".nii.gz"], [1], "bare name"),
         (["a,b.nii.gz"], [1], "bare name"),
-        (["a\nb.nii.gz"], [1], "bare name"),
-        (["a b.nii.gz"], [1], "bare name"),
         (["a.nii.gz\n"], [1], "bare name"),
     ],
 )
@@ -92,54 +87,26 @@ def assert_only(found, *expected):
         assert words in text
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        "TST_0003.nii.gz;3",
-        "TST_0003.nii.gz\t3",
-        "TST_0003.nii.gz 3",
-        "TST_0003.nii.gz",
-        "TST_0003.nii.gz,3,0.9",
-        "3,TST_0003.nii.gz,3",
-        "TST_0003.nii.gz, 3",
-        " TST_0003.nii.gz,3",
-        "TST_0003.nii.gz,3\t",
-        "TST_0003.nii.gz,fibro cavernous",
-        "TST_0003.nii.gz,3,",
-    ],
-)
+@pytest.mark.parametrize("row", ["TST_0003.nii.gz;3", "TST_0003.nii.gz", "3,TST_0003.nii.gz,3", " TST_0003.nii.gz,3"])
 def test_a_line_of_another_form_is_named_and_its_scan_is_not_called_missing(tmp_path, row):
     words = f"is {row!r}. Write one name, a comma and the class, without spaces: TST_0003.nii.gz,2"
     assert_only(told(written(tmp_path, changed(3, row))), (3, "malformed line", words))
 
 
-@pytest.mark.parametrize("number", ["", "2.0", "02", "'2'", "Focal", "nan", "\uff12", "0", "6", "-1"])
+@pytest.mark.parametrize("number", ["", "2.0", "02", "Focal", "\uff12", "6"])
 def test_what_is_no_class_is_named_with_those_that_are_and_its_scan_is_not_called_missing(tmp_path, number):
     words = f"has the class {number!r}. Write 1 for Infiltrative, 2 for Focal, "
     assert_only(told(written(tmp_path, changed(3, f"TST_0003.nii.gz,{number}"))), (3, "no such class", words))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "tst_0003.nii.gz",
-        "TST_0003.nii",
-        "TST_0003",
-        "test/TST_0003.nii.gz",
-        "C:\\test\\TST_0003.nii.gz",
-        '"TST_0003.nii.gz"',
-        "TST-3.nii.gz",
-        "TTS_0003.nii.gz",
-        "TRN_0003.nii.gz",
-    ],
-)
+@pytest.mark.parametrize("name", ["tst_0003.nii.gz", "TST_0003", "test/TST_0003.nii.gz", "TRN_0003.nii.gz"])
 def test_a_wrong_name_is_told_of_and_the_scan_is_missing(tmp_path, name):
     faults = told(written(tmp_path, changed(3, f"{name},3")))
     words = f"names {name!r}, which is not expected. Expected: TST_0001.nii.gz to TST_0006.nii.gz."
     assert_only(faults, (3, "unknown name", words), (None, "missing", "1 of 6 scans: TST_0003.nii.gz."))
 
 
-@pytest.mark.parametrize("at", [0, 3, 6])
+@pytest.mark.parametrize("at", [0, 6])
 def test_blank_lines_and_headers_are_told_of_wherever_they_are(tmp_path, at):
     assert_only(told(written(tmp_path, [*SOUND[:at], "", *SOUND[at:]])), (at + 1, "malformed line", "is ''."))
     found = told(written(tmp_path, [*SOUND[:at], "FileName,TypeOfTB", *SOUND[at:]]))
@@ -172,11 +139,10 @@ def test_windows_line_ends_are_one_problem(tmp_path):
     assert_only(told(written(tmp_path, SOUND, ends="\r")), (1, "line ends", "carriage return"))
 
 
-@pytest.mark.parametrize("middle, line", [(b"\xff\xfe", 2), ("TST_0002.nii.gz,é".encode("latin-1"), 2)])
-def test_what_is_not_text_is_told_of_by_its_first_line(tmp_path, middle, line):
+def test_what_is_not_text_is_told_of_by_its_first_line(tmp_path):
     path = tmp_path / "s.txt"
-    path.write_bytes(SOUND[0].encode() + b"\n" + middle + b"\n" + SOUND[2].encode())
-    assert_only(told(path), (line, "not text", "Save it as plain text in UTF-8"))
+    path.write_bytes(SOUND[0].encode() + b"\n\xff\xfe\n" + SOUND[2].encode())
+    assert_only(told(path), (2, "not text", "Save it as plain text in UTF-8"))
     path.write_bytes("\n".join(SOUND).encode("utf-16"))
     assert_only(told(path), (1, "not text", "UTF-8"))
 
@@ -204,15 +170,6 @@ def test_all_problems_are_found_in_one_reading(tmp_path):
         (None, "missing"),
     ]
     assert "3 of 6 scans: TST_0002.nii.gz, TST_0004.nii.gz, TST_0006.nii.gz." in found[-1][2]
-
-
-def test_a_problem_reads_as_file_line_sentence_and_remedy(tmp_path):
-    path = written(tmp_path, changed(3, "TST_0003.nii.gz,6")[:5])
-    assert [str(problem) for problem in check(path)] == [
-        f"{path}:3: has the class '6'. Write 1 for Infiltrative, 2 for Focal, 3 for Tuberculoma, 4 for Miliary, "
-        "5 for Fibro-cavernous.",
-        f"{path}: has no line for 1 of 6 scans: TST_0006.nii.gz. Add a line for each.",
-    ]
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
