@@ -63,7 +63,7 @@ def test_no_number_is_typed_into_the_sentences():
     assert re.findall(r".*\d.*", plain) == []
 
 
-@pytest.mark.parametrize("column", ["n", "seeds", "kappa", "kappa_low", "accuracy_high"])
+@pytest.mark.parametrize("column", ["n", "kappa_low"])
 def test_a_number_changed_in_a_table_changes_the_card(root, column):
     path = root / "results" / "synthetic" / "arms.csv"
     table = pd.read_csv(path)
