@@ -133,17 +133,6 @@ def test_scans_that_cannot_be_reached_are_among_those_found_and_scans_may_lie_in
     assert found == ["deep/0.nii.gz", "deep/1.nii.gz", "deep/2.nii.gz", "findings/other.nii.gz", "gone.nii.gz"]
 
 
-@pytest.mark.parametrize(
-    "given, message",
-    [(["no", "none"], "no, none: no such file"), (["empty"], "holds no scan.*dcm2niix"), ([], "no scan")],
-)
-def test_paths_without_scans_are_refused_before_any_work(tmp_path, monkeypatch, given, message):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises((DataError, SettingError), match=message):
-        find_scans(given)
-
-
 # --- What is unusual ----------------------------------------------------------------------------------
 
 
@@ -283,9 +272,6 @@ def test_an_interruption_keeps_what_was_predicted(tmp_path, weights, capsys, mon
     assert [row["error"] for row in rows] == [""] * predict.TOGETHER + [predict.INTERRUPTED] * 2
     assert rows[-1]["Focal"] is None
     assert rows[0]["Focal"] == round(whole.probabilities[0, 0, 1], 6)
-
-
-# --- Memory -------------------------------------------------------------------------------------------
 
 
 # --- The command --------------------------------------------------------------------------------------

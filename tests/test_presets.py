@@ -36,11 +36,6 @@ def test_the_papers_arms_differ_in_four_things_and_the_corrected_ones_in_none():
     assert corrected.stage("image") == corrected.stage("video") == corrected.stage("random")
 
 
-@pytest.mark.parametrize("name", preset_names())
-def test_a_random_start_is_never_frozen(name):
-    assert not load_preset(name).stage("random").freeze_backbone
-
-
 def test_epoch_limits_are_put_in_and_checked():
     preset = load_preset("demo").with_epochs(epochs=7, pretrain_epochs=3)
     assert (preset.finetune.epochs, preset.pretrain.epochs) == (7, 3)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from files import write_labels, write_mask, write_scan, write_video
 
-from viptt_core.constants import UCF_CLASSES
 from viptt_core.ct import CROP_MARGIN_MM, load_volume
 from viptt_core.datasets import list_dataset, load_dataset
 from viptt_core.errors import DataError, SettingError
@@ -34,15 +33,6 @@ def ucf101(tmp_path):
     (lists / "trainlist01.txt").write_text("".join(f"{line} {k}\r\n" for k, line in enumerate(lines["train"])))
     (lists / "testlist01.txt").write_text("".join(f"{line}\n" for line in lines["test"]))
     return tmp_path
-
-
-def test_every_class_or_some_joined_into_one(tmp_path):
-    for name in (*UCF_CLASSES, "Archery"):
-        write_video(tmp_path / name / f"v_{name}_g01_c01.avi", frames=4)
-    assert len(load_dataset("ucf50", tmp_path, **GRID).class_names) == 10
-    assert len(load_dataset("ucf50", tmp_path, classes="all", **GRID).class_names) == 11
-    joined = load_dataset("ucf50", tmp_path, classes="Archery, Rowing+Skijet", **GRID)
-    assert joined.class_names == ("Archery", "Rowing+Skijet") and joined.labels.tolist() == [0, 1, 1]
 
 
 def test_ucf101_takes_the_published_parts(ucf101):
@@ -143,6 +133,3 @@ def test_rare_mosmed_classes_can_be_joined_or_left_out(mosmed):
     assert load_dataset("mosmed", mosmed, classes="CT-0,CT-1", **GRID).counts() == {"CT-0": 3, "CT-1": 2}
     with pytest.raises(DataError, match="no folder of scans 'CT-3'. There are: CT-0, CT-1, CT-4"):
         load_dataset("mosmed", mosmed, classes="CT-0,CT-3", **GRID)
-
-
-# --- Real files, put into the layouts by links --------------------------------------------------------

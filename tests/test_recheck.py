@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 
 from viptt_core.cli import main
-from viptt_core.errors import SettingError
 from viptt_core.study import recheck as module
 from viptt_core.study.ledger import CARD, PAGE, write_page
 from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, write_outcomes
@@ -180,11 +179,6 @@ def test_a_damaged_file_is_told_and_the_rest_is_checked(root):
     (root / "results" / "synthetic" / "both.npz").write_bytes(b"PK")
     (difference,) = recheck(root=root)
     assert difference.startswith("synthetic: ") and "both.npz" in difference
-
-
-def test_a_study_without_results_is_refused_by_name(root):
-    with pytest.raises(SettingError, match="'synthetik' does not exist. Did you mean 'synthetic'"):
-        recheck(["synthetik"], root=root)
 
 
 def test_packing_makes_the_tables_of_committed_predictions_again(root, monkeypatch):

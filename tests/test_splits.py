@@ -56,12 +56,6 @@ def make_test(clips, fold):
     return split_by_group(clips.labels, clips.groups, seed=0, fold=fold).test
 
 
-@pytest.mark.parametrize("bad", [{"kind": "groups", "stage": "finetune"}, {"kind": "group", "stage": "fine"}])
-def test_unknown_kinds_and_stages_are_refused(make_clip_set, bad):
-    with pytest.raises(SettingError, match="does not exist"):
-        make_split(bad["kind"], make_clip_set(), stage=bad["stage"])
-
-
 # --- Parts a set was published with -------------------------------------------------------------------
 
 
