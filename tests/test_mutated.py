@@ -5,10 +5,7 @@ CASES. The mutations of a case are the same in every run.
 """
 
 import gzip
-import hashlib
-import importlib
 import io
-import json
 import multiprocessing
 import os
 import re
@@ -25,28 +22,25 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from files import write_weights
-from mutations import mutated, mutated_json, mutated_table
+from mutations import mutated, mutated_table
 from planted import AFFINE, chest
 
 from viptt_core.errors import DataWarning, ViPTTError
 
 SECONDS, GIGABYTES = 20, 3
-FEWEST = 100  # inputs of a case; all cases have 1,000 at least
+FEWEST = 100  # inputs of a case
 FINE = ("value", "refused", "warned")
 
 
 class Case(NamedTuple):
     """A kind of input: how mutated files are made, and how one is read.
 
-    `read` raises AssertionError where a value is wrong, and whatever the package raises. `module` is imported before
-    memory is limited: what PyTorch maps counts, and is not the input's.
+    `read` raises AssertionError where a value is wrong, and whatever the package raises.
     """
 
     name: str
     make_files: Callable[[Path, np.random.Generator], list[Path]]
     read: Callable[[Path], None]
-    module: str = "viptt_core.errors"
 
 
 # --- A worker that reads one file after the other -----------------------------------------------------------
@@ -71,9 +65,8 @@ def outcome_of(read, path) -> str:
     return "warned" if caught else "value"
 
 
-def serve(read, connection, gigabytes, module) -> None:
+def serve(read, connection, gigabytes) -> None:
     """Answer paths with outcomes, in a process of its own."""
-    importlib.import_module(module)
     try:
         import resource
 
@@ -87,13 +80,13 @@ def serve(read, connection, gigabytes, module) -> None:
         connection.send(outcome_of(read, path))
 
 
-def outcomes(read, paths, *, seconds=SECONDS, gigabytes=GIGABYTES, module="viptt_core.errors") -> dict[Path, str]:
+def outcomes(read, paths, *, seconds=SECONDS, gigabytes=GIGABYTES) -> dict[Path, str]:
     """Outcome by file; the process is replaced where it hangs or dies."""
     context, process, found = multiprocessing.get_context("spawn"), None, {}
     for path in paths:
         if process is None:
             here, there = context.Pipe()
-            process = context.Process(target=serve, args=(read, there, gigabytes, module), daemon=True)
+            process = context.Process(target=serve, args=(read, there, gigabytes), daemon=True)
             process.start()
             there.close()
             assert here.poll(120) and here.recv() == "ready"
@@ -332,63 +325,12 @@ def read_npz(path) -> None:
                 np.testing.assert_array_equal([item.covariates["age"] for item in items], theirs[f"{part}_age"].ravel())
 
 
-# --- Weights --------------------------------------------------------------------------------------------
-
-
-def safetensors_files(folder, rng):
-    """Damaged: the JSON beside the weights; their header, its length and the checksum beside it right; any bytes."""
-    card = {"data": {"set": "phantom"}, "training": {"seed": 1, "grey_levels": [0.2, 0.6]}}
-    write_weights(folder / "whole.safetensors", **card)
-    whole, beside = (folder / "whole.safetensors").read_bytes(), json.loads((folder / "whole.json").read_text())
-    start = 8 + int.from_bytes(whole[:8], "little")
-    header, paths = json.loads(whole[8:start]), []
-    stated = json.loads(header["__metadata__"]["viptt"])
-    for number in range(600):
-        paths.append(folder / f"{number:03d}")
-        paths[-1].mkdir()
-        content, card = whole, json.dumps(beside)
-        kind = number % 5
-        if kind == 0:
-            card = mutated_json(beside, rng)
-        elif kind == 1:
-            content = mutated(whole, rng, start)
-        else:
-            inner = kind < 4
-            metadata = {"__metadata__": {"viptt": mutated_json(stated, rng)}} if inner else {}
-            text = json.dumps(header | metadata) if inner else mutated_json(header, rng)
-            content = len(text.encode()).to_bytes(8, "little") + text.encode() + whole[start:]
-        if kind:
-            card = card.replace(beside["sha256"], hashlib.sha256(content).hexdigest())
-        (paths[-1] / "weights.safetensors").write_bytes(content)
-        (paths[-1] / "weights.json").write_bytes(card.encode())
-    return paths
-
-
-def read_weights(path) -> None:
-    """Each tensor of the model, and the classes, as the bytes of the file say."""
-    from viptt_core.prediction.weights import open_weights
-
-    weights = open_weights(path)
-    model = weights.model()
-    json.dumps(weights.to_dict())
-    content = weights.path.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    assert list(weights.classes) == json.loads(header["__metadata__"]["viptt"])["card"]["classes"]
-    for name, mine in model.state_dict().items():
-        low, high = header[name]["data_offsets"]
-        kind = {"F32": "<f4", "I32": "<i4", "I64": "<i8"}[header[name]["dtype"]]
-        theirs = np.frombuffer(content[start + low : start + high], kind).reshape(header[name]["shape"])
-        np.testing.assert_array_equal(mine.numpy(), theirs.astype(mine.numpy().dtype))
-
-
 CASES = [
     Case("NIfTI", plain_scans, read_scan),
     Case("NIfTI in gzip", packed_scans, read_scan),
     Case("videos", videos, read_video),
     Case("labels", label_tables, read_labels_and_patients),
     Case("arrays", npz_files, read_npz),
-    Case("safetensors", safetensors_files, read_weights, "viptt_core.prediction.weights"),
 ]
 
 
@@ -396,7 +338,7 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_damaged_input_is_read_right_or_refused_by_name(tmp_path, case):
     paths = case.make_files(tmp_path, np.random.default_rng(len(case.name)))
-    found = outcomes(case.read, paths, module=case.module)
+    found = outcomes(case.read, paths)
     wrong = [f"{path.name}: {outcome}" for path, outcome in found.items() if outcome not in FINE]
     print(case.name, Counter(outcome if outcome in FINE else "wrong" for outcome in found.values()))
     assert len(found) == len(paths) >= FEWEST and not wrong, "\n".join(wrong)
