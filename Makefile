@@ -64,7 +64,7 @@ test-reading:  ## what reads files, tested without PyTorch on any Python: PYTHON
 	  $$venv/bin/python -m pip install -q --disable-pip-version-check --no-input -c constraints.txt $(READING_PACKAGES); \
 	  OMP_NUM_THREADS=1 PYTHONUTF8=1 $$venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup $(READING:%=tests/test_%.py)
 
-bench: $(STAMP)  ## measure against the references: ratios into benchmarks/results (20 minutes)
+bench: $(STAMP)  ## measure against the references and write the page Performance (20 minutes)
 	@$(IN_VENV) python -m benchmarks --profile quick
 
 bench-full: $(STAMP)  ## the same at the paper's size (hours)

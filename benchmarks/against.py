@@ -9,17 +9,19 @@ once, by the older code.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import ROOT, write_json
+from benchmarks import run_process, worktree
+from benchmarks.inputs import write_copy
+from viptt_core.files import write_file
 
 PAIRS = 7
 TARGET = 1.05  # no interval of a ratio may lie above this
@@ -101,38 +103,25 @@ class Side:
         self.name, self.folder, self.home = name, folder, home
         home.mkdir(parents=True, exist_ok=True)
 
-    def run(self, arguments: list[str]) -> tuple[float, float, str]:
-        """Seconds, peak memory in MB of the largest process, and what was printed."""
-        environment = os.environ | {
-            "PYTHONPATH": str(self.folder),
-            "VIPTT_ROOT": str(self.home),
-            "OMP_NUM_THREADS": "2",
-        }
-        with open(self.home / "printed", "w+", encoding="utf-8") as printed:
-            began = time.perf_counter()
-            process = subprocess.Popen(arguments, cwd=self.folder, env=environment, stdout=printed, stderr=printed)
-            _, status, usage = os.wait4(process.pid, 0)  # knows the peak memory of the process and its children
-            seconds = time.perf_counter() - began
-            printed.seek(0)
-            text = printed.read()
-        if status:
-            sys.exit(f"{self.name}: {' '.join(arguments)[:200]}\n{text[-6000:]}")
-        return seconds, usage.ru_maxrss * 1024 / 1e6, text
+    def run(self, arguments: list[str]) -> tuple[float, int, str]:
+        """See `run_process`."""
+        own = {"PYTHONPATH": str(self.folder), "VIPTT_ROOT": str(self.home), "OMP_NUM_THREADS": "2"}
+        return run_process(arguments, log=self.home / "printed", cwd=self.folder, env=os.environ | own)
 
-    def snippet(self, prepare: str, work: str) -> tuple[float, float]:
+    def snippet(self, prepare: str, work: str) -> tuple[float, int]:
         """What the code between the clock's two readings took."""
         _, memory, printed = self.run([sys.executable, "-c", TIMED.format(prepare=prepare, work=work)])
         seconds = float(next(line.split()[1] for line in printed.splitlines() if line.startswith("seconds ")))
         return seconds, memory
 
-    def demo(self, *, cold: bool) -> tuple[float, float]:
+    def demo(self, *, cold: bool) -> tuple[float, int]:
         if cold:
             shutil.rmtree(self.home / "data", ignore_errors=True)
         shutil.rmtree(self.home / "runs", ignore_errors=True)
         output = str(self.home / "out.ipynb")
         return self.run(["papermill", "notebooks/02_finetune.py", output, "--no-progress-bar", *DEMO])[:2]
 
-    def predict(self, scans: Path) -> tuple[float, float]:
+    def predict(self, scans: Path) -> tuple[float, int]:
         runs = self.home / "runs"
         if not runs.is_dir():
             self.demo(cold=False)
@@ -157,12 +146,10 @@ def write_files(old: Side, folder: Path) -> dict[str, Path]:
     )
     old.run([sys.executable, "-c", code])
     places["scan"] = places["one"] / "TRN_0001.nii.gz"
-    content = places["scan"].read_bytes()
     for i in range(40):
         copy = places["copies"] / "ab"[i % 2] / f"scan_{i:02d}.nii.gz"
         copy.parent.mkdir(parents=True, exist_ok=True)
-        # Other contents and the same work: bytes 4 to 8 of a gzip file are the time it was made.
-        copy.write_bytes(content[:4] + i.to_bytes(4, "little") + content[8:])
+        write_copy(places["scan"], copy, i)
     places["scans"].mkdir()
     for i, path in enumerate(2 * sorted(places["ten"].glob("TRN_*.nii.gz"))):
         (places["scans"] / f"scan_{i:02d}.nii.gz").symlink_to(path)
@@ -184,21 +171,28 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="rows whose names begin so")
     parser.add_argument("--output", type=Path, help="a JSON file for the numbers")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="viptt-against-") as temporary:
-        base = Path(temporary)
-        sides = []
-        for name, commit in (("old", options.commit), ("new", "HEAD")):
-            subprocess.run(["git", "worktree", "add", "-q", "--detach", base / name, commit], cwd=ROOT, check=True)
-            sides.append(Side(name, base / name, base / f"{name}-home"))
-        try:
-            measure(sides, base, options)
-        finally:
-            for side in sides:
-                subprocess.run(["git", "worktree", "remove", "--force", side.folder], cwd=ROOT, check=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="viptt-against-") as folder,
+        worktree(options.commit) as old,
+        worktree("HEAD") as new,
+    ):
+        base = Path(folder)
+        sides = [Side("old", old, base / "old-home"), Side("new", new, base / "new-home")]
+        rows = {
+            name: row
+            for name, row in rows_on(write_files(sides[0], base)).items()
+            if not options.only or any(name.startswith(begin) for begin in options.only)
+        }
+        found = {}
+        for name, row in rows.items():
+            found[name] = compare(name, row, sides, options.pairs)
+            if options.output:
+                content = {"pairs": options.pairs, "against": options.commit, "rows": found}
+                write_file(options.output, json.dumps(content, indent=1) + "\n")
 
 
-def measure(sides: list[Side], base: Path, options) -> None:
-    places = write_files(sides[0], base)
+def rows_on(places: dict[str, Path]) -> dict[str, Callable[[Side], tuple[float, int]]]:
+    """Each row: a function that measures a side, seconds and peak memory in bytes."""
     rows = {
         COLD: lambda side: side.demo(cold=True),
         WARM: lambda side: side.demo(cold=False),
@@ -208,28 +202,26 @@ def measure(sides: list[Side], base: Path, options) -> None:
         for place, path in places.items():
             code = [part.replace(f"{{{place}}}", str(path)) for part in code]
         rows[name] = lambda side, code=code: side.snippet(*code)
-    found = {}
-    for name, row in rows.items():
-        if options.only and not any(name.startswith(begin) for begin in options.only):
-            continue
-        seconds, memory = {"old": [], "new": []}, {"old": [], "new": []}
-        for pair in range(options.pairs):
-            for side in sides if pair % 2 == 0 else sides[::-1]:
-                taken, peak = row(side)
-                seconds[side.name].append(taken)
-                memory[side.name].append(peak)
-        ratio, low, high = ratio_interval(seconds["old"], seconds["new"])
-        peaks = {side: float(np.median(values)) for side, values in memory.items()}
-        found[name] = {"seconds": seconds, "memory_mb": memory, "ratio": [ratio, low, high]}
-        verdict = "slower" if low > TARGET else "as fast" if high <= TARGET else "not told apart from slower"
-        print(
-            f"{name}: {np.median(seconds['old']):.2f} s -> {np.median(seconds['new']):.2f} s, "
-            f"ratio {ratio:.3f} ({low:.3f} to {high:.3f}): {verdict}; "
-            f"peak {peaks['old']:.0f} MB -> {peaks['new']:.0f} MB",
-            flush=True,
-        )
-        if options.output:
-            write_json(options.output, {"pairs": options.pairs, "against": options.commit, "rows": found})
+    return rows
+
+
+def compare(name: str, row: Callable[[Side], tuple[float, int]], sides: list[Side], pairs: int) -> dict:
+    """Measure both sides in pairs, print the outcome and return it, JSON-ready."""
+    seconds, memory = {"old": [], "new": []}, {"old": [], "new": []}
+    for pair in range(pairs):
+        for side in sides if pair % 2 == 0 else sides[::-1]:
+            taken, peak = row(side)
+            seconds[side.name].append(taken)
+            memory[side.name].append(peak / 1e6)
+    ratio, low, high = ratio_interval(seconds["old"], seconds["new"])
+    verdict = "slower" if low > TARGET else "as fast" if high <= TARGET else "not told apart from slower"
+    print(
+        f"{name}: {np.median(seconds['old']):.2f} s -> {np.median(seconds['new']):.2f} s, "
+        f"ratio {ratio:.3f} ({low:.3f} to {high:.3f}): {verdict}; "
+        f"peak {np.median(memory['old']):.0f} MB -> {np.median(memory['new']):.0f} MB",
+        flush=True,
+    )
+    return {"seconds": seconds, "memory_mb": memory, "ratio": [ratio, low, high]}
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ COVERED_BY = {
     "make paper": WORKFLOW,
     "make paper PLAN=1": "test_workflow.py::test_make_plan_starts_nothing",
     "make bench": "test_benchmarks.py::test_finished_rows_are_kept",
+    "make bench-full": "test_benchmarks.py::test_results_of_a_gpu_are_a_section_of_their_own",
     "jupyter-book build book/": "test_browser.py::test_the_book_builds_without_a_warning",
     "viptt data get": "test_cli_data.py::test_one_command_from_a_server_to_a_checked_clip_set",
     "viptt weights get": "test_weights.py::test_the_authors_weights_are_got_converted_and_kept",

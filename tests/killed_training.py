@@ -25,7 +25,7 @@ from viptt_core.training.checkpoint import write_tensors
 from viptt_core.training.device import Engine
 
 EPOCHS, STEPS = 4, 4
-MOST_EVENTS = 60  # of the about 240 of a whole run
+MOST_EVENTS = 25  # of the about 100 of a whole run
 
 
 def clip_set() -> ClipSet:

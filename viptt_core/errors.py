@@ -82,6 +82,11 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
+def counted(n: int, noun: str) -> str:
+    """Such as "1 file", "2 classes"."""
+    return f"{n} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
 # set: nothing can be loaded until it is mended. file: this file cannot be used; it stops a run, or is left out
 # with on_error="skip". left out: found, and not used in any case. note: handled, or good to know.
 LEVELS = ("set", "file", "left out", "note")
@@ -89,21 +94,18 @@ LEVELS = ("set", "file", "left out", "note")
 
 @dataclass(frozen=True)
 class Fault:
-    """Something about the files of a set that a reader should know.
+    """Something about the files of a set that a reader should know."""
 
-    Attributes:
-        kind: Short name, the same for all faults of a kind, such as "missing file".
-        where: File, relative to the root of the set, or the name by which a table calls it.
-        what: One sentence.
-        remedy: What the reader can do about it.
-        level: One of LEVELS.
-    """
+    kind: str  #: short name, the same for all faults of a kind, such as "missing file"
+    where: str  #: file, relative to the root of the set, or the name by which a table calls it
+    what: str  #: one sentence
+    remedy: str = ""  #: what the reader can do about it
+    level: str = "set"  #: one of LEVELS
 
-    kind: str
-    where: str
-    what: str
-    remedy: str = ""
-    level: str = "set"
+    @classmethod
+    def of(cls, error: ViPTTError, where: str, level: str = "set") -> Fault:
+        """What an error says, as a fault."""
+        return cls(error.kind or "unreadable file", where, error.what, error.remedy, level)
 
     @property
     def spoils(self) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import html
+import inspect
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -47,19 +49,12 @@ def p_text(p: float) -> str:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """A table with sentences below it; or the sentences alone.
+    """A table with sentences below it; or the sentences alone."""
 
-    Attributes:
-        text: Sentences; lines are kept.
-        table: Scrolls by itself on a narrow screen.
-        caption: Above the table.
-        notes: Unfold below.
-    """
-
-    text: str = ""
-    table: pd.DataFrame | None = None
-    caption: str = ""
-    notes: tuple[str, ...] = ()
+    text: str = ""  #: sentences; lines are kept
+    table: pd.DataFrame | None = None  #: scrolls by itself on a narrow screen
+    caption: str = ""  #: above the table
+    notes: tuple[str, ...] = ()  #: unfold below
 
     def __str__(self) -> str:
         table = "" if self.table is None else self.table.to_string(index=False)
@@ -71,6 +66,16 @@ class ResultTable:
         notes = "".join(f"<li>{_escaped(note)}</li>" for note in self.notes)
         page += f"<details><summary>Notes on the rows</summary><ul>{notes}</ul></details>" if notes else ""
         return {"text/plain": str(self), "text/html": page}
+
+
+class ShownAsTable:
+    """Something that is printed and shown as the ResultTable that its `_shown` gives."""
+
+    def __str__(self) -> str:
+        return str(self._shown())
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        return self._shown()._repr_mimebundle_()
 
 
 def _table_html(table: pd.DataFrame, caption: str) -> str:
@@ -89,6 +94,13 @@ def _table_html(table: pd.DataFrame, caption: str) -> str:
 
 def _escaped(text: str) -> str:
     return html.escape(text).replace("\n", "<br>")
+
+
+def show_code(function: Callable):
+    """The source of a function, as a notebook shows it."""
+    from IPython.display import Markdown
+
+    return Markdown(f"```python\n{textwrap.dedent(inspect.getsource(function))}```")
 
 
 # --- A figure in a notebook's output: a picture or viewer that says which function drew it, and from what ---

@@ -13,12 +13,11 @@ from viptt_core.files import artifact_root, code_version, imported_modules, prov
 from viptt_core.papermill_io import PREFIX, notebook_sha256, source_sha256
 from viptt_core.results import SCORE_COLUMNS, SUMMARY_MIME
 
-PUBLISHED = ("00_data", "01_pretrain", "02_finetune", "03_ablations", "04_per_class", "05_submission", "06_performance")
+PUBLISHED = ("00_data", "01_pretrain", "02_finetune", "03_ablations", "04_per_class", "05_submission")
 # Result files a notebook reads, besides what it makes itself; a study's tables stand for the predictions they are from.
 READS = {
     "03_ablations": ("results/*/*.csv", "results/*/study.json"),
     "04_per_class": ("results/*/*.csv", "results/*/study.json"),
-    "06_performance": ("benchmarks/results/*.json",),
 }
 RESULT_NOTEBOOK = "02_finetune"  # the one whose table other pages show, too
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"

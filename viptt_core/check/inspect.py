@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from os import PathLike
@@ -136,11 +137,7 @@ class Reading:
 
 
 def read_files(jobs: Sequence[tuple[str, Path]], *, n_jobs: int | None, progress: bool, reread: bool) -> list[Reading]:
-    """Inspect files, each a role and a path, in worker processes; what was kept of an unchanged one is used again.
-
-    Raises:
-        StorageError: the cache cannot be written.
-    """
+    """Inspect files, each a role and a path, in worker processes; what was kept of an unchanged one is used again."""
     from tqdm import tqdm
 
     folder, code = files.cache_root() / "checks", files.code_version("check.inspect")
@@ -168,12 +165,11 @@ def read_files(jobs: Sequence[tuple[str, Path]], *, n_jobs: int | None, progress
 
 def _kept(place: Path) -> dict | None:
     """An outcome that was kept; None where none is, or a damaged one."""
-    try:
+    with suppress(OSError, ValueError):
         outcome = json.loads(place.read_bytes())
         mark_used(place, place.stat().st_mtime)
-    except (OSError, ValueError):
-        return None
-    return outcome
+        return outcome
+    return None
 
 
 def _read(job: tuple[str, Path], place: Path) -> tuple[tuple[str, Path], dict]:

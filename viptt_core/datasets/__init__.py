@@ -6,10 +6,11 @@ A set is a *lister*, which finds files, labels and groups, and a *medium*, which
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,9 @@ LISTERS: dict[str, Callable[..., Listing]] = {
     "actions": list_actions,
 }
 SYNTHETIC = ("phantom", "actions")
+# Parameters of the notebooks that are settings of scans, and of videos.
+OF_SCANS = ("labels", "file_column", "label_column", "patient_column", "classes", "crop", "slice_axis", "on_error")
+OF_VIDEOS = ("group_pattern", "groups", "on_error")
 # What a decoder may import without its pixels depending on it: how files are found, named and kept.
 NO_PIXELS = ("cache", "clips", "datasets.labels", "datasets.listing", "errors", "files", "sources")
 _VIDEO_FIELDS = ("frames", "size", "stride", "fit")
@@ -44,15 +48,10 @@ _VIDEO_FIELDS = ("frames", "size", "stride", "fit")
 
 @dataclass(frozen=True)
 class Medium:
-    """How items of one kind become clips.
+    """How items of one kind become clips."""
 
-    Attributes:
-        decode: (source of an item, grid) -> uint8 [T,H,W].
-        fields: Of the grid, those that decide the pixels; the others are refused.
-    """
-
-    decode: Callable[[object, Grid], np.ndarray]
-    fields: tuple[str, ...]
+    decode: Callable[[object, Grid], np.ndarray]  #: (source of an item, grid) -> uint8 [T,H,W]
+    fields: tuple[str, ...]  #: of the grid, those that decide the pixels; the others are refused
 
     @property
     def code(self) -> str:
@@ -99,6 +98,21 @@ def load_for(preset: Preset, name: str, root: str | Path | None = None, **settin
     return _load(name, root, given, preset)
 
 
+def load_scans(preset: Preset, given: Mapping[str, Any], *, progress: bool = True) -> ClipSet:
+    """Load the scans that the parameters of a notebook name, see `load_for`."""
+    settings = {name: given[name] for name in OF_SCANS} | {"n": given["n_scans"] or None}
+    return load_for(preset, given["dataset"], given["data_root"], progress=progress, **settings)
+
+
+def load_videos(preset: Preset, given: Mapping[str, Any], *, progress: bool = True) -> ClipSet:
+    """Load the videos that the parameters of a notebook name; where it has scans, too, their names say so."""
+    both = "pretrain_dataset" in given
+    names = ("pretrain_dataset", "pretrain_root", "pretrain_classes") if both else ("dataset", "data_root", "classes")
+    name, root, classes = (given[name] for name in names)
+    settings = {name: given[name] for name in OF_VIDEOS} | {"n": given["n_videos"] or None}
+    return load_for(preset, name, root, classes=classes, progress=progress, **settings)
+
+
 def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listing:
     """Find the files, labels and groups of a data set, and what is wrong with them; settings are its lister's.
 
@@ -106,29 +120,29 @@ def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listi
         SettingError: unknown name or setting.
         DataError: there is no such folder, or no label table.
     """
-    grid, decoding, own = split_settings(name, settings)
-    for setting in grid | decoding:
-        raise SettingError(f"{setting} decides nothing before files are decoded.", remedy="Leave it out.")
+    check_choice("dataset", name, LISTERS)
+    for setting in settings:
+        check_choice(f"setting of the files of '{name}'", setting, _lister_settings(name))
     if root and name in SYNTHETIC:
         remedy = "Leave data_root empty, or name another data set for files on disk."
         raise SettingError(f"'{name}' is simulated and reads no folder.", remedy=remedy)
-    listing = LISTERS[name](root or None, **own)
+    listing = LISTERS[name](root or None, **settings)
     parted = part_faults([item.group for item in listing.items], [item.part for item in listing.items])
     return replace(listing, faults=(*listing.faults, *parted))
 
 
 def split_settings(name: str, settings: dict) -> tuple[dict, dict, dict]:
-    """Settings of the grid, of decoding, and of the lister of a name.
-
-    Raises:
-        SettingError: unknown name or setting.
-    """
+    """Settings of the grid, of decoding, and of the lister of a name; a SettingError for all others."""
     check_choice("dataset", name, LISTERS)
-    lister = [parameter for parameter in inspect.signature(LISTERS[name]).parameters if parameter != "root"]
+    lister = _lister_settings(name)
     grid, decoding = ([field.name for field in fields(kind)] for kind in (Grid, Decoding))
     for setting in settings:
         check_choice(f"setting of '{name}'", setting, [*grid, *decoding, *lister])
     return tuple({key: settings[key] for key in settings if key in names} for names in (grid, decoding, lister))
+
+
+def _lister_settings(name: str) -> list[str]:
+    return [parameter for parameter in inspect.signature(LISTERS[name]).parameters if parameter != "root"]
 
 
 def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Preset) -> ClipSet:

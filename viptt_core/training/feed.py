@@ -19,19 +19,13 @@ UPLOAD_BYTES = 1 << 27  # a set is moved in pieces of about this size
 
 @dataclass(frozen=True)
 class Batch:
-    """What one process takes of one batch, on its device.
+    """What one process takes of one batch, on its device."""
 
-    Attributes:
-        rows: uint8 clips [B, T, H, W], or float32 features [B, T', F].
-        labels: int64 [B].
-        angles: float32 [B], degrees to rotate the clips by; None where nothing is rotated.
-        weight: What to multiply the sum of the losses by, so that the average over the processes is the
-            mean of the whole batch; 0 for a clip that only stands in where there is none.
-    """
-
-    rows: Tensor
-    labels: Tensor
-    angles: Tensor | None
+    rows: Tensor  #: uint8 clips [B, T, H, W], or float32 features [B, T', F]
+    labels: Tensor  #: int64 [B]
+    angles: Tensor | None  #: float32 [B], degrees to rotate the clips by; None where nothing is rotated
+    #: What to multiply the sum of the losses by, so that the average over the processes is the mean of the whole batch;
+    #: 0 for a clip that only stands in where there is none.
     weight: float
 
 
@@ -63,8 +57,7 @@ class Feed:
         Args:
             indices: int64, those of a whole batch each.
             angles: float32 degrees, one a clip in the order of the batches; None where nothing is rotated.
-            rank: Of this process, from 0.
-            processes: How many share each batch.
+            rank, processes: Of this process, from 0, and how many share each batch.
         """
         # In a batch smaller than the number of processes, the rest takes part with a clip that counts nothing.
         parts = [slice(rank, None, processes) if rank < len(whole) else slice(1) for whole in indices]
@@ -136,14 +129,7 @@ def rotate_clips(clips: Tensor, degrees: Tensor) -> Tensor:
     """Rotate every frame of a clip in its plane about the centre, corners filled with 0 (air).
 
     The same turn as `scipy.ndimage.rotate(..., reshape=False)` of the (row, column) plane, with
-    linear interpolation where the authors had cubic splines.
-
-    Args:
-        clips: float [B, T, H, W].
-        degrees: float [B].
-
-    Returns:
-        float [B, T, H, W].
+    linear interpolation where the authors had cubic splines; float [B, T, H, W] by float [B] degrees.
     """
     height, width = clips.shape[2:]
     angle = degrees.to(clips.device, clips.dtype) * (math.pi / 180)

@@ -1,0 +1,169 @@
+"""The page *Performance*: `performance.md` with tables, sentences and charts of the result files in its place."""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+from pathlib import Path
+from string import Template
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from benchmarks import MEASURED, PROFILES, ROOT, Result
+from viptt_core.errors import DataError
+from viptt_core.figures import STYLE
+from viptt_core.files import write_file
+
+FORMAT = 2  # of the result files
+RESULTS = "benchmarks/results"  # this and the others: below a root
+PAGE, CHART = "book/performance.md", "book/_static/performance.svg"
+MARKS = {
+    True: ("o", "#0072B2", "target met"),
+    False: ("D", "#D55E00", "target missed"),
+    None: ("s", "#666666", "no target"),
+}
+WIDTH, SMALL = 5, 8.5  # inches and points: readable on a telephone
+
+
+def read_file(path: Path) -> dict:
+    """A result file: "profile", "machine", and "rows" as a list of `Result`.
+
+    Raises:
+        DataError: it is missing, damaged, or of another version.
+    """
+    remedy = "Delete it, then run make bench."
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise DataError("holds no results of this version.", path=path, remedy=remedy)
+        return content | {"rows": [Result.from_json(row) for row in content["rows"]]}
+    except FileNotFoundError as error:
+        raise DataError("is not there: nothing was measured.", path=path, remedy="Run make bench.") from error
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(f"cannot be read ({error}).", path=path, remedy=remedy) from error
+
+
+def write_page(root: Path = ROOT) -> Path:
+    """Write the page and its chart from the result files below a root; returns the page's path.
+
+    Raises:
+        DataError: see `read_file`; the file of the quick profile on a CPU must be there, the chart is of it.
+    """
+    folder = root / RESULTS
+    main = folder / "quick-cpu.json"
+    others = [path for profile in PROFILES for path in sorted(folder.glob(f"{profile}-*.json")) if path != main]
+    contents = [read_file(path) for path in (main, *others)]
+    chart, alt = ratio_chart(contents[0]["rows"])
+    write_file(root / CHART, chart)
+    template = Template((ROOT / "benchmarks" / "performance.md").read_text(encoding="utf-8"))
+    shown = {"results": "\n\n".join(map(section, contents)), "alt": alt, "parts": parts_table(contents[0]["rows"])}
+    write_file(root / PAGE, template.substitute(shown))
+    return root / PAGE
+
+
+# --- Words ------------------------------------------------------------------------------------------------
+def amount(value: float, unit: str) -> str:
+    """A number with its unit, three digits."""
+    if unit == "bytes":
+        return f"{value / 1e9:.2f} GB"
+    if unit == "s" and value < 0.1:
+        return f"{1000 * value:.3g} ms"
+    digits = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{digits}x" if unit == "x" else f"{digits} {unit}".strip()
+
+
+def value_text(row: Result, *, spread: bool = False) -> str:
+    """The ratio, or the value in its unit; with `spread` the range over the repeats, too."""
+    unit = row.target.unit if row.target.value is not None or row.theirs else row.unit
+    value, low, high = (amount(each, unit) for each in row.values())
+    return f"{value} ({low} to {high})" if spread and len(row.ours) > 1 else value
+
+
+def target_text(row: Result) -> str:
+    """The target, "" where there is none."""
+    return "" if row.target.value is None else f"{row.target.kind} {amount(row.target.value, row.target.unit)}"
+
+
+def outcome(row: Result) -> str:
+    """One line: the value, its range, the target and whether it was met; or why there is none."""
+    if row.status != MEASURED:
+        return f"{row.status}: {row.reason}"
+    told = {True: "met", False: "MISSED"}
+    return value_text(row, spread=True) + ("" if row.met is None else f", target {target_text(row)}: {told[row.met]}")
+
+
+def section(content: dict) -> str:
+    """A result file in Markdown: machine, table, verdict, notes."""
+    machine, rows = content["machine"], content["rows"]
+    lines = ["| what | beside | ours / theirs | ratio or value (range) | target | met |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        sides = [side for side in (row.ours, row.theirs) if side]
+        medians = [amount(statistics.median(side), row.unit).replace(" ", "\xa0") for side in sides]
+        value = value_text(row, spread=True) if row.status == MEASURED else ""
+        met = {True: "yes", False: "**no**", None: "no target"}[row.met] if value else row.status
+        cells = (row.title, row.reference, " / ".join(medians), value, target_text(row), met)
+        lines.append(f"| {' | '.join(cells)} |")
+    aimed = [row for row in rows if row.met is not None]
+    missed = [f"{row.title} ({value_text(row)}, target {target_text(row)})" for row in aimed if not row.met]
+    absent = [f"{row.title} ({row.status}: {row.reason})" for row in rows if row.status != MEASURED]
+    verdict = f"Targets met: {len(aimed) - len(missed)} of {len(aimed)} measured."
+    verdict += f" Missed: {'; '.join(missed)}." if missed else ""
+    verdict += f" Without a measurement: {'; '.join(absent)}." if absent else ""
+    notes = [f"- {row.title}: {'; '.join(row.notes)}." for row in rows if row.notes]
+    dates = sorted({row.date[:10] for row in rows})
+    commits = dict.fromkeys(f"`{row.commit[:7]}`{' with changes' * row.commit.endswith('+')}" for row in rows)
+    measured = (
+        f"Measured on: {machine['processor']}, {machine['threads']} threads, "
+        f"{'bf16' if machine['bf16'] else 'no bf16'} units, {machine['gpu'] or 'no GPU'}, {machine['system']}, "
+        f"Python {machine['python']}, PyTorch {machine['torch']}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}, "
+        f"commit {' and '.join(commits)}."
+    )
+    title = f"### {content['profile'].capitalize()} profile, {machine['gpu'] or 'CPU'}"
+    folded = "\n".join(["```{dropdown} Notes on the rows", *notes, "```"]) if notes else ""
+    return "\n\n".join(filter(None, (title, measured, "\n".join(lines), verdict, folded)))
+
+
+def parts_table(rows: list[Result]) -> str:
+    """Shares of the step's parts, and a sentence on the largest; in Markdown."""
+    row = next((row for row in rows if "parts" in row.settings), None)
+    if row is None:
+        return "Not measured."
+    shares = row.settings["parts"]
+    largest = " and ".join(f"{name} ({share:.0%})" for name, share in list(shares.items())[:2])
+    about = "{frames} frames of {size} × {size}, {precision}".format(**row.settings)
+    lines = [f"| {name} | {share:.1%} |" for name, share in shares.items()]
+    told = f"A step of {value_text(row)} over {row.settings['batch_size']} clips of {about}: mostly {largest}."
+    return "\n".join([told, "", "| part | share |", "|---|---:|", *lines])
+
+
+# --- Charts -----------------------------------------------------------------------------------------------
+@matplotlib.rc_context(STYLE)
+def ratio_chart(rows: list[Result]) -> tuple[bytes, str]:
+    """Ratios with their range on a log axis, and the targets: SVG and its text alternative."""
+    rows = [row for row in rows if row.theirs and row.target.unit == "x"]
+    figure, seen = Figure(figsize=(WIDTH, 0.44 * len(rows) + 1)), {}
+    axis = figure.subplots()
+    words = {"transform": axis.get_yaxis_transform(), "va": "bottom", "fontsize": SMALL}
+    words["bbox"] = {"fc": "white", "ec": "none", "pad": 0.5}
+    for y, row in enumerate(rows):
+        (marker, colour, meaning), (value, low, high) = MARKS[row.met], row.values()
+        axis.plot([low, high], [y, y], color=colour, lw=2.5, solid_capstyle="round")
+        seen[meaning] = axis.plot(value, y, marker, color=colour, ms=7)[0]
+        bound = {"at least": ">", "at most": "<"}.get(row.target.kind)
+        if bound:
+            seen[f"target: {row.target.kind}"] = axis.plot(row.target.value, y, bound, color="black", ms=6, zorder=1)[0]
+        axis.text(0, y - 0.26, row.title, **words)
+        axis.text(1, y - 0.26, value_text(row), ha="right", fontweight="bold", **words)
+    axis.axvline(1, color="black", lw=0.6, ls=":", zorder=0)
+    axis.set(xscale="log", ylim=(len(rows) - 0.6, -0.85), yticks=[], xlabel="ratio, log axis")
+    axis.spines["left"].set_visible(False)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    figure.tight_layout()
+    figure.legend(seen.values(), seen, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, fontsize=SMALL)
+    told = "; ".join(f"{row.title} {value_text(row)}, {target_text(row) or 'no target'}" for row in rows)
+    svg = io.BytesIO()
+    figure.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
+    return svg.getvalue(), f"Ratios on a log axis, then the target of each: {told}."
