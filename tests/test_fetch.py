@@ -178,14 +178,14 @@ def test_second_caller_waits_and_finds_the_file(server, get, path, monkeypatch):
 
     def meet(_):
         arrived.set()
-        waiting.wait(5)
+        waiting.wait(60)
 
     monkeypatch.setattr(FileLock, "acquire", acquiring)
     server.script(file(CONTENT, piece=len(CONTENT) // 2, after=meet))
     results = []
     threads = [threading.Thread(target=lambda: results.append(get().read_bytes())) for _ in range(2)]
     threads[0].start()
-    assert arrived.wait(5)
+    assert arrived.wait(60)
     threads[1].start()
     for thread in threads:
         thread.join()

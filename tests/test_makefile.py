@@ -82,7 +82,7 @@ def test_what_is_fetched_is_told_before_it_is_there(program, tmp_path):
         (tmp_path / name).touch()
     pip = program(
         "echo '  Downloading torch.whl (900 MB)'",
-        "for _ in $(seq 100); do [ -e seen ] && exit; sleep 0.1; done",
+        "for _ in $(seq 600); do [ -e seen ] && exit; sleep 0.1; done",
         "exit 9",
     )
     pip = pip.rename(tmp_path / "pip")

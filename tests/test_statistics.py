@@ -250,6 +250,12 @@ def test_holm_of_a_hand_worked_family():
     assert holm([]).shape == (0,)
 
 
+def test_holm_is_that_of_statsmodels():
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p = np.random.default_rng(7).random(9) ** 2
+    np.testing.assert_allclose(holm(p), multitest.multipletests(p, method="holm")[1])
+
+
 @pytest.mark.parametrize("bad", [[0.1, np.nan], [1.2], [-0.1], 0.5])
 def test_holm_refuses_what_is_no_p_value(bad):
     with pytest.raises(SettingError, match="0 to 1"):
