@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import threading
 
 import nibabel as nib
 import numpy as np
@@ -22,6 +23,7 @@ from viptt_core.prediction.card import RESEARCH_ONLY
 from viptt_core.prediction.scans import find_scans, predict_scans, scan_warnings
 from viptt_core.prediction.weights import open_weights
 from viptt_core.training.device import Engine
+from viptt_core.training.feed import read_ahead
 from viptt_core.training.inference import predict_logits
 
 STORED = {"0.nii.gz": (-1, 1, 1), "1.nii.gz": (1, 1, 1), "2.nii.gz": (-1, -1, -1)}  # how the axes run
@@ -272,6 +274,27 @@ def test_an_interruption_keeps_what_was_predicted(tmp_path, weights, capsys, mon
     assert [row["error"] for row in rows] == [""] * predict.TOGETHER + [predict.INTERRUPTED] * 2
     assert rows[-1]["Focal"] is None
     assert rows[0]["Focal"] == round(whole.probabilities[0, 0, 1], 6)
+
+
+# --- Memory -------------------------------------------------------------------------------------------
+
+
+def test_reading_is_never_far_ahead_of_the_model():
+    """However slow the model: else a folder of scans would pile up in memory."""
+    started, most, lock = 0, 0, threading.Lock()
+
+    def read(path):
+        nonlocal started
+        with lock:
+            started += 1
+        return path
+
+    taken = 0
+    for path in read_ahead(read, range(50), n_jobs=2):
+        assert path == taken
+        most = max(most, started - taken)
+        taken += 1
+    assert taken == 50 and most <= 2 * 2 + 1
 
 
 # --- The command --------------------------------------------------------------------------------------
