@@ -1,5 +1,7 @@
-"""Damage to bytes and tables, drawn from a generator: the same in every run."""
+"""Damage to bytes, tables and JSON, drawn from a generator: the same in every run."""
 
+import copy
+import json
 import struct
 
 import numpy as np
@@ -89,3 +91,52 @@ def mutated_table(table: str, rng: np.random.Generator) -> bytes:
         end = str(rng.choice(["\n", "\r\n", "\r", "\n\n", "\x0b"]))
     content = end.join([*(separator.join(row) for row in rows), ""]).encode(encoding)
     return mutated(content, rng, len(content)) if kind == 11 else content
+
+
+# --- JSON -----------------------------------------------------------------------------------------------
+
+VALUES = [None, True, False, 0, 1, -1, 0.5, 10**9, 2**63, 2**64, 10**400, 1e308, float("nan"), float("inf"), "", "6"]
+VALUES += ["\x00", "\ud800", "a" * 100_000, [], [[]], [None, None], {}, {"": None}]
+DEEP = (20, 400, 900, 100_000)
+
+
+def mutated_json(content: dict, rng: np.random.Generator) -> str:
+    """A value replaced, gone, doubled, swapped with another or nested deeply; or characters of the text changed."""
+    tree = copy.deepcopy(content)
+    places = list(_places(tree))
+    (holder, key), (other, other_key) = (places[k] for k in rng.integers(len(places), size=2))
+    kind = int(rng.integers(10))
+    if kind <= 2:
+        holder[key] = VALUES[rng.integers(len(VALUES))]
+    elif kind == 3:
+        del holder[key]
+    elif kind == 4:
+        holder[key], other[other_key] = copy.deepcopy(other[other_key]), copy.deepcopy(holder[key])
+    elif kind == 5 and isinstance(holder, list):
+        holder.insert(key, holder[key])
+    elif kind == 5:
+        holder[f"{key}{key}"] = holder[key]
+    elif kind == 6:
+        numbers = [(held, k) for held, k in places if type(held[k]) in (int, float)]
+        holder, key = numbers[rng.integers(len(numbers))]
+        holder[key] = [holder[key] + 1, -holder[key], holder[key] * 2, 0, 2**40, 0.5][rng.integers(6)]
+    elif kind in (7, 8):
+        nested = [(held, k) for held, k in places if isinstance(held[k], dict | list)]
+        holder, key = nested[rng.integers(len(nested))]
+        opened, closed = ('{"a":', "}") if isinstance(holder[key], dict) else ("[", "]")
+        holder[key] = "DEEP"
+    text = json.dumps(tree)
+    if kind in (7, 8):
+        depth = int(rng.choice(DEEP))
+        text = text.replace('"DEEP"', opened * depth + "1" + closed * depth)
+    elif kind == 9:
+        text = mutated(text.encode(), rng, len(text)).decode("utf-8", "replace")
+    return text
+
+
+def _places(tree):
+    """Each container in parsed JSON with each of its keys or indices."""
+    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
+        yield tree, key
+        if isinstance(tree[key], dict | list):
+            yield from _places(tree[key])

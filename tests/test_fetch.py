@@ -1,10 +1,13 @@
 """Downloads: what is visible is whole and verified, and what was cut short goes on where it stopped."""
 
 import hashlib
+import random
 import resource
 import shutil
 import subprocess
+import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import loopback
@@ -166,6 +169,59 @@ def test_complete_part_is_not_fetched_again(server, get, path, monkeypatch, wher
             get()
     assert get().read_bytes() == CONTENT and names(path) == ["data.bin", "data.bin.sha256"]
     assert all(asked == WHOLE for asked in server.asked)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from viptt_core.sources.fetch import download
+from viptt_core.sources.registry import RemoteFile
+
+print("ready", flush=True)
+download(RemoteFile(sys.argv[1]), Path(sys.argv[2]), progress=False)
+"""
+
+
+def _child(server, path) -> subprocess.Popen:
+    """A process that downloads, and is about to begin."""
+    command = [sys.executable, "-c", CHILD, f"{server.url}/data.bin", path.parent]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "ready\n"
+    return child
+
+
+def test_kill_leaves_a_part_that_goes_on(server, get, path):
+    server.script(file(CONTENT, piece=1000, after=hold), file(CONTENT))
+    with _child(server, path) as child:
+        while not list(path.parent.glob(".*.part")):
+            time.sleep(0.01)
+        child.kill()
+    assert names(path) == [".data.bin.part"]
+    assert get().read_bytes() == CONTENT
+    assert len(server.asked) in (2, 3)  # whether the first piece was on the disk
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_moments_it_is_never_half_there_and_gets_done(server, path):
+    """Each kill falls somewhere into a download; one that is done before its kill begins anew."""
+    content = random.Random(0).randbytes(3_000_000)
+    server.script(file(content, piece=1 << 14, after=lambda _: time.sleep(0.002)))
+    kills, moments, done = 0, random.Random(1), 0
+    while kills < 20:
+        with _child(server, path) as child:
+            time.sleep(moments.uniform(0, 0.3))
+            child.kill()
+        kills += child.returncode != 0
+        if path.exists():
+            assert path.read_bytes() == content
+            done += 1
+            path.unlink()
+            assert names(path) == ["data.bin.sha256"]
+    offsets = [int(start[6:-1]) for start, _ in server.asked if start]
+    assert offsets and max(offsets) < len(content)
+    with _child(server, path) as child:
+        pass
+    assert child.returncode == 0 and path.read_bytes() == content and names(path) == ["data.bin", "data.bin.sha256"]
 
 
 def test_second_caller_waits_and_finds_the_file(server, get, path, monkeypatch):
