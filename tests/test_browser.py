@@ -1,14 +1,11 @@
 """The built book as readers meet it: from disk and over HTTP, on a phone and a desk, light and dark, by keyboard."""
 
-import base64
 import functools
 import os
 import posixpath
 import re
 from urllib.parse import unquote, urlsplit
 
-import cv2
-import numpy as np
 import pytest
 from browser import (
     CHROMIUM,
@@ -25,8 +22,6 @@ from browser import (
     too_wide,
     violations,
 )
-
-from viptt_core.figures.viewer import Shown, Viewer
 
 pytestmark = pytest.mark.xdist_group("book")  # one process builds it, and none waits for it
 WIDTHS = (PHONE, DESK)
@@ -238,76 +233,6 @@ def test_the_book_and_its_pages_stay_small(book):
 
 
 # --- The viewer ------------------------------------------------------------------------------------------
-
-# What a reader sees, and what is told to one who does not: the picture, and the number of the slice.
-SEEN = """picture => [picture.querySelector("image").getAttribute("href"),
-    +picture.getAttribute("aria-valuetext").match(/slice (\\d+) of/)[1],
-    +picture.innerText.match(/slice (\\d+)(?: of |\\/)\\d+/)[1]]"""
-
-
-@pytest.fixture
-def viewer(browser, tmp_path):
-    """A volume of 24 slices, slice k grey level 10 k, on a page of its own."""
-    levels = 10 * np.arange(1, 25, dtype=np.uint8)
-    frames = np.broadcast_to(levels[:, None, None], (24, 32, 32)).copy()
-    (tmp_path / "viewer.html").write_text(
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>viewer</title><body>'
-        f"{Viewer([Shown(frames, 'ever brighter')]).page()}</body></html>",
-        encoding="utf-8",
-    )
-    with open_tab(browser, tmp_path.as_uri() + "/", own_clock=True) as tab:
-        tab.open("viewer.html")
-        tab.page.clock.pause_at("2100-01-01")  # from here on time is told
-        yield tab
-        assert tab.take_faults() == []
-
-
-def slice_of(tab):
-    """The number of the slice that is shown, where picture, words and number agree."""
-    picture = tab.page.get_by_role("slider", name="ever brighter")
-    address, told, number = picture.evaluate(SEEN)
-    raw = np.frombuffer(base64.b64decode(address.partition(",")[2]), np.uint8)
-    assert told == number == round(cv2.imdecode(raw, cv2.IMREAD_GRAYSCALE).mean() / 10)
-    return number
-
-
-def test_keys_on_the_picture_page_through_it(viewer):
-    begin = slice_of(viewer)
-    viewer.page.get_by_role("slider", name="ever brighter").focus()
-    for key, slice_number in (
-        ("ArrowRight", begin + 1),
-        ("ArrowLeft", begin),
-        ("ArrowDown", begin + 1),
-        ("ArrowUp", begin),
-        ("Home", 1),
-        ("ArrowLeft", 1),
-        ("PageDown", 11),
-        ("End", 24),
-        ("ArrowRight", 24),
-        ("PageUp", 14),
-    ):
-        viewer.page.keyboard.press(key)
-        assert (key, slice_of(viewer)) == (key, slice_number)
-
-
-def test_the_slider_pages_by_value_and_by_key(viewer):
-    slider = viewer.page.get_by_role("slider", name="slice", exact=True)
-    slider.fill("5")
-    assert slice_of(viewer) == 6
-    slider.press("ArrowRight")
-    assert slice_of(viewer) == 7
-
-
-def test_play_pages_on_until_paused(viewer):
-    viewer.page.keyboard.press("Tab")
-    viewer.page.keyboard.press("Home")
-    assert slice_of(viewer) == 1
-    viewer.page.get_by_role("button", name="play").click()
-    viewer.page.clock.run_for(1010)
-    assert slice_of(viewer) == 13  # twelve a second
-    viewer.page.get_by_role("button", name="pause").click()
-    viewer.page.clock.run_for(1010)
-    assert slice_of(viewer) == 13
 
 
 def test_the_viewers_of_the_book_answer_keys_and_slider_alike(browser, on_disk):

@@ -3,12 +3,9 @@
 import errno
 import os
 import pickle
-import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from functools import partial
@@ -16,13 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from files import write_video
 from forked import in_child
 
 from viptt_core import cache, files
 from viptt_core.cache import Decoding, FileArray, Recipe, build_clip_set, keep, read_kept
 from viptt_core.clips import ClipSet, Item
-from viptt_core.datasets import load_dataset
 from viptt_core.errors import ClipTooShortError, DataError, DataWarning, SettingError, StorageError
 from viptt_core.files import cache_root
 
@@ -112,17 +107,6 @@ def test_a_source_is_decoded_once_whatever_set_it_is_in_and_again_for_other_pixe
     assert levels(build(6, 5, 7, labels=[1, 1, 0], n_jobs=n_jobs)) == [6, 5, 7] and build.decoded() == ["7"]
     build(5, 6, pixels={"frames": 9}, n_jobs=n_jobs)
     assert sorted(build.decoded()) == ["5", "6"]
-
-
-def test_of_201_files_the_new_one_alone_is_decoded(build, tmp_path):
-    place = tmp_path / "many"
-    place.mkdir()
-    for number in range(200):
-        (place / f"{number:03d}").write_text(str(number))
-    build(place=place)
-    assert len(build.decoded()) == 200
-    (place / "0505").write_text("201")
-    assert len(build(place=place)) == 201 and build.decoded() == ["201"]
 
 
 def test_other_labels_need_no_decoding_and_give_another_key(build, folder):
@@ -288,15 +272,6 @@ def test_a_file_that_changes_while_it_is_read_is_a_fault(build, folder):
     assert levels(build(place=folder)) == [5, 6, 8, 3]
 
 
-def test_after_mending_only_the_broken_file_is_decoded(build, folder):
-    (folder / "b").write_text("broken")
-    with pytest.raises(DataError, match="b.avi: is damaged.*The 2 others are kept and not decoded again"):
-        build(place=folder)
-    build.decoded()
-    (folder / "b").write_text("6")
-    assert levels(build(place=folder)) == [5, 6, 8] and build.decoded() == ["6"]
-
-
 def test_a_source_of_two_files_depends_on_both_and_on_neither_place(build, log, tmp_path):
     def pair(name, scan, mask):
         root = tmp_path / name
@@ -311,33 +286,6 @@ def test_a_source_of_two_files_depends_on_both_and_on_neither_place(build, log, 
     pairs = ("x", "1", "2"), ("y", "1", "2"), ("y", "1", "3")
     keys = [build(pair(*each), decode=of_pair).key for each in pairs]
     assert keys[0] == keys[1] != keys[2] and build.decoded() == ["1", "1"]
-
-
-def test_a_video_replaced_by_one_of_the_same_size_and_time_is_noticed_and_a_copied_folder_is_not_decoded(
-    tmp_path, monkeypatch
-):
-    root, read = tmp_path / "videos", []
-    for name, level in (("a", 60), ("b", 90)):
-        write_video(root / name / f"{name}.avi", level=level)
-    monkeypatch.setattr("viptt_core.video.load_clip", lambda path, **_: read.append(path.name) or one_level(path))
-
-    def one_level(path):
-        return np.full((2, 8, 8), path.read_bytes()[-1], np.uint8)
-
-    def load(root):
-        return load_dataset("folder", root, frames=2, size=8, n_jobs=1, progress=False)
-
-    before = load(root)
-    path = root / "a" / "a.avi"
-    content = path.read_bytes()
-    other = tmp_path / "other"
-    other.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
-    os.replace(other, path)
-    after = load(root)
-    assert read == ["a.avi", "b.avi", "a.avi"] and before.key != after.key
-    assert np.asarray(after.clips)[0, 0, 0, 0] == content[-1] ^ 1
-    assert load(shutil.copytree(root, tmp_path / "copy")).key == after.key and len(read) == 3
 
 
 # --- Killed, and two at once -----------------------------------------------------------------------------------
@@ -379,48 +327,6 @@ def test_killed_at_a_call_that_makes_a_file_it_leaves_no_half_one(build, folder,
     assert in_child(build_and_die) == -signal.SIGKILL
     assert_whole()
     assert levels(build(place=folder)) == [5, 6, 8]
-
-
-BUILD_SLOWLY = """
-import sys, time
-import numpy as np
-from pathlib import Path
-from viptt_core.cache import Decoding, Recipe, build_clip_set
-from viptt_core.clips import Item
-
-def decode(source):
-    with open(sys.argv[2], "a") as log:
-        log.write(f"{source.name}\\n")
-    time.sleep(0.002)
-    return np.full((16, 256, 256), int(source.read_text()), np.uint8)
-
-items = [Item(path.name, 0, path.name, path) for path in sorted(Path(sys.argv[1]).iterdir())]
-print("ready", flush=True)
-recipe = Recipe(items, decode, {}, {"set": "test"}, ("a",))
-clips = build_clip_set(recipe, Decoding(n_jobs=int(sys.argv[3]), progress=False))
-assert clips.clips[:, 0, 0, 0].tolist() == [int(item.name) for item in items]
-"""
-
-
-@pytest.mark.parametrize(
-    "kills, n_jobs", [(3, 1), pytest.param(20, 1, marks=pytest.mark.slow), pytest.param(20, 2, marks=pytest.mark.slow)]
-)
-def test_killed_at_random_moments_it_ends_with_every_clip_and_never_shows_a_half_one(tmp_path, log, kills, n_jobs):
-    place, rng = tmp_path / "files", random.Random(0)
-    place.mkdir()
-    for number in range(60):
-        (place / f"{number:03d}").write_text(str(number))
-    command = [sys.executable, "-c", BUILD_SLOWLY, str(place), str(log), str(n_jobs)]
-    for _ in range(kills):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(rng.uniform(0, 0.1 if n_jobs == 1 else 2))
-        os.killpg(process.pid, signal.SIGKILL)  # the workers, too
-        process.wait()
-        process.stdout.close()
-        assert_whole()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    assert len(kept_files()) == 60 and len(log.read_text().splitlines()) <= 60 + kills * n_jobs
 
 
 def test_two_processes_decode_a_set_once_between_them(build, log, tmp_path):
@@ -510,13 +416,6 @@ def test_a_place_that_cannot_be_written_is_named_with_the_remedy(build, monkeypa
 
     monkeypatch.setattr(os, call, refuse)
     with pytest.raises(StorageError, match=rf"cache/clips.*{os.strerror(number)}.*VIPTT_CACHE names another folder"):
-        build(5)
-
-
-def test_a_cache_that_is_no_folder_is_named(build, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("VIPTT_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(StorageError, match="file/cache.*Not a directory.*VIPTT_CACHE"):
         build(5)
 
 
@@ -640,13 +539,6 @@ def test_steps_as_rows_of_their_own_stay_in_the_files(stored):
     assert isinstance(frames, FileArray) and np.array_equal(frames, array.reshape(28, 1, 3, 5))
     assert np.array_equal(frames[[27, 3, 14]], array.reshape(28, 1, 3, 5)[[27, 3, 14]])
     assert np.array_equal(in_files.reshape(7, -1), array.reshape(7, -1))
-
-
-def test_features_of_32_bits_come_back_as_they_were(tmp_path):
-    array = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
-    keep(f"{tmp_path}/f.npy", array[:, ::-1])
-    in_file = FileArray([f"{tmp_path}/f.npy"], array.shape, array.dtype, per_file=2)
-    assert np.array_equal(in_file, array[:, ::-1]) and np.array_equal(in_file[1, 2], array[1, 0])
 
 
 def test_a_set_of_more_clips_than_a_process_may_open_files_is_built_and_read(build):

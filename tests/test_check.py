@@ -27,7 +27,7 @@ from planted import (
 
 from viptt_core.check import check_dataset
 from viptt_core.check import inspect as reading
-from viptt_core.errors import DataError, SettingError, StorageError
+from viptt_core.errors import StorageError
 from viptt_core.files import cache_root
 
 QUIET = {"n_jobs": 1, "progress": False}
@@ -73,12 +73,6 @@ def test_a_sound_folder_of_scans_has_no_fault(sound, preset):
     assert set(found(report)) == NOT_THE_WHOLE_IMAGECLEF and not report.spoils
 
 
-@pytest.mark.parametrize("preset", ["paper", "corrected"])
-def test_a_sound_folder_of_videos_has_no_fault(tmp_path, preset):
-    write_sound_videos(tmp_path / "videos")
-    assert found(check_dataset("folder", tmp_path / "videos", preset=preset, **QUIET)) == []
-
-
 def test_every_planted_fault_of_scans_is_found_and_nothing_else(planted):
     root, faults = planted
     report = check_dataset("imageclef", root, n_jobs=2, progress=False)
@@ -106,12 +100,6 @@ def test_where_the_affine_is_ignored_other_axes_spoil_and_a_useless_affine_does_
     assert expected != faults and unlike(report, expected) == (set(), set())
     mirrored = next(fault for fault in report.faults if fault.kind == "other axes")
     assert "RAS" in mirrored.what and "mirrored" in mirrored.what and "corrected" in mirrored.remedy
-
-
-@pytest.mark.parametrize("level, spoils", [("set", True), ("file", True), ("left out", False), ("note", False)])
-def test_only_faults_that_stop_or_damage_a_run_spoil_it(planted, level, spoils):
-    faults = check_dataset("imageclef", planted[0], **QUIET).of_level(level)
-    assert faults and all(fault.spoils == spoils for fault in faults)
 
 
 def test_test_scans_without_labels_are_read_and_compared_with_the_labelled_ones(tmp_path):
@@ -170,17 +158,6 @@ def test_without_a_usable_table_that_is_told_first_and_no_scan_is_read(tmp_path,
     assert "too few groups" not in {fault.kind for fault in report.faults}
 
 
-def test_wrong_arguments_are_errors_and_no_faults(sound):
-    with pytest.raises(DataError, match="no such folder"):
-        check_dataset("imageclef", sound / "nowhere", **QUIET)
-    with pytest.raises(SettingError, match="preset"):
-        check_dataset("imageclef", sound, preset="papers", **QUIET)
-    with pytest.raises(SettingError, match="group_pattern"):
-        check_dataset("imageclef", sound, group_pattern="(x)", **QUIET)
-    empty = {"labels": None, "classes": "", "group_pattern": None}
-    assert check_dataset("imageclef", sound, **empty, **QUIET).counts["listed"] == 40
-
-
 # --- Sets as a whole --------------------------------------------------------------------------------------
 
 
@@ -191,22 +168,6 @@ def test_a_class_with_too_few_groups_is_named(tmp_path):
     report = check_dataset("ucf50", tmp_path, **QUIET)
     assert ("too few groups", "Skijet", "set") in found(report)
     assert report.classes["Skijet"] == {"files": 6, "groups": 1}
-
-
-def test_files_of_one_grey_level_are_not_called_duplicates_too(tmp_path):
-    write_sound_scans(tmp_path, masks=())
-    for name in ("TRN_0003.nii.gz", "TRN_0009.nii.gz"):
-        write_scan(tmp_path / name, np.full((24, 24, 12), -1000, np.int16))
-    assert set(found(check_dataset("imageclef", tmp_path, **QUIET))) - NOT_THE_WHOLE_IMAGECLEF == {
-        ("one grey level", "TRN_0003.nii.gz", "file"),
-        ("one grey level", "TRN_0009.nii.gz", "file"),
-    }
-
-
-def test_a_class_that_was_asked_for_and_is_not_there_is_told_once(tmp_path):
-    write_sound_videos(tmp_path)
-    report = check_dataset("ucf50", tmp_path, classes="Mixing, Rowing, Skijet", **QUIET)
-    assert [kind for kind, *_ in found(report)] == ["class without files", "incomplete set"]
 
 
 def test_the_part_of_a_published_set_that_is_missing_is_counted(sound):
@@ -294,17 +255,6 @@ def test_a_file_replaced_with_the_same_size_and_time_is_read_again(tmp_path):
     after = check_dataset("imageclef", tmp_path, **QUIET)
     assert numbers(after) == (1, 4) and not before.of_level("file")
     assert [(fault.kind, fault.where) for fault in after.of_level("file")] == [("damaged file", path.name)]
-
-
-def test_what_is_kept_is_marked_as_used_once_a_day(tmp_path):
-    write_sound_scans(tmp_path, n=5, masks=())
-    check_dataset("imageclef", tmp_path, **QUIET)
-    now = time.time()
-    for hours, path in enumerate(kept(), start=22):
-        os.utime(path, (now - 3600 * hours + 60,) * 2)
-    check_dataset("imageclef", tmp_path, **QUIET)
-    ages = [now - path.stat().st_mtime for path in kept()]
-    assert [round(age / 3600) for age in ages] == [22, 23, 24, 0, 0]
 
 
 def test_other_code_reads_all_files_again(tmp_path, monkeypatch):
@@ -404,14 +354,6 @@ def test_after_a_kill_only_the_rest_is_read(tmp_path):
     assert len(report.files) == 10
 
 
-def test_two_checks_at_once_do_not_disturb_each_other(tmp_path):
-    write_sound_scans(tmp_path, n=8, masks=())
-    processes = [start_check(tmp_path, pause=0.1) for _ in range(2)]
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert all(out.startswith("8 ") for out, _ in outputs), outputs
-    assert len(kept()) == 8 and numbers(check_dataset("imageclef", tmp_path, **QUIET)) == (0, 8)
-
-
 def test_a_cache_that_cannot_be_written_ends_in_one_clear_error(tmp_path, monkeypatch):
     write_sound_scans(tmp_path / "set", n=3, masks=())
     check_dataset("imageclef", tmp_path / "set", **QUIET)
@@ -441,11 +383,6 @@ def test_the_report_is_json_and_holds_every_file(planted):
     assert values["files"]["TRN_0001.nii.gz"]["shape"] == [24, 24, 12]
     assert values["files"]["TRN_0041.nii.gz"] == {"fault": "empty file"}
     assert {"kind", "where", "what", "remedy", "level"} == set(values["faults"][0])
-
-
-def test_the_report_is_the_same_with_any_number_of_workers(planted):
-    reports = [check_dataset("imageclef", planted[0], reread=True, progress=False, n_jobs=n) for n in (1, 2)]
-    assert reports[0].faults == reports[1].faults and list(reports[0].files) == list(reports[1].files)
 
 
 def test_the_table_has_the_verdict_first_and_the_worst_faults_before_the_others(planted):
@@ -531,16 +468,3 @@ def test_real_arrays_have_no_duplicates(shared_data, file, volumes, groups):
 
 
 # --- Files of the generators ------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_what_the_generators_write_is_sound(tmp_path):
-    from viptt_core.synthetic.actions import write_ucf50
-    from viptt_core.synthetic.phantom import write_imageclef
-
-    write_ucf50(tmp_path / "videos", groups=5, clips_per_group=1, frames=(72, 76), progress=False)
-    report = check_dataset("ucf50", tmp_path / "videos", preset="paper", progress=False)
-    assert {kind for kind, *_ in found(report)} == {"incomplete set"}  # 5 groups, and fewer clips than the authors
-    write_imageclef(tmp_path / "scans", 60, size=32, slices=16, progress=False)
-    report = check_dataset("imageclef", tmp_path / "scans", preset="paper", progress=False)
-    assert {kind for kind, *_ in found(report)} == {"incomplete set"} and report.facts["orientation"] == {"LAS": 60}

@@ -45,11 +45,6 @@ def test_only_the_newest_state_is_kept(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_in_a_checkpoint_is_pickled(tmp_path):
-    names = {path.name for path in save(tmp_path).iterdir()}
-    assert names == {"model.safetensors", "state.json"}
-
-
 @pytest.mark.parametrize("file", ["model.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["truncated", "changed", "missing"])
 def test_a_damaged_state_is_refused_by_file(tmp_path, file, damage):

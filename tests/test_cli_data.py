@@ -83,12 +83,6 @@ def test_of_one_set_all_there_is_is_said(name, capsys):
     assert "{root}" not in text and ("papermill" in text) == (source.kind != "example")
 
 
-def test_the_six_sets_of_medmnist_are_listed(capsys):
-    assert main(["data", "list", "medmnist3d"]) == 0
-    text = capsys.readouterr().out
-    assert text.count("mnist3d: CC BY") == 6 and "nodulemnist3d: CC BY 4.0, train 1158, val 165, test 310; " in text
-
-
 def test_get_fetches_checks_and_says_what_to_type(private_root, check, no_network, capsys):
     assert main(["data", "get", "medmnist3d", "--subset", "fracturemnist3d", "--pixels", "64", "--jobs", "1"]) == 0
     place = private_root / "data" / "medmnist3d" / "fracturemnist3d_64.npz"
@@ -109,14 +103,6 @@ def test_get_names_archives_that_can_go(tmp_path, check, no_network, monkeypatch
     assert f"No longer needed: rm {tmp_path / 'Toy.zip'}" in text and not check.calls
     assert f"-p dataset ucf50 -p data_root {tmp_path / 'UCF50'}" in text
     assert (tmp_path / "UCF50" / "a" / "1.avi").read_bytes() == b"one"
-
-
-def test_get_with_a_faulty_set_exits_with_one(check, no_network, monkeypatch, capsys):
-    check.spoils = True
-    monkeypatch.setattr("viptt_core.cli.data._use_lines", lambda *_: ["papermill"])
-    assert main(["data", "get", "medmnist3d"]) == 1
-    out, err = capsys.readouterr()
-    assert "the report" in out and "Next" not in out and "Mend this first" in err
 
 
 def test_get_of_a_restricted_set_says_how_until_files_are_there(private_root, check, capsys):
@@ -205,29 +191,8 @@ def test_check_leaves_out_what_was_not_said(tmp_path, check, capsys):
     assert check.calls[0][2] == {"preset": "demo", "n_jobs": None, "reread": False}
 
 
-def test_check_exits_with_one_when_something_spoils(tmp_path, check, capsys):
-    check.spoils = True
-    assert main(["data", "check", "ucf50", str(tmp_path)]) == 1
-    assert main(["data", "check", "ucf50", str(tmp_path), "--json"]) == 1
-    assert json.loads(capsys.readouterr().out.split("the report\n")[1])["spoils"] is True
-
-
 @pytest.mark.parametrize("arguments", [["check", "ucf5", "x"], ["get", "ucf5"], ["list", "ucf5"]])
 def test_an_unknown_set_names_the_near_one(arguments, check, capsys):
     assert main(["data", *arguments]) == 1
     assert "Did you mean 'ucf50'" in capsys.readouterr().err
     assert main(["data", "check", "lungpetctdx", "x"]) == 1  # nothing is trained on it
-
-
-@pytest.mark.parametrize("command", [["list"], ["get"], ["check"]])
-def test_help_shows_an_example(command, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["data", *command, "--help"])
-    assert stopped.value.code == 0 and f"Example: viptt data {command[0]}" in capsys.readouterr().out
-
-
-def test_wrong_usage_exits_with_two():
-    for arguments in (["data"], ["data", "get", "ucf50", "--pixels", "32"], ["data", "check", "ucf50"]):
-        with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        assert stopped.value.code == 2

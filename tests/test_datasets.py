@@ -1,6 +1,5 @@
 """Data sets on files the tests write, and on real ones where they are."""
 
-import gzip
 import subprocess
 import sys
 
@@ -86,13 +85,6 @@ def test_too_short_videos_are_listed_and_unreadable_ones_stop_the_run(video_fold
     assert len(left) == 3 and len(left.excluded) == 2
 
 
-def test_a_changed_file_is_decoded_again(video_folder):
-    before = load_dataset("ucf50", video_folder, **GRID)
-    write_video(video_folder / "Mixing" / "v_Mixing_g01_c01.avi", frames=7, level=30)
-    after = load_dataset("ucf50", video_folder, **GRID)
-    assert before.key != after.key and abs(int(after.clips[0].mean()) - 30) <= 2
-
-
 @pytest.mark.parametrize(
     "classes, message",
     [
@@ -145,15 +137,6 @@ def test_what_has_no_scan_or_no_label_is_listed_when_skipped(scan_folder):
     }
 
 
-def test_a_truncated_scan_is_named_with_a_remedy(scan_folder):
-    path = scan_folder / "TRN_0002.nii.gz"
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(DataError, match="TRN_0002.nii.gz: .*on_error='skip'"):
-        load_dataset("imageclef", scan_folder, **GRID)
-    clips = load_dataset("imageclef", scan_folder, on_error="skip", **GRID)
-    assert [name for name, _ in clips.excluded] == ["TRN_0002.nii.gz"]
-
-
 def test_nan_voxels_are_read_as_air_and_counted(scan_folder):
     write_scan(scan_folder / "TRN_0002.nii.gz", nan_voxels=5)
     with pytest.warns(DataWarning, match="TRN_0002.nii.gz.*5"):
@@ -172,31 +155,6 @@ def test_label_files_are_found_by_their_columns(scan_folder):
     (scan_folder / "second.csv").unlink()
     with pytest.raises(DataError, match="holds no CSV with the columns FileName, TypeOfTB"):
         load_dataset("imageclef", scan_folder, **GRID)
-
-
-def test_two_scans_of_one_name_are_refused(scan_folder):
-    write_scan(scan_folder / "again" / "TRN_0001.nii.gz")
-    with pytest.raises(DataError, match="2 scans are named so: TRN_0001.nii.gz, again/TRN_0001.nii.gz"):
-        load_dataset("imageclef", scan_folder, **GRID)
-
-
-def test_two_label_files_or_class_choices_are_two_sets(scan_folder, video_folder, recwarn):
-    (scan_folder / "second.txt").write_text("FileName,TypeOfTB\nTRN_0001.nii.gz,1\n")
-    for _ in range(2):
-        assert len(load_dataset("imageclef", scan_folder, **GRID)) == 3
-        assert len(load_dataset("imageclef", scan_folder, labels=scan_folder / "second.txt", **GRID)) == 1
-        assert load_dataset("ucf50", video_folder, **GRID).class_names == ("Mixing", "Rowing")
-        load_dataset("ucf50", video_folder, classes=("Rowing", "Mixing"), **GRID)
-    assert not [w for w in recwarn if w.category is DataWarning]
-
-
-def test_labels_that_are_corrected_need_no_decoding(scan_folder, monkeypatch):
-    before = load_dataset("imageclef", scan_folder, **GRID)
-    monkeypatch.setattr("viptt_core.ct.load_volume", lambda *_, **__: pytest.fail("read a scan"))
-    write_labels(scan_folder, "TRN_0003.nii.gz,3", "TRN_0001.nii.gz,2", "TRN_0002.nii.gz,1")
-    after = load_dataset("imageclef", scan_folder, **GRID)
-    assert after.labels.tolist() == [1, 0, 2] and np.array_equal(before.clips, after.clips)
-    assert before.key != after.key
 
 
 @pytest.mark.parametrize("name", ["phantom", "actions"])
@@ -256,13 +214,6 @@ def test_a_preset_gives_the_grid():
 def test_mistaken_calls_say_what_to_do(name, root, settings, message):
     with pytest.raises((SettingError, DataError), match=message):
         load_dataset(name, root, **settings)
-
-
-def test_a_text_file_named_as_a_scan_is_named(scan_folder):
-    with gzip.open(scan_folder / "TRN_0001.nii.gz", "wt") as file:
-        file.write("not a scan")
-    with pytest.raises(DataError, match="TRN_0001.nii.gz"):
-        load_dataset("imageclef", scan_folder, **GRID)
 
 
 # --- Real files -----------------------------------------------------------------------------------

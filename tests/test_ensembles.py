@@ -6,7 +6,6 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from viptt_core.constants import TB_CLASSES
 from viptt_core.errors import SettingError
 from viptt_core.submission import AUTHORS_WEIGHTS, ENSEMBLES, combine
 
@@ -61,17 +60,6 @@ def test_averaged_class_numbers_are_rounded_exactly_and_never_lie_half_way():
             assert combine(runs(*classes, k=k), "authors").tolist() == [round(exact)], classes
 
 
-def test_averaged_class_numbers_may_be_a_class_that_no_run_said():
-    infiltrative, tuberculoma = TB_CLASSES.index("Infiltrative") + 1, TB_CLASSES.index("Tuberculoma") + 1
-    values = runs(infiltrative, tuberculoma, tuberculoma)
-    assert TB_CLASSES[combine(values, "authors")[0] - 1] == "Focal"
-    assert combine(values, "vote").tolist() == [tuberculoma]
-
-
-def test_the_first_run_weighs_most():
-    assert combine(runs(1, 5, 5), "authors").tolist() == [3] and combine(runs(5, 5, 1), "authors").tolist() == [4]
-
-
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_the_authors_ensemble_is_of_three_runs(count):
     with pytest.raises(SettingError, match=f"'authors'.*three.*{count} were given"):
@@ -101,8 +89,3 @@ def test_failed_scans_are_refused(method, value):
 def test_what_is_no_set_of_probabilities_is_refused(values, message):
     with pytest.raises(SettingError, match=message):
         combine(values, "mean")
-
-
-def test_an_unknown_ensemble_is_refused_with_the_near_match():
-    with pytest.raises(SettingError, match="Did you mean 'vote'"):
-        combine(runs(1), "votes")

@@ -244,12 +244,6 @@ def test_a_flipped_bit_in_the_weights_of_a_run_is_told_by_every_way_of_reading_t
         open_weights(path)
 
 
-def test_weights_without_the_json_beside_them_are_whole_by_their_own_header(tmp_path):
-    path = write_weights(tmp_path / "w.safetensors")
-    path.with_suffix(".json").unlink()
-    assert open_weights(path).classes == TB_CLASSES
-
-
 def test_weights_written_over_others_are_described_by_no_older_json(tmp_path):
     path = write_weights(tmp_path / "w.safetensors")
     write_weights(path, classes=("ill", "well"))
