@@ -100,12 +100,11 @@ def test_clips_labels_groups_and_names_come_back_in_order(build):
     assert clips.groups.tolist() == ["gn0", "gn1", "gn2"] and clips.counts() == {"a": 2, "b": 1}
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_a_source_is_decoded_once_whatever_set_it_is_in_and_again_for_other_pixels(build, n_jobs):
-    build(5, 6, n_jobs=n_jobs)
+def test_a_source_is_decoded_once_whatever_set_it_is_in_and_again_for_other_pixels(build):
+    build(5, 6)
     assert sorted(build.decoded()) == ["5", "6"]
-    assert levels(build(6, 5, 7, labels=[1, 1, 0], n_jobs=n_jobs)) == [6, 5, 7] and build.decoded() == ["7"]
-    build(5, 6, pixels={"frames": 9}, n_jobs=n_jobs)
+    assert levels(build(6, 5, 7, labels=[1, 1, 0])) == [6, 5, 7] and build.decoded() == ["7"]
+    build(5, 6, pixels={"frames": 9})
     assert sorted(build.decoded()) == ["5", "6"]
 
 
@@ -164,14 +163,13 @@ def test_skipping_uses_what_was_found_out_before_and_raising_tries_the_refused_a
         assert len(build.decoded()) == decoded, on_error
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_an_error_of_the_system_is_the_fault_of_its_file(build, folder, n_jobs):
+def test_an_error_of_the_system_is_the_fault_of_its_file(build, folder):
     (folder / "dangling").symlink_to(folder / "nowhere")
     (folder / "e").mkdir()  # cannot be read as a file, whoever asks
     message = r"(?s)2 faults.*dangling: cannot be read \(No such file.*e: cannot be read \(Is a"
     with pytest.raises(DataError, match=message):
-        build(place=folder, n_jobs=n_jobs)
-    clips = build(place=folder, n_jobs=n_jobs, on_error="skip")
+        build(place=folder, n_jobs=2)
+    clips = build(place=folder, on_error="skip")
     assert levels(clips) == [5, 6, 8] and [name for name, _ in clips.excluded] == ["c", "dangling", "e"]
 
 
@@ -190,13 +188,12 @@ def test_clips_that_are_not_like_the_others_are_faults(build, source, message):
         build(5, source)
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_notes_are_warned_about_when_decoded_and_kept(build, n_jobs):
+def test_notes_are_warned_about_when_decoded_and_kept(build):
     with pytest.warns(DataWarning, match="5 voxels are NaN"):
-        build("odd", 3, n_jobs=n_jobs)
+        build("odd", 3, n_jobs=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert "5 voxels are NaN" in build("odd", 3, n_jobs=n_jobs).report()
+        assert "5 voxels are NaN" in build("odd", 3).report()
 
 
 # --- Files that change, move, are copied -------------------------------------------------------------------------

@@ -183,16 +183,6 @@ def test_a_damaged_scan_gets_the_class_asked_for_and_is_named(weights, scans, tm
     assert out.read_text().splitlines() == [*lines[:2], "TST_0003.nii.gz,2", *lines[3:]]
 
 
-def test_where_no_scan_can_be_read_all_are_filled(weights, scans, tmp_path):
-    for path in scans.iterdir():
-        path.write_bytes(b"")
-    entry = made(weights, scans, tmp_path, fill=4, ensemble="authors")
-    assert write_entry(entry).tolist() == [4] * N and entry.votes().sum() == 0
-    assert "5 could not be read" in str(scans_table(entry))
-    assert counts_table(entry)[list(TB_CLASSES)].to_numpy().sum() == 0
-    assert "synthetic" not in figures_entry.counts_chart(entry).alt
-
-
 def test_an_interrupted_prediction_is_kept_and_fills_nothing(weights, scans, tmp_path, capsys, monkeypatch):
     real = predict.scan_warnings
 
@@ -325,12 +315,6 @@ def test_without_labels_nothing_is_scored(weights, scans, tmp_path):
     entry = made(weights, scans, tmp_path)
     found = scores(entry)
     assert "nothing can be scored" in str(found) and figures_entry.scores_chart(found, entry) is found
-
-
-def test_one_model_is_not_compared_with_others(weights, scans, tmp_path):
-    entry = made(weights[:1], scans, tmp_path)
-    assert list(entry.ensembles()) == ["mean", "vote"]
-    assert entry.classes("mean").tolist() == entry.votes()[0].tolist()
 
 
 def test_models_are_named_by_start_file_or_number(tmp_path, scans):

@@ -3,9 +3,8 @@
 import subprocess
 
 import pytest
-import tracked
 from commands import all_commands
-from tracked import ROOT, in_git, tracked_files
+from tracked import ROOT, in_git
 
 
 def git(folder, *words, text=""):
@@ -15,31 +14,6 @@ def git(folder, *words, text=""):
 def ignored(names):
     """Those of some names, files that need not exist, that Git ignores."""
     return set(git(ROOT, "check-ignore", "--no-index", "--stdin", text="\n".join(names)))
-
-
-@pytest.fixture
-def drafts(tmp_path, monkeypatch):
-    """A repository of two pages, one of them deleted, with a draft beside them."""
-    git(tmp_path, "init", "--quiet")
-    for name in ("book/page.md", "book/api/gone.md"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    git(tmp_path, "add", ".")
-    (tmp_path / "book/api/gone.md").unlink()
-    (tmp_path / "book/draft.md").touch()
-    monkeypatch.setattr(tracked, "ROOT", tmp_path)
-    return tmp_path
-
-
-def test_drafts_and_deleted_files_are_not_among_the_tracked_ones(drafts):
-    assert tracked_files.__wrapped__("book/**/*.md") == tracked_files.__wrapped__("**/*") == (drafts / "book/page.md",)
-    assert tracked_files.__wrapped__("*.md") == ()
-
-
-def test_outside_a_checkout_all_files_count(drafts):
-    (drafts / ".git").rename(drafts / "book" / "git")
-    assert not in_git()
-    assert [path.name for path in tracked_files.__wrapped__("book/**/*.md")] == ["draft.md", "page.md"]
 
 
 def test_what_the_commands_of_the_pages_write_is_ignored():

@@ -110,7 +110,7 @@ def test_real_video_agrees_with_the_authors_steps(path):
         ("d.mp4", "libx264", "yuv420p"),
     ],
 )
-@pytest.mark.parametrize("shape", [(96, 128), (98, 134), (98, 133)])
+@pytest.mark.parametrize("shape", [(96, 128), (98, 133)])
 def test_limited_range_video_agrees_with_the_authors_steps(tmp_path, name, codec, pixels, shape):
     path = write_or_skip(tmp_path / name, scene(6, *shape), codec, pixels)
     assert_agrees(load_clip(path, frames=6), authors_steps(path))
@@ -157,9 +157,8 @@ def test_newer_and_older_codecs_agree_with_the_authors_steps(tmp_path, name, cod
 
 
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p"])
-@pytest.mark.parametrize("shape", [(97, 134), (97, 133)])
-def test_odd_heights_equal_the_authors_steps(tmp_path, pixels, shape):
-    path = write_video(tmp_path / "odd.mkv", scene(6, *shape), "ffv1", pixels)
+def test_odd_heights_equal_the_authors_steps(tmp_path, pixels):
+    path = write_video(tmp_path / "odd.mkv", scene(6, 97, 133), "ffv1", pixels)
     assert_agrees(load_clip(path, frames=6), authors_steps(path), mean=0.05, bias=0.05)
 
 
@@ -329,39 +328,36 @@ def test_missing_file_and_folder_are_refused(tmp_path):
         refused(tmp_path, "Check the path", call=call)
 
 
-def test_empty_file_is_refused(tmp_path):
-    path = tmp_path / "empty.avi"
-    path.touch()
-    assert "0 bytes" in refused(path, "download the file again")
-
-
-@pytest.mark.parametrize("content", [b"this is text, not a video\n" * 50, bytes(5000), b"RIFF"])
-def test_other_content_is_refused(tmp_path, content):
-    path = tmp_path / "text.avi"
-    path.write_bytes(content)
-    refused(path, "download the file again", call=load_clip)
-
-
-def test_audio_alone_is_refused(tmp_path):
-    path = tmp_path / "sound.avi"
+def sound_alone(path):
     with wave.open(str(path), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(16000))
-    assert "no video" in refused(path, "Give a video file")
 
 
-def test_unknown_codec_is_refused(video):
-    raw = video.read_bytes()
-    video.write_bytes(raw.replace(b"FMP4", b"zzzz"))
-    assert video.read_bytes() != raw
-    assert "no video" in refused(video, "Give a video file")
+def unknown_codec(path):
+    path.write_bytes(write_video(path, scene(5)).read_bytes().replace(b"FMP4", b"zzzz"))
 
 
-def test_headers_without_any_frame_are_refused(tmp_path):
-    path = write_video(tmp_path / "v.avi", scene(5))
-    raw = path.read_bytes()
-    path.write_bytes(raw[: raw.index(b"movi") + 4])
-    refused(path, "download the file again")
+def headers_alone(path):
+    content = write_video(path, scene(5)).read_bytes()
+    path.write_bytes(content[: content.index(b"movi") + 4])
+
+
+@pytest.mark.parametrize(
+    "write, words, remedy",
+    [
+        (lambda path: path.touch(), "0 bytes", "download the file again"),
+        (lambda path: path.write_bytes(b"this is text, not a video\n" * 50), "", "download the file again"),
+        (lambda path: path.write_bytes(bytes(5000)), "", "download the file again"),
+        (lambda path: path.write_bytes(b"RIFF"), "", "download the file again"),
+        (sound_alone, "no video", "Give a video file"),
+        (unknown_codec, "no video", "Give a video file"),
+        (headers_alone, "", "download the file again"),
+    ],
+)
+def test_unusable_files_are_refused_by_name_with_the_remedy(tmp_path, write, words, remedy):
+    write(tmp_path / "v.avi")
+    assert words in refused(tmp_path / "v.avi", remedy, call=load_clip)
 
 
 @pytest.mark.parametrize(

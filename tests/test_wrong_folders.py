@@ -198,18 +198,6 @@ def test_files_and_folders_without_rights_are_named_and_can_be_left_out(open_fol
     (root / where).chmod(0o755)
 
 
-def test_a_set_without_rights_is_named(open_folder):
-    root = write_classes(open_folder / "set")
-    root.chmod(0)
-
-    def look():
-        with pytest.raises(DataError, match="set: cannot be read .Permission denied"):
-            list_dataset("folder", root)
-
-    bound_by_rights(look)
-    root.chmod(0o755)
-
-
 @pytest.mark.parametrize("medium", ["video", "scan"])
 @pytest.mark.parametrize("folder", [False, True])
 def test_names_that_are_not_utf_8_are_refused_in_words_that_can_be_written(tmp_path, medium, folder):
