@@ -150,31 +150,7 @@ def test_one_command_from_a_server_to_a_checked_clip_set(tmp_path, stored_rars, 
 
 
 def test_check_hands_its_settings_on_and_prints_pure_json(tmp_path, check, capsys):
-    own = [
-        "--labels",
-        "l.csv",
-        "--file-column",
-        "f",
-        "--label-column",
-        "d",
-        "--patient-column",
-        "p",
-        "--group-pattern",
-        "(g)",
-        "--classes",
-        "a,b",
-        "--masks",
-        "masks2",
-    ]
-    assert main(["data", "check", "folder", str(tmp_path), "--json", "--reread", "--jobs", "2", *own]) == 0
-    out, err = capsys.readouterr()
-    assert json.loads(out) == {"spoils": False, "files": 3} and err == "reading\n"
-    ((name, root, settings),) = check.calls
-    assert (name, root) == ("folder", tmp_path)
-    assert settings == {
-        "preset": "paper",
-        "n_jobs": 2,
-        "reread": True,
+    own = {
         "labels": "l.csv",
         "file_column": "f",
         "label_column": "d",
@@ -183,6 +159,13 @@ def test_check_hands_its_settings_on_and_prints_pure_json(tmp_path, check, capsy
         "classes": "a,b",
         "masks": "masks2",
     }
+    typed = [f"--{name.replace('_', '-')}={value}" for name, value in own.items()]
+    assert main(["data", "check", "folder", str(tmp_path), "--json", "--reread", "--jobs", "2", *typed]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"spoils": False, "files": 3} and err == "reading\n"
+    ((name, root, settings),) = check.calls
+    assert (name, root) == ("folder", tmp_path)
+    assert settings == {"preset": "paper", "n_jobs": 2, "reread": True} | own
 
 
 def test_check_leaves_out_what_was_not_said(tmp_path, check, capsys):

@@ -1,9 +1,7 @@
-"""From models and scans to the submission: notebook, command and Python alike; every mistake said before the work."""
+"""From models and scans to the submission: command and Python alike; every mistake said before the work."""
 
 import inspect
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -78,71 +76,28 @@ def made(weights, scans, tmp_path, *, labels="", **settings):
 
 
 def submit(weights, scans, *more):
-    return main(
-        [
-            "submit",
-            *map(str, scans if isinstance(scans, list) else [scans]),
-            "--weights",
-            *map(str, weights),
-            "--jobs",
-            "1",
-            *map(str, more),
-        ]
-    )
+    scans = scans if isinstance(scans, list) else [scans]
+    return main(list(map(str, ["submit", *scans, "--weights", *weights, "--jobs", 1, *more])))
 
 
 # --- One way of doing it --------------------------------------------------------------------------
 
 
-def test_notebook_command_and_python_give_the_same_predictions_and_file(weights, scans, tmp_path):
+def test_both_commands_and_python_give_the_same_predictions_and_file(weights, scans, tmp_path):
+    found = predict_scans(weights, scans, n_jobs=1, progress=False)
     for ensemble in ("authors", "mean"):
         assert submit(weights, scans, "-o", tmp_path / f"{ensemble}.txt", "--ensemble", ensemble) == 0
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "papermill",
-            "notebooks/05_submission.py",
-            str(tmp_path / "out.ipynb"),
-            "-p",
-            "weights",
-            ", ".join(map(str, weights)),
-            "-p",
-            "scans",
-            str(scans),
-            "-p",
-            "ensemble",
-            "authors",
-            "-p",
-            "output",
-            str(tmp_path / "notebook.txt"),
-            "-p",
-            "device",
-            "cpu",
-            "--no-progress-bar",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "notebook.txt").read_bytes() == (tmp_path / "authors.txt").read_bytes()
-    kept = (tmp_path / "notebook.predictions.csv").read_bytes()
-    assert kept == (tmp_path / "authors.predictions.csv").read_bytes()
-    for path in weights:
-        assert main(["predict", str(scans), "--weights", str(path), "-o", str(path.with_suffix(".csv"))]) == 0
-    found = predict_scans(weights, scans, n_jobs=1, progress=False)
-    tables = [found.table(m) for m in range(3)]
-    read = pd.read_csv(tmp_path / "notebook.predictions.csv", keep_default_na=False)
-    for path, expected in zip(weights, tables, strict=True):
-        for table in (pd.read_csv(path.with_suffix(".csv"), keep_default_na=False), read[read["weights"] == path.stem]):
-            np.testing.assert_array_equal(table[list(TB_CLASSES)].to_numpy(), expected[list(TB_CLASSES)].to_numpy())
-            assert table["class"].tolist() == expected["class"].tolist()
-            assert table["scan"].tolist() == [str(scans / f"TST_{i + 1:04d}.nii.gz") for i in range(N)]
-    for ensemble in ("authors", "mean"):
         lines = [f"TST_{i + 1:04d}.nii.gz,{k}" for i, k in enumerate(combine(found.probabilities, ensemble))]
         assert (tmp_path / f"{ensemble}.txt").read_text().splitlines() == lines
     assert (tmp_path / "authors.txt").read_bytes() != (tmp_path / "mean.txt").read_bytes()  # else nothing is shown
+    assert main(["predict", str(scans), "--weights", str(weights[0]), "-o", str(tmp_path / "alone.csv")]) == 0
+    alone, kept = (pd.read_csv(tmp_path / name) for name in ("alone.csv", "authors.predictions.csv"))
+    for m, path in enumerate(weights):
+        expected = found.table(m)
+        for table in (kept[kept["weights"] == path.stem], *[alone] * (m == 0)):
+            np.testing.assert_array_equal(table[list(TB_CLASSES)].to_numpy(), expected[list(TB_CLASSES)].to_numpy())
+            assert table["class"].tolist() == expected["class"].tolist()
+            assert table["scan"].tolist() == [str(scans / f"TST_{i + 1:04d}.nii.gz") for i in range(N)]
 
 
 def test_the_command_says_what_it_wrote(weights, scans, tmp_path, capsys):

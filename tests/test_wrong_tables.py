@@ -102,17 +102,6 @@ def test_a_table_of_the_wrong_structure_is_refused_with_its_lines(scans, text, k
         "\n,,\n\nFileName;Label\ns00;ill\ns01;well\n",
         f"FileName,Label,Note\ns00,ill,{'x' * 200_000}\ns01,well,\n",
     ],
-    ids=[
-        "several lines",
-        "inch",
-        "empty cells",
-        "blanks",
-        "tabs, old line ends",
-        "sep=",
-        "sep=tab",
-        "blank lines",
-        "long note",
-    ],
 )
 def test_an_unusual_table_that_means_one_thing_is_read(scans, text):
     (scans / "labels.csv").write_bytes(text.encode())
@@ -246,34 +235,33 @@ def test_a_setting_without_use_is_refused_whoever_loads(tmp_path, settings):
 # --- Paths ---
 
 
-@pytest.mark.parametrize(
-    "spelling",
-    [
-        "{name}",
-        "{stem}",
-        "./{name}",
-        "./ct/{stem}",
-        "ct/{name}",
-        r"ct\{name}",
-        r".\ct\{stem}",
-        "own/ct/{name}",
-        "{root}/ct/{name}",
-        "{root}/ct/../ct/{stem}",
-        "{upper}",
-        "../own/ct/{name}",
-    ],
-)
+SPELLINGS = [
+    r"{name}",
+    r"{stem}",
+    r"./{name}",
+    r"./ct/{stem}",
+    r"ct/{name}",
+    r"ct\{name}",
+    r".\ct\{stem}",
+    r"own/ct/{name}",
+    r"{root}/ct/{name}",
+    r"{root}/ct/../ct/{stem}",
+    r"{upper}",
+    r"../own/ct/{name}",
+]
+
+
+@pytest.mark.parametrize("spellings", [SPELLINGS[:6], SPELLINGS[6:]])
 @pytest.mark.parametrize("place", [".", "../tables"])
-def test_a_row_names_its_scan_in_any_of_these_ways(scans, spelling, place):
+def test_a_row_names_its_scan_in_any_of_these_ways(scans, spellings, place):
     (scans / place).mkdir(exist_ok=True)
     write_table(scans / place, "x,y", header="one,two", name="notes.csv")
     rows = []
-    for k in range(6):
+    for k, spelling in enumerate(spellings):
         name = f"s0{k}.nii.gz"
         row = spelling.format(name=name, stem=name[:3], upper=f"s0{k}.NII.GZ", root=scans)
         rows.append(f"{row},{'ill' if k % 2 else 'well'},p")
-    table = write_table(scans / place, *rows)
-    listing = list_dataset("folder", scans, labels=table)
+    listing = list_dataset("folder", scans, labels=write_table(scans / place, *rows))
     assert labels_of(listing) == {f"s0{k}": "ill" if k % 2 else "well" for k in range(6)} and not listing.faults
 
 
