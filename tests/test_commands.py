@@ -56,14 +56,14 @@ def typed_here(words):
 
 
 def to_run():
-    """Commands of blocks to run here, once each; of those that train, only the one with videos of its own every day."""
+    """Commands of blocks to run here, once each; those that train, which tests of notebooks do every day, are slow."""
     found = {}
     for shown in shown_in_blocks():
         if shown.page not in WALKED and is_run(list(shown.words)):
             words = typed_here(shown.words)
             found.setdefault(tuple(sorted(words)), words)  # README and page may give the same options in another order
     for words in found.values():
-        slow = words[0] == "papermill" and not {"pretrain_dataset", "--help-notebook"} & set(words)
+        slow = words[0] == "papermill" and "--help-notebook" not in words
         yield pytest.param(words, marks=[pytest.mark.slow] * slow, id=" ".join(words)[:90])
 
 

@@ -71,7 +71,7 @@ def refused(path, remedy, call=read_nifti):
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(p, id=p.name, marks=[pytest.mark.slow] if "512" in p.name else []) for p in REAL_SCANS],
+    [pytest.param(path, id=path.name, marks=[pytest.mark.slow] * (n > 0)) for n, path in enumerate(REAL_SCANS)],
 )
 def test_real_scan_agrees_with_the_authors_steps(path):
     ours = load_volume(path)

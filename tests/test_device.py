@@ -19,7 +19,6 @@ from viptt_core.training import device as engine_module
 from viptt_core.training.device import (
     Engine,
     activation_bytes,
-    autocast,
     fits_fp16,
     pick_chunk,
     pick_precision,
@@ -124,18 +123,6 @@ def test_out_of_memory_names_the_setting_that_needs_less(make_clip_set, monkeypa
         trainer.step(next(trainer.feed.batches([SPLIT.train])))
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_reduced_precision_stays_near_fp32(precision):
-    model, clips = vgg().eval(), torch.rand(4, 3, 32, 32)
-    with torch.no_grad():
-        exact = model(clips)
-        with autocast(CPU, precision):
-            reduced = model(clips)
-    assert reduced.dtype == torch.float32
-    # bf16 has 8 bits of precision, and VGG16 is 13 convolutions deep.
-    assert 0 < float((reduced - exact).abs().max()) < 0.05 * float(exact.abs().max())
-
-
 def test_precision_follows_what_the_device_has(monkeypatch):
     cuda = torch.device("cuda", 0)
     for capability, expected in (((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16")):
@@ -164,14 +151,14 @@ def test_fp16_that_overflows_falls_back_to_fp32_and_says_so(make_clip_set):
     assert history.engine["precision"] == "fp32"
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_training_in_reduced_precision_gives_nearly_the_losses_of_fp32(make_clip_set, precision):
+def test_training_in_reduced_precision_gives_nearly_the_losses_of_fp32(make_clip_set):
     clips, stage = make_clip_set(n=8, size=32), dataclasses.replace(STAGE, epochs=2, learning_rate=0.01)
     losses = []
-    for name in ("fp32", precision):
+    for name in ("fp32", "bf16", "fp16"):
         history = fit(vgg(), Task(clips, SPLIT, stage), engine=Engine(device="cpu", precision=name))
         losses.append([epoch["loss"] for epoch in history.epochs])
-    assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]
+    for reduced in losses[1:]:
+        assert losses[0] == pytest.approx(reduced, rel=0.02) and losses[0] != reduced
 
 
 def test_a_compiled_model_saves_weights_that_a_plain_one_loads(tmp_path, make_clip_set):
