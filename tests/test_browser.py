@@ -15,7 +15,7 @@ from browser import (
     ROOT,
     Book,
     Markup,
-    build_once,
+    build,
     find_axe,
     open_browser,
     open_tab,
@@ -24,8 +24,9 @@ from browser import (
     violations,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("book")]  # one process builds it, and none waits for it
-BUILT = os.environ.get("VIPTT_BOOK")  # a book that is built already, of which some pages are enough, as for .ci/run
+pytestmark = pytest.mark.slow
+# A book that is built already, of which a page of each kind is enough: `.ci/run` says so.
+BUILT = os.environ.get("VIPTT_BOOK")
 WIDTHS = (PHONE, DESK)
 MOST_BYTES, MOST_BYTES_OF_A_PAGE = 40e6, 3e6
 VIEWER_PAGE, MOST_BYTES_OF_VIEWER_PAGE = "notebooks/00_data.html", 2e6  # all 70 slices of a scan
@@ -44,14 +45,13 @@ KINDS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def book(tmp_path_factory):
-    """That of VIPTT_BOOK, else built once, also where several processes run the tests."""
+    """That of VIPTT_BOOK, else one that is built now."""
     if BUILT:
         return Book(ROOT / BUILT, failed=False, log="")
     pytest.importorskip("jupyter_book")
-    folder = tmp_path_factory.getbasetemp()
-    return build_once((folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder) / "book")
+    return build(tmp_path_factory.mktemp("book"))
 
 
 @pytest.fixture(scope="module")  # closed before other tests need an event loop

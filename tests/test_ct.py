@@ -208,12 +208,12 @@ def test_voxels_that_are_not_finite_are_air_and_counted(tmp_path):
     np.testing.assert_array_equal(volume, prepare_volume(as_air, depth=20, size=40))
 
 
-# --- Unusable input -----------------------------------------------------------------------------
-
-
 def test_missing_file_and_folder_are_refused(tmp_path):
     refused(tmp_path / "none.nii.gz", "Check the path", load_volume)
     refused(tmp_path, "Check the path", load_volume)
+
+
+# --- Unusable input -----------------------------------------------------------------------------
 
 
 def stored(voxels=None, offset=0, values=b"", kind=nib.Nifti1Image):

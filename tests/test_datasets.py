@@ -108,25 +108,6 @@ def test_labels_are_joined_on_the_file_name_and_masks_are_no_scans(scan_folder):
     assert np.median(clips.clips.reshape(3, -1), axis=1).tolist() == expected
 
 
-@pytest.mark.parametrize(
-    "rows, message",
-    [
-        (["TRN_0009.nii.gz,1"], "TRN_0009.nii.gz: line 2 of labels.csv names it, but there is no such scan.*on_error"),
-        (["TRN_0001.nii.gz,6"], "labels.csv: 'TRN_0001.nii.gz' has the unknown label '6'.*1, 2, 3, 4, 5"),
-        (["TRN_0001.nii.gz,focal"], "unknown label 'focal'"),
-        (["TRN_0001.nii.gz"], "has 2 columns, and more or fewer cells in line 2"),
-        (["TRN_0001.nii.gz,"], r"'TRN_0001.nii.gz' has no label \(line 2"),
-        (["TRN_0001.nii.gz,1", "TRN_0001.nii.gz,2"], "labels.csv: 'TRN_0001.nii.gz' is there twice"),
-        ([], "labels.csv: holds no row"),
-    ],
-)
-def test_a_faulty_label_file_is_refused_before_any_scan_is_read(scan_folder, monkeypatch, rows, message):
-    monkeypatch.setattr("viptt_core.ct.load_volume", lambda *_, **__: pytest.fail("read a scan"))
-    write_labels(scan_folder, *rows)
-    with pytest.raises(DataError, match=message):
-        load_dataset("imageclef", scan_folder, **GRID)
-
-
 def test_what_has_no_scan_or_no_label_is_listed_when_skipped(scan_folder):
     write_labels(scan_folder, "TRN_0001.nii.gz,1", "TRN_0002.nii.gz,2", "TRN_0009.nii.gz,1")
     clips = load_dataset("imageclef", scan_folder, on_error="skip", **GRID)
@@ -185,11 +166,6 @@ def test_phantoms_without_finding_are_the_same_patients():
     assert (difference > 0).all() and (difference < 30).all()
 
 
-def test_synthetic_videos_come_in_groups_of_one_scene():
-    clips = load_dataset("actions", n=20, **GRID)
-    assert clips.counts() == dict.fromkeys(UCF_CLASSES, 2) and len(set(clips.groups.tolist())) == 20
-
-
 # --- Names, settings, roots -----------------------------------------------------------------------
 
 
@@ -217,19 +193,3 @@ def test_mistaken_calls_say_what_to_do(name, root, settings, message):
 
 
 # --- Real files -----------------------------------------------------------------------------------
-
-
-def test_real_ut_interaction_videos_load_without_leaving_any_out(shared_data):
-    clips = load_dataset(
-        "ucf50",
-        shared_data / "videos" / "ut_interaction",
-        frames=16,
-        size=32,
-        stride=3,
-        fit="crop",
-        group_pattern=r"(seq\d+)",
-        n_jobs=1,
-        progress=False,
-    )
-    assert len(clips) == 120 and set(clips.counts().values()) == {20} and clips.excluded == ()
-    assert len(set(clips.groups.tolist())) == 20

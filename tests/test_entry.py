@@ -100,18 +100,6 @@ def test_both_commands_and_python_give_the_same_predictions_and_file(weights, sc
             assert table["scan"].tolist() == [str(scans / f"TST_{i + 1:04d}.nii.gz") for i in range(N)]
 
 
-def test_the_command_says_what_it_wrote(weights, scans, tmp_path, capsys):
-    out = tmp_path / "sub.txt"
-    assert submit(weights[:1], scans, "-o", out) == 0
-    printed = capsys.readouterr().out
-    counts = validate_submission(out, [f"TST_{i + 1:04d}.nii.gz" for i in range(N)])
-    told = ", ".join(f"{name} {n}" for name, n in counts.items())
-    assert f"{N} scans in {out}: {told}" in printed
-    assert f"Probabilities of each model: {tmp_path / 'sub.predictions.csv'}" in printed
-    assert f"viptt validate-submission {out} --expected {N}" in printed
-    assert main(["validate-submission", str(out), "--expected", str(N)]) == 0
-
-
 # --- Scans that cannot be read --------------------------------------------------------------------
 
 
@@ -283,16 +271,6 @@ def test_models_are_named_by_start_file_or_number(tmp_path, scans):
     assert names(by_start) == ["random", "image"]
     same = [write_weights(tmp_path / run / "weights.safetensors", training={"start": "video"}) for run in ("a", "b")]
     assert names(same) == ["a", "b"] and names([same[0]] * 2) == ["1 a", "2 a"]
-
-
-def test_the_rule_of_the_authors_is_drawn_as_it_is_computed():
-    picture = figures_entry.rule_chart()
-    assert "Of 20 cases in which they differ, in 0 it is what the two others say. In 12, marked" in picture.alt
-    assert "Infiltrative and twice Tuberculoma give Focal" in picture.alt
-    texts = [text.get_text() for text in picture.figure.axes[0].texts]
-    assert len(texts) == 25 and texts[::6] == ["1", "2", "3", "4", "5"]
-    assert all(sum(counts) == 421 for counts in figures_entry.PUBLISHED_COUNTS.values())
-    assert "Focal 117" in figures_entry.published_chart().alt
 
 
 # --- Synthetic models and scans -------------------------------------------------------------------

@@ -15,7 +15,6 @@ from filelock import FileLock
 from planted import write_sound_scans, write_video
 
 from viptt_core.constants import UCF_CLASSES
-from viptt_core.errors import DataError, SettingError
 from viptt_core.files import available_cores
 from viptt_core.study.arms import arm_file
 from viptt_core.study.cost import estimate
@@ -291,22 +290,3 @@ def test_an_estimate_times_real_steps_and_leaves_nothing(private_root, tmp_path)
     trained, frozen = found["seconds a step"]
     assert frozen > 0 and trained > 2 * frozen  # the features of a frozen backbone are there already
     assert not private_root.exists() and not (tmp_path / "cache").exists()
-
-
-@pytest.mark.usefixtures("timed")
-def test_an_estimate_checks_real_sets_first(tmp_path):
-    settings = write_true_layouts(tmp_path)
-    study = load_study("paper")
-    with pytest.raises(SettingError, match="needs a folder"):
-        estimate(study, Engine())
-    sets = {
-        "scans": study.scans | {"root": str(settings["scans_root"])},
-        "videos": study.videos | {"root": str(settings["videos_root"])},
-    }
-    study = replace(study, **sets)
-    preset = study.preset_of(study.arms[0])
-    (pretrained, *_) = estimate(study, Engine())["steps"]
-    assert pretrained % (preset.pretrain.epochs * 50 / preset.pretrain.batch_size) == 0  # 50 videos
-    (settings["scans_root"] / "TRN_0003.nii.gz").unlink()
-    with pytest.raises(DataError, match="TRN_0003"):
-        estimate(study, Engine())
