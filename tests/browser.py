@@ -65,11 +65,9 @@ class Book:
 
 def build(folder: Path) -> Book:
     """Build the book into a folder as `make book` does."""
-    command = [
-        Path(sys.executable).with_name("jupyter-book"),
-        *["build", "--all", "-W", "--keep-going", "--path-output"],
-    ]
-    done = subprocess.run([*command, folder, "book/"], cwd=ROOT, capture_output=True, text=True)
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", "--all", "-W", "--keep-going", "book/"]
+    command += ["--path-output", folder]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     said = (done.stdout + done.stderr).splitlines()
     told = [line for line in said[:-20] if re.search("warning|error", line, re.IGNORECASE)] + said[-20:]
     return Book(folder / "_build" / "html", done.returncode != 0, "\n".join(told))
