@@ -152,7 +152,7 @@ def test_synthetic_sets_are_marked_and_repeat_by_seed(monkeypatch, tmp_path):
     sets = []
     for cache in ("a", "b"):
         monkeypatch.setenv("VIPTT_CACHE", str(tmp_path / cache))
-        sets.append([load_dataset(name, n=12, **GRID) for name in ("phantom", "actions")])
+        sets.append([load_dataset(name, n=10, **GRID) for name in ("phantom", "actions")])
     for one, two in zip(*sets, strict=True):
         assert one.synthetic and np.array_equal(one.clips, two.clips) and one.key == two.key
     assert sets[0][0].class_names == TB_CLASSES and sets[0][1].class_names == UCF_CLASSES
@@ -160,7 +160,7 @@ def test_synthetic_sets_are_marked_and_repeat_by_seed(monkeypatch, tmp_path):
 
 def test_phantoms_without_finding_are_the_same_patients():
     grid = GRID | {"size": 32, "frames": 60}
-    ill, well = (load_dataset("phantom", n=6, finding=finding, **grid) for finding in (True, False))
+    ill, well = (load_dataset("phantom", n=3, finding=finding, **grid) for finding in (True, False))
     assert ill.labels.tolist() == well.labels.tolist() and ill.key != well.key
     difference = np.abs(ill.clips.astype(int) - well.clips).mean(axis=(1, 2, 3))
     assert (difference > 0).all() and (difference < 30).all()

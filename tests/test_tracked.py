@@ -1,6 +1,7 @@
 """What Git tracks and what it leaves out: drafts spoil no test, and what commands write is not committed by mistake."""
 
 import subprocess
+from itertools import pairwise
 
 import pytest
 from commands import all_commands
@@ -24,8 +25,7 @@ def test_what_the_commands_of_the_pages_write_is_ignored():
         words = list(shown.words)
         if words[0] == "papermill":
             written |= {word for word in words if word.endswith(".ipynb")}
-        for option in {"-o", "-d"} & set(words):
-            written.add(words[words.index(option) + 1])
+        written |= {word for option, word in pairwise(words) if option in ("-o", "-d")}
     written = {name for name in written if not name.isupper()} - {"data/own", "wheels"} | {
         "data/own/scan_001.nii.gz",
         "wheels/x",

@@ -270,22 +270,30 @@ def test_disk_too_small_and_leftovers_do_not_count(place, out, monkeypatch):
     assert contents(out) == FILES
 
 
-def test_killed_in_the_middle_then_done_again(place, out, programs, tmp_path, stored_rars):
+def wait_for(path):
+    while not path.exists():
+        time.sleep(0.01)
+
+
+def test_killed_in_the_middle_then_done_again(place, out, tmp_path, stored_rars):
     """The program that a killed call leaves behind goes on, and does no harm."""
-    path, began = write(place, "rar4", FILES), tmp_path / "began"
+    path, began, goes_on, ended = write(place, "rar4", FILES), *(tmp_path / name for name in ("began", "on", "ended"))
+    slow = tmp_path / "slow"
+    waits = f"while [ ! -e {goes_on} ]; do sleep 0.01; done"
+    slow.write_text(f"#!/bin/sh\necho half > $2/half; touch {began}; {waits}; echo more > $2/more; touch {ended}\n")
+    slow.chmod(0o755)
     script = (
         f"import sys\nfrom pathlib import Path\nfrom viptt_core.sources import unpack\n"
-        f"unpack.COMMANDS = {{'slow': '{tmp_path / 'slow'} {{archive}} {{folder}}'}}\n"
+        f"unpack.COMMANDS = {{'slow': '{slow} {{archive}} {{folder}}'}}\n"
         "unpack.unpack(Path(sys.argv[1]), Path(sys.argv[2]), progress=False)\n"
     )
-    (tmp_path / "slow").write_text(f"#!/bin/sh\necho half > $2/half\ntouch {began}\nsleep 2\necho more > $2/more\n")
-    (tmp_path / "slow").chmod(0o755)
     with subprocess.Popen([sys.executable, "-c", script, path, out], start_new_session=True) as child:
-        while not began.exists():
-            time.sleep(0.01)
+        wait_for(began)
         child.kill()
     assert child.returncode == -signal.SIGKILL and not out.exists() and (out.parent / ".out.part").is_dir()
     unpack(path, out, progress=False)
+    goes_on.touch()
+    wait_for(ended)
     assert contents(out) == FILES and not (out.parent / ".out.part").exists()
 
 
@@ -298,7 +306,7 @@ def test_the_second_of_two_calls_waits_and_finds_the_folder(place, out):
         time.sleep(0.3)
         assert tree(out.parent) == []
         out.mkdir()
-    thread.join(10)
+    thread.join()
     assert contents(out) == {} and not (out.parent / ".out.part").exists()
 
 
