@@ -34,7 +34,8 @@ RUN python -m venv /home/viptt/venv \
     && pip install --no-deps -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision
 
 COPY --chown=viptt:viptt . ./
-RUN pip install -c constraints.txt "jupyterlab>=4,<5" -e ".[explain]"
+RUN pip install -c constraints.txt "jupyterlab>=4,<5" -e ".[explain]" \
+    && jupytext-config set-default-viewer python
 
 EXPOSE 8888
 CMD ["jupyter", "lab", "--ip=0.0.0.0", "--port=8888", "--no-browser"]

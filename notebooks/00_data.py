@@ -1,15 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # The data: videos and scans are one thing
 #
@@ -20,20 +8,14 @@
 # **Runtime.** About two minutes on two CPU cores the first time, half a minute after that. No GPU, no download.
 
 # %% tags=["colab", "remove-cell"]
-import os
-import sys
-
-if "google.colab" in sys.modules:  # without constraints.txt: Colab brings a PyTorch of its own, built for its GPU
-    from IPython import get_ipython
-
+if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own PyTorch is built for its GPU
     get_ipython().system("git clone --depth 1 https://github.com/OWNER/viptt-net /content/viptt-net")
     get_ipython().system("pip install --quiet --editable /content/viptt-net")
-    os.chdir("/content/viptt-net")
-    sys.path.insert(0, os.getcwd())
+    get_ipython().run_line_magic("cd", "/content/viptt-net")
 
 # %%
-from viptt_core.datasets import load_for
-from viptt_core.experiment import plan_experiment
+from viptt_core.datasets import load_scans, load_videos
+from viptt_core.experiment import plan_from
 from viptt_core.figures import class_balance, show_clips
 from viptt_core.figures.data import (
     group_structure,
@@ -71,31 +53,18 @@ seed: int = 0  # of the split
 on_error: str = ""  # "skip" leaves unreadable real files out and lists them; empty: stop and name them
 
 # %%
-check_parameters(globals())
-plan = plan_experiment(preset, hu_window=hu_window, seed=seed, device="cpu")
+given = check_parameters(globals())
+plan = plan_from(given, device="cpu")
 
 # %% [markdown]
 # ## A clip
 # Videos of ten human activities. A *clip* is the frames of one video, in grey, on one grid: an array
 # `[T, H, W]`, time first. The set is an array `[N, T, H, W]`, with a label, a group and a name for each clip.
+# Below, a row a class: a few frames of a clip, from first to last.
 
 # %%
-videos = load_for(
-    plan.preset,
-    pretrain_dataset,
-    pretrain_root,
-    n=n_videos or None,
-    classes=pretrain_classes,
-    group_pattern=group_pattern,
-    groups=groups,
-    on_error=on_error,
-)
+videos = load_videos(plan.preset, given)
 print(videos.report())
-
-# %% [markdown]
-# One row a class, a few of its frames from first to last.
-
-# %%
 show_clips(videos)
 
 # %% [markdown]
@@ -122,23 +91,8 @@ compare_phantoms()
 # nothing asks which of the two it was.
 
 # %%
-scans = load_for(
-    plan.preset,
-    dataset,
-    data_root,
-    n=n_scans or None,
-    labels=labels,
-    file_column=file_column,
-    label_column=label_column,
-    patient_column=patient_column,
-    classes=classes,
-    crop=crop,
-    slice_axis=slice_axis,
-    on_error=on_error,
-)
+scans = load_scans(plan.preset, given)
 print(scans.report())
-
-# %%
 show_clips(scans)
 
 # %% [markdown]
@@ -154,12 +108,7 @@ sampling_of_scan()
 # frames and skips some between them. An activity that shows itself late is not seen.
 
 # %%
-sampling_of_video(
-    {
-        "paper": (70, 1),
-        "this run": (plan.preset.frames, plan.preset.stride),
-    }
-)
+sampling_of_video({"paper": (70, 1), "this run": (plan.preset.frames, plan.preset.stride)})
 
 # %% [markdown]
 # ## Page through it
@@ -202,10 +151,7 @@ class_balance(videos)
 # %%
 by_clip = make_split("authors", videos, stage="pretrain", seed=seed)
 by_group = make_split("group", videos, stage="pretrain", seed=seed)
-group_structure(
-    videos,
-    {"by clip, as the authors": by_clip, "by group": by_group},
-)
+group_structure(videos, {"by clip, as the authors": by_clip, "by group": by_group})
 
 # %% [markdown]
 # How much does that matter? A probe that cannot understand anything shows it: it looks for the training clip

@@ -1,15 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # Pretraining on human activities
 #
@@ -19,22 +7,15 @@
 # `paper` preset a GPU is needed: the authors' runs took 1.7 to 5.4 hours on 16 GB GPUs.
 
 # %% tags=["colab", "remove-cell"]
-import os
-import sys
-
-if "google.colab" in sys.modules:  # without constraints.txt: Colab brings a PyTorch of its own, built for its GPU
-    from IPython import get_ipython
-
+if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own PyTorch is built for its GPU
     get_ipython().system("git clone --depth 1 https://github.com/OWNER/viptt-net /content/viptt-net")
     get_ipython().system("pip install --quiet --editable /content/viptt-net")
-    os.chdir("/content/viptt-net")
-    sys.path.insert(0, os.getcwd())
+    get_ipython().run_line_magic("cd", "/content/viptt-net")
 
 # %%
-from viptt_core.datasets import load_for
-from viptt_core.experiment import plan_experiment, pretrain
+from viptt_core.datasets import load_videos
+from viptt_core.experiment import plan_from, pretrain
 from viptt_core.figures import confusion, show_clips, training_curves
-from viptt_core.figures.viewer import browse_clips
 from viptt_core.papermill_io import check_parameters
 from viptt_core.probes import baseline_predictions
 from viptt_core.results import Summary
@@ -60,43 +41,17 @@ tensorboard: bool = False  # log to TensorBoard too, in the run's folder
 on_error: str = ""  # "skip" leaves unreadable videos out and lists them; empty: stop and name them
 
 # %%
-check_parameters(globals())
-plan = plan_experiment(
-    preset,
-    pretrain_epochs=epochs,
-    seed=seed,
-    device=device,
-    precision=precision,
-    processes=processes,
-    frames_per_chunk=frames_per_chunk,
-    compile=compile_backbone,
-    tensorboard=tensorboard,
-)
+given = check_parameters(globals())
+plan = plan_from(given, pretrain_epochs=epochs, compile=compile_backbone)
 
 # %% [markdown]
 # ## The videos
+# [The data](00_data) plays them.
 
 # %%
-videos = load_for(
-    plan.preset,
-    dataset,
-    data_root,
-    n=n_videos or None,
-    classes=classes,
-    group_pattern=group_pattern,
-    groups=groups,
-    on_error=on_error,
-)
+videos = load_videos(plan.preset, given)
 print(videos.report())
-
-# %%
 show_clips(videos)
-
-# %% [markdown]
-# The first of each class, to play. The rate is that of the video, less the frames that were skipped.
-
-# %%
-browse_clips(videos, per_class=1)
 
 # %% [markdown]
 # ## Training

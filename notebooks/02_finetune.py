@@ -1,15 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # Fine-tuning on chest CT: does video pretraining help?
 #
@@ -20,25 +8,22 @@
 # scans and the `paper` preset a GPU is needed: the authors' runs took 5.5 hours on a P100.
 
 # %% tags=["colab", "remove-cell"]
-import os
-import sys
-
-if "google.colab" in sys.modules:  # without constraints.txt: Colab brings a PyTorch of its own, built for its GPU
-    from IPython import get_ipython
-
+if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own PyTorch is built for its GPU
     get_ipython().system("git clone --depth 1 https://github.com/OWNER/viptt-net /content/viptt-net")
     get_ipython().system("pip install --quiet --editable /content/viptt-net")
-    os.chdir("/content/viptt-net")
-    sys.path.insert(0, os.getcwd())
+    get_ipython().run_line_magic("cd", "/content/viptt-net")
 
 # %%
-from viptt_core.datasets import load_for
-from viptt_core.experiment import compare_starts, plan_experiment
+from viptt_core.datasets import load_scans, load_videos
+from viptt_core.experiment import build_model, compare_starts, plan_from
 from viptt_core.figures import confusion, kappa_by_arm, show_clips, training_curves
+from viptt_core.model import ViPTTNet
 from viptt_core.papermill_io import check_parameters
 from viptt_core.probes import baseline_predictions
 from viptt_core.results import Summary
+from viptt_core.shown import show_code
 from viptt_core.splits import make_split
+from viptt_core.training import Trainer
 
 # %% tags=["parameters"]
 dataset: str = "phantom"  # scans: "phantom" (synthetic), "imageclef", "mosmed", "medmnist3d" or "folder" (your own)
@@ -72,66 +57,47 @@ tensorboard: bool = False  # log to TensorBoard too, in the run's folder
 on_error: str = ""  # "skip" leaves unreadable real files out and lists them; empty: stop and name them
 
 # %%
-check_parameters(globals())
-plan = plan_experiment(
-    preset,
-    starts=starts,
-    epochs=epochs,
-    pretrain_epochs=pretrain_epochs,
-    hu_window=hu_window,
-    seed=seed,
-    device=device,
-    precision=precision,
-    processes=processes,
-    frames_per_chunk=frames_per_chunk,
-    compile=compile_backbone,
-    tensorboard=tensorboard,
-)
+given = check_parameters(globals())
+plan = plan_from(given, compile=compile_backbone)
 
 # %% [markdown]
 # ## The scans
 
 # %%
-scans = load_for(
-    plan.preset,
-    dataset,
-    data_root,
-    n=n_scans or None,
-    labels=labels,
-    file_column=file_column,
-    label_column=label_column,
-    patient_column=patient_column,
-    classes=classes,
-    crop=crop,
-    slice_axis=slice_axis,
-    on_error=on_error,
-)
+scans = load_scans(plan.preset, given)
 print(scans.report())
-
-# %%
 show_clips(scans)
 
 # %% [markdown]
 # ## The videos to pretrain on
 
 # %%
-videos = load_for(
-    plan.preset,
-    pretrain_dataset,
-    pretrain_root,
-    n=n_videos or None,
-    classes=pretrain_classes,
-    group_pattern=group_pattern,
-    groups=groups,
-    on_error=on_error,
-)
+videos = load_videos(plan.preset, given)
 print(videos.report())
 
 # %% [markdown]
+# ## The network
+# A *stem* makes three channels of a grey picture, the *backbone* turns each picture into features, the *temporal* part
+# reads these in order, and two layers make a score for each class. [The model](../model.md) has its sizes.
+
+# %%
+build_model(plan.preset, len(scans.class_names), seed=seed, imagenet=False)
+
+# %%
+show_code(ViPTTNet.forward)
+
+# %% [markdown]
+# ## One step of training
+# In both stages and all arms, this is what the loop does with a batch. Around it, it draws the batches, validates after
+# each epoch, and keeps what a killed run needs to go on.
+
+# %%
+show_code(Trainer.step)
+
+# %% [markdown]
 # ## Training every arm
-# The arms share scans, split, seed and settings; what differs is where the weights start
-# (except in the `paper` preset, which repeats the authors' unequal arms). A run that was interrupted goes
-# on where it stopped; a finished one is used again when data, settings, seed and code are the same.
+# The arms share scans, split, seed and settings; what differs is where the weights start (except in the `paper`
+# preset, which repeats the authors' unequal arms). As in [pretraining](01_pretrain), finished runs are used again.
 
 # %%
 comparison = compare_starts(plan, scans, videos)

@@ -1,15 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # Is it the videos? Ablations and controls
 #
@@ -21,16 +9,10 @@
 # nothing. How long the runs took stands at its end.
 
 # %% tags=["colab", "remove-cell"]
-import os
-import sys
-
-if "google.colab" in sys.modules:  # without constraints.txt: Colab brings a PyTorch of its own, built for its GPU
-    from IPython import get_ipython
-
+if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own PyTorch is built for its GPU
     get_ipython().system("git clone --depth 1 https://github.com/OWNER/viptt-net /content/viptt-net")
     get_ipython().system("pip install --quiet --editable /content/viptt-net")
-    os.chdir("/content/viptt-net")
-    sys.path.insert(0, os.getcwd())
+    get_ipython().run_line_magic("cd", "/content/viptt-net")
 
 # %%
 from viptt_core.figures.study import (

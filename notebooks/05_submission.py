@@ -1,15 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # From checkpoints to the ImageCLEF file
 #
@@ -23,19 +11,13 @@
 # them the page runs on a hundred synthetic ones, which it keeps below `data/` (some 200 MB).
 
 # %% tags=["colab", "remove-cell"]
-import os
-import sys
-
-if "google.colab" in sys.modules:  # without constraints.txt: Colab brings a PyTorch of its own, built for its GPU
-    from IPython import get_ipython
-
+if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own PyTorch is built for its GPU
     get_ipython().system("git clone --depth 1 https://github.com/OWNER/viptt-net /content/viptt-net")
     get_ipython().system("pip install --quiet --editable /content/viptt-net")
-    os.chdir("/content/viptt-net")
-    sys.path.insert(0, os.getcwd())
+    get_ipython().run_line_magic("cd", "/content/viptt-net")
 
 # %%
-from viptt_core.experiment import plan_experiment
+from viptt_core.experiment import plan_from
 from viptt_core.figures.entry import counts_chart, published_chart, rule_chart, scores_chart
 from viptt_core.papermill_io import check_parameters
 from viptt_core.prediction.scans import predict_scans
@@ -76,7 +58,7 @@ seed: int = 0  # of the training here
 device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
 
 # %%
-check_parameters(globals())
+given = check_parameters(globals())
 plan = plan_entry(weights, ensemble=ensemble, output=output, fill=fill, expected=expected)
 
 # %% [markdown]
@@ -93,9 +75,7 @@ files, known = entry_scans(plan, scans, labels=known, preset=preset, n=n_scans)
 # `viptt weights list` prints all of it.
 
 # %%
-training = plan_experiment(
-    preset, starts="random,image,video", epochs=epochs, pretrain_epochs=pretrain_epochs, seed=seed, device=device
-)
+training = plan_from(given, starts="random,image,video")
 models = entry_models(plan, training, n_train=n_train, n_videos=n_videos)
 models_table(models)
 

@@ -1,11 +1,8 @@
 """The first cell of a notebook, and the lines that keep on a Drive what is made on Google Colab."""
 
-import os
 import re
 import subprocess
-import sys
 import tomllib
-import types
 
 import jupytext
 import pytest
@@ -27,27 +24,28 @@ def test_every_notebook_begins_with_the_same_cell_which_the_book_leaves_out(name
     assert first_cell(name) == first_cell("00_data") and first_cell(name)[0] == ["colab", "remove-cell"]
 
 
-@pytest.mark.parametrize("on_colab", [True, False])
-def test_only_on_colab_the_cell_fetches_installs_without_constraints_and_imports_from_the_checkout(
-    on_colab, monkeypatch
-):
-    commands, folders = [], []
-    for name in [name for name in sys.modules if name.partition(".")[0] == "google"]:
-        monkeypatch.delitem(sys.modules, name)
-    if on_colab:
-        monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-    monkeypatch.setattr("IPython.get_ipython", lambda: types.SimpleNamespace(system=commands.append))
-    monkeypatch.setattr(os, "chdir", folders.append)
-    monkeypatch.setattr(os, "getcwd", lambda: "/content/viptt-net")
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    exec(compile(first_cell("02_finetune")[1], "first cell", "exec"), {})
-    if not on_colab:
-        assert commands == folders == [] and sys.path[0] != "/content/viptt-net"
+@pytest.mark.parametrize("shell", ["google.colab._shell.Shell", "ipykernel.zmqshell.ZMQInteractiveShell"])
+def test_only_on_colab_the_cell_fetches_installs_without_constraints_and_goes_to_the_checkout(shell):
+    class Shell:
+        commands = []
+
+        def __str__(self):
+            return f"<{shell} object at 0x7f>"
+
+        def system(self, command):
+            self.commands.append(command)
+
+        def run_line_magic(self, *magic):
+            self.commands.append(magic)
+
+    exec(compile(first_cell("02_finetune")[1], "first cell", "exec"), {"get_ipython": Shell})
+    if "colab" not in shell:
+        assert Shell.commands == []
         return
-    fetch, install = commands
+    fetch, install, go = Shell.commands
     assert re.fullmatch(r"git clone --depth 1 https://github\.com/[\w.-]+/[\w.-]+ /content/viptt-net", fetch)
     assert install == "pip install --quiet --editable /content/viptt-net"  # no -c, no extra
-    assert folders == ["/content/viptt-net"] == sys.path[:1]
+    assert go == ("cd", "/content/viptt-net")  # IPython imports from the working folder
 
 
 def test_the_lines_of_the_page_put_runs_and_cache_on_the_drive(tmp_path):

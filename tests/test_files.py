@@ -69,13 +69,13 @@ def test_a_change_of_what_is_left_apart_changes_nothing(package):
     for module in ("presets", "prediction.weights", "shown", "figures"):
         path = source_of(package, module)
         path.write_text(f"{path.read_text()}\n_CHANGED = True\n")
-    (package / "presets.toml").write_text("")
+    (package / "presets" / "presets.toml").write_text("")
     assert training_version() == before
 
 
 def test_data_beside_a_module_counts_by_what_it_says(package):
     before = code_version("presets")
-    table = package / "presets.toml"
+    table = package / "presets" / "presets.toml"
     table.write_text(f"# A comment.\n{table.read_text()}")
     assert code_version("presets") == before
     table.write_text(f"{table.read_text()}\n[another]\n")

@@ -11,6 +11,7 @@ import pytest
 from tracked import ROOT, tracked_files
 
 from viptt_core.book.publish import PUBLISHED, read_summary, scrub, what_changed
+from viptt_core.shown import show_code
 
 TINY = {"preset": "study", "n_scans": 60, "n_videos": 50, "epochs": 1, "device": "cpu"}
 FORBIDDEN = (
@@ -54,6 +55,7 @@ def test_notebooks_hold_calls_and_no_logic(name):
             continue
         for node in ast.walk(ast.parse(source)):
             assert not isinstance(node, FORBIDDEN), f"{name}: {ast.unparse(node)}"
+            assert "parameters" in tags or not isinstance(node, ast.AnnAssign), f"{name}: taken for a parameter"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -62,7 +64,7 @@ def test_parameters_are_typed_plain_assignments_with_an_explanation(name):
     position = next(i for i, (tags, _) in enumerate(cells) if "parameters" in tags)
     for line in cells[position][1].splitlines():
         assert re.fullmatch(r"\w+: (str|int|float|bool) = \S.*  # .{10,}", line), line
-    assert cells[position + 1][1].startswith("check_parameters(globals())")
+    assert re.match(r"(given = )?check_parameters\(globals\(\)\)\n", cells[position + 1][1])
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -70,6 +72,25 @@ def test_notebooks_state_aim_runtime_and_recap(name):
     text = (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8")
     for part in ("# # ", "**Aim.**", "**Runtime.**", "## Recap"):
         assert part in text
+
+
+def test_jupyterlab_writes_no_header_into_a_source_and_outputs_beside_it():
+    import jupytext
+    from jupytext.config import load_jupytext_config
+
+    path = ROOT / "notebooks" / "02_finetune.py"
+    notebook, config = jupytext.read(path), load_jupytext_config(str(path))
+    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    assert jupytext.writes(notebook, "py:percent", config=config) == path.read_text(encoding="utf-8")
+    assert config.default_formats(str(path)) == "ipynb,py:percent"
+
+
+def test_shown_code_is_a_cell_of_python_that_stands_at_the_margin():
+    class Indented:
+        def method(self):
+            return 1
+
+    assert show_code(Indented.method).data == "```python\ndef method(self):\n    return 1\n```"
 
 
 # Of these, what they compute and draw is tested piece by piece.

@@ -227,13 +227,14 @@ anything: list[str] = []
 """
 
 
-def check(injected, declared=DECLARED):
-    """check_parameters after the two cells ran, as IPython leaves its namespace."""
+def check(injected, *, history=True):
+    """check_parameters after the two cells ran, as IPython leaves its namespace; a plain script has no history."""
     namespace = {}
-    exec(declared, namespace)
+    exec(DECLARED, namespace)
     exec(injected, namespace)
-    namespace["In"] = ["", "import os", declared, injected, "check_parameters(globals())"]
-    papermill_io.check_parameters(namespace)
+    if history:
+        namespace["In"] = ["", "import os", DECLARED, injected, "check_parameters(globals())"]
+    return papermill_io.check_parameters(namespace)
 
 
 @pytest.mark.parametrize(
@@ -263,21 +264,24 @@ def test_values_that_do_not_fit_are_refused(assignment, message):
         check(f"# Parameters\n{assignment}\n")
 
 
+@pytest.mark.parametrize("history", [True, False])
 @pytest.mark.parametrize(
-    "history",
-    [
-        None,  # a plain script
-        ["epochs: int = 2"],  # Jupyter, nbclient
-        ["# Parameters\nepochs: int = 2"],  # the notebook's own cell, by chance with this comment
-        ["import os", "# Parameters\nepochs: int = 2"],
-        ["not python (", "# Parameters\nepochs = 2"],
-    ],
+    "between", ["", "x = 1", "# Parameters\nepochs: int = 3", "# Parameters of the optimiser\nx = 1"]
 )
-def test_nothing_is_checked_where_nothing_was_injected(history):
-    namespace = {"epochs": "never looked at"}
-    if history is not None:
-        namespace["In"] = ["", *history, "check_parameters(globals())"]
-    papermill_io.check_parameters(namespace)
+def test_parameters_are_what_is_annotated_whatever_other_cells_assign(history, between):
+    epochs = 3 if "epochs" in between else 2
+    assert check(between, history=history) == {
+        "epochs": epochs,
+        "rate": 1e-3,
+        "name": "a",
+        "fast": False,
+        "anything": [],
+    }
+
+
+def test_a_wrong_value_typed_into_the_cell_itself_is_refused():
+    with pytest.raises(SettingError, match="'epochs' must be int, not 'many'"):
+        check('epochs: int = "many"', history=False)
 
 
 # --- Parameters given as text, as `viptt train` takes them -------------------------------------------

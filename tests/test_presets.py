@@ -12,7 +12,7 @@ def tables():
     import tomllib
     from importlib import resources
 
-    return tomllib.loads(resources.files("viptt_core").joinpath("presets.toml").read_text())
+    return tomllib.loads(resources.files("viptt_core").joinpath("presets/presets.toml").read_text())
 
 
 def test_the_presets_are_there_in_order():

@@ -1,7 +1,11 @@
 """What Git tracks and what it leaves out: drafts spoil no test, and what commands write is not committed by mistake."""
 
+import shutil
 import subprocess
+import sys
+import tarfile
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from commands import all_commands
@@ -48,3 +52,17 @@ def test_no_source_is_ignored():
         "results/submission.csv",
     }
     assert ignored(to_come) == set()
+
+
+def test_a_source_distribution_holds_every_file(tmp_path):
+    if not in_git():
+        pytest.skip("no Git checkout")
+    tracked = [path.relative_to(ROOT) for path in tracked_files("**/*")]
+    for path in tracked:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, tmp_path / path, follow_symlinks=False)
+    build = "from setuptools import build_meta; build_meta.build_sdist('dist')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("dist/*.tar.gz"))) as archive:
+        held = {Path(*Path(name).parts[1:]) for name in archive.getnames()}
+    assert not set(tracked) - held

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,6 +102,12 @@ def plan_experiment(
     if settings.backbone_weights and set(arms) - {"random"}:
         imagenet_features(settings.backbone_weights, settings.backbone)  # downloads them, or says now that it cannot
     return plan
+
+
+def plan_from(given: Mapping[str, Any], **others) -> Plan:
+    """Plan the experiment that the parameters of a notebook ask for, see `plan_experiment`; `others` are put in."""
+    names = (*inspect.signature(plan_experiment).parameters, *(field.name for field in fields(Engine)))
+    return plan_experiment(**{name: given[name] for name in names if name in given} | others)
 
 
 def build_model(preset: Preset, num_classes: int, *, seed: int, imagenet: bool = True) -> ViPTTNet:

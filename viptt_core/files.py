@@ -202,7 +202,8 @@ def code_version(*modules: str, apart_from: Sequence[str] = ()) -> str:
     for module in reached_modules(*modules, apart_from=apart_from):
         source = _source_of(module)
         meanings.append(_read_module(source, source.stat().st_mtime_ns)[1])
-        beside = [source.with_suffix(ending) for ending in (".toml", ".js", ".css")]
+        stem = source.parent.name if source.stem == "__init__" else source.stem
+        beside = [source.with_name(stem + ending) for ending in (".toml", ".js", ".css")]
         for path in filter(Path.is_file, beside):
             text = path.read_text(encoding="utf-8")
             meanings.append(json.dumps(tomllib.loads(text), sort_keys=True) if path.suffix == ".toml" else text)

@@ -176,31 +176,25 @@ def __getattr__(name: str) -> Any:
 # --- Checking parameters -------------------------------------------------------------------
 
 
-def check_parameters(namespace: dict[str, Any]) -> None:
-    """Fail if papermill was given a parameter the notebook does not have, or a value of a wrong type.
+def check_parameters(namespace: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a notebook by name; fails if one is of a wrong type, or was given and does not exist.
 
     papermill itself only warns, and an hour later the default was used. Call it as
-    `check_parameters(globals())` right after the cell tagged `parameters`. Does nothing where
-    nothing was injected: in Jupyter, under nbclient, as a plain script.
+    `given = check_parameters(globals())` right after the cell tagged `parameters`.
 
     Args:
-        namespace: The notebook's globals; IPython keeps the source of executed cells in its `In`.
+        namespace: The notebook's globals. What is annotated there is a parameter; IPython keeps the source of
+            executed cells in `In`, and the cell that papermill adds comes right before this one.
 
     Raises:
         SettingError: names each wrong parameter, its near match, and all parameters there are.
     """
-    history = namespace.get("In")
-    if not isinstance(history, list):
-        return
-    injected_at = [i for i, cell in enumerate(history) if cell.strip().startswith(INJECTED_FIRST_LINE + "\n")]
-    if not injected_at or injected_at[-1] == 0:
-        return
-    position = injected_at[-1]
-    declared = _declarations(history[position - 1])  # papermill injects right after the parameters cell
-    if not declared:
-        return  # the notebook's own cell happens to start with the same comment
-    injected = [s.targets[0].id for s in _statements(history[position]) if isinstance(s, ast.Assign)]
-    _check_values(declared, {name: namespace.get(name) for name in injected})
+    annotated = namespace.get("__annotations__", {})
+    declared = {name: kind.__name__ for name, kind in annotated.items() if name in namespace}
+    injected = [cell for cell in namespace.get("In", [])[-2:-1] if cell.strip().startswith(INJECTED_FIRST_LINE + "\n")]
+    names = [s.targets[0].id for cell in injected for s in ast.parse(cell).body if isinstance(s, ast.Assign)]
+    _check_values(declared, {name: namespace[name] for name in (*names, *declared)})
+    return {name: namespace[name] for name in declared}
 
 
 def read_parameters(notebook: Path, given: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -213,25 +207,26 @@ def read_parameters(notebook: Path, given: Iterable[tuple[str, str]]) -> dict[st
     if not notebook.is_file():
         raise DataError("is not here.", path=notebook, remedy="Notebooks come with a clone of the repository.")
     cell = re.search(r'^# %% tags=\["parameters"\]\n(.*?)^# %%', notebook.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    declared = _declarations(cell[1])
+    statements = ast.parse(cell[1]).body
+    declared = {statement.target.id: ast.unparse(statement.annotation) for statement in statements}
     values: dict[str, Any] = dict(given)
     for name in values.keys() & declared.keys():
-        if ast.unparse(declared[name].annotation) != "str":
+        if declared[name] != "str":
             with contextlib.suppress(ValueError, SyntaxError):
                 values[name] = ast.literal_eval(values[name])
     _check_values(declared, values)
-    return {name: ast.literal_eval(statement.value) for name, statement in declared.items()} | values
+    return {statement.target.id: ast.literal_eval(statement.value) for statement in statements} | values
 
 
-def _check_values(declared: dict[str, ast.AnnAssign], values: dict[str, Any]) -> None:
-    """Raise a SettingError that names each value without a parameter, or of another type."""
+def _check_values(declared: dict[str, str], values: dict[str, Any]) -> None:
+    """Raise a SettingError that names each value without a parameter, or of another type than is declared."""
     problems = []
     for name, value in values.items():
         if name not in declared:
             near = difflib.get_close_matches(name, declared, n=1, cutoff=0.5)
             problems.append(f"there is no parameter '{name}'" + (f"; did you mean '{near[0]}'?" if near else "."))
             continue
-        expected = ast.unparse(declared[name].annotation)
+        expected = declared[name]
         fits = isinstance(value, TYPES.get(expected, object))
         if isinstance(value, bool) and expected in ("int", "float"):  # Python counts True as an int
             fits = False
@@ -240,15 +235,3 @@ def _check_values(declared: dict[str, ast.AnnAssign], values: dict[str, Any]) ->
             problems.append(f"parameter '{name}' must be {expected}, not {value!r}{advice}.")
     if problems:
         raise SettingError(" ".join(problems), remedy=f"Parameters of this notebook: {', '.join(declared)}.")
-
-
-def _declarations(source: str) -> dict[str, ast.AnnAssign]:
-    """The statements `name: type = value` of a cell, by name."""
-    return {s.target.id: s for s in _statements(source) if isinstance(s, ast.AnnAssign)}
-
-
-def _statements(source: str) -> list[ast.stmt]:
-    try:
-        return ast.parse(source).body
-    except SyntaxError:
-        return []

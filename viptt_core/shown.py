@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import html
+import inspect
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -89,6 +91,13 @@ def _table_html(table: pd.DataFrame, caption: str) -> str:
 
 def _escaped(text: str) -> str:
     return html.escape(text).replace("\n", "<br>")
+
+
+def show_code(function: Callable):
+    """The source of a function, as a notebook shows it."""
+    from IPython.display import Markdown
+
+    return Markdown(f"```python\n{textwrap.dedent(inspect.getsource(function))}```")
 
 
 # --- A figure in a notebook's output: a picture or viewer that says which function drew it, and from what ---

@@ -18,12 +18,8 @@ from viptt_core.cli.study import add_study_commands
 from viptt_core.errors import ViPTTError
 
 GROUPS = ("data", "weights", "study")  # commands that have commands of their own
-# The notebook that `viptt train` takes its parameters from, and those that say how it is run.
+# The notebook that `viptt train` takes its parameters from.
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "02_finetune.py"
-PLAN = ("starts", "epochs", "pretrain_epochs", "hu_window", "seed", "device", "precision")
-PLAN += ("frames_per_chunk", "tensorboard")
-SCANS = ("labels", "file_column", "label_column", "patient_column", "classes", "crop", "slice_axis", "on_error")
-VIDEOS = ("group_pattern", "groups", "on_error")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,8 +84,8 @@ others_parser, data_parser, weights_parser, study_parser = (partial(build_parser
 
 
 def _train(options) -> None:
-    from viptt_core.datasets import load_for
-    from viptt_core.experiment import compare_starts, plan_experiment
+    from viptt_core.datasets import load_scans, load_videos
+    from viptt_core.experiment import compare_starts, plan_from
     from viptt_core.papermill_io import read_parameters
     from viptt_core.probes import baseline_predictions
     from viptt_core.results import Summary
@@ -97,14 +93,10 @@ def _train(options) -> None:
     from viptt_core.training.device import process_state
 
     given = read_parameters(NOTEBOOK, options.p)
-    settings = {name: given[name] for name in PLAN}
-    plan = plan_experiment(given["preset"], compile=given["compile_backbone"], **settings)
+    plan = plan_from(given, compile=given["compile_backbone"])
     main = process_state().is_main_process
-    settings = {name: given[name] for name in SCANS} | {"n": given["n_scans"] or None, "progress": main}
-    scans = load_for(plan.preset, given["dataset"], given["data_root"], **settings)
-    settings = {name: given[name] for name in VIDEOS} | {"n": given["n_videos"] or None, "progress": main}
-    settings["classes"] = given["pretrain_classes"]
-    videos = load_for(plan.preset, given["pretrain_dataset"], given["pretrain_root"], **settings)
+    scans = load_scans(plan.preset, given, progress=main)
+    videos = load_videos(plan.preset, given, progress=main)
     if main:
         print(f"Scans: {scans.report()}\nVideos: {videos.report()}", flush=True)
     comparison = compare_starts(plan, scans, videos)

@@ -6,10 +6,11 @@ A set is a *lister*, which finds files, labels and groups, and a *medium*, which
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,9 @@ LISTERS: dict[str, Callable[..., Listing]] = {
     "actions": list_actions,
 }
 SYNTHETIC = ("phantom", "actions")
+# Parameters of the notebooks that are settings of scans, and of videos.
+OF_SCANS = ("labels", "file_column", "label_column", "patient_column", "classes", "crop", "slice_axis", "on_error")
+OF_VIDEOS = ("group_pattern", "groups", "on_error")
 # What a decoder may import without its pixels depending on it: how files are found, named and kept.
 NO_PIXELS = ("cache", "clips", "datasets.labels", "datasets.listing", "errors", "files", "sources")
 _VIDEO_FIELDS = ("frames", "size", "stride", "fit")
@@ -97,6 +101,21 @@ def load_for(preset: Preset, name: str, root: str | Path | None = None, **settin
     if name in SYNTHETIC:
         given = {"n": preset.n_scans if name == "phantom" else preset.n_videos} | given
     return _load(name, root, given, preset)
+
+
+def load_scans(preset: Preset, given: Mapping[str, Any], *, progress: bool = True) -> ClipSet:
+    """Load the scans that the parameters of a notebook name, see `load_for`."""
+    settings = {name: given[name] for name in OF_SCANS} | {"n": given["n_scans"] or None}
+    return load_for(preset, given["dataset"], given["data_root"], progress=progress, **settings)
+
+
+def load_videos(preset: Preset, given: Mapping[str, Any], *, progress: bool = True) -> ClipSet:
+    """Load the videos that the parameters of a notebook name; where it has scans, too, their names say so."""
+    both = "pretrain_dataset" in given
+    names = ("pretrain_dataset", "pretrain_root", "pretrain_classes") if both else ("dataset", "data_root", "classes")
+    name, root, classes = (given[name] for name in names)
+    settings = {name: given[name] for name in OF_VIDEOS} | {"n": given["n_videos"] or None}
+    return load_for(preset, name, root, classes=classes, progress=progress, **settings)
 
 
 def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listing:
