@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from commands import all_commands
-from tracked import ROOT, in_git
+from tracked import ROOT, in_git, tracked_files
 
 
 def git(folder, *words, text=""):
