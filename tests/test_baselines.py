@@ -158,6 +158,14 @@ def test_one_column_that_names_the_class_is_found_among_others_in_few_files(coun
     assert "most of all written by" in fault.what
 
 
+def test_a_rare_class_of_one_scanner_is_noticed():
+    labels = np.array([0] * 60 + [1] * 30 + [2] * 12)
+    scanner = np.where(labels == 2, "B", "A")
+    headers = pd.DataFrame({"scanner": scanner, "bytes": np.random.default_rng(0).integers(0, 9, len(labels))})
+    (fault,) = header_faults(headers, labels, [str(i) for i in range(len(labels))])
+    assert "most of all scanner" in fault.what
+
+
 def test_real_nodules_give_the_known_baselines(shared_data):
     """Known for them, in other folds by patient: diameter alone AUC 0.897, PCA-40 and logistic regression 0.826."""
     path, grid = shared_data / "lidc" / "lidc848_nodule3d_28.npz", {"frames": 28, "size": 28}

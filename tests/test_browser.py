@@ -158,23 +158,6 @@ def test_search_finds_the_pages_of_a_word(browser, base):
         assert tab.take_faults() == []
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_the_sidebar_leads_to_a_page_and_marks_it(browser, on_disk, width):
-    with open_tab(browser, on_disk, width=width) as tab:
-        tab.open("index.html")
-        tab.page.wait_for_url("**/intro.html")
-        link = tab.page.locator(".bd-sidebar-primary nav a[href='claims.html']")
-        assert link.is_visible() == (width == DESK)
-        if width == PHONE:
-            tab.page.get_by_role("button", name="Toggle primary sidebar").click()
-        title = link.inner_text()
-        link.click()
-        tab.page.wait_for_url("**/claims.html")
-        assert title in tab.page.get_by_role("heading", level=1).inner_text()
-        assert title in tab.page.locator(".bd-sidebar-primary .current").last.inner_text(timeout=5000) or width == PHONE
-        assert tab.take_faults() == []
-
-
 def test_next_leads_through_all_pages_of_the_contents(book):
     page, read = "intro.html", []
     while page not in read:

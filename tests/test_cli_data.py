@@ -105,6 +105,14 @@ def test_get_names_archives_that_can_go(tmp_path, check, no_network, monkeypatch
     assert (tmp_path / "UCF50" / "a" / "1.avi").read_bytes() == b"one"
 
 
+def test_get_with_a_faulty_set_exits_with_one(check, no_network, monkeypatch, capsys):
+    check.spoils = True
+    monkeypatch.setattr("viptt_core.cli.data._use_lines", lambda *_: ["papermill"])
+    assert main(["data", "get", "medmnist3d"]) == 1
+    out, err = capsys.readouterr()
+    assert "the report" in out and "Next" not in out and "Mend this first" in err
+
+
 def test_get_of_a_restricted_set_says_how_until_files_are_there(private_root, check, capsys):
     assert main(["data", "get", "imageclef"]) == 1
     error = capsys.readouterr().err
@@ -172,6 +180,13 @@ def test_check_leaves_out_what_was_not_said(tmp_path, check, capsys):
     assert main(["data", "check", "mosmed", str(tmp_path), "--preset", "demo"]) == 0
     assert capsys.readouterr().out == "the report\n"
     assert check.calls[0][2] == {"preset": "demo", "n_jobs": None, "reread": False}
+
+
+def test_check_exits_with_one_when_something_spoils(tmp_path, check, capsys):
+    check.spoils = True
+    assert main(["data", "check", "ucf50", str(tmp_path)]) == 1
+    assert main(["data", "check", "ucf50", str(tmp_path), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out.split("the report\n")[1])["spoils"] is True
 
 
 @pytest.mark.parametrize("arguments", [["check", "ucf5", "x"], ["get", "ucf5"], ["list", "ucf5"]])
