@@ -361,6 +361,3 @@ def test_real_arrays_have_no_duplicates(shared_data):
     report = check_dataset("medmnist3d", shared_data / "lidc" / "lidc848_nodule3d_28.npz", **QUIET)
     assert report.counts["listed"] == 848 and report.counts["groups"] == 499
     assert set(found(report)) == {("padding", ".", "note")}
-
-
-# --- Files of the generators ------------------------------------------------------------------------------

@@ -227,7 +227,7 @@ def grown(*shape):
         ("final_output/kernel", grown(512, 5), r"\(512, 5\).*classifier.weight .kernel., of shape \(1024, 5\)"),
         ("final_output/bias", grown(6), r"weight 35, .*\(6,\).*\(5,\)"),
         ("block2_conv1/bias", lambda _: None, r"weight 8, .*block2_conv2/kernel.*backbone.5.bias"),
-        ("final_output/bias", lambda _: None, "holds 34 weights, .*; the next, classifier.bias, is missing"),
+        ("final_output/bias", lambda _: None, "holds 34 weights, .*: classifier.bias is missing"),
     ],
 )
 def test_a_weight_of_another_network_is_named_with_what_was_expected(path, model, layers, name, change, match):
@@ -239,11 +239,11 @@ def test_a_weight_of_another_network_is_named_with_what_was_expected(path, model
 
 def test_layers_too_many_or_too_few_are_refused(path, model, layers):
     write_keras_file(path, layers=[*layers, ("dense_9", [("dense_9/kernel:0", np.zeros((5, 3), "f4"))])], holes=True)
-    refused(model, path, r"holds 36 weights, ViPTT-Net has 35.*'dense_9/dense_9/kernel:0', of shape \(5, 3\)")
+    refused(model, path, "holds 36 weights, ViPTT-Net has 35: 'dense_9/dense_9/kernel:0' is one too many")
     write_keras_file(path, layers=layers[:-1], holes=True)
-    refused(model, path, "holds 33 weights, .*; the next, classifier.weight, is missing")
+    refused(model, path, "holds 33 weights, .*: classifier.weight is missing")
     write_keras_file(path, layers=[], holes=True)
-    refused(model, path, "holds 0 weights, .*; the next, stem.weight, is missing")
+    refused(model, path, "holds 0 weights, .*: stem.weight is missing")
 
 
 def test_a_kernel_and_a_bias_are_told_apart_by_name_where_shapes_agree(path, model, layers):

@@ -8,14 +8,14 @@ from sklearn.model_selection import train_test_split
 
 from viptt_core.clips import Item
 from viptt_core.errors import DataError, DataWarning, SettingError
-from viptt_core.splits import authors_scan_split, authors_video_split, make_split, split_by_group, split_faults
+from viptt_core.splits import authors_split, make_split, split_by_group, split_faults
 
 # Scans a class that the authors could read: one Infiltrative scan of 420 could not be.
 LABELS_916 = np.repeat(np.arange(5), (419, 226, 101, 100, 70))
 
 
 def test_the_authors_video_split_has_their_sizes_and_order():
-    split = authors_video_split(1366)
+    split = authors_split(np.zeros(1366, int), "pretrain")
     assert (len(split.train), len(split.validation), len(split.test)) == (873, 219, 274)
     shuffled, test = train_test_split(list(range(1366)), test_size=0.2, random_state=0)
     assert split.train.tolist() == shuffled[:873] and split.validation.tolist() == shuffled[873:]
@@ -23,7 +23,7 @@ def test_the_authors_video_split_has_their_sizes_and_order():
 
 
 def test_the_authors_scan_split_has_their_class_counts_and_is_marked():
-    split = authors_scan_split(LABELS_916)
+    split = authors_split(LABELS_916, "finetune")
     assert np.bincount(LABELS_916[split.train]).tolist() == [335, 180, 81, 80, 56]
     assert np.bincount(LABELS_916[split.validation]).tolist() == [84, 46, 20, 20, 14]
     assert split.selection_biased and np.array_equal(split.test, split.validation)
@@ -72,7 +72,7 @@ def test_too_few_groups_and_unseen_classes_are_refused(make_clip_set):
         split_by_group(np.arange(40) % 10, np.arange(40), seed=0)
     for labels in ([0] * 9 + [1], np.arange(9)):
         with pytest.raises(DataError, match="clips cannot be split as by the authors"):
-            authors_scan_split(np.array(labels))
+            authors_split(np.array(labels), "finetune")
     labels = np.array([0] * 19 + [1])
     lonely = make_clip_set(labels=labels)
     fold = next(k for k in range(5) if 19 in make_test(lonely, k))

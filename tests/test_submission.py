@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from viptt_core import files
-from viptt_core.errors import DataError, SettingError, StorageError
+from viptt_core.errors import DataError, StorageError
 from viptt_core.submission import (
     counts_text,
     expected_names,
@@ -43,13 +43,7 @@ def test_names_and_number_of_the_test_scans():
 @pytest.mark.parametrize(
     "names, classes, message",
     [
-        (NAMES[:2], [1], "2 names, 1 classes"),
-        ([], [], "0 names, 0 classes"),
         ([NAMES[0], NAMES[1], NAMES[0]], [1, 2, 3], "'TST_0001.nii.gz': more than one scan is named so"),
-        (NAMES[:2], [1, 0], "class '0' does not exist"),
-        (NAMES[:2], [6, 1], "class '6' does not exist"),
-        (NAMES[:2], np.array([1.0, 2.0]), "class '1.0' does not exist"),
-        (NAMES[:2], [1, "Focal"], "class 'Focal' does not exist.*Known: 1, 2, 3, 4, 5"),
         (["scans/TST_0001.nii.gz"], [1], "'scans/TST_0001.nii.gz': is not the bare name"),
         (["a.nii.gz", "TST_0001.nii"], [1, 1], "'TST_0001.nii': is not the bare name"),
         ([".nii.gz"], [1], "bare name"),
@@ -62,7 +56,7 @@ def test_names_and_number_of_the_test_scans():
 def test_what_makes_no_sound_file_is_not_written(tmp_path, names, classes, message):
     path = tmp_path / "s.txt"
     path.write_text("the older one")
-    with pytest.raises((SettingError, DataError), match=f"(?s){message}"):
+    with pytest.raises(DataError, match=f"(?s){message}"):
         write_submission(path, names, classes)
     assert path.read_text() == "the older one" and len(list(tmp_path.iterdir())) == 1
 
@@ -74,7 +68,7 @@ def test_a_full_disk_leaves_the_older_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "write_all", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(StorageError, match="s.txt: cannot be written.*Free some space"):
         write_submission(path, NAMES, [2] * 6)
     assert path.read_bytes() == before

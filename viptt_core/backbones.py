@@ -28,34 +28,26 @@ IMAGENET_MEANS = (123.0, 117.0, 104.0)  # 255 x (0.48235, 0.45882, 0.40784)
 
 @dataclass(frozen=True)
 class Backbone:
-    """One backbone and what the rest of the package must know of it.
+    """One backbone and what the rest of the package must know of it."""
 
-    Attributes:
-        build: Makes the network float [N, 3, H, W] -> [N, F, h, w], or of clips [N, 3, T, H, W] -> [N, F, T', h, w].
-            Random weights are drawn from the generator it is given (None: PyTorch's global one).
-        width: F, channels of the features.
-        means, deviations: Of red, green, blue, in pixel units 0..255: the backbone was pretrained on
-            (pixel - mean) / deviation.
-        weights: SHA-256 of the file of each of torchvision's pretrained weights, by torchvision's name: all digits
-            where they are known, else the first eight, which torchvision publishes in the name of the file.
-        prefix, head: Starts of the names in torchvision's file: what our names lack, and what is left out.
-        sees_clips: Whether it looks at a whole clip; else at each frame alone.
-        time_stride: Frames to a step of the features.
-        keras_start: Whether its random weights are Keras's, see `model.initialise_as_keras`; else torchvision's own.
-        light: Whether it trains within minutes on a CPU.
-    """
-
+    #: Makes the network float [N, 3, H, W] -> [N, F, h, w], or of clips [N, 3, T, H, W] -> [N, F, T', h, w]. Random
+    #: weights are drawn from the generator it is given (None: PyTorch's global one).
     build: Callable[[torch.Generator | None], nn.Module]
-    width: int
+    width: int  #: F, channels of the features
+    #: Of red, green, blue, in pixel units 0..255: the backbone was pretrained on (pixel - mean) / deviation.
     means: tuple[float, float, float]
     deviations: tuple[float, float, float]
+    #: SHA-256 of the file of each of torchvision's pretrained weights, by torchvision's name: all digits where they are
+    #: known, else the first eight, which torchvision publishes in the name of the file.
     weights: dict[str, str] = field(default_factory=dict)
+    #: Starts of the names in torchvision's file: what our names lack, and what is left out.
     prefix: str = ""
     head: str = ""
-    sees_clips: bool = False
-    time_stride: int = 1
+    sees_clips: bool = False  #: whether it looks at a whole clip; else at each frame alone
+    time_stride: int = 1  #: frames to a step of the features
+    #: Whether its random weights are Keras's, see `model.initialise_as_keras`; else torchvision's own.
     keras_start: bool = False
-    light: bool = False
+    light: bool = False  #: whether it trains within minutes on a CPU
 
     def steps(self, frames: int) -> int:
         """T', the steps of the features of a clip of T frames."""
@@ -202,9 +194,7 @@ def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
         Tensors under the backbone's own names.
 
     Raises:
-        SettingError: the backbone has no weights of this name.
         DataError: they cannot be had or are damaged.
-        StorageError: they cannot be written.
     """
     import torch
     from torchvision.models import get_model_weights
@@ -237,8 +227,6 @@ def _download(url: str, path: Path, sha256: str) -> None:
         try:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, RuntimeError) as error:
-            raise DataError(
-                f"{path.name} could not be downloaded ({error}).",
-                path=url,
-                remedy=f"Connect to the network, or put this file into {path.parent} (TORCH_HOME moves that folder).",
-            ) from error
+            what = f"{path.name} could not be downloaded ({error})."
+            remedy = f"Connect to the network, or put this file into {path.parent} (TORCH_HOME moves that folder)."
+            raise DataError(what, path=url, remedy=remedy) from error

@@ -40,55 +40,35 @@ SETTLED = 2 * 10**9  # ns after a change; until then another change may leave a 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a set is made of.
+    """What a set is made of."""
 
-    Attributes:
-        items: What to decode, in the order of the set.
-        decode: Maps an item's source to uint8 [T, H, W]; a module-level function or `partial` of one. A source is a
-            Path, JSON-ready parameters, or a tuple of such.
-        pixels: JSON-ready; all that decides what `decode` gives for a source, the version of its code included.
-        settings: JSON-ready, part of `ClipSet.source` as `pixels` is; "set" is the name of the data set.
-        class_names: Names of the classes.
-        synthetic: Recorded with the set.
-        excluded: (name, reason) of what the caller left out already.
-    """
-
-    items: Sequence[Item]
+    items: Sequence[Item]  #: what to decode, in the order of the set
+    #: Maps an item's source to uint8 [T, H, W]; a module-level function or `partial` of one. A source is a Path,
+    #: JSON-ready parameters, or a tuple of such.
     decode: Callable[[object], np.ndarray]
-    pixels: dict
-    settings: dict
-    class_names: Sequence[str]
-    synthetic: bool = False
-    excluded: Sequence[tuple[str, str]] = ()
+    pixels: dict  #: JSON-ready; all that decides what `decode` gives for a source, the version of its code included
+    settings: dict  #: JSON-ready, part of `ClipSet.source` as `pixels` is; "set" is the name of the data set
+    class_names: Sequence[str]  #: names of the classes
+    synthetic: bool = False  #: recorded with the set
+    excluded: Sequence[tuple[str, str]] = ()  #: (name, reason) of what the caller left out already
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a set is decoded; nothing here changes a pixel.
+    """How a set is decoded; nothing here changes a pixel."""
 
-    Attributes:
-        on_error: "raise": one error that lists every unreadable file; "skip": leave them out and list
-            them. Videos that are only too short are always left out and listed, as the authors did.
-        n_jobs: Worker processes; None takes the available cores. Each holds one clip at a time.
-        progress: Show a progress bar.
-
-    Raises:
-        SettingError: `on_error` is unknown.
-    """
-
+    #: "raise": one error that lists every unreadable file; "skip": leave them out and list them. Videos that are only
+    #: too short are always left out and listed, as the authors did.
     on_error: str = "raise"
-    n_jobs: int | None = None
-    progress: bool = True
+    n_jobs: int | None = None  #: Worker processes; None takes the available cores. Each holds one clip at a time.
+    progress: bool = True  #: show a progress bar
 
     def __post_init__(self) -> None:
         check_choice("on_error", self.on_error, ("raise", "skip"))
 
 
 def build_clip_set(recipe: Recipe, decoding: Decoding) -> ClipSet:
-    """Decode what was not decoded before, and open the set.
-
-    Returns:
-        The set; its clips are a FileArray, each checked against its checksum.
+    """Decode what was not decoded before, and open the set: its clips are a FileArray, each checked by its checksum.
 
     Raises:
         DataError: files cannot be read (with `on_error="raise"`), or nothing is left.
@@ -132,9 +112,9 @@ def _clip_set(recipe: Recipe, outcomes: Sequence[_Outcome], *, skipping: bool) -
     stopping += [(item, DataError(f"is {other} when decoded, the others are {shape}.")) for item, other in unlike]
     others = f" The {len(used)} others are kept and not decoded again." if used else ""
     remedy = f"Mend it, or leave such files out with on_error='skip' (they are then listed).{others}"
-    raise_faults([_fault(*each) for each in stopping], remedy=remedy)
+    raise_faults(_faults(stopping), remedy=remedy)
     if not used:
-        raise_faults([_fault(*each) for each in refused], remedy=f"None of {len(refused)} files is left.")
+        raise_faults(_faults(refused), remedy=f"None of {len(refused)} files is left.")
     items, source = [item for item, _ in used], recipe.settings | recipe.pixels
     if any(_has_file(item.source) for item in items):
         rows = [[item.name, item.label, item.group, item.part, outcome.contents] for item, outcome in used]
@@ -155,8 +135,8 @@ def _clip_set(recipe: Recipe, outcomes: Sequence[_Outcome], *, skipping: bool) -
     )
 
 
-def _fault(item: Item, error: DataError) -> Fault:
-    return Fault(error.kind or "unreadable file", str(error.path or item.name), error.what, error.remedy, "file")
+def _faults(refused: Sequence[tuple[Item, DataError]]) -> list[Fault]:
+    return [Fault.of(error, str(error.path or item.name), "file") for item, error in refused]
 
 
 def _has_file(source: object) -> bool:
@@ -220,7 +200,10 @@ class _Decoder:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DataWarning)
             try:
-                clip = _checked(self.decode(source))
+                decoded = self.decode(source)
+                if decoded.dtype != np.uint8 or decoded.ndim != 3:
+                    raise DataError(f"is {decoded.dtype} {decoded.shape} when decoded, not uint8 [T,H,W].")
+                clip = decoded
             except DataError as error:
                 refused = error
                 said["too short" if isinstance(error, ClipTooShortError) else "broken"] = error.what
@@ -264,23 +247,13 @@ class _Decoder:
 
 
 def state_of(path: Path) -> list[int]:
-    """Size of a file, and what changes with its contents: inode, times of modification and change (ns).
-
-    Raises:
-        OSError: it cannot be reached.
-    """
+    """Size of a file, and what changes with its contents: inode, times of modification and change (ns)."""
     status = path.stat()
     return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _hash_of(*parts: object) -> str:
     return xxh3_128(ascii(parts).encode()).hexdigest()
-
-
-def _checked(clip: np.ndarray) -> np.ndarray:
-    if clip.dtype != np.uint8 or clip.ndim != 3:
-        raise DataError(f"is {clip.dtype} {clip.shape} when decoded, not uint8 [T,H,W].")
-    return clip
 
 
 # --- Arrays in files ---
@@ -292,18 +265,12 @@ class FileArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     What is indexed is copied from its files; arithmetic and all else that an ndarray can do takes the whole into
     memory.
-
-    Attributes:
-        paths: The files, in order.
-        shape: [N, ...] of all together.
-        dtype: Of all.
-        per_file: Rows of a file; the last may have fewer.
     """
 
-    paths: Sequence[str]
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    per_file: int = 1
+    paths: Sequence[str]  #: the files, in order
+    shape: tuple[int, ...]  #: [N, ...] of all together
+    dtype: np.dtype  #: of all
+    per_file: int = 1  #: rows of a file; the last may have fewer
 
     ndim = property(lambda self: len(self.shape))
     size = property(lambda self: prod(self.shape))
@@ -379,9 +346,6 @@ def keep(path: str, array: np.ndarray, said: dict | None = None) -> None:
     """Write an .npy file; behind its array what is said of it: JSON, the length of that, and the CRC-32 of all.
 
     Its name is seen once it is whole. It is not forced to the disk: what a power cut spoils, the CRC tells.
-
-    Raises:
-        StorageError: it cannot be written.
     """
     array = np.ascontiguousarray(array)
     text = json.dumps({"shape": array.shape} | (said or {})).encode()
@@ -396,11 +360,7 @@ def keep(path: str, array: np.ndarray, said: dict | None = None) -> None:
 
 
 def read_kept(path: str) -> dict | None:
-    """What is said of an array of `keep`, its "shape" among it; None if it is not there or damaged.
-
-    Warns:
-        DataWarning: it is damaged.
-    """
+    """What is said of an array of `keep`, its "shape" among it; None if it is not there or, with a warning, damaged."""
     _MAPPED.pop(path, None)  # it may have been replaced since
     try:
         whole, used = _mapped(path), os.stat(path).st_mtime

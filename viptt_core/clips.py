@@ -19,24 +19,16 @@ from viptt_core.errors import DataError, check_counts
 class Grid:
     """What every clip of a set is brought to; a medium uses the fields that apply to it.
 
-    Attributes:
-        frames: T, frames of a clip or slices of a volume.
-        size: H = W, pixels.
-        stride: Videos: every stride-th frame, from the first.
-        fit: Videos: "stretch" a frame to a square as the authors, or "crop" its central square.
-        hu_window: Scans: the bounds in HU that become 0 and 1.
-        orientation: Scans: "file" or "canonical", see `ct.load_volume`.
-
     Raises:
         SettingError: a number below 1.
     """
 
-    frames: int = PAPER_FRAMES
-    size: int = PAPER_SIZE
-    stride: int = 1
-    fit: str = "stretch"
-    hu_window: tuple[float, float] = HU_WINDOW
-    orientation: str = "file"
+    frames: int = PAPER_FRAMES  #: T, frames of a clip or slices of a volume
+    size: int = PAPER_SIZE  #: H = W, pixels
+    stride: int = 1  #: videos: every stride-th frame, from the first
+    fit: str = "stretch"  #: videos: "stretch" a frame to a square as the authors, or "crop" its central square
+    hu_window: tuple[float, float] = HU_WINDOW  #: scans: the bounds in HU that become 0 and 1
+    orientation: str = "file"  #: scans: "file" or "canonical", see `ct.load_volume`
 
     def __post_init__(self) -> None:
         check_counts(frames=self.frames, size=self.size, stride=self.stride)
@@ -50,65 +42,42 @@ class Grid:
 
 @dataclass(frozen=True)
 class Item:
-    """One file (or synthetic scene) to decode.
+    """One file (or synthetic scene) to decode."""
 
-    Attributes:
-        name: Unique within the set; what predictions are joined on.
-        label: Index into the class names.
-        group: What must not straddle a split: a patient, the source video of several clips.
-        source: Argument for the decoder: a path, a tuple with paths, or the parameters of a synthetic scene.
-        part: "train", "validation" or "test" where the set was published with such parts, else "".
-        covariates: What is known about it besides the picture, such as {"diameter_mm": 12.5}; the same
-            names for each item of a set.
-    """
-
-    name: str
-    label: int
-    group: str
-    source: object
-    part: str = ""
+    name: str  #: unique within the set; what predictions are joined on
+    label: int  #: index into the class names
+    group: str  #: what must not straddle a split: a patient, the source video of several clips
+    source: object  #: argument for the decoder: a path, a tuple with paths, or the parameters of a synthetic scene
+    part: str = ""  #: "train", "validation" or "test" where the set was published with such parts, else ""
+    #: What is known about it besides the picture, such as {"diameter_mm": 12.5}; the same names for each item of a set.
     covariates: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ClipSet:
-    """Clips of videos or slices of scans: after loading they are the same type.
+    """Clips of videos or slices of scans: after loading they are the same type."""
 
-    Attributes:
-        clips: uint8 [N, T, H, W], grey levels 0..255; a `cache.FileArray` where they were decoded from files.
-        labels: int64 [N], index into `class_names`.
-        groups: str [N].
-        names: str [N].
-        class_names: K names.
-        source: Settings and file fingerprints the set was made from; not where the files were.
-        synthetic: Whether the clips were simulated; figures then say so.
-        excluded: (name, reason) of everything that was found but left out.
-        notes: What was unusual in the input and how it was handled.
-        parts: str [N], "train", "validation" or "test" as the set was published; None where it was not split.
-        covariates: float64 [N] each: what is known besides the pictures, by name.
-        files: Video or scan by name of the clip; none for other sets.
-    """
-
-    clips: np.ndarray
-    labels: np.ndarray
-    groups: np.ndarray
-    names: np.ndarray
-    class_names: tuple[str, ...]
-    source: dict
-    synthetic: bool = False
-    excluded: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
+    clips: np.ndarray  #: uint8 [N, T, H, W], grey levels 0..255; a `cache.FileArray` where they were decoded from files
+    labels: np.ndarray  #: int64 [N], index into `class_names`
+    groups: np.ndarray  #: str [N]
+    names: np.ndarray  #: str [N]
+    class_names: tuple[str, ...]  #: K names
+    source: dict  #: settings and file fingerprints the set was made from; not where the files were
+    synthetic: bool = False  #: whether the clips were simulated; figures then say so
+    excluded: tuple[tuple[str, str], ...] = ()  #: (name, reason) of everything that was found but left out
+    notes: tuple[str, ...] = ()  #: what was unusual in the input and how it was handled
+    #: Str [N], "train", "validation" or "test" as the set was published; None where it was not split.
     parts: np.ndarray | None = None
+    #: float64 [N] each: what is known besides the pictures, by name.
     covariates: dict[str, np.ndarray] = field(default_factory=dict)
+    #: Video or scan by name of the clip; none for other sets.
     files: dict[str, Path] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         n = len(self.clips)
         if self.clips.ndim != 4 or self.clips.dtype != np.uint8:
-            raise DataError(
-                f"clips are {self.clips.dtype} of shape {self.clips.shape}.",
-                remedy="uint8 [N,T,H,W] is needed.",
-            )
+            what = f"clips are {self.clips.dtype} of shape {self.clips.shape}."
+            raise DataError(what, remedy="uint8 [N,T,H,W] is needed.")
         columns = {name: getattr(self, name) for name in ("labels", "groups", "names", "parts")} | self.covariates
         for name, column in columns.items():
             if column is not None and len(column) != n:

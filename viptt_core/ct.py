@@ -79,7 +79,8 @@ def read_volume(
                 what = "does not say how it lies: the codes of its sform and its qform are 0."
                 remedy = f"{CONVERT_AGAIN} Or take orientation 'file', if all scans are stored alike."
                 raise DataError(what, path=path, remedy=remedy, kind="no orientation")
-            turn = _canonical_turn(scan.affine, path)
+            canonical, step = axis_directions(scan.affine, path).astype(int).T  # then as the authors
+            turn = _Turn(tuple((2 - canonical).tolist()), tuple(((step < 0) ^ (canonical == 1)).tolist()))
         planes, shape = scan.planes(), scan.shape
         if grid is not None:
             if grid != shape:
@@ -171,12 +172,6 @@ class _Turn(NamedTuple):
 
 
 _AS_STORED = _Turn((2, 1, 0), (False, True, False))  # the authors' turn: rows run from the last Y to the first
-
-
-def _canonical_turn(affine: np.ndarray, path: str | PathLike) -> _Turn:
-    """To the canonical axes, then as the authors."""
-    canonical, step = axis_directions(affine, path).astype(int).T
-    return _Turn(tuple((2 - canonical).tolist()), tuple(((step < 0) ^ (canonical == 1)).tolist()))
 
 
 def _read_box(path: str | PathLike) -> tuple[tuple[int, ...], list[slice]]:

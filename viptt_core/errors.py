@@ -70,16 +70,23 @@ def check_choice(what: str, value: str, known) -> None:
     raise SettingError(f"{what} '{value}' does not exist.", remedy=f"{hint}Known: {', '.join(map(str, known))}.")
 
 
-def check_counts(**counts: int) -> None:
-    """Raise a SettingError unless each of the numbers is a whole one of at least 1."""
-    for name, value in counts.items():
-        if not isinstance(value, numbers.Integral) or value < 1:
-            raise SettingError(f"{name} is {value!r}.", remedy="Give a whole number of at least 1.")
+def check_counts(*, least: int = 1, most: int | None = None, **numbers_by_name: int) -> None:
+    """Raise a SettingError unless each of the numbers is a whole one from `least` to `most`."""
+    for name, value in numbers_by_name.items():
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not whole or value < least or (most is not None and value > most):
+            allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+            raise SettingError(f"{name} is {value!r}.", remedy=f"Give a whole number {allowed}.")
 
 
 def listed(names: Sequence[str]) -> str:
     """Names in words: the first LISTED of them, then how many more there are."""
     return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+
+
+def counted(n: int, noun: str) -> str:
+    """Such as "1 file", "2 classes"."""
+    return f"{n} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 # set: nothing can be loaded until it is mended. file: this file cannot be used; it stops a run, or is left out
@@ -89,21 +96,18 @@ LEVELS = ("set", "file", "left out", "note")
 
 @dataclass(frozen=True)
 class Fault:
-    """Something about the files of a set that a reader should know.
+    """Something about the files of a set that a reader should know."""
 
-    Attributes:
-        kind: Short name, the same for all faults of a kind, such as "missing file".
-        where: File, relative to the root of the set, or the name by which a table calls it.
-        what: One sentence.
-        remedy: What the reader can do about it.
-        level: One of LEVELS.
-    """
+    kind: str  #: short name, the same for all faults of a kind, such as "missing file"
+    where: str  #: file, relative to the root of the set, or the name by which a table calls it
+    what: str  #: one sentence
+    remedy: str = ""  #: what the reader can do about it
+    level: str = "set"  #: one of LEVELS
 
-    kind: str
-    where: str
-    what: str
-    remedy: str = ""
-    level: str = "set"
+    @classmethod
+    def of(cls, error: ViPTTError, where: str, level: str = "set") -> Fault:
+        """What an error says, as a fault."""
+        return cls(error.kind or "unreadable file", where, error.what, error.remedy, level)
 
     @property
     def spoils(self) -> bool:

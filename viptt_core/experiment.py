@@ -6,6 +6,7 @@ import inspect
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,11 @@ import pandas as pd
 import torch
 from accelerate import debug_launcher, notebook_launcher
 from accelerate.utils import set_seed
-from filelock import FileLock
 
 from viptt_core.backbones import backbone_code, find_backbone
 from viptt_core.clips import ClipSet, digest
 from viptt_core.errors import SettingError, check_choice
-from viptt_core.files import code_version, peak_memory_mb, provenance
+from viptt_core.files import code_version, one_at_a_time, peak_memory_mb, provenance
 from viptt_core.model import ViPTTNet, imagenet_features
 from viptt_core.prediction.card import run_card
 from viptt_core.prediction.weights import WEIGHTS, open_weights, save_weights
@@ -41,19 +41,12 @@ TRANSFERS = {"all": "", "backbone": ("stem.", "backbone."), "temporal": ("tempor
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run and where, checked before any work starts.
+    """What to run and where, checked before any work starts."""
 
-    Attributes:
-        preset: Settings, epoch limits already put in.
-        starts: Arms of the comparison, in order.
-        seed: Of split, start weights, batches and augmentation.
-        engine: How to run it.
-    """
-
-    preset: Preset
-    starts: tuple[str, ...]
-    seed: int
-    engine: Engine
+    preset: Preset  #: settings, epoch limits already put in
+    starts: tuple[str, ...]  #: arms of the comparison, in order
+    seed: int  #: of split, start weights, batches and augmentation
+    engine: Engine  #: how to run it
 
 
 def plan_experiment(
@@ -71,8 +64,7 @@ def plan_experiment(
     Args:
         preset: Its name, of those that `viptt presets` lists, or a TOML file of one's own, see `presets.load_preset`.
         starts: Comma-separated list of "random", "image", "video"; empty takes the preset's.
-        epochs: Limit of fine-tuning; 0 takes the preset's.
-        pretrain_epochs: Limit of pretraining; 0 takes the preset's.
+        epochs, pretrain_epochs: Limits of fine-tuning and pretraining; 0 takes the preset's.
         hu_window: Of scans, two numbers in HU or "-1000,400"; empty takes the preset's.
         seed: At least 0.
         engine: Fields of `training.device.Engine`: device, precision, frames_per_chunk and so on.
@@ -144,13 +136,11 @@ def finetune(
     """Fine-tune on scans from one start and predict the validation and test parts, or find the finished run.
 
     Args:
-        plan: The experiment.
-        scans: The set.
+        plan, scans, progress: The experiment, the set, and whether to show a progress bar.
         start: "random", "image" or "video".
         pretrained: The pretraining run whose weights to take over; None for ImageNet or random weights.
         transfer: Which of them, a key of TRANSFERS; "" is all from videos, and the backbone from single frames:
             ImageNet weights, which these stand in for, have no recurrent part.
-        progress: Show a progress bar.
     """
     transfer = transfer or ("backbone" if start == "image" else "all")
     check_choice("transfer", transfer, tuple(TRANSFERS))
@@ -261,17 +251,12 @@ def _finished_run(job: _Job) -> Run:
 def _train(job: _Job, folder: Path, config: dict) -> None:
     """Fit, predict the validation and test parts, write the run; in every process that takes part."""
     state = process_state()
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if state.is_main_process:  # of other programs that train the same run, one does and the others wait
-        lock.acquire()
-    try:
+    waiting = f"Another program trains {folder.name}; waiting for it."
+    with one_at_a_time(folder, waiting) if state.is_main_process else nullcontext():
         state.wait_for_everyone()
         if not is_finished(folder):
             _train_locked(job, folder, config, main=state.is_main_process)
         state.wait_for_everyone()
-    finally:
-        lock.release()
 
 
 def _train_locked(job: _Job, folder: Path, config: dict, *, main: bool) -> None:
@@ -280,13 +265,8 @@ def _train_locked(job: _Job, folder: Path, config: dict, *, main: bool) -> None:
     began = time.perf_counter()
     model = _start_model(job)
     split = make_split(plan.preset.splits, clips, stage=job.kind, seed=plan.seed)
-    history = fit(
-        model,
-        Task(clips, split, job.stage, plan.seed),
-        engine=plan.engine,
-        folder=folder,
-        progress=f"{job.kind} ({job.start})" if job.progress else None,
-    )
+    task, title = Task(clips, split, job.stage, plan.seed), f"{job.kind} ({job.start})" if job.progress else None
+    history = fit(model, task, engine=plan.engine, folder=folder, progress=title)
     if not main:
         return
     predictions = _predict(job, model, split, history)

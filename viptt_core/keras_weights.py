@@ -38,9 +38,6 @@ def load_keras_weights(model: nn.Module, path: str | PathLike) -> nn.Module:
             `read_keras_architecture` finds.
         path: A whole model or only its weights, saved as HDF5 by Keras 2; float16, 32 or 64.
 
-    Returns:
-        The same model.
-
     Raises:
         DataError: the file is damaged, of another kind, or of another network than the model; names the first weight
             or setting that does not fit. The model is as it was.
@@ -54,11 +51,7 @@ def load_keras_weights(model: nn.Module, path: str | PathLike) -> nn.Module:
 
 
 def read_keras_architecture(path: str | PathLike) -> dict[str, str | int]:
-    """What `ViPTTNet.architecture` must be for a Keras file's weights to fit, from shapes alone.
-
-    Raises:
-        DataError: see `load_keras_weights`; values that are not finite are not found here.
-    """
+    """What `ViPTTNet.architecture` must be for a Keras file's weights to fit, from shapes alone."""
     with _opened(path) as file:
         return _matched(file, path)[1]
 
@@ -81,12 +74,9 @@ def _matched(file: h5py.File, path) -> tuple[dict[str, _Weight], dict[str, str |
             what = f"does not fit ViPTT-Net: weight {number}, {_shown(name)}, has the shape {data.shape}; expected is"
             raise DataError(f"{what} {ours} ({_kind(ours)}), of shape {wanted}.", path=path, remedy=_OTHER_NETWORK)
     if len(weights) != len(expected):
-        what = f"holds {len(weights)} weights, ViPTT-Net has {len(expected)};"
-        if len(weights) < len(expected):
-            what += f" the next, {list(expected)[len(weights)]}, is missing."
-        else:
-            name, data = weights[len(expected)]
-            what += f" the first one too many is {_shown(name)}, of shape {data.shape}."
+        lacking = [f"{name} is missing" for name in list(expected)[len(weights) :]]
+        surplus = [f"{_shown(name)} is one too many" for name, _ in weights[len(expected) :]]
+        what = f"holds {len(weights)} weights, ViPTT-Net has {len(expected)}: {(lacking or surplus)[0]}."
         raise DataError(what, path=path, remedy=_OTHER_NETWORK)
     _check_order([name for name, _ in weights], path)
     sizes = {"hidden_size": gates // 4, "feature_size": features, "num_classes": classes}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from viptt_core.backbones import find_backbone, imagenet_features
-from viptt_core.errors import DataError, SettingError, check_choice
+from viptt_core.errors import DataError, SettingError, check_choice, check_counts
 
 STEMS = ("glorot", "imagenet")
 INFERENCE_CHUNK = 32  # frames that go through the backbone at once when nothing is kept for gradients
@@ -58,13 +58,10 @@ class ViPTTNet(nn.Module):
         facts = find_backbone(backbone)
         check_choice("temporal", temporal, tuple(TEMPORALS))
         check_choice("stem", stem, STEMS)
-        for name, value in (("num_classes", num_classes), ("hidden_size", hidden_size), ("feature_size", feature_size)):
-            if value < 1:
-                raise SettingError(f"{name} is {value}.", remedy="Give a whole number of at least 1.")
+        check_counts(num_classes=num_classes, hidden_size=hidden_size, feature_size=feature_size)
         if backbone_weights and not facts.weights:
-            raise SettingError(
-                f"the {backbone} backbone has no ImageNet weights.", remedy="Leave backbone_weights empty."
-            )
+            what = f"the {backbone} backbone has no ImageNet weights."
+            raise SettingError(what, remedy="Leave backbone_weights empty.")
         self.backbone_name, self.temporal_name, self.sees_clips = backbone, temporal, facts.sees_clips
         self.frames_per_chunk = 0  # 0: all frames of a batch at once; see `features`
         self.stem = nn.Conv2d(1, 3, kernel_size=1)  # Keras: Conv3D 1x1x1, the same function frame by frame
@@ -95,14 +92,10 @@ class ViPTTNet(nn.Module):
         }
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Class scores of a batch.
+        """Class scores of a batch, float32 [B, K] logits.
 
         Args:
-            clips: float [B, T, H, W], grey, in the scale the model was trained with; or the
-                features [B, T', F] of such clips, see `features`.
-
-        Returns:
-            float32 [B, K] logits.
+            clips: float [B, T, H, W], grey, in the scale the model was trained with; or their features [B, T', F].
         """
         features = clips if clips.ndim == 3 else self.features(clips)
         # A few small matrices: exact arithmetic costs nothing here, and an LSTM adds up its rounding.
@@ -164,20 +157,15 @@ class ViPTTNet(nn.Module):
         """Take over everything but the last layer, as the authors did between the stages.
 
         Args:
-            state: `state_dict()` of a ViPTTNet of the same shape, with any number of classes.
-
-        Raises:
-            DataError: a tensor is missing, unknown, or of another shape.
+            state: `state_dict()` of a ViPTTNet of the same shape, with any number of classes; else a DataError.
         """
         own = self.state_dict()
         kept = {name for name in own if not name.startswith("classifier.")}
         given = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
         differing = sorted(kept ^ set(given)) or sorted(n for n in kept if own[n].shape != given[n].shape)
         if differing:
-            raise DataError(
-                f"the pretrained weights do not fit this model, first at '{differing[0]}'.",
-                remedy="Pretrain with the same backbone, hidden_size and feature_size.",
-            )
+            what = f"the pretrained weights do not fit this model, first at '{differing[0]}'."
+            raise DataError(what, remedy="Pretrain with the same backbone, hidden_size and feature_size.")
         self.load_state_dict(given, strict=False)
 
 
@@ -210,17 +198,11 @@ def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
 
 def check_architecture(found: dict, wanted: dict, path: Path) -> None:
     """Raise a DataError that names each difference between two architectures."""
-    differing = [
-        f"{name} {found.get(name, 'unknown')} instead of {value}"
-        for name, value in wanted.items()
-        if found.get(name) != value
-    ]
+    differing = [name for name, value in wanted.items() if found.get(name) != value]
     if differing:
-        raise DataError(
-            f"is of another model: {', '.join(differing)}.",
-            path=path,
-            remedy="Build the model with these settings, or name other weights.",
-        )
+        each = ", ".join(f"{name} {found.get(name, 'unknown')} instead of {wanted[name]}" for name in differing)
+        remedy = "Build the model with these settings, or name other weights."
+        raise DataError(f"is of another model: {each}.", path=path, remedy=remedy)
 
 
 def plain_module(model: nn.Module) -> nn.Module:

@@ -24,7 +24,7 @@ from viptt_core.datasets.listing import VIDEO_ENDINGS, has_ending
 from viptt_core.errors import DataWarning, Fault, check_counts
 from viptt_core.nifti import open_scan
 from viptt_core.results import predictions_table
-from viptt_core.shown import ResultTable
+from viptt_core.shown import ResultTable, ShownAsTable
 from viptt_core.splits import FOLDS, Split, split_by_group
 from viptt_core.video import open_video
 
@@ -33,26 +33,22 @@ from viptt_core.video import open_video
 BY_CLIP, BY_GROUP = "by clip", "by group"
 
 
-@dataclass(frozen=True, repr=False)
-class Leakage:
+@dataclass(frozen=True)
+class Leakage(ShownAsTable):
     """What a split by clip gives away, beside a split by group of the same sizes and seeds.
 
     The nearest training clip by coarse pixels decides: what it gains when groups straddle the split is memory.
-
-    Attributes:
-        runs: A row a seed and split: `seed`, `split` (BY_CLIP or BY_GROUP), `n_test`, and of the test clips the
-            shares 0..1 `shared` (their group is in the training part too), `same_group` (their nearest training
-            clip is of their group) and `accuracy` (it is of their class).
-        n_clips, n_groups: Size of the set.
-        chance: Share of the largest class: the accuracy of always naming it.
-        synthetic: Whether the clips were simulated.
     """
 
+    #: A row a seed and split: `seed`, `split` (BY_CLIP or BY_GROUP), `n_test`, and of the test clips the shares 0..1
+    #: `shared` (their group is in the training part too), `same_group` (their nearest training clip is of their group)
+    #: and `accuracy` (it is of their class).
     runs: pd.DataFrame
+    #: Size of the set.
     n_clips: int
     n_groups: int
-    chance: float
-    synthetic: bool = False
+    chance: float  #: share of the largest class: the accuracy of always naming it
+    synthetic: bool = False  #: whether the clips were simulated
 
     @property
     def table(self) -> pd.DataFrame:
@@ -88,12 +84,6 @@ class Leakage:
         shares = self.table[list(heads)].map("{:.1%}".format).rename(columns=heads)
         shares.insert(0, "test clips", self.table["n_test"].round().astype(int))
         return ResultTable(self.sentence() + (" Synthetic data." if self.synthetic else ""), shares.reset_index())
-
-    def __repr__(self) -> str:
-        return str(self._shown())
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        return self._shown()._repr_mimebundle_()
 
 
 def measure_leakage(clips: ClipSet, *, seeds: int = 5, frames: int = 4, side: int = 8) -> Leakage:
@@ -210,8 +200,7 @@ def header_faults(headers: pd.DataFrame, labels: Sequence[int], groups: Sequence
         as_good = (1 for by_luck in drawn if _told_by_headers(features, by_luck, folds) >= accuracy)
         if sum(islice(as_good, 2)) > 1:
             return []
-    model = _header_tree()
-    most = headers.columns[model.fit(features, labels).feature_importances_.argmax()]
+    most = headers.columns[_header_tree().fit(features, labels).feature_importances_.argmax()]
     what = (
         f"the files' headers alone ({', '.join(map(str, headers.columns))}; most of all {most}) tell the class "
         f"with a balanced accuracy of {accuracy:.2f}, by luck {chance:.2f}."
@@ -240,12 +229,6 @@ def _header_tree():
     return DecisionTreeClassifier(min_samples_leaf=2, class_weight="balanced", random_state=0)
 
 
-def _header_model():
-    from sklearn.ensemble import RandomForestClassifier
-
-    return RandomForestClassifier(30, min_samples_leaf=2, class_weight="balanced", random_state=0)
-
-
 def _as_numbers(headers: pd.DataFrame) -> np.ndarray:
     """float64 [N,F]; text is numbered in its order."""
     text = headers.select_dtypes(exclude="number").columns
@@ -264,7 +247,7 @@ def baseline_predictions(clips: ClipSet, split: Split) -> pd.DataFrame:
     - "most frequent class": the class frequencies of the training part, whatever the clip.
     - "PCA + logistic": logistic regression on the first COMPONENTS principal components of coarse pixels.
     - "NAME alone": logistic regression on one covariate, such as the diameter of a nodule.
-    - "file headers alone": a random forest on what `read_headers` gives, for sets of files.
+    - "file headers alone": a decision tree on what `read_headers` gives, for sets of files.
 
     Warns:
         DataWarning: file headers alone tell the class, see `header_faults`.
@@ -284,7 +267,7 @@ def baseline_predictions(clips: ClipSet, split: Split) -> pd.DataFrame:
         known[f"{name} alone"] = (make_pipeline(StandardScaler(), logistic), column[:, None])
     if clips.files:
         headers = read_headers([clips.files[name] for name in clips.names])
-        known["file headers alone"] = (_header_model(), _as_numbers(headers))
+        known["file headers alone"] = (_header_tree(), _as_numbers(headers))
         for fault in header_faults(headers, clips.labels, clips.groups):
             warnings.warn(f"{fault.what} {fault.remedy}", DataWarning, stacklevel=2)
     tables = []

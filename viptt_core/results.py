@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from viptt_core.clips import ClipSet
 from viptt_core.errors import DataError
 from viptt_core.files import artifact_root, write_file
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, roc_auc
-from viptt_core.shown import ResultTable, with_interval
+from viptt_core.shown import ResultTable, ShownAsTable, with_interval
 
 SUMMARY_MIME = "application/vnd.viptt.summary+json"
 SCORES = {"kappa": "kappa", "accuracy": "accuracy", "auc": "AUC"}  # column -> heading
@@ -22,21 +23,13 @@ SCORE_COLUMNS = ["arm", "n", *(f"{score}{end}" for score in SCORES for end in ("
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
+    """A finished run."""
 
-    Attributes:
-        folder: Where it lies; `weights.safetensors` is in it.
-        config: Everything that decided its outcome.
-        history: One row an epoch, see `training.History`.
-        predictions: Of the validation and test parts, see `predictions_table`.
-        provenance: Commit, versions, machine, duration, memory.
-    """
-
-    folder: Path
-    config: dict
-    history: pd.DataFrame
-    predictions: pd.DataFrame
-    provenance: dict
+    folder: Path  #: where it lies; `weights.safetensors` is in it
+    config: dict  #: everything that decided its outcome
+    history: pd.DataFrame  #: one row an epoch, see `training.History`
+    predictions: pd.DataFrame  #: of the validation and test parts, see `predictions_table`
+    provenance: dict  #: commit, versions, machine, duration, memory
 
     def report(self) -> str:
         """Two lines for a reader: the parts, the epoch kept, time and device; and where the run lies."""
@@ -53,11 +46,7 @@ def runs_root() -> Path:
 
 
 def write_run(run: Run) -> None:
-    """Write what makes a run finished, its provenance last: a folder without that file is not finished.
-
-    Raises:
-        StorageError: a file cannot be written.
-    """
+    """Write what makes a run finished, its provenance last: a folder without that file is not finished."""
     write_file(run.folder / "config.json", json.dumps(run.config, indent=1, default=str))
     for name, table in (("history", run.history), ("predictions", run.predictions)):
         write_file(run.folder / f"{name}.csv", table.to_csv(index=False))
@@ -99,14 +88,12 @@ def probability_column(class_name: str) -> str:
 def predictions_table(
     clips: ClipSet, indices: np.ndarray, probabilities: np.ndarray, *, arm: str, part: str
 ) -> pd.DataFrame:
-    """Predictions of some clips, one row each: arm, part, name, group, label, and p(CLASS) for each class.
+    """Predictions of some clips of a set, one row each: arm, part, name, group, label, and p(CLASS) for each class.
 
     Args:
-        clips: The set.
-        indices: int [M], which of its clips.
+        clips, indices: The set, and int [M], which of its clips.
         probabilities: float [M, K]; six decimals are kept.
-        arm: Which model they are of.
-        part: "validation" or "test".
+        arm, part: Which model they are of; "validation" or "test".
     """
     columns = {"arm": arm, "part": part, "name": clips.names[indices], "group": clips.groups[indices]}
     table = pd.DataFrame(columns | {"label": clips.labels[indices]})
@@ -115,11 +102,7 @@ def predictions_table(
 
 
 def class_names_of(predictions: pd.DataFrame) -> list[str]:
-    """Names of the K classes of a table of predictions, in label order.
-
-    Raises:
-        DataError: it holds no probabilities.
-    """
+    """Names of the K classes of a table of predictions, in label order; a DataError where it holds no probabilities."""
     names = [column[2:-1] for column in predictions if column.startswith("p(") and column.endswith(")")]
     if not names:
         raise DataError("these predictions hold no probabilities.", remedy="They stand in columns p(CLASS).")
@@ -136,7 +119,7 @@ def predicted_classes(predictions: pd.DataFrame) -> np.ndarray:
     return probabilities_of(predictions).argmax(axis=1)
 
 
-class Summary:
+class Summary(ShownAsTable):
     """Test scores of each arm with bootstrap intervals, as a table a notebook shows.
 
     Beside the HTML a machine-readable copy goes into the notebook, which `viptt summary` prints.
@@ -153,16 +136,13 @@ class Summary:
     ) -> None:
         rows = pd.concat(predictions, ignore_index=True)
         of_arms = rows[rows["part"] == "test"].groupby("arm", sort=False)
-        self.table = pd.DataFrame([_scores(arm, found) for arm, found in of_arms], columns=SCORE_COLUMNS)
+        self.table = pd.DataFrame([{"arm": arm} | scores_of(found) for arm, found in of_arms], columns=SCORE_COLUMNS)
         self.synthetic, self.about = synthetic, about
         self.caveat = ("Synthetic data: this says nothing about patients. " if synthetic else "") + caveat
 
-    def __str__(self) -> str:
-        return str(self._shown())
-
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         record = {"text": str(self), "rows": json.loads(self.table.to_json(orient="records"))}
-        return self._shown()._repr_mimebundle_() | {SUMMARY_MIME: record}
+        return super()._repr_mimebundle_() | {SUMMARY_MIME: record}
 
     def _shown(self) -> ResultTable:
         shown = self.table[["arm", "n"]].copy()
@@ -172,12 +152,13 @@ class Summary:
         return ResultTable(f"{self.about}, bootstrap over groups. {self.caveat}".strip(), shown)
 
 
-def _scores(arm: str, rows: pd.DataFrame) -> dict:
-    """One row of `Summary.table`."""
+def scores_of(rows: pd.DataFrame, intervals: Sequence[str] = tuple(SCORES)) -> dict[str, float]:
+    """Number of rows, their SCORES, and of those with an interval its ends: n, kappa, kappa_low, kappa_high, ..."""
     y_true, y_pred, groups = rows["label"].to_numpy(), predicted_classes(rows), rows["group"].to_numpy()
-    scores = {"arm": arm, "n": len(rows)}
+    scores = {"n": len(rows)}
     for score, statistic in (("kappa", cohen_kappa), ("accuracy", accuracy), ("auc", roc_auc)):
         predicted = probabilities_of(rows) if score == "auc" else y_pred
-        low, high = bootstrap_ci(statistic, y_true, predicted, groups=groups)
-        scores |= {score: statistic(y_true, predicted), f"{score}_low": low, f"{score}_high": high}
+        scores[score] = statistic(y_true, predicted)
+        if score in intervals:
+            scores[f"{score}_low"], scores[f"{score}_high"] = bootstrap_ci(statistic, y_true, predicted, groups=groups)
     return scores

@@ -49,19 +49,12 @@ def p_text(p: float) -> str:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """A table with sentences below it; or the sentences alone.
+    """A table with sentences below it; or the sentences alone."""
 
-    Attributes:
-        text: Sentences; lines are kept.
-        table: Scrolls by itself on a narrow screen.
-        caption: Above the table.
-        notes: Unfold below.
-    """
-
-    text: str = ""
-    table: pd.DataFrame | None = None
-    caption: str = ""
-    notes: tuple[str, ...] = ()
+    text: str = ""  #: sentences; lines are kept
+    table: pd.DataFrame | None = None  #: scrolls by itself on a narrow screen
+    caption: str = ""  #: above the table
+    notes: tuple[str, ...] = ()  #: unfold below
 
     def __str__(self) -> str:
         table = "" if self.table is None else self.table.to_string(index=False)
@@ -73,6 +66,16 @@ class ResultTable:
         notes = "".join(f"<li>{_escaped(note)}</li>" for note in self.notes)
         page += f"<details><summary>Notes on the rows</summary><ul>{notes}</ul></details>" if notes else ""
         return {"text/plain": str(self), "text/html": page}
+
+
+class ShownAsTable:
+    """Something that is printed and shown as the ResultTable that its `_shown` gives."""
+
+    def __str__(self) -> str:
+        return str(self._shown())
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        return self._shown()._repr_mimebundle_()
 
 
 def _table_html(table: pd.DataFrame, caption: str) -> str:

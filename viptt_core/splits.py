@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from viptt_core.clips import ClipSet, Item
-from viptt_core.errors import DataError, DataWarning, Fault, SettingError, check_choice, listed
+from viptt_core.errors import DataError, DataWarning, Fault, SettingError, check_choice, counted, listed
 
 KINDS = ("authors", "group", "official", "own")
 STAGES = ("pretrain", "finetune")
@@ -54,7 +54,7 @@ def split_faults(kind: str, items: Sequence[Item], class_names: Sequence[str]) -
     few = {name: n for label, name in enumerate(class_names) if (n := counts[label]) < least}
     needed = f"{least} are needed for every part of a split to show it."
     return [
-        Fault("too few groups", name, f"this class has {n} {noun}{'' if n == 1 else 's'}; {needed}", _REMEDY)
+        Fault("too few groups", name, f"this class has {counted(n, noun)}; {needed}", _REMEDY)
         for name, n in few.items()
     ]
 
@@ -98,7 +98,7 @@ def make_split(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, fold: in
     elif kind == "official":
         split = official_split(clips, seed=seed)
     else:
-        split = authors_video_split(len(clips)) if stage == "pretrain" else authors_scan_split(clips.labels)
+        split = authors_split(clips.labels, stage)
     if unseen := sorted(set(clips.labels.tolist()) - set(clips.labels[split.train].tolist())):
         raise DataError(f"no training clip of {', '.join(clips.class_names[k] for k in unseen)}.", remedy=_REMEDY)
     return split
@@ -107,8 +107,8 @@ def make_split(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, fold: in
 def split_by_group(labels: np.ndarray, groups: np.ndarray, *, seed: int, fold: int = 0, folds: int = FOLDS) -> Split:
     """Stratified split in which no group is in two parts.
 
-    The groups fall into `folds` parts of about equal class mix; part `fold` is the test part, the
-    next one validates, the others train (60/20/20 with five). Over all folds every clip is tested once.
+    The groups fall into `folds` parts of about equal class mix; part `fold` is the test part, the next one validates,
+    the others train (60/20/20 with five). Over all folds every clip is tested once.
 
     Raises:
         SettingError: no such fold, or fewer than 3.
@@ -128,9 +128,6 @@ def official_split(clips: ClipSet, *, seed: int) -> Split:
 
     Raises:
         DataError: no published parts, or only some of the clips have one, or no training or test part.
-
-    Warns:
-        DataWarning: groups that are in more than one part.
     """
     if clips.parts is None:
         raise DataError("this set was not published with parts.", remedy="Split it by 'group'.")
@@ -150,33 +147,25 @@ def official_split(clips: ClipSet, *, seed: int) -> Split:
     return Split(train, validation, test)
 
 
-def authors_video_split(n: int) -> Split:
-    """The authors' UCF50 split: by clip, so clips of one source video fall on both sides.
+def authors_split(labels: np.ndarray, stage: str) -> Split:
+    """The authors' splits by clip: `train_test_split(0.2, random_state=0)`, stratified for scans.
 
-    `train_test_split(0.2, random_state=0)`, then Keras's `validation_split=0.2`: the last fifth of
-    the training part, in its shuffled order (1366 clips: 873, 219, 274).
+    Of videos, clips of one source fall on both sides, and Keras's `validation_split=0.2` takes the last fifth of the
+    training part, in its shuffled order (1366 clips: 873, 219, 274). Of scans they report the part that also picks
+    the checkpoint; it stands here as validation and test.
     """
-    train, test = _authors_parts(n)
-    n_train = int(len(train) * 0.8)
-    return Split(train[:n_train], train[n_train:], test)
-
-
-def authors_scan_split(labels: np.ndarray) -> Split:
-    """The authors' TB split: `train_test_split(0.2, random_state=0, stratify=labels)`.
-
-    They report the part that also picks the checkpoint; it stands here as validation and test.
-    """
-    train, validation = _authors_parts(len(labels), labels)
-    return Split(train, validation, validation, selection_biased=True)
-
-
-def _authors_parts(n: int, labels: np.ndarray | None = None) -> list[np.ndarray]:
     from sklearn.model_selection import train_test_split
 
+    stratify = labels if stage == "finetune" else None
     try:
-        return train_test_split(np.arange(n), test_size=0.2, random_state=0, stratify=labels)
+        train, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=0, stratify=stratify)
     except ValueError as error:
-        raise DataError(f"{n} clips cannot be split as by the authors: {error}", remedy=_REMEDY) from error
+        what = f"{len(labels)} clips cannot be split as by the authors: {error}"
+        raise DataError(what, remedy=_REMEDY) from error
+    if stage == "finetune":
+        return Split(train, test, test, selection_biased=True)
+    n_train = int(len(train) * 0.8)
+    return Split(train[:n_train], train[n_train:], test)
 
 
 def _group_parts(labels: np.ndarray, groups: np.ndarray, *, seed: int, folds: int) -> list[np.ndarray]:

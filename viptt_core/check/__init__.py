@@ -34,15 +34,13 @@ def check_dataset(
     Args:
         name, root: Of `datasets.LISTERS`, and its folder (or file).
         preset: Whose number of frames, stride and orientation count.
-        n_jobs: Worker processes; None takes the available cores.
-        progress: Show a progress bar.
+        n_jobs, progress: See `cache.Decoding`.
         reread: Read also what an earlier check has read.
         settings: Those of the lister. Those that are None or "" are dropped.
 
     Raises:
         SettingError: unknown name, preset or setting.
         DataError: there is no such folder or file.
-        StorageError: the cache cannot be written.
     """
     start, wanted = time.perf_counter(), load_preset(preset)
     settings = {key: value for key, value in settings.items() if value not in (None, "")}
@@ -62,8 +60,7 @@ def _list(name: str, root: str | Path, settings: dict) -> Listing:
         if not folder.is_dir():
             raise
         where = "." if error.path is None else os.path.relpath(error.path, folder)
-        fault = Fault(error.kind or "bad folder", printable(where), error.what, error.remedy)
-        return Listing(name, folder, "scan", (), (), (fault,))
+        return Listing(name, folder, "scan", (), (), (Fault.of(error, printable(where)),))
 
 
 def _jobs(listing: Listing) -> list[tuple[str, Path]]:

@@ -12,7 +12,7 @@ import numpy as np
 from viptt_core.check.judge import Checked, count_classes
 from viptt_core.datasets.arrays import PARTS
 from viptt_core.datasets.listing import printable
-from viptt_core.errors import LEVELS, LISTED, Fault
+from viptt_core.errors import LEVELS, LISTED, Fault, counted
 from viptt_core.scan_facts import slice_axis
 
 _HEADINGS = {
@@ -85,12 +85,12 @@ class CheckReport:
         return printable("\n".join(parts))
 
     def _verdict(self) -> str:
-        left_out, notes = _counted(len(self.of_level("left out")), "file"), _counted(len(self.of_level("note")), "note")
+        left_out, notes = counted(len(self.of_level("left out")), "file"), counted(len(self.of_level("note")), "note")
         beside = f"{left_out} left out, {notes}"
         if not self.spoils:
             return f"SOUND: nothing was found that would spoil a run ({beside})."
         return (
-            f"NOT SOUND: {_counted(sum(f.spoils for f in self.faults), 'fault')} would stop or spoil a run ({beside})."
+            f"NOT SOUND: {counted(sum(f.spoils for f in self.faults), 'fault')} would stop or spoil a run ({beside})."
         )
 
     def _overview(self) -> Iterator[str]:
@@ -98,7 +98,7 @@ class CheckReport:
         words = {"listed": "labelled", "unlabelled": "without label", "masks": "masks"}
         files = ", ".join(f"{counts[key]} {said}" for key, said in words.items() if counts[key] or key == "listed")
         yield f"{listing.name} in {listing.root}, judged for the preset '{self.checked.preset.name}'"
-        yield f"  {files}; {_counted(len(classes), 'class')}, {_counted(counts['groups'], 'group')}"
+        yield f"  {files}; {counted(len(classes), 'class')}, {counted(counts['groups'], 'group')}"
         if classes:
             width = max(len("class"), *map(len, classes))
             yield f"\n  {'class'.ljust(width)}   files  groups   share"
@@ -130,9 +130,9 @@ class CheckReport:
 
     def _reading(self) -> str:
         n = self.reading
-        text = f"Read {_counted(n['n_read'], 'file')} ({n['bytes_read'] / 1e6:.1f} MB) in {self.seconds:.1f} s."
+        text = f"Read {counted(n['n_read'], 'file')} ({n['bytes_read'] / 1e6:.1f} MB) in {self.seconds:.1f} s."
         if n["n_reused"]:
-            text += f" Unchanged since it was read before: {_counted(n['n_reused'], 'file')}; --reread reads all."
+            text += f" Unchanged since it was read before: {counted(n['n_reused'], 'file')}; --reread reads all."
         return text
 
 
@@ -163,11 +163,6 @@ def _summary(values: list[float] | list[str]) -> list[float] | dict[str, int]:
     if isinstance(values[0], str):
         return dict(Counter(values).most_common())
     return np.quantile(values, (0, 0.5, 1)).tolist()
-
-
-def _counted(n: int, noun: str) -> str:
-    plural = "es" if noun.endswith("s") else "s"
-    return f"{n} {noun}{'' if n == 1 else plural}"
 
 
 def _shown(value: list[float] | dict[str, int]) -> str:

@@ -48,15 +48,10 @@ _VIDEO_FIELDS = ("frames", "size", "stride", "fit")
 
 @dataclass(frozen=True)
 class Medium:
-    """How items of one kind become clips.
+    """How items of one kind become clips."""
 
-    Attributes:
-        decode: (source of an item, grid) -> uint8 [T,H,W].
-        fields: Of the grid, those that decide the pixels; the others are refused.
-    """
-
-    decode: Callable[[object, Grid], np.ndarray]
-    fields: tuple[str, ...]
+    decode: Callable[[object, Grid], np.ndarray]  #: (source of an item, grid) -> uint8 [T,H,W]
+    fields: tuple[str, ...]  #: of the grid, those that decide the pixels; the others are refused
 
     @property
     def code(self) -> str:
@@ -125,29 +120,29 @@ def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listi
         SettingError: unknown name or setting.
         DataError: there is no such folder, or no label table.
     """
-    grid, decoding, own = split_settings(name, settings)
-    for setting in grid | decoding:
-        raise SettingError(f"{setting} decides nothing before files are decoded.", remedy="Leave it out.")
+    check_choice("dataset", name, LISTERS)
+    for setting in settings:
+        check_choice(f"setting of the files of '{name}'", setting, _lister_settings(name))
     if root and name in SYNTHETIC:
         remedy = "Leave data_root empty, or name another data set for files on disk."
         raise SettingError(f"'{name}' is simulated and reads no folder.", remedy=remedy)
-    listing = LISTERS[name](root or None, **own)
+    listing = LISTERS[name](root or None, **settings)
     parted = part_faults([item.group for item in listing.items], [item.part for item in listing.items])
     return replace(listing, faults=(*listing.faults, *parted))
 
 
 def split_settings(name: str, settings: dict) -> tuple[dict, dict, dict]:
-    """Settings of the grid, of decoding, and of the lister of a name.
-
-    Raises:
-        SettingError: unknown name or setting.
-    """
+    """Settings of the grid, of decoding, and of the lister of a name; a SettingError for all others."""
     check_choice("dataset", name, LISTERS)
-    lister = [parameter for parameter in inspect.signature(LISTERS[name]).parameters if parameter != "root"]
+    lister = _lister_settings(name)
     grid, decoding = ([field.name for field in fields(kind)] for kind in (Grid, Decoding))
     for setting in settings:
         check_choice(f"setting of '{name}'", setting, [*grid, *decoding, *lister])
     return tuple({key: settings[key] for key in settings if key in names} for names in (grid, decoding, lister))
+
+
+def _lister_settings(name: str) -> list[str]:
+    return [parameter for parameter in inspect.signature(LISTERS[name]).parameters if parameter != "root"]
 
 
 def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Preset) -> ClipSet:

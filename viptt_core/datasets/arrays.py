@@ -77,7 +77,7 @@ def list_medmnist3d(
     try:
         columns, volumes, faults = _read_columns(path)
     except DataError as error:
-        columns, volumes, faults = {}, None, [Fault(error.kind, ".", error.what, error.remedy)]
+        columns, volumes, faults = {}, None, [Fault.of(error, ".")]
     if volumes is None:
         return Listing("medmnist3d", path, "array", (), (), tuple(faults))
     published, digest = _published(path), files.file_digest(path, "md5")
@@ -253,7 +253,7 @@ def _read_columns(path: Path) -> tuple[dict[str, list], np.ndarray | None, list[
     with _opened(path) as archive:
         stored = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         heads = {name: _head(archive, name) for name in stored if name.startswith(tuple(f"{part}_" for part in PARTS))}
-        if faults := [Fault(kind, ".", what, remedy) for kind, what, remedy in _layout_faults(heads)]:
+        if faults := list(_layout_faults(heads)):
             return {}, None, faults
         columns = {"images": [(part, i) for part in PARTS for i in range(heads[f"{part}_images"].shape[0])]}
         unread = []
@@ -293,28 +293,27 @@ def _first_volumes(archive: zipfile.ZipFile, name: str, head: _Head) -> np.ndarr
         return np.frombuffer(member.read(n * prod(shape)), np.uint8).reshape(n, *shape)
 
 
-def _layout_faults(heads: dict[str, _Head]) -> Iterator[tuple[str, str, str]]:
-    """Kind, what and remedy."""
+def _layout_faults(heads: dict[str, _Head]) -> Iterator[Fault]:
     text = [column for column in _TEXT if any(f"{part}_{column}" in heads for part in PARTS)]
     names = [f"{part}_{column}" for part in PARTS for column in ("images", "labels", *text)]
     if lacking := [name for name in names if name not in heads]:
-        yield "missing column", f"lacks {', '.join(lacking)}.", "It must have MedMNIST's layout."
+        yield Fault("missing column", ".", f"lacks {', '.join(lacking)}.", "It must have MedMNIST's layout.")
         return
     for name, head in heads.items():
         part, _, column = name.partition("_")
         n, what = heads[f"{part}_images"].shape[:1], f"{name} are {head.dtype} {list(head.shape)}."
         if column == "images" and (head.dtype != np.uint8 or len(head.shape) != 4 or 0 in head.shape[1:]):
-            yield "not grey volumes", what, "uint8 [N,A,B,C] is needed: a set of the 3-D kind."
+            yield Fault("not grey volumes", ".", what, "uint8 [N,A,B,C] is needed: a set of the 3-D kind.")
         if column == "labels" and not (head.one_each and head.dtype.kind in "iu"):
-            yield "not one label each", what, "Whole numbers [N,1] are needed."
+            yield Fault("not one label each", ".", what, "Whole numbers [N,1] are needed.")
         if not head.shape or (column in _TEXT and not (head.one_each and head.dtype.kind in "iuUS")):
-            yield "not one value each", what, "Text or numbers [N] are needed, whole ones for patients and names."
+            yield Fault("not one value each", ".", what, "Give text or numbers [N], whole for patients and names.")
         if n and head.one_each and head.shape[:1] != n:
-            yield "lengths differ", f"{n[0]} {part}_images but {head.shape[0]} {name}.", ""
+            yield Fault("lengths differ", ".", f"{n[0]} {part}_images but {head.shape[0]} {name}.")
     for column in text:
         if len({heads[f"{part}_{column}"].dtype.kind in "US" for part in PARTS}) > 1:
             what = f"{column} is text in one part and a number in another."
-            yield "text and numbers", what, "Write all of them in one way: else 7 and 07 are two."
+            yield Fault("text and numbers", ".", what, "Write all of them in one way: else 7 and 07 are two.")
 
 
 def _find_file(root: str | Path, subset: str, pixels: int) -> Path:

@@ -61,22 +61,14 @@ class TableRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table with one row a file.
+    """A table with one row a file."""
 
-    Attributes:
-        path: The CSV.
-        where: How faults call it: its path below the set's folder, or in full.
-        columns: Those that were read.
-        rows: In the table's order.
-        faults: What is wrong with it.
-        long_cells: Line and text of each cell of several lines, which may have swallowed rows.
-    """
-
-    path: Path
-    where: str
-    columns: Columns
-    rows: tuple[TableRow, ...] = ()
-    faults: tuple[Fault, ...] = ()
+    path: Path  #: the CSV
+    where: str  #: how faults call it: its path below the set's folder, or in full
+    columns: Columns  #: those that were read
+    rows: tuple[TableRow, ...] = ()  #: in the table's order
+    faults: tuple[Fault, ...] = ()  #: what is wrong with it
+    #: Line and text of each cell of several lines, which may have swallowed rows.
     long_cells: tuple[tuple[int, str], ...] = ()
 
     @property
@@ -411,11 +403,7 @@ def _letters(stem: str) -> str:
 
 
 def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing:
-    """A listing of files in class folders, their groups taken from a table: file, perhaps class, group.
-
-    Raises:
-        DataError: the file is not there or cannot be read.
-    """
+    """A listing of files in class folders, their groups taken from a table: file, perhaps class, group."""
     path = named_table(folder, groups)
     header, _ = _header(path)
     first, *between, last = header if len(header) > 1 else ("file", "group")

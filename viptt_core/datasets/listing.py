@@ -41,28 +41,17 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Listing:
-    """Files, labels and groups of a set.
+    """Files, labels and groups of a set."""
 
-    Attributes:
-        name: Of the data set.
-        root: Its folder (or file); None for a synthetic set.
-        medium: What its items are, a key of `datasets.MEDIA`.
-        items: What can be decoded, labels and groups known.
-        class_names: In label order.
-        faults: What is wrong with the folder as such.
-        unlabelled: Files that belong to the set and have no label, such as a hidden test part.
-        masks: Name of a mask set -> name of a scan -> its mask.
-        settings: JSON-ready; what else decides the pixels or names the set, recorded in `ClipSet.source`.
-    """
-
-    name: str
-    root: Path | None
-    medium: str
-    items: tuple[Item, ...]
-    class_names: tuple[str, ...]
-    faults: tuple[Fault, ...] = ()
-    unlabelled: tuple[Path, ...] = ()
-    masks: dict[str, dict[str, Path]] = field(default_factory=dict)
+    name: str  #: of the data set
+    root: Path | None  #: its folder (or file); None for a synthetic set
+    medium: str  #: what its items are, a key of `datasets.MEDIA`
+    items: tuple[Item, ...]  #: what can be decoded, labels and groups known
+    class_names: tuple[str, ...]  #: in label order
+    faults: tuple[Fault, ...] = ()  #: what is wrong with the folder as such
+    unlabelled: tuple[Path, ...] = ()  #: files that belong to the set and have no label, such as a hidden test part
+    masks: dict[str, dict[str, Path]] = field(default_factory=dict)  #: name of a mask set -> name of a scan -> its mask
+    #: JSON-ready; what else decides the pixels or names the set, recorded in `ClipSet.source`.
     settings: dict = field(default_factory=dict)
 
     @property
@@ -127,9 +116,10 @@ def walk_folder(root: Path) -> Folder:
             with os.scandir(folder) as opened:
                 entries = list(opened)
         except OSError as error:
+            what = f"cannot be read ({error.strerror})."
             if folder == root:
-                raise DataError(f"cannot be read ({error.strerror}).", path=root, remedy=_RIGHTS) from error
-            fault(folder, "unreadable folder", f"cannot be read ({error.strerror}).", _RIGHTS, "file")
+                raise DataError(what, path=root, remedy=_RIGHTS, kind="unreadable folder") from error
+            fault(folder, "unreadable folder", what, _RIGHTS, "file")
             continue
         if (status.st_dev, status.st_ino) in entered:
             fault(folder, "folder linked twice", "links to a folder that is read already.", "", "left out")
@@ -160,12 +150,7 @@ def walk_folder(root: Path) -> Folder:
 
 
 def existing_folder(root: str | Path | None, content: str) -> Path:
-    """The folder, if there is one.
-
-    Raises:
-        SettingError: none was named.
-        DataError: there is no such folder.
-    """
+    """The folder; a SettingError where none was named, a DataError where it is not there."""
     if not root:
         raise SettingError("this data set needs a folder.", remedy=f"Give data_root, the folder with {content}.")
     root = Path(root).expanduser()
@@ -190,11 +175,7 @@ def has_ending(path: Path, endings: Sequence[str]) -> bool:
 
 
 def class_choice(classes: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Names of classes out of "A, B+C" or a sequence; none for "all".
-
-    Raises:
-        SettingError: a name cannot be written: it is not UTF-8.
-    """
+    """Names of classes out of "A, B+C" or a sequence; none for "all"."""
     named = classes.split(",") if isinstance(classes, str) else classes or ()
     chosen = tuple(part.strip() for part in named if part.strip())
     if broken := [printable(name) for name in chosen if printable(name) != name]:
@@ -203,11 +184,7 @@ def class_choice(classes: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def class_by_part(asked: Sequence[str], there: Collection[str], noun: str) -> dict[str, str]:
-    """Class by folder or label, in label order; "A+B" joins two unless it is itself there.
-
-    Raises:
-        SettingError: a folder or label is named twice.
-    """
+    """Class by folder or label, in label order; "A+B" joins two unless it is itself there; none is named twice."""
     parts = [(part, name) for name in asked for part in ([name] if name in there else name.split("+"))]
     if len(dict(parts)) < len(parts):
         raise SettingError(f"classes '{', '.join(asked)}' name a {noun} twice.", remedy="Name each once.")
@@ -227,9 +204,6 @@ def group_items(items: Sequence[Item], group_pattern: str) -> tuple[tuple[Item, 
 
     Returns:
         The items with a group, and a fault for each without.
-
-    Raises:
-        SettingError: the pattern is no regular expression with a capture group.
     """
     remedy = r"Give as group_pattern a regular expression whose first group names what belongs together: '(seq\d+)'"
     try:

@@ -6,13 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from viptt_core.datasets.labels import (
-    COLUMN_SETTINGS,
-    Columns,
-    csv_headers,
-    label_table,
-    with_groups,
-)
+from viptt_core.datasets.labels import COLUMN_SETTINGS, Columns, csv_headers, label_table, with_groups
 from viptt_core.datasets.listing import (
     EACH_FILE_ITS_OWN,
     ENDINGS,
@@ -93,5 +87,5 @@ def _kind_of_class_folders(folder: Folder, columns: Columns, beside: Sequence[Pa
     if len(media) > 1:
         kinds = " and ".join(f"{medium}s ({', '.join(there)})" for medium, there in media.items())
         remedy = "Keep them in two folders: a data set is of one kind."
-        raise DataError(f"holds {kinds}.", path=folder.root, remedy=remedy)
+        raise DataError(f"holds {kinds}.", path=folder.root, remedy=remedy, kind="two kinds of files")
     return next(iter(media))

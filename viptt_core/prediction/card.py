@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,8 @@ from viptt_core.clips import ClipSet
 from viptt_core.ct import ORIENTATIONS
 from viptt_core.datasets.scans import CROPS
 from viptt_core.errors import DataError, SettingError, check_choice
-from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, roc_auc
-from viptt_core.presets import build
-from viptt_core.results import predicted_classes, probabilities_of
+from viptt_core.presets import build, parse_hu_window
+from viptt_core.results import scores_of
 from viptt_core.sources.registry import load_registry
 from viptt_core.splits import Split
 from viptt_core.training.device import PIXEL_SCALES
@@ -32,30 +29,19 @@ RESEARCH_ONLY = "Research use only: not a medical device, not for diagnosis or a
 class Preprocessing:
     """How a file becomes what the weights were trained on.
 
-    Attributes:
-        kind: "scan" (CT, NIfTI), "video", or "volume" (arrays such as MedMNIST's).
-        frames: Number T of slices or frames, 1..LARGEST_GRID.
-        size: Height and width in pixels, 1..LARGEST_GRID.
-        pixel_range: Scale in which pixels enter the model, "0..1" or "0..255".
-        hu_window: Of scans: lower and upper bound in HU.
-        orientation: Of scans: "file" or "canonical", see `ct.load_volume`.
-        crop: Of scans: "lungs" for the box around the lung mask, "" for the whole scan.
-        fit: Of videos, see `video.load_clip`.
-        stride: Of videos, see `video.load_clip`.
-
     Raises:
         SettingError: a value lies outside its range.
     """
 
-    kind: str
-    frames: int
-    size: int
-    pixel_range: str
-    hu_window: tuple = ()
-    orientation: str = ""
-    crop: str = ""
-    fit: str = ""
-    stride: int = 1
+    kind: str  #: "scan" (CT, NIfTI), "video", or "volume" (arrays such as MedMNIST's)
+    frames: int  #: number T of slices or frames, 1..LARGEST_GRID
+    size: int  #: height and width in pixels, 1..LARGEST_GRID
+    pixel_range: str  #: scale in which pixels enter the model, "0..1" or "0..255"
+    hu_window: tuple = ()  #: of scans: lower and upper bound in HU
+    orientation: str = ""  #: of scans: "file" or "canonical", see `ct.load_volume`
+    crop: str = ""  #: of scans: "lungs" for the box around the lung mask, "" for the whole scan
+    fit: str = ""  #: of videos, see `video.load_clip`
+    stride: int = 1  #: of videos, see `video.load_clip`
 
     def __post_init__(self) -> None:
         check_choice("kind of input", self.kind, ("scan", "video", "volume"))
@@ -66,91 +52,59 @@ class Preprocessing:
         if self.kind == "scan":
             check_choice("orientation", self.orientation, ORIENTATIONS)
             check_choice("crop", self.crop, ("", *CROPS))
-            if not _is_interval(self.hu_window) or self.hu_window[0] == self.hu_window[1]:
-                raise SettingError(f"hu_window is {self.hu_window}.", remedy="It is a lower and an upper bound in HU.")
+            object.__setattr__(self, "hu_window", parse_hu_window(self.hu_window))
 
 
 @dataclass(frozen=True)
 class Card:
     """What weights are.
 
-    Attributes:
-        about: One line.
-        classes: Names of the K classes, in the order of the logits.
-        preprocessing: What their input is.
-        data: The set they were trained on: name, whether synthetic, clips of each part, licence.
-        training: Stage, initialisation, seed, the preset's values, epoch kept, grey levels of the training part.
-        metrics: Scores of each part, a dictionary: part, n, auc; kappa, accuracy and their 95 % intervals, such as
-            kappa_low and kappa_high. None where a score is undefined.
-        made: Commit, date, versions, machine; of imported weights the file they came from.
-        licence: Of the weights.
-        use: What they are for.
-        format: FORMAT.
-
     Raises:
         SettingError: fewer than two classes, a class twice, or grey levels that are no interval.
     """
 
-    about: str
-    classes: tuple
-    preprocessing: Preprocessing
-    data: dict
-    training: dict
+    about: str  #: one line
+    classes: tuple  #: names of the K classes, in the order of the logits
+    preprocessing: Preprocessing  #: what their input is
+    data: dict  #: the set they were trained on: name, whether synthetic, clips of each part, licence
+    training: dict  #: stage, initialisation, seed, the preset's values, epoch kept, grey levels of the training part
+    #: Scores of each part, a dictionary: part, n, auc; kappa, accuracy and their 95 % intervals, such as kappa_low and
+    #: kappa_high. None where a score is undefined.
     metrics: tuple
-    made: dict
-    licence: str
-    use: str = RESEARCH_ONLY
+    made: dict  #: commit, date, versions, machine; of imported weights the file they came from
+    licence: str  #: of the weights
+    use: str = RESEARCH_ONLY  #: what they are for
     format: int = FORMAT
 
     def __post_init__(self) -> None:
         named = [name for name in self.classes if isinstance(name, str) and name]
         if len(set(named)) != max(len(self.classes), 2):
             raise SettingError(f"classes are {self.classes}.", remedy="At least two different names are needed.")
-        levels = self.training.get("grey_levels")
-        if levels and not _is_interval(levels):
+        levels = self.training.get("grey_levels") or [0.0, 1.0]
+        if not (isinstance(levels, list) and [*map(type, levels)] == [float, float] and levels[0] <= levels[1]):
             raise SettingError(f"grey_levels are {levels}.", remedy="They are the lowest and the highest mean.")
 
     @classmethod
     def from_dict(cls, table: dict[str, Any], path: Path) -> Card:
-        """The card out of parsed JSON; `path` is named in the error.
-
-        Raises:
-            DataError: a field is missing, unknown, of another type or out of its range, or the format is another one.
-        """
+        """The card out of parsed JSON; a DataError, which names `path`, where a field or the format is wrong."""
         try:
-            if table["format"] != FORMAT:
-                message = f"has a card of format {table['format']}, not {FORMAT}."
+            if (found := table.get("format")) != FORMAT:
+                message = f"has a card of format {found}, not {FORMAT}."
                 raise DataError(message, path=path, remedy="Use the version of this package that wrote it.")
             return build(cls, table, "card", path.name)
-        except KeyError as error:
-            raise DataError(f"has a card without {error}.", path=path, remedy=REMEDY) from error
         except (SettingError, TypeError, AttributeError) as error:
             raise DataError(f"has a card that cannot be read ({error}).", path=path, remedy=REMEDY) from error
 
 
-def _is_interval(values) -> bool:
-    """Whether values are a lower and an upper bound, both finite."""
-    if not isinstance(values, list | tuple) or len(values) != 2:
-        return False
-    numbers = all(isinstance(value, Real) and not isinstance(value, bool) for value in values)
-    return numbers and -math.inf < values[0] <= values[1] < math.inf
-
-
 def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFrame, record: dict) -> Card:
-    """The card of a training run.
-
-    Args:
-        config: See `results.Run.config`.
-        clips: What it was trained on.
-        split: The parts.
-        predictions: See `results.Run.predictions`.
-        record: See `results.Run.provenance`.
-    """
+    """The card of a training run: its configuration, set, split, predictions and provenance, see `results.Run`."""
     stage, preset, name = config["stage"], config["preset"], clips.source.get("set", "clips in memory")
     registered = load_registry().get(name)
     licence = registered.licence if registered else "that of the data"
     grid = _preprocessing_of(clips, preset["orientation"], preset[stage]["pixel_range"])
     sizes = {part: len(getattr(split, part)) for part in ("train", "validation", "test")}
+    # One clip after the other: together those of a real set would fill the memory.
+    means = [float(clips.clips[n].mean(dtype=np.float64)) / 255 for n in split.train]
     verb = "Pretrained on" if stage == "pretrain" else f"Start '{config['start']}', fine-tuned on"
     return Card(
         about=f"{verb} {registered.title if registered else name} ({sizes['train']} {grid.kind}s), preset "
@@ -161,7 +115,7 @@ def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFra
         data={"set": name, "synthetic": clips.synthetic, "clips": sizes, "key": clips.key, "licence": licence},
         training={key: config[key] for key in ("stage", "start", "seed", "pretrained", "best_epoch")}
         | {
-            "grey_levels": _grey_levels(clips.clips, split.train),
+            "grey_levels": [round(min(means), 4), round(max(means), 4)] if means else [],
             "selection_biased": config["selection_biased"],
             "preset": preset,
         },
@@ -181,20 +135,9 @@ def _preprocessing_of(clips: ClipSet, orientation: str, pixel_range: str) -> Pre
     return Preprocessing("volume", frames, size, pixel_range)
 
 
-def _grey_levels(clips: np.ndarray, indices: np.ndarray) -> list[float]:
-    """Lowest and highest mean grey level, 0..1, of the clips at `indices` in [N,T,H,W] with levels 0..255."""
-    # One clip after the other: together those of a real set would fill the memory.
-    means = [float(clips[n].mean(dtype=np.float64)) / 255 for n in indices]
-    return [round(min(means), 4), round(max(means), 4)] if means else []
-
-
 def _scores(part: str, rows: pd.DataFrame) -> dict:
     """One entry of `Card.metrics`."""
-    y_true, y_pred, groups = rows["label"].to_numpy(), predicted_classes(rows), rows["group"].to_numpy()
-    scores = {"auc": roc_auc(y_true, probabilities_of(rows))}
-    for name, statistic in (("kappa", cohen_kappa), ("accuracy", accuracy)):
-        low, high = bootstrap_ci(statistic, y_true, y_pred, groups=groups)
-        scores |= {name: statistic(y_true, y_pred), f"{name}_low": low, f"{name}_high": high}
+    scores = scores_of(rows, intervals=("kappa", "accuracy"))
     # JSON has no nan.
     rounded = {name: None if np.isnan(value) else round(float(value), 4) for name, value in scores.items()}
-    return {"part": part, "n": len(rows)} | rounded
+    return {"part": part} | rounded | {"n": len(rows)}

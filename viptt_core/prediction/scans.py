@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -35,8 +33,9 @@ from viptt_core.files import available_cores
 from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
 from viptt_core.prediction.weights import Weights, open_weights
 from viptt_core.scan_facts import ScanFacts, scan_faults, slice_axis
-from viptt_core.shown import ResultTable
+from viptt_core.shown import ResultTable, ShownAsTable
 from viptt_core.training.device import Engine, pick_device, pick_precision
+from viptt_core.training.feed import read_ahead
 from viptt_core.training.inference import predict_logits
 
 TOGETHER = 8  # scans that wait for the model at once, and
@@ -50,24 +49,16 @@ INTERRUPTED = "not predicted: the work was interrupted."
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """What models say about scans.
+class Predictions(ShownAsTable):
+    """What models say about scans."""
 
-    Attributes:
-        names: The N scans as they were named.
-        weights: The M models.
-        probabilities: float64 [M, N, K], 0..1; nan for a scan that could not be read.
-        warnings: Of each scan: how it is unlike what the models were trained on.
-        errors: Of each scan: why it could not be read; "" for all others.
-        notes: About the models, whatever the scan.
-    """
-
-    names: tuple[str, ...]
-    weights: tuple[Weights, ...] = field(repr=False)
-    probabilities: np.ndarray = field(repr=False)
+    names: tuple[str, ...]  #: the N scans as they were named
+    weights: tuple[Weights, ...] = field(repr=False)  #: the M models
+    probabilities: np.ndarray = field(repr=False)  #: float64 [M, N, K], 0..1; nan for a scan that could not be read
+    #: Of each scan: how it is unlike what the models were trained on.
     warnings: tuple[tuple[str, ...], ...] = field(repr=False)
-    errors: tuple[str, ...] = field(repr=False)
-    notes: tuple[str, ...] = ()
+    errors: tuple[str, ...] = field(repr=False)  #: of each scan: why it could not be read; "" for all others
+    notes: tuple[str, ...] = ()  #: about the models, whatever the scan
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -120,23 +111,15 @@ class Predictions:
         text = "\n".join([*lines, *self.notes, RESEARCH_ONLY])
         return ResultTable(text, shown.astype(object).where(shown.notna(), "-"))
 
-    def __str__(self) -> str:
-        return str(self._shown())
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        return self._shown()._repr_mimebundle_()
-
 
 def find_scans(paths: Sequence[str | PathLike]) -> list[Path]:
     """Scans among files and folders, in this order; folders are searched to their end, mask folders left out.
 
-    A file that is named twice counts once. Folders that cannot be read are among them, and fail as a scan does.
+    A file that is named twice counts once. Folders that cannot be read are among them, and fail as a scan does. A
+    folder that is taken for one of masks is warned of.
 
     Raises:
         DataError: a path does not exist, or a folder holds no scan.
-
-    Warns:
-        DataWarning: a folder is taken for one of masks.
     """
     given = [Path(path).expanduser() for path in paths]
     if missing := [str(path) for path in given if not path.exists()]:
@@ -172,7 +155,6 @@ def predict_scans(
         engine: How to compute; None takes the fastest device, in fp32: the same digits on every machine.
         n_jobs: Threads that read; None takes the available cores. Decompression runs outside the
             interpreter's lock, so threads do.
-        progress: Show a progress bar.
 
     Returns:
         One entry a scan, those that could not be read included. Ctrl-C ends the work early and loses nothing: the
@@ -201,7 +183,7 @@ def predict_scans(
     together = min(TOGETHER, max(1, FRAMES_TOGETHER // max(grid.frames for grid in grids)))
     with (
         suppress(KeyboardInterrupt),
-        closing(_ahead(read, paths, n_jobs or available_cores())) as reading,
+        closing(read_ahead(read, paths, n_jobs or available_cores())) as reading,
         tqdm(total=len(paths), desc="predicting", unit="scan", disable=not progress) as bar,
     ):
         while batch := list(islice(reading, together)):
@@ -256,8 +238,11 @@ def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _Rea
         return _ReadScan({}, error="is a folder that cannot be read. See that you may read it.")
     try:
         for grid in dict.fromkeys(each.card.preprocessing for each in weights):
-            source = (path, _mask_of(path, masks)) if grid.crop else path
-            levels[grid], facts = read_scan(source, grid)  # as training saw scans
+            mask = (masks or path.parent / MASK_FOLDERS[0]) / path.name
+            if grid.crop and not os.path.isfile(mask):  # without rights on its folder neither
+                remedy = "Give the folder of masks with --masks."
+                raise DataError(f"has no lung mask {mask}.", path=path, remedy=remedy)
+            levels[grid], facts = read_scan((path, mask) if grid.crop else path, grid)  # as training saw scans
             warnings |= dict.fromkeys(scan_warnings(str(path), facts, grid))
     except DataError as error:
         return _ReadScan({}, error=f"{error.what} {error.remedy}".strip())
@@ -271,27 +256,6 @@ def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _Rea
     return _ReadScan(levels, tuple(warnings))
 
 
-def _mask_of(path: Path, masks: Path | None) -> Path:
-    mask = (masks or path.parent / MASK_FOLDERS[0]) / path.name
-    if not os.path.isfile(mask):  # without rights on its folder neither
-        raise DataError(f"has no lung mask {mask}.", path=path, remedy="Give the folder of masks with --masks.")
-    return mask
-
-
-def _ahead(read, paths: Sequence[Path], n_jobs: int) -> Iterator[_ReadScan]:
-    """What `read` gives for each path, in order, some read in advance: never more, however slow the taker."""
-    left, running = iter(paths), deque()
-    with ThreadPoolExecutor(n_jobs) as pool:
-        try:
-            running.extend(pool.submit(read, path) for path in islice(left, 2 * n_jobs))
-            while running:
-                scan = running.popleft().result()
-                running.extend(pool.submit(read, path) for path in islice(left, 1))
-                yield scan
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
 def _check_models(weights: Sequence[Weights], masks) -> None:
     """All checks that need no scan."""
     if not weights:
@@ -299,17 +263,11 @@ def _check_models(weights: Sequence[Weights], masks) -> None:
     for each in weights:
         kind = each.card.preprocessing.kind
         if kind != "scan":
-            raise DataError(
-                f"was trained on {kind}s ({each.card.about}), not on scans.",
-                path=each.path,
-                remedy="Give weights that were fine-tuned on CT scans.",
-            )
+            what = f"was trained on {kind}s ({each.card.about}), not on scans."
+            raise DataError(what, path=each.path, remedy="Give weights that were fine-tuned on CT scans.")
         if each.classes != weights[0].classes:
-            raise SettingError(
-                f"{each.path} tells {', '.join(each.classes)}; {weights[0].path} tells "
-                f"{', '.join(weights[0].classes)}.",
-                remedy="Ask them one by one.",
-            )
+            told = [f"{one.path} tells {', '.join(one.classes)}" for one in (each, weights[0])]
+            raise SettingError(f"{'; '.join(told)}.", remedy="Ask them one by one.")
     if masks is not None and not Path(masks).is_dir():
         raise DataError("is no folder of masks.", path=masks, remedy="Check the path.")
     if masks is not None and not any(each.card.preprocessing.crop for each in weights):

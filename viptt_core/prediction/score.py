@@ -15,7 +15,7 @@ import pandas as pd
 from viptt_core.constants import TB_CLASSES
 from viptt_core.datasets.labels import Columns, Table, classes_of_labels, join, read_table
 from viptt_core.datasets.scans import IMAGECLEF_COLUMNS
-from viptt_core.errors import DataError, listed, raise_faults
+from viptt_core.errors import DataError, counted, listed, raise_faults
 from viptt_core.results import probability_column
 
 LABEL_COLUMNS = ("Label", IMAGECLEF_COLUMNS.label)  # looked for in this order
@@ -26,33 +26,27 @@ REMEDY = "Give the file that `viptt predict --csv` wrote."
 
 @dataclass(frozen=True)
 class Labelled:
-    """Predictions that have a label, and what is left out of the scores.
+    """Predictions that have a label, and what is left out of the scores."""
 
-    Attributes:
-        rows: As `results.Run.predictions`: arm, part ("test"), name, group (the patient, else the scan), label, then
-            one probability column a class.
-        failed: Scans that could not be read.
-        unlabelled: Scans that were read and have no row in the table.
-        unpredicted: Rows of the table whose scan was not predicted.
-    """
-
+    #: As `results.Run.predictions`: arm, part ("test"), name, group (the patient, else the scan), label, then one
+    #: probability column a class.
     rows: pd.DataFrame = field(repr=False)
-    failed: tuple[str, ...]
-    unlabelled: tuple[str, ...]
-    unpredicted: tuple[str, ...]
+    failed: tuple[str, ...]  #: scans that could not be read
+    unlabelled: tuple[str, ...]  #: scans that were read and have no row in the table
+    unpredicted: tuple[str, ...]  #: rows of the table whose scan was not predicted
 
     def report(self) -> str:
         """How many scans are scored, and which are not, a line each."""
-        n, patients = len(self.rows), self.rows["group"].nunique()
-        of_patients = f", of {patients} patient{'s' * (patients > 1)}" if patients < n else ""
-        lines = [f"{_count(self.rows)} scored{of_patients}"]
+        patients = self.rows["group"].nunique()
+        of_patients = f", of {counted(patients, 'patient')}" if patients < len(self.rows) else ""
+        lines = [f"{counted(len(self.rows), 'scan')} scored{of_patients}"]
         for names, why in (
             (self.failed, "could not be read and left out of the scores"),
             (self.unlabelled, "without a label and left out of the scores"),
             (self.unpredicted, "with a label but not predicted"),
         ):
             if names:
-                lines.append(f"{_count(names)} {why}: {listed(names)}")
+                lines.append(f"{counted(len(names), 'scan')} {why}: {listed(names)}")
         return "\n".join(lines)
 
 
@@ -66,9 +60,6 @@ def read_labels(
         file_column: Names the scan by its file name or path; "" for FileName.
         label_column: "" for the one of LABEL_COLUMNS that is there.
         patient_column: Intervals are then over patients; "" for each scan its own.
-
-    Raises:
-        DataError: there is no such file.
     """
     tables = [
         read_table(Path(path).expanduser(), Columns(file_column or IMAGECLEF_COLUMNS.file, label, patient_column))
@@ -92,8 +83,7 @@ def read_predictions(path: str | PathLike) -> dict[str, pd.DataFrame]:
         raise DataError("no such file.", path=path, remedy=REMEDY, kind="missing file") from error
     except (OSError, ValueError) as error:
         raise DataError(f"holds no predictions ({error}).", path=path, remedy=REMEDY) from error
-    lacking = [name for name in ("scan", "class", "entropy_bits", "error") if name not in table]
-    if lacking:
+    if lacking := [name for name in ("scan", "class", "entropy_bits", "error") if name not in table]:
         raise DataError(f"holds no predictions: it lacks the columns {', '.join(lacking)}.", path=path, remedy=REMEDY)
     if table.empty:
         raise DataError("holds no predictions: there is no row below its header.", path=path, remedy=REMEDY)
@@ -101,20 +91,11 @@ def read_predictions(path: str | PathLike) -> dict[str, pd.DataFrame]:
     table[names] = table[names].apply(pd.to_numeric, errors="coerce")
     values = table[names].to_numpy(dtype=float)
     largest = (values == values.max(axis=1, keepdims=True, initial=0)) & (table[["class"]].to_numpy() == names)
-    sound = (
-        (len(names) > 1)
-        & (values >= 0).all(axis=1)
-        & (np.abs(values.sum(axis=1) - 1) <= MOST_OFF)
-        & largest.any(axis=1)
-    )
-    faulty = (table["scan"] == "") | ((table["error"] == "") & ~sound)
+    sound = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= MOST_OFF) & largest.any(axis=1)
+    faulty = (table["scan"] == "") | ((table["error"] == "") & ~(sound & (len(names) > 1)))
     if faulty.any():
-        raise DataError(
-            f"line {faulty.argmax() + 2} holds no scan with an error, or with probabilities that sum to 1 and are "
-            "largest for its class.",
-            path=path,
-            remedy=REMEDY,
-        )
+        what = "holds no scan with an error, or with probabilities that sum to 1 and are largest for its class."
+        raise DataError(f"line {faulty.argmax() + 2} {what}", path=path, remedy=REMEDY)
     models = dict(list(table.groupby(MODEL_COLUMN, sort=False))) if MODEL_COLUMN in table else {"predicted": table}
     for rows in models.values():
         _check_once(rows["scan"], path)
@@ -160,12 +141,7 @@ def join_labels(
 
 
 def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predicted") -> Labelled:
-    """Predictions beside the labels of their scans.
-
-    Args:
-        predictions: As `scans.Predictions.table` gives them; rows with an error are left out.
-        table: See `join_labels`.
-        arm: Name of the model, in the rows.
+    """Predictions of one model (arm), as `scans.Predictions.table` gives them, beside the labels of their scans.
 
     Raises:
         DataError: see `join_labels`; or no scan is left to score.
@@ -175,12 +151,9 @@ def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predict
     failed, has_label = predictions["error"].ne(""), predictions["scan"].isin(list(labels))
     rows = predictions[~failed & has_label].reset_index(drop=True)
     if rows.empty:
-        raise DataError(
-            f"no scan is left to score: {failed.sum()} of {len(failed)} could not be read, "
-            f"{(~failed & ~has_label).sum()} have no label.",
-            path=table.path,
-            remedy="Its rows name scans by file name, or by path.",
-        )
+        what = f"no scan is left to score: {failed.sum()} of {len(failed)} could not be read, "
+        what += f"{(~failed & ~has_label).sum()} have no label."
+        raise DataError(what, path=table.path, remedy="Its rows name scans by file name, or by path.")
     columns = {
         "arm": arm,
         "part": "test",
@@ -200,9 +173,5 @@ def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predict
 def _check_once(scans: Sequence[str], path: Path | None = None) -> None:
     """Raise a DataError that names the scans, and the file at `path` that holds them, unless each is there once."""
     if double := [name for name, count in Counter(map(os.path.abspath, scans)).items() if count > 1]:
-        message = f"{_count(double)} predicted more than once: {listed(double)}."
+        message = f"{counted(len(double), 'scan')} predicted more than once: {listed(double)}."
         raise DataError(message, path=path, remedy="Keep one row a scan.")
-
-
-def _count(scans: Sequence) -> str:
-    return "1 scan" if len(scans) == 1 else f"{len(scans)} scans"

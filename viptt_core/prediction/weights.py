@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,21 +39,13 @@ RELEASED = {
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights read from a file, checked.
+    """Weights read from a file, checked."""
 
-    Attributes:
-        path: The file.
-        sha256: Of the file.
-        architecture: See `ViPTTNet.architecture`.
-        card: What they are.
-        tensors: By name.
-    """
-
-    path: Path
-    sha256: str
-    architecture: dict
-    card: Card
-    tensors: dict[str, Tensor] = field(repr=False)
+    path: Path  #: the file
+    sha256: str  #: of the file
+    architecture: dict  #: see `ViPTTNet.architecture`
+    card: Card  #: what they are
+    tensors: dict[str, Tensor] = field(repr=False)  #: by name
 
     @property
     def name(self) -> str:
@@ -66,11 +58,7 @@ class Weights:
         return self.card.classes
 
     def model(self) -> ViPTTNet:
-        """The network with these weights, on the CPU, ready to predict.
-
-        Raises:
-            DataError: they do not fit the architecture that the file states.
-        """
+        """The network with these weights, on the CPU, ready to predict; a DataError where they do not fit it."""
         try:
             # Before anything is built: a header may ask for more memory than there is, tensors are there in full.
             for name, sizes in (
@@ -95,11 +83,6 @@ class Weights:
 
 def save_weights(path: Path, model: nn.Module, card: Card) -> None:
     """Write a model's weights, with its architecture and card in the file's header, and the card as JSON beside it.
-
-    Args:
-        path: A name that ends in .safetensors; the JSON has the same name otherwise.
-        model: Wrapped or not.
-        card: What they are.
 
     Raises:
         StorageError: the file cannot be written; an older one of this name is still whole, and its JSON.
@@ -132,11 +115,8 @@ def open_weights(reference: str | Path) -> Weights:
     tensors, header = read_tensors(path)
     digest, beside = files.file_digest(path, "sha256"), path.with_suffix(".json")
     if beside.is_file() and (stated := _parsed(beside.read_bytes(), beside).get("sha256")) != digest:
-        raise DataError(
-            f"was changed after it was written: its SHA-256 is {digest}, {beside.name} beside it states {stated}.",
-            path=path,
-            remedy="Copy both files again, or train again.",
-        )
+        what = f"was changed after it was written: its SHA-256 is {digest}, {beside.name} beside it states {stated}."
+        raise DataError(what, path=path, remedy="Copy both files again, or train again.")
     architecture, card = _stated(header, path)
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
@@ -169,20 +149,18 @@ def _path_of(reference: str | Path) -> Path:
         raise DataError(f"holds no {WEIGHTS}.", path=path, remedy="Give the folder of a finished run, or the file.")
     if text in RELEASED:
         raise DataError("these weights are not here yet.", path=text, remedy=f"Run `viptt weights get {text}` first.")
-    raise DataError(
-        "no such weights.", path=text, remedy="`viptt weights list` shows those that are here, and which can be got."
-    )
+    remedy = "`viptt weights list` shows those that are here, and which can be got."
+    raise DataError("no such weights.", path=text, remedy=remedy)
 
 
 def _stated(header: dict[str, str], path: Path) -> tuple[dict, Card]:
     """The architecture and the card that the header of a file states."""
     content = _parsed(header.get(HEADER, "{}"), path)
-    if content.get("card") is None:
-        message = "has no card: nothing says what its classes are or how scans are prepared for it."
+    card, architecture = content.get("card"), content.get("architecture")
+    if card is None or not isinstance(architecture, dict):
+        message = "has no card, or no architecture: nothing says what it is, or how scans are prepared for it."
         raise DataError(message, path=path, remedy=REMEDY)
-    card, architecture = Card.from_dict(content["card"], path), content.get("architecture")
-    if not isinstance(architecture, dict):
-        raise DataError("has a header that cannot be read (no architecture).", path=path, remedy=REMEDY)
+    card = Card.from_dict(card, path)
     if len(card.classes) != architecture.get("num_classes"):
         message = f"names {len(card.classes)} classes for {architecture.get('num_classes')} logits."
         raise DataError(message, path=path, remedy=REMEDY)
@@ -194,35 +172,24 @@ def _parsed(text: str | bytes, path: Path) -> dict:
         table = json.loads(text)
         if not isinstance(table, dict):
             raise TypeError("no JSON object")
-        level = [table]
-        for _ in range(DEEPEST):
-            level = [entry for value in level for entry in _entries(value)]
-        if level:  # to copy or print it would exceed Python's depth of calls
+        if _depth(table) > DEEPEST:  # to copy or print it would exceed Python's depth of calls
             raise ValueError(f"nested more than {DEEPEST} deep")
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"has a header that cannot be read ({error}).", path=path, remedy=REMEDY) from error
     return table
 
 
-def _entries(value) -> Collection:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+def _depth(value) -> int:
+    """Lists and tables within each other; a RecursionError where they are too many to count."""
+    entries = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return max(map(_depth, entries), default=0) + isinstance(value, dict | list)
 
 
 # --- The authors' Keras files ---
 
 
 def get_released(name: str, *, progress: bool = True) -> Weights:
-    """Download weights that the authors released, convert them, and open them; what is there is used again.
-
-    Args:
-        name: A key of RELEASED.
-        progress: Show a progress bar.
-
-    Raises:
-        SettingError: nothing of this name was released.
-        DataError: the file cannot be had, or is not what it should be.
-        StorageError: it cannot be written.
-    """
+    """Download weights that the authors released, convert them, and open them; what is there is used again."""
     from viptt_core.sources.fetch import download
     from viptt_core.sources.registry import RemoteFile
 
@@ -237,8 +204,7 @@ def import_keras(path: Path, target: Path, *, classes: Sequence[str] = ()) -> We
     """Convert a Keras file of the authors' network.
 
     Args:
-        path: The .h5 file, see `keras_weights.load_keras_weights`.
-        target: Ends in .safetensors; the card is written beside it.
+        path, target: The .h5 file, see `keras_weights.load_keras_weights`; and the .safetensors to write.
         classes: In the order of the outputs; empty takes the paper's ten activities or five types by their number. A
             network of the ten activities is one for videos, any other one for scans.
 

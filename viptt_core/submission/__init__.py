@@ -31,12 +31,7 @@ def expected_names(n: int = TEST_SCANS) -> list[str]:
 
 
 def check_names(names: Sequence[str], expected: Sequence[str] = ()) -> None:
-    """Raise a DataError unless each name is there once, can stand in a submission, and is expected.
-
-    Args:
-        names: File names of the scans.
-        expected: The names that must be there, all of them and no others; empty for any.
-    """
+    """Raise a DataError unless each file name is there once, can stand in a submission and is expected (empty: any)."""
     wanted = set(expected or names)
     for wrong, what in (
         ([name for name, count in Counter(names).items() if count > 1], "more than one scan is named so"),
@@ -50,40 +45,20 @@ def check_names(names: Sequence[str], expected: Sequence[str] = ()) -> None:
 
 
 def write_submission(path: str | PathLike, names: Sequence[str], classes) -> Path:
-    """Write a submission file, in the order given.
-
-    Args:
-        path: Of the file; its folder is made, and an older file stays until the new one is complete.
-        names: File names of the scans, [N], see `check_names`.
-        classes: int [N], 1..5.
-
-    Returns:
-        The path.
+    """Write the classes, int [N] of 1..5, of scans by their file names, in the order given; returns the path.
 
     Raises:
-        SettingError: not as many classes as names, or one that does not exist; nothing is written then.
-        DataError: the names make no sound file; nothing is written then.
-        StorageError: it cannot be written.
+        DataError: the names make no sound file, see `check_names`; nothing is written then.
+        StorageError: it cannot be written; an older file of this name stays whole.
     """
-    path, numbers = Path(path), [str(number) for number in classes]
     check_names(names)
-    if not numbers or len(numbers) != len(names):
-        raise SettingError(f"{len(names)} names, {len(numbers)} classes.", path=path, remedy="Give one class a scan.")
-    for number in numbers:
-        check_choice("class", number, NUMBERS)
-    files.write_file(path, "".join(f"{name},{number}\n" for name, number in zip(names, numbers, strict=True)))
+    path = Path(path)
+    files.write_file(path, "".join(f"{name},{number}\n" for name, number in zip(names, classes, strict=True)))
     return path
 
 
 def validate_submission(path: str | PathLike, expected: Sequence[str]) -> dict[str, int]:
-    """Check a submission file, see `find_faults`.
-
-    Args:
-        path: Of the file.
-        expected: File names that must be there, each once.
-
-    Returns:
-        How many scans have each class.
+    """Check a submission file, in which each expected name must be there once; returns how many scans a class has.
 
     Raises:
         DataError: it is not sound (its first faults are named), missing, or cannot be read; or what is
@@ -139,23 +114,19 @@ def find_faults(content: bytes, expected: Sequence[str], path: str | PathLike) -
         fields = row.split(",")
         if len(fields) != 2 or re.search(r"\s", row):
             remedy = f"Write one name, a comma and the class, without spaces: {scan or 'TST_0001.nii.gz'},2"
-            note(line, "malformed line", f"is {_shown(row)}.", remedy)
+            note(line, "malformed line", f"is {row[:_SHOWN]!r}.", remedy)
         elif fields[1] not in NUMBERS:
             remedy = f"Write {', '.join(f'{number} for {name}' for number, name in NUMBERS.items())}."
-            note(line, "no such class", f"has the class {_shown(fields[1])}.", remedy)
+            note(line, "no such class", f"has the class {fields[1][:_SHOWN]!r}.", remedy)
         elif fields[0] not in known:
             remedy = f"Expected: {expected[0]} to {expected[-1]}."
-            note(line, "unknown name", f"names {_shown(fields[0])}, which is not expected.", remedy)
+            note(line, "unknown name", f"names {fields[0][:_SHOWN]!r}, which is not expected.", remedy)
         if scan and first.setdefault(scan, line) != line:
             note(line, "double", f"{scan} is there again, first in line {first[scan]}.", "Keep one of the lines.")
     if missing := [name for name in expected if name not in first]:
         message = f"has no line for {len(missing)} of {len(expected)} scans: {listed(missing)}."
         faults.append(Fault("missing", str(path), message, "Add a line for each."))
     return faults
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
 # --- Several models' probabilities -> one class a scan ---
@@ -180,28 +151,19 @@ def combine(probabilities, method: str) -> np.ndarray:
     2, Focal, which no run said and which is no finding between the two. It stands here only to repeat the authors.
 
     Args:
-        probabilities: float [M, N, K] of M models, 0..1; N and M at least 1, K at least 2.
+        probabilities: float [M, N, K] of M models, 0..1, without failed scans; N and M at least 1, K at least 2.
         method: One of ENSEMBLES.
 
     Returns:
         int64 [N], class numbers 1..K.
 
     Raises:
-        SettingError: another shape or method, no probabilities (of a failed scan), or not three models for "authors".
+        SettingError: another method, no probabilities, or not three models for "authors".
     """
     values = np.asarray(probabilities, dtype=np.float64)
-    if values.ndim != 3 or 0 in values.shape[:2] or values.shape[2] < 2:
-        remedy = "Give [models, scans, classes], at least one model, one scan and two classes."
-        raise SettingError(f"probabilities have shape {values.shape}.", remedy=remedy)
-    failed = ~np.isfinite(values).all(axis=(0, 2))
-    if failed.any():
-        message = (
-            f"{failed.sum()} of {len(failed)} scans have no probabilities; scan {failed.argmax() + 1} is the first."
-        )
-        raise SettingError(message, remedy="Leave failed scans out before models are combined.")
-    if values.min() < 0 or np.abs(values.sum(axis=2) - 1).max() > 1e-3:
+    if not (np.abs(values.sum(axis=2) - 1) <= 1e-3).all():  # of a failed scan they are nan
         message = "values are no probabilities: a scan's classes do not add up to 1."
-        raise SettingError(message, remedy="Give what softmax returns, not logits.")
+        raise SettingError(message, remedy="Leave failed scans out; give what softmax returns, not logits.")
     check_ensemble(method, len(values))
     said = values.argmax(axis=2).astype(np.int64) + 1
     if method == "authors":

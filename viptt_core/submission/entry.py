@@ -42,6 +42,7 @@ OUTPUT = "submission.txt"
 KEPT = ".predictions.csv"  # beside the submission: the probabilities of each model
 COHORT = 2021  # seed of the synthetic test patients; those of training and of the studies have other seeds
 N_SCANS = 100  # synthetic ones, by default
+ENSEMBLE = "ensemble: "  # how their names begin among the arms
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,6 @@ def entry_models(
         progress: Show progress bars.
 
     Raises:
-        DataError: weights cannot be used, see `weights.open_weights`.
         SettingError: neither weights nor a training is named, or models are of other classes than the task's.
     """
     references: Sequence[str | Path] = plan.weights
@@ -191,13 +191,9 @@ def entry_scans(
     Args:
         plan: See `plan_entry`.
         scans: Files and folders, see `scans.find_scans`.
-        labels: Their classes, where these are known, see `score.read_labels`.
-        preset: Its grid decides that of synthetic scans.
-        n: Number of synthetic scans; 0: N_SCANS.
+        labels: Their classes, where these are known, see `score.read_labels`; returned beside the files.
+        preset, n: The grid and the number of synthetic scans; 0: N_SCANS.
         progress: Show a progress bar.
-
-    Returns:
-        The files, and their classes where these are known.
 
     Raises:
         DataError: no scans, names that `submission.check_names` refuses, or labels that cannot be joined.
@@ -206,7 +202,11 @@ def entry_scans(
     if not scans:
         if labels:
             raise SettingError("labels are named, but no scans.", remedy="Name their folder with scans.")
-        scans = _written_phantoms(preset, n or N_SCANS, progress)
+        from viptt_core.synthetic.folders import imageclef, write_folder
+
+        n, size = n or N_SCANS, PHANTOM_OVERSAMPLING * load_preset(preset).size
+        folder = files.artifact_root() / "data" / f"phantoms-{COHORT}-{n}-{size}"
+        scans = write_folder(folder, imageclef(n, seed=COHORT, size=size), n_jobs=None, progress=progress)
         labels = read_labels(scans / "TRN_labels.csv")
     paths = find_scans([scans] if isinstance(scans, str | PathLike) else scans)
     check_names([path.name for path in paths], expected_names(plan.expected))
@@ -216,16 +216,7 @@ def entry_scans(
 
 
 def keep_entry(plan: EntryPlan, predictions: Predictions, labels: Table | None = None) -> Entry:
-    """Keep what the models said about the scans: the probabilities are written beside the output, see `Entry.kept`.
-
-    Args:
-        plan: What is wanted.
-        predictions: See `scans.predict_scans`.
-        labels: The classes, where they are known.
-
-    Raises:
-        StorageError: the probabilities cannot be written.
-    """
+    """Keep what the models said about the scans: the probabilities are written beside the output, see `Entry.kept`."""
     entry = Entry(plan, predictions, labels)
     tables = [predictions.table(m).assign(**{MODEL_COLUMN: name}) for m, name in enumerate(entry.models)]
     files.write_file(entry.kept, pd.concat(tables).to_csv(index=False))
@@ -233,37 +224,23 @@ def keep_entry(plan: EntryPlan, predictions: Predictions, labels: Table | None =
 
 
 def write_entry(entry: Entry) -> np.ndarray:
-    """Write the submission of the planned ensemble.
-
-    Returns:
-        The classes written, int64 [N].
+    """Write the submission of the planned ensemble; returns its classes, int64 [N].
 
     Raises:
         DataError: the prediction was interrupted, or scans could not be read and no class was given for them;
             nothing is written then.
-        StorageError: the file cannot be written.
     """
     failed, plan = entry.predictions.failed, entry.plan
     if entry.predictions.interrupted:  # no class is given for scans that nobody has looked at
         raise DataError("not written: the prediction was interrupted.", path=plan.output, remedy="Predict again.")
     if failed.any() and not plan.fill:
         names = [name for name, bad in zip(entry.names, failed, strict=True) if bad]
-        raise DataError(
-            f"not written: the task wants every scan. Not read: {listed(names)}.",
-            path=plan.output,
-            remedy="Mend the scans, or give them a class with --fill (in the notebook: fill).",
-        )
+        remedy = "Mend the scans, or give them a class with --fill (in the notebook: fill)."
+        what = f"not written: the task wants every scan. Not read: {listed(names)}."
+        raise DataError(what, path=plan.output, remedy=remedy)
     classes = np.where(failed, plan.fill, entry.classes(plan.ensemble))
     write_submission(plan.output, entry.names, classes)
     return classes
-
-
-def _written_phantoms(preset: str, n: int, progress: bool) -> Path:
-    from viptt_core.synthetic.phantom import write_imageclef
-
-    size = PHANTOM_OVERSAMPLING * load_preset(preset).size
-    folder = files.artifact_root() / "data" / f"phantoms-{COHORT}-{n}-{size}"
-    return write_imageclef(folder, n, seed=COHORT, size=size, n_jobs=files.available_cores(), progress=progress)
 
 
 # --- What stands in an entry, as tables ---
@@ -291,9 +268,7 @@ def scans_table(entry: Entry) -> ResultTable:
 def counts_table(entry: Entry) -> pd.DataFrame:
     """How many scans each model and each ensemble puts into each class, and how many truly are in it, if known.
 
-    Returns:
-        One row a model, ensemble ("mean", "vote" ...) or "true"; columns: who, kind ("model", "ensemble", "true"),
-        the classes, then the number of scans for which no model said this class.
+    A row each; columns who, kind ("model", "ensemble", "true"), the classes, then the scans of which no model said so.
     """
     votes = entry.votes()
     rows = [(name, "model", numbers) for name, numbers in zip(entry.models, votes, strict=True)]
@@ -323,15 +298,9 @@ def scores(entry: Entry) -> Summary | ResultTable:
         # 1 for the class that the file names, so that what is scored is what is handed in.
         certain = np.eye(len(TB_CLASSES))[classes[labelled] - 1]
         columns = dict(zip(map(probability_column, TB_CLASSES), certain.T, strict=True))
-        arms.append(rows.assign(arm=ensemble_name(method), **columns))
+        arms.append(rows.assign(arm=f"{ENSEMBLE}{method}", **columns))
     left = matched[0].report().replace("\n", "; ")
     caveat = f"{left}. Ensembles answer with a class, which has no AUC."
     summary = Summary(*arms, caveat=caveat, synthetic=entry.synthetic, about="labelled scans")
-    of_ensemble = summary.table["arm"].isin(list(map(ensemble_name, ENSEMBLES)))
-    summary.table.loc[of_ensemble, ["auc", "auc_low", "auc_high"]] = np.nan
+    summary.table.loc[summary.table["arm"].str.startswith(ENSEMBLE), ["auc", "auc_low", "auc_high"]] = np.nan
     return summary
-
-
-def ensemble_name(method: str) -> str:
-    """Name of an ensemble among the arms."""
-    return f"ensemble: {method}"

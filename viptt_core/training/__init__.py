@@ -41,28 +41,19 @@ from viptt_core.training.keras_rules import (
     weighted_loss,
 )
 
-# The record of an epoch, with its kinds of values: what a checkpoint is compared with.
-EPOCH = dict.fromkeys(("loss", "val_loss", "val_accuracy", "val_kappa", "learning_rate", "seconds"), 0.0) | {"epoch": 1}
-
 
 @dataclass(frozen=True)
 class Task:
     """What is to be learnt, and from what.
 
-    Attributes:
-        clips: The set.
-        split: Training learns from `train` and watches `validation`; `test` is not touched.
-        stage: Optimiser, augmentation, what is frozen, when to stop.
-        seed: Of the batches and the augmentation.
-
     Raises:
         SettingError: unknown optimiser, shuffle or pixel range.
     """
 
-    clips: ClipSet
-    split: Split
-    stage: Stage
-    seed: int = 0
+    clips: ClipSet  #: the set
+    split: Split  #: training learns from `train` and watches `validation`; `test` is not touched
+    stage: Stage  #: optimiser, augmentation, what is frozen, when to stop
+    seed: int = 0  #: of the batches and the augmentation
 
     def __post_init__(self) -> None:
         check_choice("optimiser", self.stage.optimiser, tuple(OPTIMISERS))
@@ -72,18 +63,13 @@ class Task:
 
 @dataclass
 class History:
-    """What training did.
+    """What training did."""
 
-    Attributes:
-        epochs: A record each: epoch (from 1), loss, val_loss, val_accuracy, val_kappa, learning_rate, seconds.
-        best_epoch: Epoch whose weights the model was left with (lowest validation loss).
-        stopped_early: Whether early stopping ended training before the epoch limit.
-        engine: How it ran: device, processes, precision, frames_per_chunk, compiled, feature_cache, resumed.
-    """
-
+    #: A record each: epoch (from 1), loss, val_loss, val_accuracy, val_kappa, learning_rate, seconds.
     epochs: list[dict] = field(default_factory=list)
-    best_epoch: int = 0
-    stopped_early: bool = False
+    best_epoch: int = 0  #: epoch whose weights the model was left with (lowest validation loss)
+    stopped_early: bool = False  #: whether early stopping ended training before the epoch limit
+    #: How it ran: device, processes, precision, frames_per_chunk, compiled, feature_cache, resumed.
     engine: dict = field(default_factory=dict)
 
 
@@ -95,13 +81,7 @@ def fit(
     folder: Path | None = None,
     progress: str | None = None,
 ) -> History:
-    """Train a model in place and leave it with the weights of the lowest validation loss, see `Trainer`.
-
-    Raises:
-        TrainingError: a loss is not finite, or the device's memory does not suffice.
-        DataError: the checkpoint in `folder` is damaged or of another training.
-        StorageError: a checkpoint cannot be written; the one before it is kept.
-    """
+    """Train a model in place and leave it with the weights of the lowest validation loss, see `Trainer`."""
     return Trainer(model, task, engine=engine, folder=folder).run(progress)
 
 
@@ -170,6 +150,10 @@ class Trainer:
 
         Args:
             progress: Title of a progress bar; None shows none.
+
+        Raises:
+            TrainingError: a loss is not finite, or the device's memory does not suffice.
+            StorageError: a checkpoint cannot be written; the one before it is kept.
         """
         from tqdm import tqdm
 
@@ -216,16 +200,10 @@ class Trainer:
         return self.history
 
     def step(self, batch: Batch) -> Tensor:
-        """Update the weights once.
-
-        Args:
-            batch: This process's part of it, from `feed.batches`.
+        """Update the weights once, by this process's part of a batch of `feed.batches`.
 
         Returns:
             The loss of that part, a float32 number on the device; over the processes its average is that of the batch.
-
-        Raises:
-            TrainingError: the device's memory does not suffice.
         """
         with self.settled.naming_memory():
             pixels = to_pixels(batch.rows, self.task.stage.pixel_range)  # uint8 -> float32 [B, T, H, W]; or [B, T', F]
@@ -245,13 +223,9 @@ class Trainer:
         indices, rank, processes = self.task.split.validation, self.settled.rank, self.settled.processes
         each = math.ceil(len(indices) / processes)
         padded = np.resize(indices, each * processes)  # repeats some, so that all shares are equally long
-        logits = predict_logits(
-            self.model,
-            self.feed,
-            padded[rank * each : (rank + 1) * each],
-            pixel_range=self.task.stage.pixel_range,
-            precision=self.settled.precision,
-        )
+        mine, precision = padded[rank * each : (rank + 1) * each], self.settled.precision
+        pixel_range = self.task.stage.pixel_range
+        logits = predict_logits(self.model, self.feed, mine, pixel_range=pixel_range, precision=precision)
         gathered = self.settled.accelerator.gather(torch.from_numpy(logits).to(self.settled.device))
         logits, labels = gathered.cpu()[: len(indices)], self.task.clips.labels[indices]  # [M, K], [M]
         predicted = logits.argmax(dim=1).numpy()
@@ -279,7 +253,7 @@ class Trainer:
         if self.folder is not None and self.settled.rank == 0:
             files.write_file(self.folder / "history.csv", pd.DataFrame(self.history.epochs).to_csv(index=False))
         if board is not None:
-            for name in EPOCH.keys() - {"epoch"}:
+            for name in record.keys() - {"epoch"}:
                 board.add_scalar(name, record[name], self.epoch)
             board.flush()
         self._save()
@@ -300,11 +274,9 @@ class Trainer:
         first = self.position - len(losses) + int(np.flatnonzero(~np.isfinite(summed))[0])
         # The batch before it may be the one whose update spoilt the weights.
         names = [str(self.task.clips.names[i]) for step in (first - 1, first) if step >= 0 for i in batches[step]]
-        raise TrainingError(
-            f"the loss is not finite in epoch {self.epoch + 1}, step {first + 1}. This batch and the one "
-            f"before it: {', '.join(names)}.",
-            remedy=self._remedy(),
-        )
+        what = f"the loss is not finite in epoch {self.epoch + 1}, step {first + 1}."
+        what += f" This batch and the one before it: {', '.join(names)}."
+        raise TrainingError(what, remedy=self._remedy())
 
     def _remedy(self) -> str:
         kept = f" The last good checkpoint is kept in {self.folder}." if checkpoint.has_checkpoint(self.folder) else ""
@@ -350,33 +322,23 @@ class Trainer:
     def _resume(self) -> None:
         """Go on from the checkpoint in the folder, if there is one."""
         found = checkpoint.read_checkpoint(self.folder) if self.folder is not None else None
-        step = torch.tensor([found.step if found else 0], device=self.settled.device)
+        step = torch.tensor([found.state["at"]["steps"] if found else 0], device=self.settled.device)
         if len(set(self.settled.accelerator.gather(step).tolist())) > 1:
-            raise SettingError(
-                "the processes do not see the same checkpoint.",
-                remedy="Put the run's folder on a disk that all machines share.",
-            )
+            remedy = "Put the run's folder on a disk that all machines share."
+            raise SettingError("the processes do not see the same checkpoint.", remedy=remedy)
         if found is not None:
-            with checkpoint.refusing(found.folder):
+            with checkpoint.refusing(found.path):
                 self._take_over(found)
 
     def _take_over(self, found: checkpoint.Checkpoint) -> None:
         state, tensors = found.state, found.tensors
         own = self._state()
-        own["history"]["epochs"] = [EPOCH] * len(state["history"]["epochs"])
-        if checkpoint.kinds_in(state) != checkpoint.kinds_in(own):
-            raise ValueError("its state is not as this program writes it")
-        check_architecture(state["architecture"], own["architecture"], found.folder)
+        check_architecture(state["architecture"], own["architecture"], found.path)
         differing = sorted(name for name, value in own["identity"].items() if state["identity"][name] != value)
         if differing:
-            raise DataError(
-                f"belongs to another training (other {', '.join(differing)}).",
-                path=found.folder,
-                remedy="Delete it to start anew, or take the settings it was written with.",
-            )
-        in_epoch = 0 <= state["at"]["position"] < self.steps_in_epoch
-        if not in_epoch or len(state["history"]["epochs"]) != state["at"]["epoch"]:
-            raise ValueError("its epochs and steps do not fit together")
+            what = f"belongs to another training (other {', '.join(differing)})."
+            remedy = "Delete it to start anew, or take the settings it was written with."
+            raise DataError(what, path=found.path, remedy=remedy)
         if state["at"]["epoch"]:
             self.model.load_state_dict(tensors["best"])  # complains if they are of something else
         self.best = {name: tensor.to(self.settled.device) for name, tensor in tensors["best"].items()}

@@ -1,16 +1,14 @@
-"""Training states on disk: safetensors and JSON, complete or absent, checked before use.
+"""Training states on disk: one safetensors file each, complete or absent, checked before use.
 
-Nothing is pickled. A checkpoint is a folder `checkpoint-<step>`, written under a hidden name and renamed;
-the one before it is removed only after that. Every file's SHA-256 stands in `state.json`.
+Nothing is pickled. The name is `checkpoint-<step>-<begin of its SHA-256>.safetensors`; a file has it once it is whole,
+and the one before it is removed only after that.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import shutil
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,95 +23,57 @@ from viptt_core import files
 from viptt_core.errors import DataError
 from viptt_core.model import plain_module
 
-STATE = "state.json"
-FORMAT = 2  # of a checkpoint; a new number makes older ones be refused
-_NAME = re.compile(r"checkpoint-(\d+)")
+STATE = "state"  # key of the file's header
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training state read from disk: JSON-ready values, and tensors by file and name."""
+    """A training state read from disk: JSON-ready values, and tensors by part ("model", "optimiser", ...) and name."""
 
-    folder: Path
+    path: Path
     state: dict
     tensors: dict[str, dict[str, Tensor]]
 
-    @property
-    def step(self) -> int:
-        """Steps taken when it was written."""
-        return int(_NAME.fullmatch(self.folder.name)[1])
-
 
 def save_checkpoint(run: Path, step: int, state: dict, tensors: dict[str, dict[str, Tensor]]) -> Path:
-    """Write a training state into a run's folder and remove the one before it.
-
-    Args:
-        run: Folder of the run.
-        step: Steps taken so far; names the folder.
-        state: JSON-ready values.
-        tensors: Tensors by file ("model", "optimiser", ...) and name.
-
-    Returns:
-        The checkpoint's folder.
-
-    Raises:
-        StorageError: it cannot be written; the one before it is still there.
-    """
-    folder, part = run / f"checkpoint-{step:09d}", run / f".checkpoint-{step:09d}.part"
+    """Write a training state, see `Checkpoint`, into a run's folder; only then is the one before it removed."""
+    named = {f"{part}/{name}": tensor for part, of_part in tensors.items() for name, tensor in of_part.items()}
+    content = _in_bytes(named, {STATE: json.dumps(state)})
+    path = run / f"checkpoint-{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
     with files.storing(run, hint="training goes on from the last checkpoint" if has_checkpoint(run) else ""):
-        try:
-            part.mkdir(parents=True, exist_ok=True)
-            names = {f"{name}.safetensors": named for name, named in tensors.items()}
-            sums = {name: write_tensors(part / name, named) for name, named in names.items()}
-            text = json.dumps({"format": FORMAT, "sha256": sums, "state": state})
-            # The state vouches for the other files; its own hash is the first line of the file.
-            files.replace(part / STATE, f"{_sha256(text)}\n{text}")
-            if folder.exists():
-                shutil.rmtree(folder)  # of the same step, so of the same content
-            os.rename(part, folder)
-            files.sync(run)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    for older in _checkpoints(run):
-        if older != folder:
-            shutil.rmtree(older, ignore_errors=True)
-    return folder
+        run.mkdir(parents=True, exist_ok=True)
+        files.replace(path, content)
+        files.sync(run)
+    remove_checkpoints(run, but=path)
+    return path
 
 
 def read_checkpoint(run: Path) -> Checkpoint | None:
-    """Read the newest training state of a run; None when there is none.
-
-    Raises:
-        DataError: a file is missing, truncated or changed, or was written by another version.
-    """
+    """Read the newest training state of a run; None when there is none, a DataError when it is truncated or changed."""
     if not has_checkpoint(run):
         return None
-    folder, tensors = _checkpoints(run)[-1], {}
-    with refusing(folder):
-        digest, _, text = (folder / STATE).read_text(encoding="utf-8").partition("\n")
-        _compare(STATE, _sha256(text), digest)
-        record = json.loads(text)
-        if record["format"] != FORMAT:
-            raise ValueError(f"format {record['format']}, not {FORMAT}")
-        for name, digest in record["sha256"].items():
-            _compare(name, files.file_digest(folder / name, "sha256"), digest)
-            tensors[Path(name).stem] = read_tensors(folder / name)[0]
-        return Checkpoint(folder, record["state"], tensors)
+    path, parts = _checkpoints(run)[-1], defaultdict(dict)
+    with refusing(path):
+        if not path.stem.endswith(files.file_digest(path, "sha256")[:16]):
+            raise ValueError("it was truncated or changed after it was written")
+        tensors, header = read_tensors(path)
+        for key, tensor in tensors.items():
+            part, _, name = key.partition("/")
+            parts[part][name] = tensor
+        return Checkpoint(path, json.loads(header[STATE]), parts)
 
 
 @contextmanager
-def refusing(folder: Path) -> Iterator[None]:
-    """Turn what fails where a state is read or taken over into a DataError that names its folder and the remedy."""
+def refusing(path: Path) -> Iterator[None]:
+    """Turn what fails where a state is read or taken over into a DataError that names the file and the remedy."""
     try:
         yield
     except DataError:  # says by itself what is wrong
         raise
     except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise DataError(
-            f"is no training state to go on from ({type(error).__name__}: {error}).",
-            path=folder,
-            remedy="Delete this folder: training then starts from the checkpoint before it, or anew.",
-        ) from error
+        what = f"is no training state to go on from ({type(error).__name__}: {error})."
+        remedy = "Delete this file: training then starts from the checkpoint before it, or anew."
+        raise DataError(what, path=path, remedy=remedy) from error
 
 
 def has_checkpoint(run: Path | None) -> bool:
@@ -121,17 +81,11 @@ def has_checkpoint(run: Path | None) -> bool:
     return run is not None and bool(_checkpoints(run))
 
 
-def remove_checkpoints(run: Path) -> None:
-    """Remove the training states of a run, half-written ones included; its results stay."""
-    for folder in [*_checkpoints(run), *run.glob(".checkpoint-*.part")]:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def kinds_in(value: object) -> object:
-    """JSON with the type of each value in its place: what two states must have in common."""
-    if isinstance(value, dict):
-        return {name: kinds_in(entry) for name, entry in value.items()}
-    return [kinds_in(entry) for entry in value] if isinstance(value, list) else type(value)
+def remove_checkpoints(run: Path, *, but: Path | None = None) -> None:
+    """Remove the training states of a run but one, half-written ones included; its results stay."""
+    for path in run.glob("checkpoint-*.safetensors*"):
+        if path != but:
+            path.unlink(missing_ok=True)
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
@@ -158,31 +112,22 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module, tensor
 
 
 def _checkpoints(run: Path) -> list[Path]:
-    return sorted(path for path in run.glob("checkpoint-*") if _NAME.fullmatch(path.name))
-
-
-def _compare(name: str, found: str, written: str) -> None:
-    if found != written:
-        raise ValueError(f"{name} was truncated or changed after it was written")
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sorted(run.glob("checkpoint-*.safetensors"))
 
 
 # --- Tensors in a safetensors file: written whole or not at all, read without running anything that is in it ---
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
-    """Write tensors by name, and text beside them in the file's header; return the SHA-256 of the file.
-
-    Raises:
-        OSError: it cannot be written; an older file of this name stays whole.
-    """
-    # A copy of its own for each: safetensors refuses tensors that share memory.
-    content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, metadata)
+    """Write tensors by name, and text beside them in the file's header; return the SHA-256 of the file."""
+    content = _in_bytes(tensors, metadata)
     files.replace(path, content)
     return hashlib.sha256(content).hexdigest()
+
+
+def _in_bytes(tensors: dict[str, Tensor], metadata: dict[str, str] | None) -> bytes:
+    # A copy of its own for each: safetensors refuses tensors that share memory.
+    return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, metadata)
 
 
 def read_tensors(path: Path, *, header_only: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -36,32 +36,23 @@ MOST_FRAMES_PER_CHUNK = 16  # more do not make a step faster, on a CPU or a GPU
 
 @dataclass(frozen=True)
 class Engine:
-    """Settings of how, not of what.
+    """Settings of how, not of what."""
 
-    Attributes:
-        device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:N" or "mps".
-        precision: Of the backbone: "fp32", "bf16", "fp16", or "auto" (see `pick_precision`). The
-            recurrent layer, the loss and the weights are always fp32.
-        frames_per_chunk: Frames whose activations training keeps at once, see `ViPTTNet.features`;
-            0 keeps all where they fit, else as many as do.
-        compile: Run the backbone through torch.compile; pays off on a GPU and in long runs.
-        feature_cache: Compute the features of a frozen stem and backbone once.
-        processes: Processes that train together when started from a notebook; one a GPU.
-        checkpoint_seconds: Least time between two checkpoints of a running training.
-        check_every: Steps between two looks at whether all losses were finite. A look waits for the
-            device, so it is not taken at every step; checkpoints are only written right after one.
-        tensorboard: Also log to TensorBoard, in the run's folder.
-    """
-
-    device: str = "auto"
+    device: str = "auto"  #: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:N" or "mps"
+    #: Of the backbone: "fp32", "bf16", "fp16", or "auto" (see `pick_precision`). The recurrent layer, the loss and the
+    #: weights are always fp32.
     precision: str = "auto"
+    #: Frames whose activations training keeps at once, see `ViPTTNet.features`; 0 keeps all where they fit, else as
+    #: many as do.
     frames_per_chunk: int = 0
-    compile: bool = False
-    feature_cache: bool = True
-    processes: int = 1
-    checkpoint_seconds: float = 60.0
+    compile: bool = False  #: run the backbone through torch.compile; pays off on a GPU and in long runs
+    feature_cache: bool = True  #: compute the features of a frozen stem and backbone once
+    processes: int = 1  #: processes that train together when started from a notebook; one a GPU
+    checkpoint_seconds: float = 60.0  #: least time between two checkpoints of a running training
+    #: Steps between two looks at whether all losses were finite. A look waits for the device, so it is not taken at
+    #: every step; checkpoints are only written right after one.
     check_every: int = 20
-    tensorboard: bool = False
+    tensorboard: bool = False  #: also log to TensorBoard, in the run's folder
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, ("auto", *PRECISIONS))
@@ -74,26 +65,17 @@ class Engine:
 
 @dataclass(frozen=True)
 class Settled:
-    """What an `Engine` comes to for one model, one stage and this machine.
+    """What an `Engine` comes to for one model, one stage and this machine."""
 
-    Attributes:
-        accelerator: Brings the processes together.
-        device: Where this process computes.
-        rank, processes: Number of this process, from 0, and how many train together.
-        precision: Of the backbone: "fp32", "bf16" or "fp16".
-        frames_per_chunk: Frames whose activations are kept at once; 0 is all of them.
-        compiled: Whether the backbone runs through torch.compile.
-        feature_cache: Whether the backbone's features are computed once and kept.
-    """
-
-    accelerator: Accelerator
-    device: torch.device
+    accelerator: Accelerator  #: brings the processes together
+    device: torch.device  #: where this process computes
+    #: Number of this process, from 0, and how many train together.
     rank: int
     processes: int
-    precision: str
-    frames_per_chunk: int
-    compiled: bool
-    feature_cache: bool
+    precision: str  #: of the backbone: "fp32", "bf16" or "fp16"
+    frames_per_chunk: int  #: frames whose activations are kept at once; 0 is all of them
+    compiled: bool  #: whether the backbone runs through torch.compile
+    feature_cache: bool  #: whether the backbone's features are computed once and kept
 
     def record(self) -> dict:
         """How a run is computed, as JSON."""
@@ -108,24 +90,18 @@ class Settled:
         except RuntimeError as error:  # the CPU has no type of its own for it
             if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
                 raise
-            raise TrainingError(
-                f"out of memory on {self.device} ({str(error).splitlines()[0]}).",
-                remedy=f"Set frames_per_chunk (now {self.frames_per_chunk}; 0 is all frames at once) to a smaller "
-                "number, such as 8, or lower batch_size.",
-            ) from error
+            remedy = (
+                f"Set frames_per_chunk (now {self.frames_per_chunk}; 0 is all frames at once) to a smaller number, "
+            )
+            remedy += "such as 8, or lower batch_size."
+            what = f"out of memory on {self.device} ({str(error).splitlines()[0]})."
+            raise TrainingError(what, remedy=remedy) from error
 
 
 def settle(engine: Engine, model: ViPTTNet, stage: Stage, clips: np.ndarray) -> Settled:
     """Decide once how a training runs, and bring the model into that state: placed, frozen, chunked, compiled.
 
-    Args:
-        engine: What was asked for.
-        model: Its device, its mode, `frames_per_chunk` and what of it learns are set.
-        stage: Says which parts are frozen, the batch size and the range of the pixels.
-        clips: uint8 [N, T, H, W]; the first one is tried.
-
-    Raises:
-        SettingError: the device is not there.
+    The first of the clips, uint8 [N, T, H, W], is tried; the stage says what is frozen, and the range of the pixels.
     """
     from accelerate import Accelerator
 
@@ -177,12 +153,9 @@ def to_pixels(batch: Tensor, pixel_range: str) -> Tensor:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Turn a device name into a device; "auto" takes CUDA, then MPS, then the CPU.
+    """Turn a device name into a device that is on this machine; "auto" takes CUDA, then MPS, then the CPU.
 
     Among processes started by `accelerate launch`, "auto" and "cuda" are the GPU of this process.
-
-    Raises:
-        SettingError: the name is unknown to PyTorch, or the device is not on this machine.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -19,19 +21,13 @@ UPLOAD_BYTES = 1 << 27  # a set is moved in pieces of about this size
 
 @dataclass(frozen=True)
 class Batch:
-    """What one process takes of one batch, on its device.
+    """What one process takes of one batch, on its device."""
 
-    Attributes:
-        rows: uint8 clips [B, T, H, W], or float32 features [B, T', F].
-        labels: int64 [B].
-        angles: float32 [B], degrees to rotate the clips by; None where nothing is rotated.
-        weight: What to multiply the sum of the losses by, so that the average over the processes is the
-            mean of the whole batch; 0 for a clip that only stands in where there is none.
-    """
-
-    rows: Tensor
-    labels: Tensor
-    angles: Tensor | None
+    rows: Tensor  #: uint8 clips [B, T, H, W], or float32 features [B, T', F]
+    labels: Tensor  #: int64 [B]
+    angles: Tensor | None  #: float32 [B], degrees to rotate the clips by; None where nothing is rotated
+    #: What to multiply the sum of the losses by, so that the average over the processes is the mean of the whole batch;
+    #: 0 for a clip that only stands in where there is none.
     weight: float
 
 
@@ -63,8 +59,7 @@ class Feed:
         Args:
             indices: int64, those of a whole batch each.
             angles: float32 degrees, one a clip in the order of the batches; None where nothing is rotated.
-            rank: Of this process, from 0.
-            processes: How many share each batch.
+            rank, processes: Of this process, from 0, and how many share each batch.
         """
         # In a batch smaller than the number of processes, the rest takes part with a clip that counts nothing.
         parts = [slice(rank, None, processes) if rank < len(whole) else slice(1) for whole in indices]
@@ -102,13 +97,8 @@ class Feed:
             rows = torch.from_numpy(self.array[part])
             return rows.pin_memory() if pinned else rows
 
-        with ThreadPoolExecutor(1) as reader:
-            ahead = [reader.submit(gather, part) for part in indices[:2]]
-            for position in range(len(indices)):
-                rows = ahead.pop(0).result()
-                if position + 2 < len(indices):
-                    ahead.append(reader.submit(gather, indices[position + 2]))
-                yield rows.to(self.device, non_blocking=pinned)
+        for rows in read_ahead(gather, indices, 1):
+            yield rows.to(self.device, non_blocking=pinned)
 
     def _upload(self) -> Tensor:
         rows = max(1, UPLOAD_BYTES // max(1, self.array[:1].nbytes))
@@ -117,6 +107,20 @@ class Feed:
         for start, target in zip(range(0, len(whole), rows), whole.split(rows), strict=True):
             target.copy_(torch.from_numpy(np.array(self.array[start : start + rows])))
         return whole
+
+
+def read_ahead(read: Callable, keys: Iterable, n_jobs: int) -> Iterator:
+    """What `read` gives for each key, in order, two a thread read in advance: never more, however slow the taker."""
+    left, running = iter(keys), deque()
+    with ThreadPoolExecutor(n_jobs) as pool:
+        try:
+            running.extend(pool.submit(read, key) for key in islice(left, 2 * n_jobs))
+            while running:
+                ready = running.popleft().result()
+                running.extend(pool.submit(read, key) for key in islice(left, 1))
+                yield ready
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 # --- Augmentation on the training device: the authors' axial rotation ---
@@ -136,14 +140,7 @@ def rotate_clips(clips: Tensor, degrees: Tensor) -> Tensor:
     """Rotate every frame of a clip in its plane about the centre, corners filled with 0 (air).
 
     The same turn as `scipy.ndimage.rotate(..., reshape=False)` of the (row, column) plane, with
-    linear interpolation where the authors had cubic splines.
-
-    Args:
-        clips: float [B, T, H, W].
-        degrees: float [B].
-
-    Returns:
-        float [B, T, H, W].
+    linear interpolation where the authors had cubic splines; float [B, T, H, W] by float [B] degrees.
     """
     height, width = clips.shape[2:]
     angle = degrees.to(clips.device, clips.dtype) * (math.pi / 180)

@@ -49,8 +49,7 @@ def predict_logits(
         model: On its device; left in the mode (training or not) it came in.
         array: uint8 clips [N, T, H, W] or float32 features [N, T', F], or a Feed of them.
         indices: int [M].
-        pixel_range: "0..1" or "0..255".
-        precision: Of the backbone, see `device.pick_precision`.
+        pixel_range, precision: See `device.PIXEL_SCALES` and `device.pick_precision`.
 
     Returns:
         float32 [M, K].
@@ -77,14 +76,8 @@ def cached_features(
 ) -> FileArray:
     """Features of every clip, computed at the first call and read from the cache at later ones.
 
-    An interrupted call is taken up again, and of two processes one computes while the other waits.
-
-    Args:
-        model: On its device; its stem and backbone decide, together with the clips, what is computed.
-        clips: The set.
-        pixel_range: "0..1" or "0..255".
-        precision: Of the backbone, see `device.pick_precision`.
-        progress: Show a progress bar.
+    An interrupted call is taken up again, and of two processes one computes while the other waits. Stem and backbone
+    of the model, on its device, decide together with the other settings what is computed, see `predict_logits`.
 
     Returns:
         float32 [N, T', F]; T' is T unless the backbone sees whole clips.
@@ -119,10 +112,8 @@ def cached_features(
                 features = frame_features(model, to_pixels(batch, pixel_range), precision).cpu().numpy()
                 spoilt = parts[k][~np.isfinite(features).all(axis=(1, 2))]
                 if len(spoilt):
-                    raise DataError(
-                        f"the features of clip {clips.names[spoilt[0]]} are not finite.",
-                        remedy="Use precision fp32, or check the clip.",
-                    )
+                    what = f"the features of clip {clips.names[spoilt[0]]} are not finite."
+                    raise DataError(what, remedy="Use precision fp32, or check the clip.")
                 keep(paths[k], features)
                 bar.update(len(features))
     shape = (n, find_backbone(model.backbone_name).steps(frames), model.temporal.input_size)

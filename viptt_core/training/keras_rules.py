@@ -58,13 +58,10 @@ class ReduceOnPlateau:
 def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None, factor: float | None = None) -> Tensor:
     """Keras's class-weighted cross-entropy: sum of w_i l_i over the batch size.
 
-    PyTorch's own `weight=` divides by the sum of the weights instead, so that at batch size 1 the
-    weight would vanish.
+    PyTorch's own `weight=` divides by the sum of the weights instead, so that at batch size 1 the weight would vanish.
 
     Args:
-        logits: float [B, K].
-        labels: int64 [B].
-        class_weights: float [K] or None.
+        logits, labels, class_weights: float [B, K], int64 [B], and float [K] or None.
         factor: What to multiply the sum by; None takes 1/B. Another one where processes share a batch.
     """
     losses = F.cross_entropy(logits, labels, reduction="none")  # [B]
