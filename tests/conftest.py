@@ -24,7 +24,7 @@ def private_root(tmp_path, monkeypatch):
 
 
 class Memory:
-    """What this process holds; what it holds in vain goes back to the system, so that two workers share 4 GB."""
+    """What this process holds; what it holds in vain goes back to the system, so that two workers hold less."""
 
     step = 300e6  # bytes that may be held in vain
 
