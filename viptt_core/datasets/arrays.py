@@ -21,9 +21,9 @@ import numpy as np
 
 from viptt_core import ct, files
 from viptt_core.clips import Grid, Item
-from viptt_core.datasets.labels import NO_GROUP, is_missing, one_spelling
 from viptt_core.datasets.listing import Listing, class_choice
 from viptt_core.datasets.scans import to_grey_levels
+from viptt_core.datasets.spelling import NO_GROUP, is_missing, one_spelling
 from viptt_core.errors import DataError, DataWarning, Fault, SettingError, check_choice, listed
 from viptt_core.sources.registry import medmnist_sets
 
