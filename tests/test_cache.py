@@ -3,9 +3,12 @@
 import errno
 import os
 import pickle
+import random
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from functools import partial
@@ -317,6 +320,48 @@ def test_killed_at_a_call_that_makes_a_file_it_leaves_no_half_one(build, folder,
     assert in_child(build_and_die) == -signal.SIGKILL
     assert_whole()
     assert levels(build(place=folder)) == [5, 6, 8]
+
+
+BUILD_SLOWLY = """
+import sys, time
+import numpy as np
+from pathlib import Path
+from viptt_core.cache import Decoding, Recipe, build_clip_set
+from viptt_core.clips import Item
+
+def decode(source):
+    with open(sys.argv[2], "a") as log:
+        log.write(f"{source.name}\\n")
+    time.sleep(0.002)
+    return np.full((16, 256, 256), int(source.read_text()), np.uint8)
+
+items = [Item(path.name, 0, path.name, path) for path in sorted(Path(sys.argv[1]).iterdir())]
+print("ready", flush=True)
+recipe = Recipe(items, decode, {}, {"set": "test"}, ("a",))
+clips = build_clip_set(recipe, Decoding(n_jobs=int(sys.argv[3]), progress=False))
+assert clips.clips[:, 0, 0, 0].tolist() == [int(item.name) for item in items]
+"""
+
+
+@pytest.mark.parametrize(
+    "kills, n_jobs", [(3, 1), pytest.param(20, 1, marks=pytest.mark.slow), pytest.param(20, 2, marks=pytest.mark.slow)]
+)
+def test_killed_at_random_moments_it_ends_with_every_clip_and_never_shows_a_half_one(tmp_path, log, kills, n_jobs):
+    place, rng = tmp_path / "files", random.Random(0)
+    place.mkdir()
+    for number in range(60):
+        (place / f"{number:03d}").write_text(str(number))
+    command = [sys.executable, "-c", BUILD_SLOWLY, str(place), str(log), str(n_jobs)]
+    for _ in range(kills):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(rng.uniform(0, 0.1 if n_jobs == 1 else 2))
+        os.killpg(process.pid, signal.SIGKILL)  # the workers, too
+        process.wait()
+        process.stdout.close()
+        assert_whole()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert len(kept_files()) == 60 and len(log.read_text().splitlines()) <= 60 + kills * n_jobs
 
 
 def test_two_processes_decode_a_set_once_between_them(build, log, tmp_path):
