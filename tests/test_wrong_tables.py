@@ -115,6 +115,8 @@ def test_a_table_of_the_wrong_structure_is_refused_with_its_lines(scans, text, k
         "sep=",
         "sep=tab",
         "blank lines",
+        "commas in the header",
+        "commas in quotes",
         "long note",
     ],
 )
