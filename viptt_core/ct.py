@@ -15,9 +15,17 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from viptt_core.constants import HU_AIR, HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import CONVERT_AGAIN, DataError, DataWarning, SettingError, check_choice, check_counts
+from viptt_core.errors import (
+    CONVERT_AGAIN,
+    DataError,
+    DataWarning,
+    SettingError,
+    check_choice,
+    check_counts,
+    raise_faults,
+)
 from viptt_core.nifti import open_scan
-from viptt_core.scan_facts import ScanFacts, scan_facts, scan_faults
+from viptt_core.scan_facts import ScanFacts, mask_faults, scan_facts, scan_faults
 
 ORIENTATIONS = ("file", "canonical")
 # Stored this way, a scan comes out of the authors' steps as a radiologist sees it: from the feet upwards, the
@@ -53,7 +61,7 @@ def load_volume(
 
     Raises:
         SettingError: `depth` or `size` below 1, a reversed window, an unknown orientation.
-        DataError: a file cannot be used, see `nifti.read_nifti`; the mask is empty or on another grid; with
+        DataError: a file cannot be used, see `nifti.read_nifti`; the mask is none, empty or on another grid; with
             "canonical", the file does not say how it lies, or its affine is degenerate.
 
     Warns:
@@ -183,9 +191,7 @@ def _read_box(path: str | PathLike) -> tuple[tuple[int, ...], list[slice]]:
             used[0] |= inside.any(axis=0)
             used[1] |= inside.any(axis=1)
             used[2][z] = inside.any()
-    if not used[2].any():
-        remedy = "Take the other mask set, or no crop."
-        raise DataError("is an empty mask: every voxel is 0.", path=path, remedy=remedy, kind="empty mask")
+        raise_faults([*mask_faults(str(path), scan_facts(mask))])
     kept = []
     for line, mm in zip(used, np.linalg.norm(mask.affine[:3, :3], axis=0), strict=True):
         margin = min(round(CROP_MARGIN_MM / mm), line.size) if mm > 0 else 0
