@@ -137,14 +137,12 @@ def write_files(old: Side, folder: Path) -> dict[str, Path]:
         "videos": 200 in ten classes.
     """
     places = {name: folder / name for name in ("one", "ten", "copies", "scans", "videos")}
-    code = (
-        "from viptt_core.synthetic.actions import write_ucf50\n"
-        "from viptt_core.synthetic.phantom import write_imageclef\n"
-        f"write_imageclef({str(places['one'])!r}, 1, size=512, slices=130, progress=False)\n"
-        f"write_imageclef({str(places['ten'])!r}, 10, size=256, slices=80, n_jobs=2, progress=False)\n"
-        f"write_ucf50({str(places['videos'])!r}, groups=5, clips_per_group=4, n_jobs=2, progress=False)\n"
-    )
-    old.run([sys.executable, "-c", code])
+    for words in (
+        f"phantom {places['one']} -n 1 --size 512 --slices 130",
+        f"phantom {places['ten']} -n 10 --size 256 --slices 80",
+        f"actions {places['videos']} --groups 5 --clips 4",
+    ):
+        old.run(["viptt", *words.split(), "--jobs", "2"])
     places["scan"] = places["one"] / "TRN_0001.nii.gz"
     for i in range(40):
         copy = places["copies"] / "ab"[i % 2] / f"scan_{i:02d}.nii.gz"

@@ -28,11 +28,12 @@ def scratch(name: str) -> Path:
 @functools.cache
 def phantom_scans() -> list[Path]:
     """Scans [512,512,130] int16, written once."""
-    from viptt_core.synthetic.phantom import VERSION, write_imageclef
+    from viptt_core.synthetic.folders import imageclef, write_folder
+    from viptt_core.synthetic.phantom import VERSION
 
     size, _, slices = PHANTOM_SHAPE
     root = scratch(f"phantoms-{VERSION}-{size}x{size}x{slices}")
-    write_imageclef(root, PHANTOMS, size=size, slices=slices, n_jobs=2, progress=False)
+    write_folder(root, imageclef(PHANTOMS, size=size, slices=slices), n_jobs=2, progress=False)
     return sorted(root.glob("TRN_*.nii.gz"))
 
 
@@ -56,10 +57,12 @@ def phantom_folder(n: int) -> Iterator[tuple[Path, list[Path]]]:
 
 def synthetic_clip() -> Path:
     """One clip of the synthetic activities in UCF's format, written once."""
-    from viptt_core.synthetic.actions import VERSION, write_ucf50
+    from viptt_core.synthetic.actions import VERSION
+    from viptt_core.synthetic.folders import ucf50, write_folder
 
     root = scratch(f"actions-{VERSION}")
-    write_ucf50(root, groups=1, clips_per_group=1, frames=(FRAMES + 5, FRAMES + 35), n_jobs=2, progress=False)
+    clip = ucf50(groups=1, clips_per_group=1, frames=(FRAMES + 5, FRAMES + 35))
+    write_folder(root, clip, n_jobs=2, progress=False)
     return min(root.glob("BaseballPitch/*.avi"))
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from viptt_core import files
 from viptt_core.clips import ClipSet
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
@@ -78,7 +77,6 @@ def announce(pipe: int) -> None:
     Trainer.step = saying(Trainer.step)
     for name in ("rename", "replace", "fsync"):
         setattr(os, name, saying(getattr(os, name)))
-    files.write_all = saying(files.write_all)
 
 
 def run_child(folder: Path, weights: Path, kill_after: int | None) -> bool:

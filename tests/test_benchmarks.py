@@ -26,7 +26,8 @@ from benchmarks import commands as costs  # noqa: E402
 from viptt_core.ct import load_volume  # noqa: E402
 from viptt_core.errors import DataError  # noqa: E402
 from viptt_core.model import ViPTTNet  # noqa: E402
-from viptt_core.synthetic.actions import _write_avi, make_clip  # noqa: E402
+from viptt_core.synthetic.actions import make_clip  # noqa: E402
+from viptt_core.synthetic.folders import encode_avi  # noqa: E402
 from viptt_core.training import fit  # noqa: E402
 from viptt_core.training.device import Engine  # noqa: E402
 from viptt_core.video import load_clip  # noqa: E402
@@ -66,7 +67,7 @@ def test_a_copy_of_a_scan_is_another_file_of_the_same_content(scan, tmp_path):
 
 def test_the_opencv_loop_agrees_with_ours(tmp_path):
     path = tmp_path / "clip.avi"
-    _write_avi(path, make_clip(0, 1, 1, frames=6))
+    path.write_bytes(encode_avi(make_clip(0, 1, 1, frames=6)))
     theirs = reference.opencv_clip(path, frames=5, size=64)
     assert np.abs(theirs.astype(int) - load_clip(path, frames=5, size=64)).mean() < 1
     with pytest.raises(ValueError, match="6 frames, 7 are needed"):

@@ -535,12 +535,11 @@ def test_real_arrays_have_no_duplicates(shared_data, file, volumes, groups):
 
 @pytest.mark.slow
 def test_what_the_generators_write_is_sound(tmp_path):
-    from viptt_core.synthetic.actions import write_ucf50
-    from viptt_core.synthetic.phantom import write_imageclef
+    from viptt_core.synthetic.folders import imageclef, ucf50, write_folder
 
-    write_ucf50(tmp_path / "videos", groups=5, clips_per_group=1, frames=(72, 76), progress=False)
+    write_folder(tmp_path / "videos", ucf50(groups=5, clips_per_group=1, frames=(72, 76)), progress=False)
     report = check_dataset("ucf50", tmp_path / "videos", preset="paper", progress=False)
     assert {kind for kind, *_ in found(report)} == {"incomplete set"}  # 5 groups, and fewer clips than the authors
-    write_imageclef(tmp_path / "scans", 60, size=32, slices=16, progress=False)
+    write_folder(tmp_path / "scans", imageclef(60, size=32, slices=16), progress=False)
     report = check_dataset("imageclef", tmp_path / "scans", preset="paper", progress=False)
     assert {kind for kind, *_ in found(report)} == {"incomplete set"} and report.facts["orientation"] == {"LAS": 60}

@@ -16,7 +16,7 @@ from viptt_core.model import ViPTTNet
 from viptt_core.prediction.card import Card, Preprocessing
 from viptt_core.prediction.scans import predict_scans
 from viptt_core.prediction.weights import WEIGHTS, save_weights
-from viptt_core.synthetic.example import HEADER, write_example
+from viptt_core.synthetic.folders import own_scans, write_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "book" / "own_data.md").read_text(encoding="utf-8")
@@ -53,9 +53,10 @@ def test_the_page_has_all_steps_in_their_order():
 
 
 def test_the_table_of_the_page_is_the_examples():
-    assert f"```text\n{HEADER}\n" in TEXT
+    header = own_scans(2, 2).rows[0]
+    assert f"```text\n{header}\n" in TEXT
     own = next(words for words in commands() if words[:2] == ["viptt", "data"])
-    assert own[own.index("--label-column") + 1] in HEADER and own[own.index("--patient-column") + 1] in HEADER
+    assert {own[own.index(column) + 1] for column in ("--label-column", "--patient-column")} < set(header.split(","))
 
 
 def test_the_uncertainties_are_those_of_the_binomial():
@@ -108,7 +109,7 @@ def test_the_warnings_of_the_page_are_those_of_the_program(folder, weights):
 
 
 def test_the_lines_of_python_run(folder, weights):
-    write_example(folder / "data" / "new", 3, patients=2, size=24, slices=4, progress=False)
+    write_folder(folder / "data" / "new", own_scans(3, 2, size=24, slices=4), progress=False)
     run_snippet(PLACEHOLDER)
     assert list(pd.read_csv("predictions.csv"))[:5] == ["scan", "class", "ill", "well", "entropy_bits"]
 

@@ -1,6 +1,4 @@
-"""The synthetic CT: reproducible, anatomically sane, the five findings as specified, files as ImageCLEF's."""
-
-import json
+"""The synthetic CT: reproducible, anatomically sane, the five findings as specified."""
 
 import nibabel
 import numpy as np
@@ -8,9 +6,9 @@ import pytest
 from scipy import ndimage
 
 from viptt_core.constants import HU_AIR, TB_CLASSES, TB_TRAIN_COUNTS
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import SettingError
 from viptt_core.synthetic import patient, phantom, render
-from viptt_core.synthetic.phantom import cohort_labels, make_phantom, write_imageclef
+from viptt_core.synthetic.phantom import cohort_labels, make_phantom
 
 INFILTRATIVE, FOCAL, TUBERCULOMA, MILIARY, FIBRO_CAVERNOUS = range(5)
 GRID = {"size": 96, "slices": 40}
@@ -252,7 +250,7 @@ def test_small_nodules_keep_their_volume_on_every_grid(radius, shape):
     grid = render.Grid(*shape, fov=240.0, length=240.0)
     centre = np.array([[13.3, -21.7, 8.9], [-40.0, 35.0, -22.0]])
     found = np.zeros(grid.shape, bool)
-    render.splat(grid, centre, centre, np.full(2, radius), add=True, found=found)
+    render.splat(grid, (centre, centre, np.full(2, radius)), add=True, found=found)
     volume = grid.cover.sum(dtype=float) * grid.spacing.prod()
     assert volume == pytest.approx(2 * 4 / 3 * np.pi * radius**3, rel=0.02)
     assert grid.cover.max() <= 1.0001
@@ -283,73 +281,6 @@ def test_cohort_order_follows_the_seed():
     assert (cohort_labels(50, 1) != cohort_labels(50, 2)).any()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_imageclef(tmp_path_factory.mktemp("clef"), 6, seed=4, progress=False, **SMALL)
-
-
-def test_folder_is_an_imageclef_folder(folder):
-    names = [f"TRN_{i:04d}.nii.gz" for i in range(1, 7)]
-    rows = (folder / "TRN_labels.csv").read_text().splitlines()
-    assert rows[0] == "FileName,TypeOfTB"
-    assert rows[1:] == [f"{name},{label + 1}" for name, label in zip(names, cohort_labels(6, 4), strict=True)]
-    assert json.loads((folder / "phantom.json").read_text())["version"] == phantom.VERSION
-    expected = {"phantom.json", "TRN_labels.csv"}
-    expected |= {f"{part}{name}" for name in names for part in ("", "masks1/", "masks2/", "findings/")}
-    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == expected
-
-
-def test_files_hold_the_phantoms(folder):
-    labels = cohort_labels(6, 4)
-    for i in (0, 5):
-        scan, name = make_phantom((4, i), int(labels[i]), **SMALL), f"TRN_{i + 1:04d}.nii.gz"
-        for part, dtype, array in (
-            ("", np.int16, scan.hu),
-            ("masks1", np.uint8, scan.lungs),
-            ("findings", np.uint8, scan.finding),
-        ):
-            image = nibabel.load(folder / part / name)
-            assert image.get_data_dtype() == dtype
-            np.testing.assert_array_equal(np.asanyarray(image.dataobj), array)
-            for affine, code in (image.get_sform(coded=True), image.get_qform(coded=True)):
-                assert code > 0
-                np.testing.assert_allclose(affine, scan.affine, atol=1e-3)
-            assert image.header.get_zooms() == pytest.approx(scan.spacing, rel=1e-5)
-        second = np.asanyarray(nibabel.load(folder / "masks2" / name).dataobj)
-        both = ((second > 0) & (scan.lungs > 0)).sum()
-        assert 0.75 < 2 * both / ((second > 0).sum() + (scan.lungs > 0).sum()) < 1
-
-
-def test_an_interrupted_set_resumes_and_keeps_what_is_there(tmp_path):
-    write_imageclef(tmp_path, 3, progress=False, **SMALL)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    kept = tmp_path / "TRN_0003.nii.gz"  # its mask is lost, the scan must stay
-    kept.write_bytes(b"already there")
-    (tmp_path / "TRN_0002.nii.gz").unlink()
-    (tmp_path / "masks1" / "TRN_0003.nii.gz").unlink()
-    (tmp_path / "TRN_labels.csv").unlink()
-    write_imageclef(tmp_path, 3, progress=False, n_jobs=2, **SMALL)
-    assert kept.read_bytes() == b"already there"
-    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert after == before | {kept: b"already there"}
-
-
-@pytest.mark.parametrize("other", [{"seed": 5}, {"size": 40}, {"slices": 9}, {"n": 7}, {"knob": 0.7}])
-def test_a_set_with_other_settings_is_refused(folder, other, monkeypatch):
-    if "knob" in other:
-        monkeypatch.setattr(phantom, "FINDING_CONTRAST", other.pop("knob"))
-    settings = {"n": 6, "seed": 4, "progress": False} | SMALL | other
-    with pytest.raises(DataError, match="written with"):
-        write_imageclef(folder, **settings)
-
-
-def test_a_folder_of_real_scans_is_refused(tmp_path):
-    (tmp_path / "TRN_0001.nii.gz").write_bytes(b"a patient")
-    with pytest.raises(DataError, match="no phantoms"):
-        write_imageclef(tmp_path, 2, progress=False, **SMALL)
-    assert [path.name for path in tmp_path.iterdir()] == ["TRN_0001.nii.gz"]
-
-
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -369,10 +300,3 @@ def test_a_folder_of_real_scans_is_refused(tmp_path):
 def test_wrong_arguments_are_named(name, change):
     with pytest.raises(SettingError, match=name):
         make_phantom(**({"seed": 1, "label": 0} | SMALL | change))
-
-
-@pytest.mark.parametrize(("name", "value"), [("n", 0), ("seed", -1), ("size", 8), ("slices", 2), ("n_jobs", 0)])
-def test_wrong_arguments_write_nothing(tmp_path, name, value):
-    with pytest.raises(SettingError, match=name):
-        write_imageclef(tmp_path / "set", **({"n": 2, "progress": False} | SMALL | {name: value}))
-    assert not (tmp_path / "set").exists()

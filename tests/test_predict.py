@@ -27,6 +27,7 @@ from viptt_core.prediction.card import RESEARCH_ONLY
 from viptt_core.prediction.scans import Predictions, find_scans, predict_scans, scan_warnings
 from viptt_core.prediction.weights import open_weights
 from viptt_core.training.device import Engine
+from viptt_core.training.feed import read_ahead
 from viptt_core.training.inference import predict_logits
 
 STORED = {"0.nii.gz": (-1, 1, 1), "1.nii.gz": (1, 1, 1), "2.nii.gz": (-1, -1, -1)}  # how the axes run
@@ -370,7 +371,7 @@ def test_reading_is_never_far_ahead_of_the_model():
         return path
 
     taken = 0
-    for path in predict._ahead(read, range(50), n_jobs=2):
+    for path in read_ahead(read, range(50), n_jobs=2):
         assert path == taken
         most = max(most, started - taken)
         taken += 1

@@ -68,7 +68,7 @@ def test_a_full_disk_leaves_the_older_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "write_all", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(StorageError, match="s.txt: cannot be written.*Free some space"):
         write_submission(path, NAMES, [2] * 6)
     assert path.read_bytes() == before

@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import json
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -46,11 +45,10 @@ def test_a_disk_that_fills_up_while_weights_are_written_leaves_the_old_files(tmp
     before, card = {p.name: p.read_bytes() for p in tmp_path.iterdir()}, open_weights(path).card
     assert set(before) == {"w.safetensors", "w.json"}
 
-    def half_written(descriptor, content):
-        os.write(descriptor, content[:4])
+    def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "write_all", half_written)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(StorageError, match="w.safetensors.*No space left"):
         save_weights(path, small(5), card)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

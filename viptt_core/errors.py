@@ -70,11 +70,13 @@ def check_choice(what: str, value: str, known) -> None:
     raise SettingError(f"{what} '{value}' does not exist.", remedy=f"{hint}Known: {', '.join(map(str, known))}.")
 
 
-def check_counts(**counts: int) -> None:
-    """Raise a SettingError unless each of the numbers is a whole one of at least 1."""
-    for name, value in counts.items():
-        if not isinstance(value, numbers.Integral) or value < 1:
-            raise SettingError(f"{name} is {value!r}.", remedy="Give a whole number of at least 1.")
+def check_counts(*, least: int = 1, most: int | None = None, **numbers_by_name: int) -> None:
+    """Raise a SettingError unless each of the numbers is a whole one from `least` to `most`."""
+    for name, value in numbers_by_name.items():
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not whole or value < least or (most is not None and value > most):
+            allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+            raise SettingError(f"{name} is {value!r}.", remedy=f"Give a whole number {allowed}.")
 
 
 def listed(names: Sequence[str]) -> str:

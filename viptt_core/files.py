@@ -65,9 +65,9 @@ def _folder_of(variable: str) -> Path | None:
 
 def available_cores() -> int:
     """CPU cores this process may use (a container or job scheduler may grant fewer than exist)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    from joblib import cpu_count
+
+    return cpu_count()
 
 
 def provenance() -> dict:
@@ -267,11 +267,6 @@ def _source_of(module: str) -> Path:
 # --- How bytes reach the disk, whole or not at all. Nothing here knows what they mean ---
 
 
-def is_full(error: OSError) -> bool:
-    """Whether a write failed for lack of space, or of the reader's share of it."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
 @contextmanager
 def storing(path: Path, *, hint: str = "") -> Iterator[None]:
     """Turn what the system says about a file that cannot be written into a `StorageError`.
@@ -286,7 +281,8 @@ def storing(path: Path, *, hint: str = "") -> Iterator[None]:
         raise
     except OSError as error:
         what = f"cannot be written ({os.strerror(error.errno) if error.errno else error})."
-        remedy = "Free some space and start again" if is_full(error) else "See that you may write there"
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, or the reader's share of it
+        remedy = "Free some space and start again" if is_full else "See that you may write there"
         raise StorageError(what, path=path, remedy=f"{remedy}{f'; {hint}' if hint else ''}.") from error
 
 
@@ -316,23 +312,14 @@ def reading(path: Path) -> Iterator[int]:
         raise DataError(f"cannot be read ({reason}).", path=path, remedy=remedy, kind="unreadable file") from error
 
 
-def write_all(descriptor: int, data) -> None:
-    """Write all bytes where the file stands; one call may take only a part of them."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
 def replace(path: Path, content: str | bytes) -> None:
     """Write a file under another name, force it to the disk and rename it; a failed one leaves nothing."""
     unfinished = path.with_name(path.name + ".tmp")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
-        try:
-            write_all(descriptor, content.encode() if isinstance(content, str) else content)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with open(unfinished, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)

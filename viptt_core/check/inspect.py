@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -145,23 +145,22 @@ def read_files(jobs: Sequence[tuple[str, Path]], *, n_jobs: int | None, progress
     with files.storing(folder, hint=_HINT):
         folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
-    sizes, outcomes, todo = {}, {}, []
+    readings, todo = {}, []
     for role, path in dict.fromkeys(jobs):
         try:
             state = state_of(path)
         except OSError:  # gone since it was listed
             state = [0]
         place = folder / f"{digest([role, os.path.abspath(path), state, code])}.json"
-        sizes[role, path] = state[0]
-        outcomes[role, path] = None if reread else _kept(place)
-        todo += [((role, path), place)] if outcomes[role, path] is None else []
-    now = {job for job, _ in todo}
+        kept = None if reread else _kept(place)
+        readings[role, path] = Reading(role, path, state[0], kept or {}, reused=kept is not None)
+        todo += [((role, path), place)] if kept is None else []
     shown = {"desc": "reading", "unit": "file", "mininterval": 1, "disable": not progress}
-    with tqdm(total=len(sizes), initial=len(sizes) - len(todo), **shown) as bar:
+    with tqdm(total=len(readings), initial=len(readings) - len(todo), **shown) as bar:
         for job, outcome in files.in_workers(_read, todo, n_jobs):
-            outcomes[job] = outcome
+            readings[job] = replace(readings[job], outcome=outcome)
             bar.update()
-    return [Reading(*job, size, outcomes[job], job not in now) for job, size in sizes.items()]
+    return list(readings.values())
 
 
 def _kept(place: Path) -> dict | None:

@@ -183,30 +183,24 @@ def _report(name: str, root: Path, preset: str, **settings):
 
 
 def _phantom(options) -> None:
-    from viptt_core.files import available_cores
-    from viptt_core.synthetic.example import write_example
-    from viptt_core.synthetic.phantom import write_imageclef
+    from viptt_core.synthetic.folders import imageclef, own_scans, write_folder
 
     n, settings = options.n, {"seed": options.seed, "size": options.size, "slices": options.slices}
-    settings["n_jobs"] = options.jobs or available_cores()
     if options.patients:
-        folder = write_example(options.folder, n, patients=options.patients, **settings)
-        name, columns = "folder", " -p label_column diagnosis -p patient_column patient"
+        content, name = own_scans(n, options.patients, **settings), "folder"
+        columns = " -p label_column diagnosis -p patient_column patient"
     else:
-        folder = write_imageclef(options.folder, n, **settings)
-        name, columns = "imageclef", ""
+        content, name, columns = imageclef(n, **settings), "imageclef", ""
+    folder = write_folder(options.folder, content, n_jobs=options.jobs)
     root = shlex.quote(str(folder))
     print(f"{n} synthetic scans in {folder}. Read them with: -p dataset {name} -p data_root {root}{columns}")
 
 
 def _actions(options) -> None:
-    from viptt_core.files import available_cores
-    from viptt_core.synthetic.actions import write_ucf50
+    from viptt_core.synthetic.folders import ucf50, write_folder
 
-    jobs = options.jobs or available_cores()
-    folder = write_ucf50(
-        options.folder, seed=options.seed, groups=options.groups, clips_per_group=options.clips, n_jobs=jobs
-    )
+    content = ucf50(seed=options.seed, groups=options.groups, clips_per_group=options.clips)
+    folder = write_folder(options.folder, content, n_jobs=options.jobs)
     root = shlex.quote(str(folder))
     print(f"Synthetic videos in {folder}. Read them with: -p pretrain_dataset ucf50 -p pretrain_root {root}")
 

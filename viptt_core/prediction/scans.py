@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -37,6 +35,7 @@ from viptt_core.prediction.weights import Weights, open_weights
 from viptt_core.scan_facts import ScanFacts, scan_faults, slice_axis
 from viptt_core.shown import ResultTable, ShownAsTable
 from viptt_core.training.device import Engine, pick_device, pick_precision
+from viptt_core.training.feed import read_ahead
 from viptt_core.training.inference import predict_logits
 
 TOGETHER = 8  # scans that wait for the model at once, and
@@ -184,7 +183,7 @@ def predict_scans(
     together = min(TOGETHER, max(1, FRAMES_TOGETHER // max(grid.frames for grid in grids)))
     with (
         suppress(KeyboardInterrupt),
-        closing(_ahead(read, paths, n_jobs or available_cores())) as reading,
+        closing(read_ahead(read, paths, n_jobs or available_cores())) as reading,
         tqdm(total=len(paths), desc="predicting", unit="scan", disable=not progress) as bar,
     ):
         while batch := list(islice(reading, together)):
@@ -255,20 +254,6 @@ def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _Rea
                 told = f"has a mean grey level of {level:.2f}; training scans had {known[0]:.2f} to {known[1]:.2f}."
                 warnings[told] = None
     return _ReadScan(levels, tuple(warnings))
-
-
-def _ahead(read, paths: Sequence[Path], n_jobs: int) -> Iterator[_ReadScan]:
-    """What `read` gives for each path, in order, some read in advance: never more, however slow the taker."""
-    left, running = iter(paths), deque()
-    with ThreadPoolExecutor(n_jobs) as pool:
-        try:
-            running.extend(pool.submit(read, path) for path in islice(left, 2 * n_jobs))
-            while running:
-                scan = running.popleft().result()
-                running.extend(pool.submit(read, path) for path in islice(left, 1))
-                yield scan
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _check_models(weights: Sequence[Weights], masks) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from viptt_core.errors import SettingError, check_choice
+from viptt_core.errors import SettingError, check_choice, check_counts
 
 FILE = Path(__file__).with_name("presets.toml")
 STARTS = ("random", "image", "video")
@@ -88,9 +88,7 @@ class Preset:
         Raises:
             SettingError: a limit is below 0.
         """
-        for name, limit in (("epochs", epochs), ("pretrain_epochs", pretrain_epochs)):
-            if limit < 0:
-                raise SettingError(f"{name} is {limit}.", remedy="Give a whole number of at least 1.")
+        check_counts(least=0, epochs=epochs, pretrain_epochs=pretrain_epochs)
         finetune = replace(self.finetune, epochs=epochs or self.finetune.epochs)
         pretrain = replace(self.pretrain, epochs=pretrain_epochs or self.pretrain.epochs)
         return replace(self, finetune=finetune, pretrain=pretrain)

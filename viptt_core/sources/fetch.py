@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError
 
 from viptt_core import files
 from viptt_core.errors import DataError
-from viptt_core.sources.registry import DataSource, RemoteFile, data_source, remote_files
+from viptt_core.sources.registry import DataSource, RemoteFile, remote_files
 from viptt_core.sources.unpack import unpack
 
 TIMEOUT = 60.0  # seconds without a byte
@@ -28,12 +28,12 @@ _PASSING = requests.ConnectionError, requests.Timeout, HTTPError
 
 
 def fetch(
-    source: str | DataSource, root: Path | None = None, *, subset: str = "", pixels: int = 28, progress: bool = True
+    source: DataSource, root: Path | None = None, *, subset: str = "", pixels: int = 28, progress: bool = True
 ) -> Path:
     """Download and unpack what is missing of a data set; archives are kept, and can be deleted.
 
     Args:
-        source: Name of the set, or an entry of one's own.
+        source: See `registry.data_source`.
         root: Folder to put it into; None takes `data/NAME`.
         subset, pixels: See `remote_files`.
         progress: Show progress bars.
@@ -45,7 +45,6 @@ def fetch(
         DataError: this set cannot be downloaded (the message tells how to get it), or a download failed.
         StorageError: the disk is too full.
     """
-    source = data_source(source) if isinstance(source, str) else source
     if source.access != "download":
         what = f"{source.title} cannot be fetched by a command."
         raise DataError(what, remedy=f"This is how you get it:\n{source.numbered_steps()}")
@@ -68,8 +67,7 @@ def download(file: RemoteFile, folder: Path, *, progress: bool = True) -> Path:
     """Download a file unless it is there, from where an earlier call stopped; verify it in either case, give its path.
 
     Of several processes one downloads and the others wait. Without a checksum the SHA-256 of the first download is
-    written to `NAME.sha256` and holds from then on. Without https there must be a checksum, or the server is this
-    machine.
+    written to `NAME.sha256` and holds from then on. Only https is asked, or this machine.
 
     Raises:
         DataError: it cannot be had or is not what it should be, be it the file that was there or the new one.
@@ -145,14 +143,13 @@ class _Transfer:
     def request(self) -> Path:
         """Ask which version the server has, and write it to its part file, from where this ends; returns that."""
         url, is_https = self.file.url, self.file.url.startswith("https://")
-        if not (is_https or self.file.checksum or urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")):
-            raise self.refusal("without https and without a checksum, what comes could not be trusted")
+        if not (is_https or urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")):
+            raise self.refusal("without https, what comes could not be trusted")
         with requests.Session() as session:
             if is_https:
                 del session.adapters["http://"]  # so that no redirect leads away from https
             session.headers["Accept-Encoding"] = "identity"  # a part of something compressed is of no use
-            follow = is_https or bool(self.file.checksum)
-            ask = functools.partial(session.get, url, stream=True, timeout=TIMEOUT, allow_redirects=follow)
+            ask = functools.partial(session.get, url, stream=True, timeout=TIMEOUT)
             with ask() as response:
                 version, total = self.vetted(response)
                 key = hashlib.sha256(repr((url, version, total)).encode()).hexdigest()[:8]

@@ -76,7 +76,6 @@ class DataSource:
     steps: tuple[str, ...]
     layout: str  # the folder, as a tree
     citation: str = ""
-    bibtex: tuple[str, ...] = ()  # keys in book/references.bib
     page: str = ""
     licence_url: str = ""
     size: int | None = None  # bytes to download, about
@@ -119,13 +118,12 @@ def data_source(name: str) -> DataSource:
     return load_registry()[name]
 
 
-def remote_files(source: str | DataSource, *, subset: str = "", pixels: int = 28) -> tuple[RemoteFile, ...]:
+def remote_files(source: DataSource, *, subset: str = "", pixels: int = 28) -> tuple[RemoteFile, ...]:
     """The files of a data set; of medmnist3d those of a `subset` ("": NoduleMNIST3D) of 28 or 64 `pixels` a side.
 
     Raises:
-        SettingError: unknown name, subset or size.
+        SettingError: unknown subset or size.
     """
-    source = data_source(source) if isinstance(source, str) else source
     if source.name != "medmnist3d":
         if subset:
             raise SettingError(f"'{source.name}' has no subsets.", remedy="Leave subset empty.")

@@ -202,11 +202,11 @@ def entry_scans(
     if not scans:
         if labels:
             raise SettingError("labels are named, but no scans.", remedy="Name their folder with scans.")
-        from viptt_core.synthetic.phantom import write_imageclef
+        from viptt_core.synthetic.folders import imageclef, write_folder
 
-        n, size, n_jobs = n or N_SCANS, PHANTOM_OVERSAMPLING * load_preset(preset).size, files.available_cores()
+        n, size = n or N_SCANS, PHANTOM_OVERSAMPLING * load_preset(preset).size
         folder = files.artifact_root() / "data" / f"phantoms-{COHORT}-{n}-{size}"
-        scans = write_imageclef(folder, n, seed=COHORT, size=size, n_jobs=n_jobs, progress=progress)
+        scans = write_folder(folder, imageclef(n, seed=COHORT, size=size), n_jobs=None, progress=progress)
         labels = read_labels(scans / "TRN_labels.csv")
     paths = find_scans([scans] if isinstance(scans, str | PathLike) else scans)
     check_names([path.name for path in paths], expected_names(plan.expected))

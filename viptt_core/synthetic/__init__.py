@@ -1,2 +1,2 @@
-"""Synthetic twins of the real data: chest CT phantoms (patient, render, phantom) and activity videos
-(choreography, actions). They read nothing and depend on nothing of the package but constants and errors."""
+"""Synthetic twins of the real data: chest CT phantoms (patient, render, phantom), activity videos (choreography,
+actions), and folders of their files (folders)."""

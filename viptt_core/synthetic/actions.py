@@ -1,24 +1,21 @@
 """Synthetic human-activity videos: an articulated figure does the ten UCF activities.
 
 `choreography` says how figure and props move; this module draws the groups (actor, place, light, camera),
-paints the scrolling background, films the scene and writes a folder like UCF50's. Nobody was recorded.
+paints the scrolling background and films the scene. Nobody was recorded.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 
 from viptt_core.constants import UCF_CLASSES, UCF_FRAME_RATE, UCF_FRAME_SIZE, UCF_GROUPS
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import check_counts
 from viptt_core.synthetic import choreography as moves
 
 VERSION = "1"  # of the generator: raise it whenever the output changes
@@ -29,7 +26,6 @@ BACKGROUND_CONTRAST = 1.0  # 1 as painted, 0 flat
 PROP_VISIBILITY = (0.35, 1.0)  # range over groups; at 0 a prop has the colour of the ground
 AMPLITUDE = (0.75, 1.15)  # range over groups, size of the movements
 TEMPO = (0.8, 1.25)  # range over groups, times the action's own rate
-VIEW_SPREAD = 1.0  # 0: each action from its usual side only, 1: the widest choice of views
 CAMERA_SHAKE = 1.0  # 0: tripod
 DRIFT = 1.0  # how far the figure may stand or wander from the middle of the picture
 
@@ -82,13 +78,12 @@ def _group_look(seed: int, label: int, group: int) -> SimpleNamespace:
     rng = np.random.default_rng([seed, 1, label, group])
     move, rate, headings, spread, size, row, surfaces, backdrops = ACTIONS[UCF_CLASSES[label]]
     muted = 0.4 * rng.uniform(size=(4, 1)) + 0.6 * rng.uniform(size=(4, 3))
-    shirt, trousers, shoes, gear = muted * [[200], [145], [205], [175]] + [[40], [25], [30], [60]]
     look = SimpleNamespace(
         move=move,
         hertz=rate * rng.uniform(*TEMPO),
         amplitude=rng.uniform(*AMPLITUDE),
         variant=rng.uniform(),
-        heading=np.deg2rad(rng.choice(headings) + VIEW_SPREAD * rng.uniform(-spread, spread)),
+        heading=np.deg2rad(rng.choice(headings) + rng.uniform(-spread, spread)),
         side=rng.choice((-1, 1)),
         tilt=np.deg2rad(rng.uniform(3, 14)),
         size=size * rng.uniform(0.88, 1.08),
@@ -104,13 +99,10 @@ def _group_look(seed: int, label: int, group: int) -> SimpleNamespace:
         skin=rng.choice(SKIN),
         hair=rng.choice(HAIR),
         cap=rng.uniform() < 0.4,
-        shirt=shirt,
-        trousers=trousers,
-        shoes=shoes,
-        gear=gear,
         visibility=rng.uniform(*PROP_VISIBILITY),
         sparks=rng.uniform((-1, 0, 0), (1, 1, 1), (44, 3)),
     )
+    look.shirt, look.trousers, look.shoes, look.gear = muted * [[200], [145], [205], [175]] + [[40], [25], [30], [60]]
     look.forearm = look.skin if rng.uniform() < 0.7 else look.shirt
     look.shank = look.skin if rng.uniform() < 0.35 else look.trousers
     look.horizon += 0.16 * (look.backdrop == "wall")
@@ -236,18 +228,11 @@ def _draw(frame: np.ndarray, drawing: SimpleNamespace, k: int) -> None:
             cv2.fillConvexPoly(frame, cv2.convexHull(part.lit[k]), part.bright, cv2.LINE_AA, FIXED_POINT)
 
 
-def _check(**ranges: tuple) -> None:
-    """Refuse what is not an integer in its range: (value, lowest, highest)."""
-    for name, (value, low, *high) in ranges.items():
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not whole or value < low or (high and value > high[0]):
-            allowed = f"from {low} to {high[0]}" if high else f"of at least {low}"
-            raise SettingError(f"{name} is {value!r}.", remedy=f"Use an integer {allowed}.")
-
-
 def clip_name(label: int, group: int, clip: int) -> str:
     """UCF50's name of a clip, without the file ending: `v_Mixing_g01_c01`."""
-    _check(label=(label, 0, len(UCF_CLASSES) - 1), group=(group, 1, UCF_GROUPS), clip=(clip, 1, 99))
+    check_counts(least=0, most=len(UCF_CLASSES) - 1, label=label)
+    check_counts(most=UCF_GROUPS, group=group)
+    check_counts(most=99, clip=clip)
     return f"v_{UCF_CLASSES[label]}_g{group:02d}_c{clip:02d}"
 
 
@@ -279,8 +264,10 @@ def make_clip(
         SettingError: an argument is out of its range.
     """
     clip_name(label, group, clip)
-    _check(seed=(seed, 0), frames=(frames, 1), stride=(stride, 1))
-    _check(height=(shape[0], 24), width=(shape[1], 32))
+    check_counts(least=0, seed=seed)
+    check_counts(frames=frames, stride=stride)
+    check_counts(least=24, height=shape[0])
+    check_counts(least=32, width=shape[1])
     look = _group_look(int(seed), int(label), int(group))
     rng, index = np.random.default_rng([seed, 2, label, group, clip]), np.arange(frames) * stride
     time = index / UCF_FRAME_RATE
@@ -322,80 +309,3 @@ def make_clip(
         noise = tile[corner[k, 0] :, corner[k, 1] :][: shape[0], : shape[1]]
         cv2.addWeighted(small, 1 + 0.03 * flicker[k], noise, NOISE_LEVEL / 32, -4 * NOISE_LEVEL, dst=out[k])
     return out
-
-
-# --- A folder like UCF50's --------------------------------------------------------------------------------
-def _write_avi(path: Path, clip: np.ndarray) -> None:
-    """Write RGB uint8 [T, H, W, 3] as MPEG-4 Part 2 in AVI, under a temporary name until complete."""
-    import av
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with av.open(str(partial), "w", format="avi") as container:
-        stream = container.add_stream("mpeg4", rate=UCF_FRAME_RATE, bit_rate=1_500_000, pix_fmt="yuv420p")
-        (stream.height, stream.width), stream.codec_context.codec_tag = clip.shape[1:3], "XVID"
-        for image in clip:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
-    os.replace(partial, path)
-
-
-def write_ucf50(
-    root: str | Path,
-    *,
-    seed: int = 0,
-    groups: int = UCF_GROUPS,
-    clips_per_group: int = 4,
-    frames: tuple[int, int] = (75, 160),
-    n_jobs: int = 1,
-    progress: bool = True,
-) -> Path:
-    """Write synthetic videos laid out as UCF50: `root/<Class>/v_<Class>_gNN_cNN.avi`, 320x240, 26 fps.
-
-    Files already there are kept, so an interrupted call can be taken up again.
-
-    Args:
-        root: folder to write to; returned. `actions.json` in it records the settings.
-        seed: of the whole data set, 0 or more.
-        groups, clips_per_group: groups a class, 1..25, and clips of each, 1..99.
-        frames: fewest and most frames of a clip; each clip's number is drawn between them.
-        n_jobs: processes, or -1 for all cores.
-        progress: show a progress bar.
-
-    Raises:
-        SettingError: an argument is out of its range.
-        DataError: the folder holds videos with other settings or of unknown origin.
-    """
-    from joblib import Parallel, delayed
-    from tqdm import tqdm
-
-    _check(seed=(seed, 0), groups=(groups, 1, UCF_GROUPS), clips_per_group=(clips_per_group, 1, 99))
-    _check(most_frames=(frames[1], 1), fewest_frames=(frames[0], 1, frames[1]), n_jobs=(n_jobs or -2, -1))
-    root, record = Path(root), Path(root) / "actions.json"
-    settings = {
-        "version": VERSION,
-        "seed": int(seed),
-        "groups": int(groups),
-        "clips_per_group": int(clips_per_group),
-        "frames": [int(f) for f in frames],
-    }
-    found = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
-    if found != settings and (found or any(root.glob("*/*.avi"))):
-        made = f"settings {found}" if found else "no record of how they were made"
-        raise DataError(f"holds videos with {made}.", path=root, remedy="Choose another folder or empty it.")
-    root.mkdir(parents=True, exist_ok=True)
-    (partial := root / f".actions.json.{os.getpid()}.part").write_text(json.dumps(settings), encoding="utf-8")
-    os.replace(partial, record)
-
-    def write(label: int, group: int, clip: int) -> None:
-        path = root / UCF_CLASSES[label] / f"{clip_name(label, group, clip)}.avi"
-        if not path.exists():
-            count = np.random.default_rng([seed, 3, label, group, clip]).integers(frames[0], frames[1] + 1)
-            _write_avi(path, make_clip(label, group, clip, seed=seed, frames=count))
-
-    each = range(len(UCF_CLASSES)), range(1, groups + 1), range(1, clips_per_group + 1)
-    scenes = [delayed(write)(*scene) for scene in itertools.product(*each)]
-    done = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(scenes)
-    for _ in tqdm(done, total=len(scenes), desc="synthetic videos", disable=not progress):
-        pass
-    return root

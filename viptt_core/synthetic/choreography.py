@@ -75,10 +75,8 @@ class Scene:
         points = np.stack([np.broadcast_to(p, (len(self.cycle), 3)) for p in points], 1)
         fade = self.look.visibility if prop else 1.0
         colour = fade * np.asarray(colour, float) + (1 - fade) * self.look.ground
-        radii = np.broadcast_to(np.asarray(radii, float), points.shape[1])
-        self.pieces.append(
-            SimpleNamespace(points=points, radii=radii, colour=colour, nudge=nudge, line=line, flat=flat or line > 0)
-        )
+        shape = {"points": points, "radii": np.broadcast_to(np.asarray(radii, float), points.shape[1]), "line": line}
+        self.pieces.append(SimpleNamespace(**shape, colour=colour, nudge=nudge, flat=flat or line > 0))
 
     def body(self, pelvis, hands, feet, *, lean=0.0, tilt=0.0, twist=0.0, gaze=0.0) -> list[np.ndarray]:
         """Add the figure; returns the two hands, left first as in `hands` and `feet` (wrists and ankles).
@@ -123,6 +121,11 @@ class Scene:
             self.add((brow + side, brow - side, brow + 0.05 * face), 0.008, look.hair, nudge=0.02)
         return ends
 
+    def pose(self, pose, hands, feet, *, gaze) -> list[np.ndarray]:
+        """As `body`, with the pelvis, twist and lean of key poses [F, 4]; `gaze`: times the twist."""
+        pelvis, twist = xyz(pose[:, 0], 0, pose[:, 1]), pose[:, 2]
+        return self.body(pelvis, hands, feet, twist=twist * self.look.amplitude, lean=pose[:, 3], gaze=gaze * twist)
+
     def animal(self, base, size, girth, neck, muzzle, tail, gait, stride, colour, pace=1.0) -> np.ndarray:
         """Add a four-legged animal above the ground point `base`; returns its mouth, [F, 3].
 
@@ -146,11 +149,8 @@ class Scene:
         mouth, rump = poll + np.asarray(muzzle), croup + (-0.8 * girth, 0, 0.4 * girth)
         self.add((withers, poll), (0.62 * girth, 0.42 * girth), colour)
         self.add((poll, mouth), (0.46 * girth, 0.26 * girth), colour * 1.08, nudge=0.02)
-        self.add(
-            (poll + (-0.04 * size, 0, 0.3 * girth), poll + (-0.08 * size, 0, 0.8 * girth)),
-            (0.15 * girth, 0.06 * girth),
-            colour * 0.6,
-        )
+        ear = poll + (-0.04 * size, 0, 0.3 * girth), poll + (-0.08 * size, 0, 0.8 * girth)
+        self.add(ear, (0.15 * girth, 0.06 * girth), colour * 0.6)
         tip = rump + np.asarray(tail) + xyz(0, 0.3 * girth * np.sin(2 * wave), 0)
         self.add((rump, tip), (0.2 * girth, 0.12 * girth), colour * 0.6)
         return mouth
@@ -162,13 +162,8 @@ def mixing(scene, look):
     wide = look.amplitude * (1 + 0.25 * np.sin(0.37 * wave))
     tip = bowl + xyz(0.055 * wide * np.cos(wave), 0.06 * wide * np.sin(wave), 0.02)
     grips = bowl + (-0.02, 0.125, 0.06), tip + (-0.05, -0.03, 0.15)
-    hands = scene.body(
-        xyz(0, 0.012 * np.sin(wave / 2), 0.5),
-        grips,
-        pair(0, 0.08, 0.045),
-        lean=0.22 + 0.03 * np.sin(wave),
-        twist=0.08 * np.sin(wave),
-    )
+    pelvis, sway = xyz(0, 0.012 * np.sin(wave / 2), 0.5), np.sin(wave)
+    hands = scene.body(pelvis, grips, pair(0, 0.08, 0.045), lean=0.22 + 0.03 * sway, twist=0.08 * sway)
     wood, edge = np.array((150, 118, 88)) * (0.7 + 0.6 * look.variant), pair(0.62, 1.9, 0.53)
     scene.add([*edge, *pair(0.14, 1.9, 0.53)], 0, wood * 1.15, nudge=-0.25, flat=True)  # table
     scene.add([*edge, *pair(0.62, 1.9, -0.3)], 0, wood * 0.8, nudge=0.05, flat=True)
@@ -193,14 +188,7 @@ TENNIS = (
 def tennis_swing(scene, look):
     pose, lift = keyed(scene.cycle, TENNIS), 0.045 + 0.02 * np.abs(np.sin(scene.wave))
     feet = [xyz(pose[:, i], pose[:, i + 1], lift) for i in (13, 15)]
-    hands = scene.body(
-        xyz(pose[:, 0], 0, pose[:, 1]),
-        (pose[:, 10:13], pose[:, 4:7]),
-        feet,
-        twist=pose[:, 2] * look.amplitude,
-        lean=pose[:, 3],
-        gaze=-0.5 * pose[:, 2],
-    )
+    hands = scene.pose(pose, (pose[:, 10:13], pose[:, 4:7]), feet, gaze=-0.5)
     grip, d = hands[1], unit(pose[:, 7:10])
     face, angles = unit(np.cross(d, (0.8, 0.35, -0.45))), np.arange(17) * np.pi / 8
     rim = [grip + (0.31 + 0.125 * np.cos(a)) * d + 0.10 * np.sin(a) * face for a in angles]
@@ -218,9 +206,8 @@ def horse_riding(scene, look):
     scene.bob, scene.pitch = 0.035 * a * np.sin(wave), 0.07 * a * np.sin(wave + 1.2)
     coat = np.array(((96, 62, 40), (60, 46, 40), (150, 112, 76), (186, 180, 172))[int(look.variant * 4)])
     gait = (0, 0.5, 0.5, 0) if look.cap else (0.05, 0.2, 0.55, 0.7)  # trot or gallop
-    mouth = scene.animal(
-        (0, 0, 0), 0.86, 0.165, (0.24, 0, 0.30), (0.22, 0, -0.17), (-0.19, 0, -0.22), gait, 0.24 * a, coat
-    )
+    neck, muzzle, tail = (0.24, 0, 0.30), (0.22, 0, -0.17), (-0.19, 0, -0.22)
+    mouth = scene.animal((0, 0, 0), 0.86, 0.165, neck, muzzle, tail, gait, 0.24 * a, coat)
     scene.add([(0.42, 0, 0.98), (0.60, 0, 1.14)], (0.05, 0.04), coat * 0.5, nudge=-0.01)  # mane
     grips, lean = pair(0.24 + 0.03 * np.cos(wave), 0.05, 1.1), 0.12 + 0.12 * a * np.sin(wave - 1)
     seat = xyz(-0.02, 0, 0.94 + 0.035 * a * np.sin(wave - 0.8))
@@ -265,14 +252,7 @@ PITCH = (
 def baseball_pitch(scene, look):
     pose = keyed(scene.cycle, PITCH)
     right, left, *feet = np.split(pose[:, 4:], 4, 1)
-    hands = scene.body(
-        xyz(pose[:, 0], 0, pose[:, 1]),
-        (left, right),
-        feet,
-        twist=pose[:, 2] * look.amplitude,
-        lean=pose[:, 3],
-        gaze=-0.6 * pose[:, 2],
-    )
+    hands = scene.pose(pose, (left, right), feet, gaze=-0.6)
     scene.add(ring(20, 1.3), 0, 0.5 * look.ground + (90, 62, 40), nudge=-9, flat=True)  # mound
     scene.add(hands[:1], 0.055, (96, 58, 32), nudge=0.03, prop=True)  # glove
     late = ((scene.cycle - 0.485) % 1 / look.hertz)[:, None]  # seconds after the release
@@ -319,24 +299,11 @@ def skateboarding(scene, look):
     scene.bob = 0.22 * air
     right = xyz(0.10 * off, -0.15 + off * (0.23 - 0.55 * reach), 0.115 - off * (0.015 + 0.05 * push))
     pelvis = xyz(-0.03, 0.07 * push, 0.535 - 0.10 * crouch - 0.04 * push - 0.03 * air)
-    hands = [
-        xyz(
-            0.08 + 0.3 * carve * s,
-            s * 0.30 + (0.07 - 0.04 * s) * push,
-            0.72 + 0.10 * crouch + 0.16 * air + 0.10 * s * carve,
-        )
-        for s in (1, -1)
-    ]
+    high = 0.72 + 0.10 * crouch + 0.16 * air
+    hands = [xyz(0.08 + 0.3 * carve * s, s * 0.30 + (0.07 - 0.04 * s) * push, high + 0.10 * s * carve) for s in (1, -1)]
     feet = xyz(0, 0.13, 0.115 + 0.04 * air), right
-    scene.body(
-        pelvis,
-        hands,
-        feet,
-        lean=0.15 + 0.3 * crouch + 0.25 * push,
-        tilt=0.15 * push + 0.4 * carve,
-        twist=0.9 * push + 0.3,
-        gaze=0.9,
-    )
+    lean, tilt, twist = 0.15 + 0.3 * crouch + 0.25 * push, 0.15 * push + 0.4 * carve, 0.9 * push + 0.3
+    scene.body(pelvis, hands, feet, lean=lean, tilt=tilt, twist=twist, gaze=0.9)
     nose, tail, wide = xyz(0, 0.22, 0.062 + tip), np.array((0, -0.22, 0.062)), np.array((0.05, 0, 0))
     scene.add((nose - wide, nose + wide, tail - wide, tail + wide), 0.012, (172, 122, 76), prop=True)
     for end, back in ((nose, -0.07), (tail, 0.07)):

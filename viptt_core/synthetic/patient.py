@@ -152,9 +152,8 @@ def chest(p: SimpleNamespace, x, y, z, spacing=(1.0, 1.0, 1.0)):
     above = (z - top + p.dome * q) * np.sqrt(normal / (normal * sz**2 + (1 - normal) * sx**2))
     # Mediastinum: a column wide in the middle and narrow in front, the heart, and what surrounds the spine.
     xm = x - pull_at(p, z)
-    column = oval(
-        xm - 1, y + 0.06 * p.deep, (27 + 5 * np.exp(-(((z - p.apex) / 40) ** 2))) * p.wide / 128, 0.9 * p.deep
-    )
+    half_width = (27 + 5 * np.exp(-(((z - p.apex) / 40) ** 2))) * p.wide / 128
+    column = oval(xm - 1, y + 0.06 * p.deep, half_width, 0.9 * p.deep)
     heart_z = p.carina_z - 0.28 * p.height
     t = (heart_z - z) / (0.21 * p.height * p.heart)
     size = p.heart * np.sqrt(np.maximum(1 - t * t, 1e-4)) * p.wide / 128
@@ -168,10 +167,8 @@ def chest(p: SimpleNamespace, x, y, z, spacing=(1.0, 1.0, 1.0)):
 
 def sites(rng, p, n: int, *, side: int = 0, height=(0.0, 1.0), margin: float = 4.0, near=None, spread=0.0):
     """n random points [n, 3] at least `margin` mm inside a lung (side -1 right, 1 left, 0 both)."""
-    low, high = (
-        (-p.wide, -p.deep, p.base + height[0] * p.height),
-        (p.wide, p.deep, p.base + height[1] * p.height),
-    )
+    low = -p.wide, -p.deep, p.base + height[0] * p.height
+    high = p.wide, p.deep, p.base + height[1] * p.height
     found = np.empty((0, 3))
     while len(found) < n:
         points = rng.uniform(low, high, (4 * n + 256, 3)) if near is None else rng.normal(near, spread, (4 * n + 64, 3))
@@ -243,9 +240,8 @@ def draw_bones(p):
         add(mirror * [(18, front + 2, p.apex - 22), (60, front + 4, p.apex - 6), (118, 8, p.apex + 14)], 5.5)
     plate = p.apex - np.arange(-20, 110, 5.0)  # shoulder blades and sternum are stacks of level capsules
     c, _, a, b = hull(p, p.apex - 80)
-    ends = [
-        (c + (a + 21) * np.cos(t) - LUNG_SPLAY * b * np.sin(t), (b + 21) * np.sin(t)) for t in np.radians((-72, -22))
-    ]
+    turn = np.radians((-72, -22))
+    ends = zip(c + (a + 21) * np.cos(turn) - LUNG_SPLAY * b * np.sin(turn), (b + 21) * np.sin(turn), strict=True)
     blade = np.stack([np.stack([0 * plate + x, 0 * plate + y, plate], -1) for x, y in ends], -2)
     blade[:, 1, :2] += (blade[:, 0, :2] - blade[:, 1, :2]) * np.linspace(0, 0.8, len(plate))[:, None]  # a triangle
     add(blade, 3.0)
@@ -276,9 +272,8 @@ def _draw_incidental(rng, p, probability: float) -> list[Mark]:
     if has[2]:
         marks.append(Mark(scar, np.array([0.9]), -50, end=scar + rng.normal(0, 18, (1, 3))))
     if has[3]:  # apical cap
-        marks.append(
-            Mark(np.array([side[3] * c, y, p.apex - 5]), np.array([20, 22, 6.0]), -40, 0.9, None, 0.4, 3, seed)
-        )
+        centre = np.array([side[3] * c, y, p.apex - 5])
+        marks.append(Mark(centre, np.array([20, 22, 6.0]), -40, 0.9, None, 0.4, 3, seed))
     if has[4]:  # gravity: the patient lies on the back
         centre = np.array([side[4] * 0.45 * p.wide, -0.97 * p.deep, p.base + 0.3 * p.height])
         marks.append(Mark(centre, np.array([42, 13, 55.0]), -520, 0.8, None, 0.3, 9, seed))

@@ -7,16 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from viptt_core.constants import HU_AIR
-from viptt_core.synthetic.patient import (
-    AIRWAYS,
-    GREAT_VESSELS,
-    Mark,
-    chest,
-    draw_bones,
-    from_carina,
-    oval,
-    pull_at,
-)
+from viptt_core.synthetic.patient import AIRWAYS, GREAT_VESSELS, Mark, chest, draw_bones, from_carina, oval, pull_at
 
 # --- Hounsfield units of tissues, unenhanced CT (textbook ranges) ------------------------------------------
 HU_FAT, HU_MUSCLE, HU_SKIN, HU_BLOOD, HU_HEART, HU_LIVER, HU_SPLEEN = -100, 52, 10, 42, 40, 58, 48
@@ -58,14 +49,14 @@ def _to_patient(p, grid: Grid, k: slice):
     return cos * x + sin * y, cos * y - sin * x, z
 
 
-def splat(grid: Grid, start, end, radius, gain=1.0, add: bool = False, found=None) -> None:
-    """Adds capsules (scanner mm) to grid.cover as the share of each voxel that they fill, times gain.
+def splat(grid: Grid, capsules, gain=1.0, add: bool = False, found=None) -> None:
+    """Adds capsules to grid.cover as the share of each voxel that they fill, times gain.
 
-    Below a voxel the capsule is spread over about one voxel an axis and then scaled to its true volume.
-    `add` sums overlapping capsules (nodules), else the largest share counts (tubes). `found` [Z, Y, X] bool
-    receives the voxels above half of each capsule's own maximum.
+    `capsules`: start [n, 3], end [n, 3] and radius [n], scanner mm. Below a voxel one is spread over about one voxel an
+    axis and then scaled to its true volume. `add` sums overlapping capsules (nodules), else the largest share counts
+    (tubes). `found` [Z, Y, X] bool receives the voxels above half of each capsule's own maximum.
     """
-    start, end, radius = (np.asarray(v, np.float32) for v in (start, end, radius))
+    start, end, radius = (np.asarray(values, np.float32) for values in capsules)
     gain = np.broadcast_to(np.float32(gain), radius.shape)
     step = grid.spacing.astype(np.float32)
     wide = np.sqrt(radius[:, None] ** 2 + (0.5 * step) ** 2)  # semi-axes
@@ -148,10 +139,8 @@ def _paint_slab(p, grid: Grid, k: slice, texture):
     muscle = np.minimum(np.minimum(coat + cavity, skin - p.fat), -cavity - 1)
     streak = np.abs(cavity + 18 + 3 * texture) - 1.2 + 40 * top  # fat plane between coat and ribs
     planes = 14 * np.abs(np.sin(ax / 23 + y / 37 + 0.3 * texture)) - 2 + 40 * (1 - np.clip(2 * top, 0, 1))  # shoulders
-    paint(
-        soft(np.minimum(muscle, np.minimum(streak, planes))) * (1 - 0.6 * np.clip(texture - 1.1, 0, 1)),
-        HU_MUSCLE + 5 * texture,
-    )
+    share = soft(np.minimum(muscle, np.minimum(streak, planes))) * (1 - 0.6 * np.clip(texture - 1.1, 0, 1))
+    paint(share, HU_MUSCLE + 5 * texture)
     # Under the diaphragm.
     belly = np.minimum(soft(cavity - 2), np.clip(0.5 - above - 2 / max(sx, sz), 0, 1))
     if belly.any():
@@ -168,21 +157,19 @@ def _paint_slab(p, grid: Grid, k: slice, texture):
     paint(lung, p.lung_hu - p.dependent * np.clip(y / p.deep, -1, 1) / 2 + 14 * texture)
     fissure = np.abs(z - p.base - 0.50 * p.height + 1.05 * y - 0.15 * ax) * 0.68
     paint(lung * np.clip((0.6 + sx / 2 - fissure) / sx, 0, 1) * min(1.0, 1 / sx), -640)
-    _paint_spine(p, grid, hu, lung, x, y, z, texture)
+    _paint_spine(p, grid, hu, (x, y, z), texture)
     return hu, lung
 
 
-def _paint_spine(p, grid, hu, lung, x, y, z, texture) -> None:
+def _paint_spine(p, grid, hu, coordinates, texture) -> None:
     """Vertebral bodies with a cortex, discs, canal and arch, in the small window that holds them."""
     sx = float(grid.spacing[0])
-    near = (
-        np.abs(grid.x - p.shift_x) < 55,
-        (grid.y - p.shift_y < p.spine_y + 45) & (grid.y - p.shift_y > p.spine_y - 60),
-    )
-    if not (near[0].any() and near[1].any()):
+    columns = np.flatnonzero(np.abs(grid.x - p.shift_x) < 55)
+    rows = np.flatnonzero((grid.y - p.shift_y < p.spine_y + 45) & (grid.y - p.shift_y > p.spine_y - 60))
+    if not (len(columns) and len(rows)):
         return
-    cols, rows = (slice(np.flatnonzero(n)[0], np.flatnonzero(n)[-1] + 1) for n in near)
-    window = (slice(None), rows, cols)
+    x, y, z = coordinates
+    window = (slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     bone, x, y, texture = hu[window], x[window], y[window] - p.spine_y, texture[window]
     soft = lambda depth: np.clip(depth / sx + 0.5, 0, 1)  # noqa: E731
     along = (0.40 - np.abs((z / p.vertebra - p.phase) % 1 - 0.5)) * p.vertebra  # > 0 inside a vertebra
@@ -205,14 +192,15 @@ def _paint_mark(p, grid: Grid, hu, lung, mark: Mark, found=None) -> None:
     if not mark.rough:
         start = _to_scanner(p, mark.centre)
         end = start if mark.end is None else _to_scanner(p, mark.end)
-        splat(grid, start, end, mark.radius, mark.gain, mark.end is None, found)
-        return _flush(grid, hu, mark.hu, lung, clip=True)
+        splat(grid, (start, end, mark.radius), mark.gain, mark.end is None, found)
+        _flush(grid, hu, mark.hu, lung, clip=True)
+        return
     centre, step = _to_scanner(p, mark.centre)[0], grid.spacing
     reach = mark.radius * (1 + mark.rough) + mark.soft + step
     low = np.maximum(np.ceil((centre - reach - grid.origin) / step), 0).astype(int)
     high = np.minimum(np.floor((centre + reach - grid.origin) / step), np.array(grid.shape[::-1]) - 1).astype(int) + 1
     if np.any(high <= low):
-        return None
+        return
     rel = [axis[a:b] - c for axis, a, b, c in zip((grid.x, grid.y, grid.z), low, high, centre, strict=True)]
     rel = [rel[0][None, None], rel[1][None, :, None], rel[2][:, None, None]]
     lattice = np.random.default_rng(mark.seed).standard_normal((16, 16, 16)).astype(np.float32)
@@ -229,7 +217,14 @@ def _paint_mark(p, grid: Grid, hu, lung, mark: Mark, found=None) -> None:
     if found is not None and share.size:
         found[box] |= share > max(0.5 * float(share.max()), 1e-6)
     hu[box] += share * (np.maximum(mark.hu - hu[box], 0) if mark.hu > -800 else mark.hu - hu[box])
-    return None
+
+
+def _capsules(p, paths) -> list[np.ndarray]:
+    """Start [n, 3], end [n, 3] and radius [n], in this patient's mm, along paths of the reference patient."""
+    starts, ends = (
+        np.concatenate([from_carina(p, path[part]) for _, path in paths]) for part in (slice(-1), slice(1, None))
+    )
+    return [starts, ends, np.concatenate([np.full(len(path) - 1, radius) for radius, path in paths])]
 
 
 def render(p, grid: Grid, marks: list[Mark], noise: np.random.Generator):
@@ -247,21 +242,14 @@ def render(p, grid: Grid, marks: list[Mark], noise: np.random.Generator):
         side[k] = x > pull_at(p, z)
 
     def tubes(parts, value, erase=False):
-        splat(grid, _to_scanner(p, parts[0]), _to_scanner(p, parts[1]), parts[2])
+        splat(grid, (_to_scanner(p, parts[0]), _to_scanner(p, parts[1]), parts[2]))
         _flush(grid, hu, value, lung, erase=erase)
 
     *bones, bony = draw_bones(p)
     tubes([v[~bony] for v in bones], HU_CARTILAGE)
     tubes([v[bony] for v in bones], HU_CORTEX * p.bone)
     tubes([bones[0][bony], bones[1][bony], bones[2][bony] - 1.6], HU_MARROW * p.bone)
-    great, air = (
-        [
-            (from_carina(p, path[:-1]), from_carina(p, path[1:]), np.full(len(path) - 1, radius))
-            for radius, path in paths
-        ]
-        for paths in (GREAT_VESSELS, AIRWAYS)
-    )
-    great, air = ([np.concatenate(v) for v in zip(*parts, strict=True)] for parts in (great, air))
+    great, air = _capsules(p, GREAT_VESSELS), _capsules(p, AIRWAYS)
     great[2] *= p.aorta
     tubes(great, HU_BLOOD, erase=True)
     tubes(p.vessels, HU_BLOOD)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -95,13 +97,8 @@ class Feed:
             rows = torch.from_numpy(self.array[part])
             return rows.pin_memory() if pinned else rows
 
-        with ThreadPoolExecutor(1) as reader:
-            ahead = [reader.submit(gather, part) for part in indices[:2]]
-            for position in range(len(indices)):
-                rows = ahead.pop(0).result()
-                if position + 2 < len(indices):
-                    ahead.append(reader.submit(gather, indices[position + 2]))
-                yield rows.to(self.device, non_blocking=pinned)
+        for rows in read_ahead(gather, indices, 1):
+            yield rows.to(self.device, non_blocking=pinned)
 
     def _upload(self) -> Tensor:
         rows = max(1, UPLOAD_BYTES // max(1, self.array[:1].nbytes))
@@ -110,6 +107,20 @@ class Feed:
         for start, target in zip(range(0, len(whole), rows), whole.split(rows), strict=True):
             target.copy_(torch.from_numpy(np.array(self.array[start : start + rows])))
         return whole
+
+
+def read_ahead(read: Callable, keys: Iterable, n_jobs: int) -> Iterator:
+    """What `read` gives for each key, in order, two a thread read in advance: never more, however slow the taker."""
+    left, running = iter(keys), deque()
+    with ThreadPoolExecutor(n_jobs) as pool:
+        try:
+            running.extend(pool.submit(read, key) for key in islice(left, 2 * n_jobs))
+            while running:
+                ready = running.popleft().result()
+                running.extend(pool.submit(read, key) for key in islice(left, 1))
+                yield ready
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 # --- Augmentation on the training device: the authors' axial rotation ---
