@@ -30,10 +30,10 @@ def authors_steps(hu, depth, size, low=-1000, high=400):
 
 
 def lumpy_scan(shape=(40, 40, 20), dtype=np.int16, seed=0):
-    """Smooth noise over the whole HU range, different in every direction."""
+    """Smooth noise over the range of air to bone, different in every direction."""
     rng = np.random.default_rng(seed)
     smooth = ndimage.gaussian_filter(rng.standard_normal(shape), 1.5)
-    return (-400 + 900 * smooth / smooth.std()).astype(dtype)
+    return (-400 + 450 * smooth / smooth.std()).astype(dtype)
 
 
 def write_scan(path, voxels, kind=nib.Nifti1Image, header=None):
