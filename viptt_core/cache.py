@@ -26,7 +26,16 @@ from xxhash import xxh3_128
 
 from viptt_core import files
 from viptt_core.clips import ClipSet, Item, digest
-from viptt_core.errors import ClipTooShortError, DataError, DataWarning, Fault, StorageError, check_choice, raise_faults
+from viptt_core.errors import (
+    ClipTooShortError,
+    DataError,
+    DataWarning,
+    Fault,
+    StorageError,
+    check_choice,
+    check_counts,
+    raise_faults,
+)
 
 HASH_LENGTH = 32  # hexadecimal digits
 MOST_MAPPED = 200  # files; macOS lets a process open 256
@@ -65,6 +74,8 @@ class Decoding:
 
     def __post_init__(self) -> None:
         check_choice("on_error", self.on_error, ("raise", "skip"))
+        if self.n_jobs is not None:
+            check_counts(n_jobs=self.n_jobs)
 
 
 def build_clip_set(recipe: Recipe, decoding: Decoding) -> ClipSet:
