@@ -47,7 +47,7 @@ SOURCES = $(wildcard $(shell git ls-files '*.py' 2>/dev/null))
 test: $(STAMP)  ## ruff, the layers of the package and the tests (minutes)
 	@$(IN_VENV) ruff check $(SOURCES) && ruff format --check -q $(SOURCES)
 	@$(IN_VENV) lint-imports --no-cache --no-logo
-	@$(IN_VENV) OMP_NUM_THREADS=1 pytest -q -n $(WORKERS) --dist loadgroup
+	@$(IN_VENV) OMP_NUM_THREADS=1 pytest -q -n $(WORKERS) --dist worksteal
 
 test-slow: $(STAMP)  ## the tests that take longer
 	@$(IN_VENV) pytest -q -m slow
@@ -62,7 +62,7 @@ test-reading:  ## what reads files, tested without PyTorch on any Python: PYTHON
 	@set -e; venv=build/reading-$$($(PYTHON) -c 'import platform; print(platform.python_version())'); \
 	  [ -x $$venv/bin/pytest ] || $(PYTHON) -m venv $$venv; \
 	  $$venv/bin/python -m pip install -q --disable-pip-version-check --no-input -c constraints.txt $(READING_PACKAGES); \
-	  OMP_NUM_THREADS=1 PYTHONUTF8=1 $$venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup $(READING:%=tests/test_%.py)
+	  OMP_NUM_THREADS=1 PYTHONUTF8=1 $$venv/bin/python -m pytest -q -n $(WORKERS) --dist worksteal $(READING:%=tests/test_%.py)
 
 bench: $(STAMP)  ## measure against the references and write the page Performance (20 minutes)
 	@$(IN_VENV) python -m benchmarks --profile quick

@@ -1,4 +1,4 @@
-"""The built book in a headless browser: built once a run, read from disk or over HTTP, watched while it is read."""
+"""The built book in a headless browser: read from disk or over HTTP, watched while it is read."""
 
 from __future__ import annotations
 
@@ -63,27 +63,14 @@ class Book:
         return found
 
 
-def build_once(folder: Path) -> Book:
-    """Build the book into a folder as `make book` does, unless another process has or is about to; then wait for it."""
-    log = folder / "build.log"
-    folder.mkdir(exist_ok=True)
-    with FileLock(folder / "build.lock"):
-        if not log.is_file():
-            command = [
-                Path(sys.executable).with_name("jupyter-book"),
-                "build",
-                "--all",
-                "-W",
-                "--keep-going",
-                "--path-output",
-                folder,
-                "book/",
-            ]
-            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            log.write_text(f"{done.returncode}\n{done.stdout}")
-    code, *said = log.read_text().splitlines()
+def build(folder: Path) -> Book:
+    """Build the book into a folder as `make book` does."""
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", "--all", "-W", "--keep-going", "book/"]
+    command += ["--path-output", folder]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    said = (done.stdout + done.stderr).splitlines()
     told = [line for line in said[:-20] if re.search("warning|error", line, re.IGNORECASE)] + said[-20:]
-    return Book(folder / "_build" / "html", code != "0", "\n".join(told))
+    return Book(folder / "_build" / "html", done.returncode != 0, "\n".join(told))
 
 
 @contextmanager

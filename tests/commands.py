@@ -1,7 +1,4 @@
-"""The commands that the pages show: which there are, what is wrong with one, and how each is tested.
-
-Three tables below say how: run at reduced parameters, covered by a test of another module, or not run, with the reason.
-"""
+"""The commands that the pages show: which there are, what is wrong with one, and which are run, and how."""
 
 from __future__ import annotations
 
@@ -54,7 +51,9 @@ PROGRAMS = (
     "git",
 )
 
-# --- How each command is tested -------------------------------------------------------------------
+OTHER_PROGRAMS = ("cd", "source", "touch", "dcm2niix")  # and nothing is known of their arguments
+
+# --- How each command is run -------------------------------------------------------------------
 # Keys are how a command begins; the longest one that fits decides.
 ONE_EPOCH = "-p preset study -p epochs 1 -p device cpu"
 BOTH_STAGES = f"{ONE_EPOCH} -p pretrain_epochs 1"
@@ -81,76 +80,20 @@ REDUCED = {
     "papermill notebooks/02_finetune.py --help-notebook": "",
 }
 
-# What a test of another module does with small data, a server of its own, or a dry run.
-WORKFLOW = "test_workflow.py::test_a_killed_run_goes_on_and_repeats_no_finished_run"
-COVERED_BY = {
-    "papermill notebooks/02_finetune.py out.ipynb -p epochs 50": (
-        "test_notebooks.py::test_notebooks_run_with_other_parameters"
-    ),
-    "make demo": "test_notebooks.py::test_notebooks_run_with_other_parameters",
-    "make recheck": "test_recheck.py::test_what_was_committed_is_identical_without_torch_and_matplotlib",
-    "viptt recheck": "test_recheck.py::test_what_was_committed_is_identical_without_torch_and_matplotlib",
-    "make paper": WORKFLOW,
-    "make paper PLAN=1": "test_workflow.py::test_make_plan_starts_nothing",
-    "make bench": "test_benchmarks.py::test_finished_rows_are_kept",
-    "make bench-full": "test_benchmarks.py::test_results_of_a_gpu_are_a_section_of_their_own",
-    "jupyter-book build book/": "test_browser.py::test_the_book_builds_without_a_warning",
-    "viptt data get": "test_cli_data.py::test_one_command_from_a_server_to_a_checked_clip_set",
-    "viptt weights get": "test_weights.py::test_the_authors_weights_are_got_converted_and_kept",
-    "viptt publish --check": "test_notebooks.py::test_published_notebooks_fit_their_source",
-    "make address": "test_publishing.py::test_one_command_sets_the_address_everywhere_and_keeps_the_stamps",
-    "viptt study pretrain": WORKFLOW,
-    "viptt study run": WORKFLOW,
-    "viptt study pack": WORKFLOW,
-    "viptt study ledger": WORKFLOW,
-    "viptt study card": "test_model_card.py::test_the_command_writes_the_table_and_nothing_else",
-}
 
-# The one list of what no test runs, and why. These are parsed all the same where a parser is known.
-BY_MAKE = "sets up an environment, which downloads 6 GB; `make` runs the same steps before the first test"
-NOT_RUN = {
-    "make test": "would run this test",
-    "ruff check .": "`make test` runs it before the tests",
-    "pytest": "would run this test",
-    "make notebooks": "calls `viptt publish`",
-    "python3 -m venv .venv": BY_MAKE,
-    "source .venv/bin/activate": BY_MAKE,
-    "pip install -c constraints.txt": BY_MAKE,
-    "pip download": "downloads 6 GB",
-    "pip install --no-index": "installs what that downloaded",
-    "touch .venv/.installed": "marks that environment as made",
-    "docker": "no Docker where the tests run; tests/test_publishing.py reads the Dockerfile",
-    "python3 -m venv /tmp/keras": "TensorFlow needs an environment of its own; by hand",
-    "/tmp/keras/bin/pip": "the same",
-    "/tmp/keras/bin/python": "the same",
-    "accelerate launch --multi_gpu": "needs four GPUs; on CPUs tests/test_processes.py starts both launchers",
-    "dcm2niix": "another program, and it needs DICOM files",
-    "viptt predict data/new --weights authors-tbt": "downloads; tests/test_weights.py reads a file in its form",
-    "viptt publish": "half an hour; what it writes is compared with its sources by tests/test_notebooks.py",
-    "git log": "shows the history of a file, which a copy without Git has not",
-}
-
-
-def entry(words, *tables):
-    """(table, key) of the longest key of the tables that a command begins with; (None, "") if there is none."""
-    found = [
-        (table, key)
-        for table in tables or (REDUCED, COVERED_BY, NOT_RUN)
-        for key in table
-        if words[: len(key.split())] == key.split()
-    ]
-    return max(found, key=lambda each: len(each[1].split()), default=(None, ""))
+def _key(words) -> str:
+    """The longest key of REDUCED that a command begins with; "" if there is none."""
+    return max((key for key in REDUCED if list(words)[: len(key.split())] == key.split()), key=len, default="")
 
 
 def is_run(words) -> bool:
     """Whether a command is one to run, at reduced parameters."""
-    return entry(words)[0] is REDUCED
+    return _key(words) != ""
 
 
 def reduced(words) -> list[str]:
     """A command with its options of REDUCED in place of the page's own."""
-    table, key = entry(words, REDUCED)
-    options, words = shlex.split(table[key]) if table else [], list(words)
+    options, words = shlex.split(REDUCED.get(_key(words), "")), list(words)
     length = 3 if options[:1] == ["-p"] else 2  # -p NAME VALUE
     for option in (options[i : i + length] for i in range(0, len(options), length)):
         for i in range(len(words) - length + 1):
@@ -268,17 +211,13 @@ def fault(words, *, within: bool = False) -> str:
         "pip": _pip,
         "python": _python,
         "python3": _python,
-        "accelerate": _launcher,
-        "torchrun": _launcher,
-        "conda": _conda,
-        "docker": _docker,
-        "ruff": _paths,
-        "pytest": _paths,
-        "git": _paths,
+        "accelerate": _python,
+        "torchrun": _python,
+        **dict.fromkeys(("conda", "ruff", "pytest", "git"), _paths),
     }
     program = Path(words[0]).name
     if program not in checks or len(words) == 1:
-        return "" if within or entry(words)[0] is NOT_RUN or program == "make" else "no such program is known"
+        return "" if within or program in (*PROGRAMS, *OTHER_PROGRAMS) else "no such program is known"
     return checks[program](words[1:], within)
 
 
@@ -376,9 +315,9 @@ def _pip(words, within) -> str:
 
 
 def _python(words, within) -> str:
-    if words[0] != "-m":
+    if "-m" not in words:
         return _paths(words[:1], within)
-    module, rest = words[1], words[2:]
+    module, *rest = words[words.index("-m") + 1 :]
     if module == "viptt_core":
         return _viptt(rest, within)
     if module in ("pip", "pytest"):
@@ -387,25 +326,6 @@ def _python(words, within) -> str:
     if ours.with_suffix(".py").is_file() or (ours / "__main__.py").is_file():
         return ""
     return "" if importlib.util.find_spec(module.partition(".")[0]) else f"there is no module {module}"
-
-
-def _launcher(words, within) -> str:
-    if "-m" not in words:
-        return "" if within else "starts no module"
-    return _python(words[words.index("-m") :], within)
-
-
-def _conda(words, within) -> str:
-    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
-    if words[0] == "activate":
-        return "" if f"name: {words[1]}\n" in text else f"environment.yml names no '{words[1]}'"
-    return _paths([words[words.index("-f") + 1]], within) if "-f" in words else ""
-
-
-def _docker(words, within) -> str:
-    if words[0] not in ("build", "run", "pull", "image"):
-        return f"'docker {words[0]}' is not known here"
-    return "" if words[0] != "build" or (ROOT / "Dockerfile").is_file() else "there is no Dockerfile"
 
 
 def _paths(words, within) -> str:

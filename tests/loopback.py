@@ -82,7 +82,6 @@ def file(
     piece: int | None = None,
     if_range: bool = True,
     shift: int = 0,
-    total: int | None = None,
     **headers: str,
 ) -> Answer:
     """A file, as a good server sends it unless told otherwise.
@@ -97,7 +96,6 @@ def file(
         piece: Bytes written at once.
         if_range: Whether another version's part is refused.
         shift: By how much a part begins too late, or, below zero, too early.
-        total: The length of the whole that a part claims.
         **headers: Further ones, with _ for -.
     """
 
@@ -107,7 +105,7 @@ def file(
             told["ETag"] = etag
         asked = re.fullmatch(r"bytes=(\d+)-", handler.headers["Range"] or "")
         if asked and ranges and (not if_range or handler.headers["If-Range"] == etag):
-            start, whole = int(asked[1]) + shift, total or len(content)
+            start, whole = int(asked[1]) + shift, len(content)
             if start >= len(content):
                 return status(416, Content_Range=f"bytes */{whole}")(handler)
             code, body = 206, content[start:]

@@ -75,7 +75,6 @@ TABLES = (
     report.pointing_table,
     report.verdict,
 )
-PLAN_TABLES = (report.plan_table, report.families_table)
 
 
 def outcomes(arms=PRIMARY, *, n=60, seeds=SEEDS, classes=TB_CLASSES, synthetic=True) -> Outcomes:
@@ -121,134 +120,73 @@ def evidence(*, n=20, steps=8, size=16, arms=("untrained", "video")) -> Evidence
 
 
 def contrast(family, arm, baseline, difference, *, reach=0.1, measure="kappa", arm2="", baseline2="", p_holm=0.01):
-    return {
-        "family": family,
-        "question": f"{family}?",
-        "measure": measure,
-        "arm": arm,
-        "baseline": baseline,
-        "arm2": arm2,
-        "baseline2": baseline2,
-        "seeds": SEEDS,
-        "difference": difference,
-        "low": difference - reach,
-        "high": difference + reach,
-        "t": 1.0,
-        "p": p_holm,
-        "p_holm": p_holm,
-    }
+    row = {"family": family, "question": f"{family}?", "measure": measure, "arm": arm, "baseline": baseline}
+    row |= {"arm2": arm2, "baseline2": baseline2, "seeds": SEEDS, "t": 1.0, "p": p_holm, "p_holm": p_holm}
+    return row | {"difference": difference, "low": difference - reach, "high": difference + reach}
+
+
+def spread(value, *names, reach=0.1):
+    """A score with its interval, under each name."""
+    ends = (("", 0), ("_low", -reach), ("_high", reach))
+    return {f"{name}{end}": value + by for name in names for end, by in ends}
 
 
 def tables(plan) -> dict[str, pd.DataFrame]:
     """As `tables.make_tables` names their columns; values made up."""
-    arms = [(arm.experiment, arm.name, arm.start) for arm in plan.arms]
-    scores = {"kappa": 0.3, "accuracy": 0.5, "rare_recall": 0.2}
-    ends = {
-        f"{name}{end}": value + reach
-        for name, value in scores.items()
-        for end, reach in (("", 0), ("_low", -0.1), ("_high", 0.1))
-    }
-    made = {
-        "arms": pd.DataFrame(
-            [
-                {
-                    "experiment": experiment,
-                    "arm": arm,
-                    "start": start,
-                    "seeds": SEEDS,
-                    "n": 60,
-                    "auc": 0.7,
-                    "ece": 0.1,
-                    "brier": 0.6,
-                    "learning_rate": 0.001,
-                    "best_epoch": 12.0,
-                    "at_limit": number == 0,
-                    "seed_sd": 0.02,
-                }
-                | ends
-                for number, (experiment, arm, start) in enumerate(arms)
-            ]
-        )
-    }
-    made["contrasts"] = pd.DataFrame(
-        [
+    scores = spread(0.3, "kappa") | spread(0.5, "accuracy") | spread(0.2, "rare_recall")
+    scores |= {"seeds": SEEDS, "n": 60, "auc": 0.7, "ece": 0.1, "brier": 0.6, "learning_rate": 0.001}
+    scores |= {"best_epoch": 12.0, "seed_sd": 0.02}
+    interval = {"low": 0.1, "high": 0.3}
+    classes = [{"arm": arm, "class": name} for arm in PRIMARY for name in TB_CLASSES]
+    grid = np.linspace(0, 1, 101)
+    many = {"arm2": "video-unfrozen", "baseline2": "image-unfrozen"}
+    cost = {"runs": 12, "core_seconds": 20.0, "hours_total": 0.5, "wall_hours": 0.3, "peak_memory_mb": 900.0}
+    rows = {
+        "arms": [
+            {"experiment": arm.experiment, "arm": arm.name, "start": arm.start, "at_limit": number == 0} | scores
+            for number, arm in enumerate(plan.arms)
+        ],
+        "contrasts": [
             contrast("primary", "video-unfrozen", "image-unfrozen", 0.05),
             contrast("against random", "video-unfrozen", "random", 0.3),
             contrast("rare classes", "video-unfrozen", "image-unfrozen", -0.3, measure="rare recall", p_holm=0.2),
-            contrast(
-                "label efficiency",
-                "video, 75 scans",
-                "image, 75 scans",
-                0.12,
-                arm2="video-unfrozen",
-                baseline2="image-unfrozen",
-            ),
-        ]
-    )
-    interval = {"low": 0.1, "high": 0.3}
-    made["attribution"] = pd.DataFrame(
-        [
-            {"factor": name, "points": 0.2, **interval, "percent": 100.0}
+            contrast("label efficiency", "video, 75 scans", "image, 75 scans", 0.12, **many),
+        ],
+        "attribution": [
+            {"factor": name, "points": 0.2, "percent": 100.0} | interval
             for name in ("naive gap", "start", *plan.factors)
-        ]
-    )
-    classes = [(arm, name) for arm in PRIMARY for name in TB_CLASSES]
-    by_class = {
-        f"{name}{end}": 0.5 + reach
-        for name in ("precision", "recall", "f1")
-        for end, reach in (("", 0), ("_low", -0.1), ("_high", 0.1))
-    }
-    made["per_class"] = pd.DataFrame([{"arm": arm, "class": name, "support": 12} | by_class for arm, name in classes])
-    made["confusion"] = pd.DataFrame(
-        [
-            {"arm": arm, "true": name, "predicted": other, "count": 28 if name == other else 5}
-            for arm, name in classes
+        ],
+        "per_class": [row | {"support": 12} | spread(0.5, "precision", "recall", "f1") for row in classes],
+        "confusion": [
+            {"arm": row["arm"], "true": row["class"], "predicted": other, "count": 28 if row["class"] == other else 5}
+            for row in classes
             for other in TB_CLASSES
-        ]
-    )
-    grid = np.linspace(0, 1, 101)
-    made["curves"] = pd.concat(
-        [
-            pd.DataFrame({"arm": arm, "class": name, "curve": curve, "x": grid, "y": np.sqrt(grid), "area": 0.67})
-            for arm, name in classes
-            for curve in ("roc", "pr")
-        ]
-    )
-    made["calibration"] = pd.DataFrame(
-        [
+        ],
+        "calibration": [
             {"arm": arm, "bin": b, "confidence": b / 10 + 0.05, "accuracy": b / 12, "n": 24 if b > 2 else 0}
             for arm in PRIMARY
             for b in range(10)
-        ]
-    )
-    made["efficiency"] = pd.DataFrame(
-        [
-            {"start": start, "n_train": n, "seeds": 3, "kappa": 0.2, **interval}
+        ],
+        "efficiency": [
+            {"start": start, "n_train": n, "seeds": 3, "kappa": 0.2} | interval
             for start in ("image", "video")
             for n in (75, 150, 300, 600)
-        ]
-    )
-    made["pretraining"] = pd.DataFrame(
-        [
-            {"videos": videos, "start": "video", "seeds": 3, "accuracy": 0.25, **interval, "classes": 10}
+        ],
+        "pretraining": [
+            {"videos": videos, "start": "video", "seeds": 3, "accuracy": 0.25, "classes": 10} | interval
             for videos in ("sound", "split by clip")
-        ]
-    )
-    made["power"] = pd.DataFrame(
-        [
+        ],
+        "power": [
             {"question": "interval of kappa", "n": n, "kappa": 0.35, "value": 0.35, "low": 0.25, "high": 0.45}
             for n in (184, 421)
-        ]
-    )
-    cost = {
-        "runs": 12,
-        "core_seconds": 20.0,
-        "hours_total": 0.5,
-        "wall_hours": 0.3,
-        "peak_memory_mb": 900.0,
-        "device": "cpu",
+        ],
+        "cost": [{"experiment": name, "device": "cpu"} | cost for name in plan.experiments()],
     }
-    made["cost"] = pd.DataFrame([{"experiment": name} | cost for name in plan.experiments()])
+    made = {name: pd.DataFrame(table) for name, table in rows.items()}
+    curve = {"x": grid, "y": np.sqrt(grid), "area": 0.67}
+    made["curves"] = pd.concat(
+        [pd.DataFrame(row | {"curve": kind} | curve) for row in classes for kind in ("roc", "pr")]
+    )
     return made
 
 
@@ -274,11 +212,7 @@ def nodule_results() -> StudyResults:
     """Results of the plan "lidc": real scans, baselines."""
     plan = load_study("lidc")
     made = tables(plan)
-    scores = {
-        f"{name}{end}": value
-        for name in ("kappa", "accuracy", "auc")
-        for end, value in (("", 0.6), ("_low", 0.5), ("_high", 0.7))
-    }
+    scores = spread(0.6, "kappa", "accuracy", "auc")
     made["baselines"] = pd.DataFrame([{"arm": name, "n": 60} | scores for name in ("diameter alone", "PCA + logistic")])
     made["folds"] = pd.DataFrame(
         [{"arm": "video", "baseline": "random", "difference": 0.1, "low": 0.05, "high": 0.15, "p": 0.01}]

@@ -17,19 +17,6 @@ def test_a_hand_worked_game_of_two_factors():
     assert (shapley_weights(1) == [[-1, 1]]).all()
 
 
-def test_the_glove_game():
-    # Factor 0 is a left glove, 1 and 2 are right ones; a pair is worth 1. In 4 of 6 orders the left one completes it.
-    values = [bool(mask & 1 and mask & 6) for mask in range(8)]
-    np.testing.assert_allclose(shapley_weights(3) @ values, [2 / 3, 1 / 6, 1 / 6])
-
-
-def test_a_hand_worked_game_of_three_factors():
-    # Each alone 10, 20, 30; the pair of 0 and 1 has 6 more, all three 9 more: 3 each of the pair, 1 each of the three.
-    bonus = [0, 0, 0, 6, 0, 0, 0, 6 + 3]
-    values = [10 * (m & 1) + 20 * (m >> 1 & 1) + 30 * (m >> 2 & 1) + bonus[m] for m in range(8)]
-    np.testing.assert_allclose(shapley_weights(3) @ values, [10 + 3 + 1, 20 + 3 + 1, 30 + 1])
-
-
 @pytest.mark.parametrize("k", [2, 3, 4])
 def test_shapley_values_are_averages_over_all_orders_and_keep_the_axioms(k):
     rng = np.random.default_rng(k)

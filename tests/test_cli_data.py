@@ -83,12 +83,6 @@ def test_of_one_set_all_there_is_is_said(name, capsys):
     assert "{root}" not in text and ("papermill" in text) == (source.kind != "example")
 
 
-def test_the_six_sets_of_medmnist_are_listed(capsys):
-    assert main(["data", "list", "medmnist3d"]) == 0
-    text = capsys.readouterr().out
-    assert text.count("mnist3d: CC BY") == 6 and "nodulemnist3d: CC BY 4.0, train 1158, val 165, test 310; " in text
-
-
 def test_get_fetches_checks_and_says_what_to_type(private_root, check, no_network, capsys):
     assert main(["data", "get", "medmnist3d", "--subset", "fracturemnist3d", "--pixels", "64", "--jobs", "1"]) == 0
     place = private_root / "data" / "medmnist3d" / "fracturemnist3d_64.npz"
@@ -164,31 +158,7 @@ def test_one_command_from_a_server_to_a_checked_clip_set(tmp_path, stored_rars, 
 
 
 def test_check_hands_its_settings_on_and_prints_pure_json(tmp_path, check, capsys):
-    own = [
-        "--labels",
-        "l.csv",
-        "--file-column",
-        "f",
-        "--label-column",
-        "d",
-        "--patient-column",
-        "p",
-        "--group-pattern",
-        "(g)",
-        "--classes",
-        "a,b",
-        "--masks",
-        "masks2",
-    ]
-    assert main(["data", "check", "folder", str(tmp_path), "--json", "--reread", "--jobs", "2", *own]) == 0
-    out, err = capsys.readouterr()
-    assert json.loads(out) == {"spoils": False, "files": 3} and err == "reading\n"
-    ((name, root, settings),) = check.calls
-    assert (name, root) == ("folder", tmp_path)
-    assert settings == {
-        "preset": "paper",
-        "n_jobs": 2,
-        "reread": True,
+    own = {
         "labels": "l.csv",
         "file_column": "f",
         "label_column": "d",
@@ -197,6 +167,13 @@ def test_check_hands_its_settings_on_and_prints_pure_json(tmp_path, check, capsy
         "classes": "a,b",
         "masks": "masks2",
     }
+    typed = [f"--{name.replace('_', '-')}={value}" for name, value in own.items()]
+    assert main(["data", "check", "folder", str(tmp_path), "--json", "--reread", "--jobs", "2", *typed]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"spoils": False, "files": 3} and err == "reading\n"
+    ((name, root, settings),) = check.calls
+    assert (name, root) == ("folder", tmp_path)
+    assert settings == {"preset": "paper", "n_jobs": 2, "reread": True} | own
 
 
 def test_check_leaves_out_what_was_not_said(tmp_path, check, capsys):
@@ -217,17 +194,3 @@ def test_an_unknown_set_names_the_near_one(arguments, check, capsys):
     assert main(["data", *arguments]) == 1
     assert "Did you mean 'ucf50'" in capsys.readouterr().err
     assert main(["data", "check", "lungpetctdx", "x"]) == 1  # nothing is trained on it
-
-
-@pytest.mark.parametrize("command", [["list"], ["get"], ["check"]])
-def test_help_shows_an_example(command, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["data", *command, "--help"])
-    assert stopped.value.code == 0 and f"Example: viptt data {command[0]}" in capsys.readouterr().out
-
-
-def test_wrong_usage_exits_with_two():
-    for arguments in (["data"], ["data", "get", "ucf50", "--pixels", "32"], ["data", "check", "ucf50"]):
-        with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        assert stopped.value.code == 2

@@ -22,7 +22,6 @@ from viptt_core.training.device import (
     autocast,
     fits_fp16,
     pick_chunk,
-    pick_device,
     pick_precision,
     settle,
     stays_on_device,
@@ -39,6 +38,13 @@ def same_random_numbers():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def compiled_is_forgotten():
+    """PyTorch keeps each compiled model with all its tensors."""
+    yield
+    torch._dynamo.reset()
+
+
 def vgg(seed=0, **settings):
     return ViPTTNet(2, hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(seed), **settings)
 
@@ -49,15 +55,14 @@ def gradients(model, clips):
     return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 6, 99])
-def test_gradients_in_chunks_equal_the_plain_ones(chunk):
+def test_gradients_in_chunks_equal_the_plain_ones():
     # In double precision: in single, another order of sums can move a maximum of pooling, and with it a gradient.
     model, clips = vgg().double(), torch.rand(2, 3, 32, 32, dtype=torch.float64)
     plain = gradients(model, clips)
-    model.frames_per_chunk = chunk
+    assert len(plain) == 28  # stem and thirteen convolutions
+    model.frames_per_chunk = 4
     for name, gradient in gradients(model, clips).items():
         assert float((gradient - plain[name]).abs().max()) <= 1e-10 * float(plain[name].abs().max()), name
-    assert len(plain) == 28  # stem and thirteen convolutions
 
 
 def test_chunks_keep_less(monkeypatch):
@@ -125,28 +130,6 @@ def test_out_of_memory_names_the_setting_that_needs_less(make_clip_set, monkeypa
         trainer.step(next(trainer.feed.batches([SPLIT.train])))
 
 
-def test_other_errors_are_no_lack_of_memory(make_clip_set, monkeypatch):
-    def other(self, grey):
-        raise RuntimeError("shapes do not match")
-
-    trainer = Trainer(vgg(), Task(make_clip_set(n=8, size=32), SPLIT, STAGE), engine=Engine("cpu", "fp32"))
-    monkeypatch.setattr(ViPTTNet, "_frame_features", other)
-    with pytest.raises(RuntimeError, match="^shapes do not match"):
-        trainer.step(next(trainer.feed.batches([SPLIT.train])))
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_reduced_precision_stays_near_fp32(precision):
-    model, clips = vgg().eval(), torch.rand(4, 3, 32, 32)
-    with torch.no_grad():
-        exact = model(clips)
-        with autocast(CPU, precision):
-            reduced = model(clips)
-    assert reduced.dtype == torch.float32
-    # bf16 has 8 bits of precision, and VGG16 is 13 convolutions deep.
-    assert 0 < float((reduced - exact).abs().max()) < 0.05 * float(exact.abs().max())
-
-
 def test_precision_follows_what_the_device_has(monkeypatch):
     cuda = torch.device("cuda", 0)
     for capability, expected in (((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16")):
@@ -176,15 +159,29 @@ def test_fp16_that_overflows_falls_back_to_fp32_and_says_so(make_clip_set):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_training_in_reduced_precision_gives_nearly_the_losses_of_fp32(make_clip_set, precision):
-    clips, stage = make_clip_set(n=8, size=32), dataclasses.replace(STAGE, epochs=2, learning_rate=0.01)
+def test_reduced_precision_stays_near_fp32(precision):
+    model, clips = vgg().eval(), torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        exact = model(clips)
+        with autocast(CPU, precision):
+            reduced = model(clips)
+    assert reduced.dtype == torch.float32
+    # bf16 has 8 bits of precision, and VGG16 is 13 convolutions deep.
+    assert 0 < float((reduced - exact).abs().max()) < 0.05 * float(exact.abs().max())
+
+
+def test_training_in_reduced_precision_gives_nearly_the_losses_of_fp32(make_clip_set):
+    clips, stage = make_clip_set(n=8, size=32, frames=1), dataclasses.replace(STAGE, learning_rate=0.01)
     losses = []
-    for name in ("fp32", precision):
+    for name in ("fp32", "bf16", "fp16"):
         history = fit(vgg(), Task(clips, SPLIT, stage), engine=Engine(device="cpu", precision=name))
+        assert history.engine["precision"] == name
         losses.append([epoch["loss"] for epoch in history.epochs])
-    assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]
+    for reduced in losses[1:]:
+        assert losses[0] == pytest.approx(reduced, rel=0.02)
 
 
+@pytest.mark.usefixtures("compiled_is_forgotten")
 def test_a_compiled_model_saves_weights_that_a_plain_one_loads(tmp_path, make_clip_set):
     model = vgg()
     compiled = torch.compile(copy.deepcopy(model), backend="eager")
@@ -195,6 +192,7 @@ def test_a_compiled_model_saves_weights_that_a_plain_one_loads(tmp_path, make_cl
     assert plain_module(compiled) is compiled._orig_mod
 
 
+@pytest.mark.usefixtures("compiled_is_forgotten")
 def test_training_with_compilation_gives_the_same_weights(make_clip_set, monkeypatch):
     original = torch.nn.Module.compile
     compiled = []
@@ -208,7 +206,7 @@ def test_training_with_compilation_gives_the_same_weights(make_clip_set, monkeyp
     for compile_it in (False, True):
         model = vgg()
         engine = Engine(device="cpu", precision="fp32", compile=compile_it)
-        fit(model, Task(make_clip_set(n=8, size=32), SPLIT, STAGE), engine=engine)
+        fit(model, Task(make_clip_set(n=8, size=32, frames=1), SPLIT, STAGE), engine=engine)
         models.append(model.state_dict())
     assert len(compiled) == 1 and list(models[0]) == list(models[1])
     for name, weight in models[0].items():
@@ -239,12 +237,6 @@ def test_an_explicit_chunk_that_has_no_effect_is_said(make_clip_set):
     small = ViPTTNet(2, backbone="small", hidden_size=8, feature_size=8)
     with pytest.warns(DataWarning, match="frames_per_chunk has no effect"):
         fit(small, Task(make_clip_set(n=8), SPLIT, STAGE), engine=Engine(device="cpu", frames_per_chunk=2))
-
-
-def test_devices_are_checked():
-    assert pick_device("cpu") == CPU
-    with pytest.raises(SettingError, match="device 'gpu'"):
-        pick_device("gpu")
 
 
 def test_everything_about_the_machine_is_settled_at_once(monkeypatch):

@@ -6,7 +6,6 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from viptt_core.constants import TB_CLASSES
 from viptt_core.errors import SettingError
 from viptt_core.submission import AUTHORS_WEIGHTS, ENSEMBLES, combine
 
@@ -59,17 +58,6 @@ def test_averaged_class_numbers_are_rounded_exactly_and_never_lie_half_way():
             exact = sum(weight * number for weight, number in zip(weights, classes, strict=True))
             assert exact % 1 != Fraction(1, 2)
             assert combine(runs(*classes, k=k), "authors").tolist() == [round(exact)], classes
-
-
-def test_averaged_class_numbers_may_be_a_class_that_no_run_said():
-    infiltrative, tuberculoma = TB_CLASSES.index("Infiltrative") + 1, TB_CLASSES.index("Tuberculoma") + 1
-    values = runs(infiltrative, tuberculoma, tuberculoma)
-    assert TB_CLASSES[combine(values, "authors")[0] - 1] == "Focal"
-    assert combine(values, "vote").tolist() == [tuberculoma]
-
-
-def test_the_first_run_weighs_most():
-    assert combine(runs(1, 5, 5), "authors").tolist() == [3] and combine(runs(5, 5, 1), "authors").tolist() == [4]
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

@@ -1,9 +1,7 @@
-"""From models and scans to the submission: notebook, command and Python alike; every mistake said before the work."""
+"""From models and scans to the submission: command and Python alike; every mistake said before the work."""
 
 import inspect
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -78,83 +76,28 @@ def made(weights, scans, tmp_path, *, labels="", **settings):
 
 
 def submit(weights, scans, *more):
-    return main(
-        [
-            "submit",
-            *map(str, scans if isinstance(scans, list) else [scans]),
-            "--weights",
-            *map(str, weights),
-            "--jobs",
-            "1",
-            *map(str, more),
-        ]
-    )
+    scans = scans if isinstance(scans, list) else [scans]
+    return main(list(map(str, ["submit", *scans, "--weights", *weights, "--jobs", 1, *more])))
 
 
 # --- One way of doing it --------------------------------------------------------------------------
 
 
-def test_notebook_command_and_python_give_the_same_predictions_and_file(weights, scans, tmp_path):
+def test_both_commands_and_python_give_the_same_predictions_and_file(weights, scans, tmp_path):
+    found = predict_scans(weights, scans, n_jobs=1, progress=False)
     for ensemble in ("authors", "mean"):
         assert submit(weights, scans, "-o", tmp_path / f"{ensemble}.txt", "--ensemble", ensemble) == 0
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "papermill",
-            "notebooks/05_submission.py",
-            str(tmp_path / "out.ipynb"),
-            "-p",
-            "weights",
-            ", ".join(map(str, weights)),
-            "-p",
-            "scans",
-            str(scans),
-            "-p",
-            "ensemble",
-            "authors",
-            "-p",
-            "output",
-            str(tmp_path / "notebook.txt"),
-            "-p",
-            "device",
-            "cpu",
-            "--no-progress-bar",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "notebook.txt").read_bytes() == (tmp_path / "authors.txt").read_bytes()
-    kept = (tmp_path / "notebook.predictions.csv").read_bytes()
-    assert kept == (tmp_path / "authors.predictions.csv").read_bytes()
-    for path in weights:
-        assert main(["predict", str(scans), "--weights", str(path), "-o", str(path.with_suffix(".csv"))]) == 0
-    found = predict_scans(weights, scans, n_jobs=1, progress=False)
-    tables = [found.table(m) for m in range(3)]
-    read = pd.read_csv(tmp_path / "notebook.predictions.csv", keep_default_na=False)
-    for path, expected in zip(weights, tables, strict=True):
-        for table in (pd.read_csv(path.with_suffix(".csv"), keep_default_na=False), read[read["weights"] == path.stem]):
-            np.testing.assert_array_equal(table[list(TB_CLASSES)].to_numpy(), expected[list(TB_CLASSES)].to_numpy())
-            assert table["class"].tolist() == expected["class"].tolist()
-            assert table["scan"].tolist() == [str(scans / f"TST_{i + 1:04d}.nii.gz") for i in range(N)]
-    for ensemble in ("authors", "mean"):
         lines = [f"TST_{i + 1:04d}.nii.gz,{k}" for i, k in enumerate(combine(found.probabilities, ensemble))]
         assert (tmp_path / f"{ensemble}.txt").read_text().splitlines() == lines
     assert (tmp_path / "authors.txt").read_bytes() != (tmp_path / "mean.txt").read_bytes()  # else nothing is shown
-
-
-def test_the_command_says_what_it_wrote(weights, scans, tmp_path, capsys):
-    out = tmp_path / "sub.txt"
-    assert submit(weights[:1], scans, "-o", out) == 0
-    printed = capsys.readouterr().out
-    counts = validate_submission(out, [f"TST_{i + 1:04d}.nii.gz" for i in range(N)])
-    told = ", ".join(f"{name} {n}" for name, n in counts.items())
-    assert f"{N} scans in {out}: {told}" in printed
-    assert f"Probabilities of each model: {tmp_path / 'sub.predictions.csv'}" in printed
-    assert f"viptt validate-submission {out} --expected {N}" in printed
-    assert main(["validate-submission", str(out), "--expected", str(N)]) == 0
+    assert main(["predict", str(scans), "--weights", str(weights[0]), "-o", str(tmp_path / "alone.csv")]) == 0
+    alone, kept = (pd.read_csv(tmp_path / name) for name in ("alone.csv", "authors.predictions.csv"))
+    for m, path in enumerate(weights):
+        expected = found.table(m)
+        for table in (kept[kept["weights"] == path.stem], *[alone] * (m == 0)):
+            np.testing.assert_array_equal(table[list(TB_CLASSES)].to_numpy(), expected[list(TB_CLASSES)].to_numpy())
+            assert table["class"].tolist() == expected["class"].tolist()
+            assert table["scan"].tolist() == [str(scans / f"TST_{i + 1:04d}.nii.gz") for i in range(N)]
 
 
 # --- Scans that cannot be read --------------------------------------------------------------------
@@ -181,16 +124,6 @@ def test_a_damaged_scan_gets_the_class_asked_for_and_is_named(weights, scans, tm
     assert f"{scans / 'TST_0003.nii.gz'}: failed: " in capsys.readouterr().err
     lines = whole.read_text().splitlines()
     assert out.read_text().splitlines() == [*lines[:2], "TST_0003.nii.gz,2", *lines[3:]]
-
-
-def test_where_no_scan_can_be_read_all_are_filled(weights, scans, tmp_path):
-    for path in scans.iterdir():
-        path.write_bytes(b"")
-    entry = made(weights, scans, tmp_path, fill=4, ensemble="authors")
-    assert write_entry(entry).tolist() == [4] * N and entry.votes().sum() == 0
-    assert "5 could not be read" in str(scans_table(entry))
-    assert counts_table(entry)[list(TB_CLASSES)].to_numpy().sum() == 0
-    assert "synthetic" not in figures_entry.counts_chart(entry).alt
 
 
 def test_an_interrupted_prediction_is_kept_and_fills_nothing(weights, scans, tmp_path, capsys, monkeypatch):
@@ -327,12 +260,6 @@ def test_without_labels_nothing_is_scored(weights, scans, tmp_path):
     assert "nothing can be scored" in str(found) and figures_entry.scores_chart(found, entry) is found
 
 
-def test_one_model_is_not_compared_with_others(weights, scans, tmp_path):
-    entry = made(weights[:1], scans, tmp_path)
-    assert list(entry.ensembles()) == ["mean", "vote"]
-    assert entry.classes("mean").tolist() == entry.votes()[0].tolist()
-
-
 def test_models_are_named_by_start_file_or_number(tmp_path, scans):
     def names(weights):
         return made(weights, scans, tmp_path).models
@@ -344,16 +271,6 @@ def test_models_are_named_by_start_file_or_number(tmp_path, scans):
     assert names(by_start) == ["random", "image"]
     same = [write_weights(tmp_path / run / "weights.safetensors", training={"start": "video"}) for run in ("a", "b")]
     assert names(same) == ["a", "b"] and names([same[0]] * 2) == ["1 a", "2 a"]
-
-
-def test_the_rule_of_the_authors_is_drawn_as_it_is_computed():
-    picture = figures_entry.rule_chart()
-    assert "Of 20 cases in which they differ, in 0 it is what the two others say. In 12, marked" in picture.alt
-    assert "Infiltrative and twice Tuberculoma give Focal" in picture.alt
-    texts = [text.get_text() for text in picture.figure.axes[0].texts]
-    assert len(texts) == 25 and texts[::6] == ["1", "2", "3", "4", "5"]
-    assert all(sum(counts) == 421 for counts in figures_entry.PUBLISHED_COUNTS.values())
-    assert "Focal 117" in figures_entry.published_chart().alt
 
 
 # --- Synthetic models and scans -------------------------------------------------------------------

@@ -189,26 +189,6 @@ def _disk_full(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_finished_finetuning_run_is_used_again(plan, scans, monkeypatch):
-    first = quiet(finetune, plan, scans, "random")
-    monkeypatch.setattr(experiment, "fit", lambda *_, **__: pytest.fail("trained again"))
-    assert quiet(finetune, plan, scans, "random").folder == first.folder
-
-
-def test_the_record_says_how_it_ran(plan, scans):
-    run = quiet(finetune, plan, scans, "random")
-    wanted = {
-        "device": "cpu",
-        "precision": "fp32",
-        "processes": 1,
-        "feature_cache": False,
-        "resumed": 0,
-        "seed": 0,
-        "data_key": scans.key,
-    }
-    assert wanted.items() <= run.provenance.items()
-
-
 def test_tensorboard_is_written_on_request(plan, scans):
     plan = dataclasses.replace(plan, engine=dataclasses.replace(plan.engine, tensorboard=True))
     assert list(quiet(finetune, plan, scans, "random").folder.rglob("events.out.tfevents*"))

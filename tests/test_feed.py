@@ -17,25 +17,17 @@ def array():
     return np.random.default_rng(0).integers(0, 256, (5, 2, 4, 4)).astype(np.uint8)
 
 
-def rows_of(feed):
-    return [rows.numpy() for rows in feed.rows(BATCHES)]
+ROADS = {
+    "as asked for": lambda array: Feed(array, CPU).rows(BATCHES),
+    "resident": lambda array: Feed(array, CPU, resident=True).rows(BATCHES),
+    "sent ahead": lambda array: Feed(array, CPU)._sent_ahead(BATCHES),
+}
 
 
-def test_rows_come_in_the_order_asked_for(array):
-    for got, batch in zip(rows_of(Feed(array, CPU)), BATCHES, strict=True):
-        np.testing.assert_array_equal(got, array[batch])
-
-
-def test_a_resident_set_gives_the_same_rows(array, monkeypatch):
+@pytest.mark.parametrize("road", ROADS.values(), ids=ROADS)
+def test_rows_come_in_the_order_asked_for_by_every_road(array, road, monkeypatch):
     monkeypatch.setattr("viptt_core.training.feed.UPLOAD_BYTES", 2 * array[0].nbytes)  # so that it goes over in pieces
-    feed = Feed(array, CPU, resident=True)
-    assert feed.on_device is not None and torch.equal(feed.on_device, torch.from_numpy(array))
-    for got, batch in zip(rows_of(feed), BATCHES, strict=True):
-        np.testing.assert_array_equal(got, array[batch])
-
-
-def test_rows_sent_ahead_are_the_same(array):
-    for got, batch in zip(Feed(array, CPU)._sent_ahead(BATCHES), BATCHES, strict=True):
+    for got, batch in zip(road(array), BATCHES, strict=True):
         np.testing.assert_array_equal(got.numpy(), array[batch])
 
 

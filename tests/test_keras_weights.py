@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import h5py
@@ -57,11 +56,11 @@ def path(tmp_path):
 
 def refused(model, path, match):
     """Loading raises, names the file and a remedy, and leaves the model as it was."""
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = [tensor.sum() for tensor in model.state_dict().values()]  # a copy would live as long as the traceback
     with pytest.raises(DataError, match=match) as caught:
         load_keras_weights(model, path)
     assert caught.value.remedy and caught.value.path == path
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert before == [tensor.sum() for tensor in model.state_dict().values()]
 
 
 def changed(layers, name, change):
@@ -74,44 +73,13 @@ def changed(layers, name, change):
 # --- The same function ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_classes", [5, 10])
-def test_a_loaded_model_predicts_what_the_definitions_of_keras_layers_say(path, num_classes):
-    clips = two_clips()
-    expected = keras_probabilities(write_keras_file(path, num_classes=num_classes), clips)
+def test_a_loaded_model_predicts_what_the_definitions_of_keras_layers_say(path, layers, expected):
     # Far from uniform, and far from each other: else nearly any weights would pass.
     assert expected.max(axis=1).min() > 0.5 and abs(expected[0] - expected[1]).max() > 0.3
-    model = ViPTTNet(num_classes)
+    write_keras_file(path, layers=layers)
+    model = ViPTTNet(5)
     assert load_keras_weights(model, path) is model
-    np.testing.assert_allclose(probabilities(model, clips), expected, atol=1e-4)
-
-
-def swap(first, second):
-    def change(values):
-        gates = np.split(values, 4, axis=-1)
-        gates[first], gates[second] = gates[second], gates[first]
-        return np.concatenate(gates, axis=-1)
-
-    return change
-
-
-@pytest.mark.parametrize(
-    "name, change",
-    [
-        ("cell/kernel", swap(0, 1)),
-        ("recurrent", swap(2, 3)),
-        ("cell/bias", swap(0, 1)),
-        ("block3_conv2/kernel", lambda v: v.swapaxes(0, 1)),
-        ("block4_conv2/kernel", lambda v: v.swapaxes(2, 3)),
-        ("block4_conv1/bias", np.zeros_like),
-        ("conv3d/bias", np.zeros_like),
-        ("cell/bias", np.zeros_like),
-        ("dense/bias", np.zeros_like),
-        ("final_output/bias", np.zeros_like),
-    ],
-)
-def test_the_comparison_notices_one_wrong_weight(layers, expected, name, change):
-    differing = keras_probabilities(changed(layers, name, change), two_clips()) - expected
-    assert abs(differing).max() > 1e-3  # ten times what is allowed
+    np.testing.assert_allclose(probabilities(model, two_clips()), expected, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -138,12 +106,9 @@ def test_a_model_saved_by_keras_predicts_what_keras_predicts(path):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"suffix": "_2"},
-        {"suffix": "_1", "last": "dense_4"},
-        {"whole_model": False},
-        {"optimizer": True},
-        {"prefix": "time_distributed/vgg16/"},
-        {"text": str},
+        {"suffix": "_2", "whole_model": False},
+        {"suffix": "_1", "last": "dense_4", "optimizer": True},
+        {"prefix": "time_distributed/vgg16/", "text": str},
     ],
     ids=str,
 )
@@ -159,7 +124,7 @@ def test_names_and_layout_may_differ_from_run_to_run(path, layers, model, settin
     assert torch.equal(state["classifier.weight"].T, torch.from_numpy(layers[-1][1][0][1]))
 
 
-@pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
+@pytest.mark.parametrize("dtype", ["<f2", ">f8"])
 def test_other_float_types_are_read_as_float32(path, layers, model, dtype):
     write_keras_file(path, layers=[(n, [(w, v.astype(dtype)) for w, v in weights]) for n, weights in layers])
     state = load_keras_weights(model, path).state_dict()
@@ -181,14 +146,9 @@ def test_the_sizes_of_a_fitting_model_are_read_off_the_file(path):
 # --- Refusals: another network ----------------------------------------------------------------
 
 
-def test_another_number_of_classes_is_refused_with_the_number(path, model):
-    write_keras_file(path, num_classes=10, holes=True)
-    refused(model, path, "weights.h5: is of another model: num_classes 10 instead of 5.*Build")
-
-
-def test_another_size_of_the_lstm_is_refused_with_the_size(path, model):
-    write_keras_file(path, num_classes=5, hidden_size=128, holes=True)
-    refused(model, path, "hidden_size 128 instead of 256")
+def test_other_sizes_are_refused_with_the_sizes(path, model):
+    write_keras_file(path, num_classes=10, hidden_size=128, holes=True)
+    refused(model, path, "weights.h5: is of another model: .*hidden_size 128 instead of 256.*Build")
 
 
 @pytest.mark.parametrize("settings", [{"backbone": "small"}, {"temporal": "gru"}], ids=str)
@@ -204,28 +164,12 @@ def grown(*shape):
 @pytest.mark.parametrize(
     "name, change, match",
     [
-        (
-            "conv3d/kernel",
-            grown(3, 3, 1, 3),
-            r"weight 1, 'conv3d/.*\(3, 3, 1, 3\).*stem.weight .*\(1, 1, 1, 1, 3\)",
-        ),
-        (
-            "block1_conv1/kernel",
-            grown(3, 3, 3, 40),
-            r"weight 3, .*\(3, 3, 3, 40\).*backbone.0.weight .*\(3, 3, 3, 64\)",
-        ),
+        ("conv3d/kernel", grown(3, 3, 1, 3), r"weight 1, 'conv3d/.*\(3, 3, 1, 3\).*stem.weight .*\(1, 1, 1, 1, 3\)"),
         ("block5_conv3/bias", grown(256), r"weight 28, .*block5_conv3/bias.*\(256,\).*of shape \(512,\)"),
         ("cell/kernel", grown(1536, 1024), r"\(1536, 1024\).*temporal.weight_ih_l0 .kernel., of shape \(512, 1024\)"),
-        ("cell/kernel", grown(512, 1023), r"\(512, 1023\).*temporal.weight_ih_l0 .kernel., of shape \(512, 1020\)"),
-        (
-            "cell/recurrent",
-            grown(255, 1024),
-            r"\(255, 1024\).*hh_l0 .recurrent_kernel., of shape \(256, 1024\)",
-        ),
-        ("cell/bias", grown(2048), r"weight 31, .*\(2048,\).*temporal.bias_ih_l0 .bias., of shape \(1024,\)"),
+        ("cell/recurrent", grown(255, 1024), r"\(255, 1024\).*hh_l0 .recurrent_kernel., of shape \(256, 1024\)"),
         ("cell/bias", grown(2, 1024), r"\(2, 1024\).*temporal.bias_ih_l0"),
         ("final_output/kernel", grown(512, 5), r"\(512, 5\).*classifier.weight .kernel., of shape \(1024, 5\)"),
-        ("final_output/bias", grown(6), r"weight 35, .*\(6,\).*\(5,\)"),
         ("block2_conv1/bias", lambda _: None, r"weight 8, .*block2_conv2/kernel.*backbone.5.bias"),
         ("final_output/bias", lambda _: None, "holds 34 weights, .*: classifier.bias is missing"),
     ],
@@ -246,12 +190,6 @@ def test_layers_too_many_or_too_few_are_refused(path, model, layers):
     refused(model, path, "holds 0 weights, .*: stem.weight is missing")
 
 
-def test_a_kernel_and_a_bias_are_told_apart_by_name_where_shapes_agree(path, model, layers):
-    twisted = [(n, [(w.replace("dense/bias", "dense/gamma"), v) for w, v in weights]) for n, weights in layers]
-    write_keras_file(path, layers=twisted, holes=True)
-    refused(model, path, "dense/gamma:0.*expected is feature.bias .bias")
-
-
 def test_convolutions_in_another_order_are_refused(path, model, layers):
     name, weights = layers[2]
     frozen = [pair for pair in weights if "block5_conv1" in pair[0]]  # trained weights are saved first
@@ -260,32 +198,16 @@ def test_convolutions_in_another_order_are_refused(path, model, layers):
     refused(model, path, "block5_conv1 of VGG16 after block5_conv3.*trainable=True")
 
 
-@pytest.mark.parametrize("text", [bytes, str])
-def test_an_efficientnet_is_refused_by_its_long_list_of_weights(path, model, layers, text):
-    many = [(f"block{i}/kernel:0", np.zeros((3, 3, 3, 40), "f4")) for i in range(502)]
-    write_keras_file(path, layers=[*layers[:2], ("time_distributed", many), *layers[3:]], holes=True, text=text)
-    refused(model, path, "weight_names at '/model_weights/time_distributed' .*too long")
-
-
 # --- Refusals: another or a damaged file ------------------------------------------------------
-
-
-def zip_archive(path):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("model.weights.h5", "")
 
 
 @pytest.mark.parametrize(
     "write, match",
     [
         (lambda path: torch.save({"a": torch.ones(2)}, path), "is a zip archive.*PyTorch file.*not an HDF5 file"),
-        (lambda path: torch.save({}, path, _use_new_zipfile_serialization=False), "is a Python pickle.*not an HDF5"),
-        (zip_archive, "is a zip archive.*Keras 3, not an HDF5"),
         (lambda path: path.write_text("\n<!DOCTYPE html><title>Log in</title>"), "is a web page, not"),
-        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "is a Git LFS pointer"),
         (lambda path: path.write_bytes(b"abcde"), "is damaged.*file signature not found"),
         (lambda path: path.write_bytes(b""), "is damaged"),
-        (lambda path: path.mkdir(), "is missing, may not be read"),
         (lambda path: None, "is missing.*Check the path"),
     ],
 )
@@ -297,10 +219,6 @@ def test_a_file_that_is_not_hdf5_is_named_for_what_it_is(path, model, write, mat
 def newer_layout(file):
     del file["model_weights"]
     file.create_group("layers/dense/vars").create_dataset("0", data=np.zeros(3))
-
-
-def drop_names(file):
-    del file["model_weights/lstm"].attrs["weight_names"]
 
 
 def drop_list(file):
@@ -319,10 +237,6 @@ def list_numbers(file):
     file["model_weights"].attrs["layer_names"] = np.arange(3)
 
 
-def list_one_text(file):
-    file["model_weights"].attrs["layer_names"] = "conv3d"
-
-
 def bad_utf8(file):
     file["model_weights"].attrs["layer_names"] = np.array([b"\xff\xfe"])
 
@@ -337,11 +251,9 @@ def endless_names(file):
     [
         (newer_layout, "is of the newer layout .weights.h5.*model.save"),
         (drop_list, "no Keras model: it has no list layer_names"),
-        (drop_names, "no list weight_names at the layer 'lstm'"),
         (drop_dataset, "lists 'dense/bias:0', which it does not hold in '/model_weights/dense'"),
         (drop_layer, "lists 'lstm', which it does not hold"),
         (list_numbers, "layer_names at .* no list of names"),
-        (list_one_text, "layer_names at .* no list of names"),
         (bad_utf8, "damaged .UnicodeDecodeError"),
         (endless_names, "layer_names at .* too long"),
     ],
@@ -381,21 +293,14 @@ def outside(group, name):
     "create, match",
     [
         (lambda g, n: g.__setitem__(n, h5py.ExternalLink("other.h5", "/bias")), "has a link at .*bias:0"),
-        (lambda g, n: g.__setitem__(n, h5py.ExternalLink("absent.h5", "/bias")), "has a link at .*bias:0"),
         (lambda g, n: g.__setitem__(n, h5py.SoftLink("/model_weights/dense")), "has a link at .*bias:0"),
         (virtual, NO_ARRAY),
         (outside, NO_ARRAY),
         (lambda g, n: g.create_dataset(n, (5,), "f4", chunks=(5,), compression="gzip"), NO_ARRAY),
         (lambda g, n: g.create_dataset(n, (5,), "f4"), NO_ARRAY),  # HDF5 would read zeros
-        (lambda g, n: g.create_dataset(n, (10**12,), "f4"), NO_ARRAY),
-        (lambda g, n: g.create_dataset(n, (0,), "f4"), NO_ARRAY),
         (lambda g, n: g.create_dataset(n, data=np.arange(5)), NO_ARRAY),
-        (lambda g, n: g.create_dataset(n, data=np.zeros(5, np.longdouble)), NO_ARRAY),
-        (lambda g, n: g.create_dataset(n, data=np.zeros(5, "c8")), NO_ARRAY),
-        (lambda g, n: g.create_dataset(n, data=h5py.Empty("f4")), NO_ARRAY),
         (lambda g, n: g.create_group(n), NO_ARRAY),
         (lambda g, n: g.create_dataset(n, data=np.array([0, 1, np.nan, 0, 0], "f4")), "NaN or infinite .*bias:0"),
-        (lambda g, n: g.create_dataset(n, data=np.array([0, 1, 1e200, 0, 0])), "NaN or infinite .*bias:0"),
     ],
 )
 def test_a_weight_that_is_not_plain_numbers_in_the_file_is_refused(path, model, layers, create, match):
@@ -405,21 +310,6 @@ def test_a_weight_that_is_not_plain_numbers_in_the_file_is_refused(path, model, 
     with h5py.File(path, "r+") as file:
         replace(create)(file)
     refused(model, path, match)
-
-
-def test_a_group_may_not_lead_to_another_file(path, model, layers):
-    write_keras_file(path.parent / "other.h5", layers=layers, holes=True)
-    with h5py.File(path, "w") as file:
-        file["model_weights"] = h5py.ExternalLink("other.h5", "/model_weights")
-    refused(model, path, "has a link at 'model_weights'")
-
-
-def test_long_names_and_control_characters_do_not_reach_the_message(path, model, layers):
-    name = "\x1b[31m" + "a" * 500
-    write_keras_file(path, layers=[(name, [(name, np.zeros(3, "f4"))])])
-    with pytest.raises(DataError) as caught:
-        load_keras_weights(model, path)
-    assert "\x1b" not in str(caught.value) and len(caught.value.what) < 400
 
 
 def test_a_truncated_file_is_refused_wherever_it_ends(path, model, layers):
@@ -438,7 +328,7 @@ def test_damage_anywhere_is_refused_or_harmless(path, model, layers):
     content, found = structure(path), []
     rng = np.random.default_rng(0)
     with open(path, "r+b", buffering=0) as file:
-        for case in range(250):
+        for case in range(120):
             position, length = int(rng.choice(content)), int(rng.choice([1, 1, 4, 8]))
             file.seek(position)
             before = file.read(length)
@@ -452,7 +342,7 @@ def test_damage_anywhere_is_refused_or_harmless(path, model, layers):
                 found.append(None)
             file.seek(position)
             file.write(before)
-    assert found.count(None) > 60 and found.count(FIVE) > 20
+    assert found.count(None) > 30 and found.count(FIVE) > 10
 
 
 def structure(path):

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.special import expit
 
-from viptt_core.backbones import BACKBONES, IMAGENET_MEANS
-from viptt_core.errors import DataError, SettingError, StorageError
+from viptt_core.backbones import BACKBONES
+from viptt_core.errors import DataError, SettingError
 from viptt_core.files import file_digest
 from viptt_core.model import KerasLSTM, ViPTTNet, count_parameters
 
@@ -72,47 +72,6 @@ def test_lstm_equals_the_keras_equations():
         cell = expit(f) * cell + expit(i) * np.tanh(c)
         state = expit(o) * np.tanh(cell)
     np.testing.assert_allclose(lstm(steps)[0][0, -1].detach(), state, atol=1e-6)
-
-
-def test_lstm_has_one_bias_that_is_saved():
-    assert [name for name, _ in KerasLSTM(4, 3).named_parameters()] == ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0"]
-    assert "bias_hh_l0" not in KerasLSTM(4, 3).state_dict()
-
-
-def test_logits_do_not_depend_on_the_rest_of_the_batch():
-    model, clips = small().eval(), torch.rand(3, 4, 32, 32)
-    torch.testing.assert_close(model(clips)[1], model(clips[1:2])[0], atol=1e-5, rtol=1e-5)
-
-
-def test_the_stem_is_a_one_by_one_convolution():
-    model, clips = small(), torch.rand(2, 3, 32, 32)
-    pictures = model.stem(clips.reshape(6, 1, 32, 32))
-    states, _ = model.temporal(model.backbone(pictures).mean(dim=(2, 3)).reshape(2, 3, -1))
-    expected = model.classifier(torch.relu(model.feature(states[:, -1])))
-    torch.testing.assert_close(model(clips), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_order_of_frames_matters():
-    generator = torch.Generator().manual_seed(0)
-    model, clips = small(generator=generator), torch.rand(1, 4, 32, 32, generator=generator)
-    assert (model(clips) - model(clips.flip(1))).abs().max() > 1e-6
-
-
-def test_the_same_generator_seed_gives_the_same_model():
-    one, two = (small(generator=torch.Generator().manual_seed(3)).state_dict() for _ in range(2))
-    assert all(torch.equal(one[name], two[name]) for name in one)
-
-
-def test_imagenet_stem_feeds_the_backbone_mean_subtracted_grey():
-    pixels = ViPTTNet(2, backbone="small", stem="imagenet").stem(torch.full((1, 1, 2, 2), 200.0))
-    torch.testing.assert_close(pixels[0, :, 0, 0], 200.0 - torch.tensor(IMAGENET_MEANS))
-
-
-def test_imagenet_means_are_those_of_the_keras_weights():
-    from torchvision.models import VGG16_Weights
-
-    means = [255 * m for m in VGG16_Weights.IMAGENET1K_FEATURES.transforms().mean]
-    assert pytest.approx(means, abs=0.01) == IMAGENET_MEANS
 
 
 def test_transfer_takes_everything_but_the_last_layer():
@@ -177,20 +136,6 @@ def test_a_download_that_is_not_the_weights_leaves_no_file(checkpoints, monkeypa
     with pytest.raises(DataError, match="amdegroot.*invalid hash.*88682ab5"):
         ViPTTNet(2, backbone_weights="IMAGENET1K_FEATURES")
     assert not list(checkpoints.iterdir())
-
-
-def test_a_folder_of_weights_that_cannot_be_made_is_named(checkpoints):
-    checkpoints.parent.write_text("a file in place of the folder")
-    with pytest.raises(StorageError, match=str(checkpoints)):
-        ViPTTNet(2, backbone_weights="IMAGENET1K_FEATURES")
-
-
-def test_imagenet_weights_of_another_checksum_are_not_opened(checkpoints, monkeypatch):
-    checkpoints.mkdir(parents=True)
-    monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("opened before its checksum was compared"))
-    (checkpoints / "vgg16_features-amdegroot-88682ab5.pth").write_bytes(b"not the weights")
-    with pytest.raises(DataError, match="vgg16_features.*SHA-256.*Delete"):
-        ViPTTNet(2, backbone_weights="IMAGENET1K_FEATURES")
 
 
 def test_imagenet_weights_fill_the_backbone_and_are_downloaded_once(checkpoints, tmp_path, monkeypatch):

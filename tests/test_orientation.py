@@ -42,12 +42,6 @@ def test_every_way_to_store_a_patient_gives_one_canonical_volume(patient, axes, 
     assert same == (axes == ("L", "A", "S"))
 
 
-def test_canonical_is_the_authors_own_result_for_a_scan_stored_canonically(patient, tmp_path):
-    path = tmp_path / "scan.nii.gz"
-    patient.to_filename(path)
-    np.testing.assert_array_equal(load_volume(path, **GRID), load_volume(path, orientation="canonical", **GRID))
-
-
 def test_canonical_shows_a_patient_as_radiologists_do(tmp_path):
     """Front on top, the patient's left on the right, feet first."""
     voxels = np.full((10, 10, 10), -1000, np.int16)
@@ -84,9 +78,7 @@ def test_an_unknown_orientation_is_refused_before_the_file_is_opened():
         load_volume("nowhere.nii.gz", orientation="RAS")
 
 
-@pytest.mark.parametrize(
-    "axes, unit", [("LAS", "mm"), ("RPI", "mm"), ("ALS", "mm"), ("ASL", "meter"), ("LAS", "micron")]
-)
+@pytest.mark.parametrize("axes, unit", [("LAS", "mm"), ("RPI", "micron"), ("ASL", "meter")])
 def test_a_mask_keeps_its_box_and_a_margin(patient, axes, unit, tmp_path):
     lungs = np.zeros(patient.shape, np.uint8)
     lungs[8:12, 10:13, 6:8] = 1
@@ -127,14 +119,3 @@ def test_masks_that_are_none_or_do_not_fit_are_named(patient, mask, message, tmp
     nib.Nifti1Image(mask.astype(np.int16), patient.affine).to_filename(tmp_path / "mask.nii.gz")
     with pytest.raises(DataError, match=f"mask.nii.gz.*{message}"):
         load_volume(tmp_path / "scan.nii.gz", mask=tmp_path / "mask.nii.gz", **GRID)
-
-
-def test_a_damaged_scan_outside_the_box_is_still_found(patient, tmp_path):
-    path = tmp_path / "scan.nii.gz"
-    patient.to_filename(path)
-    lungs = np.zeros(patient.shape, np.uint8)
-    lungs[5:9, 5:9, 1:3] = 1
-    nib.Nifti1Image(lungs, patient.affine).to_filename(tmp_path / "mask.nii.gz")
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(DataError, match="scan.nii.gz.*truncated"):
-        load_volume(path, mask=tmp_path / "mask.nii.gz", **GRID)

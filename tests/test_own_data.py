@@ -1,18 +1,12 @@
 """The reader's own folder: any CSV, any class folders."""
 
-import os
-
-import nibabel as nib
-import numpy as np
 import pytest
 from files import write_labels, write_scan, write_video
 
 from viptt_core.cli import main
-from viptt_core.ct import prepare_volume
-from viptt_core.datasets import list_dataset, load_dataset, load_for
+from viptt_core.datasets import load_dataset, load_for
 from viptt_core.errors import DataError
 from viptt_core.presets import load_preset
-from viptt_core.splits import make_split
 
 GRID = {"frames": 4, "size": 16, "n_jobs": 1, "progress": False}
 
@@ -22,10 +16,6 @@ def scans(tmp_path):
     for k in range(4):
         write_scan(tmp_path / "images" / f"case{k}.nii.gz", hu=-800 + 200 * k)
     return tmp_path
-
-
-def kinds(listing):
-    return [(fault.kind, fault.where) for fault in listing.faults]
 
 
 def test_columns_and_patients_are_named_by_settings(scans):
@@ -43,24 +33,9 @@ def test_columns_and_patients_are_named_by_settings(scans):
     assert clips.groups.tolist() == ["p1", "p1", "p2", "p3"] and clips.names[2] == "case2.nii.gz"
 
 
-def test_without_a_patient_column_each_scan_is_its_own_group(scans):
-    write_labels(scans, *(f"case{k}.nii.gz,{k % 2}" for k in range(4)), header="FileName,Label")
-    assert load_dataset("folder", scans, **GRID).groups.tolist() == [f"case{k}.nii.gz" for k in range(4)]
-
-
 def test_numbers_are_classes_in_their_order(scans):
     write_labels(scans, "case0,10", "case1,2", "case2,10", "case3,1", header="FileName,Label")
     assert load_dataset("folder", scans, **GRID).class_names == ("1", "2", "10")
-
-
-def test_equal_names_in_two_folders_are_told_apart_by_their_paths(tmp_path):
-    for folder in ("a", "b"):
-        write_scan(tmp_path / folder / "scan.nii.gz")
-    write_labels(tmp_path, "a/scan.nii.gz,0", "b/scan.nii.gz,1", header="FileName,Label")
-    clips = load_dataset("folder", tmp_path, **GRID)
-    assert clips.names.tolist() == ["a/scan.nii.gz", "b/scan.nii.gz"] and clips.labels.tolist() == [0, 1]
-    write_labels(tmp_path, "scan.nii.gz,0", header="FileName,Label")
-    assert ("two files of one name", "scan.nii.gz") in kinds(list_dataset("folder", tmp_path))
 
 
 def test_class_folders_of_scans_or_videos(tmp_path):
@@ -78,58 +53,7 @@ def test_class_folders_of_scans_or_videos(tmp_path):
         load_dataset("folder", tmp_path / "ct", **GRID)
 
 
-def test_files_outside_of_the_class_folders_are_listed(tmp_path):
-    for name in ("ill/a", "well/b", "well/more/c", "d", "masks/deep/e", ".x/y/z"):
-        write_scan(tmp_path / f"{name}.nii.gz")
-    clips = load_dataset("folder", tmp_path, **GRID)
-    assert clips.names.tolist() == ["ill/a.nii.gz", "well/b.nii.gz"]
-    assert [name for name, _ in clips.excluded] == ["d.nii.gz", "masks/deep/e.nii.gz", "well/more/c.nii.gz"]
-    write_video(tmp_path / "film" / "one" / "a.avi")
-    write_video(tmp_path / "film" / "two" / "b.avi")
-    write_video(tmp_path / "film" / "c.avi")
-    assert kinds(list_dataset("ucf50", tmp_path / "film", group_pattern="(.)")) == [("not in a class folder", "c.avi")]
-
-
 # --- Real files -----------------------------------------------------------------------------------
-
-
-def test_real_scans_with_a_table_of_ones_own(shared_data, tmp_path):
-    """Four patients of two sources; nibabel turns them to the axes that the authors' steps want."""
-    for path in (shared_data / "ct").glob("*_256.nii.gz"):
-        os.symlink(path, tmp_path / path.name)
-    write_labels(
-        tmp_path,
-        "covidctmd_P001_256,infection,a",
-        "covidctmd_cap001_256,infection,b",
-        "lungpetctdx_A0001_s3_256,cancer,c",
-        "lungpetctdx_A0002_s3_256,cancer,d",
-        header="scan,dx,who",
-    )
-    settings = {"file_column": "scan", "label_column": "dx", "patient_column": "who"}
-    clips = load_dataset(
-        "folder", tmp_path, orientation="canonical", frames=8, size=32, n_jobs=1, progress=False, **settings
-    )
-    assert clips.counts() == {"cancer": 2, "infection": 2} and clips.excluded == () and clips.notes == ()
-    for name, clip in zip(clips.names, clips.clips, strict=True):
-        image = nib.load(tmp_path / name)
-        turn = nib.orientations.ornt_transform(
-            nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(("L", "A", "S"))
-        )
-        turned = image.as_reoriented(turn).get_fdata(dtype=np.float32)
-        assert np.abs(clip - 255 * prepare_volume(turned, depth=8, size=32)).max() <= 0.51
-
-
-def test_real_hmdb51_videos_by_class(shared_data):
-    clips = load_dataset("folder", shared_data / "videos" / "hmdb51", frames=8, size=32, n_jobs=1, progress=False)
-    assert len(clips) + len(clips.excluded) == 9 and len(clips.class_names) == 7
-
-
-def test_real_patients_never_straddle(shared_data):
-    clips = load_dataset(
-        "medmnist3d", shared_data / "lidc" / "lidc848_nodule3d_28.npz", frames=4, size=8, n_jobs=1, progress=False
-    )
-    split = make_split("group", clips, stage="finetune")
-    assert not set(clips.groups[split.train]) & set(clips.groups[np.concatenate([split.validation, split.test])])
 
 
 @pytest.mark.parametrize("patients", [(), ("--patients", "15")])

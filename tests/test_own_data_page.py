@@ -16,7 +16,7 @@ from viptt_core.model import ViPTTNet
 from viptt_core.prediction.card import Card, Preprocessing
 from viptt_core.prediction.scans import predict_scans
 from viptt_core.prediction.weights import WEIGHTS, save_weights
-from viptt_core.synthetic.folders import own_scans, write_folder
+from viptt_core.synthetic.folders import own_scans
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "book" / "own_data.md").read_text(encoding="utf-8")
@@ -106,12 +106,6 @@ def test_the_warnings_of_the_page_are_those_of_the_program(folder, weights):
         pattern = re.escape(pattern).replace("NUMBER", r"[\d.]+").replace("ANY", ".*")
         assert any(re.search(pattern, warning) for warning in said), f"{phrase}: {said}"
     assert len(phrases) == 9
-
-
-def test_the_lines_of_python_run(folder, weights):
-    write_folder(folder / "data" / "new", own_scans(3, 2, size=24, slices=4), progress=False)
-    run_snippet(PLACEHOLDER)
-    assert list(pd.read_csv("predictions.csv"))[:5] == ["scan", "class", "ill", "well", "entropy_bits"]
 
 
 def run_snippet(name):

@@ -9,7 +9,6 @@ from viptt_core.statistics import best_of_k, detectable_difference, kappa_interv
 
 VALIDATION = [84, 46, 20, 20, 14]  # the paper's 184 validation scans
 TRAINING = [420, 226, 101, 100, 70]  # the benchmark's training scans: shares of the 421 test scans
-PUBLISHED_GAIN = 0.18  # 0.17 -> 0.35, the published gain
 
 
 def width(interval):
@@ -27,13 +26,6 @@ def width(interval):
 def test_simulated_intervals_of_kappa_are_those_known_of_the_benchmark(counts, n, kappa, low, high):
     ours = kappa_interval_by_simulation(counts, kappa, n=n)
     assert ours == pytest.approx((low, high), abs=0.004)
-
-
-def test_counts_are_scaled_by_largest_remainders():
-    # 192.8, 103.8, 46.4, 45.9, 32.1: the three largest remainders are rounded up
-    by_hand = kappa_interval_by_simulation([193, 104, 46, 46, 32], 0.2)
-    scaled = kappa_interval_by_simulation(TRAINING, 0.2, n=421)  # but wrong predictions spread as before scaling
-    assert scaled == pytest.approx(by_hand, abs=0.003)
 
 
 def asymptotic_sd(p, n):
@@ -55,11 +47,6 @@ def test_simulated_intervals_agree_with_the_large_sample_formula(kappa):
     assert width(ours) == pytest.approx(2 * 1.96 * asymptotic_sd(table, 2000), rel=0.04)
 
 
-def test_the_simulated_kappa_is_the_one_asked_for_although_scaling_rounds_the_counts():
-    wide = kappa_interval_by_simulation([40, 30, 20, 11], 0.3, n=10**6)
-    assert wide == pytest.approx((0.3, 0.3), abs=0.003)
-
-
 def test_perfect_agreement_has_no_interval_and_four_times_the_cases_halve_it():
     perfect = kappa_interval_by_simulation(VALIDATION, 1)
     assert perfect == (1, 1)
@@ -72,17 +59,6 @@ def test_best_of_k_is_the_expected_largest_of_k_normal_errors():
     assert best_of_k(VALIDATION, 0.17) == pytest.approx(1.16296 * sd, abs=0.002)
     assert best_of_k(VALIDATION, 0.17, 2) == pytest.approx(sd / np.sqrt(np.pi), abs=0.002)
     assert best_of_k(VALIDATION, 0.17) == pytest.approx(0.06, abs=0.005)
-
-
-def test_one_run_inflates_nothing():
-    assert best_of_k(VALIDATION, 0.17, 1) == pytest.approx(0, abs=0.002)
-
-
-def test_the_published_gap_is_less_than_184_scans_show_between_single_unpaired_runs():
-    gap = detectable_difference(VALIDATION, 0.17)
-    sd = [width(kappa_interval_by_simulation(VALIDATION, k)) / (2 * 1.96) for k in (0.17, 0.17 + gap)]
-    assert gap == pytest.approx((1.95996 + 0.84162) * np.hypot(*sd), abs=0.004)
-    assert gap > PUBLISHED_GAIN
 
 
 def test_the_detectable_gain_is_found_in_four_of_five_studies_simulated_case_by_case():
@@ -100,12 +76,6 @@ def test_the_detectable_gain_is_found_in_four_of_five_studies_simulated_case_by_
     gains = kappa_of_tables(table(0.3 + gap, *draw())) - kappa_of_tables(table(0.3, *draw()))
     assert gains.mean() == pytest.approx(gap, abs=0.006)
     assert np.mean(np.abs(gains) > 1.96 * gains.std()) == pytest.approx(0.8, abs=0.04)
-
-
-def test_more_scans_make_smaller_gains_detectable(monkeypatch):
-    monkeypatch.setattr("viptt_core.statistics.SIMULATIONS", 4000)
-    unpaired = detectable_difference(VALIDATION, 0.17)
-    assert detectable_difference(VALIDATION, 0.17, n=4 * 184) == pytest.approx(unpaired / 2, abs=0.01)
 
 
 def test_too_few_scans_detect_nothing():

@@ -1,30 +1,26 @@
 """Scan files -> probabilities, against the steps done one by one; files that are unusual, and files that fail."""
 
 import csv
-import gzip
 import io
 import json
 import os
 import shutil
 import threading
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from files import write_noise_scan, write_scan, write_weights
-from scipy.stats import entropy
+from files import write_noise_scan, write_weights
 
-from viptt_core import nifti
 from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES
 from viptt_core.ct import load_volume
 from viptt_core.datasets.scans import read_scan
-from viptt_core.errors import DataError, DataWarning, SettingError
+from viptt_core.errors import DataError, SettingError
 from viptt_core.prediction import scans as predict
 from viptt_core.prediction.card import RESEARCH_ONLY
-from viptt_core.prediction.scans import Predictions, find_scans, predict_scans, scan_warnings
+from viptt_core.prediction.scans import find_scans, predict_scans, scan_warnings
 from viptt_core.prediction.weights import open_weights
 from viptt_core.training.device import Engine
 from viptt_core.training.feed import read_ahead
@@ -58,8 +54,10 @@ def one_by_one(path, scans, **grid):
 # --- Probabilities ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("grid", [{"orientation": "file"}, {"orientation": "canonical"}, {"hu_window": (-1000, 0)}])
-@pytest.mark.parametrize("pixel_range", ["0..1", "0..255"])
+@pytest.mark.parametrize(
+    "grid, pixel_range",
+    [({"orientation": "file"}, "0..1"), ({"orientation": "canonical"}, "0..255"), ({"hu_window": (-1000, 0)}, "0..1")],
+)
 def test_probabilities_are_those_of_the_steps_done_one_by_one(tmp_path, scans, grid, pixel_range):
     path = write_weights(tmp_path / "w.safetensors", pixel_range=pixel_range, **grid)
     found = quiet(path, scans)
@@ -67,15 +65,6 @@ def test_probabilities_are_those_of_the_steps_done_one_by_one(tmp_path, scans, g
     assert found.class_names == TB_CLASSES and not found.failed.any()
     np.testing.assert_allclose(found.probabilities[0], one_by_one(path, scans, **grid), atol=1e-5)
     assert found.probabilities.max() > 0.3  # far from equal: the comparison says something
-
-
-def test_orientation_changes_what_a_turned_scan_gives(tmp_path, scans):
-    stored, turned = (
-        quiet(write_weights(tmp_path / f"{o}.safetensors", orientation=o), scans).probabilities[0]
-        for o in ("file", "canonical")
-    )
-    assert np.allclose(stored[0], turned[0], atol=1e-6)  # stored canonically
-    assert not np.allclose(stored[1], turned[1], atol=1e-6) and not np.allclose(stored[2], turned[2], atol=1e-6)
 
 
 def test_a_scan_gets_the_same_answer_alone_and_among_many(tmp_path, scans):
@@ -117,14 +106,6 @@ def test_scans_are_cropped_to_the_lungs_where_the_weights_were(tmp_path, scans):
     assert found.failed.tolist() == [False, True, False] and "has no lung mask" in found.errors[1]
 
 
-def test_entropy_is_in_bits():
-    rows = np.array([[1, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0], [0.7, 0.1, 0.1, 0.1], [np.nan] * 4])
-    kind = type("FourClasses", (), {"classes": tuple("abcd")})
-    found = Predictions(tuple("vwxyz"), (kind,), rows[None], ((),) * 5, ("", "", "", "", "no file"))
-    expected = [0, 2, 1, round(entropy([0.7, 0.1, 0.1, 0.1], base=2), 4), np.nan]
-    np.testing.assert_allclose(found.table()["entropy_bits"], expected)
-
-
 # --- Which files --------------------------------------------------------------------------------------
 
 
@@ -142,25 +123,6 @@ def test_folders_are_searched_without_masks_hidden_files_and_doubles(tmp_path, s
         "5.NII",
         "deep/er/3.nii.gz",
     ]
-
-
-def test_a_folder_that_is_taken_for_masks_is_named(scans):
-    root = scans[0].parent
-    (root / "seg").mkdir()
-    shutil.copy(scans[0], root / "seg")
-    with pytest.warns(DataWarning, match="seg: 1 files are named as scans elsewhere .* rename the folder"):
-        assert find_scans([root]) == sorted(scans)
-
-
-def test_a_folder_whose_name_is_not_utf_8_can_be_written_to_a_table(tmp_path, scans):
-    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xf6ntgen"))
-    try:
-        folder.mkdir()
-    except OSError:
-        pytest.skip("this file system takes UTF-8 only")
-    shutil.copy(scans[0], folder / "s.nii.gz")
-    (name,) = quiet(write_weights(tmp_path / "w.safetensors"), folder).table()["scan"]
-    assert name.encode().decode().endswith(r"r\xf6ntgen/s.nii.gz")
 
 
 def test_a_file_in_a_folder_whose_name_is_not_utf_8_fails_and_is_told_why(tmp_path, scans):
@@ -218,17 +180,11 @@ def warnings_of(path, **grid):
     return scan_warnings(path.name, read_scan(path, grid)[1], grid)
 
 
-def test_a_sound_chest_scan_gives_no_warning(tmp_path):
-    assert warnings_of(write_noise_scan(tmp_path / "0.nii.gz")) == []
-
-
 @pytest.mark.parametrize(
     "settings, message",
     [
         ({"shape": (18, 20, 4), "mm": (16.0, 14.4, 70.0)}, "has 4 slices"),
         ({"mm": (1.0, 0.9, 25.0)}, "is 18 mm wide"),
-        ({"mm": (16.0, 14.4, 5.0)}, "is 60 mm long"),
-        ({"mm": (50.0, 45.0, 25.0)}, "is 900 mm wide"),
         ({"mm": (16.0, 14.4, 100.0)}, "is 1200 mm long"),
     ],
 )
@@ -271,27 +227,12 @@ def test_weights_from_synthetic_scans_say_so(tmp_path, scans):
     assert found.notes[0] in str(found) and found.notes[0] in found._repr_mimebundle_()["text/html"]
 
 
-def test_voxels_that_are_not_finite_are_told_and_hide_nothing_else(tmp_path):
-    scan = write_scan(tmp_path / "0.nii.gz", nan_voxels=3)
-    found = quiet(write_weights(tmp_path / "w.safetensors"), scan)
-    assert any("3 of 720 voxels are NaN" in warning for warning in found.warnings[0])
-    assert not any("Hounsfield" in warning for warning in found.warnings[0])
-    image = nib.load(scan)
-    nib.Nifti1Image(image.get_fdata(dtype=np.float32) + 1024, image.affine).to_filename(scan)
-    shifted = quiet(write_weights(tmp_path / "w.safetensors"), scan).warnings[0]
-    assert any("does not look like Hounsfield units (values 24 to 1424;" in told for told in shifted)
-    assert any("3 of 720 voxels are NaN" in warning for warning in shifted)
-
-
 # --- What cannot be used ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "preprocessing, message", [({"kind": "video"}, "trained on videos"), ({"kind": "volume"}, "trained on volumes")]
-)
-def test_weights_for_other_input_are_refused(tmp_path, scans, preprocessing, message):
-    with pytest.raises(DataError, match=f"{message}.*fine-tuned on CT scans"):
-        quiet(write_weights(tmp_path / "w.safetensors", **preprocessing), scans)
+def test_weights_for_other_input_are_refused(tmp_path, scans):
+    with pytest.raises(DataError, match="trained on videos.*fine-tuned on CT scans"):
+        quiet(write_weights(tmp_path / "w.safetensors", kind="video"), scans)
 
 
 def test_models_of_different_classes_and_unwanted_masks_are_refused(tmp_path, scans):
@@ -315,7 +256,7 @@ def damage(path, how):
         path.write_bytes(bytes(128) + b"DICM" + bytes(200))
 
 
-@pytest.mark.parametrize("how", ["empty", "truncated", "DICOM"])
+@pytest.mark.parametrize("how", ["empty", "DICOM"])
 def test_a_damaged_scan_is_told_and_stops_no_other(tmp_path, scans, how):
     path = write_weights(tmp_path / "w.safetensors")
     whole = quiet(path, scans).probabilities[0]
@@ -327,17 +268,6 @@ def test_a_damaged_scan_is_told_and_stops_no_other(tmp_path, scans, how):
     rows = found.to_dict()["scans"]
     assert [bool(row["error"]) for row in rows] == [False, True, False] and rows[1]["Focal"] is None
     assert f"{scans[1]}: failed: {found.errors[1]}" in str(found)
-
-
-def test_a_file_the_system_does_not_give_is_a_failed_scan(tmp_path, scans, monkeypatch):
-    def refuse(path, mode):
-        if path == scans[0]:
-            raise PermissionError(13, "Permission denied", str(path))
-        return gzip.open(path, mode)
-
-    monkeypatch.setattr(nifti.igzip, "open", refuse)
-    found = quiet(write_weights(tmp_path / "w.safetensors"), scans)
-    assert found.failed.tolist() == [True, False, False] and "Permission denied" in found.errors[0]
 
 
 def test_a_folder_that_cannot_be_read_is_told_and_the_other_scans_are_predicted(tmp_path, scans, monkeypatch):
@@ -447,11 +377,6 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path, scans, weights
         for form in ([], ["--csv"]):
             code, _, said = run(capsys, *scans, "--weights", weights, "-o", tmp_path / name, *form)
             assert code == 1 and words in said
-
-
-def test_a_misspelt_weights_file_says_where_to_look(tmp_path, scans, capsys):
-    code, _, said = run(capsys, *scans, "--weights", "runs/finetune")
-    assert code == 1 and "runs/finetune: no such weights. `viptt weights list`" in said
 
 
 # --- Real scans ---------------------------------------------------------------------------------------

@@ -100,10 +100,6 @@ def test_a_notebook_page_opens_its_executed_notebook_on_colab_and_binder(name):
     }
 
 
-def test_other_pages_have_no_such_button():
-    assert buttons_of("intro", ".md", {}) == {}
-
-
 # --- GitHub Actions -----------------------------------------------------------------------------------
 
 
@@ -116,13 +112,6 @@ def scripts():
     """Every `run:` of workflows and of the set-up they share."""
     steps = [step for _, _, job in jobs() for step in job["steps"]] + load(SETUP)["runs"]["steps"]
     return [step["run"] for step in steps if "run" in step]
-
-
-def test_there_is_a_workflow_for_tests_book_weekly_run_and_release():
-    assert {path.stem for path in WORKFLOWS} == {"test", "book", "weekly", "release"}
-    starts = {path.stem: load(path)["on"] for path in WORKFLOWS}
-    assert starts["weekly"]["schedule"] and starts["release"]["push"] == {"tags": ["v*"]}
-    assert all("pull_request" in starts[name] for name in ("test", "book"))
 
 
 def test_tests_run_on_every_version_of_python_that_the_project_names():
@@ -161,15 +150,6 @@ def test_what_the_workflows_call_exists():
             build_parser().parse_args(command.split())
 
 
-def test_pytorch_comes_first_and_from_the_index_that_is_named():
-    install, rest = (step["run"] for step in load(SETUP)["runs"]["steps"] if "run" in step)
-    image = read("Dockerfile")
-    for text in (install, image[: image.index("-e ")]):
-        command = " ".join(text.replace("\\\n", " ").split())
-        assert '--no-deps -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision' in command
-    assert rest == "make .venv/.installed PYTHON=python"
-
-
 def notes_for(tag, changelog, folder):
     """What the step of the release makes of a changelog."""
     steps = load(ROOT / ".github/workflows/release.yml")["jobs"]["release"]["steps"]
@@ -200,23 +180,6 @@ def test_what_the_dockerfile_copies_exists_and_no_step_runs_as_root_after_the_us
     assert [arguments for name, arguments in instructions if name == "USER"] == ["1000"]
     assert instructions[0] == ["FROM", "python:3.12-slim"] and instructions[-1][0] == "CMD"
     assert json.loads(instructions[-1][1])[:2] == ["jupyter", "lab"]
-
-
-def test_the_image_leaves_out_what_git_does_and_keeps_the_note_on_data():
-    ignored = set(read(".dockerignore").split("\n"))
-    assert {".git", ".venv", "runs", "data/*", "!data/README.md", "**/*.nii.gz", "**/*.safetensors"} <= ignored
-    only_here = {line.strip("/") for line in read(".gitignore").split("\n") if line.startswith("/")}
-    assert len(only_here) > 8 and only_here <= ignored
-    assert not ignored & {"viptt_core", "notebooks", "book", "results", "benchmarks", "constraints.txt", "README.md"}
-
-
-def test_conda_and_binder_differ_only_in_the_extra_and_in_where_they_lie():
-    conda, binder = (yaml.safe_load(read(name)) for name in ("environment.yml", "binder/environment.yml"))
-    assert conda["dependencies"].pop() == {"pip": ["-e .[book]"]}
-    assert binder["dependencies"].pop() == {"pip": ["-e .."]}
-    assert conda == binder
-    (torch,) = (line for line in PROJECT["dependencies"] if re.match(r"torch\b", line))
-    assert torch.replace("torch", "pytorch-cpu ", 1) in conda["dependencies"]
 
 
 # --- Versions, citation -------------------------------------------------------------------------------

@@ -80,13 +80,6 @@ def stopped(clips, folder, steps=3):
         trainer.run()
 
 
-def test_the_log_of_a_running_training_can_be_read(make_clip_set, tmp_path):
-    stopped(make_clip_set(), tmp_path, steps=5)
-    assert len((tmp_path / "history.csv").read_text().splitlines()) == 1 + 2  # header, two epochs
-    at = read_checkpoint(tmp_path).state["at"]
-    assert (at["steps"], at["epoch"]) == (5, 2)
-
-
 def test_a_checkpoint_of_another_training_is_refused_with_the_difference(make_clip_set, tmp_path):
     clips = make_clip_set()
     stopped(clips, tmp_path)
@@ -115,22 +108,6 @@ def test_a_loss_that_is_not_finite_names_the_clips_and_keeps_the_last_good_check
     assert sorted(named) == sorted(clips.names[SPLIT.train])  # both batches of five
     kept = read_checkpoint(tmp_path)
     assert kept.state["at"]["steps"] == 3 and all(w.isfinite().all() for w in kept.tensors["model"].values())
-
-
-def test_no_checkpoint_is_promised_where_none_was_written(make_clip_set, tmp_path):
-    seldom = dataclasses.replace(EVERY_STEP, checkpoint_seconds=1000)
-    with pytest.raises(TrainingError, match="not finite.*learning rate") as caught:
-        _Spoilt(model(), Task(make_clip_set(), SPLIT, STAGE), engine=seldom, folder=tmp_path).run()
-    assert "checkpoint" not in str(caught.value)
-
-
-def test_losses_are_looked_at_every_so_many_steps_and_the_step_is_still_named(make_clip_set):
-    task = Task(make_clip_set(), SPLIT, dataclasses.replace(STAGE, batch_size=1))
-    trainer = _Spoilt(model(), task, engine=dataclasses.replace(EVERY_STEP, check_every=4))
-    trainer.spoilt = 2
-    with pytest.raises(TrainingError, match="epoch 1, step 2. This batch and the one before it"):
-        trainer.run()
-    assert trainer.steps == 4
 
 
 def test_weights_that_are_not_finite_are_never_saved(make_clip_set, tmp_path):

@@ -80,24 +80,7 @@ def test_numbers_are_the_five_types_only_for_a_model_that_tells_them(labels):
 @pytest.mark.parametrize(
     "rows, words",
     [
-        (("a.nii.gz,6", "b.nii.gz,1"), "unknown label '6' .line 2.. Known: 1, 2, 3, 4, 5"),
-        (("a.nii.gz,Focl", "b.nii.gz,Focal"), "unknown label 'Focl' .line 2.. Known: Infiltrative"),
-        (("a.nii.gz,1", "a.nii.gz,2"), "'a.nii.gz' is there twice"),
-        (("x.nii.gz,1",), "no scan is left to score: 0 of 2 could not be read, 2 have no label"),
-    ],
-)
-def test_faulty_labels_are_refused(labels, rows, words):
-    with pytest.raises(DataError, match=words):
-        labelled(predictions(["a.nii.gz", "b.nii.gz"], [0, 1], TB_CLASSES), labels(*rows))
-
-
-@pytest.mark.parametrize(
-    "rows, words",
-    [
         (("a.nii.gz,Focal", "b.nii.gz,n/a"), r"'b.nii.gz' has no label \(line 3"),
-        (("a.nii.gz,Focal", "a,Miliary"), "'a.nii.gz' in line 2, 'a' in line 3"),
-        (("a.nii.gz,Focal", "b.nii.gz,Miliary, old"), "more or fewer cells in line 3"),
-        (("a.nii.gz,Focal", 'b.nii.gz,"Miliary'), "unclosed quote from line 3"),
     ],
 )
 def test_a_table_is_checked_as_that_of_a_data_set(labels, rows, words):
@@ -105,27 +88,9 @@ def test_a_table_is_checked_as_that_of_a_data_set(labels, rows, words):
         labelled(predictions(["a.nii.gz", "b.nii.gz"], [0, 1], TB_CLASSES), labels(*rows))
 
 
-@pytest.mark.parametrize("rows", [("a,focal", "b,FIBRO-cavernous"), ("a,2.0", "b,5.0"), ("a,2", "b,5")])
-def test_labels_that_differ_in_spelling_alone_are_classes_of_the_model(labels, rows):
-    found = labelled(predictions(["a.nii.gz", "b.nii.gz"], [0, 1], TB_CLASSES), labels(*rows))
-    assert found["label"].tolist() == [1, 4]
-
-
-@pytest.mark.parametrize("name", ["NA", "None", "nan"])
-def test_a_class_of_the_model_may_be_called_as_a_missing_value(labels, name):
-    table = predictions(["a.nii.gz", "b.nii.gz"], [0, 1], (name, "well"))
-    assert labelled(table, labels(f"a,{name}", "b,well"))["label"].tolist() == [0, 1]
-
-
-def test_a_table_without_the_column_is_refused(labels):
-    with pytest.raises(DataError, match="lacks the columns diagnosis; line 1 has: FileName, Label"):
-        labelled(predictions(["a.nii.gz"], [0]), labels("a.nii.gz,ill", label_column="diagnosis"))
-
-
-@pytest.mark.parametrize("again", ["a.nii.gz", "./a.nii.gz"])
-def test_a_scan_predicted_twice_is_refused(labels, again):
+def test_a_scan_predicted_twice_is_refused(labels):
     with pytest.raises(DataError, match="predicted more than once"):
-        labelled(predictions(["a.nii.gz", again], [0, 1]), labels("a.nii.gz,ill"))
+        labelled(predictions(["a.nii.gz", "./a.nii.gz"], [0, 1]), labels("a.nii.gz,ill"))
 
 
 def test_what_is_left_out_is_told(labels):
@@ -170,16 +135,10 @@ def test_predictions_of_several_models_are_kept_apart(tmp_path):
     [
         (lambda t: t.drop(columns="error"), "lacks the columns error"),
         (lambda t: t.assign(ill=1.5), "line 2 holds no scan"),
-        (lambda t: t.assign(ill="x"), "line 2 holds no scan"),
-        (lambda t: t.assign(ill=np.nan), "line 2 holds no scan"),
         (lambda t: t.assign(scan=""), "line 2 holds no scan"),
         (lambda t: t[:0], "no row below its header"),
-        (lambda t: t[:0].assign(weights=""), "no row below its header"),
         (lambda t: t.assign(ill=0.6, well=0.6), "line 2 holds no scan"),
-        (lambda t: t.assign(ill=0.1, well=0.1), "line 2 holds no scan"),
         (lambda t: t.assign(**{"class": "well"}), "line 2 holds no scan"),
-        (lambda t: t.assign(**{"class": ""}), "line 2 holds no scan"),
-        (lambda t: t.assign(**{"class": "sick"}), "line 2 holds no scan"),
         (lambda t: t.drop(columns="ill"), "line 2 holds no scan"),
         (lambda t: pd.concat([t, t.assign(scan="./a.nii.gz")]), "p.csv: 1 scan predicted more than once: .*a.nii.gz"),
     ],
@@ -190,7 +149,7 @@ def test_a_table_that_holds_no_predictions_is_refused(tmp_path, change, words):
         read_predictions(tmp_path / "p.csv")
 
 
-@pytest.mark.parametrize("error", ["NA", "nan", "None", "null"])
+@pytest.mark.parametrize("error", ["NA", "null"])
 def test_an_error_is_an_error_whatever_its_words(tmp_path, labels, error):
     table = predictions(["NA", "b.nii.gz"], [0, 1], failed=["NA"]).replace({"error": {"is truncated.": error}})
     table.to_csv(tmp_path / "p.csv", index=False)
@@ -225,15 +184,8 @@ def test_the_command_prints_scores_and_what_is_left_out(tmp_path, labels, capsys
     predictions(["a.nii.gz", "b.nii.gz", "c.nii.gz", "d.nii.gz"], [0, 1, 1, 0], failed=["c.nii.gz"]).to_csv(
         tmp_path / "p.csv", index=False
     )
-    arguments = [
-        "score",
-        str(tmp_path / "p.csv"),
-        str(tmp_path / "labels.csv"),
-        "--label-column",
-        "dx",
-        "--patient-column",
-        "who",
-    ]
+    files = [str(tmp_path / name) for name in ("p.csv", "labels.csv")]
+    arguments = ["score", *files, "--label-column", "dx", "--patient-column", "who"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("2 scans scored, of 1 patient\n1 scan could not be read") and "1.000" in printed
@@ -245,16 +197,9 @@ def test_the_command_prints_scores_and_what_is_left_out(tmp_path, labels, capsys
     assert found["synthetic"] is False
 
 
-@pytest.mark.parametrize("record", ["phantom.json", "example.json"])
-def test_scores_of_phantoms_are_marked(tmp_path, labels, capsys, record):
+def test_scores_of_phantoms_are_marked(tmp_path, labels, capsys):
     labels("a,ill", "b,well")
-    (tmp_path / record).write_text("{}")
+    (tmp_path / "phantom.json").write_text("{}")
     predictions(["a.nii.gz", "b.nii.gz"], [0, 1]).to_csv(tmp_path / "p.csv", index=False)
     assert main(["score", str(tmp_path / "p.csv"), str(tmp_path / "labels.csv")]) == 0
     assert "Synthetic data: this says nothing about patients." in capsys.readouterr().out
-
-
-def test_the_command_says_mistakes_in_a_line(tmp_path, labels, capsys):
-    labels("a,ill")
-    assert main(["score", str(tmp_path / "none.csv"), str(tmp_path / "labels.csv")]) == 1
-    assert capsys.readouterr().err.startswith("viptt: ")

@@ -13,7 +13,7 @@ from viptt_core.results import read_run, runs_root
 from viptt_core.study import arms as module
 from viptt_core.study.arms import Runner, StudyData, arm_file, pack
 from viptt_core.study.outcomes import read_outcomes
-from viptt_core.study.plan import Rule, parse_study, pretraining_key, slug
+from viptt_core.study.plan import Rule, parse_study
 from viptt_core.training.device import Engine
 
 TINY = {
@@ -180,10 +180,3 @@ def test_baselines_are_tested_on_the_same_folds(runner, tmp_path):
         assert [set(tested.names[row]) for row in tested.tested] == [set(arm.names[row]) for row in arm.tested]
     assert (baselines.by_seed("PCA + logistic")[0][0] == baselines.labels).mean() > 0.9  # brightness gives it away
     assert [path.name for path in pack(one.study, tmp_path)] == ["starts.npz", "baselines.npz", "study.json"]
-
-
-def test_arms_that_pretrain_alike_share_it(runner):
-    study = runner().study
-    keys = {arm.name: pretraining_key(study, arm) for arm in study.arms}
-    assert keys["random"] == "" and keys["video"] == keys["video, only backbone"] != keys["image"]
-    assert slug("video, only backbone") == "video-only-backbone"

@@ -21,11 +21,6 @@ def test_a_draw_keeps_the_test_scans_and_the_class_mix(make_clip_set):
     assert set(drawn[0].names) != set(drawn[1].names) and drawn[0].key != drawn[1].key
 
 
-def test_a_pilot_never_sees_a_test_scan(make_clip_set):
-    pilot = draw_scans(make_clip_set(n=60), n_pool=40, n_train=20, seed=0, test=False)
-    assert len(pilot) == 40 and set(pilot.names) == {f"c{i}" for i in range(40)}
-
-
 @pytest.mark.parametrize(("n_pool", "n_train"), [(60, 10), (40, 41), (40, 0)])
 def test_a_draw_that_cannot_be_made_is_refused(make_clip_set, n_pool, n_train):
     with pytest.raises(SettingError, match="cannot be drawn"):
@@ -56,12 +51,6 @@ def test_shuffled_frames_are_the_same_frames_in_orders_of_their_own(make_clip_se
         assert sorted(order) == list(range(6))
         orders.add(tuple(order))
     assert len(orders) > 6
-
-
-def test_still_frames_repeat_the_middle_one(make_clip_set):
-    videos = make_clip_set(n=4, frames=5)
-    still = vary_videos(videos, "still frames", seed=0).clips
-    assert still.shape == videos.clips.shape and (still == videos.clips[:, 2, None]).all()
 
 
 def test_split_by_clip_puts_groups_on_both_sides(make_clip_set):

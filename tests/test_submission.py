@@ -1,14 +1,9 @@
 """The submission file: written as it must be, and every fault of one found in a single reading."""
 
-import errno
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
-from viptt_core import files
-from viptt_core.errors import DataError, StorageError
+from viptt_core.errors import DataError
 from viptt_core.submission import (
     counts_text,
     expected_names,
@@ -35,21 +30,13 @@ def test_a_written_file_is_plain_in_the_order_given_and_sound(tmp_path):
     assert list(validate_submission(path, NAMES).values()) == [2, 1, 1, 1, 1]
 
 
-def test_names_and_number_of_the_test_scans():
-    names = expected_names()
-    assert len(names) == 421 and (names[0], names[-1]) == ("TST_0001.nii.gz", "TST_0421.nii.gz")
-
-
 @pytest.mark.parametrize(
     "names, classes, message",
     [
         ([NAMES[0], NAMES[1], NAMES[0]], [1, 2, 3], "'TST_0001.nii.gz': more than one scan is named so"),
         (["scans/TST_0001.nii.gz"], [1], "'scans/TST_0001.nii.gz': is not the bare name"),
         (["a.nii.gz", "TST_0001.nii"], [1, 1], "'TST_0001.nii': is not the bare name"),
-        ([".nii.gz"], [1], "bare name"),
         (["a,b.nii.gz"], [1], "bare name"),
-        (["a\nb.nii.gz"], [1], "bare name"),
-        (["a b.nii.gz"], [1], "bare name"),
         (["a.nii.gz\n"], [1], "bare name"),
     ],
 )
@@ -59,19 +46,6 @@ def test_what_makes_no_sound_file_is_not_written(tmp_path, names, classes, messa
     with pytest.raises(DataError, match=f"(?s){message}"):
         write_submission(path, names, classes)
     assert path.read_text() == "the older one" and len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_full_disk_leaves_the_older_file(tmp_path, monkeypatch):
-    path = write_submission(tmp_path / "s.txt", NAMES, [1] * 6)
-    before = path.read_bytes()
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(StorageError, match="s.txt: cannot be written.*Free some space"):
-        write_submission(path, NAMES, [2] * 6)
-    assert path.read_bytes() == before
 
 
 # --- Checking -------------------------------------------------------------------------------------
@@ -109,67 +83,26 @@ def assert_only(found, *expected):
         assert words in text
 
 
-@pytest.mark.parametrize("last", ["\n", ""])
-def test_a_sound_file_has_no_problem_whatever_its_order(tmp_path, last):
-    path = tmp_path / "s.txt"
-    path.write_text("\n".join(reversed(SOUND)) + last)
-    assert check(path) == []
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        "TST_0003.nii.gz;3",
-        "TST_0003.nii.gz\t3",
-        "TST_0003.nii.gz 3",
-        "TST_0003.nii.gz",
-        "TST_0003.nii.gz,3,0.9",
-        "3,TST_0003.nii.gz,3",
-        "TST_0003.nii.gz, 3",
-        " TST_0003.nii.gz,3",
-        "TST_0003.nii.gz,3\t",
-        "TST_0003.nii.gz,fibro cavernous",
-        "TST_0003.nii.gz,3,",
-    ],
-)
+@pytest.mark.parametrize("row", ["TST_0003.nii.gz;3", "TST_0003.nii.gz", "3,TST_0003.nii.gz,3", " TST_0003.nii.gz,3"])
 def test_a_line_of_another_form_is_named_and_its_scan_is_not_called_missing(tmp_path, row):
     words = f"is {row!r}. Write one name, a comma and the class, without spaces: TST_0003.nii.gz,2"
     assert_only(told(written(tmp_path, changed(3, row))), (3, "malformed line", words))
 
 
-@pytest.mark.parametrize("number", ["", "2.0", "02", "'2'", "Focal", "nan", "\uff12", "0", "6", "-1"])
+@pytest.mark.parametrize("number", ["", "2.0", "02", "Focal", "\uff12", "6"])
 def test_what_is_no_class_is_named_with_those_that_are_and_its_scan_is_not_called_missing(tmp_path, number):
     words = f"has the class {number!r}. Write 1 for Infiltrative, 2 for Focal, "
     assert_only(told(written(tmp_path, changed(3, f"TST_0003.nii.gz,{number}"))), (3, "no such class", words))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "tst_0003.nii.gz",
-        "TST_0003.nii",
-        "TST_0003",
-        "test/TST_0003.nii.gz",
-        "C:\\test\\TST_0003.nii.gz",
-        '"TST_0003.nii.gz"',
-        "TST-3.nii.gz",
-        "TTS_0003.nii.gz",
-        "TRN_0003.nii.gz",
-    ],
-)
+@pytest.mark.parametrize("name", ["tst_0003.nii.gz", "TST_0003", "test/TST_0003.nii.gz", "TRN_0003.nii.gz"])
 def test_a_wrong_name_is_told_of_and_the_scan_is_missing(tmp_path, name):
     faults = told(written(tmp_path, changed(3, f"{name},3")))
     words = f"names {name!r}, which is not expected. Expected: TST_0001.nii.gz to TST_0006.nii.gz."
     assert_only(faults, (3, "unknown name", words), (None, "missing", "1 of 6 scans: TST_0003.nii.gz."))
 
 
-@pytest.mark.parametrize("name", ["TST_0422.nii.gz", ""])
-def test_a_name_too_many_is_not_taken_for_one_that_is_there(tmp_path, name):
-    words = "is not expected. Expected: TST_0001.nii.gz to TST_0006.nii.gz."
-    assert_only(told(written(tmp_path, [*SOUND, f"{name},3"])), (7, "unknown name", words))
-
-
-@pytest.mark.parametrize("at", [0, 3, 6])
+@pytest.mark.parametrize("at", [0, 6])
 def test_blank_lines_and_headers_are_told_of_wherever_they_are(tmp_path, at):
     assert_only(told(written(tmp_path, [*SOUND[:at], "", *SOUND[at:]])), (at + 1, "malformed line", "is ''."))
     found = told(written(tmp_path, [*SOUND[:at], "FileName,TypeOfTB", *SOUND[at:]]))
@@ -202,23 +135,10 @@ def test_windows_line_ends_are_one_problem(tmp_path):
     assert_only(told(written(tmp_path, SOUND, ends="\r")), (1, "line ends", "carriage return"))
 
 
-def test_a_byte_order_mark_is_one_problem(tmp_path):
-    assert_only(told(written(tmp_path, SOUND, beginning="\ufeff")), (1, "byte-order mark", "not 'UTF-8 with BOM'"))
-
-
-@pytest.mark.parametrize("content", [b"", "\ufeff".encode()])
-def test_of_an_empty_file_every_scan_is_missing(tmp_path, content):
+def test_what_is_not_text_is_told_of_by_its_first_line(tmp_path):
     path = tmp_path / "s.txt"
-    path.write_bytes(content)
-    problem = check(path)[-1]
-    assert (line_of(problem), problem.kind) == (None, "missing") and "6 of 6 scans" in problem.what
-
-
-@pytest.mark.parametrize("middle, line", [(b"\xff\xfe", 2), ("TST_0002.nii.gz,é".encode("latin-1"), 2)])
-def test_what_is_not_text_is_told_of_by_its_first_line(tmp_path, middle, line):
-    path = tmp_path / "s.txt"
-    path.write_bytes(SOUND[0].encode() + b"\n" + middle + b"\n" + SOUND[2].encode())
-    assert_only(told(path), (line, "not text", "Save it as plain text in UTF-8"))
+    path.write_bytes(SOUND[0].encode() + b"\n\xff\xfe\n" + SOUND[2].encode())
+    assert_only(told(path), (2, "not text", "Save it as plain text in UTF-8"))
     path.write_bytes("\n".join(SOUND).encode("utf-16"))
     assert_only(told(path), (1, "not text", "UTF-8"))
 
@@ -248,32 +168,11 @@ def test_all_problems_are_found_in_one_reading(tmp_path):
     assert "3 of 6 scans: TST_0002.nii.gz, TST_0004.nii.gz, TST_0006.nii.gz." in found[-1][2]
 
 
-def test_a_problem_reads_as_file_line_sentence_and_remedy(tmp_path):
-    path = written(tmp_path, changed(3, "TST_0003.nii.gz,6")[:5])
-    assert [str(problem) for problem in check(path)] == [
-        f"{path}:3: has the class '6'. Write 1 for Infiltrative, 2 for Focal, 3 for Tuberculoma, 4 for Miliary, "
-        "5 for Fibro-cavernous.",
-        f"{path}: has no line for 1 of 6 scans: TST_0006.nii.gz. Add a line for each.",
-    ]
-
-
-def test_a_long_field_is_cut_in_the_message(tmp_path):
-    (problem,) = check(written(tmp_path, changed(3, f"TST_0003.nii.gz,{'x' * 5000}")))
-    assert len(str(problem)) < 400
-    (problem,) = check(written(tmp_path, changed(3, f"TST_0003.nii.gz,{'9' * 5000}")))
-    assert len(str(problem)) < 400
-
-
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
 def test_a_file_that_is_not_there_is_named(tmp_path, make):
     make(tmp_path / "s.txt")
     with pytest.raises(DataError, match="s.txt: cannot be read.*Name the submission file"):
         validate_submission(tmp_path / "s.txt", NAMES)
-
-
-def test_what_is_expected_must_make_sense(tmp_path):
-    with pytest.raises(DataError, match="'TST_0001.nii.gz': more than one scan is named so"):
-        validate_submission(written(tmp_path, SOUND), [*NAMES, NAMES[0]])
 
 
 def test_an_unsound_file_is_refused_with_twenty_problems_and_a_count(tmp_path):
@@ -294,9 +193,3 @@ def test_a_sound_submission_is_summed_up_by_class(tmp_path):
     found = validate_submission(path, expected_names(421))
     assert tuple(found.values()) == counts
     assert counts_text(found).startswith("Infiltrative 181, Focal 117, ")
-
-
-def test_neither_torch_nor_pandas_is_needed():
-    code = "import sys, viptt_core.submission; print(sorted({'torch', 'pandas', 'scipy'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

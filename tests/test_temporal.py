@@ -1,13 +1,9 @@
 """What stands in for the LSTM, against PyTorch's own layers and the equations written out."""
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
 import torch
 from files import write_weights
 
-from viptt_core import experiment
 from viptt_core.errors import SettingError
 from viptt_core.model import (
     GRU,
@@ -115,12 +111,3 @@ def test_weights_are_saved_with_the_name_of_the_layer(temporal, tmp_path):
     assert again.architecture == model.architecture and again.architecture["temporal"] == temporal
     clips = torch.rand(2, 4, 16, 16)
     torch.testing.assert_close(again(clips), model.eval()(clips))
-
-
-@pytest.mark.parametrize("temporal", ["attention", "bilstm"])
-def test_a_preset_trains_with_it(temporal, make_clip_set, monkeypatch):
-    plan = experiment.plan_experiment("study", epochs=2, device="cpu")
-    plan = replace(plan, preset=replace(plan.preset, temporal=temporal))
-    run = experiment.finetune(plan, make_clip_set(n=30, frames=4, size=16), "random", progress=False)
-    assert run.config["preset"]["temporal"] == temporal and len(run.history) == 2
-    assert np.isfinite(run.predictions.filter(like="p(").to_numpy()).all()

@@ -4,10 +4,10 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import tracked
 from commands import all_commands
 from tracked import ROOT, in_git, tracked_files
 
@@ -21,31 +21,6 @@ def ignored(names):
     return set(git(ROOT, "check-ignore", "--no-index", "--stdin", text="\n".join(names)))
 
 
-@pytest.fixture
-def drafts(tmp_path, monkeypatch):
-    """A repository of two pages, one of them deleted, with a draft beside them."""
-    git(tmp_path, "init", "--quiet")
-    for name in ("book/page.md", "book/api/gone.md"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    git(tmp_path, "add", ".")
-    (tmp_path / "book/api/gone.md").unlink()
-    (tmp_path / "book/draft.md").touch()
-    monkeypatch.setattr(tracked, "ROOT", tmp_path)
-    return tmp_path
-
-
-def test_drafts_and_deleted_files_are_not_among_the_tracked_ones(drafts):
-    assert tracked_files.__wrapped__("book/**/*.md") == tracked_files.__wrapped__("**/*") == (drafts / "book/page.md",)
-    assert tracked_files.__wrapped__("*.md") == ()
-
-
-def test_outside_a_checkout_all_files_count(drafts):
-    (drafts / ".git").rename(drafts / "book" / "git")
-    assert not in_git()
-    assert [path.name for path in tracked_files.__wrapped__("book/**/*.md")] == ["draft.md", "page.md"]
-
-
 def test_what_the_commands_of_the_pages_write_is_ignored():
     if not in_git():
         pytest.skip("not a Git checkout")
@@ -54,8 +29,7 @@ def test_what_the_commands_of_the_pages_write_is_ignored():
         words = list(shown.words)
         if words[0] == "papermill":
             written |= {word for word in words if word.endswith(".ipynb")}
-        for option in {"-o", "-d"} & set(words):
-            written.add(words[words.index(option) + 1])
+        written |= {word for option, word in pairwise(words) if option in ("-o", "-d")}
     written = {name for name in written if not name.isupper()} - {"data/own", "wheels"} | {
         "data/own/scan_001.nii.gz",
         "wheels/x",

@@ -15,7 +15,7 @@ from viptt_core.errors import ClipTooShortError, DataError, SettingError
 from viptt_core.video import fit_frames, load_clip, open_video
 
 SHARED = Path(os.environ.get("VIPTT_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
-REAL_VIDEOS = sorted((SHARED / "videos").glob("*/*/*.avi"))
+REAL_VIDEOS = sorted((SHARED / "videos").glob("*/*/*.avi"))[::8]
 
 
 def authors_steps(path, frames=None, size=224):
@@ -110,7 +110,7 @@ def test_real_video_agrees_with_the_authors_steps(path):
         ("d.mp4", "libx264", "yuv420p"),
     ],
 )
-@pytest.mark.parametrize("shape", [(96, 128), (98, 134), (98, 133)])
+@pytest.mark.parametrize("shape", [(96, 128), (98, 133)])
 def test_limited_range_video_agrees_with_the_authors_steps(tmp_path, name, codec, pixels, shape):
     path = write_or_skip(tmp_path / name, scene(6, *shape), codec, pixels)
     assert_agrees(load_clip(path, frames=6), authors_steps(path))
@@ -157,9 +157,8 @@ def test_newer_and_older_codecs_agree_with_the_authors_steps(tmp_path, name, cod
 
 
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p"])
-@pytest.mark.parametrize("shape", [(97, 134), (97, 133)])
-def test_odd_heights_equal_the_authors_steps(tmp_path, pixels, shape):
-    path = write_video(tmp_path / "odd.mkv", scene(6, *shape), "ffv1", pixels)
+def test_odd_heights_equal_the_authors_steps(tmp_path, pixels):
+    path = write_video(tmp_path / "odd.mkv", scene(6, 97, 133), "ffv1", pixels)
     assert_agrees(load_clip(path, frames=6), authors_steps(path), mean=0.05, bias=0.05)
 
 
@@ -192,21 +191,7 @@ def test_every_luma_level_becomes_its_grey_level(tmp_path):
     np.testing.assert_array_equal(second[8:], expected[:7:-1])
 
 
-def test_black_and_white_reach_the_ends_of_the_range(tmp_path):
-    rgb = np.zeros((2, 32, 32, 3), np.uint8)
-    rgb[1] = 255
-    clip = load_clip(write_video(tmp_path / "bw.mkv", rgb, "ffv1"), frames=2)
-    assert (clip[0].max(), clip[1].min()) == (0, 254)
-
-
 # --- Which frames, and how they are fitted ----------------------------------------------------
-
-
-def test_defaults_are_the_papers_grid(tmp_path):
-    path = write_video(tmp_path / "long.avi", scene(72, 48, 64))
-    clip = load_clip(path)
-    assert (clip.shape, clip.dtype) == ((70, 224, 224), np.uint8)
-    assert_agrees(clip, authors_steps(path, 70))
 
 
 def test_stride_takes_every_nth_frame_from_the_first(video):
@@ -217,14 +202,6 @@ def test_last_frame_needed_may_be_the_last_of_the_file(video):
     assert count_frames(video) == 20
     assert load_clip(video, frames=20).shape[0] == load_clip(video, frames=2, stride=19).shape[0] * 10
     refused(video, "Lower", ClipTooShortError, load_clip, frames=2, stride=20)
-
-
-def test_crop_keeps_the_central_square(tmp_path):
-    rgb = np.full((3, 64, 128, 3), 200, np.uint8)
-    rgb[:, :, :32] = rgb[:, :, 96:] = 0  # left and right of the central square
-    path = write_video(tmp_path / "wide.mkv", rgb, "ffv1")
-    assert load_clip(path, frames=3, size=32, fit="crop").min() > 190
-    assert (load_clip(path, frames=3, size=32)[:, :, [0, -1]] == 0).all()
 
 
 @pytest.mark.parametrize("shape", [(96, 128), (97, 133)])  # by luma plane and by the exact path
@@ -334,16 +311,6 @@ def test_too_short_video_says_what_was_found_and_needed(video):
     assert "truncated" not in message
 
 
-def test_truncated_video_gives_the_frames_it_has(tmp_path):
-    path = write_video(tmp_path / "cut.avi", scene(60))
-    whole = load_clip(path, frames=10)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
-    np.testing.assert_array_equal(load_clip(path, frames=10), whole)
-    message = refused(path, "download the file again", ClipTooShortError, load_clip, frames=60)
-    assert "promises 60" in message
-    assert "truncated" in message
-
-
 def test_damaged_video_ends_where_opencv_ends_it(tmp_path):
     path = write_video(tmp_path / "damaged.avi", scene(30), "mjpeg", "yuvj420p")
     pieces = path.read_bytes().split(b"\xff\xd8")  # how a JPEG image begins: image n is piece n
@@ -361,39 +328,36 @@ def test_missing_file_and_folder_are_refused(tmp_path):
         refused(tmp_path, "Check the path", call=call)
 
 
-def test_empty_file_is_refused(tmp_path):
-    path = tmp_path / "empty.avi"
-    path.touch()
-    assert "0 bytes" in refused(path, "download the file again")
-
-
-@pytest.mark.parametrize("content", [b"this is text, not a video\n" * 50, bytes(5000), b"RIFF"])
-def test_other_content_is_refused(tmp_path, content):
-    path = tmp_path / "text.avi"
-    path.write_bytes(content)
-    refused(path, "download the file again", call=load_clip)
-
-
-def test_audio_alone_is_refused(tmp_path):
-    path = tmp_path / "sound.avi"
+def sound_alone(path):
     with wave.open(str(path), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(16000))
-    assert "no video" in refused(path, "Give a video file")
 
 
-def test_unknown_codec_is_refused(video):
-    raw = video.read_bytes()
-    video.write_bytes(raw.replace(b"FMP4", b"zzzz"))
-    assert video.read_bytes() != raw
-    assert "no video" in refused(video, "Give a video file")
+def unknown_codec(path):
+    path.write_bytes(write_video(path, scene(5)).read_bytes().replace(b"FMP4", b"zzzz"))
 
 
-def test_headers_without_any_frame_are_refused(tmp_path):
-    path = write_video(tmp_path / "v.avi", scene(5))
-    raw = path.read_bytes()
-    path.write_bytes(raw[: raw.index(b"movi") + 4])
-    refused(path, "download the file again")
+def headers_alone(path):
+    content = write_video(path, scene(5)).read_bytes()
+    path.write_bytes(content[: content.index(b"movi") + 4])
+
+
+@pytest.mark.parametrize(
+    "write, words, remedy",
+    [
+        (lambda path: path.touch(), "0 bytes", "download the file again"),
+        (lambda path: path.write_bytes(b"this is text, not a video\n" * 50), "", "download the file again"),
+        (lambda path: path.write_bytes(bytes(5000)), "", "download the file again"),
+        (lambda path: path.write_bytes(b"RIFF"), "", "download the file again"),
+        (sound_alone, "no video", "Give a video file"),
+        (unknown_codec, "no video", "Give a video file"),
+        (headers_alone, "", "download the file again"),
+    ],
+)
+def test_unusable_files_are_refused_by_name_with_the_remedy(tmp_path, write, words, remedy):
+    write(tmp_path / "v.avi")
+    assert words in refused(tmp_path / "v.avi", remedy, call=load_clip)
 
 
 @pytest.mark.parametrize(
@@ -411,9 +375,3 @@ def test_headers_without_any_frame_are_refused(tmp_path):
 def test_settings_are_checked_before_the_file(tmp_path, settings):
     with pytest.raises(SettingError, match=f"{next(iter(settings))} |a clip of 1000000000 x 224 x 224 is too large"):
         load_clip(tmp_path / "none.avi", **settings)
-
-
-@pytest.mark.parametrize("settings", [{"size": 0}, {"size": 8, "fit": "letterbox"}])
-def test_settings_are_checked_for_frames_in_memory(settings):
-    with pytest.raises(SettingError):
-        fit_frames(np.zeros((2, 5, 6), np.uint8), **settings)

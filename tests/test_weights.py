@@ -27,7 +27,6 @@ from viptt_core.prediction.weights import (
     import_keras,
     open_weights,
     save_weights,
-    weights_here,
     weights_root,
 )
 from viptt_core.results import predicted_classes
@@ -102,40 +101,27 @@ def nested(depth):
     [
         (lambda content: content.pop("card") and None, "has no card"),
         (lambda content: "{", "header that cannot be read"),
-        (lambda content: "[]", "header that cannot be read"),
         (lambda content: content.update(card="text"), "card that cannot be read"),
         (lambda content: content["card"].update(abuot=content["card"].pop("about")), "Did you mean 'about'"),
-        (lambda content: content["card"]["preprocessing"].update(frames="6"), "frames"),
         (lambda content: content["card"].update(format=9), "format 9, not 1"),
         (lambda content: content["card"]["classes"].pop() and None, "names 4 classes for 5 logits"),
-        (lambda content: content["architecture"].update(hidden_size=9), "do not fit its architecture"),
         (lambda content: content["architecture"].update(hidden_size=10**9), r"feature.weight is \[8, 8\]"),
-        (lambda content: content["architecture"].pop("hidden_size") and None, "hidden_size"),
         (lambda content: content["architecture"].update(backbone="vgg61"), "Did you mean 'vgg16'"),
-        (lambda content: content["architecture"].update(backbone=9), "backbone '9' does not exist"),
         (lambda content: content["architecture"].update(colour=1), "colour"),
         (lambda content: content.update(architecture=3), "no architecture"),
         (lambda content: "[" * 100_000, "header that cannot be read"),
         (lambda content: content["card"].update(data=nested(400)), "nested more than 32 deep"),
         (lambda content: content["card"].pop("format") and None, "format None, not 1"),
         (lambda content: content["card"].pop("preprocessing") and None, "lacks preprocessing"),
-        (lambda content: content["card"].pop("licence") and None, "lacks licence"),
         (lambda content: content["card"].update(classes=[1, 2, 3, 4, 5]), "different names"),
-        (lambda content: content["card"].update(classes=["a"] * 5), "different names"),
-        (lambda content: content["card"].update(classes=7), "classes"),
-        (lambda content: content["card"].update(training={"grey_levels": [0.1]}), "grey_levels"),
         (lambda content: content["card"].update(training={"grey_levels": ["dark", "light"]}), "grey_levels"),
-        (lambda content: content["card"].update(training={"grey_levels": 5}), "grey_levels"),
         (lambda content: content["card"].update(metrics=3), "metrics"),
         (lambda content: content["card"]["preprocessing"].update(frames=0), "frames is 0"),
-        (lambda content: content["card"]["preprocessing"].update(size=-1), "size is -1"),
         (lambda content: content["card"]["preprocessing"].update(size=10**9), "size is 1000000000"),
         (lambda content: content["card"]["preprocessing"].update(kind="x-ray"), "kind of input"),
         (lambda content: content["card"]["preprocessing"].update(pixel_range="0..2"), "pixel_range"),
         (lambda content: content["card"]["preprocessing"].update(orientation="up"), "orientation"),
-        (lambda content: content["card"]["preprocessing"].update(hu_window=[]), "hu_window"),
         (lambda content: content["card"]["preprocessing"].update(hu_window=[400, -1000]), "hu_window"),
-        (lambda content: content["card"]["preprocessing"].update(hu_window=["low", "high"]), "hu_window"),
         (lambda content: content["card"]["preprocessing"].update(hu_window=[float("nan"), 400]), "hu_window"),
     ],
 )
@@ -242,12 +228,6 @@ def test_a_flipped_bit_in_the_weights_of_a_run_is_told_by_every_way_of_reading_t
         open_weights(path)
 
 
-def test_weights_without_the_json_beside_them_are_whole_by_their_own_header(tmp_path):
-    path = write_weights(tmp_path / "w.safetensors")
-    path.with_suffix(".json").unlink()
-    assert open_weights(path).classes == TB_CLASSES
-
-
 def test_weights_written_over_others_are_described_by_no_older_json(tmp_path):
     path = write_weights(tmp_path / "w.safetensors")
     write_weights(path, classes=("ill", "well"))
@@ -261,11 +241,6 @@ def test_a_json_beside_weights_that_states_no_checksum_is_refused(tmp_path, cont
     path.with_suffix(".json").write_bytes(content)
     with pytest.raises(DataError, match=r"w\.(json|safetensors)"):
         open_weights(path)
-
-
-def test_weights_of_the_authors_that_are_not_here_are_told_with_the_command_that_gets_them(tmp_path, capsys):
-    assert main(["predict", str(write_noise_scan(tmp_path / "a.nii.gz")), "--weights", "authors-tbt"]) == 1
-    assert "authors-tbt: these weights are not here yet. Run `viptt weights get authors-tbt`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -333,13 +308,6 @@ def test_the_authors_weights_are_got_converted_and_kept(tmp_path, server, monkey
     assert "authors-tbt  [scans, 5 classes]" in capsys.readouterr().out
     assert main(["weights", "get", "authors-tbc"]) == 1
     assert "Did you mean 'authors-tbt'" in capsys.readouterr().err
-
-
-def test_only_weights_with_a_card_are_listed(tmp_path):
-    write_weights(weights_root() / "mine.safetensors")
-    save_file({"w": torch.zeros(2)}, weights_root() / "bare.safetensors")
-    (weights_root() / "broken.safetensors").write_bytes(b"no")
-    assert list(weights_here()) == ["mine"]
 
 
 def test_a_card_is_shown_as_json(tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -16,58 +15,14 @@ from viptt_core.figures.claim import claim_chart
 from viptt_core.study import arms, report
 from viptt_core.study.claims import load_claims
 from viptt_core.study.ledger import ledger_text, status
-from viptt_core.study.outcomes import WITHDRAWN, read_committed, read_table
+from viptt_core.study.outcomes import WITHDRAWN, read_committed
 from viptt_core.study.plan import load_study
 from viptt_core.study.report import verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 REASON = "read in a mirror"
 MARK = f"{WITHDRAWN}: {REASON}"
-# An estimate as pages show it, spaces of any kind: "0.57 (0.50 to 0.63)", signed or not.
-ESTIMATE = re.compile(r"([-+]?\d\.\d+)\s\(([-+]?\d\.\d+)\sto\s([-+]?\d\.\d+)\)")
-STUDIES = {path.parent.name for path in (ROOT / "results").glob("*/study.json")}
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "MODEL_CARD.md",
-    ROOT / "CHANGELOG.md",
-    *sorted((ROOT / "book").glob("*.md")),
-    *sorted((ROOT / "book" / "notebooks").glob("*.ipynb")),
-]
 VERDICTS = ("better", "worse", "cannot be told apart", "helps", "hurts", "interval lies")
-
-
-def estimates(study):
-    """All estimates of a study's tables, as numbers to two and to three digits."""
-    found = set()
-    for path in (ROOT / "results" / study).glob("*.csv"):
-        table = read_table(path)
-        for low in [name for name in table if name.endswith("low")]:
-            stem = low.removesuffix("low")
-            for value in [stem.rstrip("_")] if stem else ["value", "difference", "accuracy", "points", "kappa"]:
-                if value in table:
-                    rows = table[[value, low, f"{stem}high"]].itertuples(index=False, name=None)
-                    found |= {tuple(round(number, digits) + 0.0 for number in row) for row in rows for digits in (2, 3)}
-    return found
-
-
-def blocks(path):
-    """Pieces of a page, each with what a reader sees together with it.
-
-    Of a notebook the outputs; of Markdown the paragraphs, and the rows of tables with what stands above and below.
-    """
-    if path.suffix == ".ipynb":
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            for output in cell.get("outputs", []):
-                texts = ["".join(text) for text in output.get("data", {}).values() if isinstance(text, list | str)]
-                yield from zip(texts, texts, strict=True)
-        return
-    pieces = path.read_text(encoding="utf-8").split("\n\n")
-    for number, piece in enumerate(pieces):
-        if not piece.startswith("|"):
-            yield piece, piece
-            continue
-        around = " ".join([*pieces[max(number - 1, 0) : number], *pieces[number + 1 : number + 2]])
-        yield from ((row, f"{row} {around}") for row in piece.splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -85,34 +40,6 @@ def test_the_study_of_nodules_is_withdrawn_and_its_one_plan_is_still_the_committ
     results = read_committed("lidc", ROOT)
     assert results.withdrawn == "withdrawn: read along the wrong axis" and results.follows_plan
     assert not read_committed("synthetic", ROOT).withdrawn
-
-
-@pytest.mark.parametrize("study", sorted(STUDIES))
-def test_every_committed_page_marks_the_numbers_of_a_withdrawn_study(study):
-    mark = read_committed(study, ROOT).withdrawn
-    if not mark:
-        return
-    others = set().union(*map(estimates, STUDIES - {study}))
-    own, seen, bare = estimates(study) - others, set(), []
-    for path in PAGES:
-        for piece, together in blocks(path):
-            numbers = {tuple(map(float, found)) for found in ESTIMATE.findall(piece)} & own
-            seen |= {path.name} if numbers else set()
-            bare += [(path.name, sorted(numbers))] if numbers and mark not in " ".join(together.split()) else []
-    assert bare == []
-    assert {"claims.md", "03_ablations.ipynb"} <= seen
-    assert not seen & {"intro.md", "README.md"}
-
-
-def test_what_is_told_of_the_nodules_in_sentences_is_marked_and_not_on_the_first_pages():
-    mark = read_committed("lidc", ROOT).withdrawn
-    assert f"overlap ({mark})." in (ROOT / "book" / "background_radiology.md").read_text(encoding="utf-8")
-    assert mark in (ROOT / "book" / "limitations.md").read_text(encoding="utf-8")
-    index = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
-    assert f"| `lidc_demo.csv` | **{mark}**" in index and f"`lidc` (**{mark}**)" in index
-    for page in ("README.md", "book/intro.md"):
-        told = (ROOT / page).read_text(encoding="utf-8").lower()
-        assert not any(word in told for word in ("nodule", "lidc", "real ct")), page
 
 
 def test_every_table_of_a_withdrawn_study_is_marked_and_says_nothing_is_better(withdrawn):

@@ -222,11 +222,6 @@ def test_columns_that_do_not_fit_are_faults_of_the_file(path, change, kind):
         load_dataset("medmnist3d", path, **GRID)
 
 
-def test_patients_may_be_numbers_and_are_no_covariate(path):
-    clips = load_dataset("medmnist3d", write(path, content(patient=lambda n: np.arange(n) // 2)), **GRID)
-    assert clips.groups[:4].tolist() == ["0", "0", "1", "1"] and clips.covariates == {}
-
-
 def test_only_columns_of_one_finite_number_a_volume_are_covariates(path):
     made = content(
         ratings=lambda n: np.ones((n, 9)),
@@ -297,12 +292,6 @@ def test_sizes_that_are_claimed_are_refused_by_name_before_memory_is_taken(path,
         assert tracemalloc.get_traced_memory()[1] < 2**25
     finally:
         tracemalloc.stop()
-
-
-def test_what_is_not_read_may_be_large(path, monkeypatch):
-    monkeypatch.setitem(arrays.MOST_BYTES, "values", 2**10)
-    made = content(masks=lambda n: np.ones((n, 8, 10, 10), bool))
-    assert len(load_dataset("medmnist3d", write(path, made), **GRID)) == 12
 
 
 def test_images_that_unpack_to_more_than_memory_should_hold_are_refused(path, monkeypatch):

@@ -198,18 +198,6 @@ def test_files_and_folders_without_rights_are_named_and_can_be_left_out(open_fol
     (root / where).chmod(0o755)
 
 
-def test_a_set_without_rights_is_named(open_folder):
-    root = write_classes(open_folder / "set")
-    root.chmod(0)
-
-    def look():
-        with pytest.raises(DataError, match="set: cannot be read .Permission denied"):
-            list_dataset("folder", root)
-
-    bound_by_rights(look)
-    root.chmod(0o755)
-
-
 @pytest.mark.parametrize("medium", ["video", "scan"])
 @pytest.mark.parametrize("folder", [False, True])
 def test_names_that_are_not_utf_8_are_refused_in_words_that_can_be_written(tmp_path, medium, folder):
@@ -238,18 +226,12 @@ def test_names_that_are_not_utf_8_are_refused_in_words_that_can_be_written(tmp_p
     "ending, container, codec",
     [
         (".MOV", "mov", "mpeg4"),
-        (".m4v", "mp4", "mpeg4"),
         (".mpg", "mpeg", "mpeg1video"),
-        (".MPEG", "mpeg", "mpeg1video"),
         (".m2v", "mpeg2video", "mpeg2video"),
         (".wmv", "asf", "wmv2"),
-        (".asf", "asf", "wmv2"),
         (".flv", "flv", "flv"),
         (".3gp", "3gp", "mpeg4"),
         (".ts", "mpegts", "mpeg2video"),
-        (".MTS", "mpegts", "mpeg2video"),
-        (".vob", "mpeg", "mpeg2video"),
-        (".divx", "avi", "mpeg4"),
     ],
 )
 def test_videos_of_any_common_ending_are_read(tmp_path, ending, container, codec):
@@ -273,9 +255,7 @@ def test_videos_of_any_common_ending_are_read(tmp_path, ending, container, codec
         (["a/c1/0001.PNG", "b/c2/0001.PNG", "notes.txt"], "found: 2 .PNG, 1 .txt.*ffmpeg .*CLIP/.*.PNG"),
         (["a/s1/1.dcm", "a/s1/2.dcm", "b/s2/1.dcm"], "found: 3 .dcm.*DICOM.*dcm2niix"),
         (["a/s1/IM1", "b/s2/IM1"], "found: 2 without an ending.*DICOM.*dcm2niix"),
-        (["notes.txt", "more.txt", "a/c1/1.jpg"], "found: 2 .txt, 1 .jpg.*ffmpeg"),
         (["set.zip"], "found: 1 .zip.*Unpack"),
-        (["a/x.mha", "b/y.mha"], "found: 2 .mha"),
         ([], "found: nothing"),
     ],
 )

@@ -4,7 +4,6 @@ And those that look odd and are right: they must come out as nibabel reads them.
 """
 
 import gzip
-import os
 import struct
 import tracemalloc
 import warnings
@@ -184,14 +183,6 @@ def test_padding_below_what_16_bits_hold_is_no_fault(tmp_path):
     np.testing.assert_array_equal(load_volume(path, **GRID), prepare_volume(hu, **GRID))
 
 
-def test_some_voxels_far_outside_do_not_hide_what_the_others_are(tmp_path):
-    """The minimum alone is right here, and the values are not."""
-    raw = chest(1) + 1024
-    raw.flat[:20] = -1000
-    write_scan(path := tmp_path / "a.nii.gz", raw)
-    assert ("not in HU", "file") in faults_of(path)
-
-
 @pytest.mark.parametrize("label", range(len(TB_CLASSES)))
 def test_phantoms_are_in_hu(tmp_path, label):
     write_scan(path := tmp_path / "a.nii.gz", make_phantom((0, label), label, size=48, slices=24).hu)
@@ -205,17 +196,6 @@ def test_real_scans_are_in_hu_also_where_they_are_padded(tmp_path, shared_data):
         for name, change in SOUND.items():
             write_scan(path := tmp_path / "a.nii.gz", change(hu))
             assert "not in HU" not in dict(faults_of(path)), (scan.name, name)
-
-
-def test_the_spread_of_values_is_that_of_all_voxels(tmp_path, shared_data):
-    path = shared_data / "ct" / "lungpetctdx_A0002_s3_256.nii.gz"
-    voxels = np.asanyarray(nib.load(path).dataobj)
-    told = facts_of(path).percentiles
-    np.testing.assert_allclose(
-        [np.mean(np.array(told) < hu) for hu in (-900, -500, 0, 100)],
-        [np.mean(voxels < hu) for hu in (-900, -500, 0, 100)],
-        atol=0.02,
-    )
 
 
 # --- What a header claims ---------------------------------------------------------------------------------
@@ -249,9 +229,8 @@ def test_a_size_that_is_no_scan_is_refused_by_name_before_memory_is_taken(tmp_pa
     assert peak < 5e6
 
 
-@pytest.mark.parametrize("axes", ["LAS", "ALS", "ASL", "SLA", "RIP"])
-@pytest.mark.parametrize("orientation", ["file", "canonical"])
-def test_a_stack_of_many_slices_takes_the_memory_of_one_however_it_is_stored(tmp_path, axes, orientation):
+@pytest.mark.parametrize("axes", ["LAS", "ASL", "RIP"])
+def test_a_stack_of_many_slices_takes_the_memory_of_one_however_it_is_stored(tmp_path, axes):
     turn = nib.orientations.axcodes2ornt(axes)
     affine = AFFINE @ nib.orientations.inv_ornt_aff(
         nib.orientations.ornt_transform(nib.io_orientation(AFFINE), turn), (64, 64, 64)
@@ -260,7 +239,7 @@ def test_a_stack_of_many_slices_takes_the_memory_of_one_however_it_is_stored(tmp
     nib.Nifti1Image(np.full((96, 96, 1500), -1000, np.int16), affine).to_filename(path)
     assert "".join(nib.aff2axcodes(affine)) == axes
     tracemalloc.start()
-    volume, _ = read_volume(path, depth=24, size=24, hu_window=(-1000, 400), orientation=orientation)
+    volume, _ = read_volume(path, depth=24, size=24, hu_window=(-1000, 400), orientation="canonical")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2 * volume.nbytes + 12 * 96 * 96 * 8 + (1 << 20)  # all voxels are 28 MB
@@ -321,19 +300,6 @@ def test_a_scan_that_does_not_say_how_it_lies_is_noted_and_canonical_refuses_to_
         load_volume(path, **GRID, orientation="canonical")
 
 
-def test_a_scan_without_orientation_is_still_judged_by_its_spacing(tmp_path):
-    far = np.array([-1.0, 15.0, 15.0, 200.0], np.float32)  # pixdim
-    write_scan(path := tmp_path / "a.nii.gz", patched(without_codes(scan_bytes(chest(1))), 76, far))
-    assert {("no orientation", "note"), ("bad spacing", "note")} <= faults_of(path)
-
-
-@pytest.mark.parametrize("codes", [(1, 0), (0, 1), (2, 3), (0, 4)])
-def test_one_code_is_enough_to_know_how_a_scan_lies(tmp_path, codes):
-    write_scan(path := tmp_path / "a.nii.gz", patched(scan_bytes(chest(1)), 252, np.array(codes, np.int16)))
-    assert "no orientation" not in dict(faults_of(path, "canonical"))
-    load_volume(path, **GRID, orientation="canonical")
-
-
 # --- Files out of reach -----------------------------------------------------------------------------------
 
 
@@ -351,15 +317,6 @@ def test_what_the_system_says_of_a_file_is_that_files_fault(tmp_path, call, name
         assert (caught.value.path, caught.value.kind) == (path, "unreadable file")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-@pytest.mark.parametrize("call, name", [(load_volume, "a.nii.gz"), (load_clip, "a.avi")])
-def test_a_file_without_rights_is_named(tmp_path, call, name):
-    write_scan(tmp_path / name, chest(1))
-    (tmp_path / name).chmod(0)
-    with pytest.raises(DataError, match=f"{name}: cannot be read .Permission denied"):
-        call(tmp_path / name)
-
-
 @pytest.mark.parametrize(
     "error", [OSError(5, "Input/output error"), PermissionError(13, "Permission denied"), MemoryError()]
 )
@@ -368,13 +325,6 @@ def test_a_disk_that_fails_while_a_scan_is_read_is_named_with_its_file(tmp_path,
     with pytest.raises(DataError, match="a.nii.gz: cannot be read") as caught, open_scan(path):
         raise error
     assert caught.value.kind == "unreadable file"
-
-
-def test_a_mask_out_of_reach_is_named(tmp_path):
-    write_scan(tmp_path / "a.nii.gz", chest(1))
-    for mask in out_of_reach(tmp_path, "mask.nii.gz"):
-        with pytest.raises(DataError, match="mask.nii.gz: cannot be read"):
-            load_volume(tmp_path / "a.nii.gz", mask=mask, **GRID)
 
 
 # --- Odd and right --------------------------------------------------------------------------------------

@@ -34,13 +34,13 @@ class Backbone:
     #: weights are drawn from the generator it is given (None: PyTorch's global one).
     build: Callable[[torch.Generator | None], nn.Module]
     width: int  #: F, channels of the features
-    #: Of red, green, blue, in pixel units 0..255: the backbone was pretrained on (pixel - mean) / deviation.
+    #: Of red, green, blue, in pixel units 0..255; the backbone was pretrained on (pixel - mean) / deviation.
     means: tuple[float, float, float]
     deviations: tuple[float, float, float]
-    #: SHA-256 of the file of each of torchvision's pretrained weights, by torchvision's name: all digits where they are
+    #: SHA-256 of the file of each of torchvision's pretrained weights, by torchvision's name; all digits where they are
     #: known, else the first eight, which torchvision publishes in the name of the file.
     weights: dict[str, str] = field(default_factory=dict)
-    #: Starts of the names in torchvision's file: what our names lack, and what is left out.
+    #: Starts of the names in torchvision's file; what our names lack, and what is left out.
     prefix: str = ""
     head: str = ""
     sees_clips: bool = False  #: whether it looks at a whole clip; else at each frame alone

@@ -66,8 +66,8 @@ class Recipe:
 class Decoding:
     """How a set is decoded; nothing here changes a pixel."""
 
-    #: "raise": one error that lists every unreadable file; "skip": leave them out and list them. Videos that are only
-    #: too short are always left out and listed, as the authors did.
+    #: "raise" for one error that lists every unreadable file, "skip" to leave them out and list them. Videos
+    #: that are only too short are always left out and listed, as the authors did.
     on_error: str = "raise"
     n_jobs: int | None = None  #: Worker processes; None takes the available cores. Each holds one clip at a time.
     progress: bool = True  #: show a progress bar

@@ -25,10 +25,10 @@ class Grid:
 
     frames: int = PAPER_FRAMES  #: T, frames of a clip or slices of a volume
     size: int = PAPER_SIZE  #: H = W, pixels
-    stride: int = 1  #: videos: every stride-th frame, from the first
-    fit: str = "stretch"  #: videos: "stretch" a frame to a square as the authors, or "crop" its central square
-    hu_window: tuple[float, float] = HU_WINDOW  #: scans: the bounds in HU that become 0 and 1
-    orientation: str = "file"  #: scans: "file" or "canonical", see `ct.load_volume`
+    stride: int = 1  #: of videos, every stride-th frame, from the first
+    fit: str = "stretch"  #: "stretch" a frame of a video to a square as the authors, or "crop" its centre
+    hu_window: tuple[float, float] = HU_WINDOW  #: of scans, the bounds in HU that become 0 and 1
+    orientation: str = "file"  #: of scans, "file" or "canonical", see `ct.load_volume`
 
     def __post_init__(self) -> None:
         check_counts(stride=self.stride)
@@ -47,10 +47,10 @@ class Item:
 
     name: str  #: unique within the set; what predictions are joined on
     label: int  #: index into the class names
-    group: str  #: what must not straddle a split: a patient, the source video of several clips
-    source: object  #: argument for the decoder: a path, a tuple with paths, or the parameters of a synthetic scene
+    group: str  #: what must not straddle a split, such as a patient, or the source video of several clips
+    source: object  #: argument for the decoder; a path, a tuple with paths, or the parameters of a synthetic scene
     part: str = ""  #: "train", "validation" or "test" where the set was published with such parts, else ""
-    #: What is known about it besides the picture, such as {"diameter_mm": 12.5}; the same names for each item of a set.
+    #: What is known about it besides the picture, such as a diameter in mm; the same names for each item.
     covariates: dict[str, float] = field(default_factory=dict)
 
 
@@ -69,7 +69,7 @@ class ClipSet:
     notes: tuple[str, ...] = ()  #: what was unusual in the input and how it was handled
     #: Str [N], "train", "validation" or "test" as the set was published; None where it was not split.
     parts: np.ndarray | None = None
-    #: float64 [N] each: what is known besides the pictures, by name.
+    #: float64 [N] each, what is known besides the pictures, by name.
     covariates: dict[str, np.ndarray] = field(default_factory=dict)
     #: Video or scan by name of the clip; none for other sets.
     files: dict[str, Path] = field(default_factory=dict, repr=False)

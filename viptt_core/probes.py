@@ -40,14 +40,14 @@ class Leakage(ShownAsTable):
     The nearest training clip by coarse pixels decides: what it gains when groups straddle the split is memory.
     """
 
-    #: A row a seed and split: `seed`, `split` (BY_CLIP or BY_GROUP), `n_test`, and of the test clips the shares 0..1
-    #: `shared` (their group is in the training part too), `same_group` (their nearest training clip is of their group)
-    #: and `accuracy` (it is of their class).
+    #: A row a seed and split, with `seed`, `split` (BY_CLIP or BY_GROUP), `n_test`, and of the test clips the shares
+    #: 0..1 `shared` (their group is in the training part too), `same_group` (their nearest training clip is of their
+    #: group) and `accuracy` (it is of their class).
     runs: pd.DataFrame
     #: Size of the set.
     n_clips: int
     n_groups: int
-    chance: float  #: share of the largest class: the accuracy of always naming it
+    chance: float  #: share of the largest class, the accuracy of always naming it
     synthetic: bool = False  #: whether the clips were simulated
 
     @property

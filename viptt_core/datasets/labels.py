@@ -64,7 +64,7 @@ class Table:
     """A table with one row a file."""
 
     path: Path  #: the CSV
-    where: str  #: how faults call it: its path below the set's folder, or in full
+    where: str  #: how faults call it, by its path below the set's folder, or in full
     columns: Columns  #: those that were read
     rows: tuple[TableRow, ...] = ()  #: in the table's order
     faults: tuple[Fault, ...] = ()  #: what is wrong with it

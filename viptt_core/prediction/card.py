@@ -37,9 +37,9 @@ class Preprocessing:
     frames: int  #: number T of slices or frames, 1..LARGEST_GRID
     size: int  #: height and width in pixels, 1..LARGEST_GRID
     pixel_range: str  #: scale in which pixels enter the model, "0..1" or "0..255"
-    hu_window: tuple = ()  #: of scans: lower and upper bound in HU
-    orientation: str = ""  #: of scans: "file" or "canonical", see `ct.load_volume`
-    crop: str = ""  #: of scans: "lungs" for the box around the lung mask, "" for the whole scan
+    hu_window: tuple = ()  #: of scans, lower and upper bound in HU
+    orientation: str = ""  #: of scans, "file" or "canonical", see `ct.load_volume`
+    crop: str = ""  #: of scans, "lungs" for the box around the lung mask, "" for the whole scan
     fit: str = ""  #: of videos, see `video.load_clip`
     stride: int = 1  #: of videos, see `video.load_clip`
 
@@ -66,10 +66,10 @@ class Card:
     about: str  #: one line
     classes: tuple  #: names of the K classes, in the order of the logits
     preprocessing: Preprocessing  #: what their input is
-    data: dict  #: the set they were trained on: name, whether synthetic, clips of each part, licence
+    data: dict  #: of the set they were trained on, name, whether synthetic, clips of each part, licence
     training: dict  #: stage, initialisation, seed, the preset's values, epoch kept, grey levels of the training part
-    #: Scores of each part, a dictionary: part, n, auc; kappa, accuracy and their 95 % intervals, such as kappa_low and
-    #: kappa_high. None where a score is undefined.
+    #: Scores of each part, a dictionary of part, n, auc; kappa, accuracy and their 95 % intervals, such as kappa_low
+    #: and kappa_high. None where a score is undefined.
     metrics: tuple
     made: dict  #: commit, date, versions, machine; of imported weights the file they came from
     licence: str  #: of the weights

@@ -55,9 +55,9 @@ class Predictions(ShownAsTable):
     names: tuple[str, ...]  #: the N scans as they were named
     weights: tuple[Weights, ...] = field(repr=False)  #: the M models
     probabilities: np.ndarray = field(repr=False)  #: float64 [M, N, K], 0..1; nan for a scan that could not be read
-    #: Of each scan: how it is unlike what the models were trained on.
+    #: Of each scan, how it is unlike what the models were trained on.
     warnings: tuple[tuple[str, ...], ...] = field(repr=False)
-    errors: tuple[str, ...] = field(repr=False)  #: of each scan: why it could not be read; "" for all others
+    errors: tuple[str, ...] = field(repr=False)  #: of each scan, why it could not be read; "" for all others
     notes: tuple[str, ...] = ()  #: about the models, whatever the scan
 
     @property

@@ -28,7 +28,7 @@ REMEDY = "Give the file that `viptt predict --csv` wrote."
 class Labelled:
     """Predictions that have a label, and what is left out of the scores."""
 
-    #: As `results.Run.predictions`: arm, part ("test"), name, group (the patient, else the scan), label, then one
+    #: As `results.Run.predictions`, with arm, part ("test"), name, group (the patient, else the scan), label, then one
     #: probability column a class.
     rows: pd.DataFrame = field(repr=False)
     failed: tuple[str, ...]  #: scans that could not be read

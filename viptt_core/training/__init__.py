@@ -65,11 +65,11 @@ class Task:
 class History:
     """What training did."""
 
-    #: A record each: epoch (from 1), loss, val_loss, val_accuracy, val_kappa, learning_rate, seconds.
+    #: A record each of epoch (from 1), loss, val_loss, val_accuracy, val_kappa, learning_rate, seconds.
     epochs: list[dict] = field(default_factory=list)
     best_epoch: int = 0  #: epoch whose weights the model was left with (lowest validation loss)
     stopped_early: bool = False  #: whether early stopping ended training before the epoch limit
-    #: How it ran: device, processes, precision, frames_per_chunk, compiled, feature_cache, resumed.
+    #: How it ran, with device, processes, precision, frames_per_chunk, compiled, feature_cache, resumed.
     engine: dict = field(default_factory=dict)
 
 

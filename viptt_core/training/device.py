@@ -38,8 +38,8 @@ MOST_FRAMES_PER_CHUNK = 16  # more do not make a step faster, on a CPU or a GPU
 class Engine:
     """Settings of how, not of what."""
 
-    device: str = "auto"  #: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:N" or "mps"
-    #: Of the backbone: "fp32", "bf16", "fp16", or "auto" (see `pick_precision`). The recurrent layer, the loss and the
+    device: str = "auto"  #: "auto" (CUDA, then MPS, then CPU) or a name, see `pick_device`
+    #: Of the backbone, "fp32", "bf16", "fp16", or "auto" (see `pick_precision`). The recurrent layer, the loss and the
     #: weights are always fp32.
     precision: str = "auto"
     #: Frames whose activations training keeps at once, see `ViPTTNet.features`; 0 keeps all where they fit, else as
@@ -72,7 +72,7 @@ class Settled:
     #: Number of this process, from 0, and how many train together.
     rank: int
     processes: int
-    precision: str  #: of the backbone: "fp32", "bf16" or "fp16"
+    precision: str  #: of the backbone, "fp32", "bf16" or "fp16"
     frames_per_chunk: int  #: frames whose activations are kept at once; 0 is all of them
     compiled: bool  #: whether the backbone runs through torch.compile
     feature_cache: bool  #: whether the backbone's features are computed once and kept
