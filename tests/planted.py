@@ -86,8 +86,10 @@ def write_table(root: Path, rows: list[str]) -> None:
     (root / "labels.csv").write_text("\n".join(["FileName,TypeOfTB", *rows, ""]), encoding="utf-8")
 
 
-def lungs() -> np.ndarray:
-    return (np.abs(chest(0).astype(int) + 850) < 150).astype(np.uint8)
+def lungs(scan: np.ndarray | None = None) -> np.ndarray:
+    """A mask of a scan, or of one like it."""
+    hu = chest(0) if scan is None else scan
+    return (np.abs(hu.astype(int) + 850) < 150).astype(np.uint8)
 
 
 def plant_scans(root: Path) -> Planted:
@@ -135,9 +137,9 @@ def plant_scans(root: Path) -> Planted:
     add("bad spacing", scan_bytes(chest(909), AFFINE @ np.diag([1, 1, 10, 1])), "note")  # 200 mm
     add("two orientations", scan_bytes(chest(910), AFFINE, AFFINE @ np.diag([-1, 1, 1, 1])))
     add("few slices", few := chest(912, (24, 24, 4)), "note")
-    write_scan(root / "masks1" / f"TRN_{number:04d}.nii.gz", np.ones(few.shape, np.uint8))
+    write_scan(root / "masks1" / f"TRN_{number:04d}.nii.gz", lungs(few))
     add("not square", wide := chest(913, (24, 16, 12)), "note")
-    write_scan(root / "masks1" / f"TRN_{number:04d}.nii.gz", np.ones(wide.shape, np.uint8))
+    write_scan(root / "masks1" / f"TRN_{number:04d}.nii.gz", lungs(wide))
     # The same scan: compressed otherwise, as float32, with another origin; its label is another one.
     moved = AFFINE.copy()
     moved[:3, 3] = 7
@@ -160,7 +162,9 @@ def plant_scans(root: Path) -> Planted:
     masks = root / "masks1"
     (masks / "TRN_0010.nii.gz").unlink()
     write_scan(masks / "TRN_0011.nii.gz", np.zeros(SHAPE, np.uint8))
-    write_scan(masks / "TRN_0012.nii.gz", np.ones((24, 24, 11), np.uint8))
+    write_scan(masks / "TRN_0012.nii.gz", lungs()[:, :, :11])
+    write_scan(masks / "TRN_0013.nii.gz", np.ones(SHAPE, np.uint8))
+    write_scan(masks / "TRN_0016.nii.gz", chest(15))
     (masks / "TRN_0014.nii.gz").write_bytes((masks / "TRN_0014.nii.gz").read_bytes()[:-20])
     write_scan(masks / "TRN_0015.nii.gz", scan_bytes(lungs(), AFFINE @ np.diag([-1, 1, 1, 1])))
     write_scan(masks / "TRN_0990.nii.gz", lungs())
@@ -168,6 +172,8 @@ def plant_scans(root: Path) -> Planted:
         ("missing mask", "TRN_0010.nii.gz", "note"),
         ("empty mask", "masks1/TRN_0011.nii.gz", "note"),
         ("mask on another grid", "masks1/TRN_0012.nii.gz", "note"),
+        ("not a mask", "masks1/TRN_0013.nii.gz", "note"),
+        ("not a mask", "masks1/TRN_0016.nii.gz", "note"),
         ("truncated file", "masks1/TRN_0014.nii.gz", "note"),
         ("mask on another grid", "masks1/TRN_0015.nii.gz", "note"),
         ("mask without a scan", "masks1/TRN_0990.nii.gz", "note"),

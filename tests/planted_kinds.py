@@ -166,6 +166,14 @@ def write_mp4(path: Path, shown_ms: int | None = None) -> None:
         path.write_bytes(content)
 
 
+def damaged_frames(root: Path) -> None:
+    write_mp4(path := root / "Rowing" / "v_Rowing_g09_c01.mp4")
+    content = bytearray(path.read_bytes())
+    start = content.index(b"mdat") + 400
+    content[start : start + 60 : 3] = bytes(range(200, 220))
+    path.write_bytes(content)
+
+
 def other_endings(root: Path) -> None:
     for k, path in enumerate(sorted(root.rglob("*.avi"))):
         path.rename(path.with_suffix((".MOV", ".m4v", ".mpg")[k % 3]))
@@ -322,6 +330,7 @@ KINDS = (
     # Frame counts
     Kind("an edit list", "videos", lambda root: write_mp4(root / "Rowing" / "v.mp4", 800), "too few frames"),
     Kind("an edit list that cuts little", "videos", lambda root: write_mp4(root / "Rowing" / "v.mp4", 2840), ""),
+    Kind("damaged frames", "videos", damaged_frames, "frames are damaged"),
     # Orientation
     Kind(
         "orientation unknown",

@@ -41,7 +41,7 @@ def decode(source, log):
     if text == "changing":
         source.write_text("changed")
     if text == "odd":
-        warnings.warn("o.nii.gz: 5 voxels are NaN", DataWarning, stacklevel=2)
+        warnings.warn(f"{source}: 5 voxels are NaN", DataWarning, stacklevel=2)
     if text == "fraction":
         return np.full(SHAPE, 100.125, np.float16)
     if text == "large":
@@ -243,8 +243,10 @@ def test_a_file_that_changed_a_moment_ago_is_hashed_each_time(build, folder, has
 
 
 @pytest.mark.usefixtures("settled")
+@pytest.mark.filterwarnings("ignore:.*5 voxels are NaN")
 @pytest.mark.parametrize("forget", [False, True])
-def test_a_copied_or_moved_folder_is_not_decoded_again(build, folder, forget):
+def test_a_copied_or_moved_folder_is_not_decoded_again_and_notes_name_its_files(build, folder, forget):
+    (folder / "e").write_text("odd")
     before = build(place=folder)
     shutil.copytree(folder, folder.with_name("copy"))
     moved = folder.rename(folder.with_name("moved"))
@@ -253,8 +255,10 @@ def test_a_copied_or_moved_folder_is_not_decoded_again(build, folder, forget):
         for path in (cache_root() / "clips").iterdir():
             if not path.suffix:
                 path.unlink()
-    keys = {build(place=place).key for place in (moved, folder.with_name("copy"))}
-    assert keys == {before.key} and build.decoded() == []
+    for place in (moved, folder.with_name("copy")):
+        clips = build(place=place)
+        assert (clips.key, clips.notes) == (before.key, (f"{place / 'e'}: 5 voxels are NaN",))
+    assert build.decoded() == []
 
 
 def test_a_file_that_changes_while_it_is_read_is_a_fault(build, folder):

@@ -29,10 +29,10 @@ def authors_steps(hu, depth, size, low=-1000, high=400):
 
 
 def lumpy_scan(shape=(40, 40, 20), dtype=np.int16, seed=0):
-    """Smooth noise over the whole HU range, different in every direction."""
+    """Smooth noise over the range of air to bone, different in every direction."""
     rng = np.random.default_rng(seed)
     smooth = ndimage.gaussian_filter(rng.standard_normal(shape), 1.5)
-    return (-400 + 900 * smooth / smooth.std()).astype(dtype)
+    return (-400 + 450 * smooth / smooth.std()).astype(dtype)
 
 
 def write_scan(path, voxels, kind=nib.Nifti1Image, header=None):
@@ -295,11 +295,16 @@ def test_scan_without_any_finite_voxel_is_refused(tmp_path):
         {"hu_window": (0, 0)},
         {"hu_window": (np.nan, 400)},
         {"hu_window": (1, 2, 3)},
+        {"hu_window": None},
+        {"hu_window": 5},
+        {"size": True},
+        {"size": 10**7},
+        {"depth": 10**9},
     ],
 )
 def test_settings_are_checked_before_the_file(tmp_path, settings):
     for call in (load_volume, lambda _, **given: prepare_volume(lumpy_scan(), **given)):
-        with pytest.raises(SettingError, match=next(iter(settings))) as caught:
+        with pytest.raises(SettingError, match=f"{next(iter(settings))} is|too large") as caught:
             call(tmp_path / "none.nii.gz", **settings)
         assert "Give" in str(caught.value)
 

@@ -185,6 +185,16 @@ def test_a_preset_gives_the_grid():
         ("phantom", "x", {}, "reads no folder"),
         ("actions", "", {"n": 3}, "at least one clip for each of 10"),
         ("imageclef", "does/not/exist", {}, "no such folder"),
+        ("imageclef", b"x", {}, "root is b'x'.*str"),
+        ("folder", ".", {"classes": 5}, "classes is 5.*str"),
+        ("folder", ".", {"group_pattern": 5}, "group_pattern is 5.*str"),
+        ("folder", ".", {"labels": 5}, "labels is 5.*str"),
+        ("phantom", "", {"n": True}, "n is True.*int"),
+        ("phantom", "", {"n": "2"}, "n is '2'.*int"),
+        ("phantom", "", {"hu_window": None}, "hu_window is None.*-1000,400"),
+        ("phantom", "", {"n_jobs": "2"}, "n_jobs is '2'.*whole number"),
+        ("phantom", "", {"frames": True}, "frames is True.*whole number"),
+        ("actions", "", {"size": 10**6}, "a clip of 70 x 1000000 x 1000000 is too large"),
     ],
 )
 def test_mistaken_calls_say_what_to_do(name, root, settings, message):

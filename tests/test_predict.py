@@ -125,6 +125,15 @@ def test_folders_are_searched_without_masks_hidden_files_and_doubles(tmp_path, s
     ]
 
 
+def test_a_file_in_a_folder_whose_name_is_not_utf_8_fails_and_is_told_why(tmp_path, scans):
+    try:
+        shutil.copy(scans[0], os.fsdecode(os.fsencode(scans[0].parent) + b"/s\xff.nii.gz"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    *others, error = quiet(write_weights(tmp_path / "w.safetensors"), scans[0].parent).errors
+    assert others == [""] * len(scans) and "Rename or remove it: its name is not UTF-8" in error
+
+
 def test_scans_that_cannot_be_reached_are_among_those_found_and_scans_may_lie_in_any_folder(tmp_path, scans):
     root = tmp_path / "linked"
     (root / "findings").mkdir(parents=True)
@@ -133,6 +142,26 @@ def test_scans_that_cannot_be_reached_are_among_those_found_and_scans_may_lie_in
     shutil.copy(scans[0], root / "findings" / "other.nii.gz")
     found = [path.relative_to(root).as_posix() for path in find_scans([root])]
     assert found == ["deep/0.nii.gz", "deep/1.nii.gz", "deep/2.nii.gz", "findings/other.nii.gz", "gone.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (["no", "none"], "no, none: no such file"),
+        (["empty"], "empty: holds no scans.*found: nothing. Give the folder of scans"),
+        (["dicom"], "dicom: holds no scans.*1 .dcm. .*dcm2niix"),
+        (["videos"], "videos: holds no scans.*found: 1 .avi. Give the folder of scans"),
+        ([], "no scan"),
+    ],
+)
+def test_paths_without_scans_are_refused_before_any_work(tmp_path, monkeypatch, given, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name in ("dicom/1.dcm", "videos/1.avi"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises((DataError, SettingError), match=message):
+        find_scans(given)
 
 
 # --- What is unusual ----------------------------------------------------------------------------------

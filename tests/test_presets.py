@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from viptt_core.errors import SettingError
-from viptt_core.presets import load_preset, parse_hu_window, preset_names
+from viptt_core.errors import SettingError, parse_hu_window
+from viptt_core.presets import load_preset, preset_names
 
 
 def test_the_presets_are_there_in_order():

@@ -45,8 +45,9 @@ def scaled(voxels, slope, intercept):
 
 
 def patient() -> np.ndarray:
-    """HU of a body with a layer of fat."""
+    """HU of a body with a layer of fat, and vessels in its lungs."""
     hu = chest(1)
+    hu[(abs(hu + 850) < 150) & (chest(3) > -835)] += 300
     hu[(hu > -200) & (chest(2) > 55)] -= 140
     return hu
 
@@ -83,6 +84,16 @@ WRONG_UNITS = {
     "grey levels": (lambda hu: ((np.clip(hu, -1000, 400) + 1000) / 1400 * 255).astype(np.uint8), "scaled to 0..255"),
     "clipped": (lambda hu: np.clip(hu, -160, 240), "All below -160 was cut off"),
     "clipped, padding -1000": (lambda hu: padded(np.clip(hu, -160, 240), -1000), "All below -160 was cut off"),
+    "clipped, then noise": (
+        lambda hu: np.clip(hu, -160, 240) + np.random.default_rng(0).normal(0, 5, hu.shape),
+        "air is -1000",
+    ),
+    "intercept twice, clipped": (lambda hu: np.clip(hu - 1024, -1024, 3071), "air is -1000"),
+    "grey levels, less 1000": (lambda hu: grey(hu, -1000, 400).astype(np.int16) - 1000, "air is -1000"),
+    "halved": (lambda hu: (hu + np.random.default_rng(0).normal(0, 9, hu.shape)) / 2, "air is -1000"),
+    "inverted": (lambda hu: -600 - hu, "air is -1000"),
+    "300 too high": (lambda hu: hu + 300, "air is -1000"),
+    "300 too low": (lambda hu: hu - 300, "air is -1000"),
     "sign changed": (lambda hu: -hu.astype(np.int16), "its sign was changed"),
     "soft-tissue window": (lambda hu: grey(hu, -160, 240), "scaled to 0..255"),
     "lung window": (lambda hu: grey(hu, -1350, 150), "scaled to 0..255"),
@@ -440,7 +451,8 @@ def test_odd_files_are_read_as_nibabel_reads_them(tmp_path, name):
     theirs = image.get_fdata(dtype=np.float64).reshape(image.shape[:3])
     voxels, affine = read_nifti(path)
     np.testing.assert_array_equal(voxels, theirs)
-    np.testing.assert_array_equal(affine, image.affine)
+    mm = {"metres": 1000, "micrometres": 0.001}.get(name, 1)
+    np.testing.assert_allclose(affine, np.diag([mm, mm, mm, 1]) @ image.affine, rtol=1e-12)
     np.testing.assert_allclose(load_volume_of(path, theirs), prepare_volume(theirs, **GRID), atol=2e-6)
     with open_scan(path) as scan:
         for _ in scan.planes():

@@ -26,7 +26,16 @@ from xxhash import xxh3_128
 
 from viptt_core import files
 from viptt_core.clips import ClipSet, Item, digest
-from viptt_core.errors import ClipTooShortError, DataError, DataWarning, Fault, StorageError, check_choice, raise_faults
+from viptt_core.errors import (
+    ClipTooShortError,
+    DataError,
+    DataWarning,
+    Fault,
+    StorageError,
+    check_choice,
+    check_counts,
+    raise_faults,
+)
 
 HASH_LENGTH = 32  # hexadecimal digits
 MOST_MAPPED = 200  # files; macOS lets a process open 256
@@ -65,6 +74,8 @@ class Decoding:
 
     def __post_init__(self) -> None:
         check_choice("on_error", self.on_error, ("raise", "skip"))
+        if self.n_jobs is not None:
+            check_counts(n_jobs=self.n_jobs)
 
 
 def build_clip_set(recipe: Recipe, decoding: Decoding) -> ClipSet:
@@ -143,6 +154,12 @@ def _has_file(source: object) -> bool:
     return isinstance(source, Path) or (isinstance(source, tuple) and any(map(_has_file, source)))
 
 
+def _prefix(source: object) -> str:
+    """How what is said of a source begins."""
+    first = source[0] if isinstance(source, tuple) else source
+    return f"{first}: " if isinstance(first, Path) else ""
+
+
 # --- One source, one file ---
 
 
@@ -169,7 +186,7 @@ class _Decoder:
     def find(self, source: object) -> _Outcome | None:
         """What came of a source before; None if it is to be decoded, or only reading it would tell."""
         try:
-            return self._kept(self._contents(source, hashing=False))
+            return self._kept(source, self._contents(source, hashing=False))
         except (OSError, LookupError):
             return None
 
@@ -177,18 +194,19 @@ class _Decoder:
         """What comes of a source, now or before; an OSError is a fault of the source, as a DataError is."""
         try:
             contents = self._contents(source)
-            return index, self._kept(contents) or self._decoded(source, contents)
+            return index, self._kept(source, contents) or self._decoded(source, contents)
         except StorageError:
             raise
         except OSError as error:
             what = f"cannot be read ({error.strerror or error})."
             return index, _Outcome(refused=DataError(what, path=error.filename, remedy="See that you may read it."))
 
-    def _kept(self, contents: object) -> _Outcome | None:
+    def _kept(self, source: object, contents: object) -> _Outcome | None:
         path = self._path(contents)
         if (said := read_kept(path)) is None:
             return None
-        outcome = _Outcome(contents, path, tuple(said["shape"]), said.get("notes", ()))
+        notes = [_prefix(source) + note for note in said.get("notes", ())]
+        outcome = _Outcome(contents, path, tuple(said["shape"]), notes)
         if "too short" in said:
             return replace(outcome, refused=ClipTooShortError(said["too short"]))
         if "broken" in said:
@@ -207,12 +225,13 @@ class _Decoder:
             except DataError as error:
                 refused = error
                 said["too short" if isinstance(error, ClipTooShortError) else "broken"] = error.what
-        said["notes"] = [str(each.message) for each in caught if issubclass(each.category, DataWarning)]
+        notes = [str(each.message) for each in caught if issubclass(each.category, DataWarning)]
+        said["notes"] = [note.removeprefix(_prefix(source)) for note in notes]  # other files may have these contents
         if self._contents(source) != contents:
             return _Outcome(refused=DataError("changed while it was read.", remedy="Start again once it is complete."))
         path = self._path(contents)
         keep(path, clip, said)
-        return _Outcome(contents, path, clip.shape, said["notes"], refused)
+        return _Outcome(contents, path, clip.shape, notes, refused)
 
     def _path(self, contents: object) -> str:
         return f"{self.folder}/{_hash_of(contents, self.pixels)}.npy"

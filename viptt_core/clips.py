@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import DataError, check_counts
+from viptt_core.errors import DataError, check_counts, check_grid, parse_hu_window
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Grid:
     """What every clip of a set is brought to; a medium uses the fields that apply to it.
 
     Raises:
-        SettingError: a number below 1.
+        SettingError: a number below 1 or too large, or no window.
     """
 
     frames: int = PAPER_FRAMES  #: T, frames of a clip or slices of a volume
@@ -31,8 +31,9 @@ class Grid:
     orientation: str = "file"  #: of scans, "file" or "canonical", see `ct.load_volume`
 
     def __post_init__(self) -> None:
-        check_counts(frames=self.frames, size=self.size, stride=self.stride)
-        object.__setattr__(self, "hu_window", tuple(self.hu_window))
+        check_counts(stride=self.stride)
+        check_grid(self.size, frames=self.frames)
+        object.__setattr__(self, "hu_window", parse_hu_window(self.hu_window))
 
     def settings(self, fields: Sequence[str]) -> dict:
         """JSON-ready values of some of the fields, as they are recorded in `ClipSet.source`."""

@@ -15,9 +15,17 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from viptt_core.constants import HU_AIR, HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import CONVERT_AGAIN, DataError, DataWarning, SettingError, check_choice, check_counts
+from viptt_core.errors import (
+    CONVERT_AGAIN,
+    DataError,
+    DataWarning,
+    check_choice,
+    check_grid,
+    parse_hu_window,
+    raise_faults,
+)
 from viptt_core.nifti import open_scan
-from viptt_core.scan_facts import ScanFacts, scan_facts, scan_faults
+from viptt_core.scan_facts import ScanFacts, mask_faults, scan_facts, scan_faults
 
 ORIENTATIONS = ("file", "canonical")
 # Stored this way, a scan comes out of the authors' steps as a radiologist sees it: from the feet upwards, the
@@ -52,8 +60,8 @@ def load_volume(
         float32 [depth,size,size] in [0,1]: with "file", the file's third axis, its second reversed, its first.
 
     Raises:
-        SettingError: `depth` or `size` below 1, a reversed window, an unknown orientation.
-        DataError: a file cannot be used, see `nifti.read_nifti`; the mask is empty or on another grid; with
+        SettingError: `depth` or `size` below 1 or too large, no window, an unknown orientation.
+        DataError: a file cannot be used, see `nifti.read_nifti`; the mask is none, empty or on another grid; with
             "canonical", the file does not say how it lies, or its affine is degenerate.
 
     Warns:
@@ -68,8 +76,8 @@ def read_volume(
     path: str | PathLike, *, depth: int, size: int, hu_window, orientation: str, mask: str | PathLike | None = None
 ) -> tuple[np.ndarray, ScanFacts]:
     """As `load_volume`, with the facts of the file for a caller who judges it himself, and without warnings."""
-    check_counts(depth=depth, size=size)
-    _check_window(hu_window)
+    check_grid(size, depth=depth)
+    hu_window = parse_hu_window(hu_window)
     check_choice("orientation", orientation, ORIENTATIONS)
     grid, kept = (None, None) if mask is None else _read_box(mask)
     with open_scan(path) as scan:
@@ -108,11 +116,11 @@ def prepare_volume(
     """As `load_volume`, of HU in memory: [X,Y,Z], any real dtype. NaN and infinities count as air, with a warning.
 
     Raises:
-        SettingError: `depth` or `size` below 1, or a reversed window.
+        SettingError: `depth` or `size` below 1 or too large, or no window.
         DataError: not three axes, an axis of length 0, or no finite voxel.
     """
-    check_counts(depth=depth, size=size)
-    _check_window(hu_window)
+    check_grid(size, depth=depth)
+    hu_window = parse_hu_window(hu_window)
     _check_volume(hu)
     planes: Iterable[np.ndarray] = hu.T
     if hu.dtype.kind == "f" and (n_holes := sum(plane.size - np.isfinite(plane).sum() for plane in hu.T)):
@@ -125,8 +133,7 @@ def prepare_volume(
 
 def window_hu(volume: np.ndarray, hu_window: tuple[float, float] = HU_WINDOW) -> np.ndarray:
     """Clip HU values of any shape to the window and scale it to [0,1], as float32. NaN stays NaN."""
-    _check_window(hu_window)
-    low, high = hu_window
+    low, high = parse_hu_window(hu_window)
     scaled = np.clip(volume, low, high, dtype=np.float32)
     scaled -= low
     scaled *= 1 / (high - low)
@@ -146,7 +153,7 @@ def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
     Returns:
         float32 [depth,size,size], in the units of `volume`.
     """
-    check_counts(depth=depth, size=size)
+    check_grid(size, depth=depth)
     _check_volume(volume)
     return _resample(volume.T, volume.shape, _AS_STORED, (depth, size, size))
 
@@ -183,9 +190,7 @@ def _read_box(path: str | PathLike) -> tuple[tuple[int, ...], list[slice]]:
             used[0] |= inside.any(axis=0)
             used[1] |= inside.any(axis=1)
             used[2][z] = inside.any()
-    if not used[2].any():
-        remedy = "Take the other mask set, or no crop."
-        raise DataError("is an empty mask: every voxel is 0.", path=path, remedy=remedy, kind="empty mask")
+        raise_faults([*mask_faults(str(path), scan_facts(mask))])
     kept = []
     for line, mm in zip(used, np.linalg.norm(mask.affine[:3, :3], axis=0), strict=True):
         margin = min(round(CROP_MARGIN_MM / mm), line.size) if mm > 0 else 0
@@ -248,11 +253,6 @@ def _between(low: np.ndarray, high: np.ndarray, weight, out: np.ndarray) -> np.n
     out *= weight
     out += low
     return out
-
-
-def _check_window(hu_window: tuple[float, float]) -> None:
-    if len(hu_window) != 2 or not np.isfinite(hu_window).all() or hu_window[0] >= hu_window[1]:
-        raise SettingError(f"hu_window is {hu_window}.", remedy="Give (lower, upper) in HU, as (-1000, 400).")
 
 
 def _check_volume(volume: np.ndarray) -> None:

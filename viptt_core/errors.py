@@ -8,9 +8,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf, prod
 from os import PathLike
 from pathlib import Path
 
+MOST_PIXELS = 2**29  # of a clip; 2 GB as float32
 LISTED = 20  # files an error message names before it only counts
 COPY_AGAIN = "Copy or download the file again."
 CONVERT_AGAIN = "Convert the scan again, for example with dcm2niix, to one 3-D .nii.gz file."
@@ -77,6 +79,29 @@ def check_counts(*, least: int = 1, most: int | None = None, **numbers_by_name: 
         if not whole or value < least or (most is not None and value > most):
             allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
             raise SettingError(f"{name} is {value!r}.", remedy=f"Give a whole number {allowed}.")
+
+
+def check_grid(size: int, **frames: int) -> None:
+    """Raise a SettingError unless the numbers are whole ones of at least 1, and make a clip of MOST_PIXELS at most."""
+    check_counts(size=size, **frames)
+    if size * size * prod(frames.values()) > MOST_PIXELS:
+        sides = " x ".join(map(str, (*frames.values(), size, size)))
+        raise SettingError(f"a clip of {sides} is too large for the memory.", remedy="Give a smaller size, or fewer.")
+
+
+def parse_hu_window(value: str | Sequence[float]) -> tuple[float, float]:
+    """Lower and upper bound in HU out of two numbers, or of text such as "-1000,400".
+
+    Raises:
+        SettingError: it is anything else, or the lower bound is not below the upper one.
+    """
+    try:
+        low, high = (float(part) for part in (value.split(",") if isinstance(value, str) else value))
+    except (TypeError, ValueError):
+        low, high = inf, -inf
+    if not -inf < low < high < inf:
+        raise SettingError(f"hu_window is {value!r}.", remedy="Give a lower and an upper bound in HU: -1000,400.")
+    return tuple(int(bound) if bound.is_integer() else bound for bound in (low, high))
 
 
 def listed(names: Sequence[str]) -> str:

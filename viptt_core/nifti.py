@@ -28,6 +28,7 @@ MOST_VOXELS = (4096, 4096, 2**15)  # along X, Y, Z; a CT has 512, 512 and some h
 SAMPLED = 24  # voxels along an axis, at most, that tell how the values of a scan are spread
 _GZIP_MOST = 1032  # deflate never packs more bytes than this into one
 _LARGEST_NUMBER = 1e38  # in an affine: what float32 holds
+_MM = {1: 1000.0, 3: 0.001}  # of metres and micrometres, by their code; all other codes are taken for millimetres
 _QUIET = logging.Logger("nibabel on headers", logging.CRITICAL + 1)  # what matters becomes an error or a fault
 
 
@@ -148,6 +149,7 @@ def _start_scan(path: Path, stream: BinaryIO, most_bytes: int) -> Scan:
     try:
         with np.errstate(all="ignore"):  # what comes of it is looked at
             affine = header.get_best_affine()
+            affine[:3] *= _MM.get(int(header["xyzt_units"]) % 8, 1.0)
     except ValueError as error:
         raise HeaderDataError(f"orientation: {error}") from error
     if np.isinf(header["scl_slope"]) or not (np.abs(affine) < _LARGEST_NUMBER).all():  # nibabel: infinite slope is none

@@ -22,9 +22,11 @@ SQUARE = 0.01  # relative difference of width and height that nobody sees
 AIR = (-1100, -500)  # HU: air, lung
 WATER = (-200, 200)  # HU: soft tissue, fat
 BRIGHT = 400  # HU: bone, metal
+BETWEEN = -300  # HU: lung is darker, fat and soft tissue are brighter
 LEAST_NEAR, MOST_BRIGHT = 0.03, 0.25  # shares of the voxels, with room for parts and metal
 CUT = -900  # HU: a scan that was cut off above has lost a part of the lung
 MOST_OF_A_MASK = 16  # a mask numbers its regions from 0 on
+MOST_MARKED = 0.7  # share of a scan that lungs fill: half of the box around them
 PADDING_GAP, PADDING_SHARE = 100, 0.05  # padding: the lowest value, this far (HU) below the next, of so many voxels
 SPIKE = 0.08  # share of one value that no tissue reaches: in real scans at most 3 %
 # What makes HU of values that are none: factor, summand, what was done to them.
@@ -160,6 +162,18 @@ def scan_faults(where: str, facts: ScanFacts, orientation: str) -> Iterator[Faul
         yield Fault("not square", where, what, level="note")
 
 
+def mask_faults(where: str, mask: ScanFacts, level: str = "file") -> Iterator[Fault]:
+    """What is wrong with a lung mask by itself."""
+    values, shares = mask.spread
+    marked = shares[values > 0].sum()
+    if mask.highest <= 0:
+        what = "is an empty mask: no voxel is above 0."
+        yield Fault("empty mask", where, what, "Take the other mask set, or no crop.", level)
+    elif mask.lowest < 0 or marked > MOST_MARKED:
+        what = f"is no lung mask: its values are {mask.lowest:g} to {mask.highest:g}, {marked:.0%} of them above 0."
+        yield Fault("not a mask", where, what, "Give a mask that is 0 outside of the lungs.", level)
+
+
 def _unit_faults(where: str, facts: ScanFacts) -> Iterator[Fault]:
     """A scan in other units can be decoded, but nearly all of it falls on one side of the window, unnoticed."""
     hu, shares = facts.spread
@@ -202,14 +216,32 @@ def _unit_faults(where: str, facts: ScanFacts) -> Iterator[Fault]:
 
 
 def _holds_chest(hu: np.ndarray, shares: np.ndarray, or_part: bool = False) -> bool:
-    """Whether these can be HU of a scan in which there is some chest; or of lung alone, or of soft tissue alone."""
+    """Whether these can be HU of a scan in which there is some chest; or of lung alone, or of soft tissue alone.
+
+    The dark voxels and the bright ones of a chest are two heaps, each where HU has air and lung, or tissue.
+    """
     air, water, bright, below, lung, well_below = _shares(
         hu, shares, AIR, WATER, (BRIGHT, np.inf), (-np.inf, AIR[0]), (-1050, -400), (-np.inf, -1050)
     )
-    lung_alone = lung > 0.5 and well_below < 0.05
-    tissue_alone = water > 0.5 and hu.min() < -20 and np.ptp(hu) > 50
-    chest = min(air, water) >= LEAST_NEAR or (or_part and (lung_alone or tissue_alone))
-    return bool(chest and bright <= MOST_BRIGHT and below <= 0.5)
+    if bright > MOST_BRIGHT or below > 0.5:
+        return False
+    darkest, dark = _quantiles(hu, shares, hu < BETWEEN, (0.1, 0.5))
+    low, tissue = _quantiles(hu, shares, hu >= BETWEEN, (0.05, 0.5))
+    if min(air, water) >= LEAST_NEAR:
+        is_cut = shares[hu.argmin()] >= SPIKE
+        return bool((is_cut or darkest < -800) and -250 < tissue < 200)
+    lung_alone = lung > 0.5 and well_below < 0.05 and -950 < dark < AIR[1] and hu.max() > -600
+    tissue_alone = water > 0.5 and hu.min() < -20 and tissue - low > 20
+    return bool(or_part and (lung_alone or tissue_alone))
+
+
+def _quantiles(hu: np.ndarray, shares: np.ndarray, of: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
+    """HU below which these shares of some of the voxels lie; nan where there are none."""
+    order = np.argsort(hu[of])
+    values, summed = hu[of][order], shares[of][order].cumsum()
+    return (
+        values[np.searchsorted(summed, np.array(levels) * summed[-1])] if values.size else np.full(len(levels), np.nan)
+    )
 
 
 def _is_chest(hu: np.ndarray, shares: np.ndarray) -> bool:

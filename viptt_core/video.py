@@ -19,7 +19,15 @@ import cv2
 import numpy as np
 
 from viptt_core.constants import PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import COPY_AGAIN, ClipTooShortError, DataError, DataWarning, check_choice, check_counts
+from viptt_core.errors import (
+    COPY_AGAIN,
+    ClipTooShortError,
+    DataError,
+    DataWarning,
+    check_choice,
+    check_counts,
+    check_grid,
+)
 from viptt_core.files import reading
 
 FITS = ("stretch", "crop")
@@ -67,14 +75,15 @@ def load_clip(
         uint8 [frames,size,size], on average at most 1.0 grey level from the authors' OpenCV steps.
 
     Raises:
-        SettingError: `frames`, `size` or `stride` below 1, or an unknown `fit`.
+        SettingError: `frames`, `size` or `stride` below 1 or too large, or an unknown `fit`.
         DataError: see `open_video`; or no frame can be decoded.
         ClipTooShortError: fewer frames than needed.
 
     Warns:
         DataWarning: frames that are damaged.
     """
-    check_counts(frames=frames, size=size, stride=stride)
+    check_counts(stride=stride)
+    check_grid(size, frames=frames)
     check_choice("fit", fit, FITS)
     clip = np.empty((frames, size, size), np.uint8)
     needed = (frames - 1) * stride + 1
@@ -106,7 +115,7 @@ def fit_frames(frames: np.ndarray, *, size: int, fit: str = "stretch") -> np.nda
         SettingError: `size` below 1, or an unknown `fit`.
         DataError: another shape or dtype.
     """
-    check_counts(size=size)
+    check_grid(size)
     check_choice("fit", fit, FITS)
     if frames.dtype != np.uint8 or frames.shape[3:] not in ((), (3,)) or frames.ndim < 3 or not frames.size:
         what = f"frames are {frames.dtype} {list(frames.shape)}."

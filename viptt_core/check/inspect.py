@@ -40,6 +40,7 @@ class VideoFacts:
     frames: int  # that can be decoded
     promised: int  # by the header; 0 where it states none
     ends_early: bool  # the file was cut off, or a part of it cannot be decoded
+    damaged: int  # frames that the decoder calls damaged
     height: int  # pixels, of the first frame
     width: int
     rate: float  # frames a second, by the median distance in time; 0 where the file has no times
@@ -68,10 +69,10 @@ def inspect_scan(path: str | PathLike) -> ScanFacts:
 
 def inspect_video(path: str | PathLike) -> VideoFacts:
     """Decode a video to its end; raises a DataError if no frame can be decoded, see `video.open_video`."""
-    content, lowest, highest, shapes, times = xxh3_128(), 255, 0, [], []
+    content, lowest, highest, damaged, shapes, times = xxh3_128(), 255, 0, 0, [], []
     with open_video(path) as video:
         for frame in video.frames():
-            luma = _luma(frame)
+            luma, damaged = _luma(frame), damaged + frame.is_corrupt
             lowest, highest = min(lowest, int(luma.min())), max(highest, int(luma.max()))
             content.update(repr(luma.shape).encode())
             content.update(np.ascontiguousarray(luma))
@@ -81,7 +82,7 @@ def inspect_video(path: str | PathLike) -> VideoFacts:
         promised, ends_early, codec = video.promised, video.ends_early, video.stream.codec_context.name
     step = float(np.median(np.diff(np.sort(times)))) if len(times) > 1 else 0.0
     rate = round(1 / step, 3) if step > 0 else 0.0
-    values = (promised, ends_early, *shapes[0], rate, codec, lowest, highest)
+    values = (promised, ends_early, damaged, *shapes[0], rate, codec, lowest, highest)
     return VideoFacts(len(shapes), *values, content.hexdigest())
 
 

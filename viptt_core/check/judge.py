@@ -17,7 +17,7 @@ from viptt_core.ct import CANONICAL_AXES
 from viptt_core.datasets.listing import Listing
 from viptt_core.errors import COPY_AGAIN, LEVELS, Fault
 from viptt_core.presets import Preset
-from viptt_core.scan_facts import ScanFacts, scan_faults
+from viptt_core.scan_facts import ScanFacts, mask_faults, scan_faults
 from viptt_core.splits import split_faults
 
 LUNG_MASKS = "masks"  # mask sets named so outline lungs, which every scan has; others, such as findings, may be empty
@@ -107,6 +107,9 @@ def _videos(checked: Checked) -> Iterator[Fault]:
             yield Fault("truncated file", where, what, COPY_AGAIN, level="note" if enough else "file")
         elif not enough:
             yield Fault("too few frames", where, f"{what}.", "Ask for fewer frames to keep it.", level="left out")
+        elif facts.damaged:
+            what = f"{facts.damaged} of {facts.frames} frames are damaged; what the decoder made of them is taken."
+            yield Fault("damaged frames", where, what, COPY_AGAIN, level="note")
         if facts.lowest == facts.highest:
             what = "every pixel of every frame is the same."
             yield Fault("one grey level", where, what, "Leave it out.", level="file")
@@ -132,8 +135,7 @@ def _masks(checked: Checked) -> Iterator[Fault]:
 
 
 def _mask(where: str, mask: ScanFacts, scan: ScanFacts | None, level: str) -> Iterator[Fault]:
-    if mask.highest <= 0:
-        yield Fault("empty mask", where, "no voxel is above 0.", "Take the other mask set, or no crop.", level)
+    yield from mask_faults(where, mask, level)
     if scan is not None and mask.shape != scan.shape:
         what = f"has {mask.shape} voxels, its scan {scan.shape}."
         yield Fault("mask on another grid", where, what, "Give the mask made from this scan.", level)

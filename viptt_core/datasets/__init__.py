@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from viptt_core.datasets.spelling import one_spelling
 from viptt_core.datasets.videos import decode_video, list_ucf50, list_ucf101
 from viptt_core.errors import Fault, SettingError, check_choice, raise_faults
 from viptt_core.files import code_version
-from viptt_core.presets import Preset
+from viptt_core.presets import Preset, fits
 from viptt_core.splits import part_faults, split_faults
 
 LISTERS: dict[str, Callable[..., Listing]] = {
@@ -127,6 +127,11 @@ def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listi
     if root and name in SYNTHETIC:
         remedy = "Leave data_root empty, or name another data set for files on disk."
         raise SettingError(f"'{name}' is simulated and reads no folder.", remedy=remedy)
+    for setting, value in ({"root": root or None} | settings).items():
+        wanted = get_type_hints(LISTERS[name])[setting]
+        if not (fits(value, wanted) or value is None):
+            remedy = f"Give a value of type {getattr(wanted, '__name__', wanted)}."
+            raise SettingError(f"{setting} is {value!r}.", remedy=remedy)
     listing = LISTERS[name](root or None, **settings)
     faults = [*listing.faults, *_same_names(() if settings.get("classes") else listing.class_names)]
     faults += part_faults([item.group for item in listing.items], [item.part for item in listing.items])

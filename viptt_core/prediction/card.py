@@ -12,8 +12,8 @@ import pandas as pd
 from viptt_core.clips import ClipSet
 from viptt_core.ct import ORIENTATIONS
 from viptt_core.datasets.scans import CROPS
-from viptt_core.errors import DataError, SettingError, check_choice
-from viptt_core.presets import build, parse_hu_window
+from viptt_core.errors import DataError, SettingError, check_choice, parse_hu_window
+from viptt_core.presets import build
 from viptt_core.results import scores_of
 from viptt_core.sources.registry import load_registry
 from viptt_core.splits import Split

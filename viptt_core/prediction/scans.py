@@ -19,16 +19,16 @@ import torch
 from scipy.special import entr
 
 from viptt_core.datasets.listing import (
-    DICOM,
     MASK_FOLDERS,
     SCAN_ENDINGS,
     has_ending,
+    nothing_to_read,
     printable,
     scans_and_masks,
     walk_folder,
 )
 from viptt_core.datasets.scans import read_scan
-from viptt_core.errors import DataError, DataWarning, SettingError
+from viptt_core.errors import DataError, DataWarning, SettingError, raise_faults
 from viptt_core.files import available_cores
 from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
 from viptt_core.prediction.weights import Weights, open_weights
@@ -126,10 +126,7 @@ def find_scans(paths: Sequence[str | PathLike]) -> list[Path]:
         raise DataError("no such file or folder.", path=", ".join(missing), remedy="Check the path.")
     scans: dict[Path, Path] = {}
     for path in given:
-        found = [path] if path.is_file() else _scans_below(path)
-        if not found:
-            raise DataError(f"holds no scan ({', '.join(SCAN_ENDINGS)}).", path=path, remedy=DICOM)
-        for scan in found:
+        for scan in [path] if path.is_file() else _scans_below(path):
             scans.setdefault(scan.resolve(), scan)
     if not scans:
         raise SettingError("no scan is named.", remedy="Name NIfTI files, or folders of them.")
@@ -245,7 +242,11 @@ def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _Rea
             levels[grid], facts = read_scan((path, mask) if grid.crop else path, grid)  # as training saw scans
             warnings |= dict.fromkeys(scan_warnings(str(path), facts, grid))
     except DataError as error:
-        return _ReadScan({}, error=f"{error.what} {error.remedy}".strip())
+        found_below = error.kind == "missing file" and not error.path.exists()  # what is named was there
+        remedy = (
+            "Rename or remove it: its name is not UTF-8, or it is a link to nothing." if found_below else error.remedy
+        )
+        return _ReadScan({}, error=f"{error.what} {remedy}".strip())
     for each in weights:
         if known := each.card.training.get("grey_levels"):
             level = float(levels[each.card.preprocessing].mean()) / 255
@@ -275,7 +276,7 @@ def _check_models(weights: Sequence[Weights], masks) -> None:
 
 
 def _scans_below(root: Path) -> list[Path]:
-    """Scans below a folder; files and folders that cannot be read are among them, to be told with the reason."""
+    """Scans below a folder, or an error; what cannot be read is among them, to be told with the reason."""
     folder = walk_folder(root)
     unreadable = [
         root / fault.where
@@ -285,4 +286,6 @@ def _scans_below(root: Path) -> list[Path]:
     scans, _, left_out = scans_and_masks(folder)
     for fault in left_out:
         warnings.warn(str(fault), DataWarning, stacklevel=3)
+    if not scans and not unreadable:
+        raise_faults([nothing_to_read(folder, ("scan",))], root)
     return sorted([*scans, *unreadable])

@@ -5,17 +5,16 @@ The values stand in `presets.toml` beside this file, or in a file of the reader'
 
 from __future__ import annotations
 
-import math
+import numbers
 import os
 import tomllib
-from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from os import PathLike
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from viptt_core.errors import SettingError, check_choice, check_counts
+from viptt_core.errors import SettingError, check_choice, check_counts, parse_hu_window
 
 FILE = Path(__file__).with_name("presets.toml")
 STARTS = ("random", "image", "video")
@@ -92,21 +91,6 @@ class Preset:
         finetune = replace(self.finetune, epochs=epochs or self.finetune.epochs)
         pretrain = replace(self.pretrain, epochs=pretrain_epochs or self.pretrain.epochs)
         return replace(self, finetune=finetune, pretrain=pretrain)
-
-
-def parse_hu_window(value: str | Sequence[float]) -> tuple[float, float]:
-    """Lower and upper bound in HU out of two numbers, or of text such as "-1000,400".
-
-    Raises:
-        SettingError: it is anything else, or the lower bound is not below the upper one.
-    """
-    try:
-        low, high = (float(part) for part in (value.split(",") if isinstance(value, str) else value))
-    except (TypeError, ValueError):
-        low, high = math.inf, -math.inf
-    if not -math.inf < low < high < math.inf:
-        raise SettingError(f"hu_window is {value!r}.", remedy="Give a lower and an upper bound in HU: -1000,400.")
-    return tuple(int(bound) if bound.is_integer() else bound for bound in (low, high))
 
 
 def preset_names() -> tuple[str, ...]:
@@ -195,7 +179,7 @@ def build(kind: type, values: dict[str, Any], where: str, file: str = "the table
         if is_dataclass(types[name]) and not isinstance(value, types[name]):
             value = build(types[name], value, f"{where}.{name}", file)
         value = tuple(value) if isinstance(value, list) else value.strip("\n") if isinstance(value, str) else value
-        if not _fits(value, types[name]):
+        if not fits(value, types[name]):
             wanted = getattr(types[name], "__name__", types[name])
             raise SettingError(f"{name} of [{where}] is {value!r}.", remedy=f"Write a value of type {wanted}.")
         made[name] = value
@@ -215,8 +199,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SettingError(what, path=path, remedy="Correct the path or the file.") from error
 
 
-def _fits(value, wanted) -> bool:
+def fits(value, wanted) -> bool:
+    """Whether a value is of the type that an annotation names; how lists and tuples are filled is not looked at."""
     kinds = get_args(wanted) if isinstance(wanted, UnionType) else (wanted,)
     allowed = {get_origin(kind) or kind for kind in kinds}
-    # bool is an int to Python, not to a reader; 1 where 1.0 is meant is a slip that stays without harm.
-    return Any in allowed or type(value) in allowed or (float in allowed and type(value) is int)
+    if Any in allowed or type(value) is bool:  # which is an int to Python, not to a reader
+        return not allowed.isdisjoint({Any, bool})
+    is_number = isinstance(value, numbers.Integral) and not allowed.isdisjoint({int, float})
+    return is_number or isinstance(value, tuple(allowed))
