@@ -122,7 +122,7 @@ def run_snippet(name):
 def test_the_page_works_from_its_first_command_to_its_last(folder):
     name, printed = PLACEHOLDER, {}
     for words in commands():
-        if not is_run(words):
+        if not is_run(words) or "authors-tbt" in words:  # those weights are a download
             continue
         words = [name if word == PLACEHOLDER else word for word in reduced(words)]
         code, text = run(words)
