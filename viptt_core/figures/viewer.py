@@ -149,9 +149,8 @@ class Viewer:
     def _repr_mimebundle_(self, include=None, exclude=None):
         """HTML, a still and words; in a live session the widget, which front ends that know it prefer."""
         html = figure_html(self.page(), code=self.code, data=self.data)
-        png = base64.b64encode(self.still().encode("png", dpi=100)).decode()
         live, metadata = self.widget()._repr_mimebundle_() if _kernel_runs() else ({}, {})
-        return live | {"text/html": html, "image/png": png, "text/plain": repr(self)}, metadata
+        return live | {"text/html": html, "image/png": self.still().png(), "text/plain": repr(self)}, metadata
 
     def content(self) -> dict:
         """What the script shows, JSON-ready."""
