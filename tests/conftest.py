@@ -17,7 +17,9 @@ from viptt_core.clips import ClipSet
 
 @pytest.fixture(autouse=True)
 def private_root(tmp_path, monkeypatch):
-    """Runs and caches of a test never meet the reader's."""
+    """Runs and caches of a test never meet the reader's; a `make` in a test is no part of the one that runs it."""
+    for name in ("MAKELEVEL", "MAKEFLAGS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VIPTT_ROOT", str(tmp_path / "root"))
     monkeypatch.setenv("VIPTT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "root"

@@ -39,7 +39,6 @@ _FRAMES = (
 _REMEDIES = {
     (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"): _FRAMES,
     (".dcm", ".dicom", ".ima"): DICOM,
-    FILE_ENDINGS: "Lay files out as CLASS/FILE, in one folder a class.",
     (".zip", ".rar", ".7z", ".tar", ".tgz"): "Unpack the archive.",
 }
 
@@ -296,6 +295,8 @@ def unread_folders(folder: Folder, used: Iterable[Path]) -> Iterator[Fault]:
             unread[above[-1]].append(path)
     for place, paths in unread.items():
         held, remedy = _held(paths)
+        if any(has_ending(path, FILE_ENDINGS) for path in paths):
+            remedy = "Lay files out as CLASS/FILE, in one folder a class."
         yield Fault("folder not read", folder.name(place), f"is not read; it holds {held}.", remedy, "left out")
 
 
