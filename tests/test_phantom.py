@@ -6,6 +6,7 @@ import pytest
 from scipy import ndimage
 
 from viptt_core.constants import HU_AIR, TB_CLASSES, TB_TRAIN_COUNTS
+from viptt_core.ct import prepare_volume, slices_between
 from viptt_core.errors import SettingError
 from viptt_core.synthetic import patient, phantom, render
 from viptt_core.synthetic.phantom import cohort_labels, make_phantom
@@ -247,17 +248,30 @@ def test_knobs_act(monkeypatch):
 @pytest.mark.parametrize("radius", [0.5, 1.0, 1.5, 4.0])
 @pytest.mark.parametrize("shape", [(16, 8), (64, 60), (128, 20)])
 def test_small_nodules_keep_their_volume_on_every_grid(radius, shape):
-    grid = render.Grid(*shape, fov=240.0, length=240.0)
-    centre = np.array([[13.3, -21.7, 8.9], [-40.0, 35.0, -22.0]])
-    found = np.zeros(grid.shape, bool)
-    render.splat(grid, (centre, centre, np.full(2, radius)), add=True, found=found)
-    volume = grid.cover.sum(dtype=float) * grid.spacing.prod()
-    assert volume == pytest.approx(2 * 4 / 3 * np.pi * radius**3, rel=0.02)
-    assert grid.cover.max() <= 1.0001
-    assert found.any()
-    z, y, x = (np.average(i, weights=grid.cover) for i in np.indices(grid.shape))
-    at = grid.origin + grid.spacing * (x, y, z)
-    assert np.abs(at - centre.mean(axis=0)).max() < grid.spacing.max() / 2
+    grid = render.Grid(*shape, fov=240.0, length=240.0, kept=np.arange(shape[1]))
+    volumes, n = [], 60
+    for centre in np.random.default_rng(0).uniform(-60, 60, (n, 3)):
+        grid.cover[:], found = 0, np.zeros(grid.shape, bool)
+        render.splat(grid, (centre[None], centre[None], np.array([radius])), add=True, found=found)
+        volumes.append(grid.cover.sum(dtype=float) * grid.spacing.prod())
+        assert grid.cover.max() <= 1.0001
+        assert found.any()
+        z, y, x = (np.average(i, weights=grid.cover) for i in np.indices(grid.shape))
+        at = grid.origin + grid.spacing * (x, y, z)
+        assert np.abs(at - centre).max() < grid.spacing.max() / 2
+    ratio = np.array(volumes) / (4 / 3 * np.pi * radius**3)
+    assert ratio.mean() == pytest.approx(1, abs=0.03)
+    assert ratio.min() > 0.75 and ratio.max() < 1.25
+
+
+@pytest.mark.parametrize("label", range(5))
+def test_slices_drawn_alone_are_those_of_the_whole_phantom(label):
+    whole, part = make_phantom((4, label), label, size=48), make_phantom((4, label), label, size=48, depth=6)
+    drawn = slices_between(whole.hu.shape[2], 6)
+    assert len(drawn) < whole.hu.shape[2]
+    np.testing.assert_array_equal(part.hu[:, :, drawn], whole.hu[:, :, drawn])
+    np.testing.assert_array_equal(part.lungs[:, :, drawn], whole.lungs[:, :, drawn])
+    np.testing.assert_array_equal(prepare_volume(part.hu, depth=6, size=24), prepare_volume(whole.hu, depth=6, size=24))
 
 
 # --- Cohort and folder ------------------------------------------------------------------------------------

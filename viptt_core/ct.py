@@ -158,6 +158,12 @@ def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
     return _resample(volume.T, volume.shape, _AS_STORED, (depth, size, size))
 
 
+def slices_between(n: int, depth: int) -> list[int]:
+    """Those of n slices that enter a resampling to `depth`, in ascending order."""
+    low, high, _ = _linear_steps(n, depth)
+    return sorted({*low.tolist(), *high.tolist()})
+
+
 def axis_directions(affine: np.ndarray, path: str | PathLike | None = None) -> np.ndarray:
     """For each axis of a file with this affine [4,4] the nearest one in CANONICAL_AXES (0, 1, 2), then 1 or -1: [3,2].
 
@@ -226,7 +232,7 @@ def _resample(planes: Iterable[np.ndarray], shape, turn: _Turn, result_shape, wi
             small *= 1 / (window[1] - window[0])
         return small
 
-    needed = {*z_low.tolist(), *z_high.tolist()}
+    needed = set(slices_between(shape[2], n_slices))
     latest, t = None, 0
     for z, plane in enumerate(planes):
         if z not in needed:

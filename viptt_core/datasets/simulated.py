@@ -57,7 +57,8 @@ def simulate_scan(source: tuple[int, int, int, bool], grid: Grid) -> np.ndarray:
     from viptt_core.synthetic.phantom import make_phantom
 
     seed, index, label, finding = source
-    scan = make_phantom((seed, index), label, size=round(PHANTOM_OVERSAMPLING * grid.size), finding=finding)
+    size = round(PHANTOM_OVERSAMPLING * grid.size)
+    scan = make_phantom((seed, index), label, size=size, finding=finding, depth=grid.frames)
     volume = ct.prepare_volume(scan.hu, depth=grid.frames, size=grid.size, hu_window=grid.hu_window)
     return to_grey_levels(volume)
 

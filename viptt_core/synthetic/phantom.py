@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from viptt_core.constants import TB_CLASSES, TB_TRAIN_COUNTS
+from viptt_core.constants import HU_AIR, TB_CLASSES, TB_TRAIN_COUNTS
+from viptt_core.ct import slices_between
 from viptt_core.errors import check_counts
 from viptt_core.synthetic.patient import Mark, draw_patient, hull, sites
 from viptt_core.synthetic.render import Grid, render
 
-VERSION = "1"  # of the generator, recorded with every result: raise it when the output changes
+VERSION = "2"  # of the generator, recorded with every result: raise it when the output changes
 
 # --- Difficulty: what makes the five types easier or harder to tell apart ----------------------------------
 FINDING_CONTRAST = 1.0  # opacity of every soft finding; below 1 all disease is fainter
@@ -165,7 +166,9 @@ def check_grid(size: int, slices: int | None) -> None:
     check_counts(least=4, slices=4 if slices is None else slices)
 
 
-def make_phantom(seed, label: int, *, size: int = 512, slices: int | None = None, finding: bool = True) -> Phantom:
+def make_phantom(
+    seed, label: int, *, size: int = 512, slices: int | None = None, finding: bool = True, depth: int = 0
+) -> Phantom:
     """One synthetic chest CT.
 
     Patient, disease and noise have random streams of their own: another label, or finding=False, gives the
@@ -177,6 +180,8 @@ def make_phantom(seed, label: int, *, size: int = 512, slices: int | None = None
         size: Voxels along X and along Y over the patient's field of view (300 to 400 mm), >= 16.
         slices: Slices over the scan length (268 to 325 mm), >= 4; None: by the scanner's slice thickness.
         finding: False leaves the disease out.
+        depth: Draw only the slices that enter a resampling to so many (`ct.load_volume`), and leave the others air;
+            0 draws all.
 
     Raises:
         SettingError: An argument is outside what is allowed.
@@ -194,8 +199,13 @@ def make_phantom(seed, label: int, *, size: int = 512, slices: int | None = None
     if finding:
         gain = FINDING_CONTRAST * (FAINT_GAIN if disease.random() < FAINT_PROBABILITY else 1.0)
         marks = _FINDINGS[label](disease, p, gain, lambda: disease.random() < MIMIC_PROBABILITY)
-    grid = Grid(int(size), int(slices or round(p.length / p.thickness)), p.fov, p.length)
-    hu, lungs, found = (volume.transpose(2, 1, 0) for volume in render(p, grid, marks, noise))
+    n_slices = int(slices or round(p.length / p.thickness))
+    kept = np.array(slices_between(n_slices, depth) if depth else range(n_slices))
+    grid, drawn = Grid(int(size), n_slices, p.fov, p.length, kept), []
+    for part, empty in zip(render(p, grid, marks, noise), (HU_AIR, 0, False), strict=True):
+        drawn.append(np.full(grid.whole, empty, part.dtype))
+        drawn[-1][kept] = part
+    hu, lungs, found = (volume.transpose(2, 1, 0) for volume in drawn)
     return Phantom(hu, tuple(float(step) for step in grid.spacing), int(label), lungs, found)
 
 

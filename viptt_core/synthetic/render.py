@@ -15,19 +15,24 @@ HU_CORTEX, HU_MARROW, HU_CARTILAGE, HU_DISC, HU_FLUID, HU_TABLE, HU_FOAM = 620, 
 
 
 class Grid:
-    """Voxel centres in mm around the centre of the field of view; volumes are kept as [Z, Y, X] inside."""
+    """Voxel centres in mm around the centre of the field of view; volumes are kept as [Z, Y, X] inside.
 
-    def __init__(self, size: int, slices: int, fov: float, length: float) -> None:
-        self.shape = (slices, size, size)
+    Only the slices `kept` (ascending) are drawn; each is the same as where all are.
+    """
+
+    def __init__(self, size: int, slices: int, fov: float, length: float, kept: np.ndarray) -> None:
+        self.whole, self.kept = (slices, size, size), kept
+        self.shape = (len(kept), size, size)
         self.spacing = np.array([fov / size, fov / size, length / slices])  # x, y, z
         self.origin = -self.spacing * (np.array([size, size, slices]) - 1) / 2
-        axes = (self.origin[i] + self.spacing[i] * np.arange(self.shape[2 - i]) for i in range(3))
+        places = np.arange(size), np.arange(size), kept
+        axes = (self.origin[i] + self.spacing[i] * places[i] for i in range(3))
         self.x, self.y, self.z = (axis.astype(np.float32) for axis in axes)
         self.cover = np.zeros(self.shape, np.float32)  # scratch, always handed back empty
 
     def slabs(self):
         """Runs of whole slices, small enough that temporaries stay in cache."""
-        step = max(1, 300_000 // (self.shape[1] * self.shape[2]))
+        step = max(1, 100_000 // (self.shape[1] * self.shape[2]))
         return (slice(k, k + step) for k in range(0, self.shape[0], step))
 
 
@@ -53,47 +58,52 @@ def splat(grid: Grid, capsules, gain=1.0, add: bool = False, found=None) -> None
     """Adds capsules to grid.cover as the share of each voxel that they fill, times gain.
 
     `capsules`: start [n, 3], end [n, 3] and radius [n], scanner mm. Below a voxel one is spread over about one voxel an
-    axis and then scaled to its true volume. `add` sums overlapping capsules (nodules), else the largest share counts
-    (tubes). `found` [Z, Y, X] bool receives the voxels above half of each capsule's own maximum.
+    axis, and fainter by as much. `add` sums overlapping capsules (nodules), else the largest share counts (tubes).
+    `found` [Z, Y, X] bool receives the voxels above half of what each capsule has at its middle.
     """
     start, end, radius = (np.asarray(values, np.float32) for values in capsules)
-    gain = np.broadcast_to(np.float32(gain), radius.shape)
     step = grid.spacing.astype(np.float32)
     wide = np.sqrt(radius[:, None] ** 2 + (0.5 * step) ** 2)  # semi-axes
-    edge = np.prod(step / wide, axis=1) ** np.float32(1 / 3)  # width of the soft edge, relative to them
-    middle = (start + end) / 2
-    anchor = np.rint((middle - grid.origin) / step).astype(np.int64)
+    edge = np.prod(step / wide, axis=1) ** np.float32(1 / 3)  # width of the soft edge, relative to them; at most 2
+    run = (end - start) / wide
+    along = run / ((run**2).sum(axis=1, keepdims=True) + np.float32(1e-9))
+    # Volumes of the capsule, and of what is drawn: a soft edge of width e adds e^2 / 12 to a disc, e^2 / 4 to a ball.
+    volume = np.pi * radius**2 * np.linalg.norm(end - start, axis=1) + 4 / 3 * np.pi * radius**3
+    drawn = np.pi * np.linalg.norm(run, axis=1) * (1 + edge**2 / 12) + 4 / 3 * np.pi * (1 + edge**2 / 4)
+    strength = (np.minimum(volume / (drawn * wide.prod(axis=1)), 1) * gain).astype(np.float32)
+
+    def share_at(points, m):
+        """Share of voxels at `points`, three arrays in mm that broadcast to [members, ...], without `strength`."""
+        shape = (-1,) + (1,) * (points[0].ndim - 1)
+        rel = [(points[i] - start[m, i].reshape(shape)) / wide[m, i].reshape(shape) for i in range(3)]
+        t = sum(rel[i] * along[m, i].reshape(shape) for i in range(3)).clip(0, 1)
+        q = np.sqrt(sum((rel[i] - t * run[m, i].reshape(shape)) ** 2 for i in range(3)))
+        return (0.5 + (1 - q) / edge[m].reshape(shape)).clip(0, 1)
+
+    anchor = np.rint(((start + end) / 2 - grid.origin) / step).astype(np.int64)
     half = np.floor((np.abs(end - start) / 2 + wide * (1 + edge[:, None] / 2)) / step + 0.5).astype(np.int64)
     half = np.where(half > 6, -(-half // 4) * 4, half)  # few distinct boxes, each vectorised
-    volume = np.pi * radius**2 * np.linalg.norm(end - start, axis=1) + 4 / 3 * np.pi * radius**3
-    inside = np.all((anchor + half >= 0) & (anchor - half < grid.shape[::-1]), axis=1)
-    kinds, kind = np.unique(half, axis=0, return_inverse=True)
-    for number, box in enumerate(kinds):
-        members = np.flatnonzero((kind.ravel() == number) & inside)
-        chunk = max(1, 200_000 // int(np.prod(2 * box + 1)))
-        for m in (members[i : i + chunk] for i in range(0, len(members), chunk)):
-            rel, run, index, valid = [], [], [], []
-            for i in range(3):
-                shape = [len(m), 1, 1, 1]
-                shape[3 - i] = -1
-                voxel = anchor[m, i, None] + np.arange(-box[i], box[i] + 1)
-                position = (grid.origin[i] + step[i] * voxel).astype(np.float32)
-                rel.append(((position - start[m, i, None]) / wide[m, i, None]).reshape(shape))
-                run.append(((end[m, i] - start[m, i]) / wide[m, i]).reshape(-1, 1, 1, 1))
-                valid.append(((voxel >= 0) & (voxel < grid.shape[2 - i])).reshape(shape))
-                index.append(voxel.clip(0, grid.shape[2 - i] - 1).reshape(shape))
-            length = run[0] ** 2 + run[1] ** 2 + run[2] ** 2 + np.float32(1e-9)
-            t = (rel[0] * (run[0] / length) + rel[1] * (run[1] / length) + rel[2] * (run[2] / length)).clip(0, 1)
-            q = np.sqrt(sum((rel[i] - t * run[i]) ** 2 for i in range(3)))
-            share = (0.5 + (1 - q) / edge[m, None, None, None]).clip(0, 1)
-            drawn = share.sum(axis=(1, 2, 3)) * step.prod()
-            ratio = np.minimum(volume[m] / drawn, 1 / share.max(axis=(1, 2, 3))) * gain[m]
-            share *= ratio.astype(np.float32)[:, None, None, None]
-            flat = (index[2] * grid.shape[1] + index[1]) * grid.shape[2] + index[0]
+    inside = np.all((anchor + half >= 0) & (anchor - half < grid.whole[::-1]), axis=1)
+    first, after = np.searchsorted(grid.kept, (anchor[:, 2] - half[:, 2], anchor[:, 2] + half[:, 2] + 1))
+    rows = np.where(inside, after - first, 0)  # slices that are drawn, of each capsule
+    owner = np.repeat(np.arange(len(radius)), rows)  # a capsule in a slice is a box of [Y, X]
+    row = np.arange(len(owner)) - np.repeat(np.cumsum(rows) - rows, rows) + first[owner]
+    kinds, kind = np.unique(half[owner, :2], axis=0, return_inverse=True)
+    for number, (reach_x, reach_y) in enumerate(kinds):
+        members = np.flatnonzero(kind.ravel() == number)
+        chunk = max(1, 50_000 // int((2 * reach_x + 1) * (2 * reach_y + 1)))
+        for part in (members[i : i + chunk] for i in range(0, len(members), chunk)):
+            m, z = owner[part], row[part, None, None]
+            x = anchor[m, 0, None, None] + np.arange(-reach_x, reach_x + 1)
+            y = anchor[m, 1, None, None] + np.arange(-reach_y, reach_y + 1)[:, None]
+            within = (x >= 0) & (x < grid.shape[2]) & (y >= 0) & (y < grid.shape[1])
+            x, y = x.clip(0, grid.shape[2] - 1), y.clip(0, grid.shape[1] - 1)
+            share = share_at((grid.x[x], grid.y[y], grid.z[z]), m)
+            flat = (z * grid.shape[1] + y) * grid.shape[2] + x
             if found is not None:
-                peak = share.max(axis=(1, 2, 3), keepdims=True)
-                found.reshape(-1)[flat[(share >= 0.5 * peak) & valid[0] & valid[1] & valid[2]]] = True
-            share *= valid[0] & valid[1] & valid[2]
+                middle = share_at((grid.origin + step * anchor[m]).astype(np.float32).T, m)
+                found.reshape(-1)[flat[(share >= 0.5 * middle[:, None, None]) & (share > 0) & within]] = True
+            share *= strength[m, None, None] * within
             (np.add if add else np.maximum).at(grid.cover.reshape(-1), flat.ravel(), share.ravel())
 
 
@@ -114,7 +124,7 @@ def _flush(grid: Grid, hu, value: float, lung=None, clip: bool = False, erase: b
 
 
 def _paint_slab(p, grid: Grid, k: slice, texture):
-    """Everything that is not a capsule: table, wall, spine, organs, lungs -> hu, lung share [Z, Y, X]."""
+    """Everything that is not a capsule: table, wall, spine, organs, lungs -> hu, share of lung, left half, [Z, Y, X]."""
     sx, _, sz = (float(s) for s in grid.spacing)
     x, y, z = _to_patient(p, grid, k)
     cavity, lung, heart, above = chest(p, x, y, z, (sx, sx, sz))
@@ -158,7 +168,7 @@ def _paint_slab(p, grid: Grid, k: slice, texture):
     fissure = np.abs(z - p.base - 0.50 * p.height + 1.05 * y - 0.15 * ax) * 0.68
     paint(lung * np.clip((0.6 + sx / 2 - fissure) / sx, 0, 1) * min(1.0, 1 / sx), -640)
     _paint_spine(p, grid, hu, (x, y, z), texture)
-    return hu, lung
+    return hu, lung, x > pull_at(p, z)
 
 
 def _paint_spine(p, grid, hu, coordinates, texture) -> None:
@@ -198,7 +208,8 @@ def _paint_mark(p, grid: Grid, hu, lung, mark: Mark, found=None) -> None:
     centre, step = _to_scanner(p, mark.centre)[0], grid.spacing
     reach = mark.radius * (1 + mark.rough) + mark.soft + step
     low = np.maximum(np.ceil((centre - reach - grid.origin) / step), 0).astype(int)
-    high = np.minimum(np.floor((centre + reach - grid.origin) / step), np.array(grid.shape[::-1]) - 1).astype(int) + 1
+    high = np.minimum(np.floor((centre + reach - grid.origin) / step), np.array(grid.whole[::-1]) - 1).astype(int) + 1
+    low[2], high[2] = np.searchsorted(grid.kept, (low[2], high[2]))
     if np.any(high <= low):
         return
     rel = [axis[a:b] - c for axis, a, b, c in zip((grid.x, grid.y, grid.z), low, high, centre, strict=True)]
@@ -228,7 +239,7 @@ def _capsules(p, paths) -> list[np.ndarray]:
 
 
 def render(p, grid: Grid, marks: list[Mark], noise: np.random.Generator):
-    """Patient p with `marks` on a grid -> hu int16, lungs uint8, finding bool, each [Z, Y, X]."""
+    """Patient p with `marks` on a grid -> hu int16, lungs uint8, finding bool, each [Z, Y, X] of the slices kept."""
     hu, lung = np.empty(grid.shape, np.float32), np.empty(grid.shape, np.float32)
     side, found = np.empty(grid.shape, bool), np.zeros(grid.shape, bool)
     for k in grid.slabs():
@@ -237,9 +248,7 @@ def render(p, grid: Grid, marks: list[Mark], noise: np.random.Generator):
         part = (level - low)[:, None, None].astype(np.float32)
         planes = p.texture[low] * (1 - part) + p.texture[low + 1] * part
         texture = np.stack([cv2.resize(plane, grid.shape[:0:-1], interpolation=cv2.INTER_CUBIC) for plane in planes])
-        hu[k], lung[k] = _paint_slab(p, grid, k, texture)
-        x, _, z = _to_patient(p, grid, k)
-        side[k] = x > pull_at(p, z)
+        hu[k], lung[k], side[k] = _paint_slab(p, grid, k, texture)
 
     def tubes(parts, value, erase=False):
         splat(grid, (_to_scanner(p, parts[0]), _to_scanner(p, parts[1]), parts[2]))
@@ -274,9 +283,13 @@ def _add_noise(p, grid: Grid, hu, rng) -> None:
     kernel = cv2.getGaussianKernel(5, max(p.kernel / sx, 0.05), cv2.CV_32F)
     sd = p.noise * (1.5 / voxel) ** 0.5 / float((kernel**2).sum())
     outside = grid.x**2 + grid.y[:, None] ** 2 > (p.fov / 2) ** 2
-    before = np.zeros(grid.shape[1:], np.float32)
-    for k in range(grid.shape[0]):
-        white = rng.standard_normal(grid.shape[1:], dtype=np.float32)
-        hu[k] += sd * cv2.sepFilter2D(0.94 * white + 0.34 * before, -1, kernel, kernel)
-        hu[k][outside] = HU_AIR
-        before = white
+    word, white = int(rng.integers(2**63)), {}
+    for row, k in enumerate(grid.kept.tolist()):
+        # A stream of its own for each slice, which also reaches into the next one.
+        white = {z: white[z] if z in white else _white(word, z, grid.shape[1:]) for z in (k - 1, k)}
+        hu[row] += sd * cv2.sepFilter2D(0.94 * white[k] + 0.34 * white[k - 1], -1, kernel, kernel)
+        hu[row][outside] = HU_AIR
+
+
+def _white(word: int, z: int, shape) -> np.ndarray:
+    return np.random.default_rng([word, z + 1]).standard_normal(shape, dtype=np.float32)
