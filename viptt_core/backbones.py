@@ -42,7 +42,7 @@ class Backbone:
     weights: dict[str, str] = field(default_factory=dict)
     #: Starts of the names in torchvision's file; what our names lack, and what is left out.
     prefix: str = ""
-    head: str = ""
+    head: str | tuple[str, ...] = ""
     sees_clips: bool = False  #: whether it looks at a whole clip; else at each frame alone
     time_stride: int = 1  #: frames to a step of the features
     #: Whether its random weights are Keras's, see `model.initialise_as_keras`; else torchvision's own.
@@ -101,6 +101,17 @@ def _r3d_18(generator: torch.Generator | None) -> nn.Module:
     return features
 
 
+def _lite0(stages: int) -> Callable[[torch.Generator | None], nn.Module]:
+    """The first stages of EfficientNet-Lite0, see `lite0`."""
+
+    def build(generator: torch.Generator | None) -> nn.Module:
+        from viptt_core.lite0 import Lite0
+
+        return _drawn(lambda: Lite0(stages), generator)
+
+    return build
+
+
 def _drawn(build: Callable[[], nn.Module], generator: torch.Generator | None) -> nn.Module:
     """A network whose constructor draws from the global generator, drawn from `generator`; the global one stays."""
     import torch
@@ -146,6 +157,17 @@ BACKBONES = {
         sees_clips=True,
         time_stride=8,
     ),
+} | {
+    name: Backbone(
+        _lite0(stages),
+        width,
+        (127.0, 127.0, 127.0),
+        (128.0, 128.0, 128.0),
+        weights={"IMAGENET": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
+        head=("conv_head.", "bn2.", "classifier.", *(f"blocks.{stage}." for stage in range(stages, 7))),
+        light=True,
+    )
+    for name, stages, width in (("lite0", 5, 304), ("lite0_3", 3, 80))
 }
 
 
@@ -200,18 +222,23 @@ def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
     from torchvision.models import get_model_weights
 
     check_choice("backbone", backbone, BACKBONES)
-    facts = BACKBONES[backbone]
+    facts, renamed = BACKBONES[backbone], dict
     check_choice("backbone_weights", name, facts.weights)
-    url = get_model_weights(backbone)[name].url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    if not path.is_file():
-        _download(url, path, facts.weights[name])
+    if backbone.startswith("lite0"):
+        from viptt_core import lite0
+
+        path, renamed = lite0.weights_file(), lite0.timm_names
+    else:
+        url = get_model_weights(backbone)[name].url
+        path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+        if not path.is_file():
+            _download(url, path, facts.weights[name])
     digest = file_digest(path, "sha256")
     if not digest.startswith(facts.weights[name]):
         what = f"is damaged: its SHA-256 is {digest}, not {facts.weights[name]}."
         raise DataError(what, path=path, remedy="Delete it and start again.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)  # refuses anything but tensors
+        state = renamed(torch.load(path, map_location="cpu", weights_only=True))  # refuses anything but tensors
         return {key.removeprefix(facts.prefix): value for key, value in state.items() if not key.startswith(facts.head)}
     except Exception as error:  # of many types; PyTorch's words even advise to read what it refuses here
         what = f"holds something else than weights ({type(error).__name__})."
