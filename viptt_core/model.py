@@ -237,6 +237,19 @@ class KerasLSTM(nn.LSTM):
         return self(features)[0][:, -1]
 
 
+class ProjectedLSTM(nn.Module):
+    """A linear map of each frame's features to `hidden_size`, then an LSTM: fewer weights behind a wide backbone."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.value, self.lstm = nn.Linear(input_size, hidden_size), KerasLSTM(hidden_size, hidden_size)
+
+    def summary(self, features: Tensor) -> Tensor:
+        """The last state."""
+        return self.lstm.summary(self.value(features))
+
+
 class GRU(nn.GRU):
     """One-layer GRU, the same function as Keras's (reset after the product)."""
 
@@ -302,6 +315,7 @@ class AttentionPooling(MeanPooling):
 
 TEMPORALS = {
     "lstm": KerasLSTM,
+    "projected lstm": ProjectedLSTM,
     "gru": GRU,
     "bilstm": BidirectionalLSTM,
     "attention": AttentionPooling,
