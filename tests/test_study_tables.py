@@ -1,19 +1,22 @@
 """Tables of a study against scikit-learn, scipy, hand-worked values and the statistics called directly."""
 
+from dataclasses import replace
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from scipy import special, stats
 from sklearn import metrics
 from small_study import TOO_FEW
 
 from viptt_core.constants import TB_CLASSES
 from viptt_core.errors import SettingError
 from viptt_core.metrics import GRID, brier_score, calibration_bins, cohen_kappa, curves, expected_calibration_error
-from viptt_core.statistics import holm, resample, t_test, two_level_comparison
+from viptt_core.statistics import holm, resample, shapley_weights, t_test, two_level_comparison
 from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes
 from viptt_core.study.plan import parse_study
-from viptt_core.study.tables import compare_table, make_tables, write_tables
+from viptt_core.study.tables import attribute, compare_table, make_tables, write_tables
 
 N, PATIENTS = 150, 60
 CASES = np.array([f"case {i:03d}" for i in range(N)])
@@ -46,34 +49,24 @@ def study(**changes):
     return parse_study("mine", PLAN | changes, "mine.toml")
 
 
-def probabilities(seed, skill):
-    scores = np.exp(np.random.default_rng(seed).normal(size=(N, 5)) + skill * np.eye(5)[LABELS])
-    return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float16)
-
-
-def run(name, seed, fold=0, **columns):
-    row = dict.fromkeys(RUN_COLUMNS) | {"arm": name, "seed": seed, "fold": fold, "learning_rate": 0.001, "n_train": 240}
+def run(name, seed):
+    row = dict.fromkeys(RUN_COLUMNS) | {"arm": name, "seed": seed, "fold": 0, "learning_rate": 0.001, "n_train": 240}
     row |= {"epochs": 20 if seed == 0 else 30, "best_epoch": 10 + seed, "epoch_limit": 30, "stopped_early": seed != 1}
     row |= {"seconds": 10.0, "peak_memory_mb": 500, "device": "some CPU", "plan": "p"}
     row["finished"] = f"2026-01-01T10:{seed:02d}:10+00:00"
     if name != "random":
         row |= {"pretrain_run": f"{name} {seed}", "pretrain_accuracy": 0.5 + 0.1 * seed}
         row |= {"pretrain_classes": 10, "pretrain_seconds": 30.0}
-    return row | columns
-
-
-def packed(runs, predicted, order=slice(None)):
-    """Predictions [R, N, K] of runs; `order` is that of the cases in the file."""
-    runs = pd.DataFrame(runs, columns=list(RUN_COLUMNS))
-    predicted = np.stack(predicted)[:, order].astype(np.float16)
-    return Outcomes(CASES[order], GROUPS[order], LABELS[order], TB_CLASSES, runs, predicted, True)
+    return row
 
 
 def outcomes(arms, order=slice(None)):
-    """Predictions of arms, {name: seeds}."""
-    named = [(name, seed) for name, n_seeds in arms.items() for seed in range(n_seeds)]
-    predicted = [probabilities([*map(ord, name), seed], SKILLS.get(name, 1.0)) for name, seed in named]
-    return packed([run(*each) for each in named], predicted, order)
+    """Predictions of arms, {name: seeds}; `order` is that of the cases in the file."""
+    runs = pd.DataFrame([run(name, seed) for name, seeds in arms.items() for seed in range(seeds)])
+    scores = np.random.default_rng(len(arms)).normal(size=(len(runs), N, 5))
+    scores += runs["arm"].map(SKILLS).fillna(1).to_numpy()[:, None, None] * np.eye(5)[LABELS]
+    chances = special.softmax(scores, axis=-1).astype(np.float16)[:, order]
+    return Outcomes(CASES[order], GROUPS[order], LABELS[order], TB_CLASSES, runs, chances, True)
 
 
 def everything():
@@ -104,11 +97,6 @@ def row(table, **wanted):
 
 def two_level(statistic, *arms, **settings):
     return two_level_comparison(statistic, *(resample(LABELS, arm, groups=GROUPS) for arm in arms), **settings)
-
-
-def kappa(classes):
-    """Mean over seeds."""
-    return np.mean([cohen_kappa(LABELS, one) for one in classes])
 
 
 # --- Scores of arms -----------------------------------------------------------------------------------------
@@ -235,11 +223,41 @@ def test_the_factorial_is_attributed_when_it_is_complete():
     plan = study(factors=["unfrozen"], arms=[arm("image"), arm("video")], families=[])
     starts, others = outcomes({"image": 3, "video": 4}), outcomes({"image-unfrozen": 3, "video-unfrozen": 3})
     found = make_tables(plan, {"starts": starts, "attribution": others})["attribution"]
+    cells = [starts.by_seed(name)[0][:3] for name in ("image", "video")]
+    cells += [others.by_seed(f"{name}-unfrozen")[0] for name in ("image", "video")]
+    image, video, plain, full = (np.mean([cohen_kappa(LABELS, one) for one in classes]) for classes in cells)
     assert list(found["factor"]) == ["naive gap", "start", "unfrozen"]
-    image, video = (kappa(starts.by_seed(name)[0][:3]) for name in ("image", "video"))
-    plain, full = (kappa(others.by_seed(f"{name}-unfrozen")[0]) for name in ("image", "video"))
     assert list(found["points"][:2]) == pytest.approx([full - image, (video - image + full - plain) / 2])
+    direct = two_level("kappa", *cells, weights=shapley_weights(2)[1])
+    assert tuple(found.iloc[2][["points", "low", "high"]]) == (direct.estimate, direct.low, direct.high)
     assert make_tables(plan, {"starts": starts})["attribution"].empty
+
+
+def test_shares_of_a_gap_add_up_to_it_and_are_not_given_where_it_may_be_none():
+    none, some, most = (np.where(np.arange(N) < right, LABELS, (LABELS + 1) % 5)[None] for right in (30, 60, 130))
+    for last, there in ((most, True), (none, False)):
+        arms = [resample(LABELS, classes, groups=GROUPS) for classes in (none, some, none, last)]
+        table = attribute(["unfrozen"], arms).set_index("factor")
+        assert table.loc["start", "points"] + table.loc["unfrozen", "points"] == pytest.approx(table["points"].iloc[0])
+        shares = 100 * table["points"] / table.loc["naive gap", "points"] if there else [np.nan] * 3
+        np.testing.assert_allclose(table["percent"], shares)
+
+
+def test_shapley_values_of_a_hand_worked_game():
+    # nothing 0, a alone 1, b alone 2, both 5. a adds 1 first and 3 last: 2; b adds 2 first and 4 last: 3
+    np.testing.assert_allclose(shapley_weights(2) @ [0, 1, 2, 5], [2, 3])
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_shapley_values_are_averages_over_all_orders(k):
+    values = np.random.default_rng(k).normal(size=2**k)
+    added, orders = np.zeros(k), list(permutations(range(k)))
+    for order in orders:
+        mask = 0
+        for factor in order:
+            added[factor] += values[mask | 1 << factor] - values[mask]
+            mask |= 1 << factor
+    np.testing.assert_allclose(shapley_weights(k) @ values, added / len(orders))
 
 
 def test_efficiency_has_the_primary_arms_at_the_number_of_scans_of_the_study(tables):
@@ -251,18 +269,18 @@ def test_efficiency_has_the_primary_arms_at_the_number_of_scans_of_the_study(tab
 
 
 def test_differences_over_folds_are_averaged_over_seeds_and_corrected():
-    folds = np.arange(N) % PATIENTS % 3
-    rows, blocks, kappas = [], [], {}
-    for name, seed in (("video", 0), ("video", 1), ("random", 0), ("random", 1)):
-        whole = probabilities([len(name), seed], SKILLS[name])
-        for fold in range(3):
-            rows.append(run(name, seed, fold, n_train=80))
-            blocks.append(np.where((folds == fold)[:, None], whole, np.nan))
-            kappas[name, seed, fold] = cohen_kappa(LABELS[folds == fold], whole.argmax(axis=1)[folds == fold])
-    shuffled = np.random.default_rng(2).permutation(len(rows))
-    folded = {"starts": packed([rows[i] for i in shuffled], [blocks[i] for i in shuffled])}
+    whole, cases = outcomes({"video": 2, "random": 2}), np.arange(N) % PATIENTS % 3 == np.arange(3)[:, None]
+    runs = [(run, fold) for run in range(4) for fold in range(3)]
+    kappas = [cohen_kappa(LABELS[cases[fold]], whole.predicted[run, cases[fold]]) for run, fold in runs]
+    differences = np.subtract(*np.reshape(kappas, (2, 2, 3))).mean(axis=0)
+    of, folds = np.random.default_rng(2).permutation(runs).T  # in no order
+    folded = replace(
+        whole,
+        runs=whole.runs.loc[of].assign(fold=folds, n_train=80),
+        probabilities=np.where(cases[folds][..., None], whole.probabilities[of], np.nan).astype(np.float16),
+    )
+    folded = {"starts": folded}
     made = make_tables(study(folds=3), folded)
-    differences = [np.mean([kappas["video", s, f] - kappas["random", s, f] for s in range(2)]) for f in range(3)]
     expected = t_test(differences, overlap=N / 3 / 80)
     found = row(made["folds"], arm="video", baseline="random")
     wanted = (expected.estimate, expected.low, expected.high, expected.p)
