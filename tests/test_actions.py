@@ -1,4 +1,4 @@
-"""Synthetic activity videos: determinism, what varies with what, and motion."""
+"""Synthetic activity videos: determinism, and what varies with what."""
 
 import re
 
@@ -10,7 +10,7 @@ from viptt_core.constants import UCF_CLASSES, UCF_GROUP_PATTERN, UCF_GROUPS
 from viptt_core.errors import SettingError
 from viptt_core.synthetic import actions
 from viptt_core.synthetic.actions import clip_name, make_clip
-from viptt_core.synthetic.choreography import FOREARM, SHANK, THIGH, UPPER_ARM, bend, keyed
+from viptt_core.synthetic.choreography import keyed
 
 LABELS = range(len(UCF_CLASSES))
 SMALL = {"frames": 8, "stride": 4, "shape": (48, 64)}
@@ -73,16 +73,6 @@ def test_clips_of_a_group_look_alike_and_groups_do_not():
     assert np.mean(within) < 0.5 * np.mean(between)
 
 
-@pytest.mark.parametrize("label", LABELS)
-def test_the_figure_moves_even_before_a_still_camera(label, monkeypatch):
-    for knob in ("CAMERA_SHAKE", "DRIFT", "NOISE_LEVEL"):
-        monkeypatch.setattr(actions, knob, 0.0)
-    clip = blurred(make_clip(label, 2, 1, frames=12, stride=4, shape=(96, 128)))
-    changed = (np.abs(np.diff(clip, axis=0)) > 6).mean((1, 2))
-    assert changed.max() > 0.01
-    assert (changed > 0.001).sum() >= 6, "moves most of the time, not once"
-
-
 def test_actions_and_background_repeat_themselves_without_a_jump():
     for keys in (actions.moves.TENNIS, actions.moves.PITCH):
         path = keyed(np.linspace(0, 2, 401), keys)
@@ -90,19 +80,6 @@ def test_actions_and_background_repeat_themselves_without_a_jump():
         assert (np.abs(np.diff(path, axis=0)).max(0) < 0.15 * np.ptp(path, axis=0) + 1e-9).all()
     canvas = actions._group_look(0, UCF_CLASSES.index("HorseRiding"), 1).canvas.astype(float)
     assert np.abs(canvas[:, 0] - canvas[:, -1]).mean() < 2 * np.abs(np.diff(canvas, axis=1)).mean() + 1
-
-
-def test_bones_keep_their_length_and_reach_what_they_can():
-    rng = np.random.default_rng(0)
-    root, target = rng.normal(size=(2, 500, 3)) * 0.2
-    length = np.linalg.norm(target - root, axis=-1)
-    for upper, lower in ((THIGH, SHANK), (UPPER_ARM, FOREARM)):
-        joint, end = bend(root, target, upper, lower, (1, 0.2, 0.3))
-        np.testing.assert_allclose(np.linalg.norm(joint - root, axis=-1), upper, rtol=1e-6)
-        np.testing.assert_allclose(np.linalg.norm(end - joint, axis=-1), lower, rtol=1e-6)
-        near = (length < 0.99 * (upper + lower)) & (length > abs(upper - lower) + 0.01)
-        assert near.sum() > 50
-        np.testing.assert_allclose(end[near], target[near], atol=1e-6)
 
 
 def test_knobs_change_what_they_say(monkeypatch):
