@@ -11,7 +11,6 @@ import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -95,11 +94,7 @@ class Picture:
             self.figure.savefig(file, format=kind, bbox_inches="tight", **settings)
         return file.getvalue()
 
-    def save(self, path: str | Path) -> None:
-        """Write the picture; the ending decides the format."""
-        Path(path).write_bytes(self.encode(Path(path).suffix.removeprefix("."), dpi=160))
-
-    def image(self) -> str:
+    def page(self) -> str:
         """HTML of the picture alone."""
         if self.vector:
             kind, picture = "svg+xml", self.encode("svg")
@@ -124,7 +119,7 @@ class Picture:
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         """HTML for pages; PNG for all that show no HTML, such as PDF; words."""
         return {
-            "text/html": figure_html(self.image(), code=self.code, data=self.data, numbers=self._numbers()),
+            "text/html": figure_html(self.page(), code=self.code, data=self.data, numbers=self._numbers()),
             "image/png": self.png(),
             "text/plain": self.alt,
         }
@@ -273,13 +268,18 @@ def legend_below(figure: Figure, axis) -> None:
     figure.legend(once.values(), once, loc="upper left", bbox_to_anchor=(0, 0.01), fontsize=SMALL)
 
 
+def first_of_each_class(clips: ClipSet, count: int) -> list[int]:
+    """Indices of the first `count` clips of each class, class by class."""
+    return [i for k in range(len(clips.class_names)) for i in np.flatnonzero(clips.labels == k)[:count]]
+
+
 # --- Of one run ---------------------------------------------------------------------------------------------
 
 
 @styled
 def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Picture:
     """Filmstrips: one row a clip, `columns` of its frames or slices from first to last, each class in turn."""
-    rows = [i for k in range(len(clips.class_names)) for i in np.flatnonzero(clips.labels == k)[:per_class]]
+    rows = first_of_each_class(clips, per_class)
     steps = np.linspace(0, clips.clips.shape[1] - 1, min(columns, clips.clips.shape[1])).round().astype(int)
     figure, axes = new_axes(len(rows), len(steps), size=(len(steps), len(rows)))  # inches: one a picture
     for row, i in zip(axes, rows, strict=True):
