@@ -57,7 +57,7 @@ def test_captions_cannot_inject_markup():
 
 
 @pytest.mark.parametrize("frames", [np.zeros((2, 3, 3)), np.zeros((2, 3), np.uint8), np.zeros((0, 3, 3), np.uint8)])
-def test_frames_of_another_kind_are_refused(frames):
+def test_frames_of_another_kind_and_viewers_of_nothing_are_refused(frames):
     with pytest.raises(SettingError, match="Give uint8"):
         Shown(frames)
     with pytest.raises(SettingError, match="no clip"):
@@ -72,11 +72,10 @@ def test_overlays_that_do_not_fit_are_refused_by_name(values):
 
 def test_the_browser_offers_the_first_clips_of_each_class_by_name(make_clip_set):
     views = data_of(browse_clips(make_clip_set(n=9, classes=3), per_class=2).page())["views"]
-    assert [view["clips"][0]["title"] for view in views] == [
-        f"class{k} \u00b7 c{i}" for k, i in ((0, 0), (0, 3), (1, 1), (1, 4), (2, 2), (2, 5))
-    ]
+    titles = [f"class{k} \u00b7 c{i}" for k, i in ((0, 0), (0, 3), (1, 1), (1, 4), (2, 2), (2, 5))]
+    assert [[clip["title"] for clip in view["clips"]] for view in views] == [[title] for title in titles]
     assert [view["heading"] for view in views] == ["class0", "class0", "class1", "class1", "class2", "class2"]
-    assert views[2]["caption"] == "class1, c1" and len(views[2]["clips"]) == 1
+    assert views[2]["caption"] == "class1, c1"
 
 
 @pytest.mark.parametrize(
@@ -208,17 +207,8 @@ def near(shown, meant):
 @pytest.mark.parametrize("live", [False, True], ids=["page", "JupyterLab"])
 def test_keys_show_the_step_they_name_and_the_picture_is_that_step(show, live):
     seen = Seen(show(paged(), live=live))
-    for key, step in (
-        ("Home", 1),
-        ("ArrowUp", 1),
-        ("PageDown", 11),
-        ("ArrowRight", 12),
-        ("ArrowLeft", 11),
-        ("ArrowDown", 12),
-        ("ArrowUp", 11),
-        ("End", 24),
-        ("PageUp", 14),
-    ):
+    steps = {"Home": 1, "ArrowUp": 1, "PageDown": 11, "ArrowRight": 12, "ArrowLeft": 11, "ArrowDown": 12, "End": 24}
+    for key, step in (*steps.items(), ("PageUp", 14), ("ArrowUp", 13), ("ArrowRight", 14)):
         seen.press(key)
         assert seen.place == f"slice {step}/24" and near(seen.levels, [10 * step]), key
     seen.press("Control+ArrowLeft")
@@ -229,25 +219,9 @@ def test_keys_show_the_step_they_name_and_the_picture_is_that_step(show, live):
     assert seen.page.evaluate("taken") == ["Control", "s"]
 
 
-def test_the_wheel_pages_and_at_the_end_the_document_scrolls_on(show):
-    tab = show(paged())
-    seen = Seen(tab)
-    tab.page.mouse.move(*seen.middle())
-    tab.page.mouse.wheel(0, 100)
-    tab.page.wait_for_function("document.querySelector('.viptt-place').textContent === 'slice 14/24'")
-    assert near(seen.levels, [140])
-    tab.page.mouse.wheel(0, -100)
-    tab.page.wait_for_function("document.querySelector('.viptt-place').textContent === 'slice 13/24'")
-    assert tab.page.evaluate("scrollY") == 0
-    seen.press("End")
-    tab.page.mouse.wheel(0, 100)
-    tab.page.wait_for_function("scrollY > 0")
-    assert seen.place == "slice 24/24"
-
-
-def test_a_reader_who_scrolls_over_the_picture_scrolls_on(show):
-    tab = show(paged())
-    seen = Seen(tab)
+def test_the_wheel_pages_and_at_the_end_or_where_the_reader_scrolls_by_the_document_scrolls_on(show):
+    seen = Seen(show(paged()))
+    page = seen.page
     turn = """picture => {
         window.dispatchEvent(new Event("scroll"));
         const turned = new WheelEvent("wheel", {deltaY: 100, cancelable: true});
@@ -257,6 +231,15 @@ def test_a_reader_who_scrolls_over_the_picture_scrolls_on(show):
     assert seen.picture.evaluate(turn) is False and seen.place == "slice 13/24"
     seen.picture.focus()  # now the wheel is meant for it
     assert seen.picture.evaluate(turn) is True and seen.place == "slice 14/24"
+    page.mouse.move(*seen.middle())
+    for turned, step in ((100, 15), (-100, 14)):
+        page.mouse.wheel(0, turned)
+        page.wait_for_function(f"document.querySelector('.viptt-place').textContent === 'slice {step}/24'")
+    assert near(seen.levels, [140]) and page.evaluate("scrollY") == 0
+    seen.press("End")
+    page.mouse.wheel(0, 100)
+    page.wait_for_function("scrollY > 0")
+    assert seen.place == "slice 24/24"
 
 
 def swipe(tab, start, across=0, down=0):
@@ -275,39 +258,34 @@ def test_a_swipe_across_pages_and_one_upwards_scrolls_the_document(show):
     tab.page.context.new_cdp_session(tab.page).send("Emulation.setTouchEmulationEnabled", {"enabled": True})
     seen = Seen(tab)
     swipe(tab, seen.middle(), across=120)
-    assert int(seen.place.split()[1].split("/")[0]) > 16 and tab.page.evaluate("scrollY") == 0
-    before = seen.place
+    right = seen.picture.get_attribute("aria-valuenow")
+    assert int(right) > 16 and tab.page.evaluate("scrollY") == 0
     swipe(tab, seen.middle(), across=-120)
-    assert int(seen.place.split()[1].split("/")[0]) < int(before.split()[1].split("/")[0])
-    before = seen.place
+    left = seen.picture.get_attribute("aria-valuenow")
+    assert int(left) < int(right)
     swipe(tab, seen.middle(), down=-200)
     tab.page.wait_for_function("scrollY > 50")
-    assert seen.place == before
+    assert seen.picture.get_attribute("aria-valuenow") == left
 
 
 def test_play_runs_at_the_rate_of_the_clip_round_the_end_until_a_key_stops_it(show):
-    tab = show(paged(6, unit="frame", rate=25))
-    seen = Seen(tab)
+    seen = Seen(show(paged(6, unit="frame", rate=25)))
+    clock = seen.page.clock
+    clock.run_for(1000)
+    assert seen.place == "frame 4/6"  # nothing plays by itself
     seen.press("Home")
     seen.press("Space")
-    tab.page.clock.run_for(41)
+    clock.run_for(41)
     assert seen.place == "frame 2/6" and near(seen.levels, [20])
-    tab.page.clock.run_for(200)
+    clock.run_for(200)
     assert seen.place == "frame 1/6" and seen.box.get_by_role("button", name="pause").is_visible()
     seen.press("ArrowRight")
-    tab.page.clock.run_for(1000)
-    assert seen.place == "frame 2/6" and seen.box.get_by_role("button", name="play").is_visible()
-
-
-def test_play_stops_at_the_end_for_readers_whom_motion_disturbs(show):
-    tab = show(paged(6, rate=10))
-    tab.page.emulate_media(reduced_motion="reduce")
-    seen = Seen(tab)
-    tab.page.clock.run_for(1000)
-    assert seen.place == "slice 4/6"  # nothing plays by itself
+    clock.run_for(1000)
+    assert seen.place == "frame 2/6"
+    seen.page.emulate_media(reduced_motion="reduce")  # a reader whom motion disturbs
     seen.box.get_by_role("button", name="play").click()
-    tab.page.clock.run_for(2000)
-    assert seen.place == "slice 6/6" and seen.box.get_by_role("button", name="play").is_visible()
+    clock.run_for(2000)
+    assert seen.place == "frame 6/6" and seen.box.get_by_role("button", name="play").is_visible()
 
 
 def test_window_and_level_spread_the_grey_levels_by_the_formula(show):
@@ -327,21 +305,6 @@ def test_window_and_level_spread_the_grey_levels_by_the_formula(show):
     assert abs(seen.levels[0] - 255 * (hu + 400) / 200) <= 14  # seven times the contrast, and what compression changed
     seen.press("r")
     assert near(seen.levels, [130]) and seen.window == "W 1400 L -300 HU"
-
-
-def test_a_drag_with_shift_changes_window_and_level_and_not_the_slice(show):
-    tab = show(paged())
-    seen = Seen(tab)
-    x, y = seen.middle()
-    tab.page.keyboard.down("Shift")
-    tab.page.mouse.move(x, y)
-    tab.page.mouse.down()
-    tab.page.mouse.move(x - 100, y + 30, steps=4)
-    tab.page.mouse.up()
-    tab.page.keyboard.up("Shift")
-    assert (seen.window, seen.place) == ("W 170 L 153", "slice 13/24")
-    seen.box.get_by_role("button", name="reset window").click()
-    assert near(seen.levels, [130])
 
 
 def test_overlays_lie_over_the_grey_picture_and_can_be_switched_and_made_fainter(show):
