@@ -9,7 +9,7 @@ from datetime import datetime
 import cv2
 import numpy as np
 import pytest
-from browser import CHROMIUM, PHONE, open_browser, open_tab, too_wide
+from browser import PHONE, open_tab, too_wide
 
 from viptt_core.constants import CT_WINDOWS, HU_WINDOW
 from viptt_core.errors import SettingError
@@ -98,15 +98,6 @@ def test_a_set_is_shown_in_its_own_unit_and_with_its_sides_only_where_they_are_k
 
 
 # --- In a browser ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")  # closed before other tests need an event loop
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here")
-    pytest.importorskip("playwright")
-    with open_browser() as opened:
-        yield opened
 
 
 class Seen:
