@@ -6,6 +6,7 @@ Colours are Okabe and Ito's, safe for colour-blind readers; arms keep theirs thr
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import io
 import textwrap
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 from viptt_core import metrics
 from viptt_core.clips import ClipSet
 from viptt_core.results import class_names_of, predicted_classes
-from viptt_core.shown import figure_html, named, with_interval
+from viptt_core.shown import with_interval
 
 ARM_COLOURS = {"random": "#999999", "image": "#E69F00", "video": "#0072B2"}
 MARKS = {"random": "D", "image": "s", "video": "o"}  # beside the colours of the starts
@@ -46,8 +47,17 @@ STYLE = {
 
 
 def styled(draw: Callable) -> Callable:
-    """Draw in the house style, and let the picture say which function drew it."""
-    return named(matplotlib.rc_context(STYLE)(draw))
+    """Draw in the house style, and let the picture carry the full name of the function that drew it."""
+
+    @functools.wraps(draw)
+    def styled_draw(*args, **settings):
+        with matplotlib.rc_context(STYLE):
+            shown = draw(*args, **settings)
+        if isinstance(shown, Picture):
+            shown.code = f"{draw.__module__}.{draw.__qualname__}"
+        return shown
+
+    return styled_draw
 
 
 class Picture:
@@ -117,19 +127,18 @@ class Picture:
         return base64.b64encode(file.getvalue()).decode()
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        """HTML for pages; PNG for all that show no HTML, such as PDF; words."""
-        return {
-            "text/html": figure_html(self.page(), code=self.code, data=self.data, numbers=self._numbers()),
-            "image/png": self.png(),
-            "text/plain": self.alt,
-        }
-
-    def _numbers(self) -> str:
-        if self.table is None:
-            return ""
-        data = base64.b64encode(self.table.to_csv(index=False).encode()).decode()
-        name = f"{self.code.rpartition('.')[2] or 'figure'}.csv"
-        return f'<a download="{name}" href="data:text/csv;base64,{data}">numbers (CSV)</a>'
+        """HTML for pages, which says what drew the picture from which files; PNG for all that show no HTML; words."""
+        caption = ""
+        if self.table is not None:
+            numbers = base64.b64encode(self.table.to_csv(index=False).encode()).decode()
+            name = f"{self.code.rpartition('.')[2] or 'figure'}.csv"
+            link = f'<a download="{name}" href="data:text/csv;base64,{numbers}">numbers (CSV)</a>'
+            caption = f"<figcaption>{link}</figcaption>"
+        figure = (
+            f'<figure class="viptt-figure" style="margin:0" data-code="{self.code}" '
+            f'data-files="{" ".join(self.data)}">{self.page()}{caption}</figure>'
+        )
+        return {"text/html": figure, "image/png": self.png(), "text/plain": self.alt}
 
 
 class Photograph(Picture):

@@ -21,7 +21,7 @@ from viptt_core.figures import (
 )
 from viptt_core.figures.study import look, picture_of
 from viptt_core.figures.viewer import FINDING, PHANTOM_LOOK, Shown, Viewer
-from viptt_core.shown import ResultTable, named
+from viptt_core.shown import ResultTable
 from viptt_core.study.pointing import Evidence
 from viptt_core.study.report import EVIDENCE_MEASURES, PER_CLASS, StudyResults
 
@@ -191,7 +191,7 @@ def pointing_chart(results: StudyResults) -> Picture | ResultTable:
     return picture_of(results, figure, alt, "evidence.csv")
 
 
-@named
+@styled
 def browse_examples(results: StudyResults, *, arm: str = "") -> Viewer | ResultTable:
     """Page through the stored examples, those that an arm got wrong first, with finding and Grad-CAM to lay over them.
 

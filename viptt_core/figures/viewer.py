@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from importlib import resources
 
 import cv2
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -21,9 +20,8 @@ from viptt_core import ct
 from viptt_core.clips import ClipSet
 from viptt_core.constants import CT_WINDOWS, HU_WINDOW, PAPER_FRAMES, PAPER_SIZE, TB_CLASSES, UCF_FRAME_RATE
 from viptt_core.errors import SettingError
-from viptt_core.figures import STYLE, Photograph, draw_slice, first_of_each_class, new_axes
+from viptt_core.figures import Photograph, draw_slice, first_of_each_class, new_axes, styled
 from viptt_core.figures.data import typical_phantom
-from viptt_core.shown import named
 
 SLICES_A_SECOND = 12  # played
 WIDTHS = {"together": 720, "alone": 420}  # at most, CSS pixels
@@ -157,25 +155,25 @@ class Viewer(Photograph):
         }
 
 
-@named
+@styled
 def browse_clips(clips: ClipSet, *, per_class: int = 2) -> Viewer:
     """Viewer of the first clips of each class, chosen by class and name."""
     return Viewer(_first_of_each_class(clips, per_class), _look(clips))
 
 
-@named
+@styled
 def compare_clips(clips: ClipSet) -> Viewer:
     """Viewer of the first clip of each class side by side, paged and windowed together."""
     return Viewer(_first_of_each_class(clips, 1), _look(clips), together=True)
 
 
-@named
+@styled
 def view_phantom(name: str = "Fibro-cavernous", *, depth: int = PAPER_FRAMES, size: int = PAPER_SIZE) -> Viewer:
     """The typical phantom of one of TB_CLASSES in the paper's window, by default on its grid: slices, pixels."""
     return Viewer([_phantom(name, typical_phantom(name, 2 * size), depth, size)], PHANTOM_LOOK)
 
 
-@named
+@styled
 def compare_phantoms(*, depth: int = 30, size: int = 112) -> Viewer:
     """A typical phantom of each of TB_CLASSES side by side, the finding outlined; a grid for five to share a page."""
     clips = [_phantom(name, typical_phantom(name), depth, size) for name in TB_CLASSES]
@@ -209,7 +207,6 @@ def _look(clips: ClipSet) -> Look:
     )
 
 
-@matplotlib.rc_context(STYLE)
 def _still(view: Sequence[Shown], look: Look) -> tuple[Figure, str]:
     """What a reader sees first, for where no script runs, and what it shows in words."""
     start, last = _start(view), _longest(view) - 1
