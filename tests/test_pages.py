@@ -46,7 +46,7 @@ def words(svg):
     return re.findall(r"<!-- (.*?) -->", svg)
 
 
-def rows(study, table, **wanted):
+def row_of(study, table, **wanted):
     row = read_committed(study, ROOT).row(table, **wanted)
     assert row is not None, wanted
     return row
@@ -104,17 +104,15 @@ def test_the_claim_picture_shows_the_published_values_and_those_of_the_tables():
     for study in ("synthetic", "lidc"):
         results = read_committed(study, ROOT)
         for arm in (results.study.primary.arm, "random"):
-            kappa = with_interval(*rows(study, "arms", arm=arm)[["kappa", "kappa_low", "kappa_high"]])
+            kappa = with_interval(*row_of(study, "arms", arm=arm)[["kappa", "kappa_low", "kappa_high"]])
             assert (kappa in alt) is not bool(results.withdrawn), arm
 
 
 def test_the_first_page_tells_the_verdict_of_the_contrasts():
     page, compared = text("intro.md"), "cannot be told apart"
-    for study, arm, baseline in (
-        ("synthetic", "video-unfrozen-rotation", "image-unfrozen-rotation"),
-        ("lidc", "video", "image"),
-    ):
-        row = rows(study, "contrasts", arm=arm, baseline=baseline, measure="kappa")
+    pairs = {"synthetic": ("video-unfrozen-rotation", "image-unfrozen-rotation"), "lidc": ("video", "image")}
+    for study, (arm, baseline) in pairs.items():
+        row = row_of(study, "contrasts", arm=arm, baseline=baseline, measure="kappa")
         told = with_interval(row["difference"], row["low"], row["high"], signed=True) in page
         assert told is not bool(read_committed(study, ROOT).withdrawn), study
         assert compared in sentence(row) and compared in page
@@ -242,20 +240,17 @@ def test_the_page_on_the_paper_repeats_the_published_numbers():
 def test_intervals_of_the_published_values_are_those_of_the_table():
     power = read_committed("synthetic", ROOT).table("power")
     power = power[(power["question"] == "95 % interval of kappa") & (power["n"] == 184)].set_index("kappa")
-    low, high = power.loc[0.17], power.loc[0.35]
-    ends = f"{low['low']:.2f} to {low['high']:.2f} and {high['low']:.2f} to {high['high']:.2f}"
-    assert f"They are {ends}" in text("paper.md")
-    assert low["high"] > high["low"]  # "overlap"
-    assert f"from {high['low']:.2f} to {high['high']:.2f}" in text("background_ml.md")
+    scratch, pretrained = (f"{row['low']:.2f} to {row['high']:.2f}" for _, row in power.loc[[0.17, 0.35]].iterrows())
+    assert f"They are {scratch} and {pretrained}" in text("paper.md")
+    assert power["high"][0.17] > power["low"][0.35]  # "overlap"
+    assert f"from {pretrained}" in text("background_ml.md")
 
 
 def test_the_table_of_types_is_that_of_the_benchmark():
     found = re.findall(r"^\| ([\w-]+) \| (\d+) \| (\d+) % \|", (BOOK / "background_ml.md").read_text("utf-8"), re.M)
     total = sum(TB_TRAIN_COUNTS)
-    assert found == [
-        (name, str(count), f"{100 * count / total:.0f}")
-        for name, count in zip(TB_CLASSES, TB_TRAIN_COUNTS, strict=True)
-    ]
+    counts = dict(zip(TB_CLASSES, TB_TRAIN_COUNTS, strict=True)).items()
+    assert found == [(name, str(count), f"{100 * count / total:.0f}") for name, count in counts]
     assert f"and {found[0][2]} % of the answers are right" in text("background_ml.md")
     assert f"{total} with labels" in text("background_ml.md")
 
@@ -285,5 +280,4 @@ def test_every_term_that_a_page_uses_is_in_the_glossary():
 def test_every_work_that_a_page_cites_is_in_the_references_once():
     keys = re.findall(r"^@\w+\{(\w+),", (BOOK / "references.bib").read_text(encoding="utf-8"), flags=re.M)
     groups = [group for page in PAGES for group in re.findall(r"\{cite\}`([^`]+)`", page.read_text(encoding="utf-8"))]
-    cited = {key.strip() for group in groups for key in group.split(",")}
-    assert len(keys) == len(set(keys)) and cited <= set(keys)
+    assert len(keys) == len(set(keys)) and {key.strip() for group in groups for key in group.split(",")} <= set(keys)
