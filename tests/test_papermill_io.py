@@ -149,15 +149,14 @@ def test_other_python_files_give_a_clear_error(project, text, message):
 def test_conversion_is_the_same_on_every_call_and_records_its_source(project):
     first = papermill_io.to_notebook_json(NOTEBOOK, "notebooks/x.py")
     assert papermill_io.to_notebook_json(NOTEBOOK, str(project / "notebooks/x.py")) == first
-    notebook = nbformat.reads(first, as_version=4)
-    nbformat.validate(notebook)
-    ids = [cell.id for cell in notebook.cells]
-    assert len(set(ids)) == len(ids)
-    recorded = notebook.metadata.viptt.source
-    assert recorded == {"sha256": papermill_io.notebook_sha256(NOTEBOOK)}
-    changed = nbformat.reads(papermill_io.to_notebook_json(NOTEBOOK + "\nepochs\n", "x.py"), as_version=4)
-    assert changed.metadata.viptt.source.sha256 != recorded.sha256
-    assert [cell.id for cell in changed.cells][:-1] == ids[:-1]
+    changed = papermill_io.to_notebook_json(NOTEBOOK + "\nepochs\n", "x.py")
+    one, other = (nbformat.reads(text, as_version=4) for text in (first, changed))
+    nbformat.validate(one)
+    assert (
+        one.metadata.viptt.source == {"sha256": papermill_io.notebook_sha256(NOTEBOOK)} != other.metadata.viptt.source
+    )
+    ids = [cell.id for cell in one.cells]
+    assert len(set(ids)) == len(ids) and [cell.id for cell in other.cells][:-1] == ids[:-1]
 
 
 def test_plug_in_never_raises_on_another_papermill(monkeypatch):
@@ -220,9 +219,8 @@ def test_values_that_do_not_fit_are_refused(assignment, message):
     "between", ["", "x = 1", "# Parameters\nepochs: int = 3", "# Parameters of the optimiser\nx = 1"]
 )
 def test_parameters_are_what_is_annotated_whatever_other_cells_assign(history, between):
-    epochs = 3 if "epochs" in between else 2
     others = {"rate": 1e-3, "name": "a", "fast": False, "anything": []}
-    assert check(between, history=history) == {"epochs": epochs} | others
+    assert check(between, history=history) == {"epochs": 3 if "epochs" in between else 2} | others
 
 
 def test_a_wrong_value_typed_into_the_cell_itself_is_refused():
