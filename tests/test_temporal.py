@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from files import write_weights
 
 from viptt_core.errors import SettingError
 from viptt_core.model import (
@@ -14,7 +13,6 @@ from viptt_core.model import (
     ViPTTNet,
     initialise_as_keras,
 )
-from viptt_core.prediction.weights import open_weights
 
 ORDERED = ("lstm", "gru", "bilstm")
 
@@ -101,13 +99,3 @@ def test_the_start_is_drawn_from_the_seed_and_every_weight_learns(temporal):
     model(torch.rand(2, 4, 16, 16)).square().sum().backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     assert not [name for name in still if name.startswith("temporal")]
-
-
-@pytest.mark.parametrize("temporal", [name for name in TEMPORALS if name != "lstm"])
-def test_weights_are_saved_with_the_name_of_the_layer(temporal, tmp_path):
-    model = network(temporal)
-    path = write_weights(tmp_path / "w.safetensors", model=model, classes=tuple("abc"))
-    again = open_weights(path).model()
-    assert again.architecture == model.architecture and again.architecture["temporal"] == temporal
-    clips = torch.rand(2, 4, 16, 16)
-    torch.testing.assert_close(again(clips), model.eval()(clips))

@@ -14,7 +14,7 @@ from viptt_core.cache import ELSEWHERE, FileArray, keep, read_kept, sweep
 from viptt_core.clips import ClipSet, digest
 from viptt_core.errors import DataError
 from viptt_core.files import cache_root, code_version, one_at_a_time
-from viptt_core.model import INFERENCE_CHUNK, ViPTTNet, plain_module
+from viptt_core.model import INFERENCE_CHUNK, ViPTTNet
 from viptt_core.training.device import autocast, to_pixels
 from viptt_core.training.feed import Feed
 
@@ -54,7 +54,6 @@ def predict_logits(
     Returns:
         float32 [M, K].
     """
-    model = plain_module(model)
     device = next(model.parameters()).device
     feed = array if isinstance(array, Feed) else Feed(array, device)
     if feed.array.ndim == 3:
@@ -88,7 +87,6 @@ def cached_features(
     """
     from tqdm import tqdm
 
-    model = plain_module(model)
     n, frames = clips.clips.shape[:2]
     parts = _in_parts(np.arange(n), frames)  # a file each
     identity = {
