@@ -18,7 +18,6 @@ from viptt_core.splits import Split
 from viptt_core.study.evidence import grad_cam, slice_importance
 from viptt_core.training import Task, fit
 from viptt_core.training.device import Engine
-from viptt_core.training.inference import cached_features, frame_features, predict_logits
 
 CPU = torch.device("cpu")
 NEW = ("efficientnet_b3", "r3d_18")
@@ -134,18 +133,6 @@ def test_the_seed_decides_the_weights_and_the_global_generator_stays(name):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", NEW)
-def test_the_backbone_starts_as_in_torchvision_and_all_else_as_in_keras(name):
-    model = build(name)
-    last = [m for m in model.backbone.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)][-1]
-    deviation = (2 / (last.out_channels * last.weight[0, 0].numel())) ** 0.5
-    assert float(last.weight.detach().std()) == pytest.approx(deviation, rel=0.02)
-    assert last.weight.abs().max() > 3 * deviation  # normal, where Glorot's is uniform
-    bound = (6 / (8 + 6)) ** 0.5  # Glorot's
-    assert model.feature.weight.abs().max() <= bound and (model.feature.bias == 0).all()
-    assert (model.temporal.bias_ih_l0.reshape(4, 8)[1] == 1).all()
-
-
 @pytest.mark.parametrize("chunk, entries", [(0, [2, 1]), (1, [1, 1, 1]), (17, [1, 1, 1]), (18, [2, 1]), (99, [3])])
 def test_chunks_never_cut_a_clip_that_is_seen_whole(models, monkeypatch, chunk, entries):
     monkeypatch.setattr("viptt_core.model.INFERENCE_CHUNK", 26)  # two clips of nine frames, not three
@@ -226,20 +213,6 @@ def test_training_draws_nothing_from_the_global_generator_and_statistics_are_tho
         model.backbone.eval()
         assert not model.updates_statistics
     assert torch.equal(*statistics)
-
-
-def test_cached_features_of_whole_clips_have_fewer_steps(models, make_clip_set):
-    model, clips = models["r3d_18"], make_clip_set(n=8, frames=9, size=32, classes=3)
-    features = cached_features(model, clips, "0..255", precision="fp32")
-    assert features.shape == (8, 2, 512)
-    pixels = torch.from_numpy(np.array(clips.clips)).float()
-    torch.testing.assert_close(
-        torch.from_numpy(np.array(features)), frame_features(model, pixels, "fp32"), atol=1e-5, rtol=1e-5
-    )
-    logits = predict_logits(model, features, np.arange(8), pixel_range="0..255")
-    direct = predict_logits(model, clips.clips, np.arange(8), pixel_range="0..255")
-    assert direct.std() > 1e-3
-    np.testing.assert_allclose(logits, direct, atol=1e-5)
 
 
 @pytest.mark.parametrize("explain", [slice_importance, grad_cam])

@@ -207,6 +207,10 @@ def check_architecture(found: dict, wanted: dict, path: Path) -> None:
 # --- Features float [B, T, F] -> one summary [B, hidden_size]: the paper's LSTM, and what can stand in its place ------
 
 
+def _last_state(layer: nn.LSTM | nn.GRU, features: Tensor) -> Tensor:
+    return layer(features)[0][:, -1]
+
+
 class KerasLSTM(nn.LSTM):
     """One-layer LSTM with one bias vector, as Keras has it.
 
@@ -220,9 +224,7 @@ class KerasLSTM(nn.LSTM):
         del self.bias_hh_l0
         self.register_buffer("bias_hh_l0", zeros, persistent=False)
 
-    def summary(self, features: Tensor) -> Tensor:
-        """The last state."""
-        return self(features)[0][:, -1]
+    summary = _last_state
 
 
 class GRU(nn.GRU):
@@ -231,9 +233,7 @@ class GRU(nn.GRU):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size, batch_first=True)
 
-    def summary(self, features: Tensor) -> Tensor:
-        """The last state."""
-        return self(features)[0][:, -1]
+    summary = _last_state
 
 
 class BidirectionalLSTM(nn.Module):
