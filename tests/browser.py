@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -127,13 +128,8 @@ class Tab:
         if not request.url.startswith((self.base, "data:", "blob:")):
             self.faults.append(f"asks for {request.url}")
 
-    def open(self, name: str, *, width: int | None = None) -> None:
-        if width:
-            self.resize(width)
+    def open(self, name: str) -> None:
         self.page.goto(self.base + name)
-
-    def resize(self, width: int) -> None:
-        self.page.set_viewport_size({"width": width, "height": 900})
 
     def take_faults(self) -> list[str]:
         taken, self.faults[:] = self.faults[:], []
@@ -141,15 +137,12 @@ class Tab:
 
 
 @contextmanager
-def open_tab(browser, base: str, *, scheme: str = "light", width: int = DESK, own_clock: bool = False) -> Iterator[Tab]:
-    """A fresh tab, its reader's choice of scheme made before; `own_clock`: its time can be told."""
+def open_tab(browser, base: str, *, scheme: str = "light", width: int = DESK) -> Iterator[Tab]:
+    """A fresh tab, its reader's choice of scheme made before."""
     context = browser.new_context(viewport={"width": width, "height": 900})
     context.set_default_timeout(20_000)
     context.add_init_script(f"for (const key of ['mode', 'theme']) localStorage[key] ??= '{scheme}'")
-    page = context.new_page()
-    if own_clock:
-        page.clock.install()
-    yield Tab(page, base)
+    yield Tab(context.new_page(), base)
     context.close()
 
 
@@ -172,7 +165,7 @@ TOO_WIDE = """() => {
 
 def too_wide(tab: Tab, width: int) -> list[str]:
     """What does not fit into a window of this width, in words."""
-    tab.resize(width)
+    tab.page.set_viewport_size({"width": width, "height": 900})
     return [f"{width} px: {told}" for told in tab.page.evaluate(TOO_WIDE)]
 
 
@@ -192,29 +185,23 @@ def find_axe() -> str:
     """The script of axe-core: the file that VIPTT_AXE names, an installed one, or fetched by npm once for all runs.
 
     Raises:
-        LookupError: it is not here and npm is not, or cannot fetch it.
+        LookupError: it is not here, and npm cannot fetch it.
     """
     script = Path("node_modules", "axe-core", "axe.min.js")
     kept = ROOT / "data" / "cache" / "npm"
     for path in (Path(os.environ.get("VIPTT_AXE", "")), ROOT / script, kept / script):
         if path.is_file():
             return path.read_text("utf-8")
-    npm = shutil.which("npm")
-    if npm is None:
-        raise LookupError("axe-core is not here, and npm is not either; VIPTT_AXE may name the file axe.min.js")
     kept.mkdir(parents=True, exist_ok=True)
+    command = ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", kept, AXE]
     with FileLock(kept / "install.lock"):
-        command = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", kept, AXE]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        except subprocess.TimeoutExpired as error:
-            raise LookupError(f"npm did not fetch {AXE} in two minutes") from error
-    if not (kept / script).is_file():
-        raise LookupError(f"npm could not fetch {AXE}: {done.stderr.strip()[-200:]}")
+            subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise LookupError(f"npm could not fetch {AXE}, and VIPTT_AXE names no axe.min.js: {error}") from error
     return (kept / script).read_text("utf-8")
 
 
-@dataclass
 class Markup(HTMLParser):
     """What a page says, read without a browser.
 
@@ -224,21 +211,18 @@ class Markup(HTMLParser):
         places: What a link may lead to: ids.
     """
 
-    text: str
-    images: list[dict] = field(default_factory=list)
-    links: dict[str, list[str]] = field(default_factory=dict)
-    places: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
+    def __init__(self, page: Path) -> None:
         super().__init__()
-        self.feed(self.text)
+        self.images: list[dict] = []
+        self.links: dict[str, list[str]] = defaultdict(list)
+        self.places: set[str] = set()
+        self.feed(page.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         told = dict(attrs)
-        if told.get("id"):
-            self.places.add(told["id"])
+        self.places.add(told.get("id"))
         if tag == "img":
             self.images.append(told)
         elif tag == "a" and told.get("href"):
             for name in ("", *(told.get("class") or "").split()):
-                self.links.setdefault(name, []).append(told["href"])
+                self.links[name].append(told["href"])

@@ -95,3 +95,15 @@ def stored_rars(tmp_path, monkeypatch):
     script = tmp_path / "stored_rars.py"
     script.write_text("import rarfile, sys\nrarfile.RarFile(sys.argv[1]).extractall(sys.argv[2])\n")
     monkeypatch.setattr(unpack, "COMMANDS", {"stored": f"{sys.executable} {script} {{archive}} {{folder}}"})
+
+
+@pytest.fixture(scope="module")  # closed before other tests need an event loop
+def browser():
+    """A headless Chromium."""
+    from browser import CHROMIUM, open_browser
+
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here")
+    pytest.importorskip("playwright")
+    with open_browser() as opened:
+        yield opened

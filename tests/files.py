@@ -4,6 +4,8 @@ import cv2
 import nibabel as nib
 import numpy as np
 
+from viptt_core.constants import TB_CLASSES
+
 
 def write_video(path, frames=6, level=100):
     """A video of one grey level, 48 x 32 pixels."""
@@ -15,41 +17,34 @@ def write_video(path, frames=6, level=100):
     return path
 
 
+def write_nifti(path, voxels, affine):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+    return path
+
+
 def write_scan(path, hu=-500, nan_voxels=0):
     """A scan of one density beside air and soft tissue, with a voxel of bone and some that are not finite."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     volume = np.full((12, 12, 5), hu, np.float32)
     volume[0], volume[-1] = np.linspace(-1000, -900, 60).reshape(12, 5), 40
     volume.flat[0], volume.flat[1] = -1000, 400
     volume.flat[2 : 2 + nan_voxels] = np.nan
-    nib.save(nib.Nifti1Image(volume, np.eye(4)), path)
-    return path
+    return write_nifti(path, volume, np.eye(4))
 
 
 def write_mask(path, low=(2, 2, 1), high=(8, 9, 4)):
     """A mask on the grid of `write_scan`: 1 in the box, 2 in its first voxel."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     mask = np.zeros((12, 12, 5), np.uint8)
     mask[tuple(map(slice, low, high))] = 1
     mask[low] = 2
-    nib.save(nib.Nifti1Image(mask, np.eye(4)), path)
-    return path
+    return write_nifti(path, mask, np.eye(4))
 
 
 def write_labels(root, *rows, header="FileName,TypeOfTB"):
     (root / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
 
 
-def write_weights(
-    path,
-    *,
-    classes=("Infiltrative", "Focal", "Tuberculoma", "Miliary", "Fibro-cavernous"),
-    seed=0,
-    data=None,
-    training=None,
-    model=None,
-    **preprocessing,
-):
+def write_weights(path, *, classes=TB_CLASSES, seed=0, data=None, training=None, model=None, **preprocessing):
     """Weights of a model, else of a small one far from equal probabilities; their card: scans, grid of 6 x 16 x 16."""
     import torch
 
@@ -61,14 +56,8 @@ def write_weights(
         generator = torch.Generator().manual_seed(seed)
         model = ViPTTNet(len(classes), backbone="small", hidden_size=8, feature_size=8, generator=generator)
         torch.nn.init.normal_(model.classifier.weight, std=100, generator=generator)
-    grid = {
-        "kind": "scan",
-        "frames": 6,
-        "size": 16,
-        "pixel_range": "0..1",
-        "hu_window": (-1000, 400),
-        "orientation": "canonical",
-    } | preprocessing
+    grid = {"kind": "scan", "frames": 6, "size": 16, "pixel_range": "0..1", "hu_window": (-1000, 400)}
+    grid |= {"orientation": "canonical"} | preprocessing
     card = Card("a small model", tuple(classes), Preprocessing(**grid), data or {}, training or {}, (), {}, "MIT")
     save_weights(path, model, card)
     return path
@@ -76,8 +65,5 @@ def write_weights(
 
 def write_noise_scan(path, seed=0, signs=(-1, 1, 1), shape=(18, 20, 12), mm=(16.0, 14.4, 25.0)):
     """A scan of noise in HU that measures as much as a chest, its axes running by `signs`; canonical by default."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     voxels = np.random.default_rng(seed).integers(-1000, 400, shape).astype(np.int16)
-    affine = np.diag([*(np.array(signs) * mm), 1.0])
-    nib.Nifti1Image(voxels, affine).to_filename(path)
-    return path
+    return write_nifti(path, voxels, np.diag([*(np.array(signs) * mm), 1.0]))

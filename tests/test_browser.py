@@ -8,7 +8,6 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from browser import (
-    CHROMIUM,
     DESK,
     LISTINGS,
     PHONE,
@@ -17,7 +16,6 @@ from browser import (
     Markup,
     build,
     find_axe,
-    open_browser,
     open_tab,
     serve,
     too_wide,
@@ -54,15 +52,6 @@ def book(tmp_path_factory):
     return build(tmp_path_factory.mktemp("book"))
 
 
-@pytest.fixture(scope="module")  # closed before other tests need an event loop
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here")
-    pytest.importorskip("playwright")
-    with open_browser() as opened:
-        yield opened
-
-
 @pytest.fixture(scope="module")
 def axe():
     try:
@@ -84,6 +73,10 @@ def base(request, book):
 @pytest.fixture
 def on_disk(book):
     return book.folder.as_uri() + "/"
+
+
+def is_chart(image):
+    return "viptt-chart" in (image.get("class") or "")
 
 
 def listed(found):
@@ -121,12 +114,8 @@ def test_pages_have_no_serious_barrier(browser, book, on_disk, axe, scheme, widt
 
 
 def test_the_theme_button_darkens_the_page_and_inverts_charts_alone(browser, book, on_disk):
-    chart = next(
-        name
-        for name, page in book.pages.items()
-        for image in Markup(page.read_text("utf-8")).images
-        if "viptt-chart" in (image.get("class") or "")
-    )
+    pages = book.pages.items()
+    chart = next(name for name, page in pages if any(is_chart(image) for image in Markup(page).images))
     looks = """() => Object.fromEntries(["img.viptt-chart", "main article img:not(.viptt-chart)", "body"].map(which =>
       [which, [...document.querySelectorAll(which)].map(node => getComputedStyle(node))
         .map(style => which === "body" ? style.backgroundColor : style.filter)]))"""
@@ -162,7 +151,7 @@ def test_next_leads_through_all_pages_of_the_contents(book):
     page, read = "intro.html", []
     while page not in read:
         read.append(page)
-        onward = Markup(book.pages[page].read_text("utf-8")).links.get("right-next", [])
+        onward = Markup(book.pages[page]).links["right-next"]
         page = posixpath.normpath(posixpath.join(posixpath.dirname(page), onward[0])) if onward else page
     contents = re.findall(r"(?:file|root): (\S+)", (ROOT / "book" / "_toc.yml").read_text("utf-8"))
     assert read == [f"{name}.html" for name in contents]
@@ -170,10 +159,9 @@ def test_next_leads_through_all_pages_of_the_contents(book):
 
 def test_every_link_within_the_book_leads_somewhere(book):
     """To a page and a place on it, to a listing of code, to a file that comes with the book."""
-    markup = functools.cache(lambda path: Markup(path.read_text(encoding="utf-8")))
-    dead = set()
+    markup, dead = functools.cache(Markup), set()
     for name, page in book.pages.items():
-        for link in markup(page).links.get("", []):
+        for link in markup(page).links[""]:
             address = urlsplit(link)
             if address.scheme or address.netloc:
                 continue
@@ -183,12 +171,16 @@ def test_every_link_within_the_book_leads_somewhere(book):
     assert dead == set()
 
 
-def test_notebook_pages_alone_have_buttons_to_run_them(book):
+def test_notebook_pages_alone_have_buttons_that_open_them_on_colab_and_binder(book):
+    repository = re.search(r"^  url: https://github.com/(\S+)", (ROOT / "_config.yml").read_text("utf-8"), re.M)[1]
     for name, page in book.pages.items():
-        links = Markup(page.read_text(encoding="utf-8")).links.get("", [])
-        to_run = [link for link in links if re.match("https://(colab|mybinder)", link)]
-        notebook = f"book/{name.removesuffix('.html')}.ipynb"
-        assert [notebook in unquote(link) for link in to_run] == [True, True] * name.startswith("notebooks/"), name
+        to_run = [unquote(link) for link in Markup(page).links[""] if re.match("https://(colab|mybinder)", link)]
+        file = f"book/{name.removesuffix('.html')}.ipynb"
+        meant = [
+            f"https://mybinder.org/v2/gh/{repository}/main?urlpath=lab/tree/{file}",
+            f"https://colab.research.google.com/github/{repository}/blob/main/{file}",
+        ]
+        assert sorted(to_run, reverse=True) == meant * name.startswith("notebooks/"), name
 
 
 def test_every_picture_has_a_text_alternative(book):
@@ -196,7 +188,7 @@ def test_every_picture_has_a_text_alternative(book):
     missing = [
         (name, image.get("src", "")[:80])
         for name, page in book.pages.items()
-        for image in Markup(page.read_text("utf-8")).images
+        for image in Markup(page).images
         if not (image.get("alt") or "").strip() or re.search(r"\.(svg|png|jpe?g|webp|gif)$", image["alt"])
     ]
     assert missing == []

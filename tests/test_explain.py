@@ -64,13 +64,6 @@ def test_importance_of_slices_equals_the_loop_that_hides_them_in_the_clip(monkey
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-def test_the_backbone_sees_each_slice_once_and_the_stand_in_once():
-    model, seen = small(), []
-    model.backbone.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
-    slice_importance(model, noise(n=3, frames=5), CLASSES, pixel_range="0..1")
-    assert sum(seen) == 3 * (5 + 1)
-
-
 # --- Grad-CAM ---------------------------------------------------------------------------------------------
 def cam_by_hand(model, rectifier, clip, k):
     """ReLU of the channels weighted with their mean gradient, of one clip: [T, h, w]."""
@@ -92,35 +85,6 @@ def test_grad_cam_of_vgg16_equals_the_one_by_hand():
         assert cells.shape == (2, 4, 4) and cells.max() > 0  # before the last pooling
         fine = F.interpolate(cells[None], size=(64, 64), mode="bilinear", align_corners=False)[0]
         np.testing.assert_allclose(found[i], fine / fine.max(), atol=1e-5)
-
-
-@needs_captum
-def test_grad_cam_of_the_small_backbone_equals_the_one_by_hand(monkeypatch):
-    monkeypatch.setattr(evidence, "INFERENCE_CHUNK", 10)  # two clips at once, then one
-    model, clips = small(), noise(size=28)
-    found = grad_cam(model, clips, CLASSES, pixel_range="0..1")
-    # Three strides of 2 with kernels of 3 padded by 1: cell i is centred on pixel 8 i.
-    rows, columns = np.mgrid[:28, :28] / 8
-    for i, clip in enumerate(clips):
-        cells = cam_by_hand(model, model.backbone[-1], clip, CLASSES[i]).numpy()
-        fine = np.stack([ndimage.map_coordinates(c, (rows, columns), order=1, mode="nearest") for c in cells])
-        assert fine.max() > 0
-        np.testing.assert_allclose(found[i], fine / fine.max(), atol=1e-5)
-
-
-@needs_captum
-def test_maps_are_scaled_clip_by_clip_and_empty_without_evidence():
-    model, clips = small(), noise()
-    alone = np.concatenate(
-        [grad_cam(model, clips[i : i + 1], CLASSES[i : i + 1], pixel_range="0..1") for i in range(3)]
-    )
-    together = grad_cam(model, clips, CLASSES, pixel_range="0..1")
-    np.testing.assert_allclose(together, alone, atol=1e-5)
-    assert together.min() >= 0
-    np.testing.assert_allclose(together.max(axis=(1, 2, 3)), 1)
-    with torch.no_grad():
-        model.classifier.weight.zero_()
-    assert not grad_cam(model, clips, CLASSES, pixel_range="0..1").any()
 
 
 @needs_captum
@@ -242,16 +206,6 @@ def test_clips_without_finding_evidence_or_another_patient_do_not_count():
     assert found == pointing_game(MAPS, FINDINGS)
 
 
-def test_a_map_without_any_knowledge_gets_what_is_covered():
-    rng = np.random.default_rng(0)
-    findings = rng.random((40, 4, 6, 6)) < rng.uniform(0.05, 0.4, (40, 1, 1, 1))
-    flat = np.ones(findings.shape)
-    for game in (pointing_game, mass_on_finding):
-        found = game(flat, findings)
-        assert found["observed"] == pytest.approx(findings.mean())
-        assert found["gain"] == pytest.approx(0, abs=1e-12)
-
-
 def test_intervals_are_those_of_a_bootstrap_in_which_no_clip_meets_its_copy():
     rng = np.random.default_rng(3)
     n, classes = 9, np.array([0, 0, 0, 1, 1, 1, 1, 2, 2])
@@ -285,6 +239,3 @@ def test_evidence_that_cannot_be_compared_is_refused(maps, findings, options):
     for game in (pointing_game, mass_on_finding):
         with pytest.raises(SettingError):
             game(maps, findings, **options)
-
-
-# --- All of it --------------------------------------------------------------------------------------------

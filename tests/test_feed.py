@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 
 from viptt_core.training.device import to_pixels
-from viptt_core.training.feed import Feed, draw_angles, rotate_clips
+from viptt_core.training.feed import Feed, draw_angles, read_ahead, rotate_clips
 
 CPU = torch.device("cpu")
 BATCHES = [np.array([3, 1]), np.array([0]), np.array([4, 2])]
@@ -20,13 +20,13 @@ def array():
 ROADS = {
     "as asked for": lambda array: Feed(array, CPU).rows(BATCHES),
     "resident": lambda array: Feed(array, CPU, resident=True).rows(BATCHES),
-    "sent ahead": lambda array: Feed(array, CPU)._sent_ahead(BATCHES),
+    "sent ahead": lambda array: read_ahead(Feed(array, CPU)._gathered, BATCHES, 1),
 }
 
 
 @pytest.mark.parametrize("road", ROADS.values(), ids=ROADS)
 def test_rows_come_in_the_order_asked_for_by_every_road(array, road, monkeypatch):
-    monkeypatch.setattr("viptt_core.training.feed.UPLOAD_BYTES", 2 * array[0].nbytes)  # so that it goes over in pieces
+    monkeypatch.setattr("viptt_core.training.feed.TOGETHER", 2)  # so that it goes over in pieces
     for got, batch in zip(road(array), BATCHES, strict=True):
         np.testing.assert_array_equal(got.numpy(), array[batch])
 

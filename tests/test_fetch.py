@@ -160,11 +160,11 @@ def _interrupt(*_):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("where", ["file_digest", "sync"])
-def test_complete_part_is_not_fetched_again(server, get, path, monkeypatch, where):
+@pytest.mark.parametrize("where, call", [(room.files, "file_digest"), (room.os, "replace")])
+def test_complete_part_is_not_fetched_again(server, get, path, monkeypatch, where, call):
     server.script(file(CONTENT))
     with monkeypatch.context() as patch:
-        patch.setattr(room.files, where, _interrupt)
+        patch.setattr(where, call, _interrupt)
         with pytest.raises(KeyboardInterrupt):
             get()
     assert get().read_bytes() == CONTENT and names(path) == ["data.bin", "data.bin.sha256"]

@@ -1,16 +1,20 @@
 """The pages of the book: all in the table of contents, their pictures and numbers those that the code makes."""
 
+import dataclasses
+import itertools
+import operator
 import re
 from functools import cache
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from tracked import ROOT, tracked_files
 
-from viptt_core.book import artwork
-from viptt_core.book.artwork import layers, paper_network
+from viptt_core.book.artwork import draw_artwork
 from viptt_core.constants import CT_WINDOWS, TB_CLASSES, TB_TRAIN_COUNTS, UCF_CLASSES
+from viptt_core.experiment import build_model
 from viptt_core.model import count_parameters
 from viptt_core.presets import load_preset
 from viptt_core.shown import with_interval
@@ -22,7 +26,7 @@ BOOK = ROOT / "book"
 PAGES = tracked_files("book/*.md")
 REMEDY = "not up to date: viptt publish --stale"
 FIGURE = re.compile(r"\{figure\} (_static/\S+)\n((?::.*\n)+)")
-PICTURES = [name.removeprefix("book/") for name in artwork.PICTURES]
+PICTURES = {f"_static/{name}.svg" for name in ("claim", "intervals", "attribution", "kappa")}
 DRAWINGS = {"_static/hu.svg", "_static/model.svg", "_static/parts.svg"}
 
 
@@ -33,8 +37,8 @@ def text(name):
 
 
 @cache
-def picture(name):
-    return artwork.PICTURES[f"book/{name}"](ROOT)
+def pictures():
+    return {name.removeprefix("book/"): picture for name, picture in draw_artwork(ROOT).items()}
 
 
 def words(svg):
@@ -42,7 +46,7 @@ def words(svg):
     return re.findall(r"<!-- (.*?) -->", svg)
 
 
-def rows(study, table, **wanted):
+def row_of(study, table, **wanted):
     row = read_committed(study, ROOT).row(table, **wanted)
     assert row is not None, wanted
     return row
@@ -74,28 +78,23 @@ def test_every_page_is_in_the_table_of_contents_and_every_entry_is_a_page():
     assert all(part["caption"] for part in contents["parts"])
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", sorted(PICTURES))
 def test_committed_pictures_say_what_the_code_writes_now(name):
     committed = words((BOOK / name).read_text(encoding="utf-8"))
-    assert committed == words(picture(name).encode("svg").decode()), REMEDY
-    assert len(committed) > 5
-
-
-@pytest.mark.parametrize("name", artwork.TEXTS)
-def test_committed_tables_are_what_the_code_writes_now(name):
-    assert (ROOT / name).read_text(encoding="utf-8") == artwork.TEXTS[name](ROOT), REMEDY
+    assert committed == words(pictures()[name].encode("svg").decode()), REMEDY
+    assert len(committed) > 5 and set(pictures()) == PICTURES
 
 
 def test_text_alternatives_of_pages_are_those_of_the_pictures():
     alts = alternatives()
     # kappa.svg stands in README alone: its page draws it itself
-    assert set(alts) == set(PICTURES) - {"_static/kappa.svg"} | DRAWINGS
+    assert set(alts) == PICTURES - {"_static/kappa.svg"} | DRAWINGS
     for name, found in alts.items():
-        assert len(found) == 1 and (name in DRAWINGS or found == {picture(name).alt}), name
+        assert len(found) == 1 and (name in DRAWINGS or found == {pictures()[name].alt}), name
 
 
 def test_the_claim_picture_shows_the_published_values_and_those_of_the_tables():
-    alt, claims = picture("_static/claim.svg").alt, load_claims()
+    alt, claims = pictures()["_static/claim.svg"].alt, load_claims()
     power = read_committed("synthetic", ROOT).table("power")
     for claim in ("kappa_scratch", "kappa_pretrained"):
         value = claims[claim].value
@@ -105,28 +104,29 @@ def test_the_claim_picture_shows_the_published_values_and_those_of_the_tables():
     for study in ("synthetic", "lidc"):
         results = read_committed(study, ROOT)
         for arm in (results.study.primary.arm, "random"):
-            kappa = with_interval(*rows(study, "arms", arm=arm)[["kappa", "kappa_low", "kappa_high"]])
+            kappa = with_interval(*row_of(study, "arms", arm=arm)[["kappa", "kappa_low", "kappa_high"]])
             assert (kappa in alt) is not bool(results.withdrawn), arm
 
 
 def test_the_first_page_tells_the_verdict_of_the_contrasts():
     page, compared = text("intro.md"), "cannot be told apart"
-    for study, arm, baseline in (
-        ("synthetic", "video-unfrozen-rotation", "image-unfrozen-rotation"),
-        ("lidc", "video", "image"),
-    ):
-        row = rows(study, "contrasts", arm=arm, baseline=baseline, measure="kappa")
+    pairs = {"synthetic": ("video-unfrozen-rotation", "image-unfrozen-rotation"), "lidc": ("video", "image")}
+    for study, (arm, baseline) in pairs.items():
+        row = row_of(study, "contrasts", arm=arm, baseline=baseline, measure="kappa")
         told = with_interval(row["difference"], row["low"], row["high"], signed=True) in page
         assert told is not bool(read_committed(study, ROOT).withdrawn), study
         assert compared in sentence(row) and compared in page
 
 
 @cache
+def network(name, num_classes):
+    return build_model(load_preset(name), num_classes, seed=0, imagenet=False)
+
+
 def layer_parameters(name, num_classes):
     """Learnt numbers of each part of a network, by name on the pages."""
-    network = paper_network(num_classes, load_preset(name))
     parts = {"stem": "stem", "backbone": "backbone", "LSTM": "temporal", "dense": "feature", "classes": "classifier"}
-    return {name: count_parameters(getattr(network, part)) for name, part in parts.items()}
+    return {part: count_parameters(getattr(network(name, num_classes), found)) for part, found in parts.items()}
 
 
 def test_the_drawing_of_the_model_has_the_numbers_of_the_network_in_picture_and_words():
@@ -146,20 +146,26 @@ def test_the_drawn_scale_of_hounsfield_units_has_the_windows_of_the_package():
         assert f"window, {name}: {low} to {high}" in drawing and f"window, {name}: {low} to {high}" in alt
 
 
-@pytest.mark.parametrize("name, classes", [("paper", TB_CLASSES), ("demo", TB_CLASSES)])
-def test_layers_add_up_to_the_network(name, classes):
-    preset, expected = load_preset(name), layer_parameters(name, len(classes))
-    table = layers(preset, len(classes)).set_index("layer")
-    counts = table["parameters"]
-    assert counts["all"] == counts.drop("all").sum() == sum(expected.values())
-    assert counts[counts.index.str.startswith("backbone")].sum() == expected["backbone"]
-    assert counts[["LSTM, last state", "dense, ReLU", "classes, softmax"]].tolist() == [
-        expected["LSTM"],
-        expected["dense"],
-        expected["classes"],
-    ]
-    assert table["output"]["input"] == f"{preset.frames}×{preset.size}×{preset.size}"
-    assert table["output"]["mean over the plane"].startswith(f"{preset.frames}×")
+@pytest.mark.parametrize("name, title", [("paper", "VGG16"), ("demo", "small")])
+def test_the_table_of_layers_is_that_of_the_network(name, title):
+    preset, expected = load_preset(name), layer_parameters(name, len(TB_CLASSES))
+    table = pd.read_csv(ROOT / "results" / "parameters.csv", thousands=",", index_col="layer")
+    outputs, counts = table[f"{title}: output"].dropna(), table[f"{title}: parameters"].fillna(0)
+    assert counts["all"] == counts.drop("all").sum() == sum(expected.values()) and counts["stem"] == expected["stem"]
+    dense = [expected[part] for part in ("LSTM", "dense", "classes")]
+    assert counts[["LSTM, last state", "dense, ReLU", "classes, softmax"]].tolist() == dense
+    # What a clip without content is after each module of the backbone, and what has been learnt until then.
+    frames, learnt, passed = torch.empty(preset.frames, 3, preset.size, preset.size, device="meta"), 0, []
+    for module in network(name, len(TB_CLASSES)).to("meta").eval().backbone:
+        frames, learnt = module(frames), learnt + count_parameters(module)
+        time, channels, height, width = frames.shape
+        passed.append((f"{time}×{height}×{width}×{channels}", learnt))
+    blocks = outputs[outputs.index.str.startswith("backbone")]
+    assert set(zip(blocks, counts[blocks.index].cumsum(), strict=True)) <= set(passed)
+    assert (blocks.iloc[-1], expected["backbone"]) == passed[-1]
+    sizes = f"{preset.frames}×{channels}", f"{preset.hidden_size}", f"{preset.feature_size}", f"{len(TB_CLASSES)}"
+    assert tuple(outputs.iloc[-4:]) == sizes
+    assert outputs["input"] == outputs["stem"].removesuffix("×3") == f"{preset.frames}×{preset.size}×{preset.size}"
 
 
 def test_the_model_page_has_the_numbers_of_the_network():
@@ -173,19 +179,44 @@ def test_the_model_page_has_the_numbers_of_the_network():
         assert f":file: ../results/{name}.csv" in page
 
 
-def test_the_table_of_presets_is_that_of_the_presets():
-    table = pd.read_csv(ROOT / "results" / "presets.csv").set_index("setting")
-    assert tuple(table) == artwork.PRESETS
+SETTINGS = {  # rows of the table of presets, and the fields of a preset that they tell
+    "input T×H×W": ("frames", "size"),
+    "every n-th frame of a video": ("stride",),
+    "a frame is made square by": ("fit",),
+    "scans are turned": ("orientation",),
+    "backbone": ("backbone",),
+    "start of the stem": ("stem",),
+    "temporal part, dense layer": ("temporal", "hidden_size", "feature_size"),
+    "parts": ("splits",),
+    "pretraining: optimiser, rate": ("pretrain.optimiser", "pretrain.learning_rate"),
+    "pretraining: batch, epochs at most": ("pretrain.batch_size", "pretrain.epochs"),
+    "pretraining: what is trained": ("pretrain.freeze_stem", "pretrain.freeze_backbone"),
+    "fine-tuning: optimiser, rate": ("finetune.optimiser", "finetune.learning_rate"),
+    "fine-tuning: batch, epochs at most": ("finetune.batch_size", "finetune.epochs"),
+    "fine-tuning: what is trained": ("finetune.freeze_stem", "finetune.freeze_backbone"),
+    "fine-tuning: classes weighted": ("finetune.class_weights",),
+    "fine-tuning: scans rotated": ("finetune.rotate",),
+    "pixels: videos, scans": ("pretrain.pixel_range", "finetune.pixel_range"),
+    "batches of scans": ("finetune.shuffle",),
+}
+
+
+@pytest.mark.parametrize("row", SETTINGS)
+def test_the_table_of_presets_is_that_of_the_presets(row):
+    """It has every number, presets differ where it says so, and the two arms of one are told where they differ."""
+    table = pd.read_csv(ROOT / "results" / "presets.csv", index_col="setting", dtype=str)
+    assert list(table.index) == list(SETTINGS)
+    values, told = {}, table.loc[row]
     for name in table:
         preset = load_preset(name)
-        stage = preset.finetune
-        assert table[name]["backbone"] == preset.backbone
-        assert table[name]["fine-tuning: optimiser, rate"].endswith(f", {stage.learning_rate:g}")
-        assert table[name]["fine-tuning: batch, epochs at most"] == f"{stage.batch_size}, {stage.epochs}"
-        # Only the authors' arms differ in more than their start.
-        differing = table.index[table[name].astype(str).str.contains("image:")].tolist()
-        assert len(differing) == (3 if name == "paper" else 0), name
-    assert table["paper"]["fine-tuning: what is trained"] == "video: all; image: all but backbone"
+        arms = [dataclasses.replace(preset, finetune=preset.stage(start)) for start in ("video", "image")]
+        found = {tuple(operator.attrgetter(field)(arm) for field in SETTINGS[row]) for arm in arms}
+        assert (len(found) > 1) == told[name].startswith("video: ") == ("image: " in told[name])
+        numbers = {f"{value:g}" for value in next(iter(found)) if type(value) in (int, float)}
+        assert numbers <= set(re.findall(r"[\d.]+", told[name])), name
+        values[name] = found
+    for one, other in itertools.combinations(table, 2):
+        assert (values[one] == values[other]) == (told[one] == told[other]), (one, other)
 
 
 def test_the_page_on_the_paper_repeats_the_published_numbers():
@@ -209,20 +240,17 @@ def test_the_page_on_the_paper_repeats_the_published_numbers():
 def test_intervals_of_the_published_values_are_those_of_the_table():
     power = read_committed("synthetic", ROOT).table("power")
     power = power[(power["question"] == "95 % interval of kappa") & (power["n"] == 184)].set_index("kappa")
-    low, high = power.loc[0.17], power.loc[0.35]
-    ends = f"{low['low']:.2f} to {low['high']:.2f} and {high['low']:.2f} to {high['high']:.2f}"
-    assert f"They are {ends}" in text("paper.md")
-    assert low["high"] > high["low"]  # "overlap"
-    assert f"from {high['low']:.2f} to {high['high']:.2f}" in text("background_ml.md")
+    scratch, pretrained = (f"{row['low']:.2f} to {row['high']:.2f}" for _, row in power.loc[[0.17, 0.35]].iterrows())
+    assert f"They are {scratch} and {pretrained}" in text("paper.md")
+    assert power["high"][0.17] > power["low"][0.35]  # "overlap"
+    assert f"from {pretrained}" in text("background_ml.md")
 
 
 def test_the_table_of_types_is_that_of_the_benchmark():
     found = re.findall(r"^\| ([\w-]+) \| (\d+) \| (\d+) % \|", (BOOK / "background_ml.md").read_text("utf-8"), re.M)
     total = sum(TB_TRAIN_COUNTS)
-    assert found == [
-        (name, str(count), f"{100 * count / total:.0f}")
-        for name, count in zip(TB_CLASSES, TB_TRAIN_COUNTS, strict=True)
-    ]
+    counts = dict(zip(TB_CLASSES, TB_TRAIN_COUNTS, strict=True)).items()
+    assert found == [(name, str(count), f"{100 * count / total:.0f}") for name, count in counts]
     assert f"and {found[0][2]} % of the answers are right" in text("background_ml.md")
     assert f"{total} with labels" in text("background_ml.md")
 
@@ -252,5 +280,4 @@ def test_every_term_that_a_page_uses_is_in_the_glossary():
 def test_every_work_that_a_page_cites_is_in_the_references_once():
     keys = re.findall(r"^@\w+\{(\w+),", (BOOK / "references.bib").read_text(encoding="utf-8"), flags=re.M)
     groups = [group for page in PAGES for group in re.findall(r"\{cite\}`([^`]+)`", page.read_text(encoding="utf-8"))]
-    cited = {key.strip() for group in groups for key in group.split(",")}
-    assert len(keys) == len(set(keys)) and cited <= set(keys)
+    assert len(keys) == len(set(keys)) and {key.strip() for group in groups for key in group.split(",")} <= set(keys)

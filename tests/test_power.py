@@ -28,25 +28,6 @@ def test_simulated_intervals_of_kappa_are_those_known_of_the_benchmark(counts, n
     assert ours == pytest.approx((low, high), abs=0.004)
 
 
-def asymptotic_sd(p, n):
-    """Large-sample standard deviation of kappa of a table of shares: Fleiss, Cohen & Everitt (1969)."""
-    rows, columns = p.sum(axis=1), p.sum(axis=0)
-    agree, chance = np.trace(p), rows @ columns
-    both = columns[:, None] + rows[None, :]  # for cell (i, j): column share of i plus row share of j
-    total = sum(p[i, i] * ((1 - chance) - (rows[i] + columns[i]) * (1 - agree)) ** 2 for i in range(len(p)))
-    off = p * both**2
-    total += (1 - agree) ** 2 * (off.sum() - np.trace(off)) - (agree * chance - 2 * chance + agree) ** 2
-    return np.sqrt(total / n) / (1 - chance) ** 2
-
-
-@pytest.mark.parametrize("kappa", [0.1, 0.35, 0.7])
-def test_simulated_intervals_agree_with_the_large_sample_formula(kappa):
-    shares = np.array([0.4, 0.3, 0.2, 0.1])
-    table = kappa * np.diag(shares) + (1 - kappa) * np.outer(shares, shares)
-    ours = kappa_interval_by_simulation(shares * 2000, kappa)
-    assert width(ours) == pytest.approx(2 * 1.96 * asymptotic_sd(table, 2000), rel=0.04)
-
-
 def test_perfect_agreement_has_no_interval_and_four_times_the_cases_halve_it():
     perfect = kappa_interval_by_simulation(VALIDATION, 1)
     assert perfect == (1, 1)

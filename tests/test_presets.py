@@ -8,18 +8,10 @@ from viptt_core.errors import SettingError, parse_hu_window
 from viptt_core.presets import load_preset, preset_names
 
 
-def test_the_presets_are_there_in_order():
-    assert preset_names() == ("paper", "corrected", "frozen", "demo", "study")
-
-
 def test_the_paper_preset_is_what_the_authors_coded():
     paper = load_preset("paper")
-    assert (paper.frames, paper.size, paper.backbone, paper.backbone_weights) == (
-        70,
-        224,
-        "vgg16",
-        "IMAGENET1K_FEATURES",
-    )
+    assert (paper.frames, paper.size) == (70, 224)
+    assert (paper.backbone, paper.backbone_weights) == ("vgg16", "IMAGENET1K_FEATURES")
     assert (paper.hidden_size, paper.feature_size, paper.stride, paper.fit) == (256, 1024, 1, "stretch")
     assert (paper.pretrain.epochs, paper.pretrain.batch_size, paper.pretrain.pixel_range) == (100, 1, "0..255")
     assert (paper.finetune.epochs, paper.finetune.batch_size, paper.finetune.pixel_range) == (1000, 2, "0..1")
@@ -44,12 +36,13 @@ def test_epoch_limits_are_put_in_and_checked():
         load_preset("demo").with_epochs(pretrain_epochs=-1)
 
 
+# --- The reader's own -----------------------------------------------------------------------------
+
+
 def test_an_unknown_preset_names_the_near_match():
+    assert preset_names() == ("paper", "corrected", "frozen", "demo", "study")
     with pytest.raises(SettingError, match="'demmo'.*Did you mean 'demo'"):
         load_preset("demmo")
-
-
-# --- The reader's own -----------------------------------------------------------------------------
 
 
 @pytest.fixture

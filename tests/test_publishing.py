@@ -7,12 +7,9 @@ import shutil
 import subprocess
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
-from jupyter_book.config import yaml_to_sphinx
-from sphinx_book_theme.header_buttons.launch import add_launch_buttons
 from tracked import ROOT, in_git, tracked_files
 
 from viptt_core import __version__
@@ -71,35 +68,6 @@ def test_one_command_sets_the_address_everywhere_and_keeps_the_stamps(tmp_path):
         assert NEW in (tmp_path / path).read_text() and notebook_sha256((tmp_path / path).read_text()) == sha256
 
 
-def buttons_of(page, suffix, metadata):
-    """Addresses of the launch buttons that the theme makes for a page of the book, by name."""
-    options = yaml_to_sphinx(yaml.safe_load(read("_config.yml")))[0]["html_theme_options"]
-    owner, repository = ADDRESS.removeprefix("https://github.com/").split("/")
-    pages = SimpleNamespace(doc2path=lambda name: f"book/{name}{suffix}", metadata={page: metadata})
-    book = SimpleNamespace(env=pages, config={"html_theme_options": options})
-    context = {
-        "pagename": page,
-        "page_source_suffix": suffix,
-        "sourcename": f"{page}{suffix}",
-        "header_buttons": [],
-        "github_url": "https://github.com",
-        "github_user": owner,
-        "github_repo": repository,
-    }
-    add_launch_buttons(book, page, "page.html", context, None)
-    return {button["text"]: button["url"] for group in context["header_buttons"] for button in group["buttons"]}
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_a_notebook_page_opens_its_executed_notebook_on_colab_and_binder(name):
-    repository, file = ADDRESS.removeprefix("https://github.com/"), f"book/notebooks/{name}.ipynb"
-    assert (ROOT / file).is_file()
-    assert buttons_of(f"notebooks/{name}", ".ipynb", {"kernelspec": {}}) == {
-        "Colab": f"https://colab.research.google.com/github/{repository}/blob/main/{file}",
-        "Binder": f"https://mybinder.org/v2/gh/{repository}/main?urlpath=lab/tree/{file}",
-    }
-
-
 # --- GitHub Actions -----------------------------------------------------------------------------------
 
 
@@ -108,10 +76,10 @@ def jobs():
     return [(path.stem, name, job) for path in WORKFLOWS for name, job in load(path)["jobs"].items()]
 
 
-def scripts():
-    """Every `run:` of workflows and of the set-up they share."""
-    steps = [step for _, _, job in jobs() for step in job["steps"]] + load(SETUP)["runs"]["steps"]
-    return [step["run"] for step in steps if "run" in step]
+def steps(kind):
+    """Every `run:` or `uses:` of workflows and of the set-up they share."""
+    found = [step for _, _, job in jobs() for step in job["steps"]] + load(SETUP)["runs"]["steps"]
+    return [step[kind] for step in found if kind in step]
 
 
 def test_tests_run_on_every_version_of_python_that_the_project_names():
@@ -130,16 +98,14 @@ def test_every_job_has_a_time_limit_and_asks_for_no_more_than_it_needs(workflow,
 
 
 def test_actions_are_githubs_own_and_pinned_to_a_major_version_or_lie_here():
-    used = [step["uses"] for _, _, job in jobs() for step in job["steps"] if "uses" in step]
-    used += [step["uses"] for step in load(SETUP)["runs"]["steps"] if "uses" in step]
-    for action in used:
+    for action in steps("uses"):
         assert re.fullmatch(r"actions/[\w-]+@v\d+", action) or (ROOT / action / "action.yml").is_file(), action
 
 
 def test_what_the_workflows_call_exists():
     targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE)) | {".venv/.installed"}
     (subparsers,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
-    text = "\n".join(scripts()).replace("\\\n", " ")
+    text = "\n".join(steps("run")).replace("\\\n", " ")
     called = re.findall(r"\bmake (\S+)", text)
     assert {"test", "book", "demo", "recheck", "notebooks", ".venv/.installed"} == set(called) <= targets
     commands = re.findall(r"\bviptt ([^\n)|]+)", text)
@@ -185,20 +151,14 @@ def test_what_the_dockerfile_copies_exists_and_no_step_runs_as_root_after_the_us
 # --- Versions, citation -------------------------------------------------------------------------------
 
 
-def test_the_version_is_the_same_everywhere():
+def test_the_version_is_the_same_everywhere_and_the_newest_of_the_changelog():
     assert PROJECT["version"] == __version__ == yaml.safe_load(read("CITATION.cff"))["version"]
-
-
-def test_the_changelog_has_a_section_for_what_comes_and_its_newest_version_is_the_projects():
-    heads = re.findall(r"^## \[(.+?)\](.*)$", read("CHANGELOG.md"), flags=re.MULTILINE)
-    assert heads[0] == ("Unreleased", "")
-    released = heads[1:]
+    (first, *released) = re.findall(r"^## \[(.+?)\](.*)$", read("CHANGELOG.md"), flags=re.MULTILINE)
+    assert first == ("Unreleased", "") and (not released or released[0][0] == __version__)
     assert all(re.fullmatch(r" - \d{4}-\d\d-\d\d", rest) for _, rest in released)
-    if released:
-        assert released[0][0] == __version__
 
 
-def test_zenodo_and_citation_name_the_same_work_and_the_paper():
+def test_zenodo_citation_and_bibtex_name_the_same_work_and_the_paper():
     deposit, citation = json.loads(read(".zenodo.json")), yaml.safe_load(read("CITATION.cff"))
     assert deposit["title"] == citation["title"] and deposit["upload_type"] == citation["type"] == "software"
     assert deposit["license"] == citation["license"] == PROJECT["license"]
@@ -208,6 +168,10 @@ def test_zenodo_and_citation_name_the_same_work_and_the_paper():
     related = {entry["relation"]: entry["identifier"] for entry in deposit["related_identifiers"]}
     (paper,) = (identifier["value"] for identifier in citation["references"][0]["identifiers"])
     assert related == {"isDerivedFrom": paper, "isSupplementTo": citation["repository-code"]}
+    bibtex = dict(re.findall(r"^  (\w+) += \{\{?(.+?)\}?\},$", read("book/_static/citation.bib"), flags=re.MULTILINE))
+    assert bibtex.pop("author") == " and ".join(author["name"] for author in citation["authors"])
+    assert bibtex.pop("url") == citation["repository-code"]
+    assert bibtex == {name: str(citation[name]) for name in ("title", "version", "license")}
 
 
 def test_the_contributors_page_names_files_that_exist():
@@ -216,13 +180,8 @@ def test_the_contributors_page_names_files_that_exist():
         if name.startswith("my"):  # the reader's own, in a recipe
             continue
         assert any((ROOT / folder / name).exists() for folder in ("", "viptt_core", ".github/workflows")), name
-    for variable, module in (
-        ("MEDIA", "datasets/__init__"),
-        ("LISTERS", "datasets/__init__"),
-        ("READS", "book/publish"),
-        ("PUBLISHED", "book/publish"),
-        ("BACKBONES", "backbones"),
-        ("ARM_COLOURS", "figures/__init__"),
-        ("APART", "experiment"),
-    ):
-        assert variable in text and re.search(rf"^{variable}\b.*=", read(f"viptt_core/{module}.py"), re.MULTILINE)
+    named = {"datasets/__init__": "MEDIA LISTERS", "book/publish": "READS PUBLISHED", "backbones": "BACKBONES"}
+    named |= {"figures/__init__": "ARM_COLOURS", "experiment": "APART"}
+    for module, variables in named.items():
+        for name in variables.split():
+            assert name in text and re.search(rf"^{name}\b.*=", read(f"viptt_core/{module}.py"), re.MULTILINE)

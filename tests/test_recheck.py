@@ -5,129 +5,68 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
+from small_study import TOO_FEW, outcomes, write_plan
 
 from viptt_core.cli import main
 from viptt_core.study import recheck as module
 from viptt_core.study.ledger import CARD, PAGE, write_page
-from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, write_outcomes
+from viptt_core.study.outcomes import read_outcomes, write_outcomes
 from viptt_core.study.plan import load_study
 from viptt_core.study.recheck import recheck, write_study
-from viptt_core.study.tables import make_tables
 
-PLAN = """
-about = "Two arms"
-preset = "study"
-seeds = 2
-[scans]
-dataset = "phantom"
-[videos]
-dataset = "actions"
-[primary]
-arm = "video"
-baseline = "random"
-[[arms]]
-name = "random"
-experiment = "both"
-start = "random"
-[[arms]]
-name = "video"
-experiment = "both"
-start = "video"
-[[families]]
-name = "primary"
-question = "Does it help?"
-contrasts = [["video", "random"]]
-"""
+FAMILY = {"name": "primary", "question": "Does it help?", "contrasts": [["video", "random"]]}
+PLAN = TOO_FEW | {"families": [FAMILY]}
 CLASSES = tuple("abcde")  # not those of the benchmark, whose table of power takes seconds
-
-
-def two_arms(digest):
-    """Predictions of two arms with two seeds on 40 cases, one right more often than the other."""
-    draw, labels = np.random.default_rng(0), np.arange(40) % 5
-    runs = pd.DataFrame(
-        [
-            dict.fromkeys(RUN_COLUMNS, 1)
-            | {
-                "arm": arm,
-                "seed": seed,
-                "fold": 0,
-                "learning_rate": 0.001,
-                "stopped_early": True,
-                "device": "cpu",
-                "run": f"{arm}{seed}",
-                "commit": "0123abc",
-                "plan": digest,
-                "epoch_limit": 9,
-                "pretrain_run": f"p{seed}" if arm == "video" else "",
-                "pretrain_accuracy": 0.5 + seed / 10 if arm == "video" else np.nan,
-                "pretrain_classes": 10 if arm == "video" else np.nan,
-            }
-            for arm in ("random", "video")
-            for seed in (0, 1)
-        ]
-    )
-    scores = draw.random((4, 40, 5))
-    scores[:, np.arange(40), labels] += np.array([0.1, 0.2, 0.6, 0.7])[:, None]
-    scores = (scores / scores.sum(axis=-1, keepdims=True)).astype(np.float16)
-    names = np.array([f"scan{i:02d}" for i in range(40)])
-    return Outcomes(names, names, labels, CLASSES, runs, scores, synthetic=True)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    plan = tmp_path_factory.mktemp("plan") / "synthetic.toml"
-    plan.write_text(PLAN)
-    return make_tables(load_study(str(plan)), {"both": two_arms("")})
 
 
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory):
-    """A repository with the results of one small study, tables and pages written."""
+    """A repository with the results of one small study, tables and pages written; and its tables."""
     root = tmp_path_factory.mktemp("committed")
-    plan, folder = root / "plans" / "synthetic.toml", root / "results" / "synthetic"
-    plan.parent.mkdir()
-    plan.write_text(PLAN)
-    study = load_study(str(plan))
-    write_outcomes(folder / "both.npz", two_arms(study.digest))
+    folder = root / "results" / "synthetic"
+    study = load_study(write_plan(root, PLAN, "synthetic"))
+    made = outcomes(("random", "video"), n=40, seeds=2, classes=CLASSES)
+    made = replace(made, runs=made.runs.assign(plan=study.digest, finished=None))
+    write_outcomes(folder / "one.npz", made)
     write_study(study, root)
-    (folder / "study.json").write_text(json.dumps({"plan": study.digest, "plan_file": "plans/synthetic.toml"}))
-    write_page(PAGE, root)
+    (folder / "study.json").write_text(json.dumps({"plan": study.digest, "plan_file": "synthetic.toml"}))
     shutil.copy(Path(__file__).parents[1] / CARD, root)
-    write_page(CARD, root)
-    return root
+    for page in (PAGE, CARD):
+        write_page(page, root)
+    return root, module.make_tables(study, {"one": made})
 
 
 @pytest.fixture
 def root(committed, tmp_path):
-    return shutil.copytree(committed, tmp_path / "root")
+    return shutil.copytree(committed[0], tmp_path / "root")
 
 
 @pytest.fixture
-def quick(made, monkeypatch):
+def quick(committed, monkeypatch):
     """Tables without their bootstraps, for what does not depend on the predictions."""
-    monkeypatch.setattr(module, "make_tables", lambda *_: made)
+    monkeypatch.setattr(module, "make_tables", lambda *_: committed[1])
 
 
-def test_what_was_committed_is_identical_without_torch_and_matplotlib(committed):
+def test_what_was_committed_is_identical_without_torch_and_matplotlib(root):
     code = (
         "import sys; from pathlib import Path; from viptt_core.study.recheck import recheck\n"
         "found = recheck(root=Path(sys.argv[1]))\n"
         "print([m for m in ('torch', 'torchvision', 'matplotlib') if m in sys.modules], found)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(committed)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[] []"
-    assert "synthetic: contrasts identical" in done.stdout and f"{PAGE.as_posix()}: identical" in done.stdout
-    assert "MODEL_CARD.md: identical" in done.stdout
+    for name in ("synthetic: contrasts", "book/claims.md:", "MODEL_CARD.md:"):
+        assert f"{name} identical" in done.stdout
 
 
 def test_predictions_that_were_changed_make_tables_differ(root, capsys):
-    path = root / "results" / "synthetic" / "both.npz"
-    changed = module.read_outcomes(path)
+    path = root / "results" / "synthetic" / "one.npz"
+    changed = read_outcomes(path)
     changed.probabilities[0, :20] = changed.probabilities[0, :20, ::-1]
     write_outcomes(path, changed)
     assert any("arms" in difference for difference in recheck(root=root))
@@ -140,19 +79,16 @@ def test_a_number_changed_in_a_table_and_a_table_that_is_missing_are_told(root):
     table = pd.read_csv(path)
     table.assign(difference=table["difference"] + 0.002).to_csv(path, index=False)
     path.with_name("confusion.csv").unlink()
-    differences = recheck(root=root)
-    assert any("contrasts" in difference for difference in differences)
-    assert any("confusion" in difference for difference in differences)
-    assert any(difference.startswith("book/claims.md: line ") for difference in differences)
+    differences = "\n".join(recheck(root=root))
+    assert "contrasts.csv: " in differences and "confusion.csv: there is no such file" in differences
+    assert "\nbook/claims.md: line " in differences
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_plan_that_changed_after_the_runs_is_told(root):
-    plan = root / "plans" / "synthetic.toml"
-    plan.write_text(PLAN.replace("seeds = 2", "seeds = 3"))
-    differences = recheck(root=root)
-    assert any("study.json is of plan" in difference for difference in differences)
-    assert any("both.npz holds runs of another plan" in difference for difference in differences)
+    write_plan(root, PLAN | {"seeds": 3}, "synthetic")
+    differences = "\n".join(recheck(root=root))
+    assert "study.json is of plan" in differences and "one.npz holds runs of another plan" in differences
 
 
 @pytest.mark.usefixtures("quick")
@@ -168,17 +104,17 @@ def test_a_page_edited_by_hand_is_told_by_its_line(root, name, capsys):
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_page_that_cannot_be_computed_is_told_and_the_others_are_compared(root, capsys):
-    (root / "results" / "02_finetune.csv").write_bytes(b"")
+@pytest.mark.parametrize(
+    "file, content, told, other",
+    [
+        ("02_finetune.csv", b"", r"^MODEL_CARD.md: .*02_finetune.csv: cannot be read", "book/claims.md"),
+        ("synthetic/one.npz", b"PK", r"^synthetic: .*one.npz", "MODEL_CARD.md"),
+    ],
+)
+def test_a_damaged_file_is_told_and_the_rest_is_checked(root, capsys, file, content, told, other):
+    (root / "results" / file).write_bytes(content)
     (difference,) = recheck(root=root)
-    assert difference.startswith("MODEL_CARD.md: ") and "02_finetune.csv: cannot be read" in difference
-    assert "book/claims.md: identical" in capsys.readouterr().out
-
-
-def test_a_damaged_file_is_told_and_the_rest_is_checked(root):
-    (root / "results" / "synthetic" / "both.npz").write_bytes(b"PK")
-    (difference,) = recheck(root=root)
-    assert difference.startswith("synthetic: ") and "both.npz" in difference
+    assert re.search(told, difference) and f"{other}: identical" in capsys.readouterr().out
 
 
 def test_packing_makes_the_tables_of_committed_predictions_again(root, monkeypatch):
@@ -186,4 +122,4 @@ def test_packing_makes_the_tables_of_committed_predictions_again(root, monkeypat
     table = root / "results" / "synthetic" / "arms.csv"
     before = table.read_bytes()
     table.unlink()
-    assert main(["study", "pack", str(root / "plans" / "synthetic.toml")]) == 0 and table.read_bytes() == before
+    assert main(["study", "pack", str(root / "synthetic.toml")]) == 0 and table.read_bytes() == before

@@ -31,15 +31,6 @@ def width(interval):
 # Two-level bootstrap
 
 
-def test_kappa_of_tables_is_that_of_the_metric_and_undefined_alike():
-    y_true, y_pred = runs(0)
-    tables = np.zeros((4, 4, 4), dtype=int)
-    for table, run in zip(tables, y_pred, strict=True):
-        np.add.at(table, (y_true, run), 1)
-    np.testing.assert_allclose(kappa_of_tables(tables), [cohen_kappa(y_true, run) for run in y_pred], atol=1e-12)
-    assert np.isnan(kappa_of_tables(np.array([[7, 0], [0, 0]])))
-
-
 def mean_of(score):
     return lambda y_true, y_pred: per_class(y_true, y_pred, 4)[score][[1, 3]].mean()
 
@@ -91,16 +82,13 @@ def test_two_arms_are_drawn_together_so_that_what_they_share_cancels():
     assert width(two_level("kappa", y_true, a, worse[::-1])) > 3 * paired
 
 
-def test_bootstrap_is_repeatable_by_seed_and_does_not_depend_on_the_block_size(monkeypatch):
+def test_bootstrap_is_repeatable_by_seed():
     y_true, a = runs(14)
     once = two_level("kappa", y_true, a)
-    assert once != two_level("kappa", y_true, a, seed=1)
+    assert once == two_level("kappa", y_true, a) != two_level("kappa", y_true, a, seed=1)
     one_patient = {"groups": np.zeros(120), "n_resamples": 9}  # only the seeds vary
     of_seeds = [two_level("kappa", y_true, a, **one_patient, seed=seed) for seed in (0, 1)]
     assert of_seeds[0] != of_seeds[1]
-    monkeypatch.setattr("viptt_core.statistics.BLOCK", 1000)
-    again = two_level("kappa", y_true, a)
-    assert (again.low, again.high) == pytest.approx((once.low, once.high), abs=1e-12)
 
 
 def test_undefined_kappa_gives_nan_and_a_class_missing_from_a_draw_is_left_out():
@@ -192,14 +180,6 @@ def test_the_two_level_t_test_of_a_hand_worked_case():
     assert ours.p == pytest.approx(2 * stats.t(df).sf(0.7 / np.sqrt(seeds + test)), rel=0.02)
 
 
-def test_with_one_patient_the_two_level_test_is_students():
-    y_true, a = runs(27, n_seeds=6, q=[0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
-    b = runs(28, n_seeds=6, q=0.5)[1]
-    ours = two_level("kappa", y_true, a, b, groups=np.zeros(120))
-    theirs = stats.ttest_rel(*([cohen_kappa(y_true, run) for run in arm] for arm in (a, b)))
-    assert (ours.t, ours.p, ours.df, ours.n) == pytest.approx((theirs.statistic, theirs.pvalue, 5, 6))
-
-
 def test_two_equal_arms_are_told_apart_in_no_more_than_one_study_of_twenty():
     """Seeds of both arms differ in skill, scans in difficulty for all runs alike."""
     rng, k, n_seeds, n, found = np.random.default_rng(30), 3, 5, 200, []
@@ -248,9 +228,6 @@ def test_holm_of_a_hand_worked_family():
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
     np.testing.assert_allclose(holm([0.5, 0.6]), [1, 1])
     assert holm([]).shape == (0,)
-
-
-def test_holm_is_that_of_statsmodels():
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     p = np.random.default_rng(7).random(9) ** 2
     np.testing.assert_allclose(holm(p), multitest.multipletests(p, method="holm")[1])

@@ -24,7 +24,7 @@ from small_study import (
 
 from viptt_core.errors import DataError
 from viptt_core.metrics import cohen_kappa
-from viptt_core.shown import ResultTable, p_text, side, with_interval
+from viptt_core.shown import ResultTable, p_text, with_interval
 from viptt_core.study import report
 from viptt_core.study.outcomes import write_outcomes
 from viptt_core.study.pointing import Evidence, evidence_tables, read_evidence, write_evidence
@@ -49,77 +49,75 @@ def test_results_are_read_and_their_tables_computed(tmp_path, monkeypatch):
     assert isinstance(given["maps"], Evidence)
 
 
-def test_without_results_the_error_names_the_command(private_root):
-    with pytest.raises(DataError, match="viptt study run lidc") as error:
-        report.open_results("lidc", folder=private_root)
-    assert error.value.path == private_root / "lidc"
-    with pytest.raises(DataError, match="make paper"):
-        report.open_results("paper", folder=private_root)
-
-
-def test_optional_results_become_sentences(private_root):
+def test_without_results_the_error_names_the_command_and_optional_ones_are_sentences(private_root):
+    for name, command in (("lidc", "viptt study run lidc"), ("paper", "make paper")):
+        with pytest.raises(DataError, match=command) as error:
+            report.open_results(name, folder=private_root)
+        assert error.value.path == private_root / name
     results = report.open_results("lidc", folder=private_root, optional=True)
     for show in TABLES:
         assert "no results of study 'lidc' here. Run viptt study run lidc" in str(show(results)), show.__name__
     assert not results.synthetic and results.arms == ()
 
 
-# --- Verdicts -------------------------------------------------------------------------------------------------
+# --- Verdicts and scores --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    "low, high, expected",
-    [(0.01, 0.2, 1), (-0.2, -0.01, -1), (-0.1, 0.1, 0), (0, 0.1, 0), (-0.1, 0, 0), (np.nan, np.nan, None)],
+    "low, high, more, said",
+    [
+        (0.01, 0.2, {}, "a against b: helps, the interval lies above 0"),
+        (-0.2, -0.01, {}, "a against b: hurts, the interval lies below 0"),
+        (0.0, 0.2, {}, "a against b: cannot be told apart, the interval includes 0"),
+        (-0.1, 0.0, {}, "a against b: cannot be told apart, the interval includes 0"),
+        (np.nan, np.nan, {}, "a against b: nothing is said (no interval)"),
+        (
+            0.01,
+            0.2,
+            {"p_holm": 0.2},
+            "a against b: helps, the interval lies above 0, though not after correcting for the other contrasts of its "
+            "family",
+        ),
+        (
+            0.1,
+            0.2,
+            {"arm2": "c", "baseline2": "d"},
+            "(a against b) against (c against d): helps, the interval lies above 0",
+        ),
+    ],
 )
-def test_a_verdict_is_the_side_of_zero_on_which_the_interval_lies(low, high, expected):
-    assert side(low, high) == expected
+def test_a_verdict_follows_from_the_interval(low, high, more, said):
+    assert report.sentence(pd.Series(contrast("primary", "a", "b", 0) | {"low": low, "high": high} | more)) == said
 
 
-def test_the_primary_verdict_says_helps_hurts_or_neither():
+def test_the_verdict_is_of_the_primary_contrast_unless_a_family_is_named():
     for difference, word in ((0.3, "helps"), (-0.3, "hurts"), (0.05, "cannot be told apart")):
-        rows = pd.DataFrame(
-            [
-                contrast("other", "video-unfrozen", "random", 0.9),
-                contrast("primary", "video-unfrozen", "image-unfrozen", difference),
-            ]
-        )
+        pairs = (("random", 0.9), ("image-unfrozen", difference))
+        rows = pd.DataFrame([contrast("primary", "video-unfrozen", *pair) for pair in pairs])
         text = str(report.verdict(study_results(tables={"contrasts": rows})))
         assert word in text and f"{difference:+.3f} ({difference - 0.1:+.3f} to {difference + 0.1:+.3f})" in text
         assert "image-unfrozen" in text and f"{SEEDS} seeds" in text and "+0.90" not in text
         assert text.endswith(report.SYNTHETIC)
-
-
-def test_a_verdict_that_the_correction_takes_back_says_so():
     text = str(report.verdict(study_results(), "rare classes"))
-    assert "hurts" in text and "p 0.2 after Holm" in text and "not after correcting" in text
+    assert "hurts" in text and "p 0.2 after Holm" in text
 
 
-# --- Scores ---------------------------------------------------------------------------------------------------
 def test_scores_by_seed_are_those_of_the_predictions():
     results = study_results()
     made = results.outcomes["primary"]
-    scores = results.scores("image-unfrozen")
-    row = 1 * SEEDS + 2  # third seed of the second arm
+    scores, predicted = results.scores("image-unfrozen"), made.predicted[1 * SEEDS + 2]  # third seed of the second arm
     assert list(scores.index) == [0, 1, 2, 3]
-    assert scores[2] == pytest.approx(cohen_kappa(made.labels, made.predicted[row]))
-    right = made.predicted[row] == made.labels
-    recalls = [right[made.labels == k].mean() for k in (2, 3, 4)]  # the rare classes
+    assert scores[2] == pytest.approx(cohen_kappa(made.labels, predicted))
+    recalls = [(predicted == made.labels)[made.labels == k].mean() for k in (2, 3, 4)]  # the rare classes
     assert results.scores("image-unfrozen", "rare recall")[2] == pytest.approx(np.mean(recalls))
     assert results.scores("video, 75 scans").empty
 
 
 # --- Tables ---------------------------------------------------------------------------------------------------
-def test_every_table_says_that_the_data_are_synthetic():
-    results = study_results()
+def test_every_table_says_that_the_data_are_synthetic_and_what_a_study_lacks_is_a_sentence():
     for show in TABLES:
-        shown = show(results)
-        if shown.table is not None:
-            assert report.SYNTHETIC in shown.text, show.__name__
+        shown, absent = show(study_results()), show(bare_results())
+        assert shown.table is None or report.SYNTHETIC in shown.text, show.__name__
+        assert absent.table is None and "not a part of study 'own', or not run yet." in absent.text, show.__name__
     assert report.SYNTHETIC not in str(report.replication_table(nodule_results()))
-
-
-def test_every_table_of_a_study_that_lacks_the_part_is_a_sentence():
-    for show in TABLES:
-        shown = show(bare_results())
-        assert shown.table is None and "not a part of study 'own', or not run yet." in shown.text, show.__name__
 
 
 def test_tables_are_html_with_a_caption_and_escaped_words():
@@ -143,23 +141,17 @@ def test_cells_hold_the_value_with_its_interval():
 
 def test_the_plan_table_holds_what_sets_arms_apart_seeds_and_the_rules():
     results = study_results()
-    table = report.plan_table(results).table.set_index("arm")
+    shown = report.plan_table(results)
+    table = shown.table.set_index("arm")
     assert table.loc["video, 75 scans", "what sets it apart"] == "scans: 75, extra steps"
     assert table.loc["video-unfrozen", "what sets it apart"] == "no class weights"
     assert tuple(table.loc["video-unfrozen", ["seeds planned", "seeds run"]]) == (SEEDS, SEEDS)
     assert table.loc["video, 75 scans", "seeds run"] == 0 and len(table) == len(results.plan.arms) > len(PLAN["arms"])
-    text = report.plan_table(results).text
-    assert "no wider than 0.1" in text and "0.001, 0.003" in text and "another plan" not in text
+    assert "no wider than 0.1" in shown.text and "0.001, 0.003" in shown.text and "another plan" not in shown.text
     assert "another plan" in report.plan_table(dataclasses.replace(results, record={"plan": "x"})).text
 
 
-def test_endings_count_the_runs_that_the_limit_cut_off():
-    shown = report.endings_table(study_results())
-    assert f"1 of {3 * SEEDS} runs were ended by the epoch limit" in shown.text
-    assert shown.table.set_index("arm").loc["random", "runs"] == SEEDS
-
-
-def test_contrasts_are_chosen_by_family_or_measure():
+def test_tables_hold_the_families_and_experiments_asked_for_and_count_runs_at_the_limit():
     results = study_results()
     rare = report.contrasts_table(results, measure="rare recall").table
     assert list(rare["family"]) == ["rare classes"] and list(rare["verdict"]) == ["hurts"]
@@ -167,6 +159,13 @@ def test_contrasts_are_chosen_by_family_or_measure():
     assert list(two["verdict"]) == ["cannot be told apart", "helps"]
     assert two["contrast"].iloc[1].count("against") == 3
     assert len(report.contrasts_table(results).table) == 4
+    assert list(report.arms_table(results).table["arm"]) == list(PRIMARY)  # of the primary experiment
+    named = report.arms_table(results, "efficiency", "not there").table
+    assert list(named["arm"]) == ["image, 75 scans", "video, 75 scans"]
+    assert "not run yet" in str(report.arms_table(results, "not there"))
+    endings = report.endings_table(results)
+    assert f"1 of {3 * SEEDS} runs were ended by the epoch limit" in endings.text
+    assert endings.table.set_index("arm").loc["random", "runs"] == SEEDS
 
 
 def test_no_share_of_a_gap_whose_interval_includes_zero():
@@ -177,44 +176,28 @@ def test_no_share_of_a_gap_whose_interval_includes_zero():
     assert set(shown.table["share of the gap"]) == {""} and "No shares" in shown.text
 
 
-def test_scores_are_of_the_primary_experiment_unless_others_are_named():
-    results = study_results()
-    assert list(report.arms_table(results).table["arm"]) == list(PRIMARY)
-    named = report.arms_table(results, "efficiency", "not there").table
-    assert list(named["arm"]) == ["image, 75 scans", "video, 75 scans"]
-    assert "not run yet" in str(report.arms_table(results, "not there"))
-
-
 # --- Evidence -------------------------------------------------------------------------------------------------
 def test_evidence_comes_back_as_it_was_written(tmp_path):
     made = evidence()
     write_evidence(tmp_path / "x" / "evidence.npz", made)
     read = read_evidence(tmp_path / "x" / "evidence.npz")
-    assert read.arms == made.arms and read.class_names == made.class_names and read.synthetic is True
-    for name in ("names", "labels", "findings", "shown", "clips"):
-        assert np.array_equal(getattr(read, name), getattr(made, name)), name
-    for name in ("slice_importance", "grad_cam", "predicted"):
-        for arm in made.arms:
-            assert np.array_equal(getattr(read, name)[arm], getattr(made, name)[arm]), name
+    assert read.arms == made.arms
+    for name, value in dataclasses.asdict(made).items():
+        np.testing.assert_equal(getattr(read, name), value, name)
     assert read.grad_cam["video"].dtype == np.uint8 and read.slice_importance["video"].dtype == np.float16
 
 
-def test_maps_on_the_finding_beat_chance_and_others_do_not():
-    table = evidence_tables(evidence())
-    assert len(table) == 8
-    video = table[table["arm"] == "video"]
-    assert (video["gain_low"] > 0).all() and (video.loc[video["measure"] == "pointing", "observed"] == 1).all()
-    assert (table.loc[table["arm"] == "untrained", "gain_low"] <= 0).all()
-    assert (table["clips"] == 20).all()
-
-
-def test_grad_cam_may_miss_by_half_a_cell_of_its_layer():
+def test_maps_on_the_finding_beat_chance_and_grad_cam_may_miss_by_half_a_cell_of_its_layer():
     made = evidence()
+    table = evidence_tables(made).set_index(["arm", "map", "measure"]).sort_index()
+    assert len(table) == 8 and (table["clips"] == 20).all()
+    assert (table.loc["video", "gain_low"] > 0).all() and (table.loc["untrained", "gain_low"] <= 0).all()
+    assert (table.xs("pointing", level="measure").loc["video", "observed"] == 1).all()
     missed = {arm: np.roll(maps, 2, axis=2) for arm, maps in made.grad_cam.items()}  # 2 voxels are 4 pixels here
-    table = evidence_tables(dataclasses.replace(made, grad_cam=missed)).set_index(["arm", "map", "measure"])
+    moved = evidence_tables(dataclasses.replace(made, grad_cam=missed)).set_index(["arm", "map", "measure"])
     # A roll takes a few beyond the other border.
-    assert table.loc[("video", "Grad-CAM", "pointing"), "observed"] > 0.6
-    assert table.loc[("video", "Grad-CAM", "mass"), "observed"] < 0.1
+    assert moved.loc[("video", "Grad-CAM", "pointing"), "observed"] > 0.6
+    assert moved.loc[("video", "Grad-CAM", "mass"), "observed"] < 0.1
 
 
 def test_neither_tables_nor_figures_need_torch():

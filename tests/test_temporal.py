@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from files import write_weights
 
 from viptt_core.errors import SettingError
 from viptt_core.model import (
@@ -14,7 +13,6 @@ from viptt_core.model import (
     ViPTTNet,
     initialise_as_keras,
 )
-from viptt_core.prediction.weights import open_weights
 
 ORDERED = ("lstm", "gru", "bilstm")
 
@@ -35,14 +33,6 @@ def seeded(layer):
     for parameter in layer.parameters():  # biases count too
         torch.nn.init.normal_(parameter, std=0.4, generator=torch.Generator().manual_seed(3))
     return layer
-
-
-@pytest.mark.parametrize("temporal", TEMPORALS)
-def test_every_summary_has_one_size(temporal, features):
-    layer = TEMPORALS[temporal](5, 6)
-    assert layer.summary(features).shape == (3, 6)
-    assert (layer.input_size, layer.hidden_size) == (5, 6)
-    assert network(temporal)(torch.rand(2, 4, 16, 16)).shape == (2, 3)
 
 
 def test_the_gru_is_that_of_keras(features):
@@ -90,6 +80,7 @@ def test_attention_is_a_weighted_mean_of_the_frames(features):
 @pytest.mark.parametrize("temporal", TEMPORALS)
 def test_only_recurrent_layers_see_the_order_of_frames(temporal, features):
     layer = seeded(TEMPORALS[temporal](5, 6))
+    assert layer.summary(features).shape == (3, 6) and (layer.input_size, layer.hidden_size) == (5, 6)
     shuffled = features[:, torch.randperm(7, generator=torch.Generator().manual_seed(4))]
     assert torch.allclose(layer.summary(features), layer.summary(shuffled), atol=1e-5) == (temporal not in ORDERED)
 
@@ -101,13 +92,3 @@ def test_the_start_is_drawn_from_the_seed_and_every_weight_learns(temporal):
     model(torch.rand(2, 4, 16, 16)).square().sum().backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     assert not [name for name in still if name.startswith("temporal")]
-
-
-@pytest.mark.parametrize("temporal", [name for name in TEMPORALS if name != "lstm"])
-def test_weights_are_saved_with_the_name_of_the_layer(temporal, tmp_path):
-    model = network(temporal)
-    path = write_weights(tmp_path / "w.safetensors", model=model, classes=tuple("abc"))
-    again = open_weights(path).model()
-    assert again.architecture == model.architecture and again.architecture["temporal"] == temporal
-    clips = torch.rand(2, 4, 16, 16)
-    torch.testing.assert_close(again(clips), model.eval()(clips))

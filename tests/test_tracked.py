@@ -11,52 +11,39 @@ import pytest
 from commands import all_commands
 from tracked import ROOT, in_git, tracked_files
 
+pytestmark = pytest.mark.skipif(not in_git(), reason="not a Git checkout")
 
-def git(folder, *words, text=""):
-    return subprocess.run(["git", *words], cwd=folder, input=text, capture_output=True, text=True).stdout.split()
+
+def git(*words, text=""):
+    return subprocess.run(["git", *words], cwd=ROOT, input=text, capture_output=True, text=True).stdout.split()
 
 
 def ignored(names):
     """Those of some names, files that need not exist, that Git ignores."""
-    return set(git(ROOT, "check-ignore", "--no-index", "--stdin", text="\n".join(names)))
+    return set(git("check-ignore", "--no-index", "--stdin", text="\n".join(names)))
 
 
 def test_what_the_commands_of_the_pages_write_is_ignored():
-    if not in_git():
-        pytest.skip("not a Git checkout")
     written = set()
     for shown in all_commands():
         words = list(shown.words)
         if words[0] == "papermill":
             written |= {word for word in words if word.endswith(".ipynb")}
         written |= {word for option, word in pairwise(words) if option in ("-o", "-d")}
-    written = {name for name in written if not name.isupper()} - {"data/own", "wheels"} | {
-        "data/own/scan_001.nii.gz",
-        "wheels/x",
-    }
-    assert {"out.ipynb", "predictions.csv", "submission.txt"} <= written
-    others = {"own.ipynb", "predictions.json", "predictions-2.csv", "submission-2.txt", "scans/001.dcm"}
-    assert (written | others) - ignored(written | others) == set()
+    folders = {"data/own": "data/own/scan_001.nii.gz", "wheels": "wheels/x"}
+    written = {folders.get(name, name) for name in written if not name.isupper()}
+    assert {"out.ipynb", "predictions.csv", "submission.txt", *folders.values()} <= written
+    written |= {"own.ipynb", "predictions.json", "predictions-2.csv", "submission-2.txt", "scans/001.dcm"}
+    assert written - ignored(written) == set()
 
 
 def test_no_source_is_ignored():
-    if not in_git():
-        pytest.skip("not a Git checkout")
-    assert git(ROOT, "ls-files", "--cached", "--ignored", "--exclude-standard") == []
-    to_come = {
-        "viptt_core/submission/__init__.py",
-        "viptt_core/predictions.py",
-        "tests/test_submission.py",
-        "viptt_core/release/notes.py",
-        "results/mine/arms.csv",
-        "results/submission.csv",
-    }
-    assert ignored(to_come) == set()
+    assert git("ls-files", "--cached", "--ignored", "--exclude-standard") == []
+    modules = {"viptt_core/submission/__init__.py", "viptt_core/predictions.py", "viptt_core/release/notes.py"}
+    assert ignored(modules | {"tests/test_submission.py", "results/mine/arms.csv", "results/submission.csv"}) == set()
 
 
 def test_a_source_distribution_holds_every_file(tmp_path):
-    if not in_git():
-        pytest.skip("no Git checkout")
     tracked = [path.relative_to(ROOT) for path in tracked_files("**/*")]
     for path in tracked:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

@@ -361,8 +361,3 @@ def test_a_rar_without_a_program_says_what_to_install(place, out, monkeypatch):
     path = write(place, "rar4", FILES)
     for remedy in ("apt install unar", "libarchive-tools", "brew install unar", "conda-forge unrar", "by hand"):
         refused(path, out, f"no program.*{remedy}")
-
-
-def test_progress_bar_counts_bytes_written_and_checked(place, out, capsys):
-    unpack(write(place, "zip", {"a": b"x" * 2000}), out)
-    assert "set.zip" in (shown := capsys.readouterr().err) and "/4.00k" in shown

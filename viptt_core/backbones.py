@@ -47,6 +47,8 @@ class Backbone:
     time_stride: int = 1  #: frames to a step of the features
     #: Whether its random weights are Keras's, see `model.initialise_as_keras`; else torchvision's own.
     keras_start: bool = False
+    #: Bytes of float32 that training keeps of each pixel of a frame until the way back; 0 where nobody measured them.
+    kept_bytes: int = 0
     light: bool = False  #: whether it trains within minutes on a CPU
 
     def steps(self, frames: int) -> int:
@@ -135,8 +137,9 @@ BACKBONES = {
         prefix="features.",
         head="classifier.",
         keras_start=True,
+        kept_bytes=1460,
     ),
-    "small": Backbone(_small, 96, IMAGENET_MEANS, (1.0, 1.0, 1.0), keras_start=True, light=True),
+    "small": Backbone(_small, 96, IMAGENET_MEANS, (1.0, 1.0, 1.0), keras_start=True, kept_bytes=84, light=True),
     # Source of these two: torchvision, transforms() of the weights, times 255.
     "efficientnet_b3": Backbone(
         _efficientnet_b3,
@@ -146,6 +149,7 @@ BACKBONES = {
         weights={"IMAGENET1K_V1": "b3899882"},
         prefix="features.",
         head="classifier.",
+        kept_bytes=3437,
     ),
     "r3d_18": Backbone(
         _r3d_18,
@@ -156,6 +160,7 @@ BACKBONES = {
         head="fc.",
         sees_clips=True,
         time_stride=8,
+        kept_bytes=845,
     ),
 } | {
     name: Backbone(

@@ -19,7 +19,7 @@ from accelerate.utils import set_seed
 
 from viptt_core.backbones import backbone_code, find_backbone
 from viptt_core.clips import ClipSet, digest
-from viptt_core.errors import SettingError, check_choice
+from viptt_core.errors import SettingError, check_choice, check_counts
 from viptt_core.files import code_version, one_at_a_time, peak_memory_mb, provenance
 from viptt_core.model import ViPTTNet, imagenet_features
 from viptt_core.prediction.card import run_card
@@ -82,8 +82,7 @@ def plan_experiment(
         check_choice("start", start, STARTS)
     if len(set(arms)) < len(arms):
         raise SettingError(f"starts '{starts}' names an arm twice.", remedy="Name each once.")
-    if seed < 0:
-        raise SettingError(f"seed is {seed}.", remedy="Give a whole number of at least 0.")
+    check_counts(least=0, seed=seed)
     for name in engine:
         check_choice("engine setting", name, [field.name for field in fields(Engine)])
     plan = Plan(settings, arms, seed, Engine(**engine))
@@ -278,16 +277,14 @@ def _train_locked(job: _Job, folder: Path, config: dict, *, main: bool) -> None:
         "stopped_early": history.stopped_early,
     }
     trained = sum(epoch["seconds"] for epoch in history.epochs)  # those before an interruption included
-    record = provenance() | history.engine
-    record |= {
+    record = {
+        **provenance(),
+        **history.engine,
         "seconds": round(max(time.perf_counter() - began, trained), 1),
         "peak_memory_mb": round(peak_memory_mb()),
         "data_key": clips.key,
         "seed": plan.seed,
     }
-    device = next(model.parameters()).device
-    if device.type == "cuda":
-        record["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated(device) / 1e6)
     save_weights(folder / WEIGHTS, model, run_card(config, clips, split, predictions, record))
     write_run(Run(folder, config, pd.DataFrame(history.epochs), predictions, record))
     remove_checkpoints(folder)

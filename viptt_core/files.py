@@ -6,13 +6,12 @@ import ast
 import errno
 import functools
 import hashlib
-import json
 import os
 import platform
+import re
 import shutil
 import stat
 import subprocess
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -24,17 +23,7 @@ from filelock import FileLock, Timeout
 from viptt_core.errors import DataError, SettingError, StorageError, ViPTTError
 
 PACKAGE = Path(__file__).parent
-RECORDED_PACKAGES = (
-    "torch",
-    "torchvision",
-    "accelerate",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "nibabel",
-    "av",
-    "opencv-python-headless",
-)
+RECORDED_PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "scipy", "scikit-learn", "nibabel", "av")
 
 
 def artifact_root() -> Path:
@@ -74,25 +63,26 @@ def provenance() -> dict:
     """What a result was made with: commit, versions, machine, time (UTC). JSON-ready."""
     import torch
 
-    cuda = torch.cuda.is_available()
+    try:
+        processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))[1]
+    except (OSError, TypeError):  # another system, or another word for it
+        processor = platform.processor() or "unknown"
     return {
         "commit": git_commit(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
+        "packages": {name: metadata.version(name) for name in RECORDED_PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": f"{processor}, {available_cores()} cores",
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB (10^6 bytes); 0 where unknown."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
+    """Largest resident memory of this process so far, in MB (10^6 bytes)."""
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if platform.system() == "Darwin" else peak * 1024 / 1e6
 
@@ -114,22 +104,6 @@ def git_commit(path: Path = PACKAGE) -> str:
 
 def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or "unknown"
-    return f"{name}, {available_cores()} cores"
 
 
 # --- Several processes ---
@@ -191,8 +165,7 @@ def in_workers(function: Callable, arguments: Sequence[tuple], n_jobs: int | Non
 def code_version(*modules: str, apart_from: Sequence[str] = ()) -> str:
     """Hash of what modules of this package do, together with all modules that they import, directly or not.
 
-    It changes when the meaning of the code may have changed, and not when its words did: comments and docstrings
-    do not count. The data beside a module (.toml, .js, .css) counts with it.
+    Comments and docstrings do not count. The data beside a module (.toml, .js, .css) counts with it.
 
     Args:
         modules: Where to begin: names below `viptt_core`, such as "training" (its `__init__`) or "training.feed".
@@ -203,10 +176,8 @@ def code_version(*modules: str, apart_from: Sequence[str] = ()) -> str:
         source = _source_of(module)
         meanings.append(_read_module(source, source.stat().st_mtime_ns)[1])
         stem = source.parent.name if source.stem == "__init__" else source.stem
-        beside = [source.with_name(stem + ending) for ending in (".toml", ".js", ".css")]
-        for path in filter(Path.is_file, beside):
-            text = path.read_text(encoding="utf-8")
-            meanings.append(json.dumps(tomllib.loads(text), sort_keys=True) if path.suffix == ".toml" else text)
+        beside = (source.with_name(stem + ending) for ending in (".toml", ".js", ".css"))
+        meanings += [path.read_text(encoding="utf-8") for path in beside if path.is_file()]
     return hashlib.sha256("\n".join(meanings).encode()).hexdigest()[:16]
 
 
@@ -219,11 +190,9 @@ def reached_modules(*modules: str, apart_from: Sequence[str] = ()) -> list[str]:
             one here costs at most a computation that was not needed; to name one too many can hide a stale result.
     """
     apart = tuple(f"{name}." for name in apart_from)
-    reached: set[str] = set()
-    waiting = set(modules)
+    reached, waiting = set(), set(modules)
     while waiting:
-        module = waiting.pop()
-        reached.add(module)
+        reached.add(module := waiting.pop())
         source = _source_of(module)
         imported = _read_module(source, source.stat().st_mtime_ns)[0]
         waiting |= {name for name in imported - reached if not f"{name}.".startswith(apart)}
@@ -241,19 +210,13 @@ def _read_module(source: Path, changed: int) -> tuple[frozenset[str], str]:
 
 
 def imported_modules(source: str | ast.Module) -> frozenset[str]:
-    """Modules of this package that Python source imports itself, in functions too; not those only for type checkers."""
+    """Modules of this package that Python source imports itself, in functions too."""
     imported: set[str] = set()
-    waiting: list[ast.AST] = [ast.parse(source) if isinstance(source, str) else source]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            waiting += node.orelse
-            continue
+    for node in ast.walk(ast.parse(source) if isinstance(source, str) else source):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:  # what is imported is a module, or something in one
             imported |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        waiting += ast.iter_child_nodes(node)
     prefix = f"{PACKAGE.name}."
     below = {name.removeprefix(prefix) for name in imported if name.startswith(prefix)}
     return frozenset(name for name in below if _source_of(name).is_file())
@@ -312,49 +275,32 @@ def reading(path: Path) -> Iterator[int]:
         raise DataError(f"cannot be read ({reason}).", path=path, remedy=remedy, kind="unreadable file") from error
 
 
-def replace(path: Path, content: str | bytes) -> None:
-    """Write a file under another name, force it to the disk and rename it; a failed one leaves nothing."""
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+def put_in_place(path: Path, parts: Sequence[bytes], *, durable: bool = False) -> None:
+    """Write a file under another name and rename it, from any number of processes; a failed one leaves nothing.
 
-
-def put_in_place(path: Path, parts: Sequence[bytes]) -> None:
-    """Write a file that can be made again, from any number of processes: as `replace`, but not forced to the disk."""
-    unfinished = path.with_name(f".{os.urandom(8).hex()}")
+    With `durable` it is forced to the disk before that, which what can be made again need not be.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         with open(unfinished, "wb") as file:
             file.writelines(parts)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """`replace`, in a folder that is made if it is not there.
+    """Write a file for good, in a folder that is made if it is not there.
 
     Raises:
         StorageError: it cannot be written; an older file of this name stays whole.
     """
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, content)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk and not only in the system's memory."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        put_in_place(path, [content.encode() if isinstance(content, str) else content], durable=True)
 
 
 def file_digest(path: Path, algorithm: str) -> str:
@@ -374,12 +320,10 @@ def check_space(folder: Path, needed: int) -> None:
 
 def format_size(size: int | None) -> str:
     """Bytes as a reader says them: "3.2 GB"; "" for None."""
-    if size is None:
-        return ""
     for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
-        if size >= 10**power:
+        if size and size >= 10**power:
             return f"{size / 10**power:.1f} {unit}"
-    return f"{size} bytes"
+    return "" if size is None else f"{size} bytes"
 
 
 # How files begin that people take for weights.

@@ -21,7 +21,7 @@ from torch import nn
 from viptt_core.backbones import BACKBONES
 from viptt_core.errors import DataError
 from viptt_core.files import kind_of
-from viptt_core.model import check_architecture, plain_module
+from viptt_core.model import check_architecture
 
 _MOST_NAMES = 64  # in one list; ViPTT-Net has 35 weights, so a longer list is of another network
 _LONGEST_NAME = 1000  # bytes; also bounds what is read of a list of names
@@ -42,11 +42,10 @@ def load_keras_weights(model: nn.Module, path: str | PathLike) -> nn.Module:
         DataError: the file is damaged, of another kind, or of another network than the model; names the first weight
             or setting that does not fit. The model is as it was.
     """
-    net = plain_module(model)
     with _opened(path) as file:
         weights, found = _matched(file, path)
-        check_architecture(found, net.architecture, Path(path))
-        net.load_state_dict({name: _tensor(*weight, path) for name, weight in weights.items()})
+        check_architecture(found, model.architecture, Path(path))
+        model.load_state_dict({name: _tensor(*weight, path) for name, weight in weights.items()})
     return model
 
 

@@ -30,11 +30,9 @@ def confusion_matrix(y_true, y_pred, n_classes: int | None = None) -> np.ndarray
         SettingError: the two differ in length, are empty, or hold a class outside 0..K-1.
     """
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
-    require(
-        y_true.shape == y_pred.shape and y_true.ndim == 1 and len(y_true),
-        f"labels have shape {y_true.shape}, predictions {y_pred.shape}.",
-        "Give two one-dimensional arrays of the same length, at least 1.",
-    )
+    found = f"labels have shape {y_true.shape}, predictions {y_pred.shape}."
+    fits = y_true.shape == y_pred.shape and y_true.ndim == 1 and len(y_true)
+    require(fits, found, "Give two one-dimensional arrays of the same length, at least 1.")
     lowest, highest = min(y_true.min(), y_pred.min()), max(y_true.max(), y_pred.max())
     k = int(highest) + 1 if n_classes is None else n_classes
     require(lowest >= 0 and highest < k, f"classes run from {lowest} to {highest}.", f"Use 0 to {k - 1}.")
@@ -82,8 +80,7 @@ def cohen_kappa(y_true, y_pred) -> float:
         y_true, y_pred: int [N].
 
     Returns:
-        1 for agreement throughout, 0 for chance; nan where kappa is undefined (both hold one and
-        the same class only), as in scikit-learn.
+        1 for agreement throughout, 0 for chance; nan where both hold one and the same class only, as in scikit-learn.
 
     Source:
         Cohen (1960), Educational and Psychological Measurement 20, 37-46.
@@ -175,8 +172,7 @@ def bootstrap_ci(
         n_resamples: Number of resamples drawn with replacement.
         level: Coverage, between 0 and 1.
         seed: Of the resampling.
-        groups: [N] or None; when given, whole groups (patients) are drawn instead of cases, because
-            cases of one group are not independent.
+        groups: [N] or None; when given, whole groups (patients) are drawn instead of cases.
 
     Returns:
         (low, high); (nan, nan) when the statistic is nan in every resample.
@@ -193,7 +189,7 @@ def bootstrap_ci(
     require(n_resamples >= 1, f"n_resamples is {n_resamples}.", "Give at least 1; 2000 is usual.")
     found = f"{n} labels, {len(y_pred)} predictions, {len(units)} groups."
     require(n and len(y_pred) == n and len(units) == n, found, "Give the same number of each.")
-    _, unit_of_case = np.unique(units, return_inverse=True)
+    unit_of_case = np.unique(units, return_inverse=True)[1]
     cases_of_unit = np.split(np.argsort(unit_of_case, kind="stable"), np.cumsum(np.bincount(unit_of_case))[:-1])
     rng = np.random.default_rng(seed)
     values = np.empty(n_resamples)
@@ -224,7 +220,7 @@ def calibration_bins(y_true, probabilities) -> dict[str, np.ndarray]:
     right = (probabilities.argmax(axis=-1) == y_true).ravel()
     number = np.clip(np.searchsorted(np.arange(1, BINS) / BINS, top), 0, BINS - 1)
     n, sums = np.bincount(number, minlength=BINS), [np.bincount(number, x, minlength=BINS) for x in (top, right)]
-    confidence, accuracy = (np.divide(x, n, out=np.full(BINS, np.nan), where=n > 0) for x in sums)
+    confidence, accuracy = (_ratio(x, n) for x in sums)
     return {"bin": np.arange(BINS), "confidence": confidence, "accuracy": accuracy, "n": n}
 
 

@@ -17,7 +17,6 @@ from torch.utils.checkpoint import checkpoint
 from viptt_core.backbones import find_backbone, imagenet_features
 from viptt_core.errors import DataError, SettingError, check_choice, check_counts
 
-STEMS = ("glorot", "imagenet")
 INFERENCE_CHUNK = 32  # frames that go through the backbone at once when nothing is kept for gradients
 
 
@@ -57,7 +56,7 @@ class ViPTTNet(nn.Module):
         super().__init__()
         facts = find_backbone(backbone)
         check_choice("temporal", temporal, tuple(TEMPORALS))
-        check_choice("stem", stem, STEMS)
+        check_choice("stem", stem, ("glorot", "imagenet"))
         check_counts(num_classes=num_classes, hidden_size=hidden_size, feature_size=feature_size)
         if backbone_weights and not facts.weights:
             what = f"the {backbone} backbone has no ImageNet weights."
@@ -205,18 +204,11 @@ def check_architecture(found: dict, wanted: dict, path: Path) -> None:
         raise DataError(f"is of another model: {each}.", path=path, remedy=remedy)
 
 
-def plain_module(model: nn.Module) -> nn.Module:
-    """The module itself, out of the wrappers of several processes and of torch.compile."""
-    while True:
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod
-        else:
-            return model
-
-
 # --- Features float [B, T, F] -> one summary [B, hidden_size]: the paper's LSTM, and what can stand in its place ------
+
+
+def _last_state(layer: nn.LSTM | nn.GRU, features: Tensor) -> Tensor:
+    return layer(features)[0][:, -1]
 
 
 class KerasLSTM(nn.LSTM):
@@ -232,9 +224,7 @@ class KerasLSTM(nn.LSTM):
         del self.bias_hh_l0
         self.register_buffer("bias_hh_l0", zeros, persistent=False)
 
-    def summary(self, features: Tensor) -> Tensor:
-        """The last state."""
-        return self(features)[0][:, -1]
+    summary = _last_state
 
 
 class ProjectedLSTM(nn.Module):
@@ -256,9 +246,7 @@ class GRU(nn.GRU):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size, batch_first=True)
 
-    def summary(self, features: Tensor) -> Tensor:
-        """The last state."""
-        return self(features)[0][:, -1]
+    summary = _last_state
 
 
 class BidirectionalLSTM(nn.Module):

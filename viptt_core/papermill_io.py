@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import functools
 import hashlib
 import re
 import signal
@@ -88,7 +89,7 @@ def _wrap_local_handler() -> Any:
         text = plain_read(path)
         if not path.lower().endswith(".py"):
             return text
-        _register_engine()
+        _replace_client()
         return to_notebook_json(text, path)
 
     def write(buf: str, path: str) -> None:
@@ -104,10 +105,10 @@ def _wrap_local_handler() -> Any:
     return local
 
 
-def _register_engine() -> None:
+@functools.cache
+def _replace_client() -> None:
     """From here on papermill shows the progress of a cell, and ends a Ctrl-C in one line."""
     from papermill import engines
-    from papermill.log import logger
 
     class Client(engines.PapermillNotebookClient):
         at_work = interrupted = False
@@ -130,36 +131,25 @@ def _register_engine() -> None:
                 if self.interrupted:
                     raise KeyboardInterrupt from None
 
-    class Engine(engines.NBClientEngine):
-        @classmethod
-        def execute_managed_notebook(cls, nb_man, kernel_name, start_timeout=60, execution_timeout=None, **settings):
-            settings.pop("input_path", None)
-            if nb_man.pbar and sys.stderr.isatty():  # in a file the bars of cells would be thousands of lines
-                nb_man.pbar.bar_format = "{desc}: {n_fmt} of {total_fmt} cells, {elapsed}"
-                settings["stderr_file"] = settings.get("stderr_file") or sys.stderr
-            client = Client(
-                nb_man,
-                kernel_name=kernel_name,
-                log=logger,
-                startup_timeout=start_timeout,
-                timeout=execution_timeout,
-                extra_arguments=["--log-level=ERROR"],  # else each kernel warns of connections within this machine
-                **settings,
-            )
+        def execute(self, **settings):
+            self.extra_arguments = ["--log-level=ERROR"]  # else each kernel warns of connections within this machine
+            if self.nb_man.pbar and sys.stderr.isatty():  # in a file the bars of cells would be thousands of lines
+                self.nb_man.pbar.bar_format = "{desc}: {n_fmt} of {total_fmt} cells, {elapsed}"
+                self.stderr_file = self.stderr_file or sys.stderr
             before, settable = signal.getsignal(signal.SIGINT), threading.current_thread() is threading.main_thread()
             try:
                 if settable:
-                    signal.signal(signal.SIGINT, client.interrupt)
-                client.execute()
+                    signal.signal(signal.SIGINT, self.interrupt)
+                return super().execute(**settings)
             except KeyboardInterrupt:
-                nb_man.cleanup_pbar()
+                self.nb_man.cleanup_pbar()
                 print(f"\n{INTERRUPTED}", file=sys.stderr)
                 raise SystemExit(130) from None
             finally:
                 if settable:
                     signal.signal(signal.SIGINT, before)
 
-    engines.papermill_engines.register(None, Engine)
+    engines.PapermillNotebookClient = Client
 
 
 def __getattr__(name: str) -> Any:

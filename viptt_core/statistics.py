@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import factorial
 
@@ -12,28 +12,20 @@ from scipy import stats
 from viptt_core.metrics import CLASS_SCORES, SCORES, kappa_of_tables, percentile_interval, require
 
 LEVEL = 0.95  # coverage of every interval of this module
-BLOCK = 2**22  # numbers held at once while resampling: 32 MB as float64
 STATISTICS = (*SCORES, *CLASS_SCORES)  # those by class are averaged over the classes given
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A mean difference with its interval and t test; nan where the statistic is undefined.
-
-    Attributes:
-        estimate, low, high: The difference and the bounds of its interval.
-        t, p: Of the two-sided test against 0.
-        n: Differences, one a training seed or fold.
-        df: Degrees of freedom of the test.
-    """
+    """A mean difference with its interval and t test; nan where the statistic is undefined."""
 
     estimate: float
-    low: float
+    low: float  #: bounds of its interval
     high: float
-    t: float
+    t: float  #: of the two-sided test against 0
     p: float
-    n: int
-    df: float = float("nan")
+    n: int  #: differences, one a training seed or fold
+    df: float = float("nan")  #: degrees of freedom of the test
 
 
 # --- Training seeds and test sample: the two-level bootstrap ----------------------------------------------------------
@@ -41,18 +33,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Resamples:
-    """Confusion tables of S runs, rows true classes: of the test set, and of resamples that are the same for all runs.
+    """Confusion tables of S runs, rows true classes: of the test set, and of resamples, the same for all runs."""
 
-    Attributes:
-        whole, drawn: float64 [S, K, K] and [R, S, K, K].
-        n_units: Groups (patients) drawn from; single cases where there are no groups.
-        seed: Of the draws.
-    """
-
-    whole: np.ndarray
-    drawn: np.ndarray
-    n_units: int
-    seed: int
+    whole: np.ndarray  #: float64 [S, K, K]
+    drawn: np.ndarray  #: float64 [R, S, K, K]
+    n_units: int  #: groups (patients) drawn from; single cases where there are no groups
+    seed: int  #: of the draws
 
     def __getitem__(self, runs: slice | Sequence[int]) -> Resamples:
         """The tables of some of the runs."""
@@ -80,40 +66,29 @@ def resample(y_true, y_pred, *, groups=None, n_classes: int = 0, n_resamples: in
     fits = y_true.ndim == 1 and units.shape == y_true.shape and y_pred.ndim == 2 and y_pred.shape[1:] == y_true.shape
     shapes = f"labels have shape {y_true.shape}, groups {units.shape}, predictions {y_pred.shape}."
     require(fits and y_pred.size, shapes, "Give [N], [N] and [S, N], of the same cases.")
-    classes = all(values.dtype.kind in "iu" and values.min() >= 0 for values in (y_true, y_pred))
-    require(
-        classes, "Labels or predictions are not classes.", "Give whole numbers from 0, of cases tested in all runs."
-    )
+    are_classes = all(values.dtype.kind in "iu" and values.min() >= 0 for values in (y_true, y_pred))
+    require(are_classes, "Labels or predictions are not classes.", "Give whole numbers from 0, tested in all runs.")
     require(n_resamples >= 1, f"n_resamples is {n_resamples}.", "Give at least 1; 2000 is usual.")
     unit_of_case = np.unique(units, return_inverse=True)[1]
     n_units, n_runs = int(unit_of_case.max()) + 1, len(y_pred)
     k = max(n_classes, int(max(y_true.max(), y_pred.max())) + 1)
     cell = ((unit_of_case * n_runs + np.arange(n_runs)[:, None]) * k + y_true) * k + y_pred
     counts = np.bincount(cell.ravel(), minlength=n_units * n_runs * k * k).reshape(n_units, -1).astype(float)
-    drawn = np.concatenate([times @ counts for times in _times_drawn(n_units, n_resamples, seed)])
+    units_drawn = np.random.default_rng(seed).integers(n_units, size=(n_resamples, n_units))
+    # As float64, so that the product with the counts is one call of BLAS.
+    times = np.stack([np.bincount(row, minlength=n_units) for row in units_drawn]).astype(float)
+    drawn = times @ counts
     return Resamples(counts.sum(axis=0).reshape(n_runs, k, k), drawn.reshape(-1, n_runs, k, k), n_units, seed)
-
-
-def _times_drawn(n_units: int, n_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each unit was drawn, float64 [some, n_units], n_resamples rows in all."""
-    rng = np.random.default_rng(seed)
-    for start in range(0, n_resamples, rows := max(1, BLOCK // n_units)):
-        drawn = rng.integers(n_units, size=(min(rows, n_resamples - start), n_units))
-        flat = (drawn + n_units * np.arange(len(drawn))[:, None]).ravel()
-        # As float64, so that the product with the counts is one call of BLAS.
-        yield np.bincount(flat, minlength=drawn.size).reshape(drawn.shape).astype(float)
 
 
 def two_level_comparison(statistic: str, *arms: Resamples, weights=None, classes=None) -> Comparison:
     """A weighted sum of arms, averaged over training seeds, with an interval that covers both seed and test sample.
 
-    Each resample draws groups with replacement, the same for all seeds and arms, and adds how far S seeds
-    drawn with replacement, the same for all arms, deviate on the whole test set (on the resampled one,
-    that would hold a run's own test noise once more). Where seeds differ by little but that noise, which
-    is in both parts, the interval is too wide. The seed part is widened by sqrt(S / (S - 1)) and by
-    Student's over the normal quantile: the spread of a few seeds, taken as it is, understates what others
-    would do. The t test divides by the two-level standard error: variance of seeds over S plus variance of
-    resamples, with Satterthwaite's degrees of freedom.
+    Each resample draws groups with replacement, the same for all seeds and arms, and adds how far S seeds drawn with
+    replacement, the same for all arms, deviate on the whole test set. Where seeds differ by little but test noise,
+    which is in both parts, the interval is too wide. The seed part is widened by sqrt(S / (S - 1)) and by Student's
+    over the normal quantile: few seeds understate what others would do. The t test divides by the two-level standard
+    error: variance of seeds over S plus variance of resamples, with Satterthwaite's degrees of freedom.
 
     Args:
         statistic: One of STATISTICS.

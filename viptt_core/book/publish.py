@@ -19,8 +19,7 @@ READS = {
     "03_ablations": ("results/*/*.csv", "results/*/study.json"),
     "04_per_class": ("results/*/*.csv", "results/*/study.json"),
 }
-RESULT_NOTEBOOK = "02_finetune"  # the one whose table other pages show, too
-WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+RESULT_NOTEBOOK = "02_finetune"  # the one whose table is kept in `results/`, for the picture of the README
 
 
 def publish(name: str) -> Path:
@@ -36,11 +35,11 @@ def publish(name: str) -> Path:
         papermill.PapermillExecutionError: a cell failed.
     """
     import nbformat
+    import pandas as pd
     import papermill
 
     root = artifact_root()
     source, target = root / "notebooks" / f"{name}.py", published_file(name)
-    target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = root / "runs" / f"{name}.unfinished.ipynb"
     unfinished.parent.mkdir(exist_ok=True)
     began = time.perf_counter()
@@ -55,35 +54,25 @@ def publish(name: str) -> Path:
     files.write_file(target, nbformat.writes(notebook) + "\n")
     unfinished.unlink()
     if name == RESULT_NOTEBOOK:
-        write_result(target, root)
+        table = pd.DataFrame(recorded_summaries(target)[-1]["rows"])[SCORE_COLUMNS]
+        files.write_file(root / "results" / f"{name}.csv", table.to_csv(index=False))
     return target
 
 
-def write_result(notebook: Path, root: Path) -> None:
-    """Write the result table of an executed notebook to `results/`; the picture of the README is drawn from it."""
-    import pandas as pd
-
-    table = pd.DataFrame(recorded_summaries(notebook)[-1]["rows"])[SCORE_COLUMNS]
-    files.write_file(root / "results" / f"{notebook.stem}.csv", table.to_csv(index=False))
-
-
 def scrub(notebook, root: Path) -> None:
-    """Take out what belongs to this machine or this minute: progress bars, times, paths, widgets."""
-    notebook.metadata.pop("widgets", None)
+    """Take out what belongs to this machine or this minute: what goes to stderr (progress bars), times, paths."""
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         if cell.cell_type != "code":
             continue
-        cell.outputs = [output for output in cell.outputs if not _is_noise(output)]
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         for output in cell.outputs:
-            output.get("data", {}).pop(WIDGET_MIME, None)
-            if "text" in output:
-                output["text"] = _without_paths(output["text"], root)
-            for mime, value in output.get("data", {}).items():
-                if isinstance(value, str) and mime.startswith("text/"):
-                    output["data"][mime] = _without_paths(value, root)
+            for shown in (output, output.get("data", {})):
+                for kind, value in shown.items():
+                    if isinstance(value, str) and kind.startswith("text"):
+                        shown[kind] = value.replace(f"{root}{os.sep}", "").replace(str(Path.home()), "~")
 
 
 def what_changed(name: str) -> list[str]:
@@ -95,28 +84,17 @@ def what_changed(name: str) -> list[str]:
     if not published_file(name).is_file():
         return ["source"]
     stamp = read_notebook(published_file(name))["metadata"].get("viptt", {})
-    made_from = stamp.get("source", {}).get("sha256"), stamp.get("modules"), stamp.get("read", "")
-    modules, read = code_version(*imported_modules(source)), read_version(name, root)
-    source_changed, package_changed = made_from[0] != notebook_sha256(source), made_from[1:] != (modules, read)
+    source_changed = stamp.get("source", {}).get("sha256") != notebook_sha256(source)
+    package_now = code_version(*imported_modules(source)), read_version(name, root)
+    package_changed = (stamp.get("modules"), stamp.get("read")) != package_now
     return ["source"] * source_changed + ["package"] * package_changed
 
 
 def read_version(name: str, root: Path) -> str:
     """Hash of the names and contents of the result files a notebook reads; "" where it reads none."""
-    if name not in READS:
-        return ""
-    read = sorted(path for pattern in READS[name] for path in root.glob(pattern))
-    files = {path.relative_to(root).as_posix(): source_sha256(path.read_text("utf-8")) for path in read}
-    return source_sha256(json.dumps(files))[:16]
-
-
-def read_summary(path: Path) -> str:
-    """Result table recorded in an executed notebook, as text.
-
-    Raises:
-        DataError: no notebook, or none that got as far as its result.
-    """
-    return "\n\n".join(summary["text"] for summary in recorded_summaries(path))
+    read = sorted(path for pattern in READS.get(name, ()) for path in root.glob(pattern))
+    hashes = {path.relative_to(root).as_posix(): source_sha256(path.read_text("utf-8")) for path in read}
+    return source_sha256(json.dumps(hashes))[:16] if hashes else ""
 
 
 def recorded_summaries(path: Path) -> list[dict]:
@@ -153,13 +131,3 @@ def read_notebook(path: Path) -> dict:
         raise DataError(
             f"is no executed notebook ({error}).", path=path, remedy="Execute it with papermill or `viptt publish`."
         ) from error
-
-
-def _is_noise(output) -> bool:
-    """Progress bars and other words on stderr; widgets, which need a kernel, with nothing else to show."""
-    shown = set(output.get("data", {}))
-    return output.get("name") == "stderr" or (WIDGET_MIME in shown and shown <= {WIDGET_MIME, "text/plain"})
-
-
-def _without_paths(text: str, root: Path) -> str:
-    return text.replace(f"{root}{os.sep}", "").replace(str(Path.home()), "~")

@@ -29,7 +29,7 @@ FIGURE = re.compile(
 
 def setup(app) -> dict[str, bool | str]:
     """Add everything to Sphinx, and take away the scripts of Thebe, which name another host."""
-    app.add_html_math_renderer("mathml", (_inline_formula, None), (_formula, None))
+    app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
     for event in ("env-before-read-docs", "doctree-resolved"):
         for listener in list(app.events.listeners[event]):
             if listener.handler.__module__ == "sphinx_thebe":
@@ -49,22 +49,15 @@ def _made_anew(app, env, added, changed, removed) -> list[str]:
 # --- Formulas as MathML, which browsers draw without a script ---------------------------------------------
 
 
-def _inline_formula(translator, node: nodes.math) -> None:
-    translator.body.append(to_mathml(node.astext()))
-    raise nodes.SkipNode
-
-
-def _formula(translator, node: nodes.math_block) -> None:
-    formula = to_mathml(node.astext(), display="block")
-    translator.body.append(f'<div class="math notranslate nohighlight">{formula}</div>')
-    raise nodes.SkipNode
-
-
-def to_mathml(latex: str, *, display: str = "inline") -> str:
-    """A formula of LaTeX as a MathML element; `display` is "inline" or "block"."""
+def _formula(translator, node: nodes.math | nodes.math_block) -> None:
     from latex2mathml.converter import convert
 
-    return convert(latex, display=display)
+    if isinstance(node, nodes.math):
+        formula = convert(node.astext())
+    else:
+        formula = f'<div class="math notranslate nohighlight">{convert(node.astext(), display="block")}</div>'
+    translator.body.append(formula)
+    raise nodes.SkipNode
 
 
 # --- The line below each figure of a notebook's page: its code, its data, its command ----------------------
@@ -89,25 +82,19 @@ def complete_figures(page: str, name: str, out: Path) -> str:
     """
 
     def complete(found: re.Match) -> str:
-        start, code, files, numbers = found.groups()
+        start, code, named, numbers = found.groups()
         module, _, function = code.rpartition(".")
         drawn_by = f"../_modules/{module.replace('.', '/')}.html#{function}"
-        data = [
-            f'<a href="../{DATA}/{file}" download>{html.escape(file)}</a>' for file in files.split() if copied(file)
-        ]
-        data += [numbers] if numbers else []
+        files = [file for file in named.split() if (artifact_root() / file).is_file()]
+        for file in files:
+            (out / DATA / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(artifact_root() / file, out / DATA / file)
+        data = [f'<a href="../{DATA}/{file}" download>{file}</a>' for file in files] + [numbers] * bool(numbers)
         data = data or [f'the cells of <a href="../_sources/notebooks/{name}.ipynb" download>this notebook</a>']
         return (
-            f'{start}<figcaption class="viptt-source">code: <a href="{drawn_by}">{html.escape(function)}</a> · '
+            f'{start}<figcaption class="viptt-source">code: <a href="{drawn_by}">{function}</a> · '
             f"data: {', '.join(data)} · made by <code>viptt publish {name}</code></figcaption></figure>"
         )
-
-    def copied(file: str) -> bool:
-        source, target = artifact_root() / file, out / DATA / file
-        if source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-        return source.is_file()
 
     return FIGURE.sub(complete, page)
 
@@ -118,26 +105,23 @@ def complete_figures(page: str, name: str, out: Path) -> str:
 def _add_stamp(app, pagename: str, templatename: str, context: dict, doctree) -> None:
     name = pagename.removeprefix(FOLDER)
     if pagename.startswith(FOLDER) and name in PUBLISHED:
-        context["body"] += stamp_html(name, app.config.html_theme_options.get("repository_url", ""))
+        context["body"] += stamp_html(name)
 
 
-def stamp_html(name: str, repository: str = "") -> str:
+def stamp_html(name: str) -> str:
     """When, where and from what a published notebook was made, and whether that still holds.
 
     Raises:
         DataError: it was never executed.
     """
-    made = _provenance(name)
-    state, words = describe(what_changed(name))
-    packages = ", ".join(f"{package} {version}" for package, version in made["packages"].items())
-    hardware = f"{made['system']}, {made['processor']}, {made['threads']} threads, {made['gpu'] or 'no GPU'}"
+    made = provenance_in_words(name)
     return (
         '<section class="viptt-stamp" aria-label="How this page was made">'
-        f'<p><span class="viptt-{state}">{state}</span> {words} '
-        f"Executed on {date(made)} in {duration(made['seconds'])}, from commit "
-        f"{commit_html(made['commit'], repository)}, on {html.escape(hardware)}.</p>"
-        f"<details><summary>Versions, and how to run it again</summary><p>Python {made['python']}, "
-        f"{html.escape(packages)}.</p><p><code>viptt publish {name}</code> executes this page again as it stands here; "
+        f'<p><span class="viptt-{made["state"]}">{made["state"]}</span> {made["reason"]} Executed on {made["day"]} in '
+        f"{made['duration']}, from commit <code>{made['commit']}</code>, on {html.escape(made['machine'])}, "
+        f"{html.escape(made['threads'])}.</p>"
+        f"<details><summary>Versions, and how to run it again</summary><p>{html.escape(made['packages'])}.</p>"
+        f"<p><code>viptt publish {name}</code> executes this page again as it stands here; "
         f"<code>papermill notebooks/{name}.py out.ipynb -p NAME VALUE</code> with other parameters.</p>"
         "</details></section>"
     )
@@ -151,56 +135,37 @@ class NotebookStatus(SphinxDirective):
 
 
 def status_table() -> str:
-    """A row for every notebook, in Markdown: its run time, its outcome and its freshness."""
-    lines = ["| page | outcome | run time | executed | commit | threads, GPU | now |", "|---|---|---:|---|---|---|---|"]
+    """A row for every notebook, in Markdown: its run time and its freshness."""
+    lines = ["| page | run time | executed | commit | threads, GPU | now |", "|---|---:|---|---|---|---|"]
     for name in PUBLISHED:
-        made = _provenance(name)
-        state, _ = describe(what_changed(name))
-        lines.append(
-            f"| [{name}]({FOLDER}{name}) | {outcome(name)} | {duration(made['seconds'])} | {date(made)} "
-            f"| `{made['commit'][:7]}` | {made['threads']}, {made['gpu'] or 'no GPU'} | {state} |"
-        )
+        made = provenance_in_words(name)
+        shown = (f"[{name}]({FOLDER}{name})", *(made[key] for key in ("duration", "day", "commit", "threads", "state")))
+        lines.append(f"| {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
-def outcome(name: str) -> str:
-    """How many cells of a published notebook ran, and whether one failed."""
-    code = [cell for cell in read_notebook(published_file(name))["cells"] if cell["cell_type"] == "code"]
-    ran = [cell for cell in code if cell["execution_count"]]
-    failed = [cell for cell in ran if any(output["output_type"] == "error" for output in cell["outputs"])]
-    if failed:
-        return f"failed in cell {code.index(failed[0]) + 1} of {len(code)}"
-    return f"{len(ran)} of {len(code)} cells ran"
+def provenance_in_words(name: str) -> dict[str, str]:
+    """What a published notebook says of how it was made, and whether it is "fresh" or "stale", and why.
 
-
-def _provenance(name: str) -> dict:
-    return read_notebook(published_file(name))["metadata"]["viptt"]["provenance"]
-
-
-def describe(changed: list[str]) -> tuple[str, str]:
-    """One word, "fresh" or "stale", and a sentence; see `publish.what_changed`."""
+    Raises:
+        DataError: it was never executed.
+    """
+    made, changed = read_notebook(published_file(name))["metadata"]["viptt"]["provenance"], what_changed(name)
+    day, seconds = datetime.fromisoformat(made["date"]), made["seconds"]
     if "source" in changed:
-        return "stale", "The notebook has changed since: what stands here is the result of another one."
-    if changed:
-        return "stale", "The package or the result files it reads have changed since: its numbers may, too."
-    return "fresh", "Nothing it was made from has changed since."
-
-
-def date(provenance: dict) -> str:
-    """Such as "3 November 2026"."""
-    day = datetime.fromisoformat(provenance["date"])
-    return f"{day.day} {day:%B %Y}"
-
-
-def duration(seconds: float) -> str:
-    """Such as "42 s" or "5 min"."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-
-
-def commit_html(commit: str, repository: str = "") -> str:
-    """A commit in seven digits, linked where the repository has an address; files may have differed from it."""
-    digits = html.escape(commit.rstrip("+"))
-    shown = f"<code>{digits[:7]}</code>"
-    if repository and "/OWNER/" not in repository:
-        shown = f'<a href="{html.escape(repository, quote=True)}/commit/{digits}">{shown}</a>'
-    return shown + (" with changes" if commit.endswith("+") else "")
+        reason = "The notebook has changed since: what stands here is the result of another one."
+    elif changed:
+        reason = "The package or the result files it reads have changed since: its numbers may, too."
+    else:
+        reason = "Nothing it was made from has changed since."
+    packages = {"Python": made["python"], **made["packages"]}
+    return {
+        "state": "stale" if changed else "fresh",
+        "reason": reason,
+        "day": f"{day.day} {day:%B %Y}",
+        "duration": f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min",
+        "commit": made["commit"][:7] + " with changes" * made["commit"].endswith("+"),
+        "machine": f"{made['system']}, {made['processor']}",
+        "threads": f"{made['threads']} threads, {made['gpu'] or 'no GPU'}",
+        "packages": ", ".join(f"{package} {version}" for package, version in packages.items()),
+    }

@@ -118,9 +118,9 @@ def _presets(options) -> None:
 
 
 def _summary(options) -> None:
-    from viptt_core.book.publish import read_summary
+    from viptt_core.book.publish import recorded_summaries
 
-    print(read_summary(options.notebook))
+    print("\n\n".join(summary["text"] for summary in recorded_summaries(options.notebook)))
 
 
 def _publish(options) -> None:
@@ -143,8 +143,9 @@ def _publish(options) -> None:
     for name in names:
         print(publish(name), flush=True)
     from viptt_core.book.artwork import write_artwork
+    from viptt_core.files import artifact_root
 
-    write_artwork()
+    write_artwork(artifact_root())
 
 
 def _env(options) -> None:

@@ -6,12 +6,12 @@ Colours are Okabe and Ito's, safe for colour-blind readers; arms keep theirs thr
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from viptt_core import metrics
 from viptt_core.clips import ClipSet
 from viptt_core.results import class_names_of, predicted_classes
-from viptt_core.shown import figure_html, named, with_interval
+from viptt_core.shown import with_interval
 
 ARM_COLOURS = {"random": "#999999", "image": "#E69F00", "video": "#0072B2"}
 MARKS = {"random": "D", "image": "s", "video": "o"}  # beside the colours of the starts
@@ -47,8 +47,17 @@ STYLE = {
 
 
 def styled(draw: Callable) -> Callable:
-    """Draw in the house style, and let the picture say which function drew it."""
-    return named(matplotlib.rc_context(STYLE)(draw))
+    """Draw in the house style, and let the picture carry the full name of the function that drew it."""
+
+    @functools.wraps(draw)
+    def styled_draw(*args, **settings):
+        with matplotlib.rc_context(STYLE):
+            shown = draw(*args, **settings)
+        if isinstance(shown, Picture):
+            shown.code = f"{draw.__module__}.{draw.__qualname__}"
+        return shown
+
+    return styled_draw
 
 
 class Picture:
@@ -95,11 +104,7 @@ class Picture:
             self.figure.savefig(file, format=kind, bbox_inches="tight", **settings)
         return file.getvalue()
 
-    def save(self, path: str | Path) -> None:
-        """Write the picture; the ending decides the format."""
-        Path(path).write_bytes(self.encode(Path(path).suffix.removeprefix("."), dpi=160))
-
-    def image(self) -> str:
+    def page(self) -> str:
         """HTML of the picture alone."""
         if self.vector:
             kind, picture = "svg+xml", self.encode("svg")
@@ -122,19 +127,18 @@ class Picture:
         return base64.b64encode(file.getvalue()).decode()
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        """HTML for pages; PNG for all that show no HTML, such as PDF; words."""
-        return {
-            "text/html": figure_html(self.image(), code=self.code, data=self.data, numbers=self._numbers()),
-            "image/png": self.png(),
-            "text/plain": self.alt,
-        }
-
-    def _numbers(self) -> str:
-        if self.table is None:
-            return ""
-        data = base64.b64encode(self.table.to_csv(index=False).encode()).decode()
-        name = f"{self.code.rpartition('.')[2] or 'figure'}.csv"
-        return f'<a download="{name}" href="data:text/csv;base64,{data}">numbers (CSV)</a>'
+        """HTML for pages, which says what drew the picture from which files; PNG for all that show no HTML; words."""
+        caption = ""
+        if self.table is not None:
+            numbers = base64.b64encode(self.table.to_csv(index=False).encode()).decode()
+            name = f"{self.code.rpartition('.')[2] or 'figure'}.csv"
+            link = f'<a download="{name}" href="data:text/csv;base64,{numbers}">numbers (CSV)</a>'
+            caption = f"<figcaption>{link}</figcaption>"
+        figure = (
+            f'<figure class="viptt-figure" style="margin:0" data-code="{self.code}" '
+            f'data-files="{" ".join(self.data)}">{self.page()}{caption}</figure>'
+        )
+        return {"text/html": figure, "image/png": self.png(), "text/plain": self.alt}
 
 
 class Photograph(Picture):
@@ -273,13 +277,18 @@ def legend_below(figure: Figure, axis) -> None:
     figure.legend(once.values(), once, loc="upper left", bbox_to_anchor=(0, 0.01), fontsize=SMALL)
 
 
+def first_of_each_class(clips: ClipSet, count: int) -> list[int]:
+    """Indices of the first `count` clips of each class, class by class."""
+    return [i for k in range(len(clips.class_names)) for i in np.flatnonzero(clips.labels == k)[:count]]
+
+
 # --- Of one run ---------------------------------------------------------------------------------------------
 
 
 @styled
 def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Picture:
     """Filmstrips: one row a clip, `columns` of its frames or slices from first to last, each class in turn."""
-    rows = [i for k in range(len(clips.class_names)) for i in np.flatnonzero(clips.labels == k)[:per_class]]
+    rows = first_of_each_class(clips, per_class)
     steps = np.linspace(0, clips.clips.shape[1] - 1, min(columns, clips.clips.shape[1])).round().astype(int)
     figure, axes = new_axes(len(rows), len(steps), size=(len(steps), len(rows)))  # inches: one a picture
     for row, i in zip(axes, rows, strict=True):

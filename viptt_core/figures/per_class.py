@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from viptt_core.constants import HU_WINDOW
 from viptt_core.figures import (
     FINDING_COLOUR,
     SMALL,
@@ -21,8 +20,8 @@ from viptt_core.figures import (
     styled,
 )
 from viptt_core.figures.study import look, picture_of
-from viptt_core.figures.viewer import Overlay, Shown, Viewer
-from viptt_core.shown import ResultTable, named
+from viptt_core.figures.viewer import FINDING, PHANTOM_LOOK, Shown, Viewer
+from viptt_core.shown import ResultTable
 from viptt_core.study.pointing import Evidence
 from viptt_core.study.report import EVIDENCE_MEASURES, PER_CLASS, StudyResults
 
@@ -192,7 +191,7 @@ def pointing_chart(results: StudyResults) -> Picture | ResultTable:
     return picture_of(results, figure, alt, "evidence.csv")
 
 
-@named
+@styled
 def browse_examples(results: StudyResults, *, arm: str = "") -> Viewer | ResultTable:
     """Page through the stored examples, those that an arm got wrong first, with finding and Grad-CAM to lay over them.
 
@@ -208,19 +207,19 @@ def browse_examples(results: StudyResults, *, arm: str = "") -> Viewer | ResultT
     clips = []
     for m in np.argsort(~wrong, kind="stable"):
         i = evidence.shown[m]
-        true, outline = evidence.class_names[evidence.labels[i]], Overlay("finding, outlined", evidence.findings[i])
+        true = evidence.class_names[evidence.labels[i]]
         clips.append(
             Shown(
                 evidence.clips[m],
                 name=str(evidence.names[i]),
                 heading=f"{true} taken for {_named(evidence, arm, i)}" if wrong[m] else f"{true}, right",
                 note="; ".join(f"{one} predicts {_named(evidence, one, i)}" for one in evidence.arms),
-                overlays=(Overlay(f"Grad-CAM of {arm}", evidence.grad_cam[arm][i]), outline),
+                overlays={f"Grad-CAM of {arm}": evidence.grad_cam[arm][i], FINDING: evidence.findings[i]},
                 synthetic=evidence.synthetic,
             )
         )
-    # Phantoms: the only scans whose finding is known lie as canonical ones, and are read through the paper's window.
-    return Viewer(clips, hu_window=HU_WINDOW, sides=True, data=results.data("evidence.npz"))
+    # Phantoms are the only scans whose finding is known.
+    return Viewer(clips, PHANTOM_LOOK, data=results.data("evidence.npz"))
 
 
 def _of_arms(results: StudyResults, table: str) -> dict:

@@ -1,71 +1,37 @@
-"""Viewer that pages through volumes and clips: one script, in a page and as a live widget.
+"""Viewer that pages through volumes and clips: a picture that a script in the page brings to life.
 
-A page of it is whole in itself: no kernel, no widget state, no network. Window and level work on the 8-bit picture: HU
-outside the window a clip was read through are gone, and a narrow window spreads few grey levels, and with them what
-compression changed.
+It is whole in itself: no kernel, no network. Window and level work on the 8-bit picture: HU outside the window a clip
+was read through are gone, and a narrow window spreads few grey levels, and with them what compression changed.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
 import cv2
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from viptt_core import ct
 from viptt_core.clips import ClipSet
 from viptt_core.constants import CT_WINDOWS, HU_WINDOW, PAPER_FRAMES, PAPER_SIZE, TB_CLASSES, UCF_FRAME_RATE
 from viptt_core.errors import SettingError
-from viptt_core.figures import STYLE, Photograph, draw_slice, new_axes
+from viptt_core.figures import Photograph, draw_slice, first_of_each_class, new_axes, styled
 from viptt_core.figures.data import typical_phantom
-from viptt_core.shown import figure_html, named
 
 SLICES_A_SECOND = 12  # played
-MOST_BYTES = 700_000  # of the pictures of one viewer: 70 slices of 224 x 224 fit
+WIDTHS = {"together": 720, "alone": 420}  # at most, CSS pixels
+MOST_BYTES = 700_000  # of the pictures of one viewer, above it they become smaller: 70 slices of 224 x 224 fit
 LARGEST, SMALLEST = 256, 48  # sides of a packed picture, in pixels
 QUALITY = 70  # of WebP
 MAP_COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], cv2.COLORMAP_INFERNO)[0]  # BGR [256, 3]
 SCRIPT, STYLE_SHEET = (
     (resources.files("viptt_core.figures") / f"viewer.{kind}").read_text("utf-8") for kind in ("js", "css")
 )
-MODULE = (
-    SCRIPT
-    + """
-export default {
-  render({ model, el }) {
-    const box = document.createElement("div");
-    box.className = "viptt-viewer";
-    el.append(box);
-    vipttViewer(box, model.get("data"));
-  },
-};
-"""
-)
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """A finding or a map to lay over a clip, on a grid of its own that covers the same field of view.
-
-    Attributes:
-        name: Beside its switch.
-        values: bool [T, h, w]: a region, shown by its outline; or uint8 [T, h, w]: a map, shown in colours, the more
-            transparent the lower it is.
-    """
-
-    name: str
-    values: np.ndarray
-
-    @property
-    def is_region(self) -> bool:
-        """Whether it is drawn as an outline."""
-        return self.values.dtype == bool
 
 
 @dataclass(frozen=True)
@@ -77,7 +43,9 @@ class Shown:
         name: In the list of clips, and over the picture.
         heading: Its class, over the names of the list.
         note: More to say in the caption.
-        overlays: What can be laid over it.
+        overlays: What can be laid over it, by name, on a grid of its own that covers the same field of view:
+            bool [T, h, w], a region, shown by its outline; or uint8 [T, h, w], a map, shown in colours, the more
+            transparent the lower it is.
         synthetic: Whether it was simulated; the picture then says so.
 
     Raises:
@@ -88,19 +56,23 @@ class Shown:
     name: str = ""
     heading: str = ""
     note: str = ""
-    overlays: tuple[Overlay, ...] = ()
+    overlays: Mapping[str, np.ndarray] = field(default_factory=dict)
     synthetic: bool = False
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 3 or self.frames.dtype != np.uint8 or not len(self.frames):
             raise SettingError(f"frames are {self.frames.dtype} {self.frames.shape}.", remedy="Give uint8 [T, H, W].")
-        for overlay in self.overlays:
-            shape, dtype = overlay.values.shape, overlay.values.dtype
-            if len(shape) != 3 or shape[0] != len(self.frames) or dtype not in (bool, np.uint8):
+        for name, values in self.overlays.items():
+            if values.ndim != 3 or len(values) != len(self.frames) or values.dtype not in (bool, np.uint8):
                 raise SettingError(
-                    f"overlay '{overlay.name}' is {dtype} {shape}, the clip {self.frames.shape}.",
+                    f"overlay '{name}' is {values.dtype} {values.shape}, the clip {self.frames.shape}.",
                     remedy="Give bool or uint8 [T, h, w], one for each frame.",
                 )
+
+    @property
+    def regions(self) -> list[np.ndarray]:
+        """The overlays that are drawn as outlines."""
+        return [values for values in self.overlays.values() if values.dtype == bool]
 
     @property
     def caption(self) -> str:
@@ -108,165 +80,144 @@ class Shown:
         return ", ".join(filter(None, (self.heading, self.name, self.note, "synthetic" * self.synthetic)))
 
 
-@dataclass
-class Viewer:
-    """Page through volumes or clips: keys, wheel, touch, slider, play; window and level; overlays.
+@dataclass(frozen=True)
+class Look:
+    """How clips are shown.
 
     Attributes:
-        clips: At least one.
-        together: Show all clips side by side, with one slider; else one, and a list to choose from.
         unit: "slice", "frame" or "step".
         rate: Steps a second when played.
         hu_window: What grey levels 0 and 255 stand for, in HU, where the clips are CT.
         sides: The patient's right is on the left of the picture; it then says so.
-        width: Largest width, in CSS pixels.
-        most_bytes: Size limit of the pictures: above it they become smaller.
+    """
+
+    unit: str = "slice"
+    rate: float = SLICES_A_SECOND
+    hu_window: tuple[float, float] | None = None
+    sides: bool = False
+
+
+FINDING = "finding, outlined"  # name of an overlay
+PHANTOM_LOOK = Look(hu_window=HU_WINDOW, sides=True)
+
+
+class Viewer(Photograph):
+    """Page through volumes or clips: keys, wheel, touch, slider, play; window and level; overlays.
+
+    Where no script runs, it is a picture of the first clip.
+
+    Args:
+        clips: At least one.
+        look: How they are shown.
+        together: Show all clips side by side, with one slider; else one, and a list to choose from.
         data: Committed files the clips are from, paths from the artifact's root.
 
     Raises:
         SettingError: no clip.
     """
 
-    clips: Sequence[Shown]
-    together: bool = False
-    unit: str = "slice"
-    rate: float = SLICES_A_SECOND
-    hu_window: tuple[float, float] | None = None
-    sides: bool = False
-    width: int = 420
-    most_bytes: int = MOST_BYTES
-    data: Sequence[str] = ()
-    code: str = field(default="", init=False)  # the function that made it, see `shown.named`
-
-    def __post_init__(self) -> None:
-        if not self.clips:
+    def __init__(self, clips: Sequence[Shown], look: Look, *, together: bool = False, data: Sequence[str] = ()) -> None:
+        if not clips:
             raise SettingError("there is no clip to show.", remedy="Give at least one.")
-        self.views = [list(self.clips)] if self.together else [[clip] for clip in self.clips]
+        self.clips, self.look, self.width = list(clips), look, WIDTHS["together" if together else "alone"]
+        self.views = [self.clips] if together else [[clip] for clip in clips]
+        figure, alt = _still(self.views[0], look)
+        super().__init__(figure, alt, synthetic=any(clip.synthetic for clip in self.views[0]), data=data)
 
-    def __repr__(self) -> str:
-        return "; ".join(map(_caption, self.views))
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        """HTML, a still and words; in a live session the widget, which front ends that know it prefer."""
-        html = figure_html(self.page(), code=self.code, data=self.data)
-        live, metadata = self.widget()._repr_mimebundle_() if _kernel_runs() else ({}, {})
-        return live | {"text/html": html, "image/png": self.still().png(), "text/plain": repr(self)}, metadata
+    def page(self) -> str:
+        """A piece of HTML that is whole in itself."""
+        content = json.dumps(self.content(), separators=(",", ":"))
+        content = content.replace("<", "\\u003c")  # no caption ends the script
+        return (
+            f'<style>{STYLE_SHEET}</style><div class="viptt-viewer">{super().page()}<script>{SCRIPT}'
+            f"vipttViewer(document.currentScript.parentElement, {content});</script></div>"
+        )
 
     def content(self) -> dict:
         """What the script shows, JSON-ready."""
         side, packed = LARGEST, []
-        while not packed or side > SMALLEST and len(json.dumps(packed)) > self.most_bytes:
+        while not packed or side > SMALLEST and len(json.dumps(packed)) > MOST_BYTES:
             packed = [[_pack(clip, side) for clip in view] for view in self.views]
             side = side * 3 // 4
         views = [
-            {
-                "heading": view[0].heading,
-                "label": f"{view[0].heading}: {view[0].name}",
-                "caption": _caption(view),
-                "start": _start(view),
-                "clips": clips,
-            }
+            {"heading": view[0].heading, "caption": _caption(view), "start": _start(view), "clips": clips}
             for view, clips in zip(self.views, packed, strict=True)
         ]
+        hu = self.look.hu_window
         return {
             "views": views,
-            "unit": self.unit,
-            "rate": round(self.rate, 1),
-            "hu": self.hu_window and [float(end) for end in self.hu_window],
-            "sides": self.sides,
+            "unit": self.look.unit,
+            "rate": round(self.look.rate, 1),
+            "hu": hu and [float(end) for end in hu],
+            "sides": self.look.sides,
             "width": self.width,
-            "presets": [(name, *window) for name, window in CT_WINDOWS.items()] if self.hu_window else [],
+            "presets": [(name, *window) for name, window in CT_WINDOWS.items()] if hu else [],
         }
 
-    def page(self) -> str:
-        """A piece of HTML that is whole in itself."""
-        content = json.dumps(self.content(), separators=(",", ":")).replace(
-            "<", "\\u003c"
-        )  # no caption ends the script
-        return (
-            f'<style>{STYLE_SHEET}</style><div class="viptt-viewer">{self.still().image()}<script>{SCRIPT}'
-            f"vipttViewer(document.currentScript.parentElement, {content});</script></div>"
-        )
 
-    def widget(self):
-        """The same for a live session, an `anywidget.AnyWidget`."""
-        import anywidget
-        import traitlets
-
-        class Live(anywidget.AnyWidget):
-            _esm, _css = MODULE, STYLE_SHEET
-            data = traitlets.Dict().tag(sync=True)
-
-        return Live(data=self.content())
-
-    @matplotlib.rc_context(STYLE)
-    def still(self) -> Photograph:
-        """What a reader sees first, for where no script runs."""
-        view, start = self.views[0], _start(self.views[0])
-        figure, axes = new_axes(1, len(view), size=(2.4 * len(view), 2.7))
-        for axis, clip in zip(axes[0], view, strict=True):
-            step = round(start * (len(clip.frames) - 1) / max(_longest(view) - 1, 1))
-            finding = next((overlay.values[step] for overlay in clip.overlays if overlay.is_region), None)
-            draw_slice(axis, clip.frames[step], finding, sides=self.sides)
-            axis.set_title(clip.heading, fontsize=9, loc="center")
-        figure.tight_layout()
-        synthetic = any(clip.synthetic for clip in view)
-        return Photograph(
-            figure, f"{_caption(view)}: {self.unit} {start + 1} of {_longest(view)}.", synthetic=synthetic
-        )
-
-
-@named
+@styled
 def browse_clips(clips: ClipSet, *, per_class: int = 2) -> Viewer:
     """Viewer of the first clips of each class, chosen by class and name."""
-    return Viewer(_first_of_each_class(clips, per_class), **_look(clips))
+    return Viewer(_first_of_each_class(clips, per_class), _look(clips))
 
 
-@named
+@styled
 def compare_clips(clips: ClipSet) -> Viewer:
     """Viewer of the first clip of each class side by side, paged and windowed together."""
-    return Viewer(_first_of_each_class(clips, 1), together=True, width=720, **_look(clips))
+    return Viewer(_first_of_each_class(clips, 1), _look(clips), together=True)
 
 
-@named
+@styled
 def view_phantom(name: str = "Fibro-cavernous", *, depth: int = PAPER_FRAMES, size: int = PAPER_SIZE) -> Viewer:
     """The typical phantom of one of TB_CLASSES in the paper's window, by default on its grid: slices, pixels."""
-    shown = _phantom(name, typical_phantom(name, 2 * size), depth, size)
-    return Viewer([shown], hu_window=HU_WINDOW, sides=True, width=560)
+    return Viewer([_phantom(name, typical_phantom(name, 2 * size), depth, size)], PHANTOM_LOOK)
 
 
-@named
+@styled
 def compare_phantoms(*, depth: int = 30, size: int = 112) -> Viewer:
     """A typical phantom of each of TB_CLASSES side by side, the finding outlined; a grid for five to share a page."""
     clips = [_phantom(name, typical_phantom(name), depth, size) for name in TB_CLASSES]
-    return Viewer(clips, together=True, hu_window=HU_WINDOW, sides=True, width=720)
+    return Viewer(clips, PHANTOM_LOOK, together=True)
 
 
 def _phantom(name: str, phantom, depth: int, size: int) -> Shown:
     volume = ct.prepare_volume(phantom.hu, depth=depth, size=size, hu_window=HU_WINDOW)
-    finding = ct.resample_volume(phantom.finding, depth=depth, size=size) > 0
-    frames, overlay = np.rint(255 * volume).astype(np.uint8), Overlay("finding, outlined", finding)
-    return Shown(frames, heading=name, note="a simulated chest", overlays=(overlay,), synthetic=True)
+    overlays = {FINDING: ct.resample_volume(phantom.finding, depth=depth, size=size) > 0}
+    frames = np.rint(255 * volume).astype(np.uint8)
+    return Shown(frames, heading=name, note="a simulated chest", overlays=overlays, synthetic=True)
 
 
 def _first_of_each_class(clips: ClipSet, count: int) -> list[Shown]:
-    chosen = [i for k in range(len(clips.class_names)) for i in np.flatnonzero(clips.labels == k)[:count]]
     return [
         Shown(clips.clips[i], str(clips.names[i]), clips.class_names[clips.labels[i]], synthetic=clips.synthetic)
-        for i in chosen
+        for i in first_of_each_class(clips, count)
     ]
 
 
-def _look(clips: ClipSet) -> dict:
+def _look(clips: ClipSet) -> Look:
     """How a set wants to be shown, by what it was made from: in its unit, at its rate, in HU, with its sides."""
     made = clips.source
     if "stride" in made:
-        return {"unit": "frame", "rate": UCF_FRAME_RATE / made["stride"]}
+        return Look("frame", UCF_FRAME_RATE / made["stride"])
     if "hu_window" not in made:
-        return {"unit": "step"}
+        return Look("step")
     # Phantoms lie as canonical scans do: columns run to the patient's left.
-    sides = made.get("set") == "phantom" or made.get("orientation") == "canonical"
-    return {"hu_window": made["hu_window"], "sides": sides}
+    return Look(
+        hu_window=made["hu_window"], sides=made.get("set") == "phantom" or made.get("orientation") == "canonical"
+    )
+
+
+def _still(view: Sequence[Shown], look: Look) -> tuple[Figure, str]:
+    """What a reader sees first, for where no script runs, and what it shows in words."""
+    start, last = _start(view), _longest(view) - 1
+    figure, axes = new_axes(1, len(view), size=(2.4 * len(view), 2.7))
+    for axis, clip in zip(axes[0], view, strict=True):
+        step = round(start * (len(clip.frames) - 1) / max(last, 1))
+        finding = clip.regions[0][step] if clip.regions else None
+        draw_slice(axis, clip.frames[step], finding, sides=look.sides)
+        axis.set_title(clip.heading, fontsize=9, loc="center")
+    figure.tight_layout()
+    return figure, f"{_caption(view)}: {look.unit} {start + 1} of {last + 1}."
 
 
 def _caption(view: Sequence[Shown]) -> str:
@@ -281,21 +232,25 @@ def _longest(view: Sequence[Shown]) -> int:
 
 def _start(view: Sequence[Shown]) -> int:
     """Step to begin with: where the findings are largest, each against its own largest slice; else the middle."""
-    regions = [overlay.values for clip in view for overlay in clip.overlays if overlay.is_region]
-    areas = [region.sum(axis=(1, 2)) for region in regions if region.any() and len(region) == _longest(view)]
+    areas = [
+        region.sum(axis=(1, 2))
+        for clip in view
+        for region in clip.regions
+        if region.any() and len(region) == _longest(view)
+    ]
     return int(sum(area / area.max() for area in areas).argmax()) if areas else _longest(view) // 2
 
 
 def _pack(clip: Shown, side: int) -> dict:
     """What the script shows of a clip, reduced to a largest side; a region as an SVG path a step in a box of `size`."""
     overlays = []
-    for overlay in clip.overlays:
-        if overlay.is_region:
-            height, width = overlay.values.shape[1:]
-            drawn = {"size": [2 * width, 2 * height], "paths": [outline(region) for region in overlay.values]}
+    for name, values in clip.overlays.items():
+        if values.dtype == bool:
+            height, width = values.shape[1:]
+            drawn = {"size": [2 * width, 2 * height], "paths": [outline(region) for region in values]}
         else:
-            drawn = {"frames": [_webp(_coloured(_reduced(values, side))) for values in overlay.values]}
-        overlays.append({"name": overlay.name} | drawn)
+            drawn = {"frames": [_webp(_coloured(_reduced(heat, side))) for heat in values]}
+        overlays.append({"name": name} | drawn)
     return {
         "title": " \N{MIDDLE DOT} ".join(filter(None, (clip.heading, clip.name))),
         "synthetic": clip.synthetic,
@@ -334,9 +289,3 @@ def _coloured(values: np.ndarray) -> np.ndarray:
 def _webp(picture: np.ndarray) -> str:
     encoded = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1]
     return base64.b64encode(encoded.tobytes()).decode()
-
-
-def _kernel_runs() -> bool:
-    """Whether a Jupyter kernel runs this code, so that a widget has someone to talk to."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return getattr(shell, "kernel", None) is not None

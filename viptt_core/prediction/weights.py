@@ -20,7 +20,7 @@ from viptt_core import files
 from viptt_core.constants import HU_WINDOW, TB_CLASSES, UCF_CLASSES
 from viptt_core.errors import DataError, SettingError, check_choice
 from viptt_core.files import artifact_root, provenance
-from viptt_core.model import ViPTTNet, plain_module
+from viptt_core.model import ViPTTNet
 from viptt_core.prediction.card import REMEDY, Card, Preprocessing
 from viptt_core.presets import load_preset
 from viptt_core.results import runs_root
@@ -87,7 +87,6 @@ def save_weights(path: Path, model: nn.Module, card: Card) -> None:
     Raises:
         StorageError: the file cannot be written; an older one of this name is still whole, and its JSON.
     """
-    model = plain_module(model)
     content = {"architecture": model.architecture, "card": asdict(card)}
     with files.storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

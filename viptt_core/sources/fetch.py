@@ -138,7 +138,6 @@ class _Transfer:
         _verify(self.file, self.path, part)
         with files.storing(self.path):
             os.replace(part, self.path)
-            files.sync(self.path.parent)
 
     def request(self) -> Path:
         """Ask which version the server has, and write it to its part file, from where this ends; returns that."""

@@ -22,7 +22,7 @@ from viptt_core.datasets.simulated import PHANTOM_OVERSAMPLING
 from viptt_core.errors import SettingError, check_choice
 from viptt_core.experiment import Plan, build_model, compare_starts
 from viptt_core.files import artifact_root, available_cores
-from viptt_core.model import INFERENCE_CHUNK, ViPTTNet, plain_module
+from viptt_core.model import INFERENCE_CHUNK, ViPTTNet
 from viptt_core.prediction.weights import open_weights
 from viptt_core.presets import load_preset
 from viptt_core.study.arms import Runner
@@ -146,7 +146,6 @@ def slice_importance(model: ViPTTNet, clips: np.ndarray, classes: np.ndarray, *,
     Source:
         Zeiler & Fergus (2014), ECCV, 818-833: occlusion, there by patches of a picture.
     """
-    model = plain_module(model)
     targets = _check_clips(model, clips, classes, pixel_range)
     frames = clips.shape[1]
     hidden = torch.eye(frames + 1, frames, dtype=torch.bool).roll(1, 0).to(targets.device)  # row 0: the whole clip
@@ -190,7 +189,6 @@ def grad_cam(model: ViPTTNet, clips: np.ndarray, classes: np.ndarray, *, pixel_r
     except ImportError as error:
         remedy = "Install the extra that brings it: pip install -c constraints.txt -e '.[explain]'"
         raise SettingError("Grad-CAM needs captum, which is not installed.", remedy=remedy) from error
-    model = plain_module(model)
     targets = _check_clips(model, clips, classes, pixel_range)
     layer, first, step = _last_convolution(model.backbone)
     maps = np.empty(clips.shape, np.float32)

@@ -20,7 +20,7 @@ from viptt_core.metrics import accuracy, cohen_kappa
 from viptt_core.model import ViPTTNet, check_architecture
 from viptt_core.presets import Stage
 from viptt_core.splits import Split
-from viptt_core.training import checkpoint
+from viptt_core.training import checkpoint, keras_rules
 from viptt_core.training.device import (
     PIXEL_SCALES,
     Engine,
@@ -32,14 +32,6 @@ from viptt_core.training.device import (
 )
 from viptt_core.training.feed import Batch, Feed, draw_angles, rotate_clips
 from viptt_core.training.inference import cached_features, predict_logits
-from viptt_core.training.keras_rules import (
-    OPTIMISERS,
-    EarlyStopping,
-    ReduceOnPlateau,
-    balanced_class_weights,
-    epoch_batches,
-    weighted_loss,
-)
 
 
 @dataclass(frozen=True)
@@ -56,7 +48,7 @@ class Task:
     seed: int = 0  #: of the batches and the augmentation
 
     def __post_init__(self) -> None:
-        check_choice("optimiser", self.stage.optimiser, tuple(OPTIMISERS))
+        check_choice("optimiser", self.stage.optimiser, tuple(keras_rules.OPTIMISERS))
         check_choice("pixel_range", self.stage.pixel_range, tuple(PIXEL_SCALES))
         check_choice("shuffle", self.stage.shuffle, ("samples", "batches"))
 
@@ -113,28 +105,24 @@ class Trainer:
         clips, stage = task.clips, task.stage
         self.model, self.task, self.folder, self.engine = model, task, folder, engine or Engine()
         self.settled = settled = settle(self.engine, model, stage, clips.clips)
-        device = settled.device
-        array = clips.clips
+        device, array = settled.device, clips.clips
         if settled.feature_cache:
             shown = settled.rank == 0 and folder is not None
             array = cached_features(model, clips, stage.pixel_range, precision=settled.precision, progress=shown)
         self.feed = Feed(array, device, clips.labels, resident=stays_on_device(array, device))
         self.shared_model = over_processes(model, settled)
         weights = [weight for weight in model.parameters() if weight.requires_grad]
-        # Fused into one pass over the weights where the device can.
-        self.optimiser = OPTIMISERS[stage.optimiser](
-            weights, lr=stage.learning_rate, fused=device.type in ("cpu", "cuda")
-        )
+        fused = device.type in ("cpu", "cuda")  # into one pass over the weights where the device can
+        self.optimiser = keras_rules.OPTIMISERS[stage.optimiser](weights, lr=stage.learning_rate, fused=fused)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settled.precision == "fp16")
         self.class_weights = None
         if stage.class_weights:
-            balanced = balanced_class_weights(clips.labels[task.split.train], len(clips.class_names))
+            balanced = keras_rules.balanced_class_weights(clips.labels[task.split.train], len(clips.class_names))
             self.class_weights = torch.tensor(balanced, dtype=torch.float32, device=device)
         self.rng, self.angle_rng = np.random.default_rng(task.seed), torch.Generator().manual_seed(task.seed)
-        self.stopping = EarlyStopping(stage.stop_patience)
-        self.plateau = ReduceOnPlateau(
-            stage.learning_rate, patience=stage.plateau_patience, factor=stage.plateau_factor
-        )
+        self.stopping = keras_rules.EarlyStopping(stage.stop_patience)
+        patience, factor = stage.plateau_patience, stage.plateau_factor
+        self.plateau = keras_rules.ReduceOnPlateau(stage.learning_rate, patience=patience, factor=factor)
         self.history, self.best = History(engine=settled.record() | {"resumed": 0}), {}
         self.steps_in_epoch = math.ceil(len(task.split.train) / stage.batch_size)
         self.epoch, self.position, self.steps, self.seconds = 0, 0, 0, 0.0
@@ -158,19 +146,13 @@ class Trainer:
         from tqdm import tqdm
 
         stage, train, device = self.task.stage, self.task.split.train, self.settled
-        bar = tqdm(
-            total=stage.epochs * self.steps_in_epoch,
-            initial=self.steps,
-            desc=progress,
-            unit="step",
-            disable=progress is None or device.rank > 0,
-            mininterval=1,
-        )
+        total, hidden = stage.epochs * self.steps_in_epoch, progress is None or device.rank > 0
+        bar = tqdm(desc=progress, total=total, initial=self.steps, unit="step", disable=hidden, mininterval=1)
         board = self._tensorboard()
         while self.epoch < stage.epochs and not self.history.stopped_early:
             # After a kill the epoch is drawn again, and the steps that were taken are skipped.
             self._keep_generators()
-            batches = epoch_batches(train, stage.batch_size, stage.shuffle, self.rng)  # int64 [B] each
+            batches = keras_rules.epoch_batches(train, stage.batch_size, stage.shuffle, self.rng)  # int64 [B] each
             taken = sum(map(len, batches[: self.position]))
             angles = draw_angles(len(train), self.angle_rng)[taken:] if stage.rotate else None  # one a clip
             parts = self.feed.batches(batches[self.position :], angles, rank=device.rank, processes=device.processes)
@@ -212,7 +194,7 @@ class Trainer:
             self.optimiser.zero_grad(set_to_none=True)
             with autocast(self.settled.device, self.settled.precision):
                 logits = self.shared_model(pixels)  # [B, T, H, W] -> [B, K]
-            loss = weighted_loss(logits, batch.labels, self.class_weights, batch.weight)
+            loss = keras_rules.weighted_loss(logits, batch.labels, self.class_weights, batch.weight)
             self.settled.accelerator.backward(self.scaler.scale(loss))
             self.scaler.step(self.optimiser)
             self.scaler.update()

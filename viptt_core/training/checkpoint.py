@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from viptt_core import files
 from viptt_core.errors import DataError
-from viptt_core.model import plain_module
 
 STATE = "state"  # key of the file's header
 
@@ -42,8 +41,7 @@ def save_checkpoint(run: Path, step: int, state: dict, tensors: dict[str, dict[s
     path = run / f"checkpoint-{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
     with files.storing(run, hint="training goes on from the last checkpoint" if has_checkpoint(run) else ""):
         run.mkdir(parents=True, exist_ok=True)
-        files.replace(path, content)
-        files.sync(run)
+        files.put_in_place(path, [content], durable=True)
     remove_checkpoints(run, but=path)
     return path
 
@@ -83,7 +81,7 @@ def has_checkpoint(run: Path | None) -> bool:
 
 def remove_checkpoints(run: Path, *, but: Path | None = None) -> None:
     """Remove the training states of a run but one, half-written ones included; its results stay."""
-    for path in run.glob("checkpoint-*.safetensors*"):
+    for path in run.glob("*checkpoint-*.safetensors*"):
         if path != but:
             path.unlink(missing_ok=True)
 
@@ -92,7 +90,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, model: nn.Module) -> dic
     """What an optimiser remembers, as `<weight>/<quantity>`: position in a list would not survive a reordering."""
     return {
         f"{name}/{quantity}": value
-        for name, weight in plain_module(model).named_parameters()
+        for name, weight in model.named_parameters()
         for quantity, value in optimiser.state.get(weight, {}).items()
         if isinstance(value, Tensor)
     }
@@ -100,7 +98,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, model: nn.Module) -> dic
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Give an optimiser back what `optimiser_tensors` took out of it."""
-    weights = dict(plain_module(model).named_parameters())
+    weights = dict(model.named_parameters())
     for key, value in tensors.items():
         name, _, quantity = key.rpartition("/")
         weight = weights[name]
@@ -112,7 +110,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module, tensor
 
 
 def _checkpoints(run: Path) -> list[Path]:
-    return sorted(run.glob("checkpoint-*.safetensors"))
+    return sorted(run.glob("*checkpoint-*.safetensors"))
 
 
 # --- Tensors in a safetensors file: written whole or not at all, read without running anything that is in it ---
@@ -121,7 +119,7 @@ def _checkpoints(run: Path) -> list[Path]:
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
     """Write tensors by name, and text beside them in the file's header; return the SHA-256 of the file."""
     content = _in_bytes(tensors, metadata)
-    files.replace(path, content)
+    files.put_in_place(path, [content], durable=True)
     return hashlib.sha256(content).hexdigest()
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from viptt_core.backbones import find_backbone
-from viptt_core.errors import DataWarning, SettingError, TrainingError, check_choice
+from viptt_core.errors import DataWarning, SettingError, TrainingError, check_choice, check_counts
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import Stage
 
@@ -31,6 +31,7 @@ PIXEL_SCALES = {"0..1": 1 / 255, "0..255": 1.0}
 RESIDENT_SHARE = 0.4  # of the device's free memory: a set up to this size is moved there once and for all
 # Saved activations may fill this share of the free memory before frames go through in chunks.
 ACTIVATION_SHARE = 0.6
+HALF = 0.6  # of the bytes of fp32 are kept in 16 bits, at most; the places of the maxima in pooling have 64
 MOST_FRAMES_PER_CHUNK = 16  # more do not make a step faster, on a CPU or a GPU
 
 
@@ -56,9 +57,8 @@ class Engine:
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, ("auto", *PRECISIONS))
-        for name, least in (("frames_per_chunk", 0), ("processes", 1), ("checkpoint_seconds", 0), ("check_every", 1)):
-            if getattr(self, name) < least:
-                raise SettingError(f"{name} is {getattr(self, name)}.", remedy=f"Give at least {least}.")
+        check_counts(least=0, frames_per_chunk=self.frames_per_chunk)
+        check_counts(processes=self.processes, check_every=self.check_every)
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise SettingError("TensorBoard is not installed.", remedy='Run: pip install "viptt-core[tensorboard]"')
 
@@ -69,9 +69,8 @@ class Settled:
 
     accelerator: Accelerator  #: brings the processes together
     device: torch.device  #: where this process computes
-    #: Number of this process, from 0, and how many train together.
-    rank: int
-    processes: int
+    rank: int  #: number of this process, from 0
+    processes: int  #: how many train together
     precision: str  #: of the backbone, "fp32", "bf16" or "fp16"
     frames_per_chunk: int  #: frames whose activations are kept at once; 0 is all of them
     compiled: bool  #: whether the backbone runs through torch.compile
@@ -90,11 +89,9 @@ class Settled:
         except RuntimeError as error:  # the CPU has no type of its own for it
             if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
                 raise
-            remedy = (
-                f"Set frames_per_chunk (now {self.frames_per_chunk}; 0 is all frames at once) to a smaller number, "
-            )
-            remedy += "such as 8, or lower batch_size."
             what = f"out of memory on {self.device} ({str(error).splitlines()[0]})."
+            now = f"(now {self.frames_per_chunk}; 0 is all frames at once)"
+            remedy = f"Set frames_per_chunk {now} to a smaller number, such as 8, or lower batch_size."
             raise TrainingError(what, remedy=remedy) from error
 
 
@@ -114,20 +111,17 @@ def settle(engine: Engine, model: ViPTTNet, stage: Stage, clips: np.ndarray) -> 
     model.train()
     if stage.freeze_backbone:
         model.backbone.eval()  # its normalisation statistics stay as they are, too
-    pixels = to_pixels(torch.from_numpy(np.array(clips[:1])).to(device), stage.pixel_range)  # [1, T, H, W]
     precision = pick_precision(engine.precision, device, model.backbone_name)
-    if precision == "fp16" and not fits_fp16(model, pixels, 255 * PIXEL_SCALES[stage.pixel_range]):
+    if precision == "fp16" and not fits_fp16(model, torch.from_numpy(clips[:1]).to(device), stage.pixel_range):
         warnings.warn("fp16 overflows in the backbone; training in fp32.", DataWarning, stacklevel=4)
         precision = "fp32"
-    cached = engine.feature_cache and is_cacheable(stage)
-    chunk = engine.frames_per_chunk
+    cached, chunk = engine.feature_cache and is_cacheable(stage), engine.frames_per_chunk
     if chunk and model.updates_statistics:
         what = "frames_per_chunk has no effect: the statistics of this backbone are those of the whole batch."
         warnings.warn(what, DataWarning, stacklevel=4)
     if not cached and not chunk:
-        frames = math.ceil(stage.batch_size / processes) * clips.shape[1]
-        taken = clips.nbytes if stays_on_device(clips, device) else 0
-        chunk = pick_chunk(model, frames, pixels[0, 0], precision, taken)
+        room = free_memory(device) - (clips.nbytes if stays_on_device(clips, device) else 0)
+        chunk = pick_chunk(model, (math.ceil(stage.batch_size / processes), *clips.shape[1:]), precision, room)
     model.frames_per_chunk = chunk
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # the shapes of a training hardly change
@@ -213,8 +207,6 @@ def pick_precision(name: str, device: torch.device, backbone: str) -> str:
     on all machines are worth more.
     """
     if name != "auto":
-        if name == "bf16" and device.type == "cpu" and not cpu_has_bf16():
-            warnings.warn("this CPU has no bf16 units: bf16 is slower than fp32 here.", DataWarning, stacklevel=2)
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
@@ -223,18 +215,17 @@ def pick_precision(name: str, device: torch.device, backbone: str) -> str:
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Context in which the backbone computes in `precision`."""
-    enabled = precision != "fp32"
-    return torch.autocast(device.type, dtype=PRECISIONS[precision] if enabled else None, enabled=enabled)
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
 
 
 @torch.no_grad()
-def fits_fp16(model: ViPTTNet, pixels: Tensor, brightest: float) -> bool:
+def fits_fp16(model: ViPTTNet, clips: Tensor, pixel_range: str) -> bool:
     """Whether the backbone's values stay in the range of fp16, which 0..255 pixels can make them leave.
 
-    Tried on `pixels`, float [B, T, H, W], and on a frame of the largest value a pixel can have.
+    Tried on `clips`, uint8 [B, T, H, W], and on a frame of the largest value a pixel can have.
     """
-    with autocast(pixels.device, "fp16"):
-        tried = model.features(pixels), model.features(torch.full_like(pixels[:1, :1], brightest))
+    with autocast(clips.device, "fp16"):
+        tried = [model.features(to_pixels(part, pixel_range)) for part in (clips, torch.full_like(clips[:1, :1], 255))]
     return all(bool(torch.isfinite(features).all()) for features in tried)
 
 
@@ -255,36 +246,15 @@ def stays_on_device(array: np.ndarray, device: torch.device) -> bool:
     return device.type != "cpu" and array.nbytes <= RESIDENT_SHARE * free_memory(device)
 
 
-def activation_bytes(model: ViPTTNet, frame: Tensor, precision: str) -> int:
-    """Bytes that training keeps of one frame [H, W] until the way back, measured (in a clip, where it sees clips)."""
-
-    def kept_of(frames: int) -> int:
-        kept: dict[int, int] = {}
-
-        def note(tensor: Tensor) -> Tensor:
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), autocast(frame.device, precision):
-            features = model.features(frame.expand(1, frames, *frame.shape))  # [1, T, H, W] -> [1, T', F]
-        del features
-        return sum(kept.values())
-
-    few = find_backbone(model.backbone_name).time_stride  # fewer frames than to one step of the features cost as many
-    # Weights, and their copies in another precision, are kept once however many frames.
-    return (kept_of(2 * few) - kept_of(few)) // few
-
-
-def pick_chunk(model: ViPTTNet, frames: int, frame: Tensor, precision: str, taken: int = 0) -> int:
-    """Frames per chunk with which the activations of `frames` frames fit into memory; 0 when all of them do.
+def pick_chunk(model: ViPTTNet, shape: tuple[int, ...], precision: str, room: int) -> int:
+    """Frames per chunk with which the activations of a batch [B, T, H, W] fit into `room` bytes; 0 when all of them do.
 
     A backbone that sees whole clips takes at least one at once, whatever the number, see `ViPTTNet.features`.
-    The memory is measured on `frame`, float [H, W]; `taken` bytes of what is free are wanted for something else.
     """
-    if model.updates_statistics or not any(
-        p.requires_grad for p in (*model.stem.parameters(), *model.backbone.parameters())
-    ):
+    learning = any(p.requires_grad for part in (model.stem, model.backbone) for p in part.parameters())
+    if model.updates_statistics or not learning:
         return 0
-    each = activation_bytes(model, frame, precision)
-    room = ACTIVATION_SHARE * (free_memory(frame.device) - taken)
-    return 0 if frames * each <= room else max(1, min(int(room / each), MOST_FRAMES_PER_CHUNK))
+    batch, frames, height, width = shape
+    each = height * width * find_backbone(model.backbone_name).kept_bytes * (1 if precision == "fp32" else HALF)
+    fitting = int(ACTIVATION_SHARE * room / each) if each else batch * frames
+    return 0 if fitting >= batch * frames else max(1, min(fitting, MOST_FRAMES_PER_CHUNK))

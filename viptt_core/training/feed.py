@@ -16,7 +16,7 @@ from torch import Tensor
 
 from viptt_core.constants import ROTATION_DEGREES, ROTATION_PROBABILITY
 
-UPLOAD_BYTES = 1 << 27  # a set is moved in pieces of about this size
+TOGETHER = 64  # clips that are moved at once where the whole set is
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Batch:
 class Feed:
     """A set on its way to a device, batch by batch.
 
-    On an accelerator an array that is not resident is sent batch by batch: the next one is gathered into
-    pinned memory and sent while the device still works on the last one.
+    On an accelerator an array that is not resident is sent batch by batch, the next one while the device still works
+    on the last one.
 
     Args:
         array: uint8 clips [N, T, H, W], or float32 features [N, T', F].
@@ -49,7 +49,10 @@ class Feed:
     ) -> None:
         self.array, self.device = array, device
         self.labels = None if labels is None else torch.from_numpy(labels).to(device)
-        self.on_device = self._upload() if resident else None
+        self.on_device: Tensor | None = None
+        if resident:  # in parts: the array may lie in files
+            parts = np.array_split(np.arange(len(array)), range(TOGETHER, len(array), TOGETHER))
+            self.on_device = torch.cat(list(self.rows(parts)))
 
     def batches(
         self, indices: Sequence[np.ndarray], angles: Tensor | None = None, *, rank: int = 0, processes: int = 1
@@ -66,13 +69,12 @@ class Feed:
         weights = [processes / len(whole) if rank < len(whole) else 0.0 for whole in indices]
         mine = [whole[part] for whole, part in zip(indices, parts, strict=True)]
         # What belongs to the clips is sent over once an epoch, so that no step waits for it.
-        lengths = [len(part) for part in mine]
+        lengths, turns = [len(part) for part in mine], [None] * len(mine)
         labels = self.labels.index_select(0, self._sent(mine)).split(lengths)
-        turns: Sequence[Tensor | None] = [None] * len(mine)
         if angles is not None:
-            whole_turns = angles.split([len(whole) for whole in indices])
-            my_turns = torch.cat([turn[part] for turn, part in zip(whole_turns, parts, strict=True)])
-            turns = my_turns.to(self.device).split(lengths)
+            of_batches = angles.split([len(whole) for whole in indices])
+            my_angles = torch.cat([turn[part] for turn, part in zip(of_batches, parts, strict=True)])
+            turns = my_angles.to(self.device).split(lengths)
         yield from map(Batch, self.rows(mine), labels, turns, weights)
 
     def rows(self, indices: Sequence[np.ndarray]) -> Iterator[Tensor]:
@@ -81,32 +83,18 @@ class Feed:
             for part in self._sent(indices).split([len(part) for part in indices]):
                 yield self.on_device.index_select(0, part)
         elif self.device.type == "cpu":
-            for part in indices:
-                yield torch.from_numpy(self.array[part])
+            yield from map(self._gathered, indices)
         else:
-            yield from self._sent_ahead(indices)
+            for rows in read_ahead(self._gathered, indices, 1):
+                yield rows.to(self.device, non_blocking=rows.is_pinned())
+
+    def _gathered(self, part: np.ndarray) -> Tensor:
+        rows = torch.from_numpy(self.array[part])
+        return rows.pin_memory() if self.device.type == "cuda" else rows
 
     def _sent(self, indices: Sequence[np.ndarray]) -> Tensor:
         """All these indices in a row, on the device."""
         return torch.from_numpy(np.concatenate([np.empty(0, np.int64), *indices])).to(self.device)
-
-    def _sent_ahead(self, indices: Sequence[np.ndarray]) -> Iterator[Tensor]:
-        pinned = self.device.type == "cuda"
-
-        def gather(part: np.ndarray) -> Tensor:
-            rows = torch.from_numpy(self.array[part])
-            return rows.pin_memory() if pinned else rows
-
-        for rows in read_ahead(gather, indices, 1):
-            yield rows.to(self.device, non_blocking=pinned)
-
-    def _upload(self) -> Tensor:
-        rows = max(1, UPLOAD_BYTES // max(1, self.array[:1].nbytes))
-        dtype = torch.from_numpy(np.array(self.array[:1])).dtype
-        whole = torch.empty(self.array.shape, dtype=dtype, device=self.device)
-        for start, target in zip(range(0, len(whole), rows), whole.split(rows), strict=True):
-            target.copy_(torch.from_numpy(np.array(self.array[start : start + rows])))
-        return whole
 
 
 def read_ahead(read: Callable, keys: Iterable, n_jobs: int) -> Iterator:

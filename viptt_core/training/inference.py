@@ -14,7 +14,7 @@ from viptt_core.cache import ELSEWHERE, FileArray, keep, read_kept, sweep
 from viptt_core.clips import ClipSet, digest
 from viptt_core.errors import DataError
 from viptt_core.files import cache_root, code_version, one_at_a_time
-from viptt_core.model import INFERENCE_CHUNK, ViPTTNet, plain_module
+from viptt_core.model import INFERENCE_CHUNK, ViPTTNet
 from viptt_core.training.device import autocast, to_pixels
 from viptt_core.training.feed import Feed
 
@@ -34,9 +34,9 @@ def _predicting(model: ViPTTNet) -> Iterator[None]:
             module.training = mode
 
 
-def _in_parts(indices: np.ndarray, frames: int) -> list[np.ndarray]:
-    """Indices of clips in parts of as many as go through the backbone at once."""
-    together = max(1, INFERENCE_CHUNK // frames)
+def _in_parts(indices: np.ndarray, array: np.ndarray) -> list[np.ndarray]:
+    """Indices of clips, or of their features, in parts of as many as go through the network at once."""
+    together = FEATURES_TOGETHER if array.ndim == 3 else max(1, INFERENCE_CHUNK // array.shape[1])
     return np.array_split(indices, range(together, len(indices), together))
 
 
@@ -54,17 +54,11 @@ def predict_logits(
     Returns:
         float32 [M, K].
     """
-    model = plain_module(model)
     device = next(model.parameters()).device
     feed = array if isinstance(array, Feed) else Feed(array, device)
-    if feed.array.ndim == 3:
-        parts = np.array_split(indices, range(FEATURES_TOGETHER, len(indices), FEATURES_TOGETHER))
-    else:
-        parts = _in_parts(indices, feed.array.shape[1])
-    logits = []
+    parts = _in_parts(indices, feed.array)
     with _predicting(model), autocast(device, precision):
-        for rows in feed.rows(parts):
-            logits.append(model(to_pixels(rows, pixel_range)).float())  # [B, T, H, W] -> [B, K]
+        logits = [model(to_pixels(rows, pixel_range)).float() for rows in feed.rows(parts)]  # [B, T, H, W] -> [B, K]
         return torch.cat(logits).cpu().numpy()  # the only wait for the device
 
 
@@ -88,9 +82,8 @@ def cached_features(
     """
     from tqdm import tqdm
 
-    model = plain_module(model)
     n, frames = clips.clips.shape[:2]
-    parts = _in_parts(np.arange(n), frames)  # a file each
+    parts = _in_parts(np.arange(n), clips.clips)  # a file each
     identity = {
         "clips": clips.key,
         "weights": _weights_digest(model),
