@@ -124,7 +124,7 @@ def _flush(grid: Grid, hu, value: float, lung=None, clip: bool = False, erase: b
 
 
 def _paint_slab(p, grid: Grid, k: slice, texture):
-    """Everything that is not a capsule: table, wall, spine, organs, lungs -> hu, share of lung, left half, [Z, Y, X]."""
+    """Everything that is not a capsule: table, wall, spine, organs, lungs -> hu, lung share, left half [Z, Y, X]."""
     sx, _, sz = (float(s) for s in grid.spacing)
     x, y, z = _to_patient(p, grid, k)
     cavity, lung, heart, above = chest(p, x, y, z, (sx, sx, sz))

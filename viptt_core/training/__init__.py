@@ -15,6 +15,7 @@ from torch import Tensor
 
 from viptt_core import files
 from viptt_core.clips import ClipSet
+from viptt_core.constants import ROTATION_DEGREES
 from viptt_core.errors import DataError, SettingError, TrainingError, check_choice
 from viptt_core.metrics import accuracy, cohen_kappa
 from viptt_core.model import ViPTTNet, check_architecture
@@ -107,9 +108,17 @@ class Trainer:
         self.settled = settled = settle(self.engine, model, stage, clips.clips)
         device, array = settled.device, clips.clips
         if settled.feature_cache:
-            shown = settled.rank == 0 and folder is not None
-            array = cached_features(model, clips, stage.pixel_range, precision=settled.precision, progress=shown)
-        self.feed = Feed(array, device, clips.labels, resident=stays_on_device(array, device))
+            given = {"precision": settled.precision, "progress": settled.rank == 0 and folder is not None}
+            array = cached_features(model, clips, stage.pixel_range, **given)
+        labels, self.rows_by_angle = clips.labels, None
+        if settled.feature_cache and stage.rotate:  # the features of turned scans lie behind those of all
+            train = task.split.train
+            turned = [cached_features(model, clips, stage.pixel_range, train, a, **given) for a in ROTATION_DEGREES]
+            self.rows_by_angle = np.tile(np.arange(len(array)), (1 + len(turned), 1))  # int64 [7, N]
+            self.rows_by_angle[1:, train] = len(array) + np.arange(len(turned) * len(train)).reshape(len(turned), -1)
+            array = np.concatenate([array, *turned])
+            labels = np.concatenate([labels, np.tile(labels[train], len(turned))])
+        self.feed = Feed(array, device, labels, resident=stays_on_device(array, device))
         self.shared_model = over_processes(model, settled)
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         fused = device.type in ("cpu", "cuda")  # into one pass over the weights where the device can
@@ -155,7 +164,12 @@ class Trainer:
             batches = keras_rules.epoch_batches(train, stage.batch_size, stage.shuffle, self.rng)  # int64 [B] each
             taken = sum(map(len, batches[: self.position]))
             angles = draw_angles(len(train), self.angle_rng)[taken:] if stage.rotate else None  # one a clip
-            parts = self.feed.batches(batches[self.position :], angles, rank=device.rank, processes=device.processes)
+            left = batches[self.position :]
+            if self.rows_by_angle is not None:
+                angle = (angles.numpy()[:, None] == (0, *ROTATION_DEGREES)).argmax(axis=1)
+                rows = self.rows_by_angle[angle, np.concatenate(left)]
+                left, angles = np.split(rows, np.cumsum([len(batch) for batch in left])[:-1]), None
+            parts = self.feed.batches(left, angles, rank=device.rank, processes=device.processes)
             for group in self.optimiser.param_groups:
                 group["lr"] = self.plateau.learning_rate
             losses, begun = [], time.perf_counter()

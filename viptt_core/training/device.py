@@ -135,7 +135,7 @@ def is_cacheable(stage: Stage) -> bool:
 
     The authors freeze VGG16 but train the stem before it, so in the preset `paper` they do not.
     """
-    return stage.freeze_backbone and stage.freeze_stem and not stage.rotate
+    return stage.freeze_backbone and stage.freeze_stem
 
 
 def to_pixels(batch: Tensor, pixel_range: str) -> Tensor:

@@ -16,7 +16,7 @@ from viptt_core.errors import DataError
 from viptt_core.files import cache_root, code_version, one_at_a_time
 from viptt_core.model import INFERENCE_CHUNK, ViPTTNet
 from viptt_core.training.device import autocast, to_pixels
-from viptt_core.training.feed import Feed
+from viptt_core.training.feed import Feed, rotate_clips
 
 FEATURES_TOGETHER = 256  # clips whose cached features go through the recurrent layer at once
 
@@ -66,15 +66,29 @@ def predict_logits(
 
 
 def cached_features(
-    model: ViPTTNet, clips: ClipSet, pixel_range: str, *, precision: str, progress: bool = False
-) -> FileArray:
-    """Features of every clip, computed at the first call and read from the cache at later ones.
+    model: ViPTTNet,
+    clips: ClipSet,
+    pixel_range: str,
+    rows: np.ndarray | None = None,
+    degrees: float = 0.0,
+    *,
+    precision: str,
+    progress: bool = False,
+) -> np.ndarray:
+    """Features of clips, computed at the first call and read from the cache at later ones.
 
     An interrupted call is taken up again, and of two processes one computes while the other waits. Stem and backbone
     of the model, on its device, decide together with the other settings what is computed, see `predict_logits`.
 
+    Args:
+        model, clips: Whose features, of which set.
+        pixel_range, precision: See `predict_logits`.
+        rows: int [M], which clips; None takes all N.
+        degrees: To rotate every frame by, see `feed.rotate_clips`.
+        progress: Show a progress bar.
+
     Returns:
-        float32 [N, T', F]; T' is T unless the backbone sees whole clips.
+        float32 [M, T', F]; T' is T unless the backbone sees whole clips.
 
     Raises:
         DataError: a feature is not finite; names the clip.
@@ -82,13 +96,15 @@ def cached_features(
     """
     from tqdm import tqdm
 
-    n, frames = clips.clips.shape[:2]
-    parts = _in_parts(np.arange(n), clips.clips)  # a file each
+    rows = np.arange(len(clips.clips)) if rows is None else rows
+    n, frames = len(rows), clips.clips.shape[1]
+    parts = _in_parts(rows, clips.clips)  # a file each
     identity = {
         "clips": clips.key,
         "weights": _weights_digest(model),
         "pixel_range": pixel_range,
         "precision": precision,
+        "degrees": degrees,
         "code": code_version("training.inference", apart_from=("presets",)) + backbone_code(model.backbone_name),
     }
     folder = cache_root() / "features"
@@ -102,7 +118,10 @@ def cached_features(
             bar.update(n - sum(len(parts[k]) for k in todo))
             feed = Feed(clips.clips, next(model.parameters()).device)  # each clip is needed once
             for k, batch in zip(todo, feed.rows([parts[k] for k in todo]), strict=True):
-                features = frame_features(model, to_pixels(batch, pixel_range), precision).cpu().numpy()
+                pixels = to_pixels(batch, pixel_range)
+                if degrees:
+                    pixels = rotate_clips(pixels, torch.full((len(pixels),), degrees))
+                features = frame_features(model, pixels, precision).cpu().numpy()
                 spoilt = parts[k][~np.isfinite(features).all(axis=(1, 2))]
                 if len(spoilt):
                     what = f"the features of clip {clips.names[spoilt[0]]} are not finite."
@@ -110,7 +129,7 @@ def cached_features(
                 keep(paths[k], features)
                 bar.update(len(features))
     shape = (n, find_backbone(model.backbone_name).steps(frames), model.temporal.input_size)
-    return FileArray(paths, shape, np.dtype(np.float32), per_file=len(parts[0]))
+    return FileArray(paths, shape, np.dtype(np.float32), per_file=len(parts[0]))[:]
 
 
 def frame_features(model: ViPTTNet, pixels: torch.Tensor, precision: str) -> torch.Tensor:
