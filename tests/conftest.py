@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import os
 import sys
 from pathlib import Path
@@ -25,36 +24,9 @@ def private_root(tmp_path, monkeypatch):
     return tmp_path / "root"
 
 
-class Memory:
-    """What this process holds; what it holds in vain goes back to the system, so that two workers hold less."""
-
-    step = 300e6  # bytes that may be held in vain
-
-    def __init__(self) -> None:
-        self.held = self.resident()
-
-    def resident(self) -> float:
-        """Bytes in memory; 0 where the system does not say."""
-        try:
-            return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except OSError:
-            return 0
-
-    def give_back(self) -> None:
-        if self.resident() > self.held + self.step:
-            gc.collect()
-            with contextlib.suppress(OSError, AttributeError):  # not glibc
-                ctypes.CDLL(None).malloc_trim(0)
-            self.held = self.resident()
-
-
-MEMORY = Memory()
-
-
-@pytest.fixture(autouse=True)
-def memory_given_back():
-    yield
-    MEMORY.give_back()
+with contextlib.suppress(OSError, AttributeError):  # not glibc
+    # An array of a megabyte or more goes back to the system when it is let go, so that two workers hold less.
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD := -3, 1 << 20)
 
 
 @pytest.fixture(scope="session")

@@ -222,7 +222,7 @@ def test_memory_of_a_frame_is_measured_in_clips_as_long_as_a_step(monkeypatch):
 
     def note(tensor):
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         features = model.features(frame.expand(1, 64, 32, 32))

@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -38,13 +40,6 @@ def same_random_numbers():
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def compiled_is_forgotten():
-    """PyTorch keeps each compiled model with all its tensors."""
-    yield
-    torch._dynamo.reset()
-
-
 def vgg(seed=0, **settings):
     return ViPTTNet(2, hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(seed), **settings)
 
@@ -65,15 +60,15 @@ def test_gradients_in_chunks_equal_the_plain_ones():
         assert float((gradient - plain[name]).abs().max()) <= 1e-10 * float(plain[name].abs().max()), name
 
 
-def test_chunks_keep_less(monkeypatch):
+def test_chunks_keep_less():
     model, clips = vgg().train(), torch.rand(2, 4, 32, 32)
 
     def kept_bytes():
         kept = {}
 
-        def note(tensor):  # noqa: E306
+        def note(tensor):
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
+            return tensor.detach()
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
             result = model.features(clips)
@@ -92,6 +87,10 @@ def test_the_bytes_of_a_frame_are_those_autograd_keeps():
     assert small > 4 * 64 * 32 * 32  # one activation of the first layer alone
     assert large == pytest.approx(4 * small, rel=0.05)
     assert activation_bytes(model, torch.rand(64, 64), "bf16") == pytest.approx(large / 2, rel=0.2)
+    weight = weakref.ref(model.backbone[0].weight)
+    del model
+    gc.collect()
+    assert weight() is None  # a graph that was only measured is let go, and all weights with it
 
 
 def test_the_chunk_follows_the_free_memory(monkeypatch):
@@ -181,7 +180,6 @@ def test_training_in_reduced_precision_gives_nearly_the_losses_of_fp32(make_clip
         assert losses[0] == pytest.approx(reduced, rel=0.02)
 
 
-@pytest.mark.usefixtures("compiled_is_forgotten")
 def test_a_compiled_model_saves_weights_that_a_plain_one_loads(tmp_path, make_clip_set):
     model = vgg()
     compiled = torch.compile(copy.deepcopy(model), backend="eager")
@@ -192,7 +190,6 @@ def test_a_compiled_model_saves_weights_that_a_plain_one_loads(tmp_path, make_cl
     assert plain_module(compiled) is compiled._orig_mod
 
 
-@pytest.mark.usefixtures("compiled_is_forgotten")
 def test_training_with_compilation_gives_the_same_weights(make_clip_set, monkeypatch):
     original = torch.nn.Module.compile
     compiled = []

@@ -263,7 +263,7 @@ def activation_bytes(model: ViPTTNet, frame: Tensor, precision: str) -> int:
 
         def note(tensor: Tensor) -> Tensor:
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
+            return tensor.detach()  # an output that its own graph holds would never be freed
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), autocast(frame.device, precision):
             features = model.features(frame.expand(1, frames, *frame.shape))  # [1, T, H, W] -> [1, T', F]
