@@ -81,15 +81,16 @@ def value_text(row: Result, *, spread: bool = False) -> str:
 
 
 def target_text(row: Result) -> str:
-    """The target, "" where there is none."""
-    return f"{row.target.kind} {amount(row.target.value, 'x' if row.theirs else row.unit)}" if row.target else ""
+    """The target, "" where there is none, or nothing to compare with it."""
+    if row.missing or row.target is None:
+        return ""
+    return f"{row.target.kind} {amount(row.target.value, 'x' if row.theirs else row.unit)}"
 
 
 def outcome(row: Result) -> str:
     """One line: the value, its range, the target and whether it was met; or why there is none."""
-    if row.missing or row.target is None:
-        return row.missing or value_text(row, spread=True)
-    return f"{value_text(row, spread=True)}, target {target_text(row)}: {'met' if row.met else 'MISSED'}"
+    target = f", target {target_text(row)}: {'met' if row.met else 'MISSED'}" if row.target else ""
+    return row.missing or value_text(row, spread=True) + target
 
 
 def section(content: dict) -> str:

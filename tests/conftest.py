@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import sys
 from pathlib import Path
@@ -24,9 +25,13 @@ def private_root(tmp_path, monkeypatch):
     return tmp_path / "root"
 
 
-with contextlib.suppress(OSError, AttributeError):  # not glibc
-    # An array of a megabyte or more goes back to the system when it is let go, so that two workers hold less.
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD := -3, 1 << 20)
+@pytest.fixture(scope="module", autouse=True)
+def memory_given_back():
+    """What a module let go goes back to the system, so that two workers hold less."""
+    yield
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

@@ -267,6 +267,7 @@ def test_the_page_tells_machine_ratios_targets_and_what_is_missing(world):
     text = (world.root / page.PAGE).read_text("utf-8")
     assert "| do fast | a loop | 2\xa0s / 20\xa0s | 10x (5x to 30x) | at least 10x | yes |" in text
     assert "| do slow | a loop | 1\xa0s / 3\xa0s | 3x | at least 10x | **no** |" in text
+    assert "| do absent | a loop |  |  |  | not measured |" in text
     assert (
         "Targets met: 1 of 2 measured. Missed: do slow (3x, target at least 10x). Without a measurement: do absent"
         in text
