@@ -12,7 +12,7 @@ import pandas as pd
 from viptt_core.clips import ClipSet
 from viptt_core.ct import ORIENTATIONS
 from viptt_core.datasets.scans import CROPS
-from viptt_core.errors import DataError, SettingError, check_choice, parse_hu_window
+from viptt_core.errors import DataError, SettingError, check_choice, check_counts, parse_hu_window
 from viptt_core.presets import build
 from viptt_core.results import scores_of
 from viptt_core.sources.registry import load_registry
@@ -46,9 +46,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         check_choice("kind of input", self.kind, ("scan", "video", "volume"))
         check_choice("pixel_range", self.pixel_range, tuple(PIXEL_SCALES))
-        for name in ("frames", "size", "stride"):
-            if not 1 <= getattr(self, name) <= LARGEST_GRID:
-                raise SettingError(f"{name} is {getattr(self, name)}.", remedy=f"It lies in 1..{LARGEST_GRID}.")
+        check_counts(most=LARGEST_GRID, frames=self.frames, size=self.size, stride=self.stride)
         if self.kind == "scan":
             check_choice("orientation", self.orientation, ORIENTATIONS)
             check_choice("crop", self.crop, ("", *CROPS))
