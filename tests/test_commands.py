@@ -10,7 +10,6 @@ from commands import (
     PAGES,
     PROGRAMS,
     all_commands,
-    block_commands,
     fault,
     inline_code,
     is_run,
@@ -106,54 +105,19 @@ def test_the_lines_of_the_makefile_are_what_their_programs_take():
         assert not fault(words), words
 
 
-@pytest.mark.parametrize(
-    "typed",
-    [
-        "viptt dta list",
+def test_a_wrong_command_is_told():
+    for typed in (
         "viptt data chek DIR",
-        "viptt predict SCANS --weight",
-        "papermill notebooks/07_none.py out.ipynb",
+        "python -m viptt_core train --epoch 0",
         "papermill notebooks/02_finetune.py out.ipynb -p epoch 5",
         "papermill notebooks/02_finetune.py out.ipynb -p preset papr",
         "make dmo",
-        "jupyter-book build bok/",
-        "pip install -c constraint.txt .",
-        "pip install .[al]",
-        "python -m benchmark",
-        "python -m viptt_core tran",
-        "torchrun -m viptt_core train --epoch 0",
         "pytest tests/test_none.py",
-        "git log -- viptt_core/none.py",
         "unheard of",
-    ],
-)
-def test_a_wrong_command_is_told(typed):
-    assert fault(shlex.split(typed))
-
-
-def test_within_a_line_a_command_may_be_named_without_its_arguments():
-    for typed in ("viptt data get", "viptt phantom --patients", "torchrun", "make", "pip"):
-        assert not fault(shlex.split(typed), within=True)
-    for typed in ("viptt data gt", "viptt phantom --patient", "viptt predict SCANS --weights", "make al"):
-        assert fault(shlex.split(typed), within=True)
-
-
-def test_commands_are_found_in_every_form_a_page_may_have():
-    text = (
-        "Type `viptt env`, or `-p preset\ndemo`.\n```bash\nOMP_NUM_THREADS=1 pytest -q  # all\nmake a \\\n  B=1\n"
-        "cd x && make c\n```\n1. So:\n   ```console\n   $ make d\n   ```\n```{code-block} sh\nmake e\n```\n"
-        "```\nviptt: no\nmake f\n- make\n```\n```python\nmake = 1\n```\n"
-    )
-    assert [" ".join(words) for words in block_commands(text)] == [
-        "pytest -q",
-        "make a B=1",
-        "cd x",
-        "make c",
-        "make d",
-        "make e",
-        "make f",
-    ]
-    assert inline_code(text) == ["viptt env", "-p preset demo"]
+    ):
+        assert fault(shlex.split(typed)), typed
+    assert not fault(["viptt", "phantom", "--patients"], within=True)
+    assert fault(["viptt", "phantom", "--patient"], within=True)
 
 
 def test_messages_that_the_page_explains_are_those_of_the_program():
