@@ -30,22 +30,10 @@ from viptt_core.constants import UCF_CLASSES
 # A page whose commands its own test runs from the first to the last, each on what the one before left.
 WALKED = ("book/own_data.md",)
 # What a page's placeholder stands for here; a published file's name would ask for its checksum.
-STANDS_FOR = {
-    "DIR": "data/imageclef",
-    "FOLDER": "data/imageclef",
-    "NAME": "imageclef",
-    "SCANS": "data/new",
-    "RUN1": "one",
-    "RUN2": "two",
-    "RUN3": "three",
-    "runs/RUN": "runs/one",
-    "data/medmnist3d/nodulemnist3d.npz": "data/medmnist3d/mine.npz",
-}
+STANDS_FOR = dict.fromkeys(("DIR", "FOLDER"), "data/imageclef") | {"NAME": "imageclef", "SCANS": "data/new"}
+STANDS_FOR |= {"RUN1": "one", "RUN2": "two", "RUN3": "three", "runs/RUN": "runs/one"}
+STANDS_FOR |= {"data/medmnist3d/nodulemnist3d.npz": "data/medmnist3d/mine.npz"}
 FRAMES = 46  # of a video; the preset `study` takes every third of 45
-
-
-def shown_in_blocks():
-    return [shown for shown in all_commands() if not shown.within]
 
 
 def typed_here(words):
@@ -57,8 +45,8 @@ def typed_here(words):
 def to_run():
     """Commands of blocks to run here, once each; those that train, which tests of notebooks do every day, are slow."""
     found = {}
-    for shown in shown_in_blocks():
-        if shown.page not in WALKED and is_run(list(shown.words)):
+    for shown in all_commands():
+        if not shown.within and shown.page not in WALKED and is_run(list(shown.words)):
             words = typed_here(shown.words)
             found.setdefault(tuple(sorted(words)), words)  # README and page may give the same options in another order
     for words in found.values():
@@ -91,14 +79,8 @@ def test_parameters_within_a_line_exist():
 
 def test_the_lines_of_the_makefile_are_what_their_programs_take():
     text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
-    recipes = [line.split("$(IN_VENV) ")[1] for line in text.splitlines() if "@$(IN_VENV) " in line]
-    typed = []
-    for recipe in recipes:
-        typed.append([])
-        for word in shlex.split(recipe):
-            typed[-1].append(word.rstrip(";"))
-            if word.endswith(";"):
-                typed.append([])
+    recipes = [" ".join(shlex.split(line)[1:]) for line in text.splitlines() if "@$(IN_VENV) " in line]
+    typed = [command.split() for recipe in recipes for command in recipe.split("; ")]
     typed = [words for words in typed if words and words[0] in PROGRAMS and "$" not in "".join(words)]
     assert len(typed) > 10
     for words in typed:

@@ -18,7 +18,7 @@ from viptt_core.ct import load_volume
 from viptt_core.datasets.scans import read_scan
 from viptt_core.errors import DataError, SettingError
 from viptt_core.prediction import scans as predict
-from viptt_core.prediction.card import RESEARCH_ONLY
+from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
 from viptt_core.prediction.scans import find_scans, predict_scans, scan_warnings
 from viptt_core.prediction.weights import open_weights
 from viptt_core.training.device import Engine
@@ -160,44 +160,30 @@ def test_paths_without_scans_are_refused_before_any_work(tmp_path, monkeypatch, 
 # --- What is unusual ----------------------------------------------------------------------------------
 
 
-def _turned(degrees):
-    """A rotation about the third axis, float [4,4]."""
+def axes(*mm, degrees=0.0):
+    """An affine of these voxel sizes, its slices turned about the third axis."""
     turn, angle = np.eye(4), np.radians(degrees)
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    return turn
-
-
-def warnings_of(path, **grid):
-    weights = open_weights(write_weights(path.parent / "w.safetensors", **grid))
-    grid = weights.card.preprocessing
-    return scan_warnings(path.name, read_scan(path, grid)[1], grid)
+    return np.diag([-mm[0], *mm[1:], 1.0]) @ turn
 
 
 @pytest.mark.parametrize(
-    "settings, message",
+    "shape, affine, message",
     [
-        ({"shape": (18, 20, 4), "mm": (16.0, 14.4, 70.0)}, "has 4 slices"),
-        ({"mm": (1.0, 0.9, 25.0)}, "is 18 mm wide"),
-        ({"mm": (16.0, 14.4, 100.0)}, "is 1200 mm long"),
+        ((18, 20, 4), axes(16.0, 14.4, 70.0), "has 4 slices"),
+        ((18, 20, 12), axes(1.0, 0.9, 25.0), "is 18 mm wide"),
+        ((18, 20, 12), axes(16.0, 14.4, 100.0), "is 1200 mm long"),
+        ((18, 20, 12), axes(16.0, 16.0, 25.0), ""),  # slices that are not square
+        ((18, 20, 12), axes(16.0, 14.4, 25.0, degrees=5), ""),  # askew
+        ((18, 20, 11), axes(16.0, 14.4, 27.0), ""),  # fewer slices than half of the frames
     ],
 )
-def test_implausible_sizes_are_told(tmp_path, settings, message):
-    assert any(message in warning for warning in warnings_of(write_noise_scan(tmp_path / "0.nii.gz", **settings)))
-
-
-@pytest.mark.parametrize(
-    "shape, affine",
-    [
-        ((18, 20, 12), np.diag([-16.0, 16.0, 25.0, 1.0])),  # slices that are not square
-        ((18, 20, 12), np.diag([-16.0, 14.4, 25.0, 1.0]) @ _turned(5)),  # askew
-        ((18, 20, 11), np.diag([-16.0, 14.4, 27.0, 1.0])),  # fewer slices than half of the frames
-    ],
-)
-def test_a_scan_on_which_a_model_could_be_trained_without_a_fault_gives_no_warning(tmp_path, shape, affine):
-    path = tmp_path / "0.nii.gz"
+def test_implausible_sizes_are_told_and_nothing_of_a_scan_like_those_of_training(tmp_path, shape, affine, message):
     voxels = np.random.default_rng(0).integers(-1000, 400, shape).astype(np.int16)
-    nib.Nifti1Image(voxels, affine).to_filename(path)
-    assert warnings_of(path, frames=24) == []
+    nib.Nifti1Image(voxels, affine).to_filename(tmp_path / "0.nii.gz")
+    grid = Preprocessing("scan", 24, 16, "0..1", (-1000, 400), "canonical")
+    told = scan_warnings("0.nii.gz", read_scan(tmp_path / "0.nii.gz", grid)[1], grid)
+    assert any(message in warning for warning in told) if message else told == []
 
 
 def test_values_that_are_no_hu_and_grey_levels_never_seen_are_told_and_predicted(tmp_path):

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from os import PathLike
@@ -144,11 +144,9 @@ def predict_scans(
     Args:
         weights: See `weights.open_weights`; several are all asked about each scan, which is read once.
         scans: NIfTI files and folders, see `find_scans`.
-        masks: Folder of lung masks, named as the scans, for weights that were trained on the box around the
-            lungs; None looks for `masks1` beside a scan.
+        masks: Folder of masks, named as the scans, for weights of the lungs' box; None: `masks1` beside a scan.
         engine: How to compute; None takes the fastest device, in fp32: the same digits on every machine.
-        n_jobs: Threads that read; None takes the available cores. Decompression runs outside the
-            interpreter's lock, so threads do.
+        n_jobs: Threads that read (decompression leaves the interpreter's lock); None takes the available cores.
 
     Returns:
         One entry a scan, those that could not be read included.
@@ -170,30 +168,29 @@ def predict_scans(
         model.place(device)
     precisions = [pick_precision(engine.precision, device, model.backbone_name) for model in models]
     probabilities = np.full((len(opened), len(paths), len(opened[0].classes)), np.nan)
-    done: list[_ReadScan] = []
+    told: list[tuple[tuple[str, ...], str]] = []  # of each scan
     read = partial(_read, weights=opened, masks=None if masks is None else Path(masks))
     with (
         closing(read_ahead(read, paths, n_jobs or available_cores())) as reading,
         tqdm(total=len(paths), desc="predicting", unit="scan", disable=not progress) as bar,
     ):
         while batch := list(islice(reading, TOGETHER)):
-            sound = [n for n, scan in enumerate(batch, start=len(done)) if not scan.error]
+            sound = [n for n, (*_, error) in enumerate(batch) if not error]
             for m, each in enumerate(opened if sound else ()):
                 grid = each.card.preprocessing
-                clips = np.stack([scan.levels[grid] for scan in batch if not scan.error])
+                clips = np.stack([batch[n][0][grid] for n in sound])
                 settings = {"precision": precisions[m], "pixel_range": grid.pixel_range}
                 logits = predict_logits(models[m], clips, np.arange(len(clips)), **settings)
-                probabilities[m, sound] = torch.from_numpy(logits).double().softmax(dim=1).numpy()
+                probabilities[m, np.add(sound, len(told))] = torch.from_numpy(logits).double().softmax(dim=1).numpy()
             # Grey levels are let go: those of all scans would fill the memory.
-            done += [replace(scan, levels={}) for scan in batch]
+            told += [(warnings, error) for _, warnings, error in batch]
             bar.update(len(batch))
     synthetic = [each.name for each in opened if each.card.data.get("synthetic")]
     return Predictions(
         tuple(printable(str(path)) for path in paths),
         opened,
         probabilities,
-        tuple(scan.warnings for scan in done),
-        tuple(scan.error for scan in done),
+        *zip(*told, strict=True),
         tuple(f"{name}: trained on synthetic scans; what it says about a patient means nothing." for name in synthetic),
     )
 
@@ -219,16 +216,10 @@ def scan_warnings(where: str, facts: ScanFacts, grid: Preprocessing) -> list[str
     return told
 
 
-@dataclass(frozen=True)
-class _ReadScan:
-    """A scan as it was read: uint8 grey levels [T,H,W] by grid, or the reason why not."""
-
-    levels: dict[Preprocessing, np.ndarray]
-    warnings: tuple[str, ...] = ()
-    error: str = ""
-
-
-def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _ReadScan:
+def _read(
+    path: Path, *, weights: Sequence[Weights], masks: Path | None
+) -> tuple[dict[Preprocessing, np.ndarray], tuple[str, ...], str]:
+    """Grey levels of a scan by grid, uint8 [T,H,W], and what is unusual about it; or why it could not be read."""
     levels, warnings = {}, {}  # the latter for its keys, in their order
     try:
         if os.path.isdir(path):  # among files only where it could not be looked into
@@ -244,7 +235,7 @@ def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _Rea
         remedy = error.remedy
         if error.kind == "missing file" and not error.path.exists():  # what is named was there
             remedy = "Rename or remove it: its name is not UTF-8, or it is a link to nothing."
-        return _ReadScan({}, error=f"{error.what} {remedy}".strip())
+        return {}, (), f"{error.what} {remedy}".strip()
     for each in weights:
         if known := each.card.training.get("grey_levels"):
             level = float(levels[each.card.preprocessing].mean()) / 255
@@ -252,7 +243,7 @@ def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _Rea
             if not known[0] - margin <= level <= known[1] + margin:
                 told = f"has a mean grey level of {level:.2f}; training scans had {known[0]:.2f} to {known[1]:.2f}."
                 warnings[told] = None
-    return _ReadScan(levels, tuple(warnings))
+    return levels, tuple(warnings), ""
 
 
 def _check_models(weights: Sequence[Weights], masks) -> None:
