@@ -75,14 +75,14 @@ def test_a_group_pattern_names_what_stays_together(tmp_path):
 def test_too_short_videos_are_listed_and_unreadable_ones_stop_the_run(video_folder):
     write_video(video_folder / "Rowing" / "v_Rowing_g03_c01.avi", frames=2)
     clips = load_dataset("ucf50", video_folder, **GRID)
-    assert [name for name, _ in clips.excluded] == ["Rowing/v_Rowing_g03_c01.avi"]
+    assert [fault.where for fault in clips.faults] == ["Rowing/v_Rowing_g03_c01.avi"]
     assert "2 frames" in clips.report()
     whole = (video_folder / "Mixing" / "v_Mixing_g01_c01.avi").read_bytes()
     (video_folder / "Mixing" / "v_Mixing_g02_c01.avi").write_bytes(whole[:100])
     with pytest.raises(DataError, match="v_Mixing_g02_c01.avi: .*The 3 others are kept"):
         load_dataset("ucf50", video_folder, **GRID)
     left = load_dataset("ucf50", video_folder, on_error="skip", **GRID)
-    assert len(left) == 3 and len(left.excluded) == 2
+    assert len(left) == 3 and len(left.faults) == 2
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_what_has_no_scan_or_no_label_is_listed_when_skipped(scan_folder):
     write_labels(scan_folder, "TRN_0001.nii.gz,1", "TRN_0002.nii.gz,2", "TRN_0009.nii.gz,1")
     clips = load_dataset("imageclef", scan_folder, on_error="skip", **GRID)
     assert clips.names.tolist() == ["TRN_0001.nii.gz", "TRN_0002.nii.gz"]
-    assert dict(clips.excluded) == {
+    assert {fault.where: fault.what for fault in clips.faults if fault.level != "note"} == {
         "TRN_0009.nii.gz": "line 4 of labels.csv names it, but there is no such scan.",
         "TRN_0003.nii.gz": "no label in labels.csv.",
     }

@@ -279,7 +279,7 @@ def compare_table(root, name, columns, **settings) -> None:
     from viptt_core.datasets import list_dataset
 
     listing = list_dataset("folder", root, **settings)
-    listing.left_out("raise")
+    listing.check_usable("raise")
     text = (root / name).read_text(encoding="utf-8-sig")
     separator = max(",;\t", key=re.split("[\r\n]", text)[0].count)
     try:
@@ -414,7 +414,7 @@ def read_npz(path) -> None:
     from viptt_core.datasets.arrays import decode_volume, read_images
 
     listing = list_dataset("medmnist3d", path)
-    listing.left_out("raise")
+    listing.check_usable("raise")
     clips = [decode_volume(item.source, Grid(frames=4, size=12)) for item in listing.items]
     assert all(clip.shape == (4, 12, 12) and clip.dtype == np.uint8 for clip in clips)
     with np.load(path) as theirs:

@@ -250,7 +250,7 @@ def test_a_patient_is_one_whatever_the_spelling_and_named_when_in_two_parts(path
     assert clips.groups[7] == clips.groups[9] and clips.groups[1] == clips.groups[11]
     told = [fault.what for fault in faults(path)]
     assert len(told) == 3 and "2 of 9 groups are in more than one published part: 02, 07." in told[2]
-    assert all(any(what in note for note in clips.notes) for what in told)
+    assert all(any(what == fault.what for fault in clips.faults) for what in told)
 
 
 def test_a_blank_volume_is_told_by_a_run_too(path):
@@ -258,7 +258,7 @@ def test_a_blank_volume_is_told_by_a_run_too(path):
     made["test_images"][1] = 7
     with pytest.warns(DataWarning, match="mine.npz: test volume 1: every voxel is the same"):
         clips = load_dataset("medmnist3d", write(path, made), **GRID)
-    assert len(clips.notes) == 1
+    assert len(clips.faults) == 1
 
 
 # --- Damage, and sizes that are not there ---

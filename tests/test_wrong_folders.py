@@ -148,7 +148,7 @@ def test_what_a_link_leads_to_is_read_or_named_and_can_be_left_out(tmp_path, pla
     with pytest.raises(DataError, match=f"(?s){where}: .*{what}.*on_error='skip'"):
         load_dataset("folder", root, **GRID)
     clips = load_dataset("folder", root, on_error="skip", **GRID)
-    assert len(clips) == 4 and [name for name, _ in clips.excluded] == [where]
+    assert len(clips) == 4 and [fault.where for fault in clips.faults if fault.level != "note"] == [where]
     report = check_dataset("folder", root, **QUIET)
     assert report.spoils and ("unreadable file", where, "file") in kinds(report)
 
@@ -160,7 +160,7 @@ def test_faults_of_classes_that_are_not_asked_for_and_of_what_is_no_data_stop_no
     os.mkfifo(root / "a" / "pipe.avi")  # to open one waits for ever
     (root / "lost+found").mkdir()
     clips = load_dataset("folder", root, classes="a, b", **GRID)
-    assert len(clips) == 4 and sorted(name for name, _ in clips.excluded) == ["a/notes.txt", "a/pipe.avi"]
+    assert len(clips) == 4 and sorted(fault.where for fault in clips.faults) == ["a/notes.txt", "a/pipe.avi"]
 
 
 @pytest.fixture
@@ -192,8 +192,8 @@ def test_files_and_folders_without_rights_are_named_and_can_be_left_out(open_fol
         listing = list_dataset("folder", root)
         assert kinds(listing) == [(kind, where, "file")]
         with pytest.raises(DataError, match=f"(?s){where}: cannot be read .Permission denied.*on_error='skip'"):
-            listing.left_out("raise")
-        assert [name for name, _ in listing.left_out("skip")] == [where]
+            listing.check_usable("raise")
+        listing.check_usable("skip")
         checked = Checked(listing, [], load_preset("study"), "")
         assert where not in {fault.where for fault in judge(checked) if fault.level == "note"}
 
@@ -265,7 +265,7 @@ def test_videos_of_any_common_ending_are_read(tmp_path, ending, container, codec
                 file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
             file.mux(stream.encode())
     clips = load_dataset("folder", tmp_path, **GRID)
-    assert clips.class_names == ("a", "b") and clips.excluded == ()
+    assert clips.class_names == ("a", "b") and clips.faults == ()
     assert np.abs(clips.clips.mean(axis=(1, 2, 3)) - (60, 180)).max() < 8
 
 

@@ -5,7 +5,6 @@ A network has to beat these. Where they do well, a set or a split gives somethin
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from viptt_core.clips import ClipSet
 from viptt_core.datasets.listing import VIDEO_ENDINGS, has_ending
-from viptt_core.errors import DataWarning, Fault, check_counts
+from viptt_core.errors import Fault, check_counts, warn_of
 from viptt_core.nifti import open_scan
 from viptt_core.results import predictions_table
 from viptt_core.shown import ResultTable, ShownAsTable
@@ -269,7 +268,7 @@ def baseline_predictions(clips: ClipSet, split: Split) -> pd.DataFrame:
         headers = read_headers([clips.files[name] for name in clips.names])
         known["file headers alone"] = (_header_tree(), _as_numbers(headers))
         for fault in header_faults(headers, clips.labels, clips.groups):
-            warnings.warn(f"{fault.what} {fault.remedy}", DataWarning, stacklevel=2)
+            warn_of(fault)
     tables = []
     for arm, (model, features) in known.items():
         model.fit(features[split.train], clips.labels[split.train])
