@@ -168,18 +168,18 @@ def test_check_hands_its_settings_on_and_prints_pure_json(tmp_path, check, capsy
         "masks": "masks2",
     }
     typed = [f"--{name.replace('_', '-')}={value}" for name, value in own.items()]
-    assert main(["data", "check", "folder", str(tmp_path), "--json", "--reread", "--jobs", "2", *typed]) == 0
+    assert main(["data", "check", "folder", str(tmp_path), "--json", "--jobs", "2", *typed]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == {"spoils": False, "files": 3} and err == "reading\n"
     ((name, root, settings),) = check.calls
     assert (name, root) == ("folder", tmp_path)
-    assert settings == {"preset": "paper", "n_jobs": 2, "reread": True} | own
+    assert settings == {"preset": "paper", "n_jobs": 2} | own
 
 
 def test_check_leaves_out_what_was_not_said(tmp_path, check, capsys):
     assert main(["data", "check", "mosmed", str(tmp_path), "--preset", "demo"]) == 0
     assert capsys.readouterr().out == "the report\n"
-    assert check.calls[0][2] == {"preset": "demo", "n_jobs": None, "reread": False}
+    assert check.calls[0][2] == {"preset": "demo", "n_jobs": None}
 
 
 def test_check_exits_with_one_when_something_spoils(tmp_path, check, capsys):

@@ -9,7 +9,7 @@ from files import write_labels, write_scan, write_video
 
 from viptt_core.constants import TB_CLASSES, UCF_CLASSES
 from viptt_core.datasets import load_dataset, load_for
-from viptt_core.errors import DataError, DataWarning, SettingError
+from viptt_core.errors import DataError, SettingError
 from viptt_core.presets import load_preset
 
 GRID = {"frames": 4, "size": 16, "n_jobs": 1, "progress": False}
@@ -85,18 +85,6 @@ def test_too_short_videos_are_listed_and_unreadable_ones_stop_the_run(video_fold
     assert len(left) == 3 and len(left.faults) == 2
 
 
-@pytest.mark.parametrize(
-    "classes, message",
-    [
-        (("Mixing", "Juggling"), "has no folder of videos 'Juggling'. There are: Mixing, Rowing"),
-        (("Mixing",), "fewer than two classes"),
-    ],
-)
-def test_classes_that_are_not_there_are_named(video_folder, classes, message):
-    with pytest.raises(DataError, match=message):
-        load_dataset("ucf50", video_folder, classes=classes, **GRID)
-
-
 # --- Scan folders ---------------------------------------------------------------------------------
 
 
@@ -116,13 +104,6 @@ def test_what_has_no_scan_or_no_label_is_listed_when_skipped(scan_folder):
         "TRN_0009.nii.gz": "line 4 of labels.csv names it, but there is no such scan.",
         "TRN_0003.nii.gz": "no label in labels.csv.",
     }
-
-
-def test_nan_voxels_are_read_as_air_and_counted(scan_folder):
-    write_scan(scan_folder / "TRN_0002.nii.gz", nan_voxels=5)
-    with pytest.warns(DataWarning, match="TRN_0002.nii.gz.*5"):
-        clips = load_dataset("imageclef", scan_folder, **GRID)
-    assert "TRN_0002.nii.gz" in clips.report()
 
 
 def test_label_files_are_found_by_their_columns(scan_folder):
@@ -200,6 +181,3 @@ def test_a_preset_gives_the_grid():
 def test_mistaken_calls_say_what_to_do(name, root, settings, message):
     with pytest.raises((SettingError, DataError), match=message):
         load_dataset(name, root, **settings)
-
-
-# --- Real files -----------------------------------------------------------------------------------

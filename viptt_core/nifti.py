@@ -69,6 +69,11 @@ class Scan:
     highest: float = -inf
     sampled: list[np.ndarray] = field(default_factory=list)  # voxels of a sub-grid, holes as they are stored
 
+    @property
+    def written_by(self) -> str:
+        """What the header says of the program."""
+        return self.header["descrip"].item().decode(errors="replace")
+
     def planes(self) -> Iterator[np.ndarray]:
         """Read the slices [Y,X] in order, holes as air, each valid until the next; then the file to its end."""
         plane = np.empty((self.shape[1], self.shape[0]), self.stored)

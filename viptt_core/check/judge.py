@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from viptt_core.check.inspect import Reading, VideoFacts
+from viptt_core.check.inspect import Reading
 from viptt_core.clips import Item
 from viptt_core.ct import CANONICAL_AXES
 from viptt_core.datasets.listing import Listing
@@ -219,20 +219,11 @@ def _shortcuts(checked: Checked) -> Iterator[Fault]:
         return
     import pandas as pd
 
-    from viptt_core.probes import header_faults  # slow to import
+    from viptt_core.probes import header_faults, header_of  # slow to import
 
     items = [checked.items[reading.path] for reading in read]
-    headers = pd.DataFrame([_header(reading.facts) | {"bytes": reading.n_bytes} for reading in read])
+    headers = pd.DataFrame([header_of(reading.facts) | {"bytes": reading.n_bytes} for reading in read])
     yield from header_faults(headers, [item.label for item in items], [item.group for item in items])
-
-
-def _header(facts: ScanFacts | VideoFacts) -> dict[str, float | str]:
-    """What is known of a scan or video without looking at it."""
-    from viptt_core.probes import VIDEO_HEADER, scan_header  # slow to import
-
-    if isinstance(facts, VideoFacts):
-        return {name: getattr(facts, name) for name in VIDEO_HEADER}
-    return scan_header(facts.shape, np.reshape(facts.affine, (3, 4)), facts.stored, facts.written_by)
 
 
 def count_classes(listing: Listing) -> dict[str, dict[str, int]]:

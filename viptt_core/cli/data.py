@@ -61,7 +61,6 @@ def add_data_commands(commands) -> None:
     check.add_argument("--json", action="store_true", help="print JSON; progress goes to the error stream")
     check.add_argument("--preset", default=CHECK_PRESET, help="whose grid counts (default: %(default)s)")
     check.add_argument("--jobs", type=positive, help=JOBS)
-    check.add_argument("--reread", action="store_true", help="read files again that an earlier check has read")
     own = check.add_argument_group("settings of the data set", "The same as the notebooks take.")
     for name, text in CHECK_SETTINGS.items():
         own.add_argument(f"--{name.replace('_', '-')}", type=int if name in NUMBERS else str, help=text)
@@ -168,8 +167,7 @@ def _check(options) -> int:
 
     check_choice("data set", options.name, [s.name for s in load_registry().values() if s.kind != "example"])
     settings = {key: getattr(options, key) for key in CHECK_SETTINGS if getattr(options, key) is not None}
-    settings |= {"n_jobs": options.jobs, "reread": options.reread}
-    report = _report(options.name, options.root, options.preset, **settings)
+    report = _report(options.name, options.root, options.preset, n_jobs=options.jobs, **settings)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report)
     return int(report.spoils)
 

@@ -275,8 +275,8 @@ def _read_columns(path: Path) -> tuple[dict[str, list], np.ndarray | None, list[
         if unread:
             what = f"{listed(unread)}: not read, since not one finite number a volume in every part."
             faults.append(Fault("columns not read", ".", what, level="note"))
-        name = max((f"{part}_images" for part in PARTS), key=lambda name: heads[name].shape[0])
-        return columns, _first_volumes(archive, name, heads[name]), faults
+        images = _read(archive, max((f"{part}_images" for part in PARTS), key=lambda name: heads[name].shape[0]))
+        return columns, images[: min(SAMPLED, 1 + MOST_BYTES["values"] // prod(images.shape[1:]))], faults
 
 
 def _text(values: np.ndarray) -> np.ndarray:
@@ -289,16 +289,6 @@ def _text(values: np.ndarray) -> np.ndarray:
     if ((codes > sys.maxunicode) | ((codes >= 0xD800) & (codes < 0xE000))).any():  # the latter: halves of characters
         raise ValueError("holds text that is none")
     return text
-
-
-def _first_volumes(archive: zipfile.ZipFile, name: str, head: _Head) -> np.ndarray:
-    n, *shape = head.shape
-    n = min(n, SAMPLED, 1 + MOST_BYTES["values"] // prod(shape))
-    if head.fortran_order:
-        return _read(archive, name)[:n]
-    with archive.open(f"{name}.npy") as member:
-        member.seek(archive.getinfo(f"{name}.npy").file_size - prod(head.shape))
-        return np.frombuffer(member.read(n * prod(shape)), np.uint8).reshape(n, *shape)
 
 
 def _layout_faults(heads: dict[str, _Head]) -> Iterator[Fault]:
