@@ -189,7 +189,7 @@ def _contents(checked: Checked) -> Iterator[tuple[str, str, Item | None]]:
 
 
 def _classes(checked: Checked) -> Iterator[Fault]:
-    """Classes that cannot be split, and folders without a file beside the class folders: a class may have got lost."""
+    """Classes that cannot be split."""
     listing, counts = checked.listing, count_classes(checked.listing)
     told = any(fault.kind == "class without files" for fault in listing.faults)
     short = {video.path for video in checked.readable("video") if video.facts.frames < checked.needed}
@@ -200,16 +200,6 @@ def _classes(checked: Checked) -> Iterator[Fault]:
     for fault in split_faults("own", left or listing.items, listing.class_names):
         if not told or fault.where not in counts or counts[fault.where]["files"]:
             yield fault
-    unreadable = {fault.where for fault in listing.faults}
-    of_classes = {path.parent for path in checked.items if path.parent.parent == listing.root}
-    for folder in sorted(listing.root.iterdir()) if of_classes else ():
-        if (
-            folder.is_dir()
-            and folder.name not in unreadable
-            and folder.name[0] != "."
-            and not any(folder.glob("[!.]*"))
-        ):
-            yield Fault("empty folder", folder.name, "holds no file.", "Is a class missing?", level="note")
 
 
 def _shortcuts(checked: Checked) -> Iterator[Fault]:

@@ -110,7 +110,7 @@ def walk_folder(root: Path) -> Folder:
     while folders or links:
         folder = (folders or links).pop()  # links last: a folder counts where it really lies
         try:
-            status, paths = folder.stat(), list(folder.iterdir())
+            status, paths = folder.stat(), [path for path in folder.iterdir() if not _is_hidden(path)]
         except OSError as error:
             what = f"cannot be read ({error.strerror})."
             if folder == root:
@@ -121,9 +121,9 @@ def walk_folder(root: Path) -> Folder:
             fault(folder, "folder linked twice", "links to a folder that is read already.", "", "left out")
             continue
         entered.add((status.st_dev, status.st_ino))
+        if not paths and folder.parent == root:
+            fault(folder, "empty folder", "holds no file.", "Is a class missing?", "note")
         for path in paths:
-            if path.name.startswith(".") or path.name in _NO_DATA:
-                continue
             if printable(path.name) != path.name:
                 fault(path, "name not UTF-8", "has a name that is not UTF-8.", "Rename it, for example with convmv.")
                 continue
@@ -142,6 +142,10 @@ def walk_folder(root: Path) -> Folder:
             else:
                 fault(path, "unreadable file", "cannot be read (Permission denied).", _RIGHTS)
     return Folder(root, tuple(sorted(files)), tuple(sorted(faults, key=lambda found: found.where)))
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name in _NO_DATA
 
 
 def existing_folder(root: str | Path | None, content: str) -> Path:
