@@ -247,24 +247,11 @@ def test_unusable_files_are_refused_by_name_with_the_remedy(tmp_path, case):
     assert words in refused(tmp_path / "scan.nii.gz", remedy)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"depth": 0},
-        {"size": 0},
-        {"size": -5},
-        {"size": 22.4},
-        {"hu_window": (400, -1000)},
-        {"hu_window": (0, 0)},
-        {"hu_window": (np.nan, 400)},
-        {"hu_window": (1, 2, 3)},
-        {"hu_window": None},
-        {"hu_window": 5},
-        {"size": True},
-        {"size": 10**7},
-        {"depth": 10**9},
-    ],
-)
+WRONG_SETTINGS = {"depth": (0, 10**9), "size": (0, -5, 22.4, True, 10**7)}
+WRONG_SETTINGS["hu_window"] = ((400, -1000), (0, 0), (np.nan, 400), (1, 2, 3), None, 5)
+
+
+@pytest.mark.parametrize("settings", [{name: value} for name, values in WRONG_SETTINGS.items() for value in values])
 def test_settings_are_checked_before_the_file(tmp_path, settings):
     for call in (load_volume, lambda _, **given: prepare_volume(lumpy_scan(), **given)):
         with pytest.raises(SettingError, match=f"{next(iter(settings))} is|too large") as caught:

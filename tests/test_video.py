@@ -347,18 +347,10 @@ def test_unusable_files_are_refused_by_name_with_the_remedy(tmp_path, write, wor
     assert words in refused(tmp_path / "v.avi", remedy, call=load_clip)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"frames": 0},
-        {"size": 0},
-        {"stride": 0},
-        {"stride": -1},
-        {"frames": 7.5},
-        {"fit": "letterbox"},
-        {"frames": 10**9},
-    ],
-)
+WRONG_SETTINGS = {"frames": (0, 7.5, 10**9), "size": (0,), "stride": (0, -1), "fit": ("letterbox",)}
+
+
+@pytest.mark.parametrize("settings", [{name: value} for name, values in WRONG_SETTINGS.items() for value in values])
 def test_settings_are_checked_before_the_file(tmp_path, settings):
     with pytest.raises(SettingError, match=f"{next(iter(settings))} |a clip of 1000000000 x 224 x 224 is too large"):
         load_clip(tmp_path / "none.avi", **settings)

@@ -305,7 +305,14 @@ def out_of_reach(folder, name):
     return [folder / f"loop{name}", folder / f"{'long' * 99}{name}"]
 
 
-@pytest.mark.parametrize("call, name", [(load_volume, ".nii.gz"), (read_nifti, ".nii"), (load_clip, ".avi")])
+def crop_by(mask):
+    write_scan(mask.parent / "sound.nii.gz", chest(1))
+    return load_volume(mask.parent / "sound.nii.gz", mask=mask, **GRID)
+
+
+@pytest.mark.parametrize(
+    "call, name", [(load_volume, ".nii.gz"), (read_nifti, ".nii"), (load_clip, ".avi"), (crop_by, "mask.nii.gz")]
+)
 def test_what_the_system_says_of_a_file_is_that_files_fault(tmp_path, call, name):
     for path in out_of_reach(tmp_path, name):
         with pytest.raises(DataError, match="cannot be read.*Check") as caught:
@@ -330,13 +337,6 @@ def test_a_disk_that_fails_while_a_scan_is_read_is_named_with_its_file(tmp_path,
     with pytest.raises(DataError, match="a.nii.gz: cannot be read") as caught, open_scan(path):
         raise error
     assert caught.value.kind == "unreadable file"
-
-
-def test_a_mask_out_of_reach_is_named(tmp_path):
-    write_scan(tmp_path / "a.nii.gz", chest(1))
-    for mask in out_of_reach(tmp_path, "mask.nii.gz"):
-        with pytest.raises(DataError, match="mask.nii.gz: cannot be read"):
-            load_volume(tmp_path / "a.nii.gz", mask=mask, **GRID)
 
 
 # --- Odd and right --------------------------------------------------------------------------------------
