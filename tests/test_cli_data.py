@@ -152,13 +152,13 @@ def test_check_hands_its_settings_on_and_prints_pure_json(tmp_path, check, capsy
     own = {"labels": "l.csv", "file_column": "f", "label_column": "d", "patient_column": "p", "group_pattern": "(g)"}
     own |= {"classes": "a,b", "masks": "masks2"}
     typed = [f"--{name.replace('_', '-')}={value}" for name, value in own.items()]
-    assert main(["data", "check", "folder", str(tmp_path), "--json", "--reread", "--jobs", "2", *typed]) == 0
+    assert main(["data", "check", "folder", str(tmp_path), "--json", "--jobs", "2", *typed]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == {"spoils": False, "files": 3} and err == "reading\n"
     ((name, root, settings),) = check.calls
     assert (name, root) == ("folder", tmp_path)
     given = {key: value for key, value in settings.items() if value is not None}
-    assert given == {"preset": "paper", "n_jobs": 2, "reread": True} | own
+    assert given == {"preset": "paper", "n_jobs": 2} | own
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_written_videos_are_like_ucf50s(written):
 def test_ones_own_scans_are_read_as_such(written):
     settings = {"label_column": "diagnosis", "patient_column": "patient", "frames": 4, "size": 16}
     clips = load_dataset("folder", written[own_scans], n_jobs=1, progress=False, **settings)
-    assert len(clips) == 9 and len(set(clips.groups)) == 4 and clips.excluded == ()
+    assert len(clips) == 9 and len(set(clips.groups)) == 4 and clips.faults == ()
 
 
 # --- How they are written ---

@@ -53,7 +53,6 @@ def add_data_commands(commands) -> None:
     check.add_argument("root", type=path, help="folder or .npz file")
     check.add_argument("--json", action="store_true", help="print JSON; progress goes to the error stream")
     check.add_argument("--preset", default=CHECK_PRESET, help="whose grid counts")
-    check.add_argument("--reread", action="store_true", help="read files again that an earlier check has read")
     own = check.add_argument_group("settings of the data set", "The same as the notebooks take.")
     for name, text in CHECK_SETTINGS.items():
         own.add_argument(f"--{name.replace('_', '-')}", type=int if name in NUMBERS else str, help=text)
@@ -140,7 +139,7 @@ def _get(options) -> int:
 
 def _check(options) -> int:
     """Read every file of a data set once and report what would spoil a run; exit code 1 if anything would."""
-    settings = {name: getattr(options, name) for name in ("preset", "reread", *CHECK_SETTINGS)}
+    settings = {name: getattr(options, name) for name in ("preset", *CHECK_SETTINGS)}
     report = _report(options.name, options.root, n_jobs=options.jobs, **settings)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report)
     return int(report.spoils)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -28,7 +27,7 @@ from viptt_core.datasets.listing import (
     walk_folder,
 )
 from viptt_core.datasets.scans import read_scan
-from viptt_core.errors import DataError, DataWarning, SettingError, raise_faults
+from viptt_core.errors import DataError, SettingError, raise_faults, warn_of
 from viptt_core.files import available_cores
 from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
 from viptt_core.prediction.weights import Weights, open_weights
@@ -274,7 +273,7 @@ def _scans_below(root: Path) -> list[Path]:
     ]
     scans, _, left_out = scans_and_masks(folder)
     for fault in left_out:
-        warnings.warn(str(fault), DataWarning, stacklevel=3)
+        warn_of(fault)
     if not scans and not unreadable:
         raise_faults([nothing_to_read(folder, ("scan",))], root)
     return sorted([*scans, *unreadable])
