@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -241,12 +242,12 @@ def test_a_damaged_scan_is_told_and_stops_no_other(tmp_path, scans, content):
 def test_a_folder_that_cannot_be_read_is_told_and_the_other_scans_are_predicted(tmp_path, scans, monkeypatch):
     (locked := scans[0].parent / "locked").mkdir()
 
-    def refuse(path, scandir=os.scandir):
+    def refuse(path, iterdir=Path.iterdir):
         if path == locked:
             raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
+        return iterdir(path)
 
-    monkeypatch.setattr("os.scandir", refuse)
+    monkeypatch.setattr(Path, "iterdir", refuse)
     found = quiet(write_weights(tmp_path / "w.safetensors"), scans[0].parent)
     assert dict(zip(found.names, found.errors, strict=True)) == dict.fromkeys(map(str, scans), "") | {
         str(locked): "is a folder that cannot be read. See that you may read it."
