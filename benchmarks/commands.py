@@ -6,65 +6,88 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
 
-from benchmarks import ROOT, describe_machine, run_process, worktree
+import psutil
+
+from benchmarks import ROOT, describe_machine
 from benchmarks.page import RESULTS
-from viptt_core.files import git_commit, write_file
-
-
-class Command(NamedTuple):
-    """What is typed, what it does, and exit codes that are no failure."""
-
-    typed: str
-    what: str
-    accept: tuple[int, ...] = (0,)
-
-    @property
-    def name(self) -> str:
-        """Of its row: numbers belong to what was typed then."""
-        return f"{self.typed}  # {self.what}"
-
+from viptt_core.files import format_size, git_commit, write_file
 
 DEMO = "papermill notebooks/02_finetune.py out.ipynb -p epochs 50"
-# A group is typed in a clean checkout of its own, in this order. `runs/RUN` is the run that fine-tuned from videos.
+# What is typed, and what it does. A group is typed in a clean checkout of its own, in this order. `runs/RUN` is the run
+# that fine-tuned from videos.
 GROUPS = (
     (
-        Command(DEMO, "both arms on synthetic data: `make demo`"),
-        Command(DEMO, "the same when its runs are found"),
-        Command("viptt summary out.ipynb", "its table"),
-        Command("viptt phantom data/phantom -n 20", "writes 20 synthetic scans"),
-        Command("viptt data check imageclef data/phantom", "reads them; says that 20 are too few", (0, 1)),
-        Command("viptt predict data/phantom --weights runs/RUN -o predictions.csv", "predicts them"),
-        Command("papermill notebooks/05_submission.py out.ipynb", "from weights to a submission"),
+        (DEMO, "both arms on synthetic data: `make demo`"),
+        (DEMO, "the same when its runs are found"),
+        ("viptt summary out.ipynb", "its table"),
+        ("viptt phantom data/phantom -n 20", "writes 20 synthetic scans"),
+        ("viptt data check imageclef data/phantom", "reads them; says that 20 are too few"),
+        ("viptt predict data/phantom --weights runs/RUN -o predictions.csv", "predicts them"),
+        ("papermill notebooks/05_submission.py out.ipynb", "from weights to a submission"),
     ),
-    (Command("papermill notebooks/00_data.py out.ipynb", "the page on data"),),
-    (Command("papermill notebooks/01_pretrain.py out.ipynb", "pretraining"),),
-    (Command("papermill notebooks/03_ablations.py out.ipynb", "the page on ablations"),),
-    (Command("papermill notebooks/04_per_class.py out.ipynb", "the page on classes"),),
-    (Command("make recheck", "every number again from the predictions"),),
-    (Command("make paper PLAN=1", "what the study would take"),),
-    (Command("jupyter-book build book/", "the book from executed notebooks"),),
-    (Command("make test", "ruff and the tests"),),
+    (("papermill notebooks/00_data.py out.ipynb", "the page on data"),),
+    (("papermill notebooks/01_pretrain.py out.ipynb", "pretraining"),),
+    (("papermill notebooks/03_ablations.py out.ipynb", "the page on ablations"),),
+    (("papermill notebooks/04_per_class.py out.ipynb", "the page on classes"),),
+    (("make recheck", "every number again from the predictions"),),
+    (("make paper PLAN=1", "what the study would take"),),
+    (("jupyter-book build book/", "the book from executed notebooks"),),
+    (("make test", "ruff and the tests"),),
 )
 
 
-def measure(command: Command, folder: Path) -> dict:
-    """Seconds, peak memory and what is left on the disk (bytes) of a command that is typed in a checkout."""
-    outside = ("VIPTT_ROOT", "VIPTT_CACHE", "MAKEFLAGS")
-    env = {name: value for name, value in os.environ.items() if name not in outside}
-    env |= {"PYTHONUTF8": "1", "PYTHONPATH": str(folder), "PATH": f"{sys.prefix}/bin{os.pathsep}{env['PATH']}"}
-    words = command.typed.replace("runs/RUN", "runs/finetune-video-*")
+def measure(typed: str, folder: Path) -> dict:
+    """What a command takes that is typed in a checkout.
+
+    Returns:
+        "seconds"; "memory", the most bytes that all its processes held at one time, shared pages counted once (Linux);
+        "disk", the bytes that it left.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it printed.
+    """
+    words = typed.replace("runs/RUN", "runs/finetune-video-*")
     if words.startswith("make "):
         words += " -o .venv/.installed"  # the files of the checkout may be newer than the environment
+    if words.startswith("viptt data check"):
+        words += " || test $? = 1"  # it has something to say
+    env = {name: each for name, each in os.environ.items() if name not in ("VIPTT_ROOT", "VIPTT_CACHE", "MAKEFLAGS")}
+    env |= {"PYTHONUTF8": "1", "PYTHONPATH": str(folder), "PATH": f"{sys.prefix}/bin{os.pathsep}{env['PATH']}"}
     before, log = disk_bytes(folder), folder.with_suffix(".log")
-    seconds, peak, _ = run_process(["bash", "-c", f"exec {words}"], log=log, accept=command.accept, cwd=folder, env=env)
-    return {"seconds": round(seconds, 1), "memory": peak, "disk": max(0, disk_bytes(folder) - before)}
+    began, memory, code = time.perf_counter(), 0, None
+    with log.open("wb") as output:
+        process = psutil.Popen(["bash", "-c", words], stdout=output, stderr=output, cwd=folder, env=env)
+        while code is None:
+            memory = max(memory, memory_bytes(process))
+            with contextlib.suppress(
+                psutil.TimeoutExpired
+            ):  # looks are dense in a short command, and rare in a long one
+                code = process.wait(min(0.2, (time.perf_counter() - began) / 20))
+    seconds = time.perf_counter() - began
+    if code:
+        printed = log.read_text(encoding="utf-8", errors="replace").strip()
+        raise RuntimeError(f"{typed}: exit code {code}: {printed[-2000:]}")
+    return {"seconds": round(seconds, 1), "memory": memory, "disk": max(0, disk_bytes(folder) - before)}
+
+
+def memory_bytes(process: psutil.Process) -> int:
+    """What a process and all below it hold. (`ru_maxrss` is one of them only, and never less than its parent's.)"""
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        for each in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                memory = each.memory_full_info()
+                total += getattr(memory, "pss", memory.rss)
+    return total
 
 
 def disk_bytes(folder: Path) -> int:
@@ -76,30 +99,18 @@ def disk_bytes(folder: Path) -> int:
 def table(content: dict) -> str:
     """The table of the page, in Markdown, and the machine it is of."""
     lines = ["| you type | time | memory | disk |", "|---|---:|---:|---:|"]
-    for command in (command for group in GROUPS for command in group):
-        row = content["rows"].get(command.name)
-        cells = (duration(row["seconds"]), size(row["memory"]), size(row["disk"])) if row else ("not measured", "", "")
-        lines.append(f"| `{command.typed}`<br>{command.what} | {' | '.join(cells)} |")
+    for typed, what in (command for group in GROUPS for command in group):
+        cells = ("not measured", "", "")
+        if row := content["rows"].get(f"{typed}  # {what}"):
+            seconds = max(1, row["seconds"])
+            time_text = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+            cells = (time_text, format_size(row["memory"]), format_size(row["disk"]))
+        lines.append(f"| `{typed}`<br>{what} | {' | '.join(cells)} |")
     machine, dates = content["machine"], sorted(row["date"] for row in content["rows"].values())
     told = [machine["processor"], machine["gpu"] or "no GPU", machine["system"], f"Python {machine['python']}"]
     commits = dict.fromkeys(f"commit `{row['commit'][:7]}`" for row in content["rows"].values())
     told += [f"PyTorch {machine['torch']}", " to ".join(dict.fromkeys((dates[0], dates[-1]))), *commits]
     return "\n".join(lines) + f"\n\nMeasured on: {', '.join(told)}.\n"
-
-
-def duration(seconds: float) -> str:
-    """As people say it: 4 s, 3 min, 1 h 10 min."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def size(n_bytes: int) -> str:
-    """As people say it: 0, < 1 MB, 12 MB, 1.4 GB."""
-    if n_bytes < 1e6:
-        return "0" if n_bytes < 1e5 else "< 1 MB"
-    return f"{n_bytes / 1e6:.0f} MB" if n_bytes < 950e6 else f"{n_bytes / 1e9:.1f} GB"
 
 
 def run(words: list[str], root: Path = ROOT) -> None:
@@ -115,22 +126,23 @@ def run(words: list[str], root: Path = ROOT) -> None:
     if path.is_file() and (known := json.loads(path.read_text(encoding="utf-8")))["machine"] == content["machine"]:
         content = known
     for group in GROUPS:
-        if words and not any(word in command.typed for word in words for command in group):
+        if words and not any(word in typed for word in words for typed, _ in group):
             continue
-        with worktree("HEAD") as folder:
+        with tempfile.TemporaryDirectory(prefix="viptt-benchmark-") as place:
+            folder = Path(place) / "checkout"
+            subprocess.run(["git", "clone", "-q", ROOT, folder], check=True)
             (folder / ".venv").symlink_to(sys.prefix)
-            for command in group:
-                print(f"{command.name} ...", flush=True)
-                row = measure(command, folder)
-                origin = {"commit": git_commit(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
-                content["rows"][command.name] = row | origin
+            for typed, what in group:
+                print(f"{typed}  # {what} ...", flush=True)
+                row = measure(typed, folder)
+                row |= {"commit": git_commit(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
+                content["rows"][f"{typed}  # {what}"] = row
                 write_file(path, json.dumps(content, indent=1) + "\n")
                 write_file(path.with_suffix(".md"), table(content))
-                told = f"memory {size(row['memory'])}, disk {size(row['disk'])}"
-                print(f"  {duration(row['seconds'])}, {told}", flush=True)
+                print(f"  {row}", flush=True)
 
 
-def main() -> None:
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.commands",
         description="Measure what the commands of the book take: time, memory, disk, as they are at the last commit. "
@@ -141,7 +153,3 @@ def main() -> None:
         run(parser.parse_args().words)
     except RuntimeError as error:
         sys.exit(f"benchmarks.commands: {error}")
-
-
-if __name__ == "__main__":
-    main()

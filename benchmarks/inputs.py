@@ -9,30 +9,35 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+import torch
+
+from benchmarks.reference import FRAMES, SIZE, PlainViPTTNet
+from viptt_core.clips import ClipSet
+from viptt_core.files import cache_root
+from viptt_core.model import ViPTTNet
+from viptt_core.prediction.card import Card, Preprocessing
+from viptt_core.prediction.weights import Weights, open_weights, save_weights
+from viptt_core.presets import load_preset
+from viptt_core.splits import Split
+from viptt_core.synthetic import actions, phantom
+from viptt_core.synthetic.folders import imageclef, ucf50, write_folder
+from viptt_core.training import Task, Trainer
+from viptt_core.training.device import Engine
 
 PHANTOM_SHAPE = (512, 512, 130)  # voxels, as a usual chest CT
 PHANTOMS = 4  # scans written
-FRAMES, SIZE = 70, 224  # the paper's grid
 CLASSES = 10
-
-
-def scratch(name: str) -> Path:
-    """A folder in the cache for files that are made once."""
-    from viptt_core.files import cache_root
-
-    return cache_root() / "benchmarks" / name
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @functools.cache
 def phantom_scans() -> list[Path]:
     """Scans [512,512,130] int16, written once."""
-    from viptt_core.synthetic.folders import imageclef, write_folder
-    from viptt_core.synthetic.phantom import VERSION
-
     size, _, slices = PHANTOM_SHAPE
-    root = scratch(f"phantoms-{VERSION}-{size}x{size}x{slices}")
+    root = cache_root() / "benchmarks" / f"phantoms-{phantom.VERSION}-{size}x{size}x{slices}"
     write_folder(root, imageclef(PHANTOMS, size=size, slices=slices), n_jobs=2, progress=False)
     return sorted(root.glob("TRN_*.nii.gz"))
 
@@ -57,10 +62,7 @@ def phantom_folder(n: int) -> Iterator[tuple[Path, list[Path]]]:
 
 def synthetic_clip() -> Path:
     """One clip of the synthetic activities in UCF's format, written once."""
-    from viptt_core.synthetic.actions import VERSION
-    from viptt_core.synthetic.folders import ucf50, write_folder
-
-    root = scratch(f"actions-{VERSION}")
+    root = cache_root() / "benchmarks" / f"actions-{actions.VERSION}"
     clip = ucf50(groups=1, clips_per_group=1, frames=(FRAMES + 5, FRAMES + 35))
     write_folder(root, clip, n_jobs=2, progress=False)
     return min(root.glob("BaseballPitch/*.avi"))
@@ -69,42 +71,26 @@ def synthetic_clip() -> Path:
 @contextmanager
 def fresh_cache() -> Iterator[Path]:
     """An empty cache of decoded sets for the time of the block, so that nothing is found ready."""
-    before = os.environ.get("VIPTT_CACHE")
-    with tempfile.TemporaryDirectory(prefix="viptt-benchmark-") as folder:
-        os.environ["VIPTT_CACHE"] = folder
-        try:
-            yield Path(folder)
-        finally:
-            os.environ.pop("VIPTT_CACHE")
-            if before is not None:
-                os.environ["VIPTT_CACHE"] = before
+    with (
+        tempfile.TemporaryDirectory(prefix="viptt-benchmark-") as folder,
+        mock.patch.dict(os.environ, VIPTT_CACHE=folder),
+    ):
+        yield Path(folder)
 
 
-def device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def noise_clips(n: int, frames: int, size: int):
-    """A ClipSet of noise: how long a step takes does not depend on what is seen."""
-    from viptt_core.clips import ClipSet
-
+def noise_clips(n: int, frames: int, size: int) -> ClipSet:
+    """A set of noise: how long a step takes does not depend on what is seen."""
     rng = np.random.default_rng(0)
     clips, labels = rng.integers(0, 256, (n, frames, size, size), dtype=np.uint8), rng.integers(0, CLASSES, n)
     names, classes = np.array([f"clip{i}" for i in range(n)]), tuple(f"class{i}" for i in range(CLASSES))
     return ClipSet(clips, labels, names, names, classes, {"noise": [n, frames, size]}, synthetic=True)
 
 
-def plain_task(clips, n_train: int, *, frozen: bool, batch_size: int, epochs: int = 1):
-    """The Task that is the work of the reference's loop: SGD, pixels in 0..1, no early stop.
+def plain_task(clips: ClipSet, n_train: int, *, frozen: bool, batch_size: int, epochs: int = 1) -> Task:
+    """The work of the reference's loop: SGD, pixels in 0..1, no early stop.
 
     The first `n_train` clips train, the others validate.
     """
-    from viptt_core.presets import load_preset
-    from viptt_core.splits import Split
-    from viptt_core.training import Task
-
     stage = replace(
         load_preset("frozen").pretrain,
         freeze_backbone=frozen,
@@ -122,43 +108,30 @@ def plain_task(clips, n_train: int, *, frozen: bool, batch_size: int, epochs: in
     return Task(clips, Split(np.arange(n_train), np.arange(n_train, len(clips)), np.empty(0, np.int64)), stage)
 
 
-def models():
+def models() -> tuple[ViPTTNet, PlainViPTTNet]:
     """A ViPTTNet with random weights, and the reference's with the same, on the device."""
-    import torch
-
-    from benchmarks.reference import PlainViPTTNet
-    from viptt_core.model import ViPTTNet
-
     model = ViPTTNet(CLASSES, generator=torch.Generator().manual_seed(0))
-    return model, PlainViPTTNet(CLASSES).copy_from(model).to(device())
+    return model, PlainViPTTNet(CLASSES).copy_from(model).to(DEVICE)
 
 
-def full_step(model, clips, *, precision: str = "auto", chunk: int | None = None, compiled: bool = False) -> Callable:
+def full_step(model: ViPTTNet, clips: ClipSet, *, precision: str = "auto", chunk: int | None = None) -> Callable:
     """A function that takes one all-layer step of `viptt_core.training` over all of `clips`; it returns the loss.
 
     Args:
-        model: ViPTTNet; trained in place.
-        clips: ClipSet of one batch.
+        model: Trained in place.
+        clips: One batch.
         precision: Of the engine.
         chunk: Frames whose activations are kept at once; 0 keeps all, None leaves it to the engine.
-        compiled: Through torch.compile.
     """
-    from viptt_core.training import Trainer
-    from viptt_core.training.device import Engine
-
-    engine = Engine(device=device(), precision=precision, frames_per_chunk=chunk or 0, compile=compiled)
     task = plain_task(clips, len(clips), frozen=False, batch_size=len(clips))
-    trainer = Trainer(model, task, engine=engine)
+    trainer = Trainer(model, task, engine=Engine(device=DEVICE, precision=precision, frames_per_chunk=chunk or 0))
     if chunk is not None:
         model.frames_per_chunk = chunk
     return lambda: trainer.step(next(trainer.feed.batches([task.split.train])))
 
 
-def paper_weights():
-    """The random weights of `models`, as `Weights` for scans on the paper's grid."""
-    from viptt_core.prediction.card import Card, Preprocessing
-    from viptt_core.prediction.weights import open_weights, save_weights
-
+def paper_weights() -> Weights:
+    """The random weights of `models`, for scans on the paper's grid."""
     grid = Preprocessing("scan", FRAMES, SIZE, "0..1", (-1000, 400), "file")
     card = Card("untrained", tuple(str(k) for k in range(CLASSES)), grid, {}, {}, (), {}, "none")
     with tempfile.TemporaryDirectory() as folder:

@@ -12,12 +12,12 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks import MEASURED, PROFILES, ROOT, Result
+from benchmarks import PROFILES, ROOT, Result, Target
 from viptt_core.errors import DataError
 from viptt_core.figures import STYLE
 from viptt_core.files import write_file
 
-FORMAT = 2  # of the result files
+FORMAT = 3  # of the result files
 RESULTS = "benchmarks/results"  # this and the others: below a root
 PAGE, CHART = "book/performance.md", "book/_static/performance.svg"
 MARKS = {
@@ -34,16 +34,15 @@ def read_file(path: Path) -> dict:
     Raises:
         DataError: it is missing, damaged, or of another version.
     """
-    remedy = "Delete it, then run make bench."
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
-            raise DataError("holds no results of this version.", path=path, remedy=remedy)
-        return content | {"rows": [Result.from_json(row) for row in content["rows"]]}
-    except FileNotFoundError as error:
-        raise DataError("is not there: nothing was measured.", path=path, remedy="Run make bench.") from error
+            raise ValueError(f"its format is {content['format']} instead of {FORMAT}")
+        rows = [Result(**row | {"target": row["target"] and Target(*row["target"])}) for row in content["rows"]]
+        return content | {"rows": rows}
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"cannot be read ({error}).", path=path, remedy=remedy) from error
+        what = f"holds no results that can be read ({type(error).__name__}: {error})."
+        raise DataError(what, path=path, remedy="Delete it if it is there, then run make bench.") from error
 
 
 def write_page(root: Path = ROOT) -> Path:
@@ -77,22 +76,21 @@ def amount(value: float, unit: str) -> str:
 
 def value_text(row: Result, *, spread: bool = False) -> str:
     """The ratio, or the value in its unit; with `spread` the range over the repeats, too."""
-    unit = row.target.unit if row.target.value is not None or row.theirs else row.unit
-    value, low, high = (amount(each, unit) for each in row.values())
+    value, low, high = (amount(each, "x" if row.theirs else row.unit) for each in row.values())
     return f"{value} ({low} to {high})" if spread and len(row.ours) > 1 else value
 
 
 def target_text(row: Result) -> str:
-    """The target, "" where there is none."""
-    return "" if row.target.value is None else f"{row.target.kind} {amount(row.target.value, row.target.unit)}"
+    """The target, "" where there is none, or nothing to compare with it."""
+    if row.missing or row.target is None:
+        return ""
+    return f"{row.target.kind} {amount(row.target.value, 'x' if row.theirs else row.unit)}"
 
 
 def outcome(row: Result) -> str:
     """One line: the value, its range, the target and whether it was met; or why there is none."""
-    if row.status != MEASURED:
-        return f"{row.status}: {row.reason}"
-    told = {True: "met", False: "MISSED"}
-    return value_text(row, spread=True) + ("" if row.met is None else f", target {target_text(row)}: {told[row.met]}")
+    target = f", target {target_text(row)}: {'met' if row.met else 'MISSED'}" if row.target else ""
+    return row.missing or value_text(row, spread=True) + target
 
 
 def section(content: dict) -> str:
@@ -102,13 +100,13 @@ def section(content: dict) -> str:
     for row in rows:
         sides = [side for side in (row.ours, row.theirs) if side]
         medians = [amount(statistics.median(side), row.unit).replace(" ", "\xa0") for side in sides]
-        value = value_text(row, spread=True) if row.status == MEASURED else ""
-        met = {True: "yes", False: "**no**", None: "no target"}[row.met] if value else row.status
+        value = "" if row.missing else value_text(row, spread=True)
+        met = {True: "yes", False: "**no**", None: row.missing.partition(":")[0] or "no target"}[row.met]
         cells = (row.title, row.reference, " / ".join(medians), value, target_text(row), met)
         lines.append(f"| {' | '.join(cells)} |")
     aimed = [row for row in rows if row.met is not None]
     missed = [f"{row.title} ({value_text(row)}, target {target_text(row)})" for row in aimed if not row.met]
-    absent = [f"{row.title} ({row.status}: {row.reason})" for row in rows if row.status != MEASURED]
+    absent = [f"{row.title} ({row.missing})" for row in rows if row.missing]
     verdict = f"Targets met: {len(aimed) - len(missed)} of {len(aimed)} measured."
     verdict += f" Missed: {'; '.join(missed)}." if missed else ""
     verdict += f" Without a measurement: {'; '.join(absent)}." if absent else ""
@@ -143,7 +141,7 @@ def parts_table(rows: list[Result]) -> str:
 @matplotlib.rc_context(STYLE)
 def ratio_chart(rows: list[Result]) -> tuple[bytes, str]:
     """Ratios with their range on a log axis, and the targets: SVG and its text alternative."""
-    rows = [row for row in rows if row.theirs and row.target.unit == "x"]
+    rows = [row for row in rows if row.theirs]
     figure, seen = Figure(figsize=(WIDTH, 0.44 * len(rows) + 1)), {}
     axis = figure.subplots()
     words = {"transform": axis.get_yaxis_transform(), "va": "bottom", "fontsize": SMALL}
@@ -152,8 +150,8 @@ def ratio_chart(rows: list[Result]) -> tuple[bytes, str]:
         (marker, colour, meaning), (value, low, high) = MARKS[row.met], row.values()
         axis.plot([low, high], [y, y], color=colour, lw=2.5, solid_capstyle="round")
         seen[meaning] = axis.plot(value, y, marker, color=colour, ms=7)[0]
-        bound = {"at least": ">", "at most": "<"}.get(row.target.kind)
-        if bound:
+        if row.target:
+            bound = {"at least": ">", "at most": "<"}[row.target.kind]
             seen[f"target: {row.target.kind}"] = axis.plot(row.target.value, y, bound, color="black", ms=6, zorder=1)[0]
         axis.text(0, y - 0.26, row.title, **words)
         axis.text(1, y - 0.26, value_text(row), ha="right", fontweight="bold", **words)

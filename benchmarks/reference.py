@@ -10,10 +10,15 @@ import functools
 from collections.abc import Callable, Sequence
 from os import PathLike
 
+import cv2
+import nibabel
 import numpy as np
 import torch
 import torch.nn.functional as F
+from isal import igzip
+from scipy import ndimage
 from torch import Tensor, nn
+from torchvision.models import vgg16
 
 FRAMES, SIZE = 70, 224  # the paper's grid
 LOW, HIGH = -1000, 400  # HU, mapped to 0 and 1
@@ -28,9 +33,6 @@ def authors_preprocess(path: str | PathLike, *, depth: int = FRAMES, size: int =
     Returns:
         float32 [depth,size,size] in [0,1].
     """
-    import nibabel
-    from scipy import ndimage
-
     volume = nibabel.load(path).get_fdata()  # float64 [X,Y,Z]
     volume = np.clip(volume, LOW, HIGH)
     volume = (volume - LOW) / (HIGH - LOW)
@@ -43,8 +45,6 @@ def authors_preprocess(path: str | PathLike, *, depth: int = FRAMES, size: int =
 
 def bare_decompression(path: str | PathLike) -> int:
     """Decompress a gzip file and drop the result: no reader of it can be faster. Returns its number of bytes."""
-    from isal import igzip
-
     n_bytes = 0
     with igzip.open(path, "rb") as stream:
         while block := stream.read(BLOCK):
@@ -80,8 +80,6 @@ def opencv_clip(path: str | PathLike, *, frames: int = FRAMES, size: int = SIZE)
     Raises:
         ValueError: the video holds fewer frames.
     """
-    import cv2
-
     cv2.setNumThreads(1)
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     clip = []
@@ -107,8 +105,6 @@ class PlainViPTTNet(nn.Module):
 
     def __init__(self, num_classes: int, hidden_size: int = 256, feature_size: int = 1024) -> None:
         super().__init__()
-        from torchvision.models import vgg16
-
         self.stem = nn.Conv3d(1, 3, kernel_size=1)
         self.backbone = vgg16(init_weights=False).features  # `copy_from` gives the weights
         self.lstm = nn.LSTM(512, hidden_size, batch_first=True)
@@ -127,28 +123,18 @@ class PlainViPTTNet(nn.Module):
         states, _ = self.lstm(features)  # [B,T,hidden]
         return self.classifier(torch.relu(self.feature(states[:, -1])))
 
-    def freeze(self, frozen: bool = True) -> None:
-        """Leave stem and backbone as they are in training, or let them train."""
-        self.stem.requires_grad_(not frozen)
-        self.backbone.requires_grad_(not frozen)
-
-    @torch.no_grad()
     def copy_from(self, model: nn.Module) -> PlainViPTTNet:
         """Take over the weights of a `viptt_core.model.ViPTTNet` with VGG16; returns the model itself."""
-        self.stem.weight.copy_(model.stem.weight.reshape(3, 1, 1, 1, 1))
-        self.stem.bias.copy_(model.stem.bias)
-        self.backbone.load_state_dict(model.backbone.state_dict())
-        for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
-            getattr(self.lstm, name).copy_(getattr(model.temporal, name))
-        self.feature.load_state_dict(model.feature.state_dict())
-        self.classifier.load_state_dict(model.classifier.state_dict())
+        weights = {name.replace("temporal.", "lstm."): weight for name, weight in model.state_dict().items()}
+        weights["stem.weight"] = weights["stem.weight"].reshape(3, 1, 1, 1, 1)
+        self.load_state_dict(weights | {"lstm.bias_hh_l0": self.lstm.bias_hh_l0})
         return self
 
 
 # --- Training and predicting: clips uint8 [N,T,H,W], labels int [N] -----------------------------------------
-def plain_optimiser(model: nn.Module, lr: float = LEARNING_RATE) -> torch.optim.SGD:
+def plain_optimiser(model: nn.Module) -> torch.optim.SGD:
     """SGD without momentum over what trains."""
-    return torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], lr=lr)
+    return torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], lr=LEARNING_RATE)
 
 
 def _batch(model: nn.Module, clips: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -167,16 +153,15 @@ def plain_step(model: nn.Module, optimiser: torch.optim.Optimizer, clips: np.nda
     return loss.item()
 
 
-def plain_train_epoch(
-    model: PlainViPTTNet, clips: np.ndarray, labels: np.ndarray, *, lr: float = LEARNING_RATE, frozen: bool
-) -> list[float]:
+def plain_frozen_epoch(model: PlainViPTTNet, clips: np.ndarray, labels: np.ndarray) -> list[float]:
     """An epoch in the order of the clips, one a step; returns the loss of each.
 
-    `frozen`: stem and backbone do not train, though they run each step. This is what a feature cache trains.
+    Stem and backbone do not train, though they run each step. This is what a feature cache trains.
     """
     model.train()
-    model.freeze(frozen)
-    optimiser = plain_optimiser(model, lr)
+    model.stem.requires_grad_(False)
+    model.backbone.requires_grad_(False)
+    optimiser = plain_optimiser(model)
     return [plain_step(model, optimiser, clips[i : i + 1], labels[i : i + 1]) for i in range(len(clips))]
 
 

@@ -1,7 +1,7 @@
 """The rows: each runs ours and its reference in turn and returns what it measured.
 
 To add one, write `def name(profile) -> Result` under `@row(title, reference, target)`. It may raise
-`NotMeasuredError` with what is missing. `viptt_core` is imported inside the functions: a list is printed at once.
+`NotMeasuredError` with what is missing.
 """
 
 from __future__ import annotations
@@ -9,21 +9,20 @@ from __future__ import annotations
 import functools
 import json
 import statistics
+import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from benchmarks import ROOT, NotMeasuredError, Profile, Result, Target, alternate, row, run_process, seconds_of
+from benchmarks import ROOT, NotMeasuredError, Profile, Result, Row, Target, alternate, reference, seconds_of
 from benchmarks.inputs import (
-    FRAMES,
+    DEVICE,
     PHANTOM_SHAPE,
     PHANTOMS,
-    SIZE,
-    device,
     fresh_cache,
     full_step,
     models,
@@ -34,13 +33,34 @@ from benchmarks.inputs import (
     plain_task,
     synthetic_clip,
 )
+from benchmarks.reference import FRAMES, SIZE
+from viptt_core.check import check_dataset
+from viptt_core.ct import load_volume
+from viptt_core.datasets import load_dataset
+from viptt_core.files import peak_memory_mb
+from viptt_core.prediction.scans import predict_scans
+from viptt_core.training import fit
+from viptt_core.training.device import Engine, cpu_has_bf16, pick_precision
+from viptt_core.video import load_clip
 
 FOLDER_SCANS, CHECKED_SCANS, PREDICTED_SCANS = 8, 16, 5
 CLIP_CALLS = 20  # calls a measurement of a clip, which takes some tens of milliseconds
 EPOCHS, TRAIN_CLIPS = 28, 4  # of the frozen run, which validates on one more: the reference needs seconds a clip
 CHUNK = 10  # frames whose activations the step in little memory keeps at once
-GPU_STEPS = 10  # a measurement
 AUTHORS, PLAIN = "the authors' nibabel and scipy steps", "plain PyTorch, fp32"
+# Of a step or a forward pass: what the hardware's matrix units make possible.
+SPEED = Target("at least", 3 if DEVICE == "cuda" else 1.8 if cpu_has_bf16() else 1)
+ROWS: dict[str, Row] = {}
+
+
+def row(title: str, beside: str, target: Target | None = None) -> Callable:
+    """Register a function `(profile) -> Result` as a row under its name."""
+
+    def register(function: Callable[[Profile], Result]) -> Callable[[Profile], Result]:
+        ROWS[function.__name__] = Row(title, beside, target, function)
+        return function
+
+    return register
 
 
 # --- Preparing files --------------------------------------------------------------------------------------
@@ -48,45 +68,32 @@ def _scans(n: int = 1, **settings) -> dict:
     return {"n": n, "frames": FRAMES, "size": SIZE, "voxels": list(PHANTOM_SHAPE)} | settings
 
 
-def _preprocess(profile: Profile, reference: Callable) -> Result:
-    from viptt_core.ct import load_volume
-
+def _preprocess(profile: Profile, theirs: Callable) -> Result:
     path = phantom_scans()[0]
-    difference = np.abs(load_volume(path) - reference(path))
-    seconds = alternate(lambda: load_volume(path), lambda: reference(path), profile.repeats)
+    difference = np.abs(load_volume(path) - theirs(path))
+    seconds = alternate(lambda: load_volume(path), lambda: theirs(path), profile.repeats)
     note = f"results differ by {difference.mean():.1e} on average (of 1)"
     return Result(*seconds, settings=_scans(), notes=["one process", note])
 
 
 @row("preprocess one scan", AUTHORS, Target("at least", 10))
 def preprocess_scan(profile: Profile) -> Result:
-    from benchmarks.reference import authors_preprocess
-
-    return _preprocess(profile, authors_preprocess)
+    return _preprocess(profile, reference.authors_preprocess)
 
 
 @row("preprocess one scan, all of it", "bare decompression of the same file", Target("at most", 2.5))
 def preprocess_vs_floor(profile: Profile) -> Result:
     """How near the floor: no reader of the file can be faster than its decompression."""
-    from benchmarks.reference import bare_decompression
-    from viptt_core.ct import load_volume
-
     path = phantom_scans()[0]
-    seconds = alternate(lambda: load_volume(path), lambda: bare_decompression(path), 3 * profile.repeats)
+    seconds = alternate(lambda: load_volume(path), lambda: reference.bare_decompression(path), 3 * profile.repeats)
     return Result(*seconds, settings=_scans(), notes=["one process; the ratio is ours / decompression"])
 
 
 @row("preprocess one scan, beside MONAI", "MONAI: load, window, resize", Target("at least", 2.5))
 def preprocess_vs_monai(profile: Profile) -> Result:
-    import torch
+    import monai  # extra `bench`
 
-    from benchmarks.reference import monai_preprocess
-
-    try:
-        import monai
-    except ImportError as error:
-        raise NotMeasuredError(f"MONAI is not installed (extra `bench`): {error}") from error
-    result = _preprocess(profile, monai_preprocess)
+    result = _preprocess(profile, reference.monai_preprocess)
     result.notes.append(f"MONAI {monai.__version__} with {torch.get_num_threads()} threads, ours one")
     return result
 
@@ -115,11 +122,8 @@ def _folder(profile: Profile, n: int, ours: Callable[[Path], object], theirs: Ca
 @row("preprocess a folder, two workers", "the authors' steps, one process", Target("at least", 16))
 def preprocess_folder(profile: Profile) -> Result:
     """From files to a decoded set on disk; the authors' steps keep nothing."""
-    from benchmarks.reference import authors_preprocess
-    from viptt_core.datasets import load_dataset
-
     load = functools.partial(load_dataset, "imageclef", n_jobs=2, progress=False)
-    return _folder(profile, FOLDER_SCANS, load, authors_preprocess)
+    return _folder(profile, FOLDER_SCANS, load, reference.authors_preprocess)
 
 
 @row(
@@ -129,11 +133,8 @@ def preprocess_folder(profile: Profile) -> Result:
 )
 def check(profile: Profile) -> Result:
     """`viptt data check` of files that no check has read before: every voxel read, hashed and judged."""
-    from benchmarks.reference import bare_decompression
-    from viptt_core.check import check_dataset
-
     inspect = functools.partial(check_dataset, "imageclef", n_jobs=2, progress=False)
-    return _folder(profile, CHECKED_SCANS, inspect, bare_decompression)
+    return _folder(profile, CHECKED_SCANS, inspect, reference.bare_decompression)
 
 
 @row(
@@ -142,34 +143,21 @@ def check(profile: Profile) -> Result:
     Target("at least", 1.3),
 )
 def decode_clip(profile: Profile) -> Result:
-    from benchmarks.reference import opencv_clip
-    from viptt_core.video import load_clip
-
     path = synthetic_clip()
-    difference = np.abs(load_clip(path).astype(int) - opencv_clip(path)).mean()
-    seconds = alternate(lambda: load_clip(path), lambda: opencv_clip(path), 5 * profile.repeats, times=CLIP_CALLS)
+    difference = np.abs(load_clip(path).astype(int) - reference.opencv_clip(path)).mean()
+    seconds = alternate(
+        lambda: load_clip(path), lambda: reference.opencv_clip(path), 5 * profile.repeats, times=CLIP_CALLS
+    )
     notes = [f"synthetic clip; results differ by {difference:.2f} grey levels on average"]
     return Result(*seconds, settings={"frames": FRAMES, "size": SIZE, "calls": CLIP_CALLS}, notes=notes)
 
 
 # --- Training ---------------------------------------------------------------------------------------------
-def _precision() -> str:
-    import torch
-
-    from viptt_core.training.device import pick_precision
-
-    return pick_precision("auto", torch.device(device()), "vgg16")
-
-
-def _speed_target() -> Target:
-    """Of a step or a forward pass: what the hardware's matrix units make possible."""
-    from viptt_core.training.device import cpu_has_bf16
-
-    return Target("at least", 3 if device() == "cuda" else 1.8 if cpu_has_bf16() else 1)
+PRECISION = pick_precision("auto", torch.device(DEVICE), "vgg16")
 
 
 def _network(profile: Profile, **settings) -> dict:
-    return {"frames": profile.frames, "size": SIZE, "precision": _precision(), "weights": "random"} | settings
+    return {"frames": profile.frames, "size": SIZE, "precision": PRECISION, "weights": "random"} | settings
 
 
 @functools.cache
@@ -180,22 +168,18 @@ def frozen_seconds(profile: Profile) -> dict[str, list[float]]:
         "run": 28 epochs by `fit`, features included; "cached": an epoch of it after the first; "uncached":
         one without the cache; "theirs": an epoch of the plain loop. All epochs include validation.
     """
-    from benchmarks.reference import plain_train_epoch, plain_validate
-    from viptt_core.training import fit
-    from viptt_core.training.device import Engine
-
     model, plain = models()
     clips = noise_clips(TRAIN_CLIPS + 1, profile.frames, SIZE)
 
     def run(epochs: int, *, cache: bool = True) -> float:
         task = plain_task(clips, TRAIN_CLIPS, frozen=True, batch_size=1, epochs=epochs)
-        return seconds_of(lambda: fit(model, task, engine=Engine(device=device(), feature_cache=cache)))
+        return seconds_of(lambda: fit(model, task, engine=Engine(device=DEVICE, feature_cache=cache)))
 
     def their_epoch() -> None:
-        plain_train_epoch(plain, clips.clips[:TRAIN_CLIPS], clips.labels[:TRAIN_CLIPS], frozen=True)
-        plain_validate(plain, clips.clips[TRAIN_CLIPS:], clips.labels[TRAIN_CLIPS:])
+        reference.plain_frozen_epoch(plain, clips.clips[:TRAIN_CLIPS], clips.labels[:TRAIN_CLIPS])
+        reference.plain_validate(plain, clips.clips[TRAIN_CLIPS:], clips.labels[TRAIN_CLIPS:])
 
-    plain_validate(plain, clips.clips[:1], clips.labels[:1])  # warm up
+    reference.plain_validate(plain, clips.clips[:1], clips.labels[:1])  # warm up
     with fresh_cache():
         run(1)
     seconds = {"run": [], "cached": [], "uncached": [], "theirs": []}
@@ -208,11 +192,10 @@ def frozen_seconds(profile: Profile) -> dict[str, list[float]]:
     return seconds
 
 
-def _frozen(profile: Profile, which: str, note: str, *, epochs: int = 1, target: Target | None = None) -> Result:
+def _frozen(profile: Profile, which: str, note: str, *, epochs: int = 1) -> Result:
     seconds = frozen_seconds(profile)
     settings = _network(profile, train=TRAIN_CLIPS, validation=1, batch_size=1, epochs=epochs)
-    theirs = [epochs * each for each in seconds["theirs"]]
-    return Result(seconds[which], theirs, settings=settings, notes=[note], target=target)
+    return Result(seconds[which], [epochs * each for each in seconds["theirs"]], settings=settings, notes=[note])
 
 
 @row("frozen pretraining, 28 epochs with the feature cache", f"{PLAIN}, backbone at each step", Target("at least", 15))
@@ -226,23 +209,21 @@ def frozen_epoch_cached(profile: Profile) -> Result:
     return _frozen(profile, "cached", f"(run of {EPOCHS} epochs - run of one) / {EPOCHS - 1}, with the features ready")
 
 
-@row("frozen epoch without the cache", PLAIN)
+@row("frozen epoch without the cache", PLAIN, SPEED)
 def frozen_epoch_uncached(profile: Profile) -> Result:
-    note = "mostly the forward pass: both run the backbone at each step, and validate"
-    return _frozen(profile, "uncached", note, target=_speed_target())
+    return _frozen(profile, "uncached", "mostly the forward pass: both run the backbone at each step, and validate")
 
 
-@row("fine-tuning step, all layers", PLAIN)
+@row("fine-tuning step, all layers", PLAIN, SPEED)
 def finetune_step(profile: Profile) -> Result:
     """A batch of two, as the paper's."""
-    from benchmarks.reference import plain_optimiser, plain_step
-
     model, plain = models()
     clips = noise_clips(2, profile.frames, SIZE)
-    step, optimiser = full_step(model, clips), plain_optimiser(plain.train())
-    seconds = alternate(step, lambda: plain_step(plain, optimiser, clips.clips, clips.labels), profile.repeats)
-    settings = _network(profile, batch_size=2, frames_per_chunk=model.frames_per_chunk)
-    return Result(*seconds, settings=settings, target=_speed_target())
+    step, optimiser = full_step(model, clips), reference.plain_optimiser(plain.train())
+    seconds = alternate(
+        step, lambda: reference.plain_step(plain, optimiser, clips.clips, clips.labels), profile.repeats
+    )
+    return Result(*seconds, settings=_network(profile, batch_size=2, frames_per_chunk=model.frames_per_chunk))
 
 
 # The first group that knows an operator gets its time. Parts of names.
@@ -264,10 +245,8 @@ def group_of(operator: str) -> str:
 
 
 def parts_of(work: Callable[[], object]) -> dict[str, float]:
-    """Share of each group of operators in the CPU time of `work`, largest first, by torch.profiler."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    """Share of each group of operators in the CPU time of `work`, largest first."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         work()
     spent = Counter()
     for event in profiler.key_averages():
@@ -277,7 +256,7 @@ def parts_of(work: Callable[[], object]) -> dict[str, float]:
 
 @row("the same step, by what takes its time", "none: its time")
 def step_parts(profile: Profile) -> Result:
-    if device() != "cpu":
+    if DEVICE != "cpu":
         raise NotMeasuredError("it tells operators of a CPU apart")
     step = full_step(models()[0], noise_clips(2, profile.frames, SIZE))
     step()  # warm up
@@ -301,33 +280,34 @@ def scaling(profile: Profile) -> Result:
             points.append([axis, value, statistics.median(seconds_of(step) for _ in range(profile.repeats))])
         grown = [(value ** (2 if axis == "size" else 1), seconds) for name, value, seconds in points if name == axis]
         slopes[axis] = float(np.polyfit(*np.log(grown).T, 1)[0])
-    settings = {"base": SCALING_BASE, "points": points, "precision": _precision()}
+    settings = {"base": SCALING_BASE, "points": points, "precision": PRECISION}
     notes = [", ".join(f"{axis} {slope:.2f}" for axis, slope in slopes.items())]
     return Result(list(slopes.values()), unit="", settings=settings, notes=notes)
 
 
 # --- Memory -----------------------------------------------------------------------------------------------
 def take_step(frames: int, chunk: int) -> None:
-    """What the process of `step_memory` runs: an all-layer fp32 step over two clips; prints its seconds and loss."""
+    """What the process of `step_memory` runs: an all-layer fp32 step over two clips."""
     step, losses = full_step(models()[0], noise_clips(2, frames, SIZE), chunk=chunk, precision="fp32"), []
     seconds = seconds_of(lambda: losses.append(float(step())))
-    print(json.dumps({"seconds": seconds, "loss": losses[0]}))
+    print(json.dumps({"peak": 1e6 * peak_memory_mb(), "seconds": seconds, "loss": losses[0]}))
 
 
 @functools.cache
 def step_memory(frames: int, chunk: int) -> dict:
     """Of one step in a process of its own: "peak" memory in bytes, "seconds" and "loss"."""
     code = f"from benchmarks.rows import take_step; take_step({frames}, {chunk})"
-    with tempfile.TemporaryDirectory(prefix="viptt-benchmark-") as folder:
-        _, peak, printed = run_process([sys.executable, "-c", code], log=Path(folder) / "log", cwd=ROOT)
-    return json.loads(printed.splitlines()[-1]) | {"peak": peak}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"exit code {done.returncode}: {done.stderr.strip()[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def _chunked(frames: int, precision: str = "fp32") -> dict:
-    return {"batch_size": 2, "frames": frames, "size": SIZE, "frames_per_chunk": CHUNK, "precision": precision}
+def _chunked(frames: int) -> dict:
+    return {"batch_size": 2, "frames": frames, "size": SIZE, "frames_per_chunk": CHUNK, "precision": "fp32"}
 
 
-@row("peak memory of the all-layer step in chunks", "an absolute bound", Target("at most", 4e9, "bytes"))
+@row("peak memory of the all-layer step in chunks", "an absolute bound", Target("at most", 4e9))
 def finetune_memory(profile: Profile) -> Result:
     """The paper's batch, two clips of 70 frames, in both profiles; the whole process counts."""
     chunked, whole = step_memory(FRAMES, CHUNK), step_memory(profile.frames, 0)
@@ -349,21 +329,17 @@ def finetune_chunk_time(profile: Profile) -> Result:
 # --- Predicting -------------------------------------------------------------------------------------------
 def _predict(precision: str) -> Result:
     """A folder, beside the authors' preprocessing and a plain loop over the scans in fp32."""
-    from benchmarks.reference import authors_preprocess, plain_predict_folder
-    from viptt_core.prediction.scans import predict_scans
-    from viptt_core.training.device import Engine
-
-    engine, weights, plain, found = Engine(device=device(), precision=precision), paper_weights(), models()[1], {}
+    engine, weights, plain, found = Engine(device=DEVICE, precision=precision), paper_weights(), models()[1], {}
 
     def ours(scans: list[Path]) -> None:
         found["ours"] = predict_scans(weights, scans, engine=engine, progress=False).probabilities[0]
 
     def theirs() -> None:
-        found["theirs"] = plain_predict_folder(plain, paths)
+        found["theirs"] = reference.plain_predict_folder(plain, paths)
 
     with phantom_folder(PREDICTED_SCANS) as (_, paths):
         ours(paths[:1])
-        preparing = seconds_of(lambda: authors_preprocess(paths[0]))
+        preparing = seconds_of(lambda: reference.authors_preprocess(paths[0]))
         seconds = alternate(lambda: ours(paths), theirs, 1, warm_up=False)
     notes = [
         f"copies of {PHANTOMS} phantoms",
@@ -386,28 +362,3 @@ def predict_paper(profile: Profile) -> Result:
 def predict_paper_fastest(profile: Profile) -> Result:
     """With `--precision auto`."""
     return _predict("auto")
-
-
-# --- On a GPU ---------------------------------------------------------------------------------------------
-def gpu_step(repeats: int, **settings) -> tuple[list[float], int]:
-    """Seconds of the all-layer step over the paper's batch on a GPU, and the most of its memory that was taken."""
-    import torch
-
-    step = full_step(models()[0], noise_clips(2, FRAMES, SIZE), **settings)
-    seconds_of(step, times=3)  # warm up, compile
-    torch.cuda.reset_peak_memory_stats()
-    return [seconds_of(step, times=GPU_STEPS) for _ in range(repeats)], torch.cuda.max_memory_allocated()
-
-
-@row("fine-tuning step over the paper's batch, on a GPU", "none: its time")
-def gpu_step_time(profile: Profile) -> Result:
-    """Two clips of 70 frames, all layers."""
-    if device() != "cuda":
-        raise NotMeasuredError("no CUDA device on this machine")
-    (seconds, memory), compiled = gpu_step(profile.repeats, chunk=0), gpu_step(1, compiled=True)[0][0]
-    notes = [
-        f"through torch.compile {1000 * compiled:.0f} ms",
-        f"GPU memory {memory / 1e9:.2f} GB, in chunks of {CHUNK} frames {gpu_step(1, chunk=CHUNK)[1] / 1e9:.2f} GB",
-    ]
-    settings = _network(profile, batch_size=2) | {"frames": FRAMES, "steps": GPU_STEPS}
-    return Result(seconds, settings=settings, notes=notes)

@@ -11,10 +11,8 @@ import shlex
 import subprocess
 import sys
 import textwrap
-import tomllib
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 
 import jupytext
@@ -34,23 +32,8 @@ PAGES = sorted(
 FENCE = r"^( *)```(?:\{code-block\} )?(\w*) *\n(.*?)^\1``` *$"
 SHELL = ("bash", "sh", "shell", "console")  # every line is a command
 PLAIN = ("", "text")  # lines that begin as a command does are
-PROGRAMS = (
-    "viptt",
-    "papermill",
-    "jupyter-book",
-    "make",
-    "pip",
-    "python",
-    "python3",
-    "accelerate",
-    "torchrun",
-    "conda",
-    "docker",
-    "ruff",
-    "pytest",
-    "git",
-)
-
+PROGRAMS = ("viptt", "papermill", "jupyter-book", "make", "pip", "python", "python3", "accelerate", "torchrun")
+PROGRAMS += ("conda", "docker", "ruff", "pytest", "git")
 OTHER_PROGRAMS = ("cd", "source", "touch", "dcm2niix")  # and nothing is known of their arguments
 
 # --- How each command is run -------------------------------------------------------------------
@@ -203,22 +186,12 @@ def all_commands() -> tuple[Shown, ...]:
 def fault(words, *, within: bool = False) -> str:
     """What is wrong with a command; "" if nothing is. One within a line may only name a program or a subcommand."""
     words = [word for word in words if word != "..."]
-    checks = {
-        "viptt": _viptt,
-        "papermill": _papermill,
-        "jupyter-book": _jupyter_book,
-        "make": _make,
-        "pip": _pip,
-        "python": _python,
-        "python3": _python,
-        "accelerate": _python,
-        "torchrun": _python,
-        **dict.fromkeys(("conda", "ruff", "pytest", "git"), _paths),
-    }
+    checks = {"viptt": _viptt, "papermill": _papermill, "make": _make, "docker": lambda *_: ""}
+    checks |= dict.fromkeys(("python", "python3", "accelerate", "torchrun"), _python)
     program = Path(words[0]).name
-    if program not in checks or len(words) == 1:
+    if program not in PROGRAMS or len(words) == 1:
         return "" if within or program in (*PROGRAMS, *OTHER_PROGRAMS) else "no such program is known"
-    return checks[program](words[1:], within)
+    return checks.get(program, _paths)(words[1:], within)
 
 
 def parameters_of(notebook: str) -> set[str]:
@@ -296,36 +269,15 @@ def _make(words, within) -> str:
     return ""
 
 
-def _jupyter_book(words, within) -> str:
-    if words[0] != "build" or not words[1:] and not within:
-        return f"'{shlex.join(words)}' builds no folder"
-    missing = [word for word in words[1:] if not word.startswith("-") and not (ROOT / word / "_toc.yml").is_file()]
-    return f"no book in {missing}" if missing else ""
-
-
-def _pip(words, within) -> str:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for option, value in pairwise(words):
-        if option in ("-c", "-r", "--constraint", "--requirement") and not (ROOT / value).is_file():
-            return f"there is no file {value}"
-    for extras in re.findall(r"\.\[([\w,]+)\]", " ".join(words)):
-        if unknown := set(extras.split(",")) - set(project["optional-dependencies"]):
-            return f"there is no extra {sorted(unknown)}"
-    return "" if words[0] in ("install", "download", "wheel") else f"'pip {words[0]}' is not known here"
-
-
 def _python(words, within) -> str:
     if "-m" not in words:
         return _paths(words[:1], within)
     module, *rest = words[words.index("-m") + 1 :]
     if module == "viptt_core":
         return _viptt(rest, within)
-    if module in ("pip", "pytest"):
-        return fault([module, *rest], within=within)
     ours = ROOT.joinpath(*module.split("."))
-    if ours.with_suffix(".py").is_file() or (ours / "__main__.py").is_file():
-        return ""
-    return "" if importlib.util.find_spec(module.partition(".")[0]) else f"there is no module {module}"
+    known = ours.is_dir() or ours.with_suffix(".py").is_file() or importlib.util.find_spec(module.partition(".")[0])
+    return "" if known else f"there is no module {module}"
 
 
 def _paths(words, within) -> str:

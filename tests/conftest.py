@@ -25,36 +25,13 @@ def private_root(tmp_path, monkeypatch):
     return tmp_path / "root"
 
 
-class Memory:
-    """What this process holds; what it holds in vain goes back to the system, so that two workers hold less."""
-
-    step = 300e6  # bytes that may be held in vain
-
-    def __init__(self) -> None:
-        self.held = self.resident()
-
-    def resident(self) -> float:
-        """Bytes in memory; 0 where the system does not say."""
-        try:
-            return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except OSError:
-            return 0
-
-    def give_back(self) -> None:
-        if self.resident() > self.held + self.step:
-            gc.collect()
-            with contextlib.suppress(OSError, AttributeError):  # not glibc
-                ctypes.CDLL(None).malloc_trim(0)
-            self.held = self.resident()
-
-
-MEMORY = Memory()
-
-
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def memory_given_back():
+    """What a module let go goes back to the system, so that two workers hold less."""
     yield
-    MEMORY.give_back()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

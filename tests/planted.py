@@ -61,6 +61,27 @@ def patched(content: bytes, offset: int, values: np.ndarray) -> bytes:
     return bytes(changed)
 
 
+def scaled(stored: np.ndarray, slope: float, intercept: float) -> bytes:
+    """A scan of these stored voxels with slope and intercept in its header, which nibabel drops."""
+    return patched(scan_bytes(stored), 112, np.array([slope, intercept], np.float32))
+
+
+def padded(voxels: np.ndarray, padding: float) -> np.ndarray:
+    """The corners of every slice, where a scanner sees nothing: a fifth of the voxels."""
+    x, y = np.meshgrid(*(np.linspace(-1, 1, n) for n in voxels.shape[:2]), indexing="ij")
+    return np.where((x**2 + y**2 > 1)[..., None], voxels.dtype.type(padding), voxels)
+
+
+def claim(path: Path, shape: tuple[int, ...]) -> None:
+    """A scan whose header states a size that its few bytes unpack to."""
+    header = nib.Nifti2Header()
+    header.set_data_shape(shape)
+    header.set_data_dtype(np.uint8)
+    header.set_sform(np.eye(4), 1)
+    header["vox_offset"], header["magic"] = header.single_vox_offset, header.single_magic
+    path.write_bytes(gzip.compress(header.binaryblock + bytes(4 + int(np.prod(shape)))))
+
+
 def turned(degrees: float) -> np.ndarray:
     """AFFINE, turned about the body's axis."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))

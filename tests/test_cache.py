@@ -21,7 +21,7 @@ from forked import in_child
 from viptt_core import cache, files
 from viptt_core.cache import Decoding, FileArray, Recipe, build_clip_set, keep, read_kept
 from viptt_core.clips import ClipSet, Item
-from viptt_core.errors import ClipTooShortError, DataError, DataWarning, SettingError, StorageError
+from viptt_core.errors import ClipTooShortError, DataError, DataWarning, Fault, SettingError, StorageError, warn_of
 from viptt_core.files import cache_root
 
 SHAPE = (2, 3, 3)
@@ -41,7 +41,7 @@ def decode(source, log):
     if text == "changing":
         source.write_text("changed")
     if text == "odd":
-        warnings.warn(f"{source}: 5 voxels are NaN", DataWarning, stacklevel=2)
+        warn_of(Fault("voxels not finite", str(source), "5 voxels are NaN", level="note"))
     if text == "fraction":
         return np.full(SHAPE, 100.125, np.float16)
     if text == "large":
@@ -87,6 +87,11 @@ def folder(tmp_path):
 
 def levels(clips):
     return np.asarray(clips.clips)[:, 0, 0, 0].tolist()
+
+
+def told(clips):
+    """What is said of each file."""
+    return {fault.where: fault.what for fault in clips.faults}
 
 
 def kept_files():
@@ -144,7 +149,7 @@ def test_all_that_cannot_be_used_is_named_in_one_error_and_the_rest_is_kept(buil
 def test_what_cannot_be_used_is_left_out_and_listed_on_request(build):
     clips = build(1, "broken", 2, "unreadable", on_error="skip")
     assert clips.names.tolist() == ["n0", "n2"] and levels(clips) == [1, 2]
-    assert clips.excluded == (("n1", "is damaged."), ("n3", "cannot be read (Input/output error)."))
+    assert told(clips) == {"n1": "is damaged.", "n3": "cannot be read (Input/output error)."}
     assert "Left out: 2" in clips.report() and "n1: is damaged." in clips.report()
 
 
@@ -155,7 +160,7 @@ def test_skipping_uses_what_was_found_out_before_and_raising_tries_the_refused_a
                 build(5, "broken", "short", 8)
         else:
             clips = build(5, "broken", "short", 8, on_error="skip")
-            assert levels(clips) == [5, 8] and [name for name, _ in clips.excluded] == ["n1", "n2"]
+            assert levels(clips) == [5, 8] and list(told(clips)) == ["n1", "n2"]
         assert len(build.decoded()) == decoded, on_error
 
 
@@ -166,7 +171,7 @@ def test_an_error_of_the_system_is_the_fault_of_its_file(build, folder):
     with pytest.raises(DataError, match=message):
         build(place=folder, n_jobs=2)
     clips = build(place=folder, on_error="skip")
-    assert levels(clips) == [5, 6, 8] and [name for name, _ in clips.excluded] == ["c", "dangling", "e"]
+    assert levels(clips) == [5, 6, 8] and list(told(clips)) == ["c", "dangling", "e"]
 
 
 def test_a_set_with_nothing_left_says_why(build):
@@ -257,7 +262,7 @@ def test_a_copied_or_moved_folder_is_not_decoded_again_and_notes_name_its_files(
                 path.unlink()
     for place in (moved, folder.with_name("copy")):
         clips = build(place=place)
-        assert (clips.key, clips.notes) == (before.key, (f"{place / 'e'}: 5 voxels are NaN",))
+        assert (clips.key, told(clips)[str(place / "e")]) == (before.key, "5 voxels are NaN")
     assert build.decoded() == []
 
 
@@ -311,7 +316,7 @@ def test_a_killed_build_goes_on_where_it_was(build, log, capfd):
     assert_whole()
     clips = build(*sources, progress=True)
     assert build.decoded() == ["7", "8"] and levels(clips) == [5, 7, 7, 8]
-    assert clips.excluded == (("n1", "has 3 frames, 8 needed."),) and "5 voxels are NaN" in clips.notes[0]
+    assert told(clips) == {"n1": "has 3 frames, 8 needed.", "n2": "5 voxels are NaN"}
     assert "5/5" in capfd.readouterr().err
 
 
@@ -494,27 +499,12 @@ def stored(tmp_path):
     return array, FileArray(list(map(str, paths)), array.shape, array.dtype, per_file=3)
 
 
-@pytest.mark.parametrize(
-    "index",
-    [
-        -1,
-        np.int64(3),
-        slice(1, 6, 2),
-        slice(5, 1, -2),
-        [4, 0, 4],
-        np.arange(7) % 2 == 0,
-        np.array([[0, 1], [5, 6]]),
-        [],
-        (-1, -1),
-        (slice(2, 5), 1, None),
-        ([0, 5], np.int64(3), slice(1, 2)),
-        (slice(None), [1, 3]),
-        ([1, 2], [0, 3]),
-        (2, 1, slice(None), [0, 2]),
-        (Ellipsis, 0),
-    ],
-    ids=str,
-)
+ROWS = [-1, np.int64(3), slice(1, 6, 2), slice(5, 1, -2), [4, 0, 4], np.arange(7) % 2 == 0, np.array([[0, 1], [5, 6]])]
+PARTS = [(-1, -1), (slice(2, 5), 1, None), ([0, 5], np.int64(3), slice(1, 2)), (slice(None), [1, 3]), ([1, 2], [0, 3])]
+PARTS += [(2, 1, slice(None), [0, 2]), (Ellipsis, 0), (1, 2, 0, 3), (slice(None), 0, 0, 0), ([0, 5], Ellipsis, 2)]
+
+
+@pytest.mark.parametrize("index", [*ROWS, [], *PARTS], ids=str)
 def test_files_are_indexed_as_the_array_they_hold(stored, index):
     array, in_files = stored
     assert in_files[index].shape == array[index].shape and np.array_equal(in_files[index], array[index])

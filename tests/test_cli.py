@@ -12,15 +12,12 @@ from viptt_core.cli import build_parser, main
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_presets_are_listed_and_shown(capsys):
+def test_presets_are_listed_and_shown_and_a_mistake_is_one_line_and_exit_code_one(capsys):
     assert main(["presets"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["paper", "corrected", "frozen", "demo", "study"]
     assert main(["presets", "paper"]) == 0
     assert json.loads(capsys.readouterr().out)["finetune"]["batch_size"] == 2
-
-
-def test_a_mistake_is_one_line_and_exit_code_one(capsys):
     assert main(["presets", "papr"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("viptt: ") and "Did you mean 'paper'" in error and "Traceback" not in error
@@ -40,22 +37,33 @@ def test_a_value_may_begin_with_a_minus():
 
 
 @pytest.mark.parametrize(
-    ("typed", "told"),
+    "typed, command, told",
     [
-        ("predict scans --wieghts w", "there is no option --wieghts; did you mean '--weights'?"),
-        ("data check folder d --label-colum=a --labls x", "there is no option --labls; did you mean '--labels'?"),
-        ("data chek folder d", "'chek' is none of list, get, check; did you mean 'check'?"),
-        ("predct", "did you mean 'predict'?"),
-        ("env now", "too many arguments: now"),
-        ("phantom d --zzz", "there is no option --zzz"),
+        ("predict scans --wieghts w", "predict", "the following arguments are required: --weights"),
+        ("data check folder d --label-colum=a --labls x", "data check", "--labls x; did you mean '--labels'?"),
+        ("data chek folder d", "data", "invalid choice: 'chek' (choose from "),
+        ("predct", "", "invalid choice: 'predct' (choose from "),
+        ("env now", "env", "not known here: now"),
+        ("phantom d --zzz", "phantom", "not known here: --zzz"),
     ],
 )
-def test_a_mistyped_word_is_answered_with_the_usage_of_its_command_and_the_near_match(typed, told, capsys):
+def test_a_mistyped_word_is_answered_with_the_usage_of_its_command(typed, command, told, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(typed.split())
     said = capsys.readouterr().err
-    command = " ".join(word for word in typed.split() if word in ("predict", "data", "env", "phantom"))
     assert stopped.value.code == 2 and told in said and said.startswith(f"usage: viptt {command}".strip())
+
+
+def test_a_default_stands_in_the_help_and_an_interruption_is_no_traceback(capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        main(["phantom", "--help"])
+    assert "(default: 512)" in (said := capsys.readouterr().out) and "(default: 0)" in said and "SUPPRESS" not in said
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("viptt_core.files.provenance", interrupt)
+    assert main(["env"]) == 130 and "viptt: interrupted" in capsys.readouterr().err
 
 
 def test_the_summary_of_an_executed_notebook_is_printed(tmp_path, capsys):

@@ -12,7 +12,6 @@ from planted import write_video
 from rar_writer import Item, rar4
 
 from viptt_core.cli import main
-from viptt_core.sources import registry
 from viptt_core.sources.registry import RemoteFile, data_source, load_registry
 
 
@@ -96,21 +95,13 @@ def test_get_fetches_checks_and_says_what_to_type(private_root, check, no_networ
 
 def test_get_names_archives_that_can_go(tmp_path, check, no_network, monkeypatch, capsys):
     files = (RemoteFile("https://example.org/Toy.zip", unpack=True, folder="UCF50"),)
-    toy = registry.DataSource(**(vars(data_source("ucf50")) | {"files": files, "size": 10}))
-    monkeypatch.setattr(registry, "data_source", lambda name: toy)
+    toy = replace(data_source("ucf50"), files=files, size=10)
+    monkeypatch.setattr("viptt_core.cli.data.data_source", lambda name: toy)
     assert main(["data", "get", "ucf50", "--root", str(tmp_path), "--no-check"]) == 0
     text = capsys.readouterr().out
     assert f"No longer needed: rm {tmp_path / 'Toy.zip'}" in text and not check.calls
     assert f"-p dataset ucf50 -p data_root {tmp_path / 'UCF50'}" in text
     assert (tmp_path / "UCF50" / "a" / "1.avi").read_bytes() == b"one"
-
-
-def test_get_with_a_faulty_set_exits_with_one(check, no_network, monkeypatch, capsys):
-    check.spoils = True
-    monkeypatch.setattr("viptt_core.cli.data._use_lines", lambda *_: ["papermill"])
-    assert main(["data", "get", "medmnist3d"]) == 1
-    out, err = capsys.readouterr()
-    assert "the report" in out and "Next" not in out and "Mend this first" in err
 
 
 def test_get_of_a_restricted_set_says_how_until_files_are_there(private_root, check, capsys):
@@ -147,7 +138,7 @@ def test_one_command_from_a_server_to_a_checked_clip_set(tmp_path, stored_rars, 
         server.script(file(content, sent=len(content) // 2), file(content))
         remote = RemoteFile(f"{server.url}/UCF50.rar", unpack=True, folder="UCF50")
         toy = replace(data_source("ucf50"), files=(remote,), size=None)
-        monkeypatch.setattr(registry, "data_source", lambda name: toy)
+        monkeypatch.setattr("viptt_core.cli.data.data_source", lambda name: toy)
         root = tmp_path / "there"
         assert main(["data", "get", "ucf50", "--root", str(root), "--jobs", "1"]) == 0
         assert [asked for asked, _ in server.asked] == [None, None, f"bytes={len(content) // 2}-"]
@@ -158,39 +149,35 @@ def test_one_command_from_a_server_to_a_checked_clip_set(tmp_path, stored_rars, 
 
 
 def test_check_hands_its_settings_on_and_prints_pure_json(tmp_path, check, capsys):
-    own = {
-        "labels": "l.csv",
-        "file_column": "f",
-        "label_column": "d",
-        "patient_column": "p",
-        "group_pattern": "(g)",
-        "classes": "a,b",
-        "masks": "masks2",
-    }
+    own = {"labels": "l.csv", "file_column": "f", "label_column": "d", "patient_column": "p", "group_pattern": "(g)"}
+    own |= {"classes": "a,b", "masks": "masks2"}
     typed = [f"--{name.replace('_', '-')}={value}" for name, value in own.items()]
-    assert main(["data", "check", "folder", str(tmp_path), "--json", "--reread", "--jobs", "2", *typed]) == 0
+    assert main(["data", "check", "folder", str(tmp_path), "--json", "--jobs", "2", *typed]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == {"spoils": False, "files": 3} and err == "reading\n"
     ((name, root, settings),) = check.calls
     assert (name, root) == ("folder", tmp_path)
-    assert settings == {"preset": "paper", "n_jobs": 2, "reread": True} | own
+    given = {key: value for key, value in settings.items() if value is not None}
+    assert given == {"preset": "paper", "n_jobs": 2} | own
 
 
-def test_check_leaves_out_what_was_not_said(tmp_path, check, capsys):
-    assert main(["data", "check", "mosmed", str(tmp_path), "--preset", "demo"]) == 0
-    assert capsys.readouterr().out == "the report\n"
-    assert check.calls[0][2] == {"preset": "demo", "n_jobs": None, "reread": False}
-
-
-def test_check_exits_with_one_when_something_spoils(tmp_path, check, capsys):
+@pytest.mark.parametrize(
+    "typed, told",
+    [
+        (["get", "medmnist3d"], "the report\n"),
+        (["check", "ucf50", "DIR"], "the report\n"),
+        (["check", "ucf50", "DIR", "--json"], '"spoils": true'),
+    ],
+)
+def test_a_set_with_something_that_spoils_exits_with_one(check, no_network, capsys, typed, told):
     check.spoils = True
-    assert main(["data", "check", "ucf50", str(tmp_path)]) == 1
-    assert main(["data", "check", "ucf50", str(tmp_path), "--json"]) == 1
-    assert json.loads(capsys.readouterr().out.split("the report\n")[1])["spoils"] is True
+    assert main(["data", *typed]) == 1
+    out, err = capsys.readouterr()
+    assert told in out and "Next" not in out and ("Mend this first" in err) == (typed[0] == "get")
 
 
 @pytest.mark.parametrize("arguments", [["check", "ucf5", "x"], ["get", "ucf5"], ["list", "ucf5"]])
-def test_an_unknown_set_names_the_near_one(arguments, check, capsys):
+def test_an_unknown_set_names_the_near_one(arguments, capsys):
     assert main(["data", *arguments]) == 1
     assert "Did you mean 'ucf50'" in capsys.readouterr().err
     assert main(["data", "check", "lungpetctdx", "x"]) == 1  # nothing is trained on it

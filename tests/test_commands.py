@@ -10,7 +10,6 @@ from commands import (
     PAGES,
     PROGRAMS,
     all_commands,
-    block_commands,
     fault,
     inline_code,
     is_run,
@@ -31,22 +30,10 @@ from viptt_core.constants import UCF_CLASSES
 # A page whose commands its own test runs from the first to the last, each on what the one before left.
 WALKED = ("book/own_data.md",)
 # What a page's placeholder stands for here; a published file's name would ask for its checksum.
-STANDS_FOR = {
-    "DIR": "data/imageclef",
-    "FOLDER": "data/imageclef",
-    "NAME": "imageclef",
-    "SCANS": "data/new",
-    "RUN1": "one",
-    "RUN2": "two",
-    "RUN3": "three",
-    "runs/RUN": "runs/one",
-    "data/medmnist3d/nodulemnist3d.npz": "data/medmnist3d/mine.npz",
-}
+STANDS_FOR = dict.fromkeys(("DIR", "FOLDER"), "data/imageclef") | {"NAME": "imageclef", "SCANS": "data/new"}
+STANDS_FOR |= {"RUN1": "one", "RUN2": "two", "RUN3": "three", "runs/RUN": "runs/one"}
+STANDS_FOR |= {"data/medmnist3d/nodulemnist3d.npz": "data/medmnist3d/mine.npz"}
 FRAMES = 46  # of a video; the preset `study` takes every third of 45
-
-
-def shown_in_blocks():
-    return [shown for shown in all_commands() if not shown.within]
 
 
 def typed_here(words):
@@ -58,8 +45,8 @@ def typed_here(words):
 def to_run():
     """Commands of blocks to run here, once each; those that train, which tests of notebooks do every day, are slow."""
     found = {}
-    for shown in shown_in_blocks():
-        if shown.page not in WALKED and is_run(list(shown.words)):
+    for shown in all_commands():
+        if not shown.within and shown.page not in WALKED and is_run(list(shown.words)):
             words = typed_here(shown.words)
             found.setdefault(tuple(sorted(words)), words)  # README and page may give the same options in another order
     for words in found.values():
@@ -92,68 +79,27 @@ def test_parameters_within_a_line_exist():
 
 def test_the_lines_of_the_makefile_are_what_their_programs_take():
     text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
-    recipes = [line.split("$(IN_VENV) ")[1] for line in text.splitlines() if "@$(IN_VENV) " in line]
-    typed = []
-    for recipe in recipes:
-        typed.append([])
-        for word in shlex.split(recipe):
-            typed[-1].append(word.rstrip(";"))
-            if word.endswith(";"):
-                typed.append([])
+    recipes = [" ".join(shlex.split(line)[1:]) for line in text.splitlines() if "@$(IN_VENV) " in line]
+    typed = [command.split() for recipe in recipes for command in recipe.split("; ")]
     typed = [words for words in typed if words and words[0] in PROGRAMS and "$" not in "".join(words)]
     assert len(typed) > 10
     for words in typed:
         assert not fault(words), words
 
 
-@pytest.mark.parametrize(
-    "typed",
-    [
-        "viptt dta list",
+def test_a_wrong_command_is_told():
+    for typed in (
         "viptt data chek DIR",
-        "viptt predict SCANS --weight",
-        "papermill notebooks/07_none.py out.ipynb",
+        "python -m viptt_core train --epoch 0",
         "papermill notebooks/02_finetune.py out.ipynb -p epoch 5",
         "papermill notebooks/02_finetune.py out.ipynb -p preset papr",
         "make dmo",
-        "jupyter-book build bok/",
-        "pip install -c constraint.txt .",
-        "pip install .[al]",
-        "python -m benchmark",
-        "python -m viptt_core tran",
-        "torchrun -m viptt_core train --epoch 0",
         "pytest tests/test_none.py",
-        "git log -- viptt_core/none.py",
         "unheard of",
-    ],
-)
-def test_a_wrong_command_is_told(typed):
-    assert fault(shlex.split(typed))
-
-
-def test_within_a_line_a_command_may_be_named_without_its_arguments():
-    for typed in ("viptt data get", "viptt phantom --patients", "torchrun", "make", "pip"):
-        assert not fault(shlex.split(typed), within=True)
-    for typed in ("viptt data gt", "viptt phantom --patient", "viptt predict SCANS --weights", "make al"):
-        assert fault(shlex.split(typed), within=True)
-
-
-def test_commands_are_found_in_every_form_a_page_may_have():
-    text = (
-        "Type `viptt env`, or `-p preset\ndemo`.\n```bash\nOMP_NUM_THREADS=1 pytest -q  # all\nmake a \\\n  B=1\n"
-        "cd x && make c\n```\n1. So:\n   ```console\n   $ make d\n   ```\n```{code-block} sh\nmake e\n```\n"
-        "```\nviptt: no\nmake f\n- make\n```\n```python\nmake = 1\n```\n"
-    )
-    assert [" ".join(words) for words in block_commands(text)] == [
-        "pytest -q",
-        "make a B=1",
-        "cd x",
-        "make c",
-        "make d",
-        "make e",
-        "make f",
-    ]
-    assert inline_code(text) == ["viptt env", "-p preset demo"]
+    ):
+        assert fault(shlex.split(typed)), typed
+    assert not fault(["viptt", "phantom", "--patients"], within=True)
+    assert fault(["viptt", "phantom", "--patient"], within=True)
 
 
 def test_messages_that_the_page_explains_are_those_of_the_program():

@@ -35,13 +35,6 @@ def same_random_numbers():
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def compiled_is_forgotten():
-    """PyTorch keeps each compiled model with all its tensors."""
-    yield
-    torch._dynamo.reset()
-
-
 def vgg(seed=0, **settings):
     return ViPTTNet(2, hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(seed), **settings)
 
@@ -60,6 +53,27 @@ def test_gradients_in_chunks_equal_the_plain_ones():
     model.frames_per_chunk = 4
     for name, gradient in gradients(model, clips).items():
         assert float((gradient - plain[name]).abs().max()) <= 1e-10 * float(plain[name].abs().max()), name
+
+
+def test_chunks_keep_less():
+    model, clips = vgg().train(), torch.rand(2, 4, 32, 32)
+
+    def kept_bytes():
+        kept = {}
+
+        def note(tensor):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor.detach()
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+            result = model.features(clips)
+        assert result.requires_grad
+        weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        return sum(size for pointer, size in kept.items() if pointer not in weights)
+
+    plain = kept_bytes()
+    model.frames_per_chunk = 2
+    assert kept_bytes() < plain / 10
 
 
 def test_the_chunk_is_what_fits_into_the_room():
@@ -148,7 +162,6 @@ def test_training_in_reduced_precision_gives_nearly_the_losses_of_fp32(make_clip
         assert losses[0] == pytest.approx(reduced, rel=0.02)
 
 
-@pytest.mark.usefixtures("compiled_is_forgotten")
 def test_training_with_compilation_gives_the_same_weights(make_clip_set, monkeypatch):
     original = torch.nn.Module.compile
     compiled = []

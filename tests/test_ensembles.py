@@ -60,19 +60,14 @@ def test_averaged_class_numbers_are_rounded_exactly_and_never_lie_half_way():
             assert combine(runs(*classes, k=k), "authors").tolist() == [round(exact)], classes
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_the_authors_ensemble_is_of_three_runs(count):
-    with pytest.raises(SettingError, match=f"'authors'.*three.*{count} were given"):
-        combine(runs(*[1] * count), "authors")
-
-
-@pytest.mark.parametrize("method", ENSEMBLES)
-@pytest.mark.parametrize("values", [runs(1, 2, 3) * np.nan, runs(1, 2, 3) * 2])
-def test_what_is_no_set_of_probabilities_is_refused(method, values):
-    with pytest.raises(SettingError, match="Leave failed scans out.*softmax"):
+@pytest.mark.parametrize(
+    "values, method, message",
+    [
+        *[(runs(*[1] * count), "authors", f"'authors'.*three.*{count} were given") for count in (1, 2, 4)],
+        *[(runs(1, 2, 3) * factor, method, "failed scans.*softmax") for factor in (np.nan, 2) for method in ENSEMBLES],
+        (runs(1), "votes", "Did you mean 'vote'"),
+    ],
+)
+def test_what_cannot_be_combined_is_refused(values, method, message):
+    with pytest.raises(SettingError, match=message):
         combine(values, method)
-
-
-def test_an_unknown_ensemble_is_refused_with_the_near_match():
-    with pytest.raises(SettingError, match="Did you mean 'vote'"):
-        combine(runs(1), "votes")

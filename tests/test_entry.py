@@ -103,9 +103,11 @@ def test_both_commands_and_python_give_the_same_predictions_and_file(weights, sc
 # --- Scans that cannot be read --------------------------------------------------------------------
 
 
-def test_a_damaged_scan_keeps_the_file_from_being_written_and_the_rest_is_kept(weights, scans, tmp_path, capsys):
-    bad, out = scans / "TST_0003.nii.gz", tmp_path / "sub.txt"
+def test_a_damaged_scan_keeps_the_file_from_being_written_until_it_gets_a_class(weights, scans, tmp_path, capsys):
+    whole, out, bad = tmp_path / "whole.txt", tmp_path / "sub.txt", scans / "TST_0003.nii.gz"
+    assert submit(weights, scans, "-o", whole, "--ensemble", "vote") == 0
     bad.write_bytes(bad.read_bytes()[:200])
+    capsys.readouterr()
     assert submit(weights, scans, "-o", out) == 1
     error = capsys.readouterr().err
     assert f"{bad}: failed: " in error and "1 of 5 scans could not be read" in error
@@ -113,35 +115,10 @@ def test_a_damaged_scan_keeps_the_file_from_being_written_and_the_rest_is_kept(w
     assert not out.exists()
     kept = pd.read_csv(tmp_path / "sub.predictions.csv")
     assert kept["error"].notna().sum() == 3 and kept["Focal"].notna().sum() == 12
-
-
-def test_a_damaged_scan_gets_the_class_asked_for_and_is_named(weights, scans, tmp_path, capsys):
-    whole, out = tmp_path / "whole.txt", tmp_path / "sub.txt"
-    assert submit(weights, scans, "-o", whole, "--ensemble", "vote") == 0
-    (scans / "TST_0003.nii.gz").write_bytes(b"")
-    capsys.readouterr()
     assert submit(weights, scans, "-o", out, "--ensemble", "vote", "--fill", "2") == 0
-    assert f"{scans / 'TST_0003.nii.gz'}: failed: " in capsys.readouterr().err
+    assert f"{bad}: failed: " in capsys.readouterr().err
     lines = whole.read_text().splitlines()
     assert out.read_text().splitlines() == [*lines[:2], "TST_0003.nii.gz,2", *lines[3:]]
-
-
-def test_an_interrupted_prediction_is_kept_and_fills_nothing(weights, scans, tmp_path, capsys, monkeypatch):
-    real = predict.scan_warnings
-
-    def interrupt(where, *more):
-        if "TST_0004" in where:
-            raise KeyboardInterrupt
-        return real(where, *more)
-
-    monkeypatch.setattr(predict, "scan_warnings", interrupt)
-    monkeypatch.setattr(predict, "TOGETHER", 1)
-    out = tmp_path / "sub.txt"
-    assert submit(weights, scans, "-o", out, "--fill", "1") == 130
-    assert "interrupted; what was predicted before is kept" in capsys.readouterr().err and not out.exists()
-    assert pd.read_csv(tmp_path / "sub.predictions.csv")["Focal"].notna().sum() == 9
-    with pytest.raises(DataError, match="not written: the prediction was interrupted"):
-        write_entry(made(weights, scans, tmp_path, fill=1))
 
 
 # --- Mistakes, before any work --------------------------------------------------------------------
@@ -153,9 +130,9 @@ def test_an_interrupted_prediction_is_kept_and_fills_nothing(weights, scans, tmp
         (["--ensemble", "majority"], "ensemble 'majority' does not exist. Known: mean, vote, authors"),
         (["--ensemble", "vot"], "Did you mean 'vote'?"),
         (["--ensemble", "authors"], "'authors' is of three runs, and 2 were given"),
-        (["--fill", "6"], "class 6 does not exist. Give 1 to 5"),
+        (["--fill", "6"], "fill is 6. Give a whole number from 0 to 5"),
         (["-o", "none/sub.txt"], "none: no such folder. Make it first."),
-        (["-o", "."], ".: is a folder."),
+        (["-o", "."], ".: is a folder. Name the file to write"),
         (["--weights", "none"], "none: no such weights"),
         (["--weights", ""], "no weights are named"),
     ],
@@ -170,13 +147,10 @@ def test_settings_are_checked_before_any_scan_is_read(
     assert not (tmp_path / "sub.txt").exists() and not (tmp_path / "sub.predictions.csv").exists()
 
 
-def test_models_of_other_classes_are_refused_before_any_scan_is_read(scans, tmp_path, capsys, unread):
+def test_other_classes_and_a_name_that_two_scans_share_are_refused_too(weights, scans, tmp_path, capsys, unread):
     other = write_weights(tmp_path / "other.safetensors", classes=("ill", "well"))
     assert submit([other], scans, "-o", tmp_path / "sub.txt") == 1
     assert "tells ill, well. The task has Infiltrative, Focal" in capsys.readouterr().err
-
-
-def test_a_name_that_two_scans_share_is_refused_before_any_scan_is_read(weights, scans, tmp_path, capsys, unread):
     write_noise_scan(tmp_path / "more" / "TST_0002.nii.gz")
     assert submit(weights, [scans, tmp_path / "more"], "-o", tmp_path / "sub.txt") == 1
     error = capsys.readouterr().err
@@ -200,18 +174,19 @@ def test_the_expected_scans_must_all_be_there(weights, scans, tmp_path, unread):
     write_noise_scan(scans / "TST_0010.nii.gz")
     with pytest.raises(DataError, match="'TST_0010.nii.gz': not expected"):
         entry_scans(plan, scans)
-    with pytest.raises(SettingError, match="-1 scans are expected"):
+    with pytest.raises(SettingError, match="expected is -1"):
         plan_entry(weights, output=tmp_path / "out.txt", expected=-1)
 
 
 def test_faulty_labels_are_refused_before_any_scan_is_read(weights, scans, tmp_path, unread):
     (tmp_path / "l.csv").write_text("FileName,Label\nTST_0001,Focl\n")
-    with pytest.raises(DataError, match="unknown label 'Focl'"):
-        made(weights, scans, tmp_path, labels=tmp_path / "l.csv")
-    with pytest.raises(DataError, match="no such file"):
-        made(weights, scans, tmp_path, labels=tmp_path / "none.csv")
-    with pytest.raises(SettingError, match="labels are named, but no scans"):
-        entry_scans(plan_entry(weights, output=tmp_path / "out.txt"), labels=read_labels(tmp_path / "l.csv"))
+    for name, given, message in (
+        ("l.csv", scans, "unknown label 'Focl'"),
+        ("none.csv", scans, "no such file"),
+        ("l.csv", "", "labels are named, but no scans"),
+    ):
+        with pytest.raises((DataError, SettingError), match=message):
+            made(weights, given, tmp_path, labels=tmp_path / name)
 
 
 # --- What stands in it ----------------------------------------------------------------------------
@@ -233,6 +208,8 @@ def test_tables_and_figures_count_what_the_models_said(weights, scans, tmp_path)
     assert "5 scans. 1 could not be read; 4 have warnings." in scans_table(entry).text
     assert scans_table(entry).table.iloc[1].tolist()[:4] == ["TST_0002.nii.gz", "", "", ""]
     assert f"m1: Infiltrative {(votes[0] == 1).sum()}, " in figures_entry.counts_chart(entry).alt
+    found = scores(entry)  # without labels
+    assert "nothing can be scored" in str(found) and figures_entry.scores_chart(found, entry) is found
 
 
 def test_scores_are_of_the_classes_that_are_handed_in(weights, scans, tmp_path):
@@ -252,12 +229,6 @@ def test_scores_are_of_the_classes_that_are_handed_in(weights, scans, tmp_path):
     assert "5 scans scored" in summary.caveat and "TST_0006.nii.gz" in summary.caveat
     assert counts_table(entry).iloc[-1, :-1].tolist() == ["true", "true", 1, 1, 1, 1, 1]
     assert f"m1: {table['kappa'].iloc[0]:.2f}" in figures_entry.scores_chart(summary, entry).alt
-
-
-def test_without_labels_nothing_is_scored(weights, scans, tmp_path):
-    entry = made(weights, scans, tmp_path)
-    found = scores(entry)
-    assert "nothing can be scored" in str(found) and figures_entry.scores_chart(found, entry) is found
 
 
 def test_models_are_named_by_start_file_or_number(tmp_path, scans):

@@ -132,7 +132,7 @@ def test_written_videos_are_like_ucf50s(written):
 def test_ones_own_scans_are_read_as_such(written):
     settings = {"label_column": "diagnosis", "patient_column": "patient", "frames": 4, "size": 16}
     clips = load_dataset("folder", written[own_scans], n_jobs=1, progress=False, **settings)
-    assert len(clips) == 9 and len(set(clips.groups)) == 4 and clips.excluded == ()
+    assert len(clips) == 9 and len(set(clips.groups)) == 4 and clips.faults == ()
 
 
 # --- How they are written ---
@@ -225,7 +225,8 @@ def test_the_command_writes_ones_own_scans_and_says_how_to_read_them(tmp_path, c
     folder = tmp_path / "own"
     words = ["phantom", str(folder), "-n", "3", "--patients", "2", "--size", "24", "--slices", "4", "--jobs", "1"]
     assert main(words) == 0
-    assert f"-p data_root {folder} -p label_column diagnosis -p patient_column patient" in capsys.readouterr().out
+    told = "-p label_column diagnosis -p patient_column patient -p dataset folder -p data_root"
+    assert f"{told} {folder}" in capsys.readouterr().out
     assert json.loads((folder / "example.json").read_text())["patients"] == 2
     assert main([*words[:5], "4", *words[6:]]) == 1
     assert "3 scans of 4 patients are not possible" in capsys.readouterr().err

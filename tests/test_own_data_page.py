@@ -1,7 +1,5 @@
 """The page on one's own data: its commands are run as they are printed, at a smaller size."""
 
-import contextlib
-import io
 import re
 from pathlib import Path
 
@@ -10,22 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import block_commands, blocks, is_run, reduced, run
-from files import write_scan
+from files import write_scan, write_weights
 
-from viptt_core.model import ViPTTNet
-from viptt_core.prediction.card import Card, Preprocessing
 from viptt_core.prediction.scans import predict_scans
-from viptt_core.prediction.weights import WEIGHTS, save_weights
+from viptt_core.prediction.weights import WEIGHTS
 from viptt_core.synthetic.folders import own_scans
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "book" / "own_data.md").read_text(encoding="utf-8")
 PLACEHOLDER = "RUN"  # the reader's choice from `viptt weights list`
-
-
-def commands():
-    """The words of each command of the page, in order."""
-    return block_commands(TEXT)
 
 
 @pytest.fixture
@@ -38,16 +29,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_page_has_all_steps_in_their_order():
-    begun = [" ".join(words[:2]) for words in commands()]
-    steps = [
-        "viptt phantom",
-        "viptt data",
-        "papermill notebooks/02_finetune.py",
-        "viptt summary",
-        "viptt weights",
-        "viptt predict",
-        "viptt score",
-    ]
+    begun = [" ".join(words[:2]) for words in block_commands(TEXT)]
+    steps = ["viptt phantom", "viptt data", "papermill notebooks/02_finetune.py"]
+    steps += [f"viptt {step}" for step in ("summary", "weights", "predict", "score")]
     assert sorted(steps, key=begun.index) == steps
     assert set(re.findall(r"^```(\w*)$", TEXT, flags=re.M)) == {"bash", "python", "text", ""}  # nothing runs unseen
 
@@ -55,7 +39,7 @@ def test_the_page_has_all_steps_in_their_order():
 def test_the_table_of_the_page_is_the_examples():
     header = own_scans(2, 2).rows[0]
     assert f"```text\n{header}\n" in TEXT
-    own = next(words for words in commands() if words[:2] == ["viptt", "data"])
+    own = next(words for words in block_commands(TEXT) if words[:2] == ["viptt", "data"])
     assert {own[own.index(column) + 1] for column in ("--label-column", "--patient-column")} < set(header.split(","))
 
 
@@ -66,24 +50,9 @@ def test_the_uncertainties_are_those_of_the_binomial():
         assert tested == patients // 5 and points == round(100 * 1.96 * 0.5 / tested**0.5)
 
 
-@pytest.fixture
-def weights(folder):
-    """Weights under the name that the page writes for the reader's own."""
-    card = Card(
-        "A test",
-        ("ill", "well"),
-        Preprocessing("scan", 24, 16, "0..1", (-1000, 400), "canonical"),
-        {},
-        {"grey_levels": [0.9, 0.95]},
-        (),
-        {},
-        "MIT",
-    )
-    model = ViPTTNet(2, backbone="small", hidden_size=4, feature_size=4)
-    save_weights(folder / "runs" / PLACEHOLDER / WEIGHTS, model, card)
-
-
-def test_the_warnings_of_the_page_are_those_of_the_program(folder, weights):
+def test_the_warnings_of_the_page_are_those_of_the_program(folder):
+    grid = {"frames": 24, "training": {"grey_levels": [0.9, 0.95]}}
+    write_weights(folder / "runs" / PLACEHOLDER / WEIGHTS, classes=("ill", "well"), **grid)
     write_scan(folder / "odd" / "holes.nii", nan_voxels=3)
     flat = np.full((12, 12, 11), -500, np.int16)
     flat[0] = -1000
@@ -94,11 +63,8 @@ def test_the_warnings_of_the_page_are_those_of_the_program(folder, weights):
     images["two"].set_qform(np.diag([-1, 1, 1, 1]), "scanner")
     for name, image in images.items():
         nib.save(image, folder / "odd" / f"{name}.nii")
-    said = [
-        warning
-        for of_scan in predict_scans(PLACEHOLDER, "odd", n_jobs=1, progress=False).warnings
-        for warning in of_scan
-    ]
+    predictions = predict_scans(PLACEHOLDER, "odd", n_jobs=1, progress=False)
+    said = [warning for of_scan in predictions.warnings for warning in of_scan]
     table = TEXT.split("| warning |")[1].split("\n\n")[0]
     phrases = [part for cell in re.findall(r"^\| ([^|]+) \|", table, flags=re.M) for part in cell.split("; ")]
     for phrase in phrases:
@@ -108,20 +74,9 @@ def test_the_warnings_of_the_page_are_those_of_the_program(folder, weights):
     assert len(phrases) == 9
 
 
-def run_snippet(name):
-    """The page's lines of Python; what they leave."""
-    (lines,) = blocks(TEXT, "python")
-    assert f'"{PLACEHOLDER}"' in lines
-    printed, left = io.StringIO(), {}
-    with contextlib.redirect_stdout(printed):
-        exec(lines.replace(f'"{PLACEHOLDER}"', repr(name)), left)
-    assert printed.getvalue().endswith("0 could not be read\n")
-    return left
-
-
-def test_the_page_works_from_its_first_command_to_its_last(folder):
+def test_the_page_works_from_its_first_command_to_its_last(folder, capsys):
     name, printed = PLACEHOLDER, {}
-    for words in commands():
+    for words in block_commands(TEXT):
         if not is_run(words) or "authors-tbt" in words:  # those weights are a download
             continue
         words = [name if word == PLACEHOLDER else word for word in reduced(words)]
@@ -142,13 +97,16 @@ def test_the_page_works_from_its_first_command_to_its_last(folder):
     for scores in ("viptt summary out.ipynb", "viptt score predictions.csv"):
         assert "kappa (95 % interval)" in printed[scores]
 
-    left = run_snippet(name)
+    (lines,), left = blocks(TEXT, "python"), {}
+    assert f'"{PLACEHOLDER}"' in lines
+    exec(lines.replace(f'"{PLACEHOLDER}"', repr(name)), left)
+    assert capsys.readouterr().out.endswith("0 could not be read\n")
     assert left["predictions"].probabilities.shape == (1, 6, 5)
     pd.testing.assert_frame_equal(pd.read_csv("predictions.csv"), predicted)
 
     scan = Path("data/new/scan_002.nii.gz")  # damaged: the others are predicted, and the exit code says so
     scan.write_bytes(scan.read_bytes()[:500])
-    words = next(words for words in commands() if words[:2] == ["viptt", "predict"])
+    words = next(words for words in block_commands(TEXT) if words[:2] == ["viptt", "predict"])
     code, _ = run([name if word == PLACEHOLDER else word for word in reduced(words)])
     predicted = pd.read_csv("predictions.csv")
     assert code == 1 and predicted["error"].notna().tolist() == [False, True, False, False, False, False]

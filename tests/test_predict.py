@@ -5,7 +5,7 @@ import io
 import json
 import os
 import shutil
-import threading
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -19,12 +19,11 @@ from viptt_core.ct import load_volume
 from viptt_core.datasets.scans import read_scan
 from viptt_core.errors import DataError, SettingError
 from viptt_core.prediction import scans as predict
-from viptt_core.prediction.card import RESEARCH_ONLY
+from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
 from viptt_core.prediction.scans import find_scans, predict_scans, scan_warnings
 from viptt_core.prediction.weights import open_weights
 from viptt_core.training.device import Engine
 from viptt_core.training.feed import read_ahead
-from viptt_core.training.inference import predict_logits
 
 STORED = {"0.nii.gz": (-1, 1, 1), "1.nii.gz": (1, 1, 1), "2.nii.gz": (-1, -1, -1)}  # how the axes run
 
@@ -116,13 +115,8 @@ def test_folders_are_searched_without_masks_hidden_files_and_doubles(tmp_path, s
         shutil.copy(scans[0], root / name)
     (root / "labels.csv").write_text("FileName,Label\n")
     found = find_scans([root / "1.nii.gz", root, root / "deep", root / "deep" / ".." / "2.nii.gz"])
-    assert [path.relative_to(root).as_posix() for path in found] == [
-        "1.nii.gz",
-        "0.nii.gz",
-        "2.nii.gz",
-        "5.NII",
-        "deep/er/3.nii.gz",
-    ]
+    found = [path.relative_to(root).as_posix() for path in found]
+    assert found == ["1.nii.gz", "0.nii.gz", "2.nii.gz", "5.NII", "deep/er/3.nii.gz"]
 
 
 def test_a_file_in_a_folder_whose_name_is_not_utf_8_fails_and_is_told_why(tmp_path, scans):
@@ -167,44 +161,30 @@ def test_paths_without_scans_are_refused_before_any_work(tmp_path, monkeypatch, 
 # --- What is unusual ----------------------------------------------------------------------------------
 
 
-def _turned(degrees):
-    """A rotation about the third axis, float [4,4]."""
+def axes(*mm, degrees=0.0):
+    """An affine of these voxel sizes, its slices turned about the third axis."""
     turn, angle = np.eye(4), np.radians(degrees)
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    return turn
-
-
-def warnings_of(path, **grid):
-    weights = open_weights(write_weights(path.parent / "w.safetensors", **grid))
-    grid = weights.card.preprocessing
-    return scan_warnings(path.name, read_scan(path, grid)[1], grid)
+    return np.diag([-mm[0], *mm[1:], 1.0]) @ turn
 
 
 @pytest.mark.parametrize(
-    "settings, message",
+    "shape, affine, message",
     [
-        ({"shape": (18, 20, 4), "mm": (16.0, 14.4, 70.0)}, "has 4 slices"),
-        ({"mm": (1.0, 0.9, 25.0)}, "is 18 mm wide"),
-        ({"mm": (16.0, 14.4, 100.0)}, "is 1200 mm long"),
+        ((18, 20, 4), axes(16.0, 14.4, 70.0), "has 4 slices"),
+        ((18, 20, 12), axes(1.0, 0.9, 25.0), "is 18 mm wide"),
+        ((18, 20, 12), axes(16.0, 14.4, 100.0), "is 1200 mm long"),
+        ((18, 20, 12), axes(16.0, 16.0, 25.0), ""),  # slices that are not square
+        ((18, 20, 12), axes(16.0, 14.4, 25.0, degrees=5), ""),  # askew
+        ((18, 20, 11), axes(16.0, 14.4, 27.0), ""),  # fewer slices than half of the frames
     ],
 )
-def test_implausible_sizes_are_told(tmp_path, settings, message):
-    assert any(message in warning for warning in warnings_of(write_noise_scan(tmp_path / "0.nii.gz", **settings)))
-
-
-@pytest.mark.parametrize(
-    "shape, affine",
-    [
-        ((18, 20, 12), np.diag([-16.0, 16.0, 25.0, 1.0])),  # slices that are not square
-        ((18, 20, 12), np.diag([-16.0, 14.4, 25.0, 1.0]) @ _turned(5)),  # askew
-        ((18, 20, 11), np.diag([-16.0, 14.4, 27.0, 1.0])),  # fewer slices than half of the frames
-    ],
-)
-def test_a_scan_on_which_a_model_could_be_trained_without_a_fault_gives_no_warning(tmp_path, shape, affine):
-    path = tmp_path / "0.nii.gz"
+def test_implausible_sizes_are_told_and_nothing_of_a_scan_like_those_of_training(tmp_path, shape, affine, message):
     voxels = np.random.default_rng(0).integers(-1000, 400, shape).astype(np.int16)
-    nib.Nifti1Image(voxels, affine).to_filename(path)
-    assert warnings_of(path, frames=24) == []
+    nib.Nifti1Image(voxels, affine).to_filename(tmp_path / "0.nii.gz")
+    grid = Preprocessing("scan", 24, 16, "0..1", (-1000, 400), "canonical")
+    told = scan_warnings("0.nii.gz", read_scan(tmp_path / "0.nii.gz", grid)[1], grid)
+    assert any(message in warning for warning in told) if message else told == []
 
 
 def test_values_that_are_no_hu_and_grey_levels_never_seen_are_told_and_predicted(tmp_path):
@@ -230,37 +210,26 @@ def test_weights_from_synthetic_scans_say_so(tmp_path, scans):
 # --- What cannot be used ------------------------------------------------------------------------------
 
 
-def test_weights_for_other_input_are_refused(tmp_path, scans):
-    with pytest.raises(DataError, match="trained on videos.*fine-tuned on CT scans"):
-        quiet(write_weights(tmp_path / "w.safetensors", kind="video"), scans)
-
-
-def test_models_of_different_classes_and_unwanted_masks_are_refused(tmp_path, scans):
+def test_weights_that_do_not_fit_the_scans_or_each_other_are_refused(tmp_path, scans):
     one = write_weights(tmp_path / "one.safetensors")
     other = write_weights(tmp_path / "other.safetensors", classes=("ill", "well"))
-    with pytest.raises(SettingError, match="tells ill, well"):
-        quiet([one, other], scans)
-    with pytest.raises(SettingError, match="trained on whole scans"):
-        quiet(one, scans, masks=tmp_path)
-    with pytest.raises(SettingError, match="no weights"):
-        quiet([], scans)
+    video = write_weights(tmp_path / "video.safetensors", kind="video")
+    for weights, masks, message in (
+        (video, None, "trained on videos.*fine-tuned on CT scans"),
+        ([one, other], None, "tells ill, well"),
+        (one, tmp_path, "trained on whole scans"),
+        (one, tmp_path / "none", "is no folder of masks"),
+        ([], None, "no weights"),
+    ):
+        with pytest.raises((DataError, SettingError), match=message):
+            quiet(weights, scans, masks=masks)
 
 
-def damage(path, how):
-    content = path.read_bytes()
-    if how == "empty":
-        path.write_bytes(b"")
-    elif how == "truncated":
-        path.write_bytes(content[: len(content) // 2])
-    elif how == "DICOM":
-        path.write_bytes(bytes(128) + b"DICM" + bytes(200))
-
-
-@pytest.mark.parametrize("how", ["empty", "DICOM"])
-def test_a_damaged_scan_is_told_and_stops_no_other(tmp_path, scans, how):
+@pytest.mark.parametrize("content", [b"", bytes(128) + b"DICM" + bytes(200)])
+def test_a_damaged_scan_is_told_and_stops_no_other(tmp_path, scans, content):
     path = write_weights(tmp_path / "w.safetensors")
     whole = quiet(path, scans).probabilities[0]
-    damage(scans[1], how)
+    scans[1].write_bytes(content)
     found = quiet(path, scans)
     assert found.failed.tolist() == [False, True, False] and found.errors[1]
     assert np.isnan(found.probabilities[0, 1]).all()
@@ -273,57 +242,24 @@ def test_a_damaged_scan_is_told_and_stops_no_other(tmp_path, scans, how):
 def test_a_folder_that_cannot_be_read_is_told_and_the_other_scans_are_predicted(tmp_path, scans, monkeypatch):
     (locked := scans[0].parent / "locked").mkdir()
 
-    def refuse(path, scandir=os.scandir):
+    def refuse(path, iterdir=Path.iterdir):
         if path == locked:
             raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
+        return iterdir(path)
 
-    monkeypatch.setattr("os.scandir", refuse)
+    monkeypatch.setattr(Path, "iterdir", refuse)
     found = quiet(write_weights(tmp_path / "w.safetensors"), scans[0].parent)
     assert dict(zip(found.names, found.errors, strict=True)) == dict.fromkeys(map(str, scans), "") | {
         str(locked): "is a folder that cannot be read. See that you may read it."
     }
 
 
-def test_an_interruption_keeps_what_was_predicted(tmp_path, weights, capsys, monkeypatch):
-    scans = [write_noise_scan(tmp_path / f"{k}.nii.gz", k) for k in range(predict.TOGETHER + 2)]
-    whole, predicted = quiet(weights, scans), []
-
-    def interrupt(*arguments, **settings):
-        if predicted:
-            raise KeyboardInterrupt
-        predicted.append(1)
-        return predict_logits(*arguments, **settings)
-
-    monkeypatch.setattr(predict, "predict_logits", interrupt)
-    target = tmp_path / "out.json"
-    code, _, said = run(capsys, *scans, "--weights", weights, "-o", target)
-    rows = json.loads(target.read_text())["scans"]
-    assert code == 130 and "interrupted" in said
-    assert [row["error"] for row in rows] == [""] * predict.TOGETHER + [predict.INTERRUPTED] * 2
-    assert rows[-1]["Focal"] is None
-    assert rows[0]["Focal"] == round(whole.probabilities[0, 0, 1], 6)
-
-
-# --- Memory -------------------------------------------------------------------------------------------
-
-
 def test_reading_is_never_far_ahead_of_the_model():
     """However slow the model: else a folder of scans would pile up in memory."""
-    started, most, lock = 0, 0, threading.Lock()
-
-    def read(path):
-        nonlocal started
-        with lock:
-            started += 1
-        return path
-
-    taken = 0
-    for path in read_ahead(read, range(50), n_jobs=2):
-        assert path == taken
-        most = max(most, started - taken)
-        taken += 1
-    assert taken == 50 and most <= 2 * 2 + 1
+    started = []
+    reading = read_ahead(lambda path: started.append(path) or path, range(50), n_jobs=2)
+    ahead = [(path, len(started) - path) for path in reading]
+    assert [path for path, _ in ahead] == list(range(50)) and max(n for _, n in ahead) <= 2 * 2 + 1
 
 
 # --- The command --------------------------------------------------------------------------------------
@@ -361,7 +297,7 @@ def test_every_form_of_output_holds_the_same_numbers_and_the_notice(tmp_path, sc
 
 
 def test_a_damaged_file_among_many_gives_exit_code_one_and_is_listed(tmp_path, scans, weights, capsys):
-    damage(scans[1], "truncated")
+    scans[1].write_bytes(scans[1].read_bytes()[:2000])
     code, text, said = run(capsys, scans[0].parent, "--weights", weights, "--csv")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert code == 1 and [bool(row["error"]) for row in rows] == [False, True, False]
@@ -373,7 +309,7 @@ def test_a_damaged_file_among_many_gives_exit_code_one_and_is_listed(tmp_path, s
 
 def test_what_cannot_be_written_is_said_before_the_work(tmp_path, scans, weights, capsys, monkeypatch):
     monkeypatch.setattr(predict, "_read", None)
-    for name, words in (("no/out.csv", "no such folder"), ("out.xlsx", "out.xlsx does not end in .json, .csv, .txt")):
+    for name, words in (("no/out.csv", "no such folder"), ("out.xlsx", "'xlsx' does not exist. Known: txt, csv, json")):
         for form in ([], ["--csv"]):
             code, _, said = run(capsys, *scans, "--weights", weights, "-o", tmp_path / name, *form)
             assert code == 1 and words in said

@@ -14,21 +14,19 @@ from viptt_core.results import read_run
 HERE = Path(__file__).parent
 
 
-def one_thread():
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+def output_of(arguments, monkeypatch):
+    """What a program of Python prints, on one thread."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    answer = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    return answer.stdout
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_processes_that_share_batches_end_with_the_weights_of_one(tmp_path, processes):
-    answer = subprocess.run(
-        [sys.executable, str(HERE / "two_processes.py"), str(tmp_path), str(processes)],
-        capture_output=True,
-        text=True,
-        env=one_thread(),
-    )
-    assert answer.returncode == 0, answer.stderr[-3000:]
-    result = json.loads(answer.stdout.splitlines()[-1])
+def test_processes_that_share_batches_end_with_the_weights_of_one(tmp_path, monkeypatch, processes):
+    printed = output_of([str(HERE / "two_processes.py"), str(tmp_path), str(processes)], monkeypatch)
+    result = json.loads(printed.splitlines()[-1])
     assert result["processes"] == [1, processes]
     assert result["difference"] < 1e-5 < 1e-3 < result["moved"]
     np.testing.assert_allclose(result["losses"][0], result["losses"][1], rtol=1e-5)
@@ -44,16 +42,10 @@ def test_processes_that_share_batches_end_with_the_weights_of_one(tmp_path, proc
         ("torch.distributed.run --standalone --nproc_per_node 2", 2),
     ],
 )
-def test_the_command_runs_under_a_launcher(private_root, launch, processes):
+def test_the_command_runs_under_a_launcher(private_root, monkeypatch, launch, processes):
     given = {"preset": "study", "starts": "random", "epochs": 1, "n_scans": 60, "n_videos": 50, "device": "cpu"}
     command = ["viptt_core", "train", *(word for pair in given.items() for word in ("-p", *map(str, pair)))]
-    answer = subprocess.run(
-        [sys.executable, "-m", *launch.split(), "-m", *command],
-        capture_output=True,
-        text=True,
-        env=one_thread(),
-    )
-    assert answer.returncode == 0, answer.stderr[-3000:]
-    assert answer.stdout.count("bootstrap over groups") == 1  # only the main process prints
+    printed = output_of(["-m", *launch.split(), "-m", *command], monkeypatch)
+    assert printed.count("bootstrap over groups") == 1  # only the main process prints
     (folder,) = (path for path in (private_root / "runs").iterdir() if path.is_dir())
     assert read_run(folder).provenance["processes"] == processes

@@ -52,7 +52,7 @@ def test_ucf101_names_what_its_lists_and_its_folder_do_not_share(ucf101):
     }
     with pytest.raises(DataError, match="v_Mixing_g01_c01.avi: ucfTrainTestlist names it"):
         load_dataset("ucf101", ucf101, **GRID)
-    assert len(load_dataset("ucf101", ucf101, on_error="skip", **GRID).excluded) == 2
+    assert len(load_dataset("ucf101", ucf101, on_error="skip", **GRID).faults) == 2
 
 
 @pytest.mark.parametrize("written", ["./Mixing/", "UCF-101/Mixing/", "Mixing\\"])

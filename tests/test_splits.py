@@ -166,17 +166,17 @@ def items(*groups_of_class, parts=("",)):
         ("group", items(5, 4), ["b: this class has 4 groups; 5 are needed"]),
         ("own", items(1, 0), ["a: this class has 1 group; 5 are needed", "b: this class has 0 groups; 5 are needed"]),
         ("own", items(2, 2, parts=("train", "validation", "test")), []),
-        ("own", items(2, 2, parts=("validation", "test")), [".: the published part 'train' has no clip."]),
-        ("official", items(5, 5, parts=("train", "validation")), [".: the published part 'test' has no clip."]),
+        ("own", items(2, 2, parts=("validation", "test")), ["the published part 'train' has no clip."]),
+        ("official", items(5, 5, parts=("train", "validation")), ["the published part 'test' has no clip."]),
         (
             "own",
             [*items(5, 0, parts=("train",)), *items(5, 5, parts=("test",))],
-            [".: the published part 'train' has no clip of b."],
+            ["the published part 'train' has no clip of b."],
         ),
         (
             "own",
             [*items(5, 5, parts=("train",)), *items(5, 0, parts=("test",))],
-            [".: the published part 'test' has no clip of b."],
+            ["the published part 'test' has no clip of b."],
         ),
         ("own", items(5, 2, parts=("train", "test")), ["b: this class has 2 groups; 5 are needed"]),  # none validates
         ("group", items(5, 4, parts=("train", "validation", "test")), ["b: this class has 4 groups"]),

@@ -1,4 +1,4 @@
-"""Arrays in MedMNIST's layout as people have them: other axes, labels from 1, damage, sizes that are not there."""
+"""Arrays in MedMNIST's 3-D layout: what is in them, other axes, labels from 1, damage, sizes that are not there."""
 
 import io
 import tracemalloc
@@ -146,12 +146,14 @@ def test_fortran_order_and_empty_parts_are_no_obstacle(path):
 
 def test_real_nodules_have_their_slices_last_and_published_shapes_stay_as_they_were(shared_data):
     pytest.importorskip("medmnist")  # which knows the published files
-    for name in ("lidc848_nodule3d_28.npz",):
-        listing = list_dataset("medmnist3d", shared_data / "lidc" / name)
-        assert listing.settings["slice_axis"] == 2 and listing.settings["padding"] == "left out"
-        assert [fault.kind for fault in listing.faults] == ["padding"]
+    listing = list_dataset("medmnist3d", shared_data / "lidc" / "lidc848_nodule3d_28.npz")
+    assert listing.settings["slice_axis"] == 2 and listing.settings["padding"] == "left out"
+    assert [fault.kind for fault in listing.faults] == ["padding"]
     listing = list_dataset("medmnist3d", shared_data / "medmnist" / "adrenalmnist3d.npz")
     assert (listing.settings["slice_axis"], listing.settings["padding"], listing.faults) == (0, "kept", ())
+    assert (
+        len(listing.items) == 1188 + 98 + 298 and listing.class_names[0] == "normal" and len(listing.class_names) == 2
+    )
 
 
 # --- Labels and columns ---
@@ -193,35 +195,75 @@ def test_a_class_named_without_volumes_or_in_no_utf_8_is_refused(path):
         load_dataset("medmnist3d", path, classes="benign, malignant, rare", **GRID)
 
 
-@pytest.mark.parametrize(
-    "change, kind",
-    [
-        (lambda c: c.update(train_labels=np.uint8(1)), "not one label each"),
-        (lambda c: c.update(train_patient=np.array("P1")), "not one value each"),
-        (lambda c: c.update(train_age=np.float32(1)), "not one value each"),
-        (lambda c: c.update(val_images=np.uint8(1)), "not grey volumes"),
-        (lambda c: c.update(val_patient=np.arange(3)), "text and numbers"),
-        (lambda c: c.update(test_patient=np.array([0.5, 1.5, 2.5])), "not one value each"),
-        (lambda c: c.update(test_patient=np.array(["P1", " ", "P2"])), "no patient"),
-        (lambda c: c.update(test_patient=np.array(["P1", "nan", "P2"])), "no patient"),
-        (lambda c: c.update(test_patient=np.array(["P1", "unknown", "P2"])), "no patient"),
-        (lambda c: c.pop("val_patient"), "missing column"),
-        (lambda c: c.update(train_patient=np.array([b"\xff"] * 6)), "not text"),
-        (lambda c: c.update(train_patient=np.array([{}] * 6, object)), "column of objects"),
-        (lambda c: c.update(train_patient=np.array([2**31, *b"train"] * 6, np.uint32).view("<U6")), "damaged file"),
-        (lambda c: c.update(train_patient=np.array(["\ud800"] * 6)), "damaged file"),
-        (
-            lambda c: c.update({f"{part}_name": np.array(["same"] * n) for part, n in SIZES.items()}),
-            "two volumes of one name",
-        ),
-    ],
-)
-def test_columns_that_do_not_fit_are_faults_of_the_file(path, change, kind):
+WRONG_COLUMNS = [  # what is changed in a sound file, kind of the fault, words of the error
+    (lambda c: c.pop("val_labels"), "missing column", "lacks val_labels"),
+    (lambda c: c.pop("val_patient"), "missing column", ""),
+    ({"val_labels": np.zeros((1, 1), int)}, "lengths differ", "3 val_images but 1 val_labels. Give one each"),
+    ({"test_images": np.zeros((3, 8, 10, 10, 1), np.uint8)}, "not grey volumes", r"uint8 \[3, 8, 10, 10, 1\]"),
+    ({"test_images": np.zeros((3, 8, 10, 10))}, "not grey volumes", "float64"),
+    ({"val_images": np.uint8(1)}, "not grey volumes", ""),
+    ({"test_images": np.zeros((3, 10, 10, 8), np.uint8)}, "parts unlike", r"test \[3, 10, 10, 8\]"),
+    ({"train_labels": np.zeros((6, 3), int)}, "not one label each", r"int64 \[6, 3\]"),
+    ({"train_labels": np.zeros((6, 1)) - 1}, "not one label each", "float64"),
+    ({"train_labels": np.uint8(1)}, "not one label each", ""),
+    ({"train_patient": np.array("P1")}, "not one value each", ""),
+    ({"train_age": np.float32(1)}, "not one value each", ""),
+    ({"test_patient": np.array([0.5, 1.5, 2.5])}, "not one value each", ""),
+    ({"val_patient": np.arange(3)}, "text and numbers", ""),
+    *(({"test_patient": np.array(["P1", word, "P2"])}, "no patient", "") for word in (" ", "nan", "unknown")),
+    ({"train_patient": np.array([b"\xff"] * 6)}, "not text", ""),
+    ({"train_patient": np.array([{}] * 6, object)}, "column of objects", ""),
+    ({"train_patient": np.array([2**31, *b"train"] * 6, np.uint32).view("<U6")}, "damaged file", ""),
+    ({"train_patient": np.array(["\ud800"] * 6)}, "damaged file", ""),
+    ({f"{part}_name": np.array(["same"] * n) for part, n in SIZES.items()}, "two volumes of one name", ""),
+]
+
+
+@pytest.mark.parametrize("change, kind, words", WRONG_COLUMNS)
+def test_columns_that_do_not_fit_are_faults_of_the_file(path, change, kind, words):
     made = content(patient=lambda n: np.array([f"P{i}" for i in range(n)]))
-    change(made)
+    change(made) if callable(change) else made.update(change)
     assert kind in [fault.kind for fault in faults(write(path, made))]
-    with pytest.raises(DataError, match="mine.npz"):
+    with pytest.raises(DataError, match=f"(?s)mine.npz.*{words}"):
         load_dataset("medmnist3d", path, **GRID)
+
+
+def test_parts_patients_names_and_further_numbers_come_along(path):
+    made = content(
+        patient=lambda n: np.array([f"P{i // 2}" for i in range(n)]),
+        diameter_mm=lambda n: np.arange(n, dtype=np.float32) + 0.5,
+    )
+    made |= {f"{part}_name": np.array([f"{part}-nodule{i}" for i in range(n)]) for part, n in SIZES.items()}
+    clips = load_dataset("medmnist3d", write(path, made | {"train_only": np.zeros(6)}), **GRID)
+    assert clips.class_names == ("class 0", "class 1") and len(clips) == sum(SIZES.values())
+    assert clips.parts.tolist() == ["train"] * 6 + ["validation"] * 3 + ["test"] * 3
+    assert clips.groups[:3].tolist() == ["P0", "P0", "P1"] and clips.names[-1] == "test-nodule2"
+    assert list(clips.covariates) == ["diameter_mm"]
+    np.testing.assert_array_equal(clips.covariates["diameter_mm"][-3:], [0.5, 1.5, 2.5])
+    plain = load_dataset("medmnist3d", write(path, content()), classes="benign, malignant", **GRID)
+    assert plain.class_names == ("benign", "malignant") and plain.groups.tolist() == plain.names.tolist()
+    assert plain.names[6] == "val_0000"
+
+
+def test_a_file_of_a_folder_is_named_by_subset_and_pixels(path):
+    folder = write(path, content()).parent
+    assert len(load_dataset("medmnist3d", folder, **GRID)) == 12
+    write(folder / "mine_64.npz", content())
+    assert list_dataset("medmnist3d", folder, subset="mine", pixels=64).root.name == "mine_64.npz"
+    for choice, words in (({}, "has 2 .npz files.*mine, mine_64.*subset"), ({"subset": "yours"}, "no file yours.npz")):
+        with pytest.raises(DataError, match=words):
+            load_dataset("medmnist3d", folder, **choice, **GRID)
+    with pytest.raises(SettingError, match="pixels .32. does not exist"):
+        load_dataset("medmnist3d", folder, subset="mine", pixels=32, **GRID)
+    for choice in ({"subset": "mine"}, {"pixels": 28}):
+        with pytest.raises(SettingError, match="choose a file of a folder"):
+            list_dataset("medmnist3d", path, **choice)
+
+
+def test_a_file_under_a_published_name_must_be_the_published_one(path):
+    pytest.importorskip("medmnist")
+    with pytest.raises(DataError, match="has the MD5 .*published is 8755a7e9e05a4d9ce80a24c3e7a256f3.*another name"):
+        load_dataset("medmnist3d", write(path.with_name("nodulemnist3d.npz"), content()), **GRID)
 
 
 def test_patients_may_be_numbers_and_are_no_covariate(path):
@@ -250,7 +292,7 @@ def test_a_patient_is_one_whatever_the_spelling_and_named_when_in_two_parts(path
     assert clips.groups[7] == clips.groups[9] and clips.groups[1] == clips.groups[11]
     told = [fault.what for fault in faults(path)]
     assert len(told) == 3 and "2 of 9 groups are in more than one published part: 02, 07." in told[2]
-    assert all(any(what in note for note in clips.notes) for what in told)
+    assert all(any(what == fault.what for fault in clips.faults) for what in told)
 
 
 def test_a_blank_volume_is_told_by_a_run_too(path):
@@ -258,7 +300,7 @@ def test_a_blank_volume_is_told_by_a_run_too(path):
     made["test_images"][1] = 7
     with pytest.warns(DataWarning, match="mine.npz: test volume 1: every voxel is the same"):
         clips = load_dataset("medmnist3d", write(path, made), **GRID)
-    assert len(clips.notes) == 1
+    assert len(clips.faults) == 1
 
 
 # --- Damage, and sizes that are not there ---

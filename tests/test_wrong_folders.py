@@ -60,28 +60,19 @@ def test_scans_of_a_table_may_lie_in_a_folder_of_any_name(tmp_path, name):
     assert sorted(names(listing)) == ["f0.nii.gz", "f1.nii.gz", "h0.nii.gz", "h1.nii.gz"] and listing.faults == ()
 
 
-def test_masks_beside_the_scans_of_a_table_are_no_scans_and_those_of_no_scan_are_named(tmp_path):
-    for number in range(3):
-        write_scan(tmp_path / f"s{number}.nii.gz")
-        write_scan(tmp_path / "masks" / f"s{number}.nii.gz")
-    write_scan(tmp_path / "masks" / "s7.nii.gz")
-    write_labels(tmp_path, "s0,0", "s1,1", "s2,1", header="FileName,Label")
-    listing = list_dataset("folder", tmp_path)
-    assert names(listing) == ["s0.nii.gz", "s1.nii.gz", "s2.nii.gz"] and len(listing.masks["masks"]) == 4
-    assert kinds(listing) == [("mask without a scan", "masks/s7.nii.gz", "left out")]
-
-
-@pytest.mark.parametrize("place", ["seg", "Masks", "labels/lungs"])
+@pytest.mark.parametrize("place", ["masks", "seg", "Masks", "labels/lungs"])
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-def test_masks_beside_a_table_are_no_scans_whatever_their_folder_is_called(tmp_path, place, ending):
+def test_masks_beside_the_scans_of_a_table_are_no_scans_and_those_of_no_scan_are_named(tmp_path, place, ending):
     for number in range(3):
         write_scan(tmp_path / "ct" / f"s{number}.nii.gz")
         write_scan(tmp_path / place / f"s{number}{ending}")
+    write_scan(tmp_path / place / f"s7{ending}")
     write_labels(tmp_path, "s0,0", "s1,1", "s2,1", header="FileName,Label")
-    listing = list_dataset("folder", tmp_path)
-    assert names(listing) == ["s0.nii.gz", "s1.nii.gz", "s2.nii.gz"]
-    assert kinds(listing) == [("masks beside scans", place.split("/")[0], "note")]
-    assert "3 files" in listing.faults[0].what and "masks" in listing.faults[0].what
+    listing, top = list_dataset("folder", tmp_path), place.split("/")[0]
+    assert names(listing) == ["s0.nii.gz", "s1.nii.gz", "s2.nii.gz"] and len(listing.masks[top]) == 4
+    beside = [("masks beside scans", top, "note")] if place != "masks" else []
+    assert kinds(listing) == [*beside, ("mask without a scan", f"{place}/s7{ending}", "left out")]
+    assert "3 files" in listing.faults[0].what or not beside
 
 
 def test_a_folder_with_a_plus_in_its_name_is_a_class_and_none_is_named_twice(tmp_path):
@@ -148,7 +139,7 @@ def test_what_a_link_leads_to_is_read_or_named_and_can_be_left_out(tmp_path, pla
     with pytest.raises(DataError, match=f"(?s){where}: .*{what}.*on_error='skip'"):
         load_dataset("folder", root, **GRID)
     clips = load_dataset("folder", root, on_error="skip", **GRID)
-    assert len(clips) == 4 and [name for name, _ in clips.excluded] == [where]
+    assert len(clips) == 4 and [fault.where for fault in clips.faults if fault.level != "note"] == [where]
     report = check_dataset("folder", root, **QUIET)
     assert report.spoils and ("unreadable file", where, "file") in kinds(report)
 
@@ -160,7 +151,7 @@ def test_faults_of_classes_that_are_not_asked_for_and_of_what_is_no_data_stop_no
     os.mkfifo(root / "a" / "pipe.avi")  # to open one waits for ever
     (root / "lost+found").mkdir()
     clips = load_dataset("folder", root, classes="a, b", **GRID)
-    assert len(clips) == 4 and sorted(name for name, _ in clips.excluded) == ["a/notes.txt", "a/pipe.avi"]
+    assert len(clips) == 4 and sorted(fault.where for fault in clips.faults) == ["a/notes.txt", "a/pipe.avi"]
 
 
 @pytest.fixture
@@ -192,8 +183,8 @@ def test_files_and_folders_without_rights_are_named_and_can_be_left_out(open_fol
         listing = list_dataset("folder", root)
         assert kinds(listing) == [(kind, where, "file")]
         with pytest.raises(DataError, match=f"(?s){where}: cannot be read .Permission denied.*on_error='skip'"):
-            listing.left_out("raise")
-        assert [name for name, _ in listing.left_out("skip")] == [where]
+            listing.check_usable("raise")
+        listing.check_usable("skip")
         checked = Checked(listing, [], load_preset("study"), "")
         assert where not in {fault.where for fault in judge(checked) if fault.level == "note"}
 
@@ -265,7 +256,7 @@ def test_videos_of_any_common_ending_are_read(tmp_path, ending, container, codec
                 file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
             file.mux(stream.encode())
     clips = load_dataset("folder", tmp_path, **GRID)
-    assert clips.class_names == ("a", "b") and clips.excluded == ()
+    assert clips.class_names == ("a", "b") and clips.faults == ()
     assert np.abs(clips.clips.mean(axis=(1, 2, 3)) - (60, 180)).max() < 8
 
 

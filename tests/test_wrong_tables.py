@@ -91,37 +91,24 @@ def test_a_table_of_the_wrong_structure_is_refused_with_its_lines(scans, text, k
         load_dataset("folder", scans, **GRID)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        'FileName,Label,Note\ns00,ill,"two\nlines, s05 is better"\ns01,well,"a ""quote"""\n',
-        'FileName,Label,Note\ns00,ill,5" nodule\ns01,well,\n',
-        "FileName,Label,Note,Note\r\ns00,ill,a,b\r\ns01,well,,,,\r\n\r\n,,,\r\n",
-        '"FileName" ; "Label"\n"s00" ; "ill"\n"s01" ; "well"\n',
-        "\N{BYTE ORDER MARK}FileName\tLabel\rs00\till\rs01\twell\r",
-        "sep=;\nFileName;Label;Note\ns00;ill;a, b, c\ns01;well;\n",
-        '"sep=\t"\r\nFileName\tLabel\r\ns00\till\r\ns01\twell\r\n',
-        "\n,,\n\nFileName;Label\ns00;ill\ns01;well\n",
-        "FileName;Label;Note (kind, side, size)\ns00;ill;a, b\ns01;well;\n",
-        'FileName;"Age, years, or more, if known";Label\ns00;8;ill\ns01;9;well\n',
-        f"FileName,Label,Note\ns00,ill,{'x' * 200_000}\ns01,well,\n",
-    ],
-    ids=[
-        "several lines",
-        "inch",
-        "empty cells",
-        "blanks",
-        "tabs, old line ends",
-        "sep=",
-        "sep=tab",
-        "blank lines",
-        "commas in the header",
-        "commas in quotes",
-        "long note",
-    ],
-)
-def test_an_unusual_table_that_means_one_thing_is_read(scans, text):
-    (scans / "labels.csv").write_bytes(text.encode())
+UNUSUAL = {
+    "several lines": 'FileName,Label,Note\ns00,ill,"two\nlines, s05 is better"\ns01,well,"a ""quote"""\n',
+    "inch": 'FileName,Label,Note\ns00,ill,5" nodule\ns01,well,\n',
+    "empty cells": "FileName,Label,Note,Note\r\ns00,ill,a,b\r\ns01,well,,,,\r\n\r\n,,,\r\n",
+    "blanks": '"FileName" ; "Label"\n"s00" ; "ill"\n"s01" ; "well"\n',
+    "tabs, old line ends": "\N{BYTE ORDER MARK}FileName\tLabel\rs00\till\rs01\twell\r",
+    "sep=": "sep=;\nFileName;Label;Note\ns00;ill;a, b, c\ns01;well;\n",
+    "sep=tab": '"sep=\t"\r\nFileName\tLabel\r\ns00\till\r\ns01\twell\r\n',
+    "blank lines": "\n,,\n\nFileName;Label\ns00;ill\ns01;well\n",
+    "commas in the header": "FileName;Label;Note (kind, side, size)\ns00;ill;a, b\ns01;well;\n",
+    "commas in quotes": 'FileName;"Age, years, or more, if known";Label\ns00;8;ill\ns01;9;well\n',
+    "long note": f"FileName,Label,Note\ns00,ill,{'x' * 200_000}\ns01,well,\n",
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_an_unusual_table_that_means_one_thing_is_read(scans, name):
+    (scans / "labels.csv").write_bytes(UNUSUAL[name].encode())
     listing = list_dataset("folder", scans)
     assert labels_of(listing) == {"s00": "ill", "s01": "well"} and not faults(listing)
 
@@ -155,16 +142,9 @@ def test_a_class_that_is_called_like_a_missing_value_can_be_asked_for(scans):
 def test_the_order_of_classes_does_not_depend_on_hashing(scans):
     write_table(scans, "s00,b,p", "s01,10,p", "s02,nan,p", "s03,inf,p", "s04,2,p", "s05,a,p")
     code = "import sys, viptt_core.datasets as d; print(d.list_dataset('folder', sys.argv[1]).class_names)"
-    orders = {
-        subprocess.run(
-            [sys.executable, "-c", code, str(scans)],
-            env=os.environ | {"PYTHONHASHSEED": str(seed)},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        for seed in (1, 2, 3)
-    }
+    command, orders = [sys.executable, "-c", code, str(scans)], set()
+    for seed in (1, 2):
+        orders.add(subprocess.check_output(command, env=os.environ | {"PYTHONHASHSEED": str(seed)}, text=True).strip())
     assert orders == {"('2', '10', 'a', 'b', 'inf')"}
 
 
@@ -288,23 +268,11 @@ def test_a_setting_without_use_is_refused_whoever_loads(tmp_path, settings):
 # --- Paths ---
 
 
-@pytest.mark.parametrize(
-    "spelling",
-    [
-        "{name}",
-        "{stem}",
-        "./{name}",
-        "./ct/{stem}",
-        "ct/{name}",
-        r"ct\{name}",
-        r".\ct\{stem}",
-        "own/ct/{name}",
-        "{root}/ct/{name}",
-        "{root}/ct/../ct/{stem}",
-        "{upper}",
-        "../own/ct/{name}",
-    ],
-)
+SPELLINGS = ["{name}", "{stem}", "./{name}", "./ct/{stem}", "ct/{name}", r"ct\{name}", r".\ct\{stem}", "own/ct/{name}"]
+SPELLINGS += ["{root}/ct/{name}", "{root}/ct/../ct/{stem}", "{upper}", "../own/ct/{name}"]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("place", [".", "../tables"])
 def test_a_row_names_its_scan_in_any_of_these_ways(scans, spelling, place):
     (scans / place).mkdir(exist_ok=True)
@@ -487,19 +455,23 @@ def test_a_table_of_groups_is_checked_as_labels_are(clips, change, level, kind, 
         load_dataset("folder", root, groups="groups.csv", **GRID)
 
 
-def test_a_table_of_groups_with_other_columns_or_settings_is_refused(clips):
+@pytest.mark.parametrize(
+    "header, words",
+    [
+        ("file,class,source,day", "has the columns file, class, source, day"),
+        ("file,class,", r"has the columns file, class, \(without a name\)"),
+        ("fight/fight0.mp4,fight,fight-0", "names a file in its first row. Put a header above"),
+    ],
+)
+def test_a_table_of_groups_with_other_columns_is_refused(clips, header, words):
     root, rows = clips
-    write_table(root, *rows, header="file,class,source", name="groups.csv")
-    write_table(root, "a,b,c,d", header="file,class,source,day", name="four.csv")
-    with pytest.raises(DataError, match="four.csv: has the columns file, class, source, day"):
-        load_dataset("folder", root, groups="four.csv", **GRID)
-    write_table(root, *rows, header="file,class,", name="unnamed.csv")
-    with pytest.raises(DataError, match=r"unnamed.csv: has the columns file, class, \(without a name\)"):
-        load_dataset("folder", root, groups="unnamed.csv", **GRID)
-    (root / "unnamed.csv").unlink()
-    write_table(root, *rows[1:], header=rows[0], name="groups.csv")
-    with pytest.raises(DataError, match="groups.csv: names a file in its first row. Put a header above"):
+    write_table(root, *rows, header=header, name="groups.csv")
+    with pytest.raises(DataError, match=f"groups.csv: {words}"):
         load_dataset("folder", root, groups="groups.csv", **GRID)
+
+
+def test_a_table_of_groups_beside_other_settings_or_not_asked_for_is_told(clips):
+    root, rows = clips
     write_table(root, *rows, header="file,class,source", name="groups.csv")
     with pytest.raises(DataError, match="no such file"):
         load_dataset("folder", root, groups="none.csv", **GRID)
@@ -509,10 +481,7 @@ def test_a_table_of_groups_with_other_columns_or_settings_is_refused(clips):
     with pytest.raises(SettingError, match="patient_column and groups both say"):
         list_dataset("folder", root, groups="groups.csv", patient_column="P")
     listing = list_dataset("folder", root)
-    assert [(f.kind, f.where) for f in listing.faults] == [
-        ("table not read", "four.csv"),
-        ("table not read", "groups.csv"),
-    ]
+    assert [(f.kind, f.where) for f in listing.faults] == [("table not read", "groups.csv")]
 
 
 def test_groups_of_other_classes_are_no_fault_where_some_are_chosen(clips):

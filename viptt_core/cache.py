@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -35,6 +35,7 @@ from viptt_core.errors import (
     check_choice,
     check_counts,
     raise_faults,
+    warn_of,
 )
 
 HASH_LENGTH = 32  # hexadecimal digits
@@ -58,8 +59,6 @@ class Recipe:
     pixels: dict  #: JSON-ready; all that decides what `decode` gives for a source, the version of its code included
     settings: dict  #: JSON-ready, part of `ClipSet.source` as `pixels` is; "set" is the name of the data set
     class_names: Sequence[str]  #: names of the classes
-    synthetic: bool = False  #: recorded with the set
-    excluded: Sequence[tuple[str, str]] = ()  #: (name, reason) of what the caller left out already
 
 
 @dataclass(frozen=True)
@@ -107,30 +106,36 @@ def build_clip_set(recipe: Recipe, decoding: Decoding) -> ClipSet:
             for i, outcome in files.in_workers(decoder.decode_once, todo, decoding.n_jobs):
                 outcomes[i] = outcome
                 bar.update()
-    for note in (note for i, _ in todo for note in outcomes[i].notes):
-        warnings.warn(note, DataWarning, stacklevel=2)
+    outcomes = [outcome.at(item) for item, outcome in zip(items, outcomes, strict=True)]
+    for fault in (fault for i, _ in todo for fault in outcomes[i].faults if fault.level == "note"):
+        warn_of(fault)
     return _clip_set(recipe, outcomes, skipping=not retry)
 
 
 def _clip_set(recipe: Recipe, outcomes: Sequence[_Outcome], *, skipping: bool) -> ClipSet:
     """The set of what was decoded, or an error about what was refused."""
     pairs = list(zip(recipe.items, outcomes, strict=True))
-    used = [(item, outcome) for item, outcome in pairs if outcome.refused is None]
-    refused = [(item, outcome.refused) for item, outcome in pairs if outcome.refused is not None]
-    stopping = [(item, error) for item, error in refused if not (skipping or isinstance(error, ClipTooShortError))]
+    used = [(item, outcome) for item, outcome in pairs if not outcome.refusal]
+    refused = {item.name: outcome.refusal for item, outcome in pairs if outcome.refusal}
     shape = used[0][1].shape if used else ()
-    unlike = [(item, outcome.shape) for item, outcome in used if outcome.shape != shape]
-    stopping += [(item, DataError(f"is {other} when decoded, the others are {shape}.")) for item, other in unlike]
+    stopping = [fault for fault in refused.values() if fault.level == "file" and not skipping]
+    stopping += [
+        Fault("other shape", item.name, f"is {outcome.shape} when decoded, the others are {shape}.", level="file")
+        for item, outcome in used
+        if outcome.shape != shape
+    ]
     others = f" The {len(used)} others are kept and not decoded again." if used else ""
     remedy = f"Mend it, or leave such files out with on_error='skip' (they are then listed).{others}"
-    raise_faults(_faults(stopping), remedy=remedy)
+    raise_faults(stopping, remedy=remedy)
     if not used:
-        raise_faults(_faults(refused), remedy=f"None of {len(refused)} files is left.")
+        raise_faults(list(refused.values()), remedy=f"None of {len(refused)} files is left.")
     items, source = [item for item, _ in used], recipe.settings | recipe.pixels
     if any(_has_file(item.source) for item in items):
         rows = [[item.name, item.label, item.group, item.part, outcome.contents] for item, outcome in used]
         source = source | {"class_names": list(recipe.class_names), "items": rows}
     parts, covariates = [item.part for item in items], items[0].covariates
+    left_out = [replace(fault, where=name) for name, fault in refused.items()]
+    notes = [fault for outcome in outcomes for fault in outcome.faults if fault is not outcome.refusal]
     return ClipSet(
         clips=FileArray([outcome.path for _, outcome in used], (len(used), *shape), np.dtype(np.uint8)),
         labels=np.array([item.label for item in items], np.int64),
@@ -138,26 +143,14 @@ def _clip_set(recipe: Recipe, outcomes: Sequence[_Outcome], *, skipping: bool) -
         names=np.array([item.name for item in items]),
         class_names=tuple(recipe.class_names),
         source=source,
-        synthetic=recipe.synthetic,
-        excluded=(*recipe.excluded, *((item.name, error.what) for item, error in refused)),
-        notes=tuple(note for outcome in outcomes for note in outcome.notes),
+        faults=(*left_out, *notes),
         parts=np.array(parts) if any(parts) else None,
         covariates={name: np.array([item.covariates[name] for item in items], np.float64) for name in covariates},
     )
 
 
-def _faults(refused: Sequence[tuple[Item, DataError]]) -> list[Fault]:
-    return [Fault.of(error, str(error.path or item.name), "file") for item, error in refused]
-
-
 def _has_file(source: object) -> bool:
     return isinstance(source, Path) or (isinstance(source, tuple) and any(map(_has_file, source)))
-
-
-def _prefix(source: object) -> str:
-    """How what is said of a source begins."""
-    first = source[0] if isinstance(source, tuple) else source
-    return f"{first}: " if isinstance(first, Path) else ""
 
 
 # --- One source, one file ---
@@ -165,13 +158,22 @@ def _prefix(source: object) -> str:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What came of a source: the file of its clip, or why there is none; and what was unusual."""
+    """What came of a source: the file of its clip, and what was unusual; last, why there is no clip."""
 
     contents: object = None
     path: str = ""
     shape: tuple[int, ...] = ()
-    notes: Sequence[str] = ()
-    refused: DataError | None = None
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def refusal(self) -> Fault | None:
+        return next((fault for fault in self.faults if fault.level != "note"), None)
+
+    def at(self, item: Item) -> _Outcome:
+        """The same, each fault with its file, or else with the name of the item."""
+        first = item.source[0] if isinstance(item.source, tuple) else item.source
+        where = str(first) if isinstance(first, Path) else item.name
+        return replace(self, faults=tuple(replace(fault, where=fault.where or where) for fault in self.faults))
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ class _Decoder:
     def find(self, source: object) -> _Outcome | None:
         """What came of a source before; None if it is to be decoded, or only reading it would tell."""
         try:
-            return self._kept(source, self._contents(source, hashing=False))
+            return self._kept(self._contents(source, hashing=False))
         except (OSError, LookupError):
             return None
 
@@ -194,27 +196,26 @@ class _Decoder:
         """What comes of a source, now or before; an OSError is a fault of the source, as a DataError is."""
         try:
             contents = self._contents(source)
-            return index, self._kept(source, contents) or self._decoded(source, contents)
+            return index, self._kept(contents) or self._decoded(source, contents)
         except StorageError:
             raise
         except OSError as error:
-            what = f"cannot be read ({error.strerror or error})."
-            return index, _Outcome(refused=DataError(what, path=error.filename, remedy="See that you may read it."))
+            what, where = f"cannot be read ({error.strerror or error}).", str(error.filename or "")
+            fault = Fault("unreadable file", where, what, "See that you may read it.", "file")
+            return index, _Outcome(faults=(fault,))
 
-    def _kept(self, source: object, contents: object) -> _Outcome | None:
+    def _kept(self, contents: object) -> _Outcome | None:
         path = self._path(contents)
         if (said := read_kept(path)) is None:
             return None
-        notes = [_prefix(source) + note for note in said.get("notes", ())]
-        outcome = _Outcome(contents, path, tuple(said["shape"]), notes)
-        if "too short" in said:
-            return replace(outcome, refused=ClipTooShortError(said["too short"]))
-        if "broken" in said:
-            return None if self.retry else replace(outcome, refused=DataError(said["broken"]))
-        return outcome
+        outcome = _Outcome(
+            contents, path, tuple(said["shape"]), tuple(Fault(**each) for each in said.get("faults", ()))
+        )
+        again = self.retry and outcome.refusal and outcome.refusal.level == "file"
+        return None if again else outcome
 
     def _decoded(self, source: object, contents: object) -> _Outcome:
-        clip, refused, said = np.empty((0, 0, 0), np.uint8), None, {}
+        clip, refusals = np.empty((0, 0, 0), np.uint8), []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DataWarning)
             try:
@@ -223,15 +224,16 @@ class _Decoder:
                     raise DataError(f"is {decoded.dtype} {decoded.shape} when decoded, not uint8 [T,H,W].")
                 clip = decoded
             except DataError as error:
-                refused = error
-                said["too short" if isinstance(error, ClipTooShortError) else "broken"] = error.what
-        notes = [str(each.message) for each in caught if issubclass(each.category, DataWarning)]
-        said["notes"] = [note.removeprefix(_prefix(source)) for note in notes]  # other files may have these contents
+                level = "left out" if isinstance(error, ClipTooShortError) else "file"
+                refusals = [Fault.of(error, str(error.path or ""), level)]
+        faults = [each.message.args[0] for each in caught if issubclass(each.category, DataWarning)] + refusals
         if self._contents(source) != contents:
-            return _Outcome(refused=DataError("changed while it was read.", remedy="Start again once it is complete."))
+            what, remedy = "changed while it was read.", "Start again once it is complete."
+            return _Outcome(faults=(Fault("changing file", "", what, remedy, "file"),))
         path = self._path(contents)
-        keep(path, clip, said)
-        return _Outcome(contents, path, clip.shape, notes, refused)
+        said = [asdict(replace(fault, where="")) for fault in faults]  # other files may have these contents
+        keep(path, clip, {"faults": said})
+        return _Outcome(contents, path, clip.shape, tuple(faults))
 
     def _path(self, contents: object) -> str:
         return f"{self.folder}/{_hash_of(contents, self.pixels)}.npy"
@@ -302,21 +304,16 @@ class FileArray(np.lib.mixins.NDArrayOperatorsMixin):
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def __getitem__(self, index) -> np.ndarray:
-        """As of an ndarray, but always a copy. Only the rows asked for are read, and of [rows, step] only that step."""
+        """As of an ndarray, but always a copy; only the rows asked for are read, and of each only what is asked for."""
         first, *others = index if isinstance(index, tuple) else (index,)
-        if first is None or first is Ellipsis:
+        if first is None or first is Ellipsis or any(isinstance(other, list | np.ndarray) for other in others):
             return np.asarray(self)[index]
-        rows, steps = np.arange(len(self))[first], slice(None)
-        if others and isinstance(others[0], int | np.integer):
-            step, others[0] = range(self.shape[1])[others[0]], 0
-            steps = slice(step, step + 1)
-        found = np.empty((rows.size, len(range(self.shape[1])[steps]), *self.shape[2:]), self.dtype)
-        for target, row in zip(found, rows.ravel().tolist(), strict=True):
-            target[:] = self._row(row)[steps]
-        if not others:
-            return found.reshape(rows.shape + found.shape[1:])
-        # The rest by NumPy's own rules, from the rows that were read.
-        return found[(slice(None) if isinstance(first, slice) else np.arange(rows.size).reshape(rows.shape), *others)]
+        rows, others = np.arange(len(self))[first], tuple(others)
+        shape = np.broadcast_to(self.dtype.type(0), self.shape[1:])[others].shape
+        found = np.empty((rows.size, *shape), self.dtype)
+        for n, row in enumerate(rows.ravel().tolist()):
+            found[n] = self._row(row)[others]
+        return found.reshape(rows.shape + shape)
 
     def __array_ufunc__(self, ufunc, method: str, *inputs, **settings):
         inputs = (np.asarray(each) if isinstance(each, FileArray) else each for each in inputs)
@@ -389,7 +386,7 @@ def read_kept(path: str) -> dict | None:
         whole, used = b"", 0.0
     if isal_zlib.crc32(whole) != RESIDUE:
         _MAPPED.pop(path, None)
-        warnings.warn(f"{path}: is damaged or cannot be read; it is made anew.", DataWarning, stacklevel=2)
+        warn_of(Fault("damaged file", path, "is damaged or cannot be read; it is made anew.", level="note"))
         return None
     mark_used(path, used)
     return json.loads(whole[-8 - int.from_bytes(whole[-8:-4], "little") : -8].decode())

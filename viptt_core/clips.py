@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from viptt_core.constants import HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import DataError, check_counts, check_grid, parse_hu_window
+from viptt_core.errors import DataError, Fault, check_counts, check_grid, parse_hu_window
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ class ClipSet:
     class_names: tuple[str, ...]  #: K names
     source: dict  #: settings and file fingerprints the set was made from; not where the files were
     synthetic: bool = False  #: whether the clips were simulated; figures then say so
-    excluded: tuple[tuple[str, str], ...] = ()  #: (name, reason) of everything that was found but left out
-    notes: tuple[str, ...] = ()  #: what was unusual in the input and how it was handled
+    faults: tuple[Fault, ...] = ()  #: what was found but left out; notes of what was unusual and how it was handled
     #: Str [N], "train", "validation" or "test" as the set was published; None where it was not split.
     parts: np.ndarray | None = None
     #: float64 [N] each, what is known besides the pictures, by name.
@@ -107,10 +106,9 @@ class ClipSet:
             f"{self.clips.nbytes / 1e6:.0f} MB" + (", synthetic" if self.synthetic else ""),
             *textwrap.wrap("; ".join(f"{name}\N{NO-BREAK SPACE}{count}" for name, count in self.counts().items()), 88),
         ]
-        if self.excluded:
-            lines.append(f"Left out: {len(self.excluded)}")
-            lines += [f"  {name}: {reason}" for name, reason in self.excluded]
-        lines += [f"Note: {note}" for note in self.notes]
+        if left_out := [f"  {fault.where}: {fault.what}" for fault in self.faults if fault.level != "note"]:
+            lines += [f"Left out: {len(left_out)}", *left_out]
+        lines += [f"Note: {fault}" for fault in self.faults if fault.level == "note"]
         return "\n".join(lines)
 
 

@@ -6,8 +6,8 @@ The authors' steps: clip to an HU window, scale to [0,1], turn by 90 degrees in 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from os import PathLike
 from typing import NamedTuple
 
@@ -18,11 +18,12 @@ from viptt_core.constants import HU_AIR, HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
 from viptt_core.errors import (
     CONVERT_AGAIN,
     DataError,
-    DataWarning,
+    Fault,
     check_choice,
     check_grid,
     parse_hu_window,
     raise_faults,
+    warn_of,
 )
 from viptt_core.nifti import open_scan
 from viptt_core.scan_facts import ScanFacts, mask_faults, scan_facts, scan_faults
@@ -68,7 +69,7 @@ def load_volume(
         DataWarning: see WARNED_OF.
     """
     volume, facts = read_volume(path, depth=depth, size=size, hu_window=hu_window, orientation=orientation, mask=mask)
-    warn_of(facts, path)
+    warn_of_scan(facts, path)
     return volume
 
 
@@ -103,11 +104,11 @@ def read_volume(
     return volume, scan_facts(scan)
 
 
-def warn_of(facts: ScanFacts, path: str | PathLike) -> None:
+def warn_of_scan(facts: ScanFacts, path: str | PathLike) -> None:
     """Warn of what makes voxels mean something else, see WARNED_OF."""
     for fault in scan_faults(str(path), facts, "file"):
         if fault.kind in WARNED_OF:
-            warnings.warn(str(fault), DataWarning, stacklevel=3)
+            warn_of(replace(fault, level="note"))
 
 
 def prepare_volume(
@@ -126,7 +127,8 @@ def prepare_volume(
     if hu.dtype.kind == "f" and (n_holes := sum(plane.size - np.isfinite(plane).sum() for plane in hu.T)):
         if n_holes == hu.size:
             raise DataError("the volume holds no finite voxel.", remedy="Give HU.", kind="no finite voxel")
-        warnings.warn(f"{n_holes} voxels are NaN or infinite; read as air.", DataWarning, stacklevel=2)
+        what = f"{n_holes} voxels are NaN or infinite; read as air."
+        warn_of(Fault("voxels not finite", "", what, level="note"))
         planes = (np.where(np.isfinite(plane), plane, HU_AIR) for plane in hu.T)
     return _resample(planes, hu.shape, _AS_STORED, (depth, size, size), hu_window)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import numbers
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -140,7 +141,13 @@ class Fault:
         return self.level in ("set", "file")
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what} {self.remedy}".strip()
+        where = "" if self.where in ("", ".") else f"{self.where}: "
+        return f"{where}{self.what} {self.remedy}".strip()
+
+
+def warn_of(fault: Fault) -> None:
+    """Warn of what was handled, in the name of the caller's caller; `warning.args[0]` is the fault again."""
+    warnings.warn(DataWarning(fault), stacklevel=3)
 
 
 def raise_faults(faults: Sequence[Fault], root: str | PathLike | None = None, *, remedy: str = "") -> None:

@@ -6,7 +6,6 @@ Slices are read into the same memory, so a scan of any length needs that of one 
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from isal import igzip, isal_zlib
 from nibabel.spatialimages import HeaderDataError
 
 from viptt_core.constants import HU_AIR
-from viptt_core.errors import CONVERT_AGAIN, COPY_AGAIN, DataError, DataWarning
+from viptt_core.errors import CONVERT_AGAIN, COPY_AGAIN, DataError, Fault, warn_of
 from viptt_core.files import reading
 
 MOST_VOXELS = (4096, 4096, 2**15)  # along X, Y, Z; a CT has 512, 512 and some hundred
@@ -48,7 +47,8 @@ def read_nifti(path: str | PathLike) -> tuple[np.ndarray, np.ndarray]:
         for target, plane in zip(voxels.T, scan.planes(), strict=True):
             target[...] = plane
     if scan.n_holes:
-        warnings.warn(f"{path}: {scan.n_holes} voxels are NaN or infinite; read as air.", DataWarning, stacklevel=2)
+        what = f"{scan.n_holes} voxels are NaN or infinite; read as air."
+        warn_of(Fault("voxels not finite", str(path), what, level="note"))
     return voxels, scan.affine
 
 
@@ -68,6 +68,11 @@ class Scan:
     lowest: float = inf  # HU of the others
     highest: float = -inf
     sampled: list[np.ndarray] = field(default_factory=list)  # voxels of a sub-grid, holes as they are stored
+
+    @property
+    def written_by(self) -> str:
+        """What the header says of the program."""
+        return self.header["descrip"].item().decode(errors="replace")
 
     def planes(self) -> Iterator[np.ndarray]:
         """Read the slices [Y,X] in order, holes as air, each valid until the next; then the file to its end."""

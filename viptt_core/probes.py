@@ -5,7 +5,6 @@ A network has to beat these. Where they do well, a set or a split gives somethin
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,13 +14,14 @@ import cv2
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from nibabel.affines import voxel_sizes
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from viptt_core.clips import ClipSet
 from viptt_core.datasets.listing import VIDEO_ENDINGS, has_ending
-from viptt_core.errors import DataWarning, Fault, check_counts
+from viptt_core.errors import Fault, check_counts, warn_of
 from viptt_core.nifti import open_scan
 from viptt_core.results import predictions_table
 from viptt_core.shown import ResultTable, ShownAsTable
@@ -146,13 +146,15 @@ DRAWS = 199  # of labels shuffled between groups: one of them may do as well, so
 VIDEO_HEADER = ("width", "height", "frames", "rate", "codec")
 
 
-def scan_header(shape: Sequence[int], affine: np.ndarray, stored: str, written_by: str) -> dict[str, float | str]:
-    """What is known of a scan before it is looked at; the affine is [3,4] or [4,4]."""
-    spacing, codes = np.linalg.norm(affine[:3, :3], axis=0), nib.aff2axcodes(np.vstack([affine[:3], [0, 0, 0, 1]]))
-    voxels = {f"voxels along {axis}": n for axis, n in zip("XYZ", shape, strict=True)}
-    lengths = {f"mm along {axis}": float(mm) for axis, mm in zip("XYZ", spacing, strict=True)}
-    axes = "".join(code or "?" for code in codes)
-    return voxels | lengths | {"axes": axes, "stored as": stored, "written by": written_by}
+def header_of(read) -> dict[str, float | str]:
+    """What is known of a file before it is looked at, of a `nifti.Scan`, or of the facts of a scan or video."""
+    if hasattr(read, "codec"):
+        return {name: getattr(read, name) for name in VIDEO_HEADER}
+    affine = np.vstack([np.reshape(read.affine, (-1, 4))[:3], [0, 0, 0, 1]])
+    voxels = {f"voxels along {axis}": n for axis, n in zip("XYZ", read.shape, strict=True)}
+    lengths = {f"mm along {axis}": float(mm) for axis, mm in zip("XYZ", voxel_sizes(affine), strict=True)}
+    axes = "".join(code or "?" for code in nib.aff2axcodes(affine))
+    return voxels | lengths | {"axes": axes, "stored as": np.dtype(read.stored).str, "written by": read.written_by}
 
 
 def read_headers(paths: Sequence[Path]) -> pd.DataFrame:
@@ -167,9 +169,7 @@ def read_headers(paths: Sequence[Path]) -> pd.DataFrame:
             row = dict(zip(VIDEO_HEADER, (first.width, first.height, length, rate, codec), strict=True))
         else:
             with open_scan(path) as scan:
-                row = scan_header(
-                    scan.shape, scan.affine, scan.stored.str, scan.header["descrip"].item().decode(errors="replace")
-                )
+                row = header_of(scan)
         rows.append(row | {"bytes": path.stat().st_size})
     return pd.DataFrame(rows)
 
@@ -269,7 +269,7 @@ def baseline_predictions(clips: ClipSet, split: Split) -> pd.DataFrame:
         headers = read_headers([clips.files[name] for name in clips.names])
         known["file headers alone"] = (_header_tree(), _as_numbers(headers))
         for fault in header_faults(headers, clips.labels, clips.groups):
-            warnings.warn(f"{fault.what} {fault.remedy}", DataWarning, stacklevel=2)
+            warn_of(fault)
     tables = []
     for arm, (model, features) in known.items():
         model.fit(features[split.train], clips.labels[split.train])

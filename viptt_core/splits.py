@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from viptt_core.clips import ClipSet, Item
-from viptt_core.errors import DataError, DataWarning, Fault, SettingError, check_choice, counted, listed
+from viptt_core.errors import DataError, Fault, SettingError, check_choice, counted, listed, warn_of
 
 KINDS = ("authors", "group", "official", "own")
 STAGES = ("pretrain", "finetune")
@@ -158,7 +157,7 @@ def official_split(clips: ClipSet, *, seed: int) -> Split:
         if not len(indices):
             raise DataError(f"the set was published without a part '{part}'.", remedy="Split it by 'group'.")
     for fault in part_faults(clips.groups.tolist(), clips.parts.tolist()):
-        warnings.warn(f"{fault.what} {fault.remedy}", DataWarning, stacklevel=3)
+        warn_of(fault)
     if not len(validation):
         inner = _group_parts(clips.labels[train], clips.groups[train], seed=seed, folds=FOLDS)[0]
         train, validation = np.delete(train, inner), train[inner]

@@ -6,7 +6,6 @@ the decoder holds anyway, gives the same grey levels faster; where that is not s
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,10 +22,11 @@ from viptt_core.errors import (
     COPY_AGAIN,
     ClipTooShortError,
     DataError,
-    DataWarning,
+    Fault,
     check_choice,
     check_counts,
     check_grid,
+    warn_of,
 )
 from viptt_core.files import reading
 
@@ -103,8 +103,8 @@ def load_clip(
                 remedy = f"{COPY_AGAIN} Else: {remedy[0].lower()}{remedy[1:]}"
             raise ClipTooShortError(what, path=path, remedy=remedy, kind=kind)
     if damaged:
-        what = f"{path}: {damaged} of {needed} frames are damaged; what the decoder made of them is taken."
-        warnings.warn(what, DataWarning, stacklevel=2)
+        what = f"{damaged} of {needed} frames are damaged; what the decoder made of them is taken."
+        warn_of(Fault("damaged frames", str(path), what, level="note"))
     return clip
 
 

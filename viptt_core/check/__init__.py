@@ -23,7 +23,6 @@ def check_dataset(
     preset: str = "corrected",
     n_jobs: int | None = None,
     progress: bool = True,
-    reread: bool = False,
     **settings,
 ) -> CheckReport:
     """Read every file of a data set once and judge the set.
@@ -35,7 +34,6 @@ def check_dataset(
         name, root: Of `datasets.LISTERS`, and its folder (or file).
         preset: Whose number of frames, stride and orientation count.
         n_jobs, progress: See `cache.Decoding`.
-        reread: Read also what an earlier check has read.
         settings: Those of the lister. Those that are None or "" are dropped.
 
     Raises:
@@ -45,7 +43,7 @@ def check_dataset(
     start, wanted = time.perf_counter(), load_preset(preset)
     settings = {key: value for key, value in settings.items() if value not in (None, "")}
     listing = _list(name, root, settings)
-    readings = read_files(_jobs(listing), n_jobs=n_jobs, progress=progress, reread=reread)
+    readings = read_files(_jobs(listing), n_jobs=n_jobs, progress=progress)
     crop = settings.get("masks", MASKS) if settings.get("crop") else ""
     checked = Checked(listing, readings, wanted, crop)
     return CheckReport(checked, judge(checked), round(time.perf_counter() - start, 3))

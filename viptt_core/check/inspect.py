@@ -137,7 +137,7 @@ class Reading:
         return INSPECTORS[self.role][1](**self.outcome["facts"]) if "facts" in self.outcome else None
 
 
-def read_files(jobs: Sequence[tuple[str, Path]], *, n_jobs: int | None, progress: bool, reread: bool) -> list[Reading]:
+def read_files(jobs: Sequence[tuple[str, Path]], *, n_jobs: int | None, progress: bool) -> list[Reading]:
     """Inspect files, each a role and a path, in worker processes; what was kept of an unchanged one is used again."""
     from tqdm import tqdm
 
@@ -152,7 +152,7 @@ def read_files(jobs: Sequence[tuple[str, Path]], *, n_jobs: int | None, progress
         except OSError:  # gone since it was listed
             state = [0]
         place = folder / f"{digest([role, os.path.abspath(path), state, code])}.json"
-        kept = None if reread else _kept(place)
+        kept = _kept(place)
         readings[role, path] = Reading(role, path, state[0], kept or {}, reused=kept is not None)
         todo += [((role, path), place)] if kept is None else []
     shown = {"desc": "reading", "unit": "file", "mininterval": 1, "disable": not progress}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from viptt_core.check.inspect import Reading, VideoFacts
+from viptt_core.check.inspect import Reading
 from viptt_core.clips import Item
 from viptt_core.ct import CANONICAL_AXES
 from viptt_core.datasets.listing import Listing
@@ -189,7 +189,7 @@ def _contents(checked: Checked) -> Iterator[tuple[str, str, Item | None]]:
 
 
 def _classes(checked: Checked) -> Iterator[Fault]:
-    """Classes that cannot be split, and folders without a file beside the class folders: a class may have got lost."""
+    """Classes that cannot be split."""
     listing, counts = checked.listing, count_classes(checked.listing)
     told = any(fault.kind == "class without files" for fault in listing.faults)
     short = {video.path for video in checked.readable("video") if video.facts.frames < checked.needed}
@@ -200,16 +200,6 @@ def _classes(checked: Checked) -> Iterator[Fault]:
     for fault in split_faults("own", left or listing.items, listing.class_names):
         if not told or fault.where not in counts or counts[fault.where]["files"]:
             yield fault
-    unreadable = {fault.where for fault in listing.faults}
-    of_classes = {path.parent for path in checked.items if path.parent.parent == listing.root}
-    for folder in sorted(listing.root.iterdir()) if of_classes else ():
-        if (
-            folder.is_dir()
-            and folder.name not in unreadable
-            and folder.name[0] != "."
-            and not any(folder.glob("[!.]*"))
-        ):
-            yield Fault("empty folder", folder.name, "holds no file.", "Is a class missing?", level="note")
 
 
 def _shortcuts(checked: Checked) -> Iterator[Fault]:
@@ -219,20 +209,11 @@ def _shortcuts(checked: Checked) -> Iterator[Fault]:
         return
     import pandas as pd
 
-    from viptt_core.probes import header_faults  # slow to import
+    from viptt_core.probes import header_faults, header_of  # slow to import
 
     items = [checked.items[reading.path] for reading in read]
-    headers = pd.DataFrame([_header(reading.facts) | {"bytes": reading.n_bytes} for reading in read])
+    headers = pd.DataFrame([header_of(reading.facts) | {"bytes": reading.n_bytes} for reading in read])
     yield from header_faults(headers, [item.label for item in items], [item.group for item in items])
-
-
-def _header(facts: ScanFacts | VideoFacts) -> dict[str, float | str]:
-    """What is known of a scan or video without looking at it."""
-    from viptt_core.probes import VIDEO_HEADER, scan_header  # slow to import
-
-    if isinstance(facts, VideoFacts):
-        return {name: getattr(facts, name) for name in VIDEO_HEADER}
-    return scan_header(facts.shape, np.reshape(facts.affine, (3, 4)), facts.stored, facts.written_by)
 
 
 def count_classes(listing: Listing) -> dict[str, dict[str, int]]:

@@ -132,7 +132,7 @@ class CheckReport:
         n = self.reading
         text = f"Read {counted(n['n_read'], 'file')} ({n['bytes_read'] / 1e6:.1f} MB) in {self.seconds:.1f} s."
         if n["n_reused"]:
-            text += f" Unchanged since it was read before: {counted(n['n_reused'], 'file')}; --reread reads all."
+            text += f" Unchanged since it was read before: {counted(n['n_reused'], 'file')}."
         return text
 
 

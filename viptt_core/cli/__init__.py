@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from viptt_core import __version__
-from viptt_core.cli.command import Parser, add_command, path, positive
+from viptt_core.cli.command import Parser, add_command, path, print_table
 from viptt_core.cli.data import add_data_commands
 from viptt_core.cli.predict import add_predict_commands
 from viptt_core.cli.study import add_study_commands
@@ -49,29 +49,23 @@ def build_parser(part: str = "") -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"viptt {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
     add_data_commands(commands)
     add_predict_commands(commands)
-    add_study_commands(commands, positive)
+    add_study_commands(commands)
 
-    text = "run the comparison of 02_finetune without a notebook, in the processes that a launcher starts"
-    train = add_command(commands, "train", _train, text, "accelerate launch -m viptt_core train -p preset corrected")
+    train = add_command(commands, _train, "accelerate launch -m viptt_core train -p preset corrected")
     text = "a parameter of the notebook, as for papermill: papermill notebooks/02_finetune.py --help-notebook"
     train.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=text)
-
-    presets = add_command(commands, "presets", _presets, "list the presets, or show all settings of one")
+    presets = add_command(commands, _presets)
     presets.add_argument("name", nargs="?", help="preset to show, or a TOML file of your own")
-
-    summary = add_command(commands, "summary", _summary, "print the result table of an executed notebook")
+    summary = add_command(commands, _summary)
     summary.add_argument("notebook", type=path, help="for example out.ipynb")
-
-    text = "execute notebooks and write them into the book, with the pictures and tables of its other pages"
-    publish = add_command(commands, "publish", _publish, text, "viptt publish 02_finetune")
+    publish = add_command(commands, _publish, "viptt publish 02_finetune")
     publish.add_argument("names", nargs="*", metavar="NAME", help="such as 02_finetune (default: all)")
     publish.add_argument("--stale", action="store_true", help="only those whose source or package has changed")
     publish.add_argument("--check", action="store_true", help="execute nothing, and fail if one has changed")
+    add_command(commands, _env)
 
-    add_command(commands, "env", _env, "print versions, machine and commit, for a bug report")
     if part == "others":
         for group in GROUPS:
             del commands.choices[group]
@@ -84,6 +78,7 @@ others_parser, data_parser, weights_parser, study_parser = (partial(build_parser
 
 
 def _train(options) -> None:
+    """Run the comparison of 02_finetune without a notebook, in the processes that a launcher starts."""
     from viptt_core.datasets import load_scans, load_videos
     from viptt_core.experiment import compare_starts, plan_from
     from viptt_core.papermill_io import read_parameters
@@ -108,51 +103,47 @@ def _train(options) -> None:
 
 
 def _presets(options) -> None:
+    """List the presets, or show all settings of one."""
     from viptt_core.presets import load_preset, preset_names
 
     if options.name:
         print(json.dumps(asdict(load_preset(options.name)), indent=1))
     else:
-        for name in preset_names():
-            print(f"{name:10} {load_preset(name).about}")
+        print_table((name, load_preset(name).about) for name in preset_names())
 
 
 def _summary(options) -> None:
+    """Print the result table of an executed notebook."""
     from viptt_core.book.publish import recorded_summaries
 
     print("\n\n".join(summary["text"] for summary in recorded_summaries(options.notebook)))
 
 
 def _publish(options) -> None:
+    """Execute notebooks and write them into the book, with the pictures and tables of its other pages."""
+    from viptt_core.book.artwork import write_artwork
     from viptt_core.book.publish import PUBLISHED, publish, what_changed
     from viptt_core.errors import DataError, check_choice
+    from viptt_core.files import artifact_root
 
     for name in options.names:
         check_choice("notebook", name, PUBLISHED)
     names = options.names or PUBLISHED
     if options.check or options.stale:
-        changes = {name: what_changed(name) for name in names}
+        changes = {name: " and ".join(what_changed(name)) for name in names}
+        print_table((name, f"stale: {changed} changed" if changed else "fresh") for name, changed in changes.items())
         names = [name for name in names if changes[name]]
-        for name, changed in changes.items():
-            print(f"{name:14}", f"stale: {' and '.join(changed)} changed" if changed else "fresh", flush=True)
-    if options.check:
-        if names:
-            remedy = f"Run: viptt publish {' '.join(names)}"
-            raise DataError(f"{', '.join(names)} must be executed again.", remedy=remedy)
-        return
-    for name in names:
-        print(publish(name), flush=True)
-    from viptt_core.book.artwork import write_artwork
-    from viptt_core.files import artifact_root
-
-    write_artwork(artifact_root())
+    if options.check and names:
+        remedy = f"Run: viptt publish {' '.join(names)}"
+        raise DataError(f"{', '.join(names)} must be executed again.", remedy=remedy)
+    if not options.check:
+        for name in names:
+            print(publish(name), flush=True)
+        write_artwork(artifact_root())
 
 
 def _env(options) -> None:
+    """Print versions, machine and commit, for a bug report."""
     from viptt_core.files import provenance
 
     print(json.dumps(provenance(), indent=1))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

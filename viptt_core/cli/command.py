@@ -1,51 +1,38 @@
-"""How commands of `viptt` are added, and what a mistyped one is told."""
+"""How commands of `viptt` are added, what a mistyped one is told, and how a table is printed."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that answers a mistyped option or command with its own usage and the near match."""
+    """A parser that answers what it does not know with the usage of its own command and the near match."""
 
     def parse_known_args(self, args=None, namespace=None):
         """As argparse does, but what is unknown is an error of the command it was given to."""
-        if self._subparsers is None:
-            for word in args or []:
-                if word == "--":
-                    break
-                name, known = word.partition("=")[0], list(self._option_string_actions)
-                if word.startswith("--") and not any(option.startswith(name) for option in known):
-                    self.error(f"there is no option {name}{_hint(name, known)}")
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"too many arguments: {' '.join(unknown)}")
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            self.error(f"not known here: {' '.join(unknown)}{hint}")
         return options, unknown
 
     def add_argument(self, *names, **settings):
-        """As of argparse, with the default written out: the reference in the book shows the text as it stands."""
-        settings["help"] = settings.get("help", "").replace("%(default)s", str(settings.get("default")))
+        """As of argparse, with the default in the help: the reference in the book shows the text as it stands."""
+        if "action" not in settings and settings.get("default") not in (None, ""):
+            settings["help"] += f" (default: {settings['default']})"
         return super().add_argument(*names, **settings)
 
-    def _check_value(self, action, value):
-        known = [str(choice) for choice in action.choices or []]
-        if known and value not in action.choices:
-            message = f"'{value}' is none of {', '.join(known)}{_hint(str(value), known)}"
-            raise argparse.ArgumentError(action, message)
 
-
-def _hint(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
-
-
-def add_command(commands, name: str, run, text: str, example: str = "") -> argparse.ArgumentParser:
-    """Add a command to subparsers; `run` takes the options, `text` says what it does, `example` how it is typed."""
+def add_command(commands, run: Callable, example: str = "") -> Parser:
+    """Add a command to subparsers: a function that takes the options, gives it its name and says what it does."""
+    name, text = run.__name__.strip("_").replace("_", "-"), " ".join(run.__doc__.split())
     epilog = f"Example: {example}" if example else None
-    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog)
+    parser = commands.add_parser(name, help=text[0].lower() + text[1:-1], description=text, epilog=epilog)
     parser.set_defaults(run=run)
     parser._negative_number_matcher = re.compile("-[0-9]")  # -1000,400 is a value, no option
     return parser
@@ -53,7 +40,7 @@ def add_command(commands, name: str, run, text: str, example: str = "") -> argpa
 
 def add_group(commands, name: str, text: str):
     """Add a command that has commands of its own; gives their subparsers."""
-    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser = commands.add_parser(name, help=text[0].lower() + text[1:-1], description=text)
     return parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
 
@@ -67,3 +54,11 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
     return int(text)
+
+
+def print_table(rows: Iterable[Sequence[str]]) -> None:
+    """Print rows of cells, each column as wide as its longest cell."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(map(str.ljust, row, widths)).rstrip())

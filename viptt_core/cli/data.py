@@ -9,10 +9,11 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from viptt_core.cli.command import add_command, add_group, path, positive
+from viptt_core.cli.command import add_command, add_group, path, positive, print_table
+from viptt_core.files import format_size
+from viptt_core.sources.registry import DataSource, data_source, load_registry, medmnist_sets
 
 CHECK_PRESET = "paper"  # 70 frames, the affine as it is: the strictest on videos
-JOBS = "worker processes (default: the available cores)"
 # Settings of a data set that a check takes: the same as the notebooks.
 CHECK_SETTINGS = {
     "labels": "label CSV (default: the one in the folder)",
@@ -34,126 +35,100 @@ NUMBERS = ("fold", "pixels", "slice_axis")
 
 def add_data_commands(commands) -> None:
     """Add `data` and its commands, `phantom` and `actions` to the subparsers of `viptt`."""
-    data = add_group(commands, "data", "list, get and check the data sets")
+    data = add_group(commands, "data", "List, get and check the data sets.")
 
-    text = "list the data sets and which are here, or say all that is known of one"
-    shown = add_command(data, "list", _list, text, "viptt data list imageclef")
+    shown = add_command(data, _list, "viptt data list imageclef")
     shown.add_argument("name", nargs="?", help="one set: how to get it, its layout, how to use and cite it")
 
-    text = "download, unpack and check a data set; say how, where that is not possible"
-    get = add_command(data, "get", _get, text, "viptt data get medmnist3d --subset nodulemnist3d")
+    get = add_command(data, _get, "viptt data get medmnist3d --subset nodulemnist3d")
     get.add_argument("name", help="see `viptt data list`")
     get.add_argument("--root", type=path, help="folder to put it into (default: data/NAME)")
     get.add_argument("--subset", default="", help="of medmnist3d: which of its sets (default: nodulemnist3d)")
-    get.add_argument("--pixels", type=int, default=28, choices=(28, 64), help="of medmnist3d (default: %(default)s)")
+    get.add_argument("--pixels", type=int, default=28, choices=(28, 64), help="of medmnist3d")
     get.add_argument("--no-check", action="store_true", help="do not read every file afterwards")
-    get.add_argument("--jobs", type=positive, help=JOBS)
 
-    check = add_command(
-        data,
-        "check",
-        _check,
-        "read every file of a data set once and report what would spoil a run; exit code 1 if anything would",
-        "viptt data check folder DIR --labels DIR/labels.csv --label-column diagnosis --patient-column patient",
-    )
+    example = "viptt data check folder DIR --labels labels.csv --label-column diagnosis --patient-column patient"
+    check = add_command(data, _check, example)
     check.add_argument("name", help="see `viptt data list`")
     check.add_argument("root", type=path, help="folder or .npz file")
     check.add_argument("--json", action="store_true", help="print JSON; progress goes to the error stream")
-    check.add_argument("--preset", default=CHECK_PRESET, help="whose grid counts (default: %(default)s)")
-    check.add_argument("--jobs", type=positive, help=JOBS)
-    check.add_argument("--reread", action="store_true", help="read files again that an earlier check has read")
+    check.add_argument("--preset", default=CHECK_PRESET, help="whose grid counts")
     own = check.add_argument_group("settings of the data set", "The same as the notebooks take.")
     for name, text in CHECK_SETTINGS.items():
         own.add_argument(f"--{name.replace('_', '-')}", type=int if name in NUMBERS else str, help=text)
 
-    text = "write synthetic CT scans in the layout of ImageCLEF, or in one's own: scans and a label CSV"
-    phantom = add_command(commands, "phantom", _phantom, text, "viptt phantom data/phantom -n 20")
-    phantom.add_argument("-n", type=positive, default=20, help="number of scans (default: %(default)s)")
+    phantom = add_command(commands, _phantom, "viptt phantom data/phantom -n 20")
+    phantom.add_argument("-n", type=positive, default=20, help="number of scans")
     phantom.add_argument("--patients", type=positive, help="number of patients, for a layout of one's own")
-    phantom.add_argument("--size", type=positive, default=512, help="voxels in-plane (default: %(default)s)")
+    phantom.add_argument("--size", type=positive, default=512, help="voxels in-plane")
     phantom.add_argument("--slices", type=positive, help="slices a scan (default: by the patient's slice thickness)")
 
-    text = "write synthetic activity videos as a UCF50 folder"
-    actions = add_command(commands, "actions", _actions, text, "viptt actions data/actions --groups 3")
-    actions.add_argument("--groups", type=positive, default=25, help="groups a class (default: %(default)s)")
-    actions.add_argument("--clips", type=positive, default=4, help="clips a group (default: %(default)s)")
+    actions = add_command(commands, _actions, "viptt actions data/actions --groups 3")
+    actions.add_argument("--groups", type=positive, default=25, help="groups a class")
+    actions.add_argument("--clips", type=positive, default=4, help="clips a group")
 
     for command in (phantom, actions):
         command.add_argument("folder", type=path, help="folder to write; an interrupted call is taken up again")
-        command.add_argument("--seed", type=int, default=0, help="of the generator (default: %(default)s)")
-        command.add_argument("--jobs", type=positive, help=JOBS)
+        command.add_argument("--seed", type=int, default=0, help="of the generator")
+    for command in (get, check, phantom, actions):
+        command.add_argument("--jobs", type=positive, help="worker processes (default: the available cores)")
 
 
 def _list(options) -> None:
-    from viptt_core.files import format_size
-    from viptt_core.sources.registry import load_registry
-
+    """List the data sets and which are here, or say all that is known of one."""
     if options.name:
-        _describe(options.name)
+        _describe(data_source(options.name))
         return
     rows = [("NAME", "KIND", "ACCESS", "SIZE", "HERE", "LICENCE", "WHAT")]
     for source in load_registry().values():
         here = "built in" if source.access == "built in" else "yes" if _holds_files(source.default_root) else "no"
         size = format_size(source.size) or "-"
         rows.append((source.name, source.kind, source.access, size, here, source.licence, source.title))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table(rows)
 
 
-def _describe(name: str) -> None:
-    from viptt_core.files import format_size
-    from viptt_core.sources.registry import data_source, medmnist_sets
-
-    source = data_source(name)
-    sets = medmnist_sets() if source.name == "medmnist3d" else {}
-    facts = {
-        "page": source.page,
-        "licence": f"{source.licence} {source.licence_url}".strip(),
-        "access": source.access,
-        "size": format_size(source.size),
-        "used for": source.role,
-        "cite": source.citation,
-    }
-    print(f"{source.title} ({source.name})\n  {source.about}")
-    for what, value in facts.items():
-        if value:
-            print(f"  {what + ':':10}{value}")
-    for file in source.files:
-        print(f"  {'file:':10}{file.url} ({file.checksum or 'checksum recorded at the first download'})")
-    for flag, entry in sets.items():
+def _describe(source: DataSource) -> None:
+    expected = [f"{k.replace('_', ' ')}: {_in_words(value)}" for k, value in asdict(source.expected).items() if value]
+    files = [f"{file.url} ({file.checksum or 'checksum recorded at the first download'})" for file in source.files]
+    for name, entry in medmnist_sets().items() if source.name == "medmnist3d" else ():
         counts = ", ".join(f"{part} {n}" for part, n in entry["n_samples"].items())
-        print(f"  {flag}: {entry['license']}, {counts}; {', '.join(entry['label'].values())}")
-    blocks = {
+        files.append(f"{name}: {entry['license']}, {counts}; {', '.join(entry['label'].values())}")
+    told = {
+        "Page": [source.page],
+        "Licence": [f"{source.licence} {source.licence_url}"],
+        "Access": [f"{source.access} {format_size(source.size)}"],
+        "Used for": [source.role],
+        "Cite": [source.citation],
+        "Files": files,
         "How to get it": [f"{number}. {step}" for number, step in enumerate(source.steps, 1)],
         "Layout": source.layout.split("\n"),
-        "A complete copy holds": _expected_lines(source.expected),
+        "A complete copy holds": expected,
         "How to use it": _use_lines(source),
         "Note": source.notes,
     }
-    for title, lines in blocks.items():
+    print(f"{source.title} ({source.name})\n  {source.about}")
+    for title, lines in told.items():
         if any(lines):
-            print(f"\n{title}:", *lines, sep="\n  ")
+            print(f"{title}:", *lines, sep="\n  " if len(lines) > 1 else " ")
 
 
 def _get(options) -> int:
-    from viptt_core.sources.fetch import fetch
-    from viptt_core.sources.registry import data_source
-
-    source, place = data_source(options.name), options.root or data_source(options.name).default_root
+    """Download, unpack and check a data set; say how, where that is not possible."""
+    source = data_source(options.name)
+    place, check = options.root or source.default_root, not options.no_check
     if source.access == "built in":
         print(f"{source.title} is built in: nothing to get. `viptt {source.name} DIR` writes it as files.")
-        options.no_check = True
-    elif source.access == "download":
-        root, place = place, fetch(source, options.root, subset=options.subset, pixels=options.pixels)
+        check = False
+    elif source.access == "download" or source.kind == "example" or not _holds_files(place):
+        from viptt_core.sources.fetch import fetch
+
+        root, place = place, fetch(source, place, subset=options.subset, pixels=options.pixels)  # or says how
         print(f"{source.title} is in {place}.")
         archives = [root / file.name for file in source.files if file.unpack and (root / file.name).is_file()]
         if archives:
             print(f"No longer needed: rm {shlex.join(map(str, archives))}")
-    elif source.kind == "example" or not _holds_files(place):
-        fetch(source, place)  # raises, and says how to get it
-    if not options.no_check:
-        report = _report(source.name, place, CHECK_PRESET, n_jobs=options.jobs)
+    if check:
+        report = _report(source.name, place, preset=CHECK_PRESET, n_jobs=options.jobs)
         print(report)
         if report.spoils:
             print("Mend this first; `viptt data check` looks again.", file=sys.stderr)
@@ -163,46 +138,47 @@ def _get(options) -> int:
 
 
 def _check(options) -> int:
-    from viptt_core.errors import check_choice
-    from viptt_core.sources.registry import load_registry
-
-    check_choice("data set", options.name, [s.name for s in load_registry().values() if s.kind != "example"])
-    settings = {key: getattr(options, key) for key in CHECK_SETTINGS if getattr(options, key) is not None}
-    settings |= {"n_jobs": options.jobs, "reread": options.reread}
-    report = _report(options.name, options.root, options.preset, **settings)
+    """Read every file of a data set once and report what would spoil a run; exit code 1 if anything would."""
+    settings = {name: getattr(options, name) for name in ("preset", *CHECK_SETTINGS)}
+    report = _report(options.name, options.root, n_jobs=options.jobs, **settings)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report)
     return int(report.spoils)
 
 
-def _report(name: str, root: Path, preset: str, **settings):
+def _report(name: str, root: Path, **settings):
     """Check a folder; what else is printed goes to the error stream."""
     from viptt_core.check import check_dataset
 
     with contextlib.redirect_stdout(sys.stderr):
-        return check_dataset(name, root, preset=preset, **settings)
+        return check_dataset(name, root, **settings)
 
 
 def _phantom(options) -> None:
-    from viptt_core.synthetic.folders import imageclef, own_scans, write_folder
+    """Write synthetic CT scans in the layout of ImageCLEF, or in one's own: scans and a label CSV."""
+    from viptt_core.synthetic.folders import imageclef, own_scans
 
-    n, settings = options.n, {"seed": options.seed, "size": options.size, "slices": options.slices}
+    settings = {"seed": options.seed, "size": options.size, "slices": options.slices}
     if options.patients:
-        content, name = own_scans(n, options.patients, **settings), "folder"
-        columns = " -p label_column diagnosis -p patient_column patient"
+        columns = "-p label_column diagnosis -p patient_column patient"
+        _write(options, own_scans(options.n, options.patients, **settings), f"{columns} -p dataset folder -p data_root")
     else:
-        content, name, columns = imageclef(n, **settings), "imageclef", ""
-    folder = write_folder(options.folder, content, n_jobs=options.jobs)
-    root = shlex.quote(str(folder))
-    print(f"{n} synthetic scans in {folder}. Read them with: -p dataset {name} -p data_root {root}{columns}")
+        _write(options, imageclef(options.n, **settings), "-p dataset imageclef -p data_root")
 
 
 def _actions(options) -> None:
-    from viptt_core.synthetic.folders import ucf50, write_folder
+    """Write synthetic activity videos as a UCF50 folder."""
+    from viptt_core.synthetic.folders import ucf50
 
     content = ucf50(seed=options.seed, groups=options.groups, clips_per_group=options.clips)
+    _write(options, content, "-p pretrain_dataset ucf50 -p pretrain_root")
+
+
+def _write(options, content, parameters: str) -> None:
+    """Write synthetic files, and say how a notebook reads them."""
+    from viptt_core.synthetic.folders import write_folder
+
     folder = write_folder(options.folder, content, n_jobs=options.jobs)
-    root = shlex.quote(str(folder))
-    print(f"Synthetic videos in {folder}. Read them with: -p pretrain_dataset ucf50 -p pretrain_root {root}")
+    print(f"Synthetic files are in {folder}. Read them with: {parameters} {shlex.quote(str(folder))}")
 
 
 def _holds_files(root: Path) -> bool:
@@ -219,13 +195,8 @@ def _use_lines(source, root: Path | None = None) -> list[str]:
     return [line.replace("{root}", shlex.quote(str(root))) for line in source.use]
 
 
-def _expected_lines(expected) -> list[str]:
-    lines = []
-    for name, value in asdict(expected).items():
-        if isinstance(value, dict):
-            value = [f"{key} {n}" for key, n in value.items()]
-        if isinstance(value, (list, tuple)):
-            value = ", ".join(map(str, value))
-        if value:
-            lines.append(f"{name.replace('_', ' ')}: {value}")
-    return lines
+def _in_words(value) -> str:
+    """Numbers or names, or numbers by name, in a line."""
+    if isinstance(value, dict):
+        value = [f"{name} {n}" for name, n in value.items()]
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -6,37 +6,33 @@ import json
 import sys
 
 from viptt_core.cli.command import add_command, add_group, path, positive
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import SettingError, check_choice
+
+FORMS = {
+    "txt": "{}\n".format,
+    "csv": lambda predictions: predictions.table().to_csv(index=False),
+    "json": lambda predictions: json.dumps(predictions.to_dict(), indent=1) + "\n",
+}
 
 
 def add_predict_commands(commands) -> None:
     """Add the commands to the subparsers of `viptt`."""
-    predict = add_command(
-        commands,
-        "predict",
-        _predict,
-        "class probabilities of CT scans (NIfTI); exit code 1 if a scan could not be read. Research use only",
-        "viptt predict data/own --weights runs/RUN -o predictions.csv",
-    )
+    predict = add_command(commands, _predict, "viptt predict data/own --weights runs/RUN -o predictions.csv")
     text = "file, run (folder or name), or a name of `viptt weights list`"
     predict.add_argument("--weights", required=True, metavar="W", help=text)
-    form = predict.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print JSON")
-    form.add_argument("--csv", action="store_true", help="print CSV")
-    text = "write to this file instead; .csv, .json or .txt say the form"
-    predict.add_argument("-o", "--output", type=path, help=text)
-
-    submit = add_command(
-        commands,
-        "submit",
-        _submit,
-        "predict the scans of ImageCLEF's TB-type task and write the file to submit",
-        "viptt submit data/imageclef/test --weights RUN1 RUN2 RUN3 --ensemble vote -o submission.txt",
+    predict.add_argument(
+        "-o", "--output", type=path, help="write to this file instead; .csv, .json or .txt say the form"
     )
+    form = predict.add_mutually_exclusive_group()
+    for name in ("json", "csv"):
+        form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print {name.upper()}")
+
+    example = "viptt submit data/imageclef/test --weights RUN1 RUN2 RUN3 --ensemble vote -o submission.txt"
+    submit = add_command(commands, _submit, example)
     text = "of one or more models, see `viptt predict`"
     submit.add_argument("--weights", required=True, nargs="+", metavar="W", help=text)
     text = "mean: of the probabilities; vote: most models; authors: rounded mean of the class numbers of three models"
-    submit.add_argument("--ensemble", default="mean", help=f"{text} (default: %(default)s)")
+    submit.add_argument("--ensemble", default="mean", help=text)
     submit.add_argument("-o", "--output", type=path, required=True, help="file to write, such as submission.txt")
     text = "class 1..5 for scans that cannot be read; without it, such a scan keeps the file from being written"
     submit.add_argument("--fill", type=positive, metavar="CLASS", help=text)
@@ -45,30 +41,19 @@ def add_predict_commands(commands) -> None:
         command.add_argument("scans", nargs="+", type=path, metavar="SCANS", help="NIfTI files, and folders of them")
         text = "folder of lung masks, for weights trained on the lungs' box (default: masks1 beside a scan)"
         command.add_argument("--masks", type=path, help=text)
-        command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
         text = "fp32: the same digits on every machine; auto: the fastest, differs in the third digit"
-        command.add_argument("--precision", default="fp32", help=f"{text} (default: %(default)s)")
+        command.add_argument("--precision", default="fp32", help=text)
         command.add_argument("--jobs", type=positive, help="threads that read (default: the available cores)")
 
-    validate = add_command(
-        commands,
-        "validate-submission",
-        _validate,
-        "check a submission file: a scan missing, double or misnamed, a class out of 1..5",
-        "viptt validate-submission submission.txt --expected 421",
-    )
+    validate = add_command(commands, _validate_submission, "viptt validate-submission submission.txt --expected 421")
     validate.add_argument("file", type=path, help="the file")
-    text = "scans, TST_0001.nii.gz to TST_N.nii.gz (default: %(default)s)"
+    text = "scans, TST_0001.nii.gz to TST_N.nii.gz"
     validate.add_argument("--expected", type=positive, default=421, metavar="N", help=text)
     validate.add_argument("--scans", type=path, help="folder of the scans: the expected names are theirs instead")
 
-    score = add_command(
-        commands,
-        "score",
-        _score,
-        "score predictions against labels: kappa, accuracy and AUC, with intervals over patients",
-        "viptt score predictions.csv labels.csv --label-column diagnosis --patient-column patient",
-    )
+    example = "viptt score predictions.csv labels.csv --label-column diagnosis --patient-column patient"
+    score = add_command(commands, _score, example)
     score.add_argument("predictions", type=path, help="what `viptt predict --csv` wrote, or `viptt submit` kept")
     score.add_argument("labels", type=path, help="CSV with one row a scan")
     score.add_argument("--file-column", default="", help="file name or path of a scan (default: FileName)")
@@ -78,12 +63,10 @@ def add_predict_commands(commands) -> None:
     score.add_argument("--patient-column", default="", help=text)
     score.add_argument("--json", action="store_true", help="print JSON")
 
-    weights = add_group(commands, "weights", "list, show, get and convert weights")
-    text = "list the weights that are here, and the authors'; or print the card of some as JSON"
-    shown = add_command(weights, "list", _list, text, "viptt weights list runs/RUN")
+    weights = add_group(commands, "weights", "List, show, get and convert weights.")
+    shown = add_command(weights, _list, "viptt weights list runs/RUN")
     shown.add_argument("weights", nargs="?", metavar="W", help="show these, see `viptt predict`")
-    text = "download the authors' weights, or take a Keras file of their network, and convert them without TensorFlow"
-    get = add_command(weights, "get", _get, text, "viptt weights get authors-tbt")
+    get = add_command(weights, _get, "viptt weights get authors-tbt")
     get.add_argument("name", help="authors-ucf50 or authors-tbt; or a file .h5")
     get.add_argument("output", nargs="?", type=path, metavar="OUT", help="of a file: where to write .safetensors")
     text = "of a file: names of its classes, A,B,C, in the order of the outputs (default: the paper's, by their number)"
@@ -91,29 +74,29 @@ def add_predict_commands(commands) -> None:
 
 
 def _predict(options) -> int:
-    form = _form(options)
-    if options.output and not options.output.absolute().parent.is_dir():  # worth knowing before the work
-        raise DataError("no such folder.", path=options.output.absolute().parent, remedy="Make it first.")
-    predictions = _predictions(options, [options.weights], options.scans)
-    if form == "json":
-        text = json.dumps(predictions.to_dict(), indent=1) + "\n"
-    elif form == "csv":
-        text = predictions.table().to_csv(index=False)
-    else:
-        text = f"{predictions}\n"
-    if options.output:
-        from viptt_core import files
+    """Class probabilities of CT scans (NIfTI); exit code 1 if a scan could not be read. Research use only."""
+    from viptt_core.files import write_file
+    from viptt_core.prediction.scans import check_output
 
-        files.write_file(options.output, text)
+    ending = options.output.suffix.removeprefix(".") if options.output else "txt"
+    check_choice("ending of the output", ending, FORMS)
+    if options.output:
+        check_output(options.output)
+    form = options.form or ending
+    predictions = _predictions(options, [options.weights], options.scans)
+    text = FORMS[form](predictions)
+    if options.output:
+        write_file(options.output, text)
         warned = sum(map(bool, predictions.warnings))
         told = f", {warned} of them with warnings" if warned else ""
         print(f"{len(predictions.names)} scans in {options.output}{told}")
     else:
         print(text, end="")
-    return _say_failed(predictions, told=form == "text" and not options.output)
+    return _say_failed(predictions, told=form == "txt" and not options.output)
 
 
-def _submit(options) -> int:
+def _submit(options) -> None:
+    """Predict the scans of ImageCLEF's TB-type task and write the file to submit."""
     from viptt_core.submission import count_classes, counts_text, expected_names
     from viptt_core.submission.entry import entry_models, entry_scans, keep_entry, plan_entry, write_entry
 
@@ -121,20 +104,17 @@ def _submit(options) -> int:
     (paths, _), models = entry_scans(plan, options.scans), entry_models(plan)
     entry = keep_entry(plan, _predictions(options, models, paths))
     print(f"Probabilities of each model: {entry.kept}")
-    code = _say_failed(entry.predictions, told=False)
-    if entry.predictions.interrupted:
-        return code
-    classes = write_entry(entry)
-    print(f"{len(classes)} scans in {plan.output}: {counts_text(count_classes(classes.tolist()))}")
-    for note in entry.predictions.notes:
-        print(note)
+    _say_failed(entry.predictions)
+    classes = write_entry(entry).tolist()
+    print(f"{len(classes)} scans in {plan.output}: {counts_text(count_classes(classes))}")
     whole = sorted(entry.names) == expected_names(len(classes))  # the benchmark's test set
     which = f"--expected {len(classes)}" if whole else f"--scans {options.scans[0]}"
-    print(f"Check it: viptt validate-submission {plan.output} {which}")
-    return 0
+    check = f"Check it: viptt validate-submission {plan.output} {which}"
+    print(*entry.predictions.notes, check, sep="\n")
 
 
-def _validate(options) -> None:
+def _validate_submission(options) -> None:
+    """Check a submission file: a scan missing, double or misnamed, a class out of 1..5."""
     from viptt_core.submission import counts_text, expected_names, validate_submission
 
     if options.scans:
@@ -148,29 +128,25 @@ def _validate(options) -> None:
 
 
 def _score(options) -> None:
+    """Score predictions against labels: kappa, accuracy and AUC, with intervals over patients."""
     from viptt_core.datasets.listing import is_synthetic
     from viptt_core.prediction.score import match_labels, read_labels, read_predictions
     from viptt_core.results import Summary
 
-    table = read_labels(
-        options.labels,
-        file_column=options.file_column,
-        label_column=options.label_column,
-        patient_column=options.patient_column,
-    )
+    columns = {name: getattr(options, name) for name in ("file_column", "label_column", "patient_column")}
+    table = read_labels(options.labels, **columns)
     found = [match_labels(rows, table, arm=arm) for arm, rows in read_predictions(options.predictions).items()]
     summary = Summary(*(each.rows for each in found), synthetic=is_synthetic(table.path.parent), about="labelled scans")
-    if not options.json:
+    if options.json:
+        record = {"synthetic": summary.synthetic, "scored": len(found[0].rows)} | found[0].left_out
+        record["rows"] = json.loads(summary.table.to_json(orient="records"))
+        print(json.dumps(record, indent=1))
+    else:
         print(f"{found[0].report()}\n{summary}")
-        return
-    first = found[0]
-    record = {"synthetic": summary.synthetic, "scored": len(first.rows), "failed": first.failed}
-    record |= {"unlabelled": first.unlabelled, "unpredicted": first.unpredicted}
-    record["rows"] = json.loads(summary.table.to_json(orient="records"))
-    print(json.dumps(record, indent=1))
 
 
 def _list(options) -> None:
+    """List the weights that are here, and the authors'; or print the card of some as JSON."""
     from viptt_core.prediction.weights import RELEASED, open_weights, weights_here
 
     if options.weights:
@@ -187,12 +163,12 @@ def _list(options) -> None:
 
 
 def _get(options) -> None:
+    """Download the authors' weights, or take a Keras file of their network, and convert them without TensorFlow."""
     from viptt_core.datasets.listing import class_choice
     from viptt_core.prediction.weights import get_released, import_keras
 
     if options.output:
-        classes = class_choice(options.classes)
-        weights = import_keras(path(options.name), options.output, classes=classes)
+        weights = import_keras(path(options.name), options.output, classes=class_choice(options.classes))
     elif options.name.endswith(".h5"):
         raise SettingError("a file needs a name for what is written.", path=options.name, remedy="Add OUT.safetensors.")
     else:
@@ -211,24 +187,10 @@ def _predictions(options, weights, scans):
     return predict_scans(weights, scans, masks=options.masks, engine=engine, n_jobs=options.jobs)
 
 
-def _form(options) -> str:
-    """ "json", "csv" or "text", by the flags or the ending of the output."""
-    endings = {".json": "json", ".csv": "csv", ".txt": "text"}
-    ending = options.output.suffix if options.output else ".txt"
-    if ending not in endings:
-        what = f"{options.output} does not end in {', '.join(endings)}."
-        raise SettingError(what, remedy="Name a .csv: spreadsheets open it.")
-    return "json" if options.json else "csv" if options.csv else endings[ending]
-
-
-def _say_failed(predictions, *, told: bool) -> int:
-    """Name the scans that could not be read; the exit code."""
-    failed = [(name, error) for name, error in zip(predictions.names, predictions.errors, strict=True) if error]
-    if failed and not told:
-        print("\n".join(f"{name}: failed: {error}" for name, error in failed), file=sys.stderr)
-    if predictions.interrupted:
-        print("viptt: interrupted; what was predicted before is kept.", file=sys.stderr)
-        return 130
-    if failed:
-        print(f"viptt: {len(failed)} of {len(predictions.names)} scans could not be read.", file=sys.stderr)
-    return int(bool(failed))
+def _say_failed(predictions, *, told: bool = False) -> int:
+    """Say how many scans could not be read, and which and why unless that was told; the exit code."""
+    failures = predictions.failures
+    if failures:
+        count = f"viptt: {len(failures)} of {len(predictions.names)} scans could not be read."
+        print(*([] if told else failures), count, sep="\n", file=sys.stderr)
+    return int(bool(failures))

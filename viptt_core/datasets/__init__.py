@@ -80,7 +80,7 @@ def load_dataset(name: str, root: str | Path | None = None, **settings) -> ClipS
 
     Raises:
         SettingError: unknown name or setting, or a root missing or not wanted.
-        DataError: the files cannot be used, see `Listing.left_out` and `cache.build_clip_set`.
+        DataError: the files cannot be used, see `Listing.check_usable` and `cache.build_clip_set`.
     """
     return _load(name, root, settings, Grid())
 
@@ -180,9 +180,8 @@ def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Pres
         {"medium": listing.medium, "code": medium.code} | grid.settings(medium.fields),
         {"set": listing.name} | listing.settings,
         listing.class_names,
-        synthetic=listing.synthetic,
-        excluded=listing.left_out(decoding.on_error),
     )
+    listing.check_usable(decoding.on_error)
     clips = build_clip_set(recipe, decoding)
     if isinstance(usual, Preset) and len(clips) < len(listing.items):
         decoded = set(clips.names.tolist())
@@ -190,7 +189,6 @@ def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Pres
         remedy = f"{len(listing.items) - len(left)} clips are too short or cannot be read and were left out."
         faults = split_faults(usual.splits, left, listing.class_names)
         raise_faults([fault for fault in faults if fault.spoils], listing.root, remedy=remedy)
-    notes = [f"{fault.where}: {fault.what}" for fault in listing.faults if fault.level == "note"]
     of_files = listing.items if listing.medium in ENDINGS else ()
     files = {item.name: item.source[0] if isinstance(item.source, tuple) else item.source for item in of_files}
-    return replace(clips, notes=(*notes, *clips.notes), files=files)
+    return replace(clips, synthetic=listing.synthetic, faults=(*listing.faults, *clips.faults), files=files)

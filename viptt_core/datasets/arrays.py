@@ -7,7 +7,6 @@ PART is train, val or test: `PART_images` uint8 [N,A,B,C], `PART_labels` [N,1], 
 from __future__ import annotations
 
 import sys
-import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from viptt_core.clips import Grid, Item
 from viptt_core.datasets.listing import Listing, class_choice
 from viptt_core.datasets.scans import to_grey_levels
 from viptt_core.datasets.spelling import NO_GROUP, is_missing, one_spelling
-from viptt_core.errors import DataError, DataWarning, Fault, SettingError, check_choice, listed
+from viptt_core.errors import DataError, Fault, SettingError, check_choice, listed, warn_of
 from viptt_core.sources.registry import medmnist_sets
 
 PARTS = {"train": "train", "val": "validation", "test": "test"}  # MedMNIST's names and ours
@@ -163,8 +162,8 @@ def decode_volume(source: Volume, grid: Grid) -> np.ndarray:
     """A volume on the grid, uint8 [T,H,W]."""
     volume = np.moveaxis(read_images(source.path, source.part, source.digest)[source.index], source.slice_axis, 0)
     if volume.min() == volume.max():
-        what = f"{source.path}: {source.part} volume {source.index}: every voxel is the same."
-        warnings.warn(what, DataWarning, stacklevel=2)
+        what = f"{source.part} volume {source.index}: every voxel is the same."
+        warn_of(Fault("one grey level", str(source.path), what, level="note"))
     if source.padded and volume.any():
         volume = volume[_inner(volume.any(axis=(1, 2)))]
     # The resampling of scans also turns them; here slices, rows and columns stay what they are.
@@ -276,8 +275,8 @@ def _read_columns(path: Path) -> tuple[dict[str, list], np.ndarray | None, list[
         if unread:
             what = f"{listed(unread)}: not read, since not one finite number a volume in every part."
             faults.append(Fault("columns not read", ".", what, level="note"))
-        name = max((f"{part}_images" for part in PARTS), key=lambda name: heads[name].shape[0])
-        return columns, _first_volumes(archive, name, heads[name]), faults
+        images = _read(archive, max((f"{part}_images" for part in PARTS), key=lambda name: heads[name].shape[0]))
+        return columns, images[: min(SAMPLED, 1 + MOST_BYTES["values"] // prod(images.shape[1:]))], faults
 
 
 def _text(values: np.ndarray) -> np.ndarray:
@@ -290,16 +289,6 @@ def _text(values: np.ndarray) -> np.ndarray:
     if ((codes > sys.maxunicode) | ((codes >= 0xD800) & (codes < 0xE000))).any():  # the latter: halves of characters
         raise ValueError("holds text that is none")
     return text
-
-
-def _first_volumes(archive: zipfile.ZipFile, name: str, head: _Head) -> np.ndarray:
-    n, *shape = head.shape
-    n = min(n, SAMPLED, 1 + MOST_BYTES["values"] // prod(shape))
-    if head.fortran_order:
-        return _read(archive, name)[:n]
-    with archive.open(f"{name}.npy") as member:
-        member.seek(archive.getinfo(f"{name}.npy").file_size - prod(head.shape))
-        return np.frombuffer(member.read(n * prod(shape)), np.uint8).reshape(n, *shape)
 
 
 def _layout_faults(heads: dict[str, _Head]) -> Iterator[Fault]:

@@ -88,9 +88,9 @@ class Table:
 # --- Finding and reading ---
 
 
-def csv_headers(folder: Folder, needed: Collection[str] = ()) -> dict[Path, tuple[list[str], str]]:
-    """Names of the columns, and the encoding, of each CSV directly in a folder; `needed` tells where a cell ends."""
-    return {path: _header(path, needed) for path in folder.with_ending((".csv",)) if path.parent == folder.root}
+def csv_files(folder: Folder) -> list[Path]:
+    """Each CSV directly in a folder."""
+    return [path for path in folder.with_ending((".csv",)) if path.parent == folder.root]
 
 
 def named_table(folder: Folder, given: str | Path) -> Path:
@@ -108,7 +108,7 @@ def label_table(folder: Folder, given: str | Path | None, columns: Columns) -> T
     """
     if given:
         return read_table(named_table(folder, given), columns, folder.root)
-    headers = csv_headers(folder, columns.needed)
+    headers = {path: _header(path, columns.needed) for path in csv_files(folder)}
     tables = [path for path, (names, _) in headers.items() if set(columns.needed) <= set(names)]
     if len(tables) == 1:
         return read_table(tables[0], columns, folder.root)
@@ -210,13 +210,12 @@ def _row_fault(table: Table, row: TableRow) -> Fault | None:
 
 
 def _header(path: Path, needed: Collection[str] = ()) -> tuple[list[str], str]:
-    """Names of the columns by the first lines, and the encoding; no names where the file cannot be read."""
+    """Names of the columns, and the encoding or why there is none; `needed` tells where a cell ends."""
     rows, encoding = _first_rows(path, needed)
     return rows[0] if rows else [], encoding
 
 
 def _first_rows(path: Path, needed: Collection[str] = ()) -> tuple[list[list[str]], str]:
-    """Cells of the first lines, and the encoding or why there is none."""
     try:
         with open(path, "rb") as file:
             text, encoding = _decoded(b"".join(file.readlines(HEADER_BYTES)))

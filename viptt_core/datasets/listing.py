@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -63,16 +63,11 @@ class Listing:
         """Whether this package's generators made the items, or wrote their files."""
         return self.root is None or is_synthetic(self.root)
 
-    def left_out(self, on_error: str) -> list[tuple[str, str]]:
-        """Name and reason of what is found but not used; `on_error` as in `cache.Decoding`.
-
-        Raises:
-            DataError: faults that keep the set, or with "raise" some of its files, from being used.
-        """
+    def check_usable(self, on_error: str) -> None:
+        """Raise a DataError of the faults that keep the set, or with `on_error="raise"` some files, from being used."""
         stopping = [f for f in self.faults if f.level == "set" or (f.level == "file" and on_error != "skip")]
         skip = "Mend it, or leave such files out with on_error='skip' (they are then listed)."
         raise_faults(stopping, self.root, remedy=skip if all(fault.level == "file" for fault in stopping) else "")
-        return [(fault.where, fault.what) for fault in self.faults if fault.level in ("file", "left out")]
 
 
 @dataclass(frozen=True)
@@ -105,8 +100,7 @@ def walk_folder(root: Path) -> Folder:
     Raises:
         DataError: the folder itself cannot be read.
     """
-    files, faults = [], []
-    entered: set[tuple[int, int]] = set()
+    files, faults, entered = [], [], set()
     folders, links = [root], []
 
     def fault(path: Path, kind: str, what: str, remedy: str, level: str = "") -> None:
@@ -116,9 +110,7 @@ def walk_folder(root: Path) -> Folder:
     while folders or links:
         folder = (folders or links).pop()  # links last: a folder counts where it really lies
         try:
-            status = folder.stat()
-            with os.scandir(folder) as opened:
-                entries = list(opened)
+            status, paths = folder.stat(), [path for path in folder.iterdir() if not _is_hidden(path)]
         except OSError as error:
             what = f"cannot be read ({error.strerror})."
             if folder == root:
@@ -129,21 +121,20 @@ def walk_folder(root: Path) -> Folder:
             fault(folder, "folder linked twice", "links to a folder that is read already.", "", "left out")
             continue
         entered.add((status.st_dev, status.st_ino))
-        for entry in entries:
-            path = Path(entry.path)
-            if entry.name.startswith(".") or entry.name in _NO_DATA:
-                continue
-            if printable(entry.name) != entry.name:
+        if not paths and folder.parent == root:
+            fault(folder, "empty folder", "holds no file.", "Is a class missing?", "note")
+        for path in paths:
+            if printable(path.name) != path.name:
                 fault(path, "name not UTF-8", "has a name that is not UTF-8.", "Rename it, for example with convmv.")
                 continue
             try:
-                mode = entry.stat().st_mode
+                mode = path.stat().st_mode
             except OSError as error:
-                link = f"links to {printable(os.readlink(path))}, which " if entry.is_symlink() else ""
+                link = f"links to {printable(os.readlink(path))}, which " if path.is_symlink() else ""
                 fault(path, "unreadable file", f"{link}cannot be read ({error.strerror}).", "Mend it, or remove it.")
                 continue
             if stat.S_ISDIR(mode):
-                (links if entry.is_symlink() else folders).append(path)
+                (links if path.is_symlink() else folders).append(path)
             elif not stat.S_ISREG(mode):
                 fault(path, "unreadable file", "is neither a file nor a folder.", "Remove it.", "left out")
             elif os.access(path, os.R_OK):
@@ -151,6 +142,10 @@ def walk_folder(root: Path) -> Folder:
             else:
                 fault(path, "unreadable file", "cannot be read (Permission denied).", _RIGHTS)
     return Folder(root, tuple(sorted(files)), tuple(sorted(faults, key=lambda found: found.where)))
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name in _NO_DATA
 
 
 def existing_folder(root: str | Path | None, content: str) -> Path:
@@ -246,29 +241,30 @@ def list_classes(
     Raises:
         SettingError: the group pattern is none, or a folder is named twice.
     """
-    asked, there, noun = class_choice(classes), folder.class_folders(ENDINGS[medium]), f"folder of {medium}s"
+    asked, there = class_choice(classes), folder.class_folders(ENDINGS[medium])
     class_of = class_by_part(asked, there, "folder") if asked else {name: name for name in there}
     class_names = tuple(dict.fromkeys(class_of.values()))
-    items = [
-        Item(folder.name(path), class_names.index(label), "", path)
-        for part, label in class_of.items()
-        for path in there.get(part, ())
-    ]
+    sources = {path: label for part, label in class_of.items() for path in there.get(part, ())}
+    items = [Item(folder.name(path), class_names.index(label), "", path) for path, label in sources.items()]
     items, faults = group_items(items, group_pattern)
     faults += [f for f in folder.faults if (top := f.where.split("/")[0]) in class_of or top not in there]
-    faults += parts_without_files(class_of, there, ".", noun) if there else [_no_classes(folder, medium)]
-    if there and len(class_names) < 2:
+    if not there:
+        return Listing(name, folder.root, medium, (), class_names, (*faults, _no_classes(folder, medium)))
+    faults += parts_without_files(class_of, there, ".", f"folder of {medium}s")
+    if len(class_names) < 2:
         remedy = f"Give the folder that holds one folder a class. There are: {listed(list(there))}."
         faults.append(Fault("fewer than two classes", ".", f"fewer than two classes of {medium}s.", remedy))
     others = ", ".join(name for name in there if not MASK_WORDS.search(name))
     for part in filter(MASK_WORDS.search, () if asked or medium == "video" else there):  # by nobody's choice
         remedy = f"If it holds masks, name the classes: classes='{others}'."
         faults.append(Fault("class of masks", part, "is taken for a class.", remedy, "note"))
-    if there:
-        unread = list(unread_folders(folder, (path for part in class_of for path in there.get(part, ()))))
-        unread = [fault for fault in unread if fault.where.split("/")[0] in class_of or not asked]
-        faults += [fault if "/" in fault.where else _lost_class(fault, there) for fault in unread]
-        faults += _files_besides(folder, class_of, ENDINGS[medium], [fault.where for fault in unread])
+    for fault in files_besides(folder, sources, ENDINGS[medium]):
+        top, _, below = fault.where.partition("/")
+        if fault.kind == "folder not read" and not below:  # a class may have got lost
+            remedy = f"{fault.remedy} If it is no class, name the classes: classes='{', '.join(there)}'."
+            fault = replace(fault, level="file", remedy=remedy.strip())
+        if top in class_of or not asked:
+            faults.append(fault)
     return Listing(name, folder.root, medium, items, class_names, tuple(faults))
 
 
@@ -281,39 +277,29 @@ def _no_classes(folder: Folder, medium: str) -> Fault:
     return Fault("no class folders", ".", what, remedy)
 
 
-def _lost_class(fault: Fault, there: Iterable[str]) -> Fault:
-    remedy = f"{fault.remedy} If it is no class, name the classes: classes='{', '.join(there)}'."
-    return replace(fault, level="file", remedy=remedy.strip())
+def files_besides(folder: Folder, used: Collection[Path], endings: Sequence[str] = ()) -> Iterator[Fault]:
+    """The uppermost of the folders that hold files, documents apart, and none that is used.
 
-
-def unread_folders(folder: Folder, used: Iterable[Path]) -> Iterator[Fault]:
-    """The uppermost of the folders that hold files, documents apart, and none that is used."""
+    With `endings`, those of a set of class folders, also single files in them (half downloads, archives, notes), and
+    files of the set that lie above them.
+    """
     read, unread = {above for path in used for above in path.parents}, defaultdict(list)
     for path in folder.files:
-        if path.parent not in read and path.parent != folder.root and not has_ending(path, DOCUMENTS):
+        if path.parent not in read and path.parent != folder.root:
             above = [place for place in path.parents if folder.root in place.parents and place not in read]
-            unread[above[-1]].append(path)
+            unread[above[-1]] += [] if has_ending(path, DOCUMENTS) else [path]
+        elif endings and path not in used and path.parent.parent == folder.root:
+            what, remedy = "is no file that is read here.", "Move it elsewhere, or mend its name."
+            yield Fault("stray file", folder.name(path), what, remedy, "left out")
+        elif path not in used and has_ending(path, endings):
+            what, remedy = "lies in no class folder.", "Move it into the folder of its class, or name a label table."
+            yield Fault("not in a class folder", folder.name(path), what, remedy, "left out")
     for place, paths in unread.items():
         held, remedy = _held(paths)
         if any(has_ending(path, FILE_ENDINGS) for path in paths):
             remedy = "Lay files out as CLASS/FILE, in one folder a class."
-        yield Fault("folder not read", folder.name(place), f"is not read; it holds {held}.", remedy, "left out")
-
-
-def _files_besides(
-    folder: Folder, used: Collection[str], endings: Sequence[str], told: Collection[str]
-) -> Iterator[Fault]:
-    """Files in class folders that are of another kind (half downloads, archives, notes), and misplaced ones."""
-    for path in folder.files:
-        if any(folder.name(path).startswith(f"{where}/") for where in told):
-            continue
-        in_class, of_kind = path.parent.parent == folder.root, has_ending(path, endings)
-        if in_class and path.parent.name in used and not of_kind:
-            what, remedy = "is no file that is read here.", "Move it elsewhere, or mend its name."
-            yield Fault("stray file", folder.name(path), what, remedy, "left out")
-        elif of_kind and not in_class:
-            what, remedy = "lies in no class folder.", "Move it into the folder of its class, or name a label table."
-            yield Fault("not in a class folder", folder.name(path), what, remedy, "left out")
+        if paths:
+            yield Fault("folder not read", folder.name(place), f"is not read; it holds {held}.", remedy, "left out")
 
 
 def nothing_to_read(folder: Folder, media: Sequence[str] = tuple(ENDINGS)) -> Fault:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from viptt_core.datasets.labels import COLUMN_SETTINGS, Columns, csv_headers, label_table, names_a_file, with_groups
+from viptt_core.datasets.labels import COLUMN_SETTINGS, Columns, csv_files, label_table, names_a_file, with_groups
 from viptt_core.datasets.listing import (
     EACH_FILE_ITS_OWN,
     ENDINGS,
@@ -59,7 +59,7 @@ def list_folder(
     columns = Columns(file_column, label_column, patient_column)
     asked = zip(("labels", *COLUMN_SETTINGS), (labels or None, *columns[:3]), (None, *Columns()[:3]), strict=True)
     named = [f"{setting} is '{value}'" for setting, value, usual in asked if value != usual]
-    beside = [path for path in csv_headers(folder) if not groups or path.name != Path(groups).name]
+    beside = [path for path in csv_files(folder) if not groups or path.name != Path(groups).name]
     if not folder.with_ending(SCAN_ENDINGS):
         medium = "video"
         if named:

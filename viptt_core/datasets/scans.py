@@ -18,11 +18,11 @@ from viptt_core.datasets.listing import (
     Listing,
     class_choice,
     existing_folder,
+    files_besides,
     group_items,
     list_classes,
     nothing_to_read,
     scans_and_masks,
-    unread_folders,
     walk_folder,
 )
 from viptt_core.errors import Fault, SettingError, check_choice
@@ -103,7 +103,7 @@ def list_table(
     items, ungrouped = group_items(items, group_pattern)
     faults += ungrouped
     faults += [nothing_to_read(folder, ("scan",))] if not scans else []
-    faults += unread_folders(folder, [*scans, *(path for of_scan in masks.values() for path in of_scan.values())])
+    faults += files_besides(folder, {*scans, *(path for of_scan in masks.values() for path in of_scan.values())})
     what, lacking = f"no label in {table.path.name}.", [folder.name(scan) for scan in scans if scan not in rows]
     if table.complete:
         faults += [Fault("no label", name, what, "Add a row for it.", "left out") for name in lacking]
@@ -114,7 +114,7 @@ def list_table(
 def decode_scan(source: Path | tuple[Path, Path], grid: Grid) -> np.ndarray:
     """A scan on the grid, uint8 [T,H,W]; the source is its file, or the file and the mask to crop it by."""
     levels, facts = read_scan(source, grid)
-    ct.warn_of(facts, source[0] if isinstance(source, tuple) else source)
+    ct.warn_of_scan(facts, source[0] if isinstance(source, tuple) else source)
     return levels
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +10,7 @@ import pandas as pd
 from viptt_core.clips import ClipSet
 from viptt_core.ct import ORIENTATIONS
 from viptt_core.datasets.scans import CROPS
-from viptt_core.errors import DataError, SettingError, check_choice, parse_hu_window
-from viptt_core.presets import build
+from viptt_core.errors import SettingError, check_choice, check_counts, parse_hu_window
 from viptt_core.results import scores_of
 from viptt_core.sources.registry import load_registry
 from viptt_core.splits import Split
@@ -21,7 +18,6 @@ from viptt_core.training.device import PIXEL_SCALES
 
 FORMAT = 1  # of a card; a new number makes older programs refuse it
 LARGEST_GRID = 4096  # frames, or pixels along a side; a card that states more is damaged
-REMEDY = "Take the file that a run of this package wrote, or that `viptt weights get` made."
 RESEARCH_ONLY = "Research use only: not a medical device, not for diagnosis or any decision about a patient."
 
 
@@ -46,9 +42,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         check_choice("kind of input", self.kind, ("scan", "video", "volume"))
         check_choice("pixel_range", self.pixel_range, tuple(PIXEL_SCALES))
-        for name in ("frames", "size", "stride"):
-            if not 1 <= getattr(self, name) <= LARGEST_GRID:
-                raise SettingError(f"{name} is {getattr(self, name)}.", remedy=f"It lies in 1..{LARGEST_GRID}.")
+        check_counts(most=LARGEST_GRID, frames=self.frames, size=self.size, stride=self.stride)
         if self.kind == "scan":
             check_choice("orientation", self.orientation, ORIENTATIONS)
             check_choice("crop", self.crop, ("", *CROPS))
@@ -83,17 +77,6 @@ class Card:
         levels = self.training.get("grey_levels") or [0.0, 1.0]
         if not (isinstance(levels, list) and [*map(type, levels)] == [float, float] and levels[0] <= levels[1]):
             raise SettingError(f"grey_levels are {levels}.", remedy="They are the lowest and the highest mean.")
-
-    @classmethod
-    def from_dict(cls, table: dict[str, Any], path: Path) -> Card:
-        """The card out of parsed JSON; a DataError, which names `path`, where a field or the format is wrong."""
-        try:
-            if (found := table.get("format")) != FORMAT:
-                message = f"has a card of format {found}, not {FORMAT}."
-                raise DataError(message, path=path, remedy="Use the version of this package that wrote it.")
-            return build(cls, table, "card", path.name)
-        except (SettingError, TypeError, AttributeError) as error:
-            raise DataError(f"has a card that cannot be read ({error}).", path=path, remedy=REMEDY) from error
 
 
 def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFrame, record: dict) -> Card:

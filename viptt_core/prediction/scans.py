@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
-from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from os import PathLike
@@ -28,7 +27,7 @@ from viptt_core.datasets.listing import (
     walk_folder,
 )
 from viptt_core.datasets.scans import read_scan
-from viptt_core.errors import DataError, DataWarning, SettingError, raise_faults
+from viptt_core.errors import DataError, SettingError, raise_faults, warn_of
 from viptt_core.files import available_cores
 from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
 from viptt_core.prediction.weights import Weights, open_weights
@@ -38,14 +37,12 @@ from viptt_core.training.device import Engine, pick_device, pick_precision
 from viptt_core.training.feed import read_ahead
 from viptt_core.training.inference import predict_logits
 
-TOGETHER = 8  # scans that wait for the model at once, and
-FRAMES_TOGETHER = 128  # no more frames, but one scan: at the paper's size a scan fills a GPU by itself
+TOGETHER = 8  # scans that wait for the model at once
 CHEST_MM = {"wide": (150, 600), "long": (120, 800)}  # a field of view that can hold a chest, from child to whole trunk
 GREY_MARGIN = 0.25  # of the range of the training scans' grey levels
 # Beside faults for which `viptt data check` refuses a training scan. Others, such as slices that are not square, are
 # not told: training scans may have them as well.
 TOLD_NOTES = ("voxels not finite", "few slices", "filled or cut off", "no lung")
-INTERRUPTED = "not predicted: the work was interrupted."
 
 
 @dataclass(frozen=True)
@@ -71,9 +68,9 @@ class Predictions(ShownAsTable):
         return np.array([bool(error) for error in self.errors])
 
     @property
-    def interrupted(self) -> bool:
-        """Whether the work ended early."""
-        return INTERRUPTED in self.errors
+    def failures(self) -> list[str]:
+        """Each scan that could not be read, and why."""
+        return [f"{name}: failed: {error}" for name, error in zip(self.names, self.errors, strict=True) if error]
 
     def table(self, model: int = 0) -> pd.DataFrame:
         """What one model says: scan, class, a probability a class, entropy_bits, warnings, error, notice.
@@ -105,10 +102,9 @@ class Predictions(ShownAsTable):
 
     def _shown(self) -> ResultTable:
         shown = self.table().drop(columns=["warnings", "error", "notice"]).round(3)
-        lines = []
-        for name, told, error in zip(self.names, self.warnings, self.errors, strict=True):
-            lines += [f"{name}: failed: {error}"] if error else [f"{name}: {warning}" for warning in told]
-        text = "\n".join([*lines, *self.notes, RESEARCH_ONLY])
+        of_scans = zip(self.names, self.warnings, strict=True)
+        told = [f"{name}: {warning}" for name, warnings in of_scans for warning in warnings]
+        text = "\n".join([*self.failures, *told, *self.notes, RESEARCH_ONLY])
         return ResultTable(text, shown.astype(object).where(shown.notna(), "-"))
 
 
@@ -147,15 +143,12 @@ def predict_scans(
     Args:
         weights: See `weights.open_weights`; several are all asked about each scan, which is read once.
         scans: NIfTI files and folders, see `find_scans`.
-        masks: Folder of lung masks, named as the scans, for weights that were trained on the box around the
-            lungs; None looks for `masks1` beside a scan.
+        masks: Folder of masks, named as the scans, for weights of the lungs' box; None: `masks1` beside a scan.
         engine: How to compute; None takes the fastest device, in fp32: the same digits on every machine.
-        n_jobs: Threads that read; None takes the available cores. Decompression runs outside the
-            interpreter's lock, so threads do.
+        n_jobs: Threads that read (decompression leaves the interpreter's lock); None takes the available cores.
 
     Returns:
-        One entry a scan, those that could not be read included. Ctrl-C ends the work early and loses nothing: the
-        scans that are left have the error INTERRUPTED.
+        One entry a scan, those that could not be read included.
 
     Raises:
         DataError: weights cannot be used, or are none for scans; a path does not exist.
@@ -167,7 +160,6 @@ def predict_scans(
     opened = tuple(each if isinstance(each, Weights) else open_weights(each) for each in several)
     _check_models(opened, masks)
     paths = find_scans([scans] if isinstance(scans, str | PathLike) else scans)
-    grids = [each.card.preprocessing for each in opened]
     engine = engine or Engine(precision="fp32")
     device = pick_device(engine.device)
     models = [each.model() for each in opened]
@@ -175,35 +167,39 @@ def predict_scans(
         model.place(device)
     precisions = [pick_precision(engine.precision, device, model.backbone_name) for model in models]
     probabilities = np.full((len(opened), len(paths), len(opened[0].classes)), np.nan)
-    done: list[_ReadScan] = []
+    told: list[tuple[tuple[str, ...], str]] = []  # of each scan
     read = partial(_read, weights=opened, masks=None if masks is None else Path(masks))
-    together = min(TOGETHER, max(1, FRAMES_TOGETHER // max(grid.frames for grid in grids)))
     with (
-        suppress(KeyboardInterrupt),
         closing(read_ahead(read, paths, n_jobs or available_cores())) as reading,
         tqdm(total=len(paths), desc="predicting", unit="scan", disable=not progress) as bar,
     ):
-        while batch := list(islice(reading, together)):
-            sound = [n for n, scan in enumerate(batch, start=len(done)) if not scan.error]
-            for m, grid in enumerate(grids if sound else ()):
-                clips = np.stack([scan.levels[grid] for scan in batch if not scan.error])
+        while batch := list(islice(reading, TOGETHER)):
+            sound = [n for n, (*_, error) in enumerate(batch) if not error]
+            for m, each in enumerate(opened if sound else ()):
+                grid = each.card.preprocessing
+                clips = np.stack([batch[n][0][grid] for n in sound])
                 settings = {"precision": precisions[m], "pixel_range": grid.pixel_range}
                 logits = predict_logits(models[m], clips, np.arange(len(clips)), **settings)
-                probabilities[m, sound] = torch.from_numpy(logits).double().softmax(dim=1).numpy()
+                probabilities[m, np.add(sound, len(told))] = torch.from_numpy(logits).double().softmax(dim=1).numpy()
             # Grey levels are let go: those of all scans would fill the memory.
-            done += [replace(scan, levels={}) for scan in batch]
+            told += [(warnings, error) for _, warnings, error in batch]
             bar.update(len(batch))
-    probabilities[:, len(done) :] = np.nan  # an interruption may fall between the two
-    done += [_ReadScan({}, error=INTERRUPTED)] * (len(paths) - len(done))
     synthetic = [each.name for each in opened if each.card.data.get("synthetic")]
     return Predictions(
         tuple(printable(str(path)) for path in paths),
         opened,
         probabilities,
-        tuple(scan.warnings for scan in done),
-        tuple(scan.error for scan in done),
+        *zip(*told, strict=True),
         tuple(f"{name}: trained on synthetic scans; what it says about a patient means nothing." for name in synthetic),
     )
+
+
+def check_output(path: Path) -> None:
+    """Raise a DataError unless a file can lie there; worth knowing before the work that is to fill it."""
+    if not path.absolute().parent.is_dir():
+        raise DataError("no such folder.", path=path.absolute().parent, remedy="Make it first.")
+    if path.is_dir():
+        raise DataError("is a folder.", path=path, remedy="Name the file to write.")
 
 
 def scan_warnings(where: str, facts: ScanFacts, grid: Preprocessing) -> list[str]:
@@ -219,21 +215,14 @@ def scan_warnings(where: str, facts: ScanFacts, grid: Preprocessing) -> list[str
     return told
 
 
-@dataclass(frozen=True)
-class _ReadScan:
-    """A scan as it was read: uint8 grey levels [T,H,W] by grid, or the reason why not."""
-
-    levels: dict[Preprocessing, np.ndarray]
-    warnings: tuple[str, ...] = ()
-    error: str = ""
-
-
-def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _ReadScan:
-    levels: dict[Preprocessing, np.ndarray] = {}
-    warnings: dict[str, None] = {}
-    if os.path.isdir(path):  # among files only where it could not be looked into
-        return _ReadScan({}, error="is a folder that cannot be read. See that you may read it.")
+def _read(
+    path: Path, *, weights: Sequence[Weights], masks: Path | None
+) -> tuple[dict[Preprocessing, np.ndarray], tuple[str, ...], str]:
+    """Grey levels of a scan by grid, uint8 [T,H,W], and what is unusual about it; or why it could not be read."""
+    levels, warnings = {}, {}  # the latter for its keys, in their order
     try:
+        if os.path.isdir(path):  # among files only where it could not be looked into
+            raise DataError("is a folder that cannot be read.", remedy="See that you may read it.")
         for grid in dict.fromkeys(each.card.preprocessing for each in weights):
             mask = (masks or path.parent / MASK_FOLDERS[0]) / path.name
             if grid.crop and not os.path.isfile(mask):  # without rights on its folder neither
@@ -242,11 +231,10 @@ def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _Rea
             levels[grid], facts = read_scan((path, mask) if grid.crop else path, grid)  # as training saw scans
             warnings |= dict.fromkeys(scan_warnings(str(path), facts, grid))
     except DataError as error:
-        found_below = error.kind == "missing file" and not error.path.exists()  # what is named was there
-        remedy = (
-            "Rename or remove it: its name is not UTF-8, or it is a link to nothing." if found_below else error.remedy
-        )
-        return _ReadScan({}, error=f"{error.what} {remedy}".strip())
+        remedy = error.remedy
+        if error.kind == "missing file" and not error.path.exists():  # what is named was there
+            remedy = "Rename or remove it: its name is not UTF-8, or it is a link to nothing."
+        return {}, (), f"{error.what} {remedy}".strip()
     for each in weights:
         if known := each.card.training.get("grey_levels"):
             level = float(levels[each.card.preprocessing].mean()) / 255
@@ -254,7 +242,7 @@ def _read(path: Path, *, weights: Sequence[Weights], masks: Path | None) -> _Rea
             if not known[0] - margin <= level <= known[1] + margin:
                 told = f"has a mean grey level of {level:.2f}; training scans had {known[0]:.2f} to {known[1]:.2f}."
                 warnings[told] = None
-    return _ReadScan(levels, tuple(warnings))
+    return levels, tuple(warnings), ""
 
 
 def _check_models(weights: Sequence[Weights], masks) -> None:
@@ -285,7 +273,7 @@ def _scans_below(root: Path) -> list[Path]:
     ]
     scans, _, left_out = scans_and_masks(folder)
     for fault in left_out:
-        warnings.warn(str(fault), DataWarning, stacklevel=3)
+        warn_of(fault)
     if not scans and not unreadable:
         raise_faults([nothing_to_read(folder, ("scan",))], root)
     return sorted([*scans, *unreadable])

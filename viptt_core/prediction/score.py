@@ -22,6 +22,11 @@ LABEL_COLUMNS = ("Label", IMAGECLEF_COLUMNS.label)  # looked for in this order
 MODEL_COLUMN = "weights"  # of the file that `viptt submit` keeps: which model a row is of
 MOST_OFF = 1e-3  # by which probabilities, rounded as they are written, may miss a sum of 1
 REMEDY = "Give the file that `viptt predict --csv` wrote."
+LEFT_OUT = {
+    "failed": "could not be read and left out of the scores",
+    "unlabelled": "without a label and left out of the scores",
+    "unpredicted": "with a label but not predicted",
+}
 
 
 @dataclass(frozen=True)
@@ -31,23 +36,14 @@ class Labelled:
     #: As `results.Run.predictions`, with arm, part ("test"), name, group (the patient, else the scan), label, then one
     #: probability column a class.
     rows: pd.DataFrame = field(repr=False)
-    failed: tuple[str, ...]  #: scans that could not be read
-    unlabelled: tuple[str, ...]  #: scans that were read and have no row in the table
-    unpredicted: tuple[str, ...]  #: rows of the table whose scan was not predicted
+    left_out: dict[str, list[str]]  #: names of scans, or rows of the label table, by the keys of LEFT_OUT
 
     def report(self) -> str:
         """How many scans are scored, and which are not, a line each."""
         patients = self.rows["group"].nunique()
         of_patients = f", of {counted(patients, 'patient')}" if patients < len(self.rows) else ""
-        lines = [f"{counted(len(self.rows), 'scan')} scored{of_patients}"]
-        for names, why in (
-            (self.failed, "could not be read and left out of the scores"),
-            (self.unlabelled, "without a label and left out of the scores"),
-            (self.unpredicted, "with a label but not predicted"),
-        ):
-            if names:
-                lines.append(f"{counted(len(names), 'scan')} {why}: {listed(names)}")
-        return "\n".join(lines)
+        left_out = [f"{counted(len(n), 'scan')} {LEFT_OUT[why]}: {listed(n)}" for why, n in self.left_out.items() if n]
+        return "\n".join([f"{counted(len(self.rows), 'scan')} scored{of_patients}", *left_out])
 
 
 def read_labels(
@@ -79,23 +75,22 @@ def read_predictions(path: str | PathLike) -> dict[str, pd.DataFrame]:
     try:
         # As text: a scan or an error may be called "NA".
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DataError("no such file.", path=path, remedy=REMEDY, kind="missing file") from error
+        if lacking := [name for name in ("scan", "class", "entropy_bits", "error") if name not in table]:
+            raise ValueError(f"it lacks the columns {', '.join(lacking)}")
+        if table.empty:
+            raise ValueError("there is no row below its header")
+        names = classes_of(table)
+        table[names] = table[names].apply(pd.to_numeric, errors="coerce")
+        values = table[names].to_numpy(dtype=float)
+        largest = (values == values.max(axis=1, keepdims=True, initial=0)) & (table[["class"]].to_numpy() == names)
+        sound = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= MOST_OFF) & largest.any(axis=1)
+        faulty = (table["scan"] == "") | ((table["error"] == "") & ~(sound & (len(names) > 1)))
+        if faulty.any():
+            what = "no scan with an error, or with probabilities that sum to 1 and are largest for its class"
+            raise ValueError(f"line {faulty.argmax() + 2} holds {what}")
     except (OSError, ValueError) as error:
-        raise DataError(f"holds no predictions ({error}).", path=path, remedy=REMEDY) from error
-    if lacking := [name for name in ("scan", "class", "entropy_bits", "error") if name not in table]:
-        raise DataError(f"holds no predictions: it lacks the columns {', '.join(lacking)}.", path=path, remedy=REMEDY)
-    if table.empty:
-        raise DataError("holds no predictions: there is no row below its header.", path=path, remedy=REMEDY)
-    names = classes_of(table)
-    table[names] = table[names].apply(pd.to_numeric, errors="coerce")
-    values = table[names].to_numpy(dtype=float)
-    largest = (values == values.max(axis=1, keepdims=True, initial=0)) & (table[["class"]].to_numpy() == names)
-    sound = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= MOST_OFF) & largest.any(axis=1)
-    faulty = (table["scan"] == "") | ((table["error"] == "") & ~(sound & (len(names) > 1)))
-    if faulty.any():
-        what = "holds no scan with an error, or with probabilities that sum to 1 and are largest for its class."
-        raise DataError(f"line {faulty.argmax() + 2} {what}", path=path, remedy=REMEDY)
+        kind = "missing file" if isinstance(error, FileNotFoundError) else ""
+        raise DataError(f"holds no predictions: {error}.", path=path, remedy=REMEDY, kind=kind) from error
     models = dict(list(table.groupby(MODEL_COLUMN, sort=False))) if MODEL_COLUMN in table else {"predicted": table}
     for rows in models.values():
         _check_once(rows["scan"], path)
@@ -110,7 +105,7 @@ def classes_of(predictions: pd.DataFrame) -> list[str]:
 
 def join_labels(
     scans: Sequence[str], class_names: Sequence[str], table: Table
-) -> tuple[dict[str, tuple[int, str]], tuple[str, ...]]:
+) -> tuple[dict[str, tuple[int, str]], list[str]]:
     """Join scans to labels on their names or paths, never on their order.
 
     Args:
@@ -135,7 +130,7 @@ def join_labels(
     joined, faults = join(table, list(files), nearest)
     class_of, _, of_labels = classes_of_labels(table, known)
     raise_faults([fault for fault in (*table.faults, *of_labels, *faults) if fault.level == "set"], table.path.parent)
-    unpredicted = tuple(fault.where for fault in faults if fault.kind == "missing file")
+    unpredicted = [fault.where for fault in faults if fault.kind == "missing file"]
     index = {label: class_names.index(name) for label, name in class_of.items()}
     return {files[path]: (index[row.label], row.group) for path, row in joined.items()}, unpredicted
 
@@ -162,12 +157,9 @@ def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predict
         "label": [labels[scan][0] for scan in rows["scan"]],
     }
     probabilities = rows[class_names].astype(float).rename(columns=probability_column)
-    return Labelled(
-        pd.concat([pd.DataFrame(columns), probabilities], axis=1),
-        failed=tuple(predictions.loc[failed, "scan"]),
-        unlabelled=tuple(predictions.loc[~failed & ~has_label, "scan"]),
-        unpredicted=unpredicted,
-    )
+    unlabelled = predictions.loc[~failed & ~has_label, "scan"].tolist()
+    left_out = {"failed": predictions.loc[failed, "scan"].tolist(), "unlabelled": unlabelled}
+    return Labelled(pd.concat([pd.DataFrame(columns), probabilities], axis=1), left_out | {"unpredicted": unpredicted})
 
 
 def _check_once(scans: Sequence[str], path: Path | None = None) -> None:

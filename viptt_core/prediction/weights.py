@@ -21,11 +21,12 @@ from viptt_core.constants import HU_WINDOW, TB_CLASSES, UCF_CLASSES
 from viptt_core.errors import DataError, SettingError, check_choice
 from viptt_core.files import artifact_root, provenance
 from viptt_core.model import ViPTTNet
-from viptt_core.prediction.card import REMEDY, Card, Preprocessing
-from viptt_core.presets import load_preset
+from viptt_core.prediction.card import FORMAT, Card, Preprocessing
+from viptt_core.presets import build, load_preset
 from viptt_core.results import runs_root
 from viptt_core.training.checkpoint import read_tensors, write_tensors
 
+REMEDY = "Take the file that a run of this package wrote, or that `viptt weights get` made."
 HEADER = "viptt"  # key of the safetensors header
 DEEPEST = 32  # lists and tables within each other in a card; one that has more is damaged
 WEIGHTS = "weights.safetensors"  # name of the file in a run's folder
@@ -113,8 +114,8 @@ def open_weights(reference: str | Path) -> Weights:
     path = _path_of(reference)
     tensors, header = read_tensors(path)
     digest, beside = files.file_digest(path, "sha256"), path.with_suffix(".json")
-    if beside.is_file() and (stated := _parsed(beside.read_bytes(), beside).get("sha256")) != digest:
-        what = f"was changed after it was written: its SHA-256 is {digest}, {beside.name} beside it states {stated}."
+    if beside.is_file() and digest not in beside.read_text("utf-8", "replace"):
+        what = f"was changed after it was written: {beside.name} beside it does not state its SHA-256, {digest}."
         raise DataError(what, path=path, remedy="Copy both files again, or train again.")
     architecture, card = _stated(header, path)
     for name, tensor in tensors.items():
@@ -154,28 +155,21 @@ def _path_of(reference: str | Path) -> Path:
 
 def _stated(header: dict[str, str], path: Path) -> tuple[dict, Card]:
     """The architecture and the card that the header of a file states."""
-    content = _parsed(header.get(HEADER, "{}"), path)
-    card, architecture = content.get("card"), content.get("architecture")
-    if card is None or not isinstance(architecture, dict):
-        message = "has no card, or no architecture: nothing says what it is, or how scans are prepared for it."
-        raise DataError(message, path=path, remedy=REMEDY)
-    card = Card.from_dict(card, path)
-    if len(card.classes) != architecture.get("num_classes"):
-        message = f"names {len(card.classes)} classes for {architecture.get('num_classes')} logits."
-        raise DataError(message, path=path, remedy=REMEDY)
-    return architecture, card
-
-
-def _parsed(text: str | bytes, path: Path) -> dict:
     try:
-        table = json.loads(text)
-        if not isinstance(table, dict):
-            raise TypeError("no JSON object")
-        if _depth(table) > DEEPEST:  # to copy or print it would exceed Python's depth of calls
-            raise ValueError(f"nested more than {DEEPEST} deep")
-    except (ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"has a header that cannot be read ({error}).", path=path, remedy=REMEDY) from error
-    return table
+        content = json.loads(header.get(HEADER, "{}"))
+        if _depth(content) > DEEPEST:  # to copy or print it would exceed Python's depth of calls
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
+        architecture, table = (content.get(part) for part in ("architecture", "card"))
+        if not (isinstance(architecture, dict) and isinstance(table, dict)):
+            raise ValueError("there is none, or no architecture: nothing says how scans are prepared for it")
+        if table.get("format") != FORMAT:
+            raise ValueError(f"format {table.get('format')}, not {FORMAT}: another version of this package wrote it")
+        card = build(Card, table, "card", path.name)
+        if len(card.classes) != architecture.get("num_classes"):
+            raise ValueError(f"it names {len(card.classes)} classes for {architecture.get('num_classes')} logits")
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"has a card that cannot be used: {error}.", path=path, remedy=REMEDY) from error
+    return architecture, card
 
 
 def _depth(value) -> int:

@@ -57,7 +57,7 @@ def _size(study: Study, kind: str) -> int:
     if name in SYNTHETIC:
         return settings.get("n") or getattr(study.preset_of(study.arms[0]), f"n_{kind}")
     listing = list_dataset(name, root, **split_settings(name, settings)[2])
-    listing.left_out(settings.get("on_error", "raise"))
+    listing.check_usable(settings.get("on_error", "raise"))
     return len(listing.items)
 
 

@@ -19,9 +19,9 @@ from viptt_core.datasets import load_for
 from viptt_core.datasets.labels import Table
 from viptt_core.datasets.listing import is_synthetic
 from viptt_core.datasets.simulated import PHANTOM_OVERSAMPLING
-from viptt_core.errors import DataError, SettingError, listed
+from viptt_core.errors import DataError, SettingError, check_counts, listed
 from viptt_core.experiment import Plan, compare_starts
-from viptt_core.prediction.scans import Predictions, find_scans
+from viptt_core.prediction.scans import Predictions, check_output, find_scans
 from viptt_core.prediction.score import MODEL_COLUMN, join_labels, match_labels, read_labels
 from viptt_core.prediction.weights import Weights, open_weights
 from viptt_core.presets import STARTS, load_preset
@@ -81,10 +81,8 @@ class Entry:
     @property
     def synthetic(self) -> bool:
         """Whether scans or models are of synthetic data."""
-        folders = {Path(name).parent for name in self.predictions.names}
-        return any(map(is_synthetic, folders)) or any(
-            each.card.data.get("synthetic") for each in self.predictions.weights
-        )
+        of_models = [each.card.data.get("synthetic") for each in self.predictions.weights]
+        return any(of_models) or any(is_synthetic(Path(name).parent) for name in self.predictions.names)
 
     @property
     def kept(self) -> Path:
@@ -134,17 +132,12 @@ def plan_entry(
     named = weights.split(",") if isinstance(weights, str) else weights
     references = tuple(text for text in (str(each).strip() for each in named) if text)
     check_ensemble(ensemble, len(references or STARTS))
-    if not 0 <= fill <= len(TB_CLASSES):
-        raise SettingError(f"class {fill} does not exist.", remedy=f"Give 1 to {len(TB_CLASSES)}.")
-    if expected < 0:
-        raise SettingError(f"{expected} scans are expected.", remedy="Give their number, or 0 for any.")
+    check_counts(least=0, most=len(TB_CLASSES), fill=fill)
+    check_counts(least=0, expected=expected)
     if not output:
         runs_root().mkdir(parents=True, exist_ok=True)
     path = Path(output or runs_root() / OUTPUT).expanduser()
-    if not path.absolute().parent.is_dir():
-        raise DataError("no such folder.", path=path.absolute().parent, remedy="Make it first.")
-    if path.is_dir():
-        raise DataError("is a folder.", path=path, remedy="Name the file to write, such as submission.txt.")
+    check_output(path)
     return EntryPlan(references, ensemble, path, fill, expected)
 
 
@@ -154,10 +147,9 @@ def entry_models(
     """Open the models of an entry; where none are named, train one an initialisation on synthetic data, or find it.
 
     Args:
-        plan: See `plan_entry`.
+        plan, progress: See `plan_entry`, and whether to show progress bars.
         training: See `experiment.plan_experiment`: settings as in notebook 02, so that its runs are found.
         n_train, n_videos: Numbers of synthetic scans and videos; 0: the preset's.
-        progress: Show progress bars.
 
     Raises:
         SettingError: neither weights nor a training is named, or models are of other classes than the task's.
@@ -189,11 +181,10 @@ def entry_scans(
     """Find the scans of an entry; where none are named, write synthetic ones of patients that no run has seen.
 
     Args:
-        plan: See `plan_entry`.
+        plan, progress: See `plan_entry`, and whether to show a progress bar.
         scans: Files and folders, see `scans.find_scans`.
         labels: Their classes, where these are known, see `score.read_labels`; returned beside the files.
         preset, n: The grid and the number of synthetic scans; 0: N_SCANS.
-        progress: Show a progress bar.
 
     Raises:
         DataError: no scans, names that `submission.check_names` refuses, or labels that cannot be joined.
@@ -227,12 +218,9 @@ def write_entry(entry: Entry) -> np.ndarray:
     """Write the submission of the planned ensemble; returns its classes, int64 [N].
 
     Raises:
-        DataError: the prediction was interrupted, or scans could not be read and no class was given for them;
-            nothing is written then.
+        DataError: scans could not be read and no class was given for them; nothing is written then.
     """
     failed, plan = entry.predictions.failed, entry.plan
-    if entry.predictions.interrupted:  # no class is given for scans that nobody has looked at
-        raise DataError("not written: the prediction was interrupted.", path=plan.output, remedy="Predict again.")
     if failed.any() and not plan.fill:
         names = [name for name, bad in zip(entry.names, failed, strict=True) if bad]
         remedy = "Mend the scans, or give them a class with --fill (in the notebook: fill)."
