@@ -35,7 +35,7 @@ def clip_set(clips: np.ndarray, labels: np.ndarray):
 
 
 def train(videos, scans, *, epochs: int):
-    """The preset "demo" with a narrow head: pretrain on videos, fine-tune on scans from what was learnt.
+    """The preset "study" with a narrow head: pretrain on videos, fine-tune on scans from what was learnt.
 
     Returns:
         Of both stages, one after the other: loss, validation loss and learning rate of each epoch, float
@@ -44,7 +44,7 @@ def train(videos, scans, *, epochs: int):
     from viptt_core.experiment import finetune, plan_experiment, pretrain
     from viptt_core.results import probabilities_of
 
-    plan = plan_experiment("demo", epochs=epochs, pretrain_epochs=epochs, device="cpu", precision="fp32")
+    plan = plan_experiment("study", epochs=epochs, pretrain_epochs=epochs, device="cpu", precision="fp32")
     plan = replace(plan, preset=replace(plan.preset, hidden_size=16, feature_size=16))
     pretrained = pretrain(plan, videos, progress=False)
     run = finetune(plan, scans, "video", pretrained=pretrained, progress=False)

@@ -43,7 +43,7 @@ def train_into(folder: Path, weights: Path) -> None:
     """Train with everything that has a state: normalisation, AdamW, rotation, plateau; a checkpoint a step."""
     model = ViPTTNet(2, backbone="small", hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(0))
     stage = dataclasses.replace(
-        load_preset("demo").finetune,
+        load_preset("study").finetune,
         epochs=EPOCHS,
         batch_size=3,
         learning_rate=0.01,

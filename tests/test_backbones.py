@@ -84,7 +84,7 @@ def test_the_registry_says_the_width_and_the_number_of_steps(name):
             assert model(clips).shape == (2, 3)
 
 
-@pytest.mark.parametrize("name", [name for name, facts in BACKBONES.items() if facts.weights])
+@pytest.mark.parametrize("name", ["vgg16", "efficientnet_b3", "r3d_18"])
 def test_weights_have_the_names_and_the_scale_torchvision_gives_them(name):
     facts, members = BACKBONES[name], get_model_weights(name)
     assert set(facts.weights) == {member.name for member in members}

@@ -209,7 +209,7 @@ def test_mistaken_plans_are_refused_before_any_work(settings, message):
 
 
 def test_the_plan_takes_starts_from_the_preset_or_from_the_reader():
-    assert plan_experiment("demo", device="cpu").starts == load_preset("demo").starts == ("random", "video")
+    assert plan_experiment("demo", device="cpu").starts == load_preset("demo").starts == ("image", "video")
     assert plan_experiment("demo", starts=" image, video ", device="cpu").starts == ("image", "video")
 
 

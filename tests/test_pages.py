@@ -146,7 +146,7 @@ def test_the_drawn_scale_of_hounsfield_units_has_the_windows_of_the_package():
         assert f"window, {name}: {low} to {high}" in drawing and f"window, {name}: {low} to {high}" in alt
 
 
-@pytest.mark.parametrize("name, title", [("paper", "VGG16"), ("demo", "small")])
+@pytest.mark.parametrize("name, title", [("paper", "VGG16"), ("study", "small")])
 def test_the_table_of_layers_is_that_of_the_network(name, title):
     preset, expected = load_preset(name), layer_parameters(name, len(TB_CLASSES))
     table = pd.read_csv(ROOT / "results" / "parameters.csv", thousands=",", index_col="layer")

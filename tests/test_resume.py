@@ -22,7 +22,7 @@ from viptt_core.training.device import Engine
 PROGRAM = Path(__file__).with_name("killed_training.py")
 EVERY_STEP = Engine(device="cpu", precision="fp32", checkpoint_seconds=0, check_every=1)
 SPLIT = Split(np.arange(10), np.arange(10, 15), np.arange(15, 20))
-STAGE = dataclasses.replace(load_preset("demo").finetune, epochs=3, batch_size=5, learning_rate=0.01)
+STAGE = dataclasses.replace(load_preset("study").finetune, epochs=3, batch_size=5, learning_rate=0.01)
 
 
 def model(num_classes=2):

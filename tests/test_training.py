@@ -23,7 +23,15 @@ from viptt_core.training.keras_rules import (
 )
 
 CPU = Engine(device="cpu", precision="fp32")
-STAGE = dataclasses.replace(load_preset("demo").finetune, epochs=4, batch_size=5, learning_rate=0.01, rotate=False)
+STAGE = dataclasses.replace(
+    load_preset("corrected").finetune,
+    epochs=4,
+    batch_size=5,
+    learning_rate=0.01,
+    rotate=False,
+    class_weights=False,
+    pixel_range="0..1",
+)
 SPLIT = Split(np.arange(10), np.arange(10, 15), np.arange(15, 20))
 
 

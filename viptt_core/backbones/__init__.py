@@ -107,7 +107,7 @@ def _lite0(stages: int) -> Callable[[torch.Generator | None], nn.Module]:
     """The first stages of EfficientNet-Lite0, see `lite0`."""
 
     def build(generator: torch.Generator | None) -> nn.Module:
-        from viptt_core.lite0 import Lite0
+        from viptt_core.backbones.lite0 import Lite0
 
         return _drawn(lambda: Lite0(stages), generator)
 
@@ -170,9 +170,10 @@ BACKBONES = {
         (128.0, 128.0, 128.0),
         weights={"IMAGENET": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
         head=("conv_head.", "bn2.", "classifier.", *(f"blocks.{stage}." for stage in range(stages, 7))),
+        kept_bytes=kept_bytes,
         light=True,
     )
-    for name, stages, width in (("lite0", 5, 304), ("lite0_3", 3, 80))
+    for name, stages, width, kept_bytes in (("lite0", 5, 304, 1436), ("lite0_3", 3, 80, 1096))
 }
 
 
@@ -230,7 +231,7 @@ def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
     facts, renamed = BACKBONES[backbone], dict
     check_choice("backbone_weights", name, facts.weights)
     if backbone.startswith("lite0"):
-        from viptt_core import lite0
+        from viptt_core.backbones import lite0
 
         path, renamed = lite0.weights_file(), lite0.timm_names
     else:
