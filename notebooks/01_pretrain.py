@@ -3,7 +3,7 @@
 #
 # **Aim.** Train the CNN-RNN to tell human activities apart, before it has seen a scan.
 #
-# **Runtime.** About two minutes on two CPU cores with the `demo` preset. With real UCF50 and the
+# **Runtime.** About a minute on two CPU cores with the `demo` preset. With real UCF50 and the
 # `paper` preset a GPU is needed: the authors' runs took 1.7 to 5.4 hours on 16 GB GPUs.
 
 # %% tags=["colab", "remove-cell"]

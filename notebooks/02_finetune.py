@@ -4,7 +4,7 @@
 # **Aim.** Fine-tune the same network on CT scans from different starts, and compare the kappa on scans
 # that neither training nor model selection has seen.
 #
-# **Runtime.** A few minutes on two CPU cores with the `demo` preset, pretraining included. With real
+# **Runtime.** Two minutes on two CPU cores with the `demo` preset, pretraining included. With real
 # scans and the `paper` preset a GPU is needed: the authors' runs took 5.5 hours on a P100.
 
 # %% tags=["colab", "remove-cell"]

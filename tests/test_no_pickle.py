@@ -19,7 +19,7 @@ from tracked import ROOT, tracked_files
 from viptt_core.errors import DataError
 
 FOLDERS = ("viptt_core", "notebooks", "workflow", "benchmarks")
-PRETRAINED = ROOT / "viptt_core" / "backbones.py"
+PRETRAINED = ROOT / "viptt_core" / "backbones" / "__init__.py"
 MODULES = r"(?:c?_?pickle|cPickle|dill|cloudpickle|shelve|marshal|jsonpickle)\b"
 # What unpickles, writes what must be unpickled, or runs text. Accelerate's two methods read and write pickles.
 UNPICKLES = re.compile(

@@ -14,7 +14,7 @@ from viptt_core.model import (
     initialise_as_keras,
 )
 
-ORDERED = ("lstm", "gru", "bilstm")
+ORDERED = ("lstm", "projected lstm", "gru", "bilstm")
 
 
 @pytest.fixture
@@ -83,6 +83,12 @@ def test_only_recurrent_layers_see_the_order_of_frames(temporal, features):
     assert layer.summary(features).shape == (3, 6) and (layer.input_size, layer.hidden_size) == (5, 6)
     shuffled = features[:, torch.randperm(7, generator=torch.Generator().manual_seed(4))]
     assert torch.allclose(layer.summary(features), layer.summary(shuffled), atol=1e-5) == (temporal not in ORDERED)
+
+
+def test_features_of_any_size_are_standardised_before_the_lstm_that_they_would_saturate():
+    layer = seeded(TEMPORALS["projected lstm"](5, 6)).train()
+    features = torch.randn(3, 4, 5)
+    torch.testing.assert_close(layer.summary(300 + 50 * features), layer.summary(features), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("temporal", TEMPORALS)

@@ -228,16 +228,21 @@ class KerasLSTM(nn.LSTM):
 
 
 class ProjectedLSTM(nn.Module):
-    """A linear map of each frame's features to `hidden_size`, then an LSTM: fewer weights behind a wide backbone."""
+    """Features of each frame, standardised and mapped linearly to `hidden_size`, then an LSTM.
+
+    For a wide backbone whose features are of any size: as they are, they would saturate the gates of the LSTM.
+    """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.input_size, self.hidden_size = input_size, hidden_size
+        self.standardise = nn.BatchNorm1d(input_size, affine=False)  # each feature, over the frames of a batch
         self.value, self.lstm = nn.Linear(input_size, hidden_size), KerasLSTM(hidden_size, hidden_size)
 
     def summary(self, features: Tensor) -> Tensor:
         """The last state."""
-        return self.lstm.summary(self.value(features))
+        frames = self.standardise(features.flatten(0, 1))  # [B, T, F] -> [B * T, F]
+        return self.lstm.summary(self.value(frames).unflatten(0, features.shape[:2]))
 
 
 class GRU(nn.GRU):

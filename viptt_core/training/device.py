@@ -182,9 +182,10 @@ def over_processes(model: ViPTTNet, settled: Settled) -> nn.Module:
     """The model wrapped so that processes average their gradients; itself where there is only one."""
     if settled.processes == 1:
         return model
-    if model.updates_statistics and settled.device.type == "cuda":
-        model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)
-    elif model.updates_statistics:
+    normalises = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules())
+    if normalises and settled.device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # changes its parts in place
+    elif normalises:
         what = "on CPUs each process normalises its own share of a batch: the result is not that of one process."
         warnings.warn(what, DataWarning, stacklevel=3)
     return settled.accelerator.prepare_model(model, device_placement=False)
