@@ -180,7 +180,7 @@ def test_the_contributors_page_names_files_that_exist():
         if name.startswith("my"):  # the reader's own, in a recipe
             continue
         assert any((ROOT / folder / name).exists() for folder in ("", "viptt_core", ".github/workflows")), name
-    named = {"datasets/__init__": "MEDIA LISTERS", "book/publish": "READS PUBLISHED", "backbones": "BACKBONES"}
+    named = {"datasets/__init__": "MEDIA LISTERS", "book/publish": "READS PUBLISHED", "backbones/__init__": "BACKBONES"}
     named |= {"figures/__init__": "ARM_COLOURS", "experiment": "APART"}
     for module, variables in named.items():
         for name in variables.split():
