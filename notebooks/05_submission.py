@@ -6,8 +6,9 @@
 # probabilities and beside a vote.
 #
 # **Runtime.** About three minutes on two CPU cores with the `demo` preset, once its models are trained (notebook 02
-# trains two of the three; the third takes some minutes more). The 421 test scans of ImageCLEF take a minute or two to
-# read, and longer on a CPU with the paper's network: a GPU is then of use. The scans are not to be passed on; without
+# trains two of the three; the third is the video arm with another seed, and takes seconds more). The 421 test scans of
+# ImageCLEF take a minute or two to read, and longer on a CPU with the paper's network: a GPU is then of use. The scans
+# are not to be passed on; without
 # them the page runs on a hundred synthetic ones, which it keeps below `data/` (some 200 MB).
 
 # %% tags=["colab", "remove-cell"]
@@ -75,7 +76,7 @@ files, known = entry_scans(plan, scans, labels=known, preset=preset, n=n_scans)
 # `viptt weights list` prints all of it.
 
 # %%
-training = plan_from(given, starts="random,image,video")
+training = plan_from(given)
 models = entry_models(plan, training, n_train=n_train, n_videos=n_videos)
 models_table(models)
 

@@ -6,7 +6,7 @@ Everything that can be known to be wrong is said before the first scan is read: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 
@@ -73,7 +73,10 @@ class Entry:
     def models(self) -> list[str]:
         """Names that tell the models apart: their initialisations if these differ, else their files or runs."""
         weights = self.predictions.weights
-        for names in ([each.card.training.get("start") for each in weights], [each.name for each in weights]):
+        starts = [each.card.training.get("start") for each in weights]
+        seeds = [each.card.training.get("seed") for each in weights]
+        with_seed = [start and f"{start}, seed {seed}" for start, seed in zip(starts, seeds, strict=True)]
+        for names in (starts, with_seed, [each.name for each in weights]):
             if all(names) and len(set(names)) == len(names):
                 return names
         return [f"{n} {each.name}" for n, each in enumerate(weights, 1)]
@@ -144,7 +147,9 @@ def plan_entry(
 def entry_models(
     plan: EntryPlan, training: Plan | None = None, *, n_train: int = 0, n_videos: int = 0, progress: bool = True
 ) -> tuple[Weights, ...]:
-    """Open the models of an entry; where none are named, train one an initialisation on synthetic data, or find it.
+    """Open the models of an entry; where none are named, train three on synthetic data, or find them.
+
+    The three are of the initialisations that are planned, and where these are fewer, of the last with the next seeds.
 
     Args:
         plan, progress: See `plan_entry`, and whether to show progress bars.
@@ -160,7 +165,12 @@ def entry_models(
             raise SettingError("no weights are named.", remedy="Name at least one file of weights.")
         scans = load_for(training.preset, "phantom", n=n_train or None, progress=progress)
         videos = load_for(training.preset, "actions", n=n_videos or None, progress=progress)
-        references = [run.folder for run in compare_starts(training, scans, videos, progress=progress).runs.values()]
+        runs, seed = [*compare_starts(training, scans, videos, progress=progress).runs.values()], training.seed
+        while len(runs) < 3:
+            seed += 1
+            again = replace(training, starts=training.starts[-1:], seed=seed)
+            runs += compare_starts(again, scans, videos, progress=progress).runs.values()
+        references = [run.folder for run in runs]
     opened = tuple(map(open_weights, references))
     for each in opened:
         if each.classes != TB_CLASSES:
