@@ -81,7 +81,7 @@ print(videos.report())
 # reads these in order, and two layers make a score for each class. [The model](../model.md) has its sizes.
 
 # %%
-build_model(plan.preset, len(scans.class_names), seed=seed, imagenet=False)
+build_model(plan.preset, len(scans.class_names), seed=seed, imagenet=False).architecture
 
 # %%
 show_code(ViPTTNet.forward)
