@@ -68,9 +68,8 @@ def measure(typed: str, folder: Path) -> dict:
         process = psutil.Popen(["bash", "-c", words], stdout=output, stderr=output, cwd=folder, env=env)
         while code is None:
             memory = max(memory, memory_bytes(process))
-            with contextlib.suppress(
-                psutil.TimeoutExpired
-            ):  # looks are dense in a short command, and rare in a long one
+            with contextlib.suppress(psutil.TimeoutExpired):
+                # Looks are dense in a short command, and rare in a long one.
                 code = process.wait(min(0.2, (time.perf_counter() - began) / 20))
     seconds = time.perf_counter() - began
     if code:
