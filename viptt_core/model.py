@@ -287,6 +287,18 @@ class MeanPooling(nn.Module):
         return self.value(features.mean(dim=1))
 
 
+class ProjectedMean(MeanPooling):
+    """The plain mean over frames of features that are standardised first, as for `ProjectedLSTM`."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.standardise = nn.BatchNorm1d(input_size, affine=False)
+
+    def summary(self, features: Tensor) -> Tensor:
+        """The mean, mapped."""
+        return super().summary(self.standardise(features.flatten(0, 1)).unflatten(0, features.shape[:2]))
+
+
 class AttentionPooling(MeanPooling):
     """A weighted mean over frames, the weights learnt; the order of frames does not count.
 
@@ -313,4 +325,5 @@ TEMPORALS = {
     "bilstm": BidirectionalLSTM,
     "attention": AttentionPooling,
     "mean": MeanPooling,
+    "projected mean": ProjectedMean,
 }

@@ -134,7 +134,7 @@ def split_by_group(labels: np.ndarray, groups: np.ndarray, *, seed: int, fold: i
     if folds < 3 or not 0 <= fold < folds:
         remedy = "Give 3 folds or more: one tests, one validates, the others train."
         raise SettingError(f"there is no fold {fold} of {folds}.", remedy=remedy)
-    parts = _group_parts(labels, groups, seed=seed, folds=folds)
+    parts = group_parts(labels, groups, seed=seed, folds=folds)
     test, validation = parts[fold], parts[(fold + 1) % folds]
     train = np.setdiff1d(np.arange(len(labels)), np.concatenate([test, validation]))
     return Split(train, validation, test)
@@ -159,7 +159,7 @@ def official_split(clips: ClipSet, *, seed: int) -> Split:
     for fault in part_faults(clips.groups.tolist(), clips.parts.tolist()):
         warn_of(fault)
     if not len(validation):
-        inner = _group_parts(clips.labels[train], clips.groups[train], seed=seed, folds=FOLDS)[0]
+        inner = group_parts(clips.labels[train], clips.groups[train], seed=seed, folds=FOLDS)[0]
         train, validation = np.delete(train, inner), train[inner]
     return Split(train, validation, test)
 
@@ -185,7 +185,7 @@ def authors_split(labels: np.ndarray, stage: str) -> Split:
     return Split(train[:n_train], train[n_train:], test)
 
 
-def _group_parts(labels: np.ndarray, groups: np.ndarray, *, seed: int, folds: int) -> list[np.ndarray]:
+def group_parts(labels: np.ndarray, groups: np.ndarray, *, seed: int, folds: int) -> list[np.ndarray]:
     """Indices [N] in `folds` parts of about equal size and class mix, no group in two of them."""
     from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and what lists files needs it not
 

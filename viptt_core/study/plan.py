@@ -89,7 +89,8 @@ class Study:
         name, about: For the reader.
         preset: Every setting that no arm changes.
         settings: Fields of the preset that the study changes; `pretrain` and `finetune` are tables of their own.
-        scans: Arguments of `datasets.load_dataset`: `dataset`, and its settings. `root` names the folder.
+        scans: Arguments of `datasets.load_dataset`: `dataset`, and its settings. `root` names the folder. With
+            `n_no_finding`, n of the variant "no finding": what its seeds do not train on tests.
         sources: Such arguments for each set of videos, by its name.
         n_test: The first so many scans test every run, the others are the pool; 0 where there are folds, or where the
             preset splits.
@@ -100,7 +101,7 @@ class Study:
         seeds: Runs an arm, from seed 0.
         rates: Learning rates of which each seed and fold takes the one of lowest validation loss, of pretraining, too;
             () takes the preset's.
-        pretrain_steps: Of every pretraining, whatever the sizes of its sets; 0 leaves epochs and stopping to the preset.
+        pretrain_steps: Of every pretraining, whatever the sizes of its sets; 0 leaves their number to the preset.
         arms, families: In the order of the tables. The one contrast of the first family is the primary one.
         factors: Of the factorial: arms "START" and "START-FACTOR-FACTOR..." for all combinations; () for none.
         factorial_seeds: Runs of the arms of the factorial that are not listed; 0 takes the study's.
@@ -169,10 +170,15 @@ class Study:
         """The sets of videos an arm is pretrained on; () where it is not."""
         return (arm.sources or tuple(self.sources)) if arm.start == "video" else ()
 
-    def rates_of(self, arm: Arm) -> tuple[float, ...]:
-        """Learning rates an arm chooses from; those of another preset than the study's are that preset's."""
-        preset = self.preset_of(arm)
-        return arm.rates or (() if arm.preset else self.rates) or (preset.finetune.learning_rate,)
+    def rates_of(self, arm: Arm, stage: Stage) -> tuple[float, ...]:
+        """Learning rates to choose from in a stage; an arm with another preset than the study's takes that one's."""
+        return arm.rates or (() if arm.preset else self.rates) or (stage.learning_rate,)
+
+    def stage_of(self, arm: Arm) -> Stage:
+        """Fine-tuning of an arm; its learning rate is still that of the preset."""
+        stage = self.preset_of(arm).stage(arm.start)
+        frozen = bool(arm.freeze_backbone)  # `Preset.stage` thaws one that starts at random; here it may be a control
+        return replace(stage, freeze_backbone=True, freeze_stem=True) if frozen else stage
 
     def preset_of(self, arm: Arm) -> Preset:
         """The preset with the study's and the arm's changes."""

@@ -1,122 +1,99 @@
-"""What the runs of a study see: scans drawn by seed or fold, and the changed clips of the controls.
-
-Every change is recorded in the set's `source`, so that no run is taken for one on other clips.
-"""
+"""What the runs of a study see: the scans of one seed, joined sources, and the changed clips of the controls."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from viptt_core.clips import ClipSet
 from viptt_core.errors import SettingError, check_choice
-from viptt_core.splits import split_by_group
+from viptt_core.splits import FOLDS, Split, group_parts
 from viptt_core.study.plan import SCAN_VARIANTS, VIDEO_VARIANTS
+from viptt_core.training.inference import Features
 
-HELD_OUT = 0.4  # of the clips split by clip, half of it to validate: as the five folds by group leave them
+VARIANTS = (*VIDEO_VARIANTS, *SCAN_VARIANTS)
 
 
-def draw_scans(scans: ClipSet, *, n_pool: int, n_train: int, seed: int, test: bool = True) -> ClipSet:
-    """The scans of one seed: some of the pool, in its class mix, as training part; the rest of the set tests.
+def draw(n_total: int, n: int, *, seed: int, apart: int, first: int = 0) -> np.ndarray:
+    """The rows of one seed: int64 [n] of the `n_total - first` from row `first` on.
 
-    Args:
-        scans: The set; the first `n_pool` are the pool.
-        n_pool: Below len(scans).
-        n_train: At most n_pool; part of them validates, see `splits.official_split`.
-        seed: Of the draw.
-        test: False tests on what the draw left of the pool instead (or on the draw itself where it left nothing):
-            pilot runs then never see a test scan.
+    Rows are taken in an order that is the same for all seeds, `apart` further on with each: draws of no more than
+    `apart` rows are disjoint until the rows are used up, and a smaller draw of a seed lies in its larger one.
 
     Raises:
-        SettingError: sizes that do not fit.
+        SettingError: there are fewer than n.
     """
-    if not 0 < n_train <= n_pool < len(scans):
-        raise SettingError(
-            f"{n_train} of a pool of {n_pool} cannot be drawn of {len(scans)} scans.",
-            remedy="Give n_train <= n_pool < number of scans.",
+    pool = n_total - first
+    if not 0 < n <= pool:
+        raise SettingError(f"{n} cannot be drawn of {pool}.", remedy="Make the set larger, or the draw smaller.")
+    order = np.random.default_rng(0).permutation(pool)
+    return first + order[(seed * apart + np.arange(n)) % pool]
+
+
+def validated(clips: ClipSet, rows: np.ndarray, test: np.ndarray, seed: int) -> Split:
+    """Some rows, of which a fifth validates (groups whole, by class), and the rows that test."""
+    inner = group_parts(clips.labels[rows], clips.groups[rows], seed=seed, folds=FOLDS)[0]
+    return Split(np.delete(rows, inner), rows[inner], test)
+
+
+def join(sets: dict[str, ClipSet]) -> tuple[ClipSet, np.ndarray]:
+    """Sets of videos one after another, and the number of its set for each class, int64 [K]; names say the set."""
+    parts, starts = list(sets.values()), np.cumsum([0, *(len(one.class_names) for one in sets.values())])
+    joined = ClipSet(
+        np.concatenate([one.clips[:] for one in parts]) if len(parts) > 1 else parts[0].clips,
+        np.concatenate([one.labels + start for one, start in zip(parts, starts, strict=False)]),
+        np.concatenate([[f"{name}/{group}" for group in one.groups] for name, one in sets.items()]),
+        np.concatenate([[f"{name}/{clip}" for clip in one.names] for name, one in sets.items()]),
+        tuple(f"{name}: {class_name}" for name, one in sets.items() for class_name in one.class_names),
+        {"joined": [one.source for one in parts]},
+        synthetic=any(one.synthetic for one in parts),
+    )
+    return joined, np.repeat(np.arange(len(parts)), np.diff(starts))
+
+
+def join_splits(splits: Sequence[Split], sizes: Sequence[int]) -> Split:
+    """The splits of sets that `join` puts one after another, as one."""
+    starts = np.cumsum([0, *sizes])
+    parts = ("train", "validation", "test")
+    return Split(
+        *(
+            np.concatenate([getattr(one, part) + start for one, start in zip(splits, starts, strict=False)])
+            for part in parts
         )
-    train, left = np.arange(n_pool), np.arange(0)
-    if n_train < n_pool:
-        train, left = train_test_split(train, train_size=n_train, random_state=seed, stratify=scans.labels[:n_pool])
-    tested = np.arange(n_pool, len(scans)) if test else left if len(left) else train
-    indices = np.concatenate([np.sort(train), tested])
-    parts = np.array(["train"] * len(train) + ["test"] * len(tested))
-    drawn = {"n_pool": n_pool, "n_train": n_train, "draw": seed, "test": test}
-    return replace(
-        scans,
-        clips=scans.clips[indices],
-        labels=scans.labels[indices],
-        groups=scans.groups[indices],
-        names=scans.names[indices],
-        parts=parts,
-        source=scans.source | drawn,
-        covariates={name: column[indices] for name, column in scans.covariates.items()},
     )
 
 
-def fold_scans(scans: ClipSet, fold: int, folds: int, seed: int = 0) -> ClipSet:
-    """The set with the parts of one fold by group.
+def vary(clips: ClipSet, features: Features | None, variant: str, seed: int) -> tuple[ClipSet, Features | None]:
+    """Clips, and their features where those are kept, as a control needs them.
 
-    The folds are the same for every training seed; pilot runs have folds of another seed.
-    """
-    split = split_by_group(scans.labels, scans.groups, seed=seed, fold=fold, folds=folds)
-    parts = np.full(len(scans), "validation")
-    parts[split.train], parts[split.test] = "train", "test"
-    return replace(scans, parts=parts, source=scans.source | {"fold": fold, "folds": folds, "fold_seed": seed})
-
-
-def vary_videos(videos: ClipSet, variant: str, seed: int) -> ClipSet:
-    """Videos as a control needs them.
-
-    - "shuffled labels": each clip has the label of another; nothing about activities can be learnt.
-    - "shuffled frames": the frames of each clip in a random order of its own.
+    - "shuffled labels": each clip has the label of another of its set; nothing can be learnt.
+    - "shuffled frames", "shuffled slices": each clip's in a random order of its own.
     - "still frames": the middle frame of each clip, as often as it had frames; nothing moves.
-    - "split by clip": split at random, so that clips of one source video are on both sides.
+
+    "no finding" is another set, see `datasets.simulated.list_phantoms`.
 
     Raises:
         SettingError: unknown variant.
     """
-    check_choice("variant of the videos", variant, VIDEO_VARIANTS)
-    if variant == "sound":
-        return videos
-    rng = np.random.default_rng([seed, VIDEO_VARIANTS.index(variant)])
-    n, frames = videos.clips.shape[:2]
-    changed: dict[str, object] = {"source": videos.source | {"variant": variant, "variant_seed": seed}}
+    check_choice("variant", variant, VARIANTS)
+    rng = np.random.default_rng([seed, VARIANTS.index(variant)])
     if variant == "shuffled labels":
-        changed["labels"] = rng.permutation(videos.labels)
-    elif variant == "shuffled frames":
-        changed["clips"] = shuffle_steps(videos.clips, rng)
-    elif variant == "still frames":
-        changed["clips"] = np.repeat(videos.clips[:, frames // 2, None], frames, axis=1)
-    else:
-        train, held = train_test_split(np.arange(n), test_size=HELD_OUT, random_state=seed, stratify=videos.labels)
-        test = train_test_split(held, test_size=0.5, random_state=seed, stratify=videos.labels[held])[1]
-        parts = np.full(n, "validation")
-        parts[train], parts[test] = "train", "test"
-        changed["parts"] = parts
-    return replace(videos, **changed)
-
-
-def vary_scans(scans: ClipSet, variant: str, seed: int) -> ClipSet:
-    """Scans as a control needs them: "shuffled slices" in a random order of each scan's own, in all parts.
-
-    "no finding" is another set, see `datasets.simulated.phantom`.
-
-    Raises:
-        SettingError: unknown variant.
-    """
-    check_choice("variant of the scans", variant, SCAN_VARIANTS)
-    if variant != "shuffled slices":
-        return scans
-    rng = np.random.default_rng([seed, SCAN_VARIANTS.index(variant)])
-    return replace(
-        scans, clips=shuffle_steps(scans.clips, rng), source=scans.source | {"variant": variant, "variant_seed": seed}
-    )
-
-
-def shuffle_steps(clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each clip [T, H, W] with its frames or slices in a random order of its own."""
-    order = rng.permuted(np.tile(np.arange(clips.shape[1]), (len(clips), 1)), axis=1)
-    return np.take_along_axis(clips, order[:, :, None, None], axis=1)
+        return replace(
+            clips, labels=rng.permutation(clips.labels), source=clips.source | {"variant": [variant, seed]}
+        ), features
+    if variant in ("sound", "no finding"):
+        return clips, features
+    n, frames = clips.clips.shape[:2] if features is None else (len(clips), features.array.shape[1])
+    order = np.full((n, frames), frames // 2)
+    if variant != "still frames":
+        order = rng.permuted(np.tile(np.arange(frames), (n, 1)), axis=1)
+    if features is None:
+        changed = np.take_along_axis(clips.clips[:], order[:, :, None, None], axis=1)
+        return replace(clips, clips=changed, source=clips.source | {"variant": [variant, seed]}), None
+    array = np.empty_like(features.array)
+    for rows in features.rows:  # a clip keeps its order whichever way it is turned
+        there = rows >= 0
+        array[rows[there]] = np.take_along_axis(features.array[rows[there]], order[there, :, None], axis=1)
+    return clips, replace(features, array=array)

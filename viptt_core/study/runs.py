@@ -1,0 +1,487 @@
+"""The runs of a study: each arm, seed and fold is a cell, a file of its own; what is there is not run again.
+
+In a cell every learning rate of the plan is fitted, and the one of lowest validation loss is kept. Where the backbone
+is frozen, its features are computed once for all cells, and a fit takes seconds.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save
+
+from viptt_core import files
+from viptt_core.clips import ClipSet, digest
+from viptt_core.datasets import load_for
+from viptt_core.errors import DataError, TrainingError
+from viptt_core.experiment import build_model
+from viptt_core.files import artifact_root, git_commit, one_at_a_time
+from viptt_core.model import ViPTTNet
+from viptt_core.presets import Preset, Stage
+from viptt_core.probes import baseline_predictions, size_predictions
+from viptt_core.results import probabilities_of, runs_root
+from viptt_core.splits import Split, make_split, split_by_group
+from viptt_core.study.outcomes import RECORD, RUN_COLUMNS, Outcomes, collect, read_outcomes, write_outcomes
+from viptt_core.study.plan import Arm, Study, slug
+from viptt_core.study.variants import draw, join, join_splits, validated, vary
+from viptt_core.training import History, Task, Trainer
+from viptt_core.training.device import Engine, is_cacheable, pick_device, pick_precision
+from viptt_core.training.inference import Features, gather_features
+
+BASELINES = "baselines"
+SIZE = "size of the picture"  # baseline of the sources
+GRID = ("frames", "size", "stride", "fit", "hu_window", "orientation")
+
+
+def study_folder(study: Study) -> Path:
+    """Where a study's cells lie until they are packed; another plan has another folder."""
+    return runs_root() / "studies" / f"{study.name}-{study.digest}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study."""
+
+    arm: Arm
+    seed: int
+    fold: int
+
+    def file(self, study: Study) -> Path:
+        """Its outcomes."""
+        return study_folder(study) / "cells" / slug(self.arm.name) / f"{self.seed:02d}-{self.fold}.npz"
+
+
+def cells_of(study: Study, arms: Sequence[Arm]) -> list[Cell]:
+    """All runs of some arms, seed by seed, so that arms to be compared are finished together."""
+    seeds = range(max(study.seeds_of(arm) for arm in arms))
+    folds = range(max(1, study.folds))
+    return [Cell(arm, seed, fold) for seed in seeds for arm in arms if seed < study.seeds_of(arm) for fold in folds]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the learning rate of lowest validation loss gave."""
+
+    rate: float
+    history: History
+    model: ViPTTNet
+    logits: np.ndarray  #: float32 [M, K] of the clips that test
+    seconds: float  #: of all rates together
+
+
+def best_fit(model: ViPTTNet, task: Task, rates: Sequence[float], *, engine: Engine, folder: Path | None = None) -> Fit:
+    """Fit a copy of a model with each learning rate; keep the one of lowest validation loss.
+
+    Args:
+        model: As every fit begins; left as it is.
+        task: What is to be learnt; `task.stage` but for its learning rate.
+        rates: At least one. A rate that diverges is passed over.
+        engine: How to run.
+        folder: Where checkpoints go, a folder a rate; None keeps none.
+
+    Raises:
+        TrainingError: all of them diverge.
+    """
+    best, lowest, begun, failed = None, math.inf, time.perf_counter(), None
+    for rate in rates:
+        copied = copy.deepcopy(model)
+        place = folder and folder / f"{rate:g}"
+        trainer = Trainer(
+            copied, replace(task, stage=replace(task.stage, learning_rate=rate)), engine=engine, folder=place
+        )
+        try:
+            history = trainer.run()
+        except TrainingError as error:
+            failed = error
+            continue
+        loss = min(epoch["val_loss"] for epoch in history.epochs)
+        if loss < lowest:
+            best, lowest = Fit(rate, history, copied, trainer.predict(task.split.test), 0.0), loss
+    if best is None:
+        raise failed
+    return replace(best, seconds=time.perf_counter() - begun)
+
+
+@dataclass
+class Runner:
+    """Trains what a study asks for.
+
+    Attributes:
+        study: The plan.
+        engine: How to run.
+        progress: Show progress bars of what is computed once for all cells.
+    """
+
+    study: Study
+    engine: Engine = field(default_factory=Engine)
+    progress: bool = True
+    _kept: dict = field(default_factory=dict, repr=False)
+
+    # --- Data: each set and its features once -----------------------------------------------------------
+
+    def scans(self, arm: Arm) -> ClipSet:
+        """All scans of an arm, those of all seeds."""
+        settings = dict(self.study.scans)
+        if arm.scans == "no finding":
+            settings["finding"] = False
+            settings["n"] = settings.pop("n_no_finding", settings["n"])
+        settings.pop("n_no_finding", None)
+        return self._set(self.study.preset_of(arm), settings)
+
+    def source(self, arm: Arm, name: str) -> ClipSet:
+        """A set of videos, those of all seeds."""
+        return self._set(self.study.preset_of(arm), self.study.sources[name])
+
+    def _set(self, preset: Preset, settings: dict) -> ClipSet:
+        grid = {name: getattr(preset, name) for name in GRID}
+        named = dict(settings)
+        name, root = named.pop("dataset"), named.pop("root", None)
+        return self._once(
+            ("set", grid, settings), lambda: load_for(preset, name, root, progress=self.progress, **named)
+        )
+
+    def _features(self, arm: Arm, clips: ClipSet, stage: Stage, turned: np.ndarray | None = None) -> Features | None:
+        """Features of a whole set; None where the backbone learns. A random backbone is that of seed 0 in all runs."""
+        if not is_cacheable(stage) or not self.engine.feature_cache:
+            return None
+        preset, imagenet = self.study.preset_of(arm), arm.start != "random"
+        turned = turned if stage.rotate else None
+
+        def gather() -> Features:
+            model = build_model(preset, 2, seed=0, imagenet=imagenet)
+            device = pick_device(self.engine.device)
+            model.place(device)
+            precision = pick_precision(device, self.engine.precision)
+            return gather_features(model, clips, stage, turned, precision=precision, progress=self.progress)
+
+        key = ("features", preset.backbone, preset.stem, imagenet, clips.key, stage.pixel_range, digest(turned))
+        return self._once(key, gather)
+
+    def _once(self, key, make: Callable):
+        key = digest(key)
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    # --- Pretraining --------------------------------------------------------------------------------------
+
+    def pretraining_key(self, arm: Arm) -> str:
+        """Arms with the same key share their pretrainings; "" for those without."""
+        if not (names := self.study.sources_of(arm)):
+            return ""
+        preset = self.study.preset_of(arm)
+        parts = (preset.name, preset.backbone, preset.temporal, *names, arm.videos, arm.n_videos or self.study.n_videos)
+        return slug(" ".join(map(str, parts)))
+
+    def pretraining(self, arm: Arm, seed: int) -> tuple[dict[str, torch.Tensor], float]:
+        """What an arm's seed takes over from videos, trained unless it is there; and the learning rate of that."""
+        folder = study_folder(self.study) / "pretraining" / self.pretraining_key(arm)
+        weights, told = folder / f"{seed:02d}.safetensors", folder / f"{seed:02d}.json"
+        with one_at_a_time(weights, "Another process pretrains the same; waiting for it."):
+            if not told.is_file():
+                fit, outcomes = self._pretrain(arm, seed, folder / f"{seed:02d}")
+                for name, one in outcomes.items():
+                    write_outcomes(folder / f"{seed:02d}-{slug(name)}.npz", one)
+                files.write_file(weights, save(_learned(fit.model)))
+                files.write_file(told, json.dumps({"rate": fit.rate}))
+        return load_file(weights), json.loads(told.read_text(encoding="utf-8"))["rate"]
+
+    def _pretrain(self, arm: Arm, seed: int, folder: Path) -> tuple[Fit, dict[str, Outcomes]]:
+        study, preset = self.study, self.study.preset_of(arm)
+        stage, sets, splits, kept = preset.pretrain, {}, [], []
+        for name in study.sources_of(arm):
+            whole = self.source(arm, name)
+            one, features = vary(whole, self._features(arm, whole, stage), arm.videos, seed)
+            sets[name] = one
+            kept.append(features)
+            n = arm.n_videos or study.n_videos or len(one)
+            if n < len(one):
+                rows = draw(len(one), n, seed=seed, apart=study.n_videos or n)
+                split = split_by_group(one.labels[rows], one.groups[rows], seed=seed)
+                splits.append(Split(*(rows[part] for part in (split.train, split.validation, split.test))))
+            else:
+                splits.append(make_split(preset.splits, one, stage="pretrain", seed=seed))
+        joined, heads = join(sets)
+        split = join_splits(splits, [len(one) for one in sets.values()])
+        if study.pretrain_steps and not arm.preset:
+            each = np.bincount(heads[joined.labels[split.train]])
+            in_epoch = len(each) * math.ceil(each.max() / stage.batch_size)
+            epochs = math.ceil(study.pretrain_steps / in_epoch)
+            stage = replace(stage, epochs=epochs, stop_patience=epochs)
+        model = build_model(preset, len(joined.class_names), seed=seed)
+        task = Task(joined, split, stage, seed, _joined_features(kept), heads)
+        fit = best_fit(model, task, study.rates_of(arm, stage), engine=self.engine, folder=_for_long(folder, task))
+        outcomes = {}
+        for head, name in enumerate(sets):
+            mine = heads[joined.labels[split.test]] == head
+            run = self._run_row(Cell(arm, seed, 0), fit, task) | {"arm": self.pretraining_key(arm)}
+            outcomes[name] = _outcomes(run, sets[name], splits[head].test, fit.logits[mine][:, heads == head])
+        return fit, outcomes
+
+    # --- Cells --------------------------------------------------------------------------------------------
+
+    def split(self, arm: Arm, seed: int, fold: int) -> Split:
+        """Which scans train, validate and test a run."""
+        study, scans = self.study, self.scans(arm)
+        if study.folds:
+            return split_by_group(scans.labels, scans.groups, seed=seed, fold=fold, folds=study.folds)
+        if not study.n_test:
+            return make_split(study.preset_of(arm).splits, scans, stage="finetune", seed=seed)
+        n = arm.n_train or study.n_train or len(scans) - study.n_test
+        first = study.n_test
+        if arm.scans == "no finding":  # a smaller set: what its seeds leave over tests
+            first = len(scans) - study.seeds_of(arm) * study.n_train
+        rows = draw(len(scans), n, seed=seed, apart=study.n_train or n, first=first)
+        return validated(scans, rows, np.arange(first), seed)
+
+    def task(self, arm: Arm, seed: int, fold: int) -> Task:
+        """What a run has to learn."""
+        study, whole, split = self.study, self.scans(arm), self.split(arm, seed, fold)
+        stage = study.stage_of(arm)
+        turned = None
+        if stage.rotate:
+            turned = self._once(
+                ("turned", arm.name),
+                lambda: np.unique(
+                    np.concatenate([self.split(c.arm, c.seed, c.fold).train for c in cells_of(study, [arm])])
+                ),
+            )
+        scans, features = vary(whole, self._features(arm, whole, stage, turned), arm.scans, seed)
+        if arm.extra_steps:  # as many as a pretraining takes, on the scans
+            epochs = stage.epochs + math.ceil(study.pretrain_steps / math.ceil(len(split.train) / stage.batch_size))
+            stage = replace(stage, epochs=epochs, stop_patience=epochs)
+        return Task(scans, split, stage, seed, features)
+
+    def fit(self, arm: Arm, seed: int, fold: int) -> tuple[Fit, Task, float]:
+        """Pretrain where the arm asks for it, and fine-tune; with the learning rate of pretraining, nan without."""
+        task, preset, rate = self.task(arm, seed, fold), self.study.preset_of(arm), math.nan
+        model = build_model(preset, len(task.clips.class_names), seed=seed, imagenet=arm.start != "random")
+        if self.pretraining_key(arm):
+            taken, rate = self.pretraining(arm, seed)
+            model.load_pretrained(model.state_dict() | taken)
+        folder = study_folder(self.study) / "fits" / slug(arm.name) / f"{seed:02d}-{fold}"
+        rates = self.study.rates_of(arm, task.stage)
+        return best_fit(model, task, rates, engine=self.engine, folder=_for_long(folder, task)), task, rate
+
+    def run(self, cell: Cell) -> None:
+        """Run a cell into its file, unless it is there."""
+        path, keep = cell.file(self.study), cell.seed == cell.fold == 0 and cell.arm.name in self.study.primary
+        with one_at_a_time(path, f"Another process runs {cell.arm.name}, seed {cell.seed}; waiting for it."):
+            if path.is_file():
+                return
+            fit, task, pretrain_rate = self.fit(cell.arm, cell.seed, cell.fold)
+            if keep:  # what evidence is asked of
+                files.write_file(weights_file(self.study, cell.arm), save(_learned(fit.model)))
+            row = self._run_row(cell, fit, task) | {"pretrain_rate": pretrain_rate}
+            write_outcomes(path, _outcomes(row, task.clips, task.split.test, fit.logits))
+
+    def run_all(self, arms: Sequence[Arm], jobs: int = 1) -> None:
+        """Run every cell of some arms that is not there, so many processes at a time."""
+        from tqdm import tqdm
+
+        todo = [cell for cell in cells_of(self.study, arms) if not cell.file(self.study).is_file()]
+        if not todo:
+            return
+        self.prepare(arms)
+        cells = tqdm(desc=self.study.name, total=len(todo), unit="run")
+        with cells:
+            for cell in self._done(todo, jobs):
+                cells.set_postfix_str(f"{cell.arm.name}, seed {cell.seed}", refresh=False)
+                cells.update()
+
+    def _done(self, todo: Sequence[Cell], jobs: int) -> Iterator[Cell]:
+        if jobs == 1:
+            for cell in todo:
+                self.run(cell)
+                yield cell
+            return
+        quiet = replace(self, progress=False, _kept={})
+        with ProcessPoolExecutor(jobs, get_context("spawn"), _become, (quiet,)) as pool:
+            yield from pool.map(_run_here, todo)
+
+    def prepare(self, arms: Sequence[Arm]) -> None:
+        """Decode or simulate what some arms need, and compute the features that are kept."""
+        for arm in arms:
+            self.task(arm, 0, 0)
+            for name in self.study.sources_of(arm):
+                self._features(arm, self.source(arm, name), self.study.preset_of(arm).pretrain)
+
+    def run_baselines(self) -> None:
+        """Predict without a network: the scans of the first arm's runs, and the videos of each source of files."""
+        write_outcomes(study_folder(self.study) / f"{BASELINES}.npz", self.baselines())
+        for name, outcomes in self.source_baselines().items():
+            write_outcomes(study_folder(self.study) / f"{BASELINES}-{name}.npz", outcomes)
+
+    def baselines(self) -> Outcomes:
+        """What needs no network, on the scans of the first arm's runs."""
+        arm, parts = self.study.arms[0], []
+        for cell in cells_of(self.study, [arm]):
+            task = self.task(arm, cell.seed, cell.fold)
+            predicted = baseline_predictions(task.clips, task.split, task.features)
+            for name, rows in predicted[predicted["part"] == "test"].groupby("arm", sort=False):
+                run = {"arm": name, "seed": cell.seed, "fold": cell.fold, "n_train": len(task.split.train)}
+                logits = np.log(np.maximum(probabilities_of(rows), 1e-9))
+                parts.append(_outcomes(run | {"plan": self.study.digest}, task.clips, task.split.test, logits))
+        return collect(parts)
+
+    def source_baselines(self) -> dict[str, Outcomes]:
+        """What the size of the picture tells of the videos of each source of files, by source."""
+        arm, found = next(arm for arm in self.study.arms if arm.start == "video"), {}
+        for name in self.study.sources:
+            videos, parts = self.source(arm, name), []
+            for seed in range(self.study.seeds_of(arm) if videos.files else 0):
+                split = make_split(self.study.preset_of(arm).splits, videos, stage="pretrain", seed=seed)
+                run = {"arm": SIZE, "seed": seed, "fold": 0, "n_train": len(split.train), "plan": self.study.digest}
+                logits = np.log(np.maximum(size_predictions(videos, split), 1e-9))
+                parts.append(_outcomes(run, videos, split.test, logits))
+            if parts:
+                found[name] = collect(parts)
+        return found
+
+    def _run_row(self, cell: Cell, fit: Fit, task: Task) -> dict:
+        history = fit.history
+        best = min(history.epochs, key=lambda epoch: epoch["val_loss"])
+        return {
+            "arm": cell.arm.name,
+            "seed": cell.seed,
+            "fold": cell.fold,
+            "learning_rate": fit.rate,
+            "n_train": len(task.split.train),
+            "epochs": len(history.epochs),
+            "best_epoch": history.best_epoch,
+            "epoch_limit": task.stage.epochs,
+            "stopped_early": history.stopped_early,
+            "val_loss": best["val_loss"],
+            "val_kappa": best["val_kappa"],
+            "seconds": round(fit.seconds, 2),
+            "device": self._device,
+            "commit": self._commit,
+            "plan": self.study.digest,
+        }
+
+    @cached_property
+    def _device(self) -> str:
+        record = files.provenance()
+        return record.get("gpu") or record.get("processor") or record["device"]
+
+    @cached_property
+    def _commit(self) -> str:
+        return files.provenance()["commit"]
+
+
+# --- In other processes ---------------------------------------------------------------------------------------------
+_HERE: Runner | None = None
+
+
+def _become(runner: Runner) -> None:
+    """Let this process run cells; it has one thread, as there are as many processes as cores."""
+    global _HERE
+    torch.set_num_threads(1)
+    _HERE = runner
+
+
+def _run_here(cell: Cell) -> Cell:
+    _HERE.run(cell)
+    return cell
+
+
+# --- Files ----------------------------------------------------------------------------------------------------------
+def weights_file(study: Study, arm: Arm) -> Path:
+    """What an arm of the primary contrast learned with seed 0, a frozen backbone left out."""
+    return study_folder(study) / "weights" / f"{slug(arm.name)}.safetensors"
+
+
+def _learned(model: ViPTTNet) -> dict[str, torch.Tensor]:
+    """All weights; without the backbone's where it was frozen."""
+    frozen = not any(weight.requires_grad for weight in model.backbone.parameters())
+    state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    return {name: tensor for name, tensor in state.items() if not (frozen and name.startswith("backbone."))}
+
+
+def _for_long(folder: Path, task: Task) -> Path | None:
+    """Where a training that takes more than seconds keeps its checkpoints."""
+    return folder if task.features is None else None
+
+
+def _joined_features(kept: Sequence[Features | None]) -> Features | None:
+    """Features of sets that `join` puts one after another; none is turned."""
+    if kept[0] is None:
+        return None
+    array = np.concatenate([one.array[one.rows[0]] for one in kept]) if len(kept) > 1 else kept[0].array
+    return Features(array, np.arange(len(array))[None] if len(kept) > 1 else kept[0].rows[:1])
+
+
+def _outcomes(run: dict, clips: ClipSet, rows: np.ndarray, logits: np.ndarray) -> Outcomes:
+    """One run's predictions of some clips of a set, from logits [M, K]."""
+    probabilities = torch.from_numpy(np.asarray(logits)).double().softmax(dim=1).numpy().astype(np.float16)
+    return Outcomes(
+        clips.names[rows],
+        clips.groups[rows],
+        clips.labels[rows],
+        clips.class_names,
+        pd.DataFrame([run], columns=list(RUN_COLUMNS)),
+        probabilities[None],
+        clips.synthetic,
+    )
+
+
+def pack(runner: Runner, folder: Path | None = None) -> list[Path]:
+    """Put the cells of each experiment into one file, the pretrainings of each source too; what is missing is left out.
+
+    Args:
+        runner: With the plan.
+        folder: Where to; None takes `results/NAME`.
+
+    Raises:
+        DataError: nothing has run.
+    """
+    study = runner.study
+    folder, here = folder or artifact_root() / "results" / study.name, study_folder(study)
+    packed = {}
+    for experiment, arms in study.experiments().items():
+        packed[experiment] = [
+            read_outcomes(path) for cell in cells_of(study, arms) if (path := cell.file(study)).is_file()
+        ]
+    keys = {}
+    for arm in study.arms:
+        keys.setdefault(runner.pretraining_key(arm), arm.name)
+    for name in study.sources:
+        paths = sorted((here / "pretraining").glob(f"*/*-{slug(name)}.npz"))
+        found = [read_outcomes(path) for path in paths]
+        packed[f"source-{name}"] = [replace(one, runs=one.runs.assign(arm=one.runs["arm"].map(keys))) for one in found]
+    for path in sorted(here.glob(f"{BASELINES}*.npz")):
+        experiment = path.stem.replace(f"{BASELINES}-", "source-")
+        packed.setdefault(experiment, []).append(read_outcomes(path))
+    packed = {name: collect(parts) for name, parts in packed.items() if parts}
+    if not packed:
+        raise DataError("no arm of the study has run.", path=here, remedy=f"Run: viptt study run {study.file}")
+    written = []
+    for name, outcomes in packed.items():
+        written.append(folder / f"{name}.npz")
+        write_outcomes(written[-1], outcomes)
+    runs = pd.concat([one.runs for one in packed.values()])
+    plan_file = Path(study.file)
+    inside = plan_file.is_relative_to(artifact_root())
+    record = {
+        "plan": study.digest,
+        "plan_file": plan_file.relative_to(artifact_root()).as_posix() if inside else study.file,
+        "plan_commit": git_commit(plan_file),
+        "commits": sorted(runs["commit"].dropna().unique()),
+        "devices": sorted(runs["device"].dropna().unique()),
+        "seconds": round(float(pd.to_numeric(runs["seconds"]).sum())),
+    }
+    written.append(folder / RECORD)
+    files.write_file(written[-1], json.dumps(record, indent=1) + "\n")
+    return written
