@@ -87,7 +87,7 @@ def _estimate(options) -> None:
     from viptt_core.study.cost import estimate
 
     runner = _runner(options)
-    table = estimate(runner.study, runner.engine)
+    table = estimate(runner)
     print(table.to_string(index=False, float_format="{:.3g}".format))
     print(
         f"{table['fits'].sum()} fits, at most {table['hours'].sum():.1f} hours one after another, each to its last "

@@ -14,67 +14,75 @@ from viptt_core.datasets import SYNTHETIC, list_dataset, split_settings
 from viptt_core.experiment import build_model
 from viptt_core.presets import Preset, Stage
 from viptt_core.splits import Split
-from viptt_core.study.plan import Study, pretraining_key
+from viptt_core.study.plan import Study
+from viptt_core.study.runs import Runner
 from viptt_core.training import Task, Trainer
-from viptt_core.training.device import Engine, is_cacheable, to_pixels
-from viptt_core.training.inference import frame_features
+from viptt_core.training.device import Engine, is_cacheable
+from viptt_core.training.inference import Features
 
 STEPS, PATIENCE = 10, 30.0  # steps timed of each kind of training; no more of them after so many seconds
 
 
-def estimate(study: Study, engine: Engine) -> pd.DataFrame:
+def estimate(runner: Runner) -> pd.DataFrame:
     """Columns training, fits, steps, seconds a step, hours: a row a fit's kind, every fit to its last epoch.
+
+    What is computed once for all fits (clips, features) is not in it.
 
     Raises:
         SettingError: a folder is not named, or a setting is unknown.
         DataError: a set cannot be used as it is.
     """
-    sizes = {kind: _size(study, kind) for kind in ("scans", "videos")}
-    fits, pretrainings, rows = [], {}, {}
+    study, rows, fits, pretrainings = runner.study, {}, [], {}
+    n_scans = _size(study, study.scans) - study.n_test
+    n_videos = {name: study.n_videos or _size(study, settings) for name, settings in study.sources.items()}
     for arm in study.arms:
-        preset, pilots = study.preset_of(arm), 0 if arm.rate_of or arm.preset else len(study.learning_rates)
-        scans = arm.n_train or study.n_train or study.n_pool or sizes["scans"]
-        runs = study.seeds_of(arm) * max(1, study.folds) + pilots
-        fits.append(("fine-tuning", preset, preset.stage(arm.start), runs, scans))
-        if key := pretraining_key(study, arm):
-            runs = max(study.seeds_of(arm) + bool(pilots), pretrainings.get(key, [0] * 4)[3])
-            pretrainings[key] = ("pretraining", preset, preset.pretrain, runs, sizes["videos"])
-    for kind, preset, stage, runs, clips in [*pretrainings.values(), *fits]:
+        preset, stage = study.preset_of(arm), study.stage_of(arm)
+        clips = arm.n_train or study.n_train or n_scans
+        runs = study.seeds_of(arm) * study.folds_of(arm) * len(study.rates_of(arm, stage))
+        fits.append(("fine-tuning", preset, stage, runs, stage.epochs * math.ceil(clips / stage.batch_size)))
+        if key := runner.pretraining_key(arm):
+            stage, clips = preset.pretrain, sum(arm.n_videos or n_videos[name] for name in study.sources_of(arm))
+            runs = max(study.seeds_of(arm) * len(study.rates_of(arm, stage)), pretrainings.get(key, [0] * 4)[3])
+            steps = study.pretrain_steps or stage.epochs * math.ceil(clips / stage.batch_size)
+            pretrainings[key] = ("pretraining", preset, stage, runs, steps)
+    for kind, preset, stage, runs, steps in [*pretrainings.values(), *fits]:
         how = "frozen" if stage.freeze_backbone else "trained"
         name = f"{kind}, {preset.name}: {preset.backbone} {how}, {preset.temporal}{', rotated' * stage.rotate}"
         if name not in rows:
-            rows[name] = {"fits": 0, "steps": 0, "seconds a step": _seconds_a_step(preset, stage, engine)}
+            rows[name] = {"fits": 0, "steps": 0, "seconds a step": _seconds_a_step(preset, stage, runner.engine)}
         rows[name]["fits"] += runs
-        rows[name]["steps"] += runs * stage.epochs * math.ceil(clips / stage.batch_size)
+        rows[name]["steps"] += runs * steps
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("training").reset_index()
     return table.assign(hours=table["steps"] * table["seconds a step"] / 3600)
 
 
-def _size(study: Study, kind: str) -> int:
+def _size(study: Study, settings: dict) -> int:
     """Clips of a set, which is listed if it is real."""
-    settings = dict(getattr(study, kind))
-    name, root = settings.pop("dataset"), settings.pop("root", "")
+    named = dict(settings)
+    name, root = named.pop("dataset"), named.pop("root", "")
     if name in SYNTHETIC:
-        return settings.get("n") or getattr(study.preset_of(study.arms[0]), f"n_{kind}")
-    listing = list_dataset(name, root, **split_settings(name, settings)[2])
-    listing.check_usable(settings.get("on_error", "raise"))
+        return named.get("n") or getattr(
+            study.preset_of(study.arms[0]), f"n_{'scans' if name == 'phantom' else 'videos'}"
+        )
+    listing = list_dataset(name, root, **split_settings(name, named)[2])
+    listing.check_usable(named.get("on_error", "raise"))
     return len(listing.items)
 
 
 def _seconds_a_step(preset: Preset, stage: Stage, engine: Engine) -> float:
-    """Median over steps on a batch of random pixels; on their features where training caches those."""
+    """Median over steps on a batch of random pixels, or of random features where those are kept."""
     n = np.arange(stage.batch_size)
-    shape = (len(n), preset.frames, preset.size, preset.size)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    clips = ClipSet(pixels, n % 10, n.astype(str), n.astype(str), tuple("abcdefghij"), {})
-    task = Task(clips, Split(n, n[:1], n[:1]), replace(stage, class_weights=False))
-    trainer = Trainer(
-        build_model(preset, 10, seed=0, imagenet=False), task, engine=replace(engine, feature_cache=False)
+    rng, shape = np.random.default_rng(0), (len(n), preset.frames, preset.size, preset.size)
+    clips = ClipSet(
+        rng.integers(0, 256, shape, np.uint8), n % 10, n.astype(str), n.astype(str), tuple("abcdefghij"), {}
     )
-    batch = next(iter(trainer.feed.batches([n])))
+    model, features = build_model(preset, 10, seed=0, imagenet=False), None
     if engine.feature_cache and is_cacheable(stage):
-        pixels = to_pixels(batch.rows, stage.pixel_range)
-        batch = replace(batch, rows=frame_features(trainer.model, pixels, trainer.settled.precision))
+        array = rng.random((len(n), preset.frames, model.temporal.input_size), np.float32)
+        features = Features(array, np.tile(n, (7 if stage.rotate else 1, 1)))
+    task = Task(clips, Split(n, n[:1], n[:1]), replace(stage, class_weights=False), features=features)
+    trainer = Trainer(model, task, engine=engine)
+    batch = next(iter(trainer.feed.batches([n])))
     taken: list[float] = []
     while len(taken) < STEPS and sum(taken) < PATIENCE:
         begun = time.perf_counter()

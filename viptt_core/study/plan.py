@@ -166,6 +166,10 @@ class Study:
         """Runs of an arm."""
         return arm.seeds or self.seeds
 
+    def folds_of(self, arm: Arm) -> int:
+        """Runs a seed, 1 without folds; another preset than the study's brings its own split."""
+        return 1 if arm.preset else max(1, self.folds)
+
     def sources_of(self, arm: Arm) -> tuple[str, ...]:
         """The sets of videos an arm is pretrained on; () where it is not."""
         return (arm.sources or tuple(self.sources)) if arm.start == "video" else ()

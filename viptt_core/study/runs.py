@@ -66,8 +66,8 @@ class Cell:
 def cells_of(study: Study, arms: Sequence[Arm]) -> list[Cell]:
     """All runs of some arms, seed by seed, so that arms to be compared are finished together."""
     seeds = range(max(study.seeds_of(arm) for arm in arms))
-    folds = range(max(1, study.folds))
-    return [Cell(arm, seed, fold) for seed in seeds for arm in arms if seed < study.seeds_of(arm) for fold in folds]
+    wanted = [(seed, arm) for seed in seeds for arm in arms if seed < study.seeds_of(arm)]
+    return [Cell(arm, seed, fold) for seed, arm in wanted for fold in range(study.folds_of(arm))]
 
 
 @dataclass(frozen=True)
@@ -235,9 +235,9 @@ class Runner:
     def split(self, arm: Arm, seed: int, fold: int) -> Split:
         """Which scans train, validate and test a run."""
         study, scans = self.study, self.scans(arm)
-        if study.folds:
+        if study.folds_of(arm) > 1:
             return split_by_group(scans.labels, scans.groups, seed=seed, fold=fold, folds=study.folds)
-        if not study.n_test:
+        if arm.preset or not study.n_test:
             return make_split(study.preset_of(arm).splits, scans, stage="finetune", seed=seed)
         n = arm.n_train or study.n_train or len(scans) - study.n_test
         first = study.n_test
