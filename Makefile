@@ -20,7 +20,7 @@ demo: $(STAMP)  ## the main job on synthetic data: trains both arms, prints thei
 	@$(IN_VENV) viptt summary out.ipynb
 
 # UCF50=DIR IMAGECLEF=DIR: the paper's own data; without, the study on synthetic data.
-# STUDIES=NAME,NAME: other plans; VIDEOS=DIR SCANS=DIR: their data.
+# STUDIES=NAME,NAME: other plans; VIDEOS=DIR SCANS=DIR: their data, of several sources VIDEOS=NAME=DIR,NAME=DIR.
 # PLAN=1: say what it takes, and start nothing. SETTINGS="--seeds 1 --epochs 5": options of `viptt study run`.
 # CORES=2: jobs at once, but one on a GPU. PROFILE=slurm GPU=1: on a cluster, see workflow/profiles/slurm/config.yaml.
 CORES ?= 2
@@ -32,7 +32,7 @@ comma := ,
 paper: $(STAMP)  ## all runs of the study to its tables and the book; PLAN=1: only say what they take (hours to days)
 ifdef PLAN
 	@$(IN_VENV) export OMP_NUM_THREADS=1; set -e; for study in $(subst $(comma), ,$(PLANS)); do \
-	  viptt study estimate $$study $(if $(VIDEOS),--videos-root "$(VIDEOS)") $(if $(SCANS),--scans-root "$(SCANS)") $(SETTINGS); done
+	  viptt study estimate $$study $(if $(VIDEOS),--videos-root "$(subst $(comma)," --videos-root ",$(VIDEOS))") $(if $(SCANS),--scans-root "$(SCANS)") $(SETTINGS); done
 else
 	@$(IN_VENV) python workflow/run.py $(if $(filter slurm,$(PROFILE)),,--cores $(CORES)) \
 	  --workflow-profile workflow/profiles/$(PROFILE) \
@@ -81,7 +81,7 @@ SHOWN = $$(grep -oE 'runs/[a-z]+-[a-z]+-[0-9a-f]{16}' book/notebooks/02_finetune
 release: $(STAMP)  ## into dist/: stale pages executed again, then recheck, tests, the book, weights, the package
 	@$(IN_VENV) set -e; grep '^  url:' _config.yml | grep -vq OWNER || { echo "First: make address URL=..." >&2; exit 1; }; \
 	  for run in $(SHOWN); do [ -d "$$run" ] || { viptt publish 02_finetune; break; }; done; \
-	  viptt publish --stale; viptt study card; viptt recheck; $(MAKE) --no-print-directory test book; \
+	  viptt publish --stale; viptt study ledger; viptt recheck; $(MAKE) --no-print-directory test book; \
 	  rm -rf dist; mkdir dist; python -c 'import shutil; shutil.make_archive("dist/book", "zip", "_build/html")'; \
 	  mkdir dist/weights; for run in $(SHOWN); do to="dist/weights/$$(basename "$$run")"; \
 	    cp "$$run/weights.safetensors" "$$to.safetensors"; cp "$$run/weights.json" "$$to.json"; \

@@ -87,7 +87,7 @@ def _estimate(options) -> None:
     from viptt_core.study.cost import estimate
 
     runner = _runner(options)
-    table = estimate(runner)
+    table = estimate(runner.study, runner.engine)
     print(table.to_string(index=False, float_format="{:.3g}".format))
     print(
         f"{table['fits'].sum()} fits, at most {table['hours'].sum():.1f} hours one after another, each to its last "
@@ -117,20 +117,20 @@ def _run(options) -> None:
     if BASELINES in named:
         runner.run_baselines()
     if not options.arms:
-        _write(runner)
+        _write(runner.study)
 
 
 def _pack(options) -> None:
     """Put the predictions of each experiment into one file in results/, and compute tables and verdicts from them."""
-    _write(_runner(options))
+    _write(_study(options))
 
 
-def _write(runner) -> None:
+def _write(study) -> None:
+    from viptt_core.study.cells import pack, study_folder
     from viptt_core.study.recheck import write_study
-    from viptt_core.study.runs import pack, study_folder
 
-    packed = pack(runner) if study_folder(runner.study).is_dir() else []  # else those that were committed
-    for path in [*packed, *write_study(runner.study)]:
+    packed = pack(study) if study_folder(study).is_dir() else []  # else those that were committed
+    for path in [*packed, *write_study(study)]:
         print(path)
 
 

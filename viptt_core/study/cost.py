@@ -14,8 +14,8 @@ from viptt_core.datasets import SYNTHETIC, list_dataset, split_settings
 from viptt_core.experiment import build_model
 from viptt_core.presets import Preset, Stage
 from viptt_core.splits import Split
+from viptt_core.study.cells import pretraining_key
 from viptt_core.study.plan import Study
-from viptt_core.study.runs import Runner
 from viptt_core.training import Task, Trainer
 from viptt_core.training.device import Engine, is_cacheable
 from viptt_core.training.inference import Features
@@ -23,7 +23,7 @@ from viptt_core.training.inference import Features
 STEPS, PATIENCE = 10, 30.0  # steps timed of each kind of training; no more of them after so many seconds
 
 
-def estimate(runner: Runner) -> pd.DataFrame:
+def estimate(study: Study, engine: Engine) -> pd.DataFrame:
     """Columns training, fits, steps, seconds a step, hours: a row a fit's kind, every fit to its last epoch.
 
     What is computed once for all fits (clips, features) is not in it.
@@ -32,7 +32,7 @@ def estimate(runner: Runner) -> pd.DataFrame:
         SettingError: a folder is not named, or a setting is unknown.
         DataError: a set cannot be used as it is.
     """
-    study, rows, fits, pretrainings = runner.study, {}, [], {}
+    rows, fits, pretrainings = {}, [], {}
     n_scans = _size(study, study.scans) - study.n_test
     n_videos = {name: study.n_videos or _size(study, settings) for name, settings in study.sources.items()}
     for arm in study.arms:
@@ -40,7 +40,7 @@ def estimate(runner: Runner) -> pd.DataFrame:
         clips = arm.n_train or study.n_train or n_scans
         runs = study.seeds_of(arm) * study.folds_of(arm) * len(study.rates_of(arm, stage))
         fits.append(("fine-tuning", preset, stage, runs, stage.epochs * math.ceil(clips / stage.batch_size)))
-        if key := runner.pretraining_key(arm):
+        if key := pretraining_key(study, arm):
             stage, clips = preset.pretrain, sum(arm.n_videos or n_videos[name] for name in study.sources_of(arm))
             runs = max(study.seeds_of(arm) * len(study.rates_of(arm, stage)), pretrainings.get(key, [0] * 4)[3])
             steps = study.pretrain_steps or stage.epochs * math.ceil(clips / stage.batch_size)
@@ -49,7 +49,7 @@ def estimate(runner: Runner) -> pd.DataFrame:
         how = "frozen" if stage.freeze_backbone else "trained"
         name = f"{kind}, {preset.name}: {preset.backbone} {how}, {preset.temporal}{', rotated' * stage.rotate}"
         if name not in rows:
-            rows[name] = {"fits": 0, "steps": 0, "seconds a step": _seconds_a_step(preset, stage, runner.engine)}
+            rows[name] = {"fits": 0, "steps": 0, "seconds a step": _seconds_a_step(preset, stage, engine)}
         rows[name]["fits"] += runs
         rows[name]["steps"] += runs * steps
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("training").reset_index()

@@ -25,49 +25,24 @@ from safetensors.torch import load_file, save
 from viptt_core import files
 from viptt_core.clips import ClipSet, digest
 from viptt_core.datasets import load_for
-from viptt_core.errors import DataError, TrainingError
+from viptt_core.errors import TrainingError
 from viptt_core.experiment import build_model
-from viptt_core.files import artifact_root, git_commit, one_at_a_time
+from viptt_core.files import one_at_a_time
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import Preset, Stage
 from viptt_core.probes import baseline_predictions, size_predictions
-from viptt_core.results import probabilities_of, runs_root
+from viptt_core.results import probabilities_of
 from viptt_core.splits import Split, make_split, split_by_group
-from viptt_core.study.outcomes import RECORD, RUN_COLUMNS, Outcomes, collect, read_outcomes, write_outcomes
+from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, collect, write_outcomes
+from viptt_core.study.cells import BASELINES, Cell, cells_of, pretraining_key, study_folder, weights_file
 from viptt_core.study.plan import Arm, Study, slug
 from viptt_core.study.variants import draw, join, join_splits, validated, vary
 from viptt_core.training import History, Task, Trainer
 from viptt_core.training.device import Engine, is_cacheable, pick_device, pick_precision
 from viptt_core.training.inference import Features, gather_features
 
-BASELINES = "baselines"
 SIZE = "size of the picture"  # baseline of the sources
 GRID = ("frames", "size", "stride", "fit", "hu_window", "orientation")
-
-
-def study_folder(study: Study) -> Path:
-    """Where a study's cells lie until they are packed; another plan has another folder."""
-    return runs_root() / "studies" / f"{study.name}-{study.digest}"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a study."""
-
-    arm: Arm
-    seed: int
-    fold: int
-
-    def file(self, study: Study) -> Path:
-        """Its outcomes."""
-        return study_folder(study) / "cells" / slug(self.arm.name) / f"{self.seed:02d}-{self.fold}.npz"
-
-
-def cells_of(study: Study, arms: Sequence[Arm]) -> list[Cell]:
-    """All runs of some arms, seed by seed, so that arms to be compared are finished together."""
-    seeds = range(max(study.seeds_of(arm) for arm in arms))
-    wanted = [(seed, arm) for seed in seeds for arm in arms if seed < study.seeds_of(arm)]
-    return [Cell(arm, seed, fold) for seed, arm in wanted for fold in range(study.folds_of(arm))]
 
 
 @dataclass(frozen=True)
@@ -177,17 +152,9 @@ class Runner:
 
     # --- Pretraining --------------------------------------------------------------------------------------
 
-    def pretraining_key(self, arm: Arm) -> str:
-        """Arms with the same key share their pretrainings; "" for those without."""
-        if not (names := self.study.sources_of(arm)):
-            return ""
-        preset = self.study.preset_of(arm)
-        parts = (preset.name, preset.backbone, preset.temporal, *names, arm.videos, arm.n_videos or self.study.n_videos)
-        return slug(" ".join(map(str, parts)))
-
     def pretraining(self, arm: Arm, seed: int) -> tuple[dict[str, torch.Tensor], float]:
         """What an arm's seed takes over from videos, trained unless it is there; and the learning rate of that."""
-        folder = study_folder(self.study) / "pretraining" / self.pretraining_key(arm)
+        folder = study_folder(self.study) / "pretraining" / pretraining_key(self.study, arm)
         weights, told = folder / f"{seed:02d}.safetensors", folder / f"{seed:02d}.json"
         with one_at_a_time(weights, "Another process pretrains the same; waiting for it."):
             if not told.is_file():
@@ -226,7 +193,7 @@ class Runner:
         outcomes = {}
         for head, name in enumerate(sets):
             mine = heads[joined.labels[split.test]] == head
-            run = self._run_row(Cell(arm, seed, 0), fit, task) | {"arm": self.pretraining_key(arm)}
+            run = self._run_row(Cell(arm, seed, 0), fit, task) | {"arm": pretraining_key(self.study, arm)}
             outcomes[name] = _outcomes(run, sets[name], splits[head].test, fit.logits[mine][:, heads == head])
         return fit, outcomes
 
@@ -268,7 +235,7 @@ class Runner:
         """Pretrain where the arm asks for it, and fine-tune; with the learning rate of pretraining, nan without."""
         task, preset, rate = self.task(arm, seed, fold), self.study.preset_of(arm), math.nan
         model = build_model(preset, len(task.clips.class_names), seed=seed, imagenet=arm.start != "random")
-        if self.pretraining_key(arm):
+        if pretraining_key(self.study, arm):
             taken, rate = self.pretraining(arm, seed)
             model.load_pretrained(model.state_dict() | taken)
         folder = study_folder(self.study) / "fits" / slug(arm.name) / f"{seed:02d}-{fold}"
@@ -398,11 +365,6 @@ def _run_here(cell: Cell) -> Cell:
 
 
 # --- Files ----------------------------------------------------------------------------------------------------------
-def weights_file(study: Study, arm: Arm) -> Path:
-    """What an arm of the primary contrast learned with seed 0, a frozen backbone left out."""
-    return study_folder(study) / "weights" / f"{slug(arm.name)}.safetensors"
-
-
 def _learned(model: ViPTTNet) -> dict[str, torch.Tensor]:
     """All weights; without the backbone's where it was frozen."""
     frozen = not any(weight.requires_grad for weight in model.backbone.parameters())
@@ -435,53 +397,3 @@ def _outcomes(run: dict, clips: ClipSet, rows: np.ndarray, logits: np.ndarray) -
         probabilities[None],
         clips.synthetic,
     )
-
-
-def pack(runner: Runner, folder: Path | None = None) -> list[Path]:
-    """Put the cells of each experiment into one file, the pretrainings of each source too; what is missing is left out.
-
-    Args:
-        runner: With the plan.
-        folder: Where to; None takes `results/NAME`.
-
-    Raises:
-        DataError: nothing has run.
-    """
-    study = runner.study
-    folder, here = folder or artifact_root() / "results" / study.name, study_folder(study)
-    packed = {}
-    for experiment, arms in study.experiments().items():
-        packed[experiment] = [
-            read_outcomes(path) for cell in cells_of(study, arms) if (path := cell.file(study)).is_file()
-        ]
-    keys = {}
-    for arm in study.arms:
-        keys.setdefault(runner.pretraining_key(arm), arm.name)
-    for name in study.sources:
-        paths = sorted((here / "pretraining").glob(f"*/*-{slug(name)}.npz"))
-        found = [read_outcomes(path) for path in paths]
-        packed[f"source-{name}"] = [replace(one, runs=one.runs.assign(arm=one.runs["arm"].map(keys))) for one in found]
-    for path in sorted(here.glob(f"{BASELINES}*.npz")):
-        experiment = path.stem.replace(f"{BASELINES}-", "source-")
-        packed.setdefault(experiment, []).append(read_outcomes(path))
-    packed = {name: collect(parts) for name, parts in packed.items() if parts}
-    if not packed:
-        raise DataError("no arm of the study has run.", path=here, remedy=f"Run: viptt study run {study.file}")
-    written = []
-    for name, outcomes in packed.items():
-        written.append(folder / f"{name}.npz")
-        write_outcomes(written[-1], outcomes)
-    runs = pd.concat([one.runs for one in packed.values()])
-    plan_file = Path(study.file)
-    inside = plan_file.is_relative_to(artifact_root())
-    record = {
-        "plan": study.digest,
-        "plan_file": plan_file.relative_to(artifact_root()).as_posix() if inside else study.file,
-        "plan_commit": git_commit(plan_file),
-        "commits": sorted(runs["commit"].dropna().unique()),
-        "devices": sorted(runs["device"].dropna().unique()),
-        "seconds": round(float(pd.to_numeric(runs["seconds"]).sum())),
-    }
-    written.append(folder / RECORD)
-    files.write_file(written[-1], json.dumps(record, indent=1) + "\n")
-    return written
