@@ -33,8 +33,8 @@ from viptt_core.presets import Preset, Stage
 from viptt_core.probes import baseline_predictions, size_predictions
 from viptt_core.results import probabilities_of
 from viptt_core.splits import Split, make_split, split_by_group
-from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, collect, write_outcomes
 from viptt_core.study.cells import BASELINES, Cell, cells_of, pretraining_key, study_folder, weights_file
+from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, collect, write_outcomes
 from viptt_core.study.plan import Arm, Study, slug
 from viptt_core.study.variants import draw, join, join_splits, validated, vary
 from viptt_core.training import History, Task, Trainer
