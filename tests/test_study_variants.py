@@ -1,51 +1,59 @@
-"""Draws by seed, folds, and the changed clips of the controls."""
+"""Draws by seed, joined sources, and the changed clips of the controls."""
 
 import numpy as np
 import pytest
 
 from viptt_core.errors import SettingError
-from viptt_core.splits import make_split
-from viptt_core.study.variants import draw_scans, fold_scans, vary_scans, vary_videos
+from viptt_core.splits import Split
+from viptt_core.study.variants import draw, join, join_splits, validated, vary
+from viptt_core.training.inference import Features
+
+SHUFFLED = ("shuffled frames", "shuffled slices")
 
 
-def test_a_draw_keeps_the_test_scans_and_the_class_mix(make_clip_set):
-    scans = make_clip_set(n=60, classes=3)
-    drawn = [draw_scans(scans, n_pool=40, n_train=21, seed=seed) for seed in (0, 1)]
-    for clips in drawn:
-        split = make_split("own", clips, stage="finetune", seed=0)
-        assert len(clips) == 41 and set(clips.names[split.test]) == {f"c{i}" for i in range(40, 60)}
-        assert set(clips.names[clips.parts == "train"]) <= {f"c{i}" for i in range(40)}
-        assert np.bincount(clips.labels[clips.parts == "train"]).tolist() == [7, 7, 7]
-        at = int(np.flatnonzero(clips.names == "c45")[0])
-        assert np.array_equal(clips.clips[at], scans.clips[45]) and clips.labels[at] == scans.labels[45]
-    assert set(drawn[0].names) != set(drawn[1].names) and drawn[0].key != drawn[1].key
+def test_draws_of_seeds_are_disjoint_and_a_smaller_one_lies_in_the_larger_one():
+    drawn = [draw(100, 20, seed=seed, apart=20, first=40) for seed in range(4)]
+    assert sorted(np.concatenate(drawn)[:60]) == list(range(40, 100)) and set(drawn[3]) == set(drawn[0])
+    assert set(draw(100, 5, seed=2, apart=20, first=40)) < set(drawn[2])
+    assert set(drawn[1]) < set(draw(100, 45, seed=1, apart=20, first=40))
 
 
-@pytest.mark.parametrize(("n_pool", "n_train"), [(60, 10), (40, 41), (40, 0)])
-def test_a_draw_that_cannot_be_made_is_refused(make_clip_set, n_pool, n_train):
-    with pytest.raises(SettingError, match="cannot be drawn"):
-        draw_scans(make_clip_set(n=60), n_pool=n_pool, n_train=n_train, seed=0)
+@pytest.mark.parametrize("n", [0, 61])
+def test_a_draw_that_cannot_be_made_is_refused(n):
+    with pytest.raises(SettingError, match=f"{n} cannot be drawn of 60"):
+        draw(100, n, seed=0, apart=20, first=40)
 
 
-def test_folds_test_every_case_once(make_clip_set):
-    scans = make_clip_set(n=40)
-    folds = [fold_scans(scans, k, 5) for k in range(5)]
-    assert sorted(np.concatenate([f.names[f.parts == "test"] for f in folds])) == sorted(scans.names)
-    assert len({f.key for f in folds}) == 5
+def test_a_fifth_of_the_drawn_groups_validates(make_clip_set):
+    clips = make_clip_set(n=60, groups=np.repeat([f"g{i}" for i in range(30)], 2))
+    rows, test = np.arange(20, 60), np.arange(20)
+    split = validated(clips, rows, test, seed=0)
+    assert sorted([*split.train, *split.validation]) == rows.tolist() and len(split.validation) == 8
+    assert not set(clips.groups[split.train]) & set(clips.groups[split.validation])
+
+
+def test_joined_sources_keep_their_classes_apart(make_clip_set):
+    one, other = make_clip_set(n=6, classes=2), make_clip_set(n=4, classes=3, seed=1)
+    joined, heads = join({"a": one, "b": other})
+    assert heads.tolist() == [0, 0, 1, 1, 1] and joined.class_names[2].startswith("b: ")
+    assert np.array_equal(joined.clips[6:], other.clips) and (joined.labels[6:] == other.labels + 2).all()
+    assert len(set(joined.names)) == 10 and joined.groups[0].startswith("a/")
+    split = join_splits([Split(np.array([0]), np.array([1]), np.array([2]))] * 2, [6, 4])
+    assert split.train.tolist() == [0, 6] and split.test.tolist() == [2, 8]
 
 
 def test_shuffled_labels_keep_their_counts_and_leave_the_clips(make_clip_set):
     videos = make_clip_set(n=40, classes=4)
-    changed = vary_videos(videos, "shuffled labels", seed=3)
+    changed = vary(videos, None, "shuffled labels", seed=3)[0]
     assert np.bincount(changed.labels).tolist() == np.bincount(videos.labels).tolist()
     assert (changed.labels != videos.labels).mean() > 0.5 and changed.clips is videos.clips
-    assert changed.key not in (videos.key, vary_videos(videos, "shuffled labels", seed=4).key)
+    assert changed.key not in (videos.key, vary(videos, None, "shuffled labels", seed=4)[0].key)
 
 
-@pytest.mark.parametrize("vary, variant", [(vary_videos, "shuffled frames"), (vary_scans, "shuffled slices")])
-def test_shuffled_steps_are_the_same_in_orders_of_each_clips_own(make_clip_set, vary, variant):
+@pytest.mark.parametrize("variant", SHUFFLED)
+def test_shuffled_steps_are_the_same_in_orders_of_each_clips_own(make_clip_set, variant):
     clips = make_clip_set(n=12, frames=6)
-    changed = vary(clips, variant, seed=0)
+    changed = vary(clips, None, variant, seed=0)[0]
     orders = [
         tuple(next(t for t in range(6) if np.array_equal(step, before[t])) for step in after)
         for before, after in zip(clips.clips, changed.clips, strict=True)
@@ -54,17 +62,23 @@ def test_shuffled_steps_are_the_same_in_orders_of_each_clips_own(make_clip_set, 
     assert changed.key != clips.key
 
 
-def test_split_by_clip_puts_groups_on_both_sides(make_clip_set):
-    videos = make_clip_set(n=100, groups=np.repeat([f"g{i}" for i in range(20)], 5))
-    changed = vary_videos(videos, "split by clip", seed=0)
-    counts = {part: int((changed.parts == part).sum()) for part in ("train", "validation", "test")}
-    assert counts == {"train": 60, "validation": 20, "test": 20}
-    assert set(changed.groups[changed.parts == "train"]) & set(changed.groups[changed.parts == "test"])
+@pytest.mark.parametrize("variant", [*SHUFFLED, "still frames"])
+def test_kept_features_are_changed_as_the_clips_would_be(make_clip_set, variant):
+    clips = make_clip_set(n=5, frames=4)
+
+    def features(of):  # two numbers a frame
+        return np.stack([of.clips.mean(axis=(2, 3)), of.clips.std(axis=(2, 3))], axis=-1).astype(np.float32)
+
+    turned = np.array([[0, 1, 2, 3, 4], [-1, 5, -1, 6, -1]])  # two of the clips, turned: here the same features again
+    kept = Features(np.concatenate([features(clips), features(clips)[[1, 3]]]), turned)
+    changed = vary(clips, kept, variant, seed=1)[1]
+    wanted = features(vary(clips, None, variant, seed=1)[0])
+    np.testing.assert_array_equal(changed.array, np.concatenate([wanted, wanted[[1, 3]]]))
 
 
 def test_sound_clips_are_left_alone_and_an_unknown_variant_is_refused(make_clip_set):
     clips = make_clip_set()
-    assert vary_videos(clips, "sound", 0) is clips and vary_scans(clips, "sound", 0) is clips
-    assert vary_scans(clips, "no finding", 0) is clips  # another set, not a change of this one
+    assert vary(clips, None, "sound", 0)[0] is clips
+    assert vary(clips, None, "no finding", 0)[0] is clips  # another set, not a change of this one
     with pytest.raises(SettingError, match="shuffled frames"):
-        vary_videos(clips, "shufled frames", 0)
+        vary(clips, None, "shufled frames", 0)
