@@ -10,9 +10,9 @@ import pytest
 
 from viptt_core.check import check_dataset
 from viptt_core.datasets import load_dataset
-from viptt_core.errors import DataWarning
+from viptt_core.errors import DataWarning, SettingError
 from viptt_core.metrics import accuracy, roc_auc
-from viptt_core.probes import baseline_predictions, header_faults, read_headers
+from viptt_core.probes import baseline_predictions, header_faults, read_headers, size_predictions
 from viptt_core.results import predicted_classes, probabilities_of
 from viptt_core.splits import FOLDS, Split, make_split
 
@@ -48,22 +48,41 @@ def test_each_covariate_is_tried_alone(make_clip_set):
     assert scored(table, "size alone") == 1 and scored(table, "age alone") < 1
 
 
+def write_videos(clips, folder, size_of):
+    """A black video of each clip, (width, height) by its label, of 3 to 5 frames."""
+    files = {}
+    for i, (name, label) in enumerate(zip(clips.names, clips.labels.tolist(), strict=True)):
+        width, height = size_of(label)
+        path = files[name] = folder / f"{name}.avi"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"XVID"), 25, (width, height))
+        for _ in range(3 + i % 3):
+            writer.write(np.zeros((height, width, 3), np.uint8))
+        writer.release()
+    return files
+
+
 @pytest.mark.parametrize("leaks", [True, False])
 def test_file_format_tells_classes_apart_only_when_it_leaks_them(make_clip_set, tmp_path, leaks):
-    clips, files = make_clip_set(), {}
-    for i, (name, label) in enumerate(zip(clips.names, clips.labels, strict=True)):
-        size = (32 + 32 * int(label), 32) if leaks else (32, 32)
-        path = files[name] = tmp_path / f"{name}.avi"
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"XVID"), 25, size)
-        for _ in range(3 + i % 3):
-            writer.write(np.zeros((size[1], size[0], 3), np.uint8))
-        writer.release()
+    files = write_videos(make_clip_set(), tmp_path, lambda label: (32 + 32 * label * leaks, 32))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DataWarning)
         score = scored(baseline_predictions(make_clip_set(files=files), SPLIT), "file headers alone")
     assert score == 1 if leaks else score < 1
     told = [str(w.message) for w in caught if w.category is DataWarning]
     assert len(told) == leaks and all("most of all width" in text for text in told)
+
+
+@pytest.mark.parametrize("telling", ["width", "side"])
+def test_of_the_size_of_a_video_only_the_side_of_its_square_crop_counts(make_clip_set, tmp_path, telling):
+    labels = np.array([0, 1, 1, 1] * 5)
+    clips = make_clip_set(labels=labels, groups=np.array([f"g{i // 2}" for i in range(20)]))
+    sizes = {"width": lambda label: (32 + 32 * label, 32), "side": lambda label: (64, 32 + 16 * label)}
+    files = write_videos(clips, tmp_path, sizes[telling])
+    predicted = size_predictions(make_clip_set(labels=labels, groups=clips.groups, files=files), SPLIT)
+    expected = np.eye(2)[labels[16:]] if telling == "side" else [[0.25, 0.75]] * 4
+    np.testing.assert_allclose(predicted, expected)
+    with pytest.raises(SettingError, match="no files"):
+        size_predictions(clips, SPLIT)
 
 
 CONFOUNDED = {  # scans of class 1 differ by this and by nothing else

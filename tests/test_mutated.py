@@ -410,8 +410,8 @@ def read_npz(path) -> None:
     assert all(clip.shape == (4, 12, 12) and clip.dtype == np.uint8 for clip in clips)
     with np.load(path) as theirs:
         for part in ("train", "val", "test"):
-            items = [item for item in listing.items if item.source.part == part]
-            images = read_images(path, part, items[0].source.digest) if items else ()
+            items = [item for item in listing.items if item.source.array == f"{part}_images"]
+            images = read_images(path, f"{part}_images", items[0].source.digest) if items else ()
             np.testing.assert_array_equal(images, theirs[f"{part}_images"][: len(images)])
             assert [item.label for item in items] == theirs[f"{part}_labels"].ravel().tolist()
             assert [item.group for item in items] == theirs[f"{part}_patient"].astype(str).tolist()

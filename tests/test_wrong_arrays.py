@@ -298,7 +298,7 @@ def test_a_patient_is_one_whatever_the_spelling_and_named_when_in_two_parts(path
 def test_a_blank_volume_is_told_by_a_run_too(path):
     made = content()
     made["test_images"][1] = 7
-    with pytest.warns(DataWarning, match="mine.npz: test volume 1: every voxel is the same"):
+    with pytest.warns(DataWarning, match="mine.npz: test_images 1: every voxel is the same"):
         clips = load_dataset("medmnist3d", write(path, made), **GRID)
     assert len(clips.faults) == 1
 

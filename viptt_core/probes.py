@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from viptt_core.clips import ClipSet
 from viptt_core.datasets.listing import VIDEO_ENDINGS, has_ending
-from viptt_core.errors import Fault, check_counts, warn_of
+from viptt_core.errors import Fault, SettingError, check_counts, warn_of
 from viptt_core.nifti import open_scan
 from viptt_core.results import predictions_table
 from viptt_core.shown import ResultTable, ShownAsTable
@@ -143,6 +143,7 @@ def coarse_pixels(clips: ClipSet, *, frames: int, side: int) -> np.ndarray:
 LEAST_FILES = 20  # fewer tell nothing about a leak
 MARGIN = 0.1  # balanced accuracy above chance that is worth a note
 DRAWS = 199  # of labels shuffled between groups: one of them may do as well, so luck is told in one of 100 sets
+LEAVES = [2, 5, 10, 20, 40]  # clips that a leaf of the tree on one number must hold
 VIDEO_HEADER = ("width", "height", "frames", "rate", "codec")
 
 
@@ -220,6 +221,34 @@ def _told_by_headers(features: np.ndarray, labels: np.ndarray, folds: np.ndarray
         tree = _header_tree().fit(features[~test], labels[~test])
         right[test] = tree.predict(features[test]) == labels[test]
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+
+
+def size_predictions(clips: ClipSet, split: Split) -> np.ndarray:
+    """Class probabilities of test videos from the one thing that a square crop leaves of a file's size: its side.
+
+    A tree on the smaller of width and height, in pixels; how fine it is, is chosen by group among all other videos.
+
+    Returns:
+        float64 [M,K] of the M videos of `split.test`.
+
+    Raises:
+        SettingError: the clips are not of files.
+    """
+    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+
+    if not clips.files:
+        raise SettingError("these clips are of no files.", remedy="Ask for the size of real videos only.")
+    headers = read_headers([clips.files[name] for name in clips.names])
+    sides, known = (
+        headers[["width", "height"]].min(axis=1).to_numpy()[:, None],
+        np.sort(np.r_[split.train, split.validation]),
+    )
+    folds = StratifiedGroupKFold(3, shuffle=True, random_state=0)
+    tree = GridSearchCV(_header_tree().set_params(class_weight=None), {"min_samples_leaf": LEAVES}, cv=folds)
+    tree.fit(sides[known], clips.labels[known], groups=clips.groups[known])
+    probabilities = np.zeros((len(split.test), len(clips.class_names)))
+    probabilities[:, tree.classes_] = tree.predict_proba(sides[split.test])
+    return probabilities
 
 
 def _header_tree():

@@ -20,7 +20,7 @@ from xxhash import xxh3_128
 from viptt_core import files
 from viptt_core.cache import ELSEWHERE, mark_used, state_of, sweep
 from viptt_core.clips import digest
-from viptt_core.datasets.arrays import PARTS, read_images
+from viptt_core.datasets.arrays import image_arrays, read_images
 from viptt_core.errors import DataError
 from viptt_core.nifti import open_scan
 from viptt_core.scan_facts import ScanFacts, scan_facts
@@ -52,7 +52,7 @@ class VideoFacts:
 
 @dataclass(frozen=True)
 class ArrayFacts:
-    """Volumes in one .npz file, by part: their shape, and a hash of each; "" for one of a single grey level."""
+    """Volumes in one .npz file, by array: their shape, and a hash of each; "" for one of a single grey level."""
 
     shapes: dict[str, Sequence[int]]
     content: dict[str, Sequence[str]]
@@ -87,13 +87,13 @@ def inspect_video(path: str | PathLike) -> VideoFacts:
 
 
 def inspect_arrays(path: str | PathLike) -> ArrayFacts:
-    """Read all volumes of an .npz file in the layout of `datasets.arrays`; raises a DataError if it is damaged."""
+    """Read all volumes of an .npz file, see `arrays.image_arrays`; raises a DataError if it is damaged."""
     path, shapes, contents = Path(path), {}, {}
     state = files.file_digest(path, "md5")
-    for part in PARTS:
-        volumes = read_images(path, part, state)
-        shapes[part] = volumes.shape
-        contents[part] = [xxh3_128(v.tobytes()).hexdigest() if v.min() < v.max() else "" for v in volumes]
+    for array in image_arrays(path):
+        volumes = read_images(path, array, state)
+        shapes[array] = volumes.shape
+        contents[array] = [xxh3_128(v.tobytes()).hexdigest() if v.min() < v.max() else "" for v in volumes]
     return ArrayFacts(shapes, contents)
 
 

@@ -184,8 +184,8 @@ def _contents(checked: Checked) -> Iterator[tuple[str, str, Item | None]]:
             yield checked.where(reading.path), reading.facts.content, checked.items.get(reading.path)
     arrays = {reading.path: reading.facts.content for reading in checked.readable("array")}
     for item in checked.listing.items if arrays else ():
-        path, part, index, *_ = item.source
-        yield item.name, arrays[path][part][index], item
+        path, array, index, *_ = item.source
+        yield item.name, arrays[path][array][index], item
 
 
 def _classes(checked: Checked) -> Iterator[Fault]:

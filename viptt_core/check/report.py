@@ -155,8 +155,9 @@ def _rows(checked: Checked) -> Iterator[dict[str, float | str]]:
         size = f"{facts.width} x {facts.height}"
         yield {"frames": facts.frames, "frame size": size, "frames a second": facts.rate, "codec": facts.codec}
     for shapes in (array.facts.shapes for array in checked.readable("array")):
-        for part, (n, *sides) in shapes.items():
-            yield from [{"voxels": " x ".join(map(str, sides)), "parts": PARTS[part]}] * n
+        for array, (n, *sides) in shapes.items():
+            part = PARTS.get(array.removesuffix("_images"), "none")
+            yield from [{"voxels": " x ".join(map(str, sides)), "parts": part}] * n
 
 
 def _summary(values: list[float] | list[str]) -> list[float] | dict[str, int]:

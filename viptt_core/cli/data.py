@@ -29,8 +29,10 @@ CHECK_SETTINGS = {
     "subset": "of medmnist3d: which file of the folder",
     "pixels": "of medmnist3d: 28 or 64",
     "slice_axis": "of medmnist3d: which axis of a volume runs from slice to slice, 0 to 2",
+    "task": "of lidc: types or malignancy",
+    "centre": "of lidc: pixels a side of the middle of each slice that are kept",
 }
-NUMBERS = ("fold", "pixels", "slice_axis")
+NUMBERS = ("fold", "pixels", "slice_axis", "centre")
 
 
 def add_data_commands(commands) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from viptt_core.cache import Decoding, Recipe, build_clip_set
 from viptt_core.clips import ClipSet, Grid
 from viptt_core.datasets.arrays import decode_volume, list_medmnist3d
+from viptt_core.datasets.lidc import list_lidc
 from viptt_core.datasets.listing import ENDINGS, Listing
 from viptt_core.datasets.own import list_folder
 from viptt_core.datasets.scans import decode_scan, list_imageclef, list_mosmed
@@ -33,6 +34,7 @@ LISTERS: dict[str, Callable[..., Listing]] = {
     "ucf101": list_ucf101,
     "imageclef": list_imageclef,
     "medmnist3d": list_medmnist3d,
+    "lidc": list_lidc,
     "mosmed": list_mosmed,
     "folder": list_folder,
     "phantom": list_phantoms,

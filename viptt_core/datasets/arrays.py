@@ -1,4 +1,4 @@
-"""Volumes in one .npz file, in the layout of MedMNIST's 3-D sets: images and labels of three published parts.
+"""Volumes in one .npz file, most of them in the layout of MedMNIST's 3-D sets: images and labels of three parts.
 
 PART is train, val or test: `PART_images` uint8 [N,A,B,C], `PART_labels` [N,1], perhaps `PART_patient`, `PART_name`
 (text or whole numbers [N]) and further numbers. No such file says which of A, B and C runs from slice to slice.
@@ -32,18 +32,19 @@ SAMPLED = 200  # volumes that are looked at to find the slices
 LEAST_PADDING = 0.05  # mean share of the planes along an axis that must be empty
 _TEXT = ("patient", "name")
 _AS_TEXT = "Save text as text: column.astype(str)."
-_AGAIN = "Get the file again, for example with: viptt data get medmnist3d."
+_AGAIN = "Get the file again; how: viptt data list."
 
 
 class Volume(NamedTuple):
-    """Volume `index` of a part of a file with this MD5; empty planes at the ends of its slices go if it is `padded`."""
+    """Volume `index` of an array of a file with this MD5; empty planes at the ends of its slices go if `padded`."""
 
     path: Path
-    part: str
+    array: str
     index: int
     digest: str
     slice_axis: int
     padded: bool
+    centre: int = 0  #: pixels a side of the middle of each slice that are kept; 0 keeps all
 
 
 def list_medmnist3d(
@@ -74,7 +75,7 @@ def list_medmnist3d(
     if slice_axis is not None:
         check_choice("slice_axis", str(slice_axis), ("0", "1", "2"))
         slice_axis = int(slice_axis)
-    path = _find_file(root, subset, pixels)
+    path = find_file(root, subset, pixels)
     try:
         columns, volumes, faults = _read_columns(path)
     except DataError as error:
@@ -104,16 +105,16 @@ def list_medmnist3d(
     for n, (part, i) in enumerate(columns["images"]):
         name = columns["name"][n] if "name" in columns else f"{part}_{i:04d}"
         group = spelling[columns["patient"][n]] if "patient" in columns else name
-        source = Volume(path, part, i, digest, axis or 0, padded)
+        source = Volume(path, f"{part}_images", i, digest, axis or 0, padded)
         covariates = {name: float(columns[name][n]) for name in numbers}
         items.append(Item(name, columns["labels"][n], group, source, PARTS[part], covariates))
-    faults += [*notes, *_item_faults(items, names)]
+    faults += [*notes, *item_faults(items, names)]
     items = [item for item in items if 0 <= item.label < len(names)]
     settings = {"file": digest, "classes": list(names), "slice_axis": axis, "padding": "left out" if padded else "kept"}
     return Listing("medmnist3d", path, "array", tuple(items), names, tuple(faults), settings=settings)
 
 
-def _item_faults(items: Sequence[Item], names: Sequence[str]) -> Iterator[Fault]:
+def item_faults(items: Sequence[Item], names: Sequence[str]) -> Iterator[Fault]:
     """Labels without a class, classes without a label, names that are blank or occur twice, blank patients."""
     first = {item.label: item.name for item in reversed(items)}
     for label in sorted(first.keys() - {*range(len(names))}):
@@ -160,36 +161,45 @@ def _inner(filled: np.ndarray) -> slice:
 
 def decode_volume(source: Volume, grid: Grid) -> np.ndarray:
     """A volume on the grid, uint8 [T,H,W]."""
-    volume = np.moveaxis(read_images(source.path, source.part, source.digest)[source.index], source.slice_axis, 0)
+    volume = np.moveaxis(read_images(source.path, source.array, source.digest)[source.index], source.slice_axis, 0)
     if volume.min() == volume.max():
-        what = f"{source.part} volume {source.index}: every voxel is the same."
+        what = f"{source.array} {source.index}: every voxel is the same."
         warn_of(Fault("one grey level", str(source.path), what, level="note"))
     if source.padded and volume.any():
         volume = volume[_inner(volume.any(axis=(1, 2)))]
+    if source.centre:
+        top, left = ((side - source.centre) // 2 for side in volume.shape[1:])
+        volume = volume[:, top : top + source.centre, left : left + source.centre]
     # The resampling of scans also turns them; here slices, rows and columns stay what they are.
     turned_back = volume.transpose(2, 1, 0)[:, ::-1]
     return to_grey_levels(ct.resample_volume(turned_back, depth=grid.frames, size=grid.size) / 255)
 
 
-def read_images(path: Path, part: str, digest: str) -> np.ndarray:
-    """All volumes of a part ("train", "val" or "test") of the file with this MD5, uint8 [N,A,B,C].
+def image_arrays(path: Path) -> tuple[str, ...]:
+    """Names of a file's arrays of volumes: "volumes", or one for each of MedMNIST's parts."""
+    with opened(path) as archive:
+        return ("volumes",) if "volumes.npy" in archive.namelist() else tuple(f"{part}_images" for part in PARTS)
+
+
+def read_images(path: Path, array: str, digest: str) -> np.ndarray:
+    """All volumes of one of the `image_arrays` of the file with this MD5, uint8 [N,A,B,C].
 
     Raises:
         DataError: the file is damaged, or claims a size that is not there.
     """
-    images = _images(path, part, digest)
+    images = _images(path, array, digest)
     if isinstance(images, DataError):
         raise images
     return images
 
 
 @lru_cache(maxsize=len(PARTS))
-def _images(path: Path, part: str, digest: str) -> np.ndarray | DataError:
+def _images(path: Path, array: str, digest: str) -> np.ndarray | DataError:
     """The volumes, or why there are none, kept in memory for the next call."""
     try:
-        with _opened(path) as archive:
-            _head(archive, f"{part}_images")
-            return _read(archive, f"{part}_images")
+        with opened(path) as archive:
+            array_head(archive, array)
+            return read_array(archive, array)
     except DataError as error:
         return error
 
@@ -211,7 +221,7 @@ class _Head(NamedTuple):
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """The archive; whatever goes wrong with it is raised as a DataError."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -227,7 +237,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise DataError(what, path=path, remedy=remedy, kind=kind) from error
 
 
-def _head(archive: zipfile.ZipFile, name: str) -> _Head:
+def array_head(archive: zipfile.ZipFile, name: str) -> _Head:
     """What an array says of itself; refused if it claims bytes that are not there, or too many."""
     info = archive.getinfo(f"{name}.npy")
     with archive.open(info) as member:
@@ -235,7 +245,7 @@ def _head(archive: zipfile.ZipFile, name: str) -> _Head:
         head = _Head(*getattr(np.lib.format, f"read_array_header_{major}_{minor}")(member))
         there = info.file_size - member.tell()
     claimed = prod(head.shape) * head.dtype.itemsize
-    kind = "images" if name.endswith("_images") else "values" if head.one_each else "not read"
+    kind = "images" if name.endswith(("_images", "volumes")) else "values" if head.one_each else "not read"
     if head.dtype.hasobject:
         what = f"{name} is a pickle, which may hold a program."
         raise DataError(what, path=archive.filename, remedy=_AS_TEXT, kind="column of objects")
@@ -248,16 +258,18 @@ def _head(archive: zipfile.ZipFile, name: str) -> _Head:
     return head
 
 
-def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     with archive.open(f"{name}.npy") as member:
         return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def _read_columns(path: Path) -> tuple[dict[str, list], np.ndarray | None, list[Fault]]:
     """Part and index of each volume ("images"), its label, text and finite numbers; some volumes; faults."""
-    with _opened(path) as archive:
+    with opened(path) as archive:
         stored = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-        heads = {name: _head(archive, name) for name in stored if name.startswith(tuple(f"{part}_" for part in PARTS))}
+        heads = {
+            name: array_head(archive, name) for name in stored if name.startswith(tuple(f"{part}_" for part in PARTS))
+        }
         if faults := list(_layout_faults(heads)):
             return {}, None, faults
         columns = {"images": [(part, i) for part in PARTS for i in range(heads[f"{part}_images"].shape[0])]}
@@ -265,7 +277,7 @@ def _read_columns(path: Path) -> tuple[dict[str, list], np.ndarray | None, list[
         for column in dict.fromkeys(name.partition("_")[2] for name in heads):
             names = [f"{part}_{column}" for part in PARTS]
             if all(name in heads and heads[name].one_each for name in names):
-                values = [_read(archive, name).reshape(-1) for name in names]
+                values = [read_array(archive, name).reshape(-1) for name in names]
                 if column in _TEXT:
                     columns[column] = [text for part in values for text in _text(part).tolist()]
                 elif all(part.dtype.kind in "iuf" and np.isfinite(part).all() for part in values):
@@ -275,7 +287,7 @@ def _read_columns(path: Path) -> tuple[dict[str, list], np.ndarray | None, list[
         if unread:
             what = f"{listed(unread)}: not read, since not one finite number a volume in every part."
             faults.append(Fault("columns not read", ".", what, level="note"))
-        images = _read(archive, max((f"{part}_images" for part in PARTS), key=lambda name: heads[name].shape[0]))
+        images = read_array(archive, max((f"{part}_images" for part in PARTS), key=lambda name: heads[name].shape[0]))
         return columns, images[: min(SAMPLED, 1 + MOST_BYTES["values"] // prod(images.shape[1:]))], faults
 
 
@@ -318,7 +330,7 @@ def _layout_faults(heads: dict[str, _Head]) -> Iterator[Fault]:
             yield Fault("text and numbers", ".", what, "Write all of them in one way: else 7 and 07 are two.")
 
 
-def _find_file(root: str | Path, subset: str, pixels: int | None) -> Path:
+def find_file(root: str | Path, subset: str, pixels: int | None) -> Path:
     if not root:
         raise SettingError("this data set needs a file.", remedy="Give data_root, the .npz file or its folder.")
     root = Path(root).expanduser()

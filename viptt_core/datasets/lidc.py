@@ -1,0 +1,91 @@
+"""Lung nodules of LIDC-IDRI as cubes in one .npz file: five types, or malignancy, by the radiologists' mean ratings.
+
+The arrays, of N nodules: `volumes` uint8 [N,X,Y,Z] (HU clipped to [-1000, 400], 1 mm, slices last, padded with empty
+planes), `names`, `patient` (text), `malignancy_label` (0, 1, else not clear), `diameter_mm`, `attr_mean` [N,R] and
+`attr_names` [R]. Source: Armato et al. (2011), Medical Physics 38.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from viptt_core import files
+from viptt_core.clips import Item
+from viptt_core.datasets.arrays import Volume, array_head, find_file, item_faults, opened, read_array
+from viptt_core.datasets.listing import Listing
+from viptt_core.errors import DataError, SettingError, check_choice, check_counts
+
+TASKS = {
+    "types": ("ground-glass", "part-solid", "calcified", "solid irregular", "solid"),
+    "malignancy": ("benign", "malignant"),
+}
+SLICE_AXIS = 2
+RATINGS = ("Texture_value", "Calcification_value", "Spiculation_value", "Lobulation_value")
+_ARRAYS = ("volumes", "names", "patient", "malignancy_label", "diameter_mm", "attr_mean", "attr_names")
+
+
+def list_lidc(root: str | Path, *, task: str = "types", centre: int = 24) -> Listing:
+    """Nodules of LIDC-IDRI, to be resampled linearly to the grid; empty planes are left out before; group: patient.
+
+    Args:
+        root: The .npz file, or the folder in which it is the only one.
+        task: "types", see `nodule_types`; or "malignancy", benign or malignant without those that are not clear.
+        centre: Pixels (mm) a side of the middle of each slice that are kept.
+
+    Raises:
+        DataError: no such file, or not in this layout.
+        SettingError: no such task, or a centre larger than the slices.
+    """
+    check_choice("task", task, tuple(TASKS))
+    check_counts(centre=centre)
+    path = find_file(root, "", None)
+    columns = _read_columns(path)
+    side = min(columns["volumes"][1:3])
+    if centre > side:
+        raise SettingError(f"centre is {centre}.", remedy=f"The slices have {side} pixels a side: give no more.")
+    labels = columns["malignancy_label"].astype(np.int64)
+    if task == "types":
+        ratings = dict(zip(columns["attr_names"].tolist(), columns["attr_mean"].T, strict=True))
+        labels = nodule_types(*(ratings[name] for name in RATINGS))
+    digest, items = files.file_digest(path, "md5"), []
+    for n in np.flatnonzero(np.isin(labels, range(len(TASKS[task])))).tolist():
+        source = Volume(path, "volumes", n, digest, SLICE_AXIS, padded=True, centre=centre)
+        known = {"diameter_mm": float(columns["diameter_mm"][n])}
+        name, patient = (str(columns[column][n]) for column in ("names", "patient"))
+        items.append(Item(name, int(labels[n]), patient, source, covariates=known))
+    settings, faults = {"file": digest, "task": task, "centre": centre}, tuple(item_faults(items, TASKS[task]))
+    return Listing("lidc", path, "array", tuple(items), TASKS[task], faults, settings=settings)
+
+
+def nodule_types(
+    texture: np.ndarray, calcification: np.ndarray, spiculation: np.ndarray, lobulation: np.ndarray
+) -> np.ndarray:
+    """Index into the five types, int64 [N], of mean ratings [N]: the first rule that fits decides, "solid" is the rest.
+
+    Texture runs from 1 (ground-glass) to 5 (solid), calcification from 1 (popcorn) to 6 (none), the others from 1
+    (none) to 5 (marked).
+    """
+    irregular = np.maximum(spiculation, lobulation) >= 2.5
+    return np.select([texture <= 2, texture < 4, calcification < 5.5, irregular], [0, 1, 2, 3], 4)
+
+
+def _read_columns(path: Path) -> dict[str, np.ndarray | tuple[int, ...]]:
+    """All arrays but the volumes, of which the shape is given."""
+    with opened(path) as archive:
+        stored = archive.namelist()
+        heads = {name: array_head(archive, name) for name in _ARRAYS if f"{name}.npy" in stored}
+        columns = {name: read_array(archive, name) for name in heads if name != "volumes"}
+    wrong = [f"it lacks {name}" for name in _ARRAYS if name not in heads]
+    if not wrong:
+        n, shape, ratings = len(columns["names"]), heads["volumes"].shape, columns["attr_mean"]
+        wrong = [f"{name} {head.dtype} {list(head.shape)}" for name, head in heads.items()]
+        fits = all(head.shape[:1] == (n,) for name, head in heads.items() if name != "attr_names")
+        fits &= len(shape) == 4 and 0 not in shape and heads["volumes"].dtype == np.uint8
+        if fits and ratings.shape == (n, len(columns["attr_names"])) and np.isfinite(ratings).all():
+            wrong = [f"no rating {name}" for name in RATINGS if name not in columns["attr_names"]]
+    if wrong:
+        what = f"is not in the layout of these nodules: {', '.join(wrong)}."
+        raise DataError(what, path=path, remedy="See: viptt data list lidc", kind="another layout")
+    return columns | {"volumes": shape}
