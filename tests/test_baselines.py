@@ -194,3 +194,12 @@ def test_real_nodules_give_the_known_baselines(shared_data):
     for arm, known, within in (("diameter_mm alone", 0.897, 0.01), ("PCA + logistic", 0.826, 0.03)):
         found = [roc_auc(*of_test(table, arm)[:2]) for table in folds]
         assert np.mean(found) == pytest.approx(known, abs=within), arm
+
+
+def test_features_of_a_backbone_are_tried_where_they_are_given(make_clip_set):
+    clips = make_clip_set()
+    features = np.random.default_rng(0).normal(size=(20, 3, 5)).astype(np.float32)
+    features[:, 1] += 9 * clips.labels[:, None]  # at one time
+    table = baseline_predictions(clips, SPLIT, features)
+    assert scored(table, "features + logistic") == 1
+    assert "features + logistic" not in set(baseline_predictions(clips, SPLIT)["arm"])

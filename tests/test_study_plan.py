@@ -9,7 +9,6 @@ from tracked import tracked_files
 from viptt_core.errors import SettingError
 from viptt_core.study.plan import load_study, parse_study
 
-
 FAMILY = {"name": "f", "question": "?"}
 
 

@@ -143,6 +143,7 @@ def coarse_pixels(clips: ClipSet, *, frames: int, side: int) -> np.ndarray:
 LEAST_FILES = 20  # fewer tell nothing about a leak
 MARGIN = 0.1  # balanced accuracy above chance that is worth a note
 DRAWS = 199  # of labels shuffled between groups: one of them may do as well, so luck is told in one of 100 sets
+PERCENTILES = (5, 25, 50, 75, 90, 99)  # of all grey values of a clip
 LEAVES = [2, 5, 10, 20, 40]  # clips that a leaf of the tree on one number must hold
 VIDEO_HEADER = ("width", "height", "frames", "rate", "codec")
 
@@ -270,11 +271,19 @@ COMPONENTS = 40
 GRID = {"frames": 16, "side": 28}  # at most so much of a clip goes into the principal components
 
 
-def baseline_predictions(clips: ClipSet, split: Split) -> pd.DataFrame:
+def _grey_percentiles(clips: ClipSet) -> np.ndarray:
+    """Float64 [N, 6]."""
+    return np.stack([np.percentile(clip, PERCENTILES) for clip in clips.clips])
+
+
+def baseline_predictions(clips: ClipSet, split: Split, features: np.ndarray | None = None) -> pd.DataFrame:
     """Predictions, see `results.Run.predictions`, of the baselines that apply to a set; the arm is the baseline's name.
 
     - "most frequent class": the class frequencies of the training part, whatever the clip.
     - "PCA + logistic": logistic regression on the first COMPONENTS principal components of coarse pixels.
+    - "grey percentiles": logistic regression on PERCENTILES of the grey values.
+    - "features + logistic": logistic regression on mean and maximum over time of `features`, float32 [N, T', F], of a
+      backbone that was not trained on this set; only where they are given.
     - "NAME alone": logistic regression on one covariate, such as the diameter of a nodule.
     - "file headers alone": a decision tree on what `read_headers` gives, for sets of files.
 
@@ -291,7 +300,12 @@ def baseline_predictions(clips: ClipSet, split: Split) -> pd.DataFrame:
     known = {
         "most frequent class": (DummyClassifier(), np.zeros((len(clips), 1))),
         "PCA + logistic": (make_pipeline(pca, logistic), pixels),
+        "grey percentiles": (make_pipeline(StandardScaler(), logistic), _grey_percentiles(clips)),
     }
+    if features is not None:
+        summaries = np.concatenate([features.mean(axis=1), features.max(axis=1)], axis=1)
+        strict = LogisticRegression(C=0.01, max_iter=5000)  # many columns, few clips
+        known["features + logistic"] = (make_pipeline(StandardScaler(), strict), summaries)
     for name, column in clips.covariates.items():
         known[f"{name} alone"] = (make_pipeline(StandardScaler(), logistic), column[:, None])
     if clips.files:

@@ -296,7 +296,8 @@ class Runner:
         arm, parts = self.study.arms[0], []
         for cell in cells_of(self.study, [arm]):
             task = self.task(arm, cell.seed, cell.fold)
-            predicted = baseline_predictions(task.clips, task.split, task.features)
+            kept = None if task.features is None else task.features.array[task.features.rows[0]]
+            predicted = baseline_predictions(task.clips, task.split, kept)
             for name, rows in predicted[predicted["part"] == "test"].groupby("arm", sort=False):
                 run = {"arm": name, "seed": cell.seed, "fold": cell.fold, "n_train": len(task.split.train)}
                 logits = np.log(np.maximum(probabilities_of(rows), 1e-9))
