@@ -109,10 +109,9 @@ class Runner:
     def scans(self, arm: Arm) -> ClipSet:
         """All scans of an arm, those of all seeds."""
         settings = dict(self.study.scans)
+        n = settings.pop("n_no_finding", 0)
         if arm.scans == "no finding":
-            settings["finding"] = False
-            settings["n"] = settings.pop("n_no_finding", settings["n"])
-        settings.pop("n_no_finding", None)
+            settings |= {"finding": False} | ({"n": n} if n else {})
         return self._set(self.study.preset_of(arm), settings)
 
     def source(self, arm: Arm, name: str) -> ClipSet:
