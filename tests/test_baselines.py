@@ -12,7 +12,7 @@ from viptt_core.check import check_dataset
 from viptt_core.datasets import load_dataset
 from viptt_core.errors import DataWarning, SettingError
 from viptt_core.metrics import accuracy, roc_auc
-from viptt_core.probes import baseline_predictions, header_faults, read_headers, size_predictions
+from viptt_core.probes import baseline_predictions, header_faults, over_time, read_headers, size_predictions
 from viptt_core.results import predicted_classes, probabilities_of
 from viptt_core.splits import FOLDS, Split, make_split
 
@@ -40,6 +40,25 @@ def test_brightness_is_enough_for_principal_components(make_clip_set):
     table = baseline_predictions(make_clip_set(), SPLIT)
     assert scored(table, "PCA + logistic") == 1
     assert table.groupby(["arm", "part"]).size().unique().tolist() == [4]
+
+
+def test_features_are_summed_up_over_time_and_in_thirds():
+    features = np.arange(48, dtype=np.float32).reshape(2, 6, 4) ** 2
+    summed = over_time(features).reshape(2, 6, 4)
+    parts = (features, features[:, :2], features[:, 2:4], features[:, 4:])
+    for column, part in zip((0, 3, 4, 5), parts, strict=True):
+        np.testing.assert_allclose(summed[:, column], part.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(summed[:, 1], features[:, -1])
+    np.testing.assert_allclose(summed[:, 2], features.std(axis=1), rtol=1e-5)
+
+
+def test_only_clips_of_the_split_are_looked_at(make_clip_set):
+    rows = np.arange(1, 40, 2)
+    split = Split(*(rows[getattr(SPLIT, part)] for part in ("train", "validation", "test")))
+    labels, unused = np.arange(40) // 2 % 2, np.zeros((40, 3, 4), np.float32)
+    table = baseline_predictions(make_clip_set(n=40, labels=labels, covariates={"age": labels * 1.0}), split, unused)
+    assert table[table["part"] == "test"]["name"].unique().tolist() == [f"c{n}" for n in rows[SPLIT.test]]
+    assert scored(table, "age alone") == 1 and scored(table, "features + logistic") == 0.5
 
 
 def test_each_covariate_is_tried_alone(make_clip_set):

@@ -124,18 +124,18 @@ def measure_leakage(clips: ClipSet, *, seeds: int = 5, frames: int = 4, side: in
     return Leakage(pd.DataFrame(rows), len(clips), len(np.unique(clips.groups)), chance, clips.synthetic)
 
 
-def coarse_pixels(clips: ClipSet, *, frames: int, side: int) -> np.ndarray:
-    """Each clip as tiny frames, from the middle of as many equal stretches: float32 [N, frames * side * side].
+def coarse_pixels(clips: ClipSet, rows: np.ndarray | None = None, *, frames: int, side: int) -> np.ndarray:
+    """Clips, all or those of int [M], as tiny frames from the middle of equal stretches: float32 [M, frames * side²].
 
     Grey levels, 0..255, are averaged over areas.
     """
-    length = clips.clips.shape[1]
+    rows, length = np.arange(len(clips)) if rows is None else rows, clips.clips.shape[1]
     frames = min(frames, length)
-    tiny = np.empty((len(clips), frames, side, side), np.float32)
-    for i, j in np.ndindex(len(clips), frames):
-        frame = np.asarray(clips.clips[i, int((j + 0.5) * length / frames)], np.float32)
+    tiny = np.empty((len(rows), frames, side, side), np.float32)
+    for i, j in np.ndindex(len(rows), frames):
+        frame = np.asarray(clips.clips[rows[i], int((j + 0.5) * length / frames)], np.float32)
         tiny[i, j] = cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA)
-    return tiny.reshape(len(clips), -1)
+    return tiny.reshape(len(rows), -1)
 
 
 # --- What the headers of files tell of the class: a scanner, a number of slices, a length, a size ---
@@ -269,11 +269,8 @@ def _as_numbers(headers: pd.DataFrame) -> np.ndarray:
 
 COMPONENTS = 40
 GRID = {"frames": 16, "side": 28}  # at most so much of a clip goes into the principal components
-
-
-def _grey_percentiles(clips: ClipSet) -> np.ndarray:
-    """Float64 [N, 6]."""
-    return np.stack([np.percentile(clip, PERCENTILES) for clip in clips.clips])
+PERCENTILES = (5, 25, 50, 75, 95, 99)
+STRENGTH = 0.01  # inverse of the penalty on the weights of many features
 
 
 def baseline_predictions(clips: ClipSet, split: Split, features: np.ndarray | None = None) -> pd.DataFrame:
@@ -281,8 +278,8 @@ def baseline_predictions(clips: ClipSet, split: Split, features: np.ndarray | No
 
     - "most frequent class": the class frequencies of the training part, whatever the clip.
     - "PCA + logistic": logistic regression on the first COMPONENTS principal components of coarse pixels.
-    - "grey percentiles": logistic regression on PERCENTILES of the grey values.
-    - "features + logistic": logistic regression on mean and maximum over time of `features`, float32 [N, T', F], of a
+    - "grey percentiles": logistic regression with class weights on PERCENTILES of the grey levels.
+    - "features + logistic": the same, regularised, on what `over_time` makes of `features`, float32 [N, T', F], of a
       backbone that was not trained on this set; only where they are given.
     - "NAME alone": logistic regression on one covariate, such as the diameter of a nodule.
     - "file headers alone": a decision tree on what `read_headers` gives, for sets of files.
@@ -294,31 +291,38 @@ def baseline_predictions(clips: ClipSet, split: Split, features: np.ndarray | No
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
 
-    pixels = coarse_pixels(clips, **GRID) / 255
+    used = np.unique(np.concatenate([split.train, split.validation, split.test]))
+    pixels = coarse_pixels(clips, used, **GRID) / 255
     pca = PCA(min(COMPONENTS, len(split.train), pixels.shape[1]), random_state=0)
     logistic = LogisticRegression(max_iter=5000)
+    weighted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000, class_weight="balanced"))
     known = {
-        "most frequent class": (DummyClassifier(), np.zeros((len(clips), 1))),
+        "most frequent class": (DummyClassifier(), np.zeros((len(used), 1))),
         "PCA + logistic": (make_pipeline(pca, logistic), pixels),
-        "grey percentiles": (make_pipeline(StandardScaler(), logistic), _grey_percentiles(clips)),
+        "grey percentiles": (weighted, np.stack([np.percentile(clips.clips[n], PERCENTILES) for n in used])),
     }
     if features is not None:
-        summaries = np.concatenate([features.mean(axis=1), features.max(axis=1)], axis=1)
-        strict = LogisticRegression(C=0.01, max_iter=5000)  # many columns, few clips
-        known["features + logistic"] = (make_pipeline(StandardScaler(), strict), summaries)
+        strict = LogisticRegression(C=STRENGTH, max_iter=5000, class_weight="balanced")
+        known["features + logistic"] = (make_pipeline(StandardScaler(), strict), over_time(features[used]))
     for name, column in clips.covariates.items():
-        known[f"{name} alone"] = (make_pipeline(StandardScaler(), logistic), column[:, None])
+        known[f"{name} alone"] = (make_pipeline(StandardScaler(), logistic), column[used, None])
     if clips.files:
-        headers = read_headers([clips.files[name] for name in clips.names])
+        headers = read_headers([clips.files[name] for name in clips.names[used]])
         known["file headers alone"] = (_header_tree(), _as_numbers(headers))
-        for fault in header_faults(headers, clips.labels, clips.groups):
+        for fault in header_faults(headers, clips.labels[used], clips.groups[used]):
             warn_of(fault)
     tables = []
-    for arm, (model, features) in known.items():
-        model.fit(features[split.train], clips.labels[split.train])
+    for arm, (model, values) in known.items():
+        model.fit(values[np.searchsorted(used, split.train)], clips.labels[split.train])
         for part in ("validation", "test"):
             indices = getattr(split, part)
             probabilities = np.zeros((len(indices), len(clips.class_names)))
-            probabilities[:, model.classes_] = model.predict_proba(features[indices])
+            probabilities[:, model.classes_] = model.predict_proba(values[np.searchsorted(used, indices)])
             tables.append(predictions_table(clips, indices, probabilities, arm=arm, part=part))
     return pd.concat(tables, ignore_index=True)
+
+
+def over_time(features: np.ndarray) -> np.ndarray:
+    """Features [N,T,F] summed up over time: their mean, maximum, deviation, and means of three thirds, [N,6F]."""
+    thirds = [third.mean(axis=1) for third in np.array_split(features, 3, axis=1)]
+    return np.concatenate([features.mean(axis=1), features.max(axis=1), features.std(axis=1), *thirds], axis=1)
