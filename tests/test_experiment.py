@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_metrics_twice(plan, scans, videos, monkeyp
 
 def test_a_pretraining_run_is_reused_only_when_everything_that_decides_it_is_the_same(plan, videos, monkeypatch):
     first = quiet(pretrain, plan, videos)
-    monkeypatch.setattr(experiment, "fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(experiment, "Trainer", lambda *_, **__: pytest.fail("trained again"))
     assert quiet(pretrain, plan, videos).folder == first.folder
     longer = dataclasses.replace(plan, preset=plan.preset.with_epochs(pretrain_epochs=2))
     finetuned_longer = dataclasses.replace(plan, preset=plan.preset.with_epochs(epochs=9))
@@ -106,8 +106,8 @@ def test_the_video_arm_starts_from_the_pretrained_weights(plan, scans, videos, m
         seen["start"] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         return original(model, *arguments, **settings)
 
-    original = experiment.fit
-    monkeypatch.setattr(experiment, "fit", spy)
+    original = experiment.Trainer
+    monkeypatch.setattr(experiment, "Trainer", spy)
     run = quiet(finetune, plan, scans, "video", pretrained=pretrained)
     weights = open_weights(pretrained.folder).tensors
     for name, tensor in seen["start"].items():

@@ -133,3 +133,21 @@ def test_a_training_that_ended_is_not_trained_again(make_clip_set, tmp_path):
         runs.append((trainer.steps, trainer.run().epochs, net.state_dict()))
     assert (runs[0][0], runs[1][0]) == (0, 6) and runs[0][1] == runs[1][1]
     assert all(torch.equal(runs[0][2][name], runs[1][2][name]) for name in runs[0][2])
+
+
+def test_a_killed_training_of_two_heads_on_turned_features_ends_as_one_that_was_not(make_clip_set, tmp_path):
+    stage = dataclasses.replace(load_preset("frozen").finetune, rotate=True, epochs=3, batch_size=3)
+    task = Task(make_clip_set(classes=5), SPLIT, stage, heads=np.array([0, 0, 0, 1, 1]))
+    trainer = _Stopping(model(5), task, engine=EVERY_STEP, folder=tmp_path)
+    trainer.steps_left = trainer.steps_in_epoch + 1
+    with pytest.raises(_Interrupted):
+        trainer.run()
+    ends = []
+    for folder in (tmp_path, None):
+        net = model(5)
+        resumed = Trainer(net, task, engine=EVERY_STEP, folder=folder)
+        assert resumed.steps == (trainer.steps_in_epoch + 1 if folder else 0)
+        ends.append(([e["val_loss"] for e in resumed.run().epochs], net.state_dict()))
+    assert ends[0][0] == ends[1][0] and all(torch.equal(ends[0][1][name], ends[1][1][name]) for name in ends[0][1])
+    with pytest.raises(DataError, match="other heads"):
+        Trainer(model(5), dataclasses.replace(task, heads=None), engine=EVERY_STEP, folder=tmp_path)

@@ -1,19 +1,21 @@
 """The training loop: Keras's rules by hand-worked values, and that it learns, repeats and freezes."""
 
+import copy
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
 
-from viptt_core.constants import TB_TRAIN_COUNTS
+from viptt_core.constants import ROTATION_DEGREES, TB_TRAIN_COUNTS
 from viptt_core.errors import SettingError, TrainingError
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
-from viptt_core.training import Task, fit
+from viptt_core.training import Task, Trainer, fit
 from viptt_core.training.device import Engine
-from viptt_core.training.inference import predict_logits
+from viptt_core.training.feed import rotate_clips
+from viptt_core.training.inference import gather_features, predict_logits
 from viptt_core.training.keras_rules import (
     EarlyStopping,
     ReduceOnPlateau,
@@ -35,8 +37,9 @@ STAGE = dataclasses.replace(
 SPLIT = Split(np.arange(10), np.arange(10, 15), np.arange(15, 20))
 
 
-def small_model(seed=0):
-    return ViPTTNet(2, backbone="small", hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(seed))
+def small_model(seed=0, classes=2):
+    generator = torch.Generator().manual_seed(seed)
+    return ViPTTNet(classes, backbone="small", hidden_size=8, feature_size=8, generator=generator)
 
 
 # --- Keras's loss weighting -----------------------------------------------------------------
@@ -53,7 +56,9 @@ def test_weighted_loss_of_uniform_outputs_is_the_value_keras_gives():
 def test_class_weights_of_the_authors_training_part():
     counts = (335, 180, 81, 80, 56)
     labels = np.repeat(np.arange(5), counts)
-    np.testing.assert_allclose(balanced_class_weights(labels, 5), [0.43701, 0.81333, 1.80741, 1.83, 2.61429], atol=5e-6)
+    np.testing.assert_allclose(
+        balanced_class_weights(labels, np.zeros(5, int)), [0.43701, 0.81333, 1.80741, 1.83, 2.61429], atol=5e-6
+    )
     assert sum(counts) == 732 and sum(TB_TRAIN_COUNTS) == 917
 
 
@@ -98,6 +103,98 @@ def test_fixed_batches_keep_their_members():
     orders = [[tuple(batch) for batch in epoch_batches(np.arange(6), 2, "batches", rng)] for _ in range(4)]
     assert all(set(order) == {(0, 1), (2, 3), (4, 5)} for order in orders)
     assert len(set(map(tuple, orders))) > 1
+
+
+def test_each_head_gives_as_many_batches_as_the_largest_in_turn():
+    indices, heads = np.arange(10, 19), np.array([0, 1, 0, 0, 1, 0, 0, 0, 0])  # seven and two
+    batches = epoch_batches(indices, 2, "samples", np.random.default_rng(0), heads)
+    assert [set(heads[batch - 10]) for batch in batches] == [{0}, {1}] * 4
+    assert sorted(np.concatenate(batches[::2])) == [10, 12, 13, 15, 16, 17, 18]
+    assert all(sorted(batch) == [11, 14] for batch in batches[1::2])
+
+
+def test_class_weights_balance_within_each_head():
+    weights = balanced_class_weights(np.array([0, 0, 0, 1, 2, 3, 3]), np.array([0, 0, 1, 1]))
+    np.testing.assert_allclose(weights, [4 / 6, 4 / 2, 3 / 2, 3 / 4])
+
+
+# --- Heads and features -----------------------------------------------------------------------------
+
+HEADS = np.array([0, 0, 1, 1, 1])
+FROZEN = dataclasses.replace(STAGE, epochs=3, batch_size=4, freeze_backbone=True, freeze_stem=True)
+
+
+def test_two_heads_train_as_two_last_layers_do(make_clip_set):
+    clips, model = make_clip_set(n=40, classes=5), small_model(classes=5)
+    split = Split(np.arange(24), np.arange(24, 40), np.arange(24, 40))
+    trunk, layers = copy.deepcopy(torch.nn.ModuleList([model.temporal, model.feature])), torch.nn.ModuleList()
+    for head in (0, 1):
+        layers.append(torch.nn.Linear(8, int((head == HEADS).sum())))
+        layers[head].weight.data = model.classifier.weight.data[head == HEADS].clone()
+        layers[head].bias.data = model.classifier.bias.data[head == HEADS].clone()
+    stage = dataclasses.replace(FROZEN, optimiser="sgd", learning_rate=0.3)  # adaptive steps would amplify rounding
+    trainer = Trainer(model, Task(clips, split, stage, heads=HEADS), engine=CPU)
+    kept = torch.from_numpy(trainer.features.array)
+
+    def loss_of(batch, head):
+        summary = trunk[0].summary(kept[batch])
+        own = torch.from_numpy(clips.labels[batch] - 2 * head)
+        return torch.nn.functional.cross_entropy(layers[head](torch.relu(trunk[1](summary))), own)
+
+    optimiser = torch.optim.SGD([*trunk.parameters(), *layers.parameters()], lr=0.3)
+    rng, losses = np.random.default_rng(0), []
+    for _ in range(stage.epochs):
+        for batch in epoch_batches(split.train, 4, "samples", rng, HEADS[clips.labels[split.train]]):
+            optimiser.zero_grad()
+            loss_of(batch, HEADS[clips.labels[batch[0]]]).backward()
+            optimiser.step()
+        with torch.no_grad():
+            of_heads = [HEADS[clips.labels[split.validation]] == head for head in (0, 1)]
+            losses.append(np.mean([loss_of(split.validation[mine], head) for head, mine in enumerate(of_heads)]))
+    history = trainer.run()
+    assert [e["val_loss"] for e in history.epochs] == pytest.approx(losses, rel=1e-5)
+    assert trainer.steps == trainer.steps_in_epoch * 3 == 24 and losses[-1] < losses[0]
+    torch.testing.assert_close(model.feature.weight, trunk[1].weight, atol=1e-5, rtol=1e-4)
+    for head in (0, 1):
+        torch.testing.assert_close(model.classifier.weight[head == HEADS], layers[head].weight, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+def test_features_that_are_given_train_as_those_that_are_gathered(make_clip_set, monkeypatch, rotate):
+    clips, stage, runs = make_clip_set(), dataclasses.replace(FROZEN, rotate=rotate), []
+    turned = np.arange(15)  # more than train
+    given = gather_features(small_model(), clips, stage, turned, precision="fp32")
+    assert given.array.shape[0] == (20 + 6 * 15 if rotate else 20)
+    for features in (None, given):
+        if features is not None:
+            monkeypatch.setattr(ViPTTNet, "features", lambda *_: pytest.fail("computed again"))
+        model = small_model()
+        trainer = Trainer(model, Task(clips, SPLIT, stage, features=features), engine=CPU)
+        history = trainer.run()
+        runs.append(([e["val_loss"] for e in history.epochs], model.state_dict(), trainer.predict(SPLIT.test)))
+    assert runs[0][0] == runs[1][0] and np.array_equal(runs[0][2], runs[1][2]) and runs[0][2].shape == (5, 2)
+    assert all(torch.equal(runs[0][1][name], runs[1][1][name]) for name in runs[0][1])
+
+
+def test_turned_features_are_those_of_turned_clips(make_clip_set):
+    clips, model = make_clip_set(n=4, size=32), small_model()
+    found = gather_features(model, clips, dataclasses.replace(FROZEN, rotate=True), np.array([3, 1]), precision="fp32")
+    pixels = torch.from_numpy(clips.clips).float() / 255
+    for number, degrees in enumerate((0, *ROTATION_DEGREES)):
+        with torch.no_grad():
+            expected = model.eval().features(rotate_clips(pixels, torch.full((4,), float(degrees))))
+        rows = found.of(np.array([1, 3]), number)
+        torch.testing.assert_close(torch.from_numpy(found.array[rows]), expected[[1, 3]], atol=1e-4, rtol=1e-4)
+    with pytest.raises(SettingError, match="features of a clip are not there"):
+        found.of(np.array([0]), 1)
+
+
+def test_features_that_would_change_and_heads_of_other_classes_are_refused(make_clip_set):
+    features = gather_features(small_model(), make_clip_set(), FROZEN, precision="fp32")
+    with pytest.raises(SettingError, match="change while it is trained"):
+        Task(make_clip_set(), SPLIT, STAGE, features=features)
+    with pytest.raises(SettingError, match="5 classes have a head, 2 have a name"):
+        Task(make_clip_set(), SPLIT, STAGE, heads=HEADS)
 
 
 # --- The loop -------------------------------------------------------------------------------------

@@ -26,11 +26,10 @@ from viptt_core.prediction.card import run_card
 from viptt_core.prediction.weights import WEIGHTS, open_weights, save_weights
 from viptt_core.presets import STARTS, Preset, Stage, load_preset
 from viptt_core.results import Run, is_finished, predictions_table, read_run, runs_root, write_run
-from viptt_core.splits import Split, make_split
-from viptt_core.training import History, Task, fit
+from viptt_core.splits import make_split
+from viptt_core.training import Task, Trainer
 from viptt_core.training.checkpoint import remove_checkpoints
 from viptt_core.training.device import Engine, pick_device, process_state
-from viptt_core.training.inference import cached_features, predict_logits
 
 # A run is only used again when no module that this one reaches has changed in meaning, but for these: a preset's values
 # are part of the configuration, weights and their cards are how a run is kept, and the rest is how it is shown.
@@ -264,11 +263,11 @@ def _train_locked(job: _Job, folder: Path, config: dict, *, main: bool) -> None:
     began = time.perf_counter()
     model = _start_model(job)
     split = make_split(plan.preset.splits, clips, stage=job.kind, seed=plan.seed)
-    task, title = Task(clips, split, job.stage, plan.seed), f"{job.kind} ({job.start})" if job.progress else None
-    history = fit(model, task, engine=plan.engine, folder=folder, progress=title)
+    trainer = Trainer(model, Task(clips, split, job.stage, plan.seed), engine=plan.engine, folder=folder)
+    history = trainer.run(f"{job.kind} ({job.start})" if job.progress else None)
     if not main:
         return
-    predictions = _predict(job, model, split, history)
+    predictions = _predict(trainer, job.start)
     config |= {
         "split": split.sizes(),
         "selection_biased": split.selection_biased,
@@ -301,16 +300,11 @@ def _start_model(job: _Job) -> ViPTTNet:
     return model
 
 
-def _predict(job: _Job, model: ViPTTNet, split: Split, history: History) -> pd.DataFrame:
+def _predict(trainer: Trainer, arm: str) -> pd.DataFrame:
     """Predictions of the validation and test parts."""
-    clips, pixel_range, precision = job.clips, job.stage.pixel_range, history.engine["precision"]
-    array = clips.clips
-    if history.engine["feature_cache"]:
-        array = cached_features(model, clips, pixel_range, precision=precision)
     tables = []
     for part in ("validation", "test"):
-        indices = getattr(split, part)
-        logits = predict_logits(model, array, indices, pixel_range=pixel_range, precision=precision)
-        probabilities = torch.from_numpy(logits).double().softmax(dim=1).numpy()
-        tables.append(predictions_table(clips, indices, probabilities, arm=job.start, part=part))
+        indices = getattr(trainer.task.split, part)
+        probabilities = torch.from_numpy(trainer.predict(indices)).double().softmax(dim=1).numpy()
+        tables.append(predictions_table(trainer.task.clips, indices, probabilities, arm=arm, part=part))
     return pd.concat(tables, ignore_index=True)

@@ -26,13 +26,14 @@ from viptt_core.training.device import (
     PIXEL_SCALES,
     Engine,
     autocast,
+    is_cacheable,
     over_processes,
     settle,
     stays_on_device,
     to_pixels,
 )
 from viptt_core.training.feed import Batch, Feed, draw_angles, rotate_clips
-from viptt_core.training.inference import cached_features, predict_logits
+from viptt_core.training.inference import Features, gather_features, predict_logits
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,34 @@ class Task:
     """What is to be learnt, and from what.
 
     Raises:
-        SettingError: unknown optimiser, shuffle or pixel range.
+        SettingError: unknown optimiser, shuffle or pixel range; features that would change; heads of other classes.
     """
 
     clips: ClipSet  #: the set
     split: Split  #: training learns from `train` and watches `validation`; `test` is not touched
     stage: Stage  #: optimiser, augmentation, what is frozen, when to stop
     seed: int = 0  #: of the batches and the augmentation
+    #: Of all clips, where stem and backbone stay as they are; None: the trainer gathers them itself.
+    features: Features | None = None
+    #: int [K], which head each class belongs to. Classes of different heads never compete: it is as if each head had a
+    #: last layer of its own. A batch is of one head, and each counts as much. None: all classes are of one.
+    heads: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         check_choice("optimiser", self.stage.optimiser, tuple(keras_rules.OPTIMISERS))
         check_choice("pixel_range", self.stage.pixel_range, tuple(PIXEL_SCALES))
         check_choice("shuffle", self.stage.shuffle, ("samples", "batches"))
+        if self.features is not None and not is_cacheable(self.stage):
+            remedy = "Leave the features out, or freeze stem and backbone."
+            raise SettingError("the features of this stage change while it is trained.", remedy=remedy)
+        if self.heads is not None and len(self.heads) != len(self.clips.class_names):
+            what = f"{len(self.heads)} classes have a head, {len(self.clips.class_names)} have a name."
+            raise SettingError(what, remedy="Name the head of each class.")
+
+    @property
+    def head_of_class(self) -> np.ndarray:
+        """Int64 [K], zeros where all classes are of one head."""
+        return np.zeros(len(self.clips.class_names), np.int64) if self.heads is None else np.asarray(self.heads)
 
 
 @dataclass
@@ -105,19 +122,18 @@ class Trainer:
     ) -> None:
         clips, stage = task.clips, task.stage
         self.model, self.task, self.folder, self.engine = model, task, folder, engine or Engine()
-        self.settled = settled = settle(self.engine, model, stage, clips.clips)
-        device, array = settled.device, clips.clips
-        if settled.feature_cache:
+        array, labels, self.features = clips.clips, clips.labels, task.features
+        self.settled = settled = settle(
+            self.engine, model, stage, array if task.features is None else task.features.array
+        )
+        device = settled.device
+        if settled.feature_cache and self.features is None:
             given = {"precision": settled.precision, "progress": settled.rank == 0 and folder is not None}
-            array = cached_features(model, clips, stage.pixel_range, **given)
-        labels, self.rows_by_angle = clips.labels, None
-        if settled.feature_cache and stage.rotate:  # the features of turned scans lie behind those of all
-            train = task.split.train
-            turned = [cached_features(model, clips, stage.pixel_range, train, a, **given) for a in ROTATION_DEGREES]
-            self.rows_by_angle = np.tile(np.arange(len(array)), (1 + len(turned), 1))  # int64 [7, N]
-            self.rows_by_angle[1:, train] = len(array) + np.arange(len(turned) * len(train)).reshape(len(turned), -1)
-            array = np.concatenate([array, *turned])
-            labels = np.concatenate([labels, np.tile(labels[train], len(turned))])
+            self.features = gather_features(model, clips, stage, task.split.train, **given)
+        if self.features is not None:
+            array, labels = self.features.array, np.zeros(len(self.features.array), np.int64)
+            for rows in self.features.rows:
+                labels[rows[rows >= 0]] = clips.labels[rows >= 0]
         self.feed = Feed(array, device, labels, resident=stays_on_device(array, device))
         self.shared_model = over_processes(model, settled)
         weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -126,14 +142,18 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=settled.precision == "fp16")
         self.class_weights = None
         if stage.class_weights:
-            balanced = keras_rules.balanced_class_weights(clips.labels[task.split.train], len(clips.class_names))
+            balanced = keras_rules.balanced_class_weights(clips.labels[task.split.train], task.head_of_class)
             self.class_weights = torch.tensor(balanced, dtype=torch.float32, device=device)
         self.rng, self.angle_rng = np.random.default_rng(task.seed), torch.Generator().manual_seed(task.seed)
         self.stopping = keras_rules.EarlyStopping(stage.stop_patience)
         patience, factor = stage.plateau_patience, stage.plateau_factor
         self.plateau = keras_rules.ReduceOnPlateau(stage.learning_rate, patience=patience, factor=factor)
         self.history, self.best = History(engine=settled.record() | {"resumed": 0}), {}
-        self.steps_in_epoch = math.ceil(len(task.split.train) / stage.batch_size)
+        heads = task.head_of_class
+        self.train_heads = heads[clips.labels[task.split.train]]  # of each clip
+        self.strangers = torch.from_numpy(heads[:, None] != heads).to(device)  # bool [K, K], by class of the clip
+        sizes = np.unique(self.train_heads, return_counts=True)[1]
+        self.steps_in_epoch = len(sizes) * math.ceil(sizes.max() / stage.batch_size)
         self.epoch, self.position, self.steps, self.seconds = 0, 0, 0, 0.0
         self.total = torch.zeros((), device=device)  # of the losses; summed there, so that no step waits for it
         self._keep_generators()
@@ -161,13 +181,13 @@ class Trainer:
         while self.epoch < stage.epochs and not self.history.stopped_early:
             # After a kill the epoch is drawn again, and the steps that were taken are skipped.
             self._keep_generators()
-            batches = keras_rules.epoch_batches(train, stage.batch_size, stage.shuffle, self.rng)  # int64 [B] each
-            taken = sum(map(len, batches[: self.position]))
-            angles = draw_angles(len(train), self.angle_rng)[taken:] if stage.rotate else None  # one a clip
+            batches = keras_rules.epoch_batches(train, stage.batch_size, stage.shuffle, self.rng, self.train_heads)
+            taken, drawn = sum(map(len, batches[: self.position])), sum(map(len, batches))
+            angles = draw_angles(drawn, self.angle_rng)[taken:] if stage.rotate else None  # one a clip
             left = batches[self.position :]
-            if self.rows_by_angle is not None:
-                angle = (angles.numpy()[:, None] == (0, *ROTATION_DEGREES)).argmax(axis=1)
-                rows = self.rows_by_angle[angle, np.concatenate(left)]
+            if self.features is not None:
+                turns = 0 if angles is None else (angles.numpy()[:, None] == (0, *ROTATION_DEGREES)).argmax(axis=1)
+                rows = self.features.of(np.concatenate(left), turns)
                 left, angles = np.split(rows, np.cumsum([len(batch) for batch in left])[:-1]), None
             parts = self.feed.batches(left, angles, rank=device.rank, processes=device.processes)
             for group in self.optimiser.param_groups:
@@ -184,7 +204,7 @@ class Trainer:
                     if self.position < self.steps_in_epoch:
                         self.seconds, begun = self.seconds + time.perf_counter() - begun, time.perf_counter()
                         self._save()
-            loss = float(device.accelerator.reduce(self.total, "sum")) / len(train)
+            loss = float(device.accelerator.reduce(self.total, "sum")) / drawn
             record = {"epoch": self.epoch + 1, "loss": loss, **self.validate()}
             record["learning_rate"] = self.plateau.learning_rate
             record["seconds"] = self.seconds + time.perf_counter() - begun
@@ -207,7 +227,7 @@ class Trainer:
                 pixels = rotate_clips(pixels, batch.angles)
             self.optimiser.zero_grad(set_to_none=True)
             with autocast(self.settled.device, self.settled.precision):
-                logits = self.shared_model(pixels)  # [B, T, H, W] -> [B, K]
+                logits = self._of_own_head(self.shared_model(pixels), batch.labels)  # [B, T, H, W] -> [B, K]
             loss = keras_rules.weighted_loss(logits, batch.labels, self.class_weights, batch.weight)
             self.settled.accelerator.backward(self.scaler.scale(loss))
             self.scaler.step(self.optimiser)
@@ -215,21 +235,30 @@ class Trainer:
         return loss.detach()
 
     def validate(self) -> dict[str, float]:
-        """Loss (unweighted, as Keras's), accuracy and kappa on the validation part."""
+        """Loss (unweighted, as Keras's), accuracy and kappa on the validation part, each a mean over the heads."""
         indices, rank, processes = self.task.split.validation, self.settled.rank, self.settled.processes
         each = math.ceil(len(indices) / processes)
         padded = np.resize(indices, each * processes)  # repeats some, so that all shares are equally long
-        mine, precision = padded[rank * each : (rank + 1) * each], self.settled.precision
-        pixel_range = self.task.stage.pixel_range
-        logits = predict_logits(self.model, self.feed, mine, pixel_range=pixel_range, precision=precision)
-        gathered = self.settled.accelerator.gather(torch.from_numpy(logits).to(self.settled.device))
-        logits, labels = gathered.cpu()[: len(indices)], self.task.clips.labels[indices]  # [M, K], [M]
-        predicted = logits.argmax(dim=1).numpy()
-        return {
-            "val_loss": float(F.cross_entropy(logits, torch.from_numpy(labels))),
-            "val_accuracy": accuracy(labels, predicted),
-            "val_kappa": cohen_kappa(labels, predicted),
-        }
+        logits = torch.from_numpy(self.predict(padded[rank * each : (rank + 1) * each])).to(self.settled.device)
+        logits, labels = self.settled.accelerator.gather(logits)[: len(indices)], self.task.clips.labels[indices]
+        logits = self._of_own_head(logits, torch.from_numpy(labels)).cpu()  # [M, K]
+        heads, scores = self.task.head_of_class[labels], []
+        for head in np.unique(heads):
+            true, of_head = labels[heads == head], logits[heads == head]
+            predicted = of_head.argmax(dim=1).numpy()
+            loss = float(F.cross_entropy(of_head, torch.from_numpy(true)))
+            scores.append((loss, accuracy(true, predicted), cohen_kappa(true, predicted)))
+        return dict(zip(("val_loss", "val_accuracy", "val_kappa"), np.mean(scores, axis=0).tolist(), strict=True))
+
+    def predict(self, indices: np.ndarray) -> np.ndarray:
+        """Logits of clips by the model as it is, float32 [M, K], those of all heads."""
+        rows = indices if self.features is None else self.features.of(indices)
+        settings = {"pixel_range": self.task.stage.pixel_range, "precision": self.settled.precision}
+        return predict_logits(self.model, self.feed, rows, **settings)
+
+    def _of_own_head(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [B, K] of which only those of the head of each label [B] can count."""
+        return logits.masked_fill(self.strangers[labels.to(self.strangers.device)], -math.inf)
 
     # --- Between the steps ---------------------------------------------------------------------------
 
@@ -288,7 +317,8 @@ class Trainer:
         """Everything but tensors, as JSON; what stands under "identity" must be the same to go on."""
         task, precision = self.task, self.settled.precision
         return {
-            "identity": {"data": task.clips.key, "seed": task.seed, "precision": precision, **asdict(task.stage)},
+            "identity": {"data": task.clips.key, "seed": task.seed, "precision": precision, **asdict(task.stage)}
+            | {"heads": task.head_of_class.tolist()},
             "architecture": self.model.architecture,
             "at": {name: getattr(self, name) for name in ("epoch", "position", "steps", "seconds")},
             "history": asdict(self.history),

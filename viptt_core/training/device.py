@@ -95,10 +95,11 @@ class Settled:
             raise TrainingError(what, remedy=remedy) from error
 
 
-def settle(engine: Engine, model: ViPTTNet, stage: Stage, clips: np.ndarray) -> Settled:
+def settle(engine: Engine, model: ViPTTNet, stage: Stage, array: np.ndarray) -> Settled:
     """Decide once how a training runs, and bring the model into that state: placed, frozen, chunked, compiled.
 
-    The first of the clips, uint8 [N, T, H, W], is tried; the stage says what is frozen, and the range of the pixels.
+    The first of the clips, uint8 [N, T, H, W], is tried; of features [M, T', F] nothing is, since no backbone runs.
+    The stage says what is frozen, and the range of the pixels.
     """
     from accelerate import Accelerator
 
@@ -111,17 +112,18 @@ def settle(engine: Engine, model: ViPTTNet, stage: Stage, clips: np.ndarray) -> 
     model.train()
     if stage.freeze_backbone:
         model.backbone.eval()  # its normalisation statistics stay as they are, too
-    precision = pick_precision(engine.precision, device, model.backbone_name)
-    if precision == "fp16" and not fits_fp16(model, torch.from_numpy(clips[:1]).to(device), stage.pixel_range):
+    given = array.ndim == 3
+    precision = "fp32" if given else pick_precision(engine.precision, device, model.backbone_name)
+    if precision == "fp16" and not fits_fp16(model, torch.from_numpy(array[:1]).to(device), stage.pixel_range):
         warnings.warn("fp16 overflows in the backbone; training in fp32.", DataWarning, stacklevel=4)
         precision = "fp32"
-    cached, chunk = engine.feature_cache and is_cacheable(stage), engine.frames_per_chunk
+    cached, chunk = given or (engine.feature_cache and is_cacheable(stage)), engine.frames_per_chunk
     if chunk and model.updates_statistics:
         what = "frames_per_chunk has no effect: the statistics of this backbone are those of the whole batch."
         warnings.warn(what, DataWarning, stacklevel=4)
     if not cached and not chunk:
-        room = free_memory(device) - (clips.nbytes if stays_on_device(clips, device) else 0)
-        chunk = pick_chunk(model, (math.ceil(stage.batch_size / processes), *clips.shape[1:]), precision, room)
+        room = free_memory(device) - (array.nbytes if stays_on_device(array, device) else 0)
+        chunk = pick_chunk(model, (math.ceil(stage.batch_size / processes), *array.shape[1:]), precision, room)
     model.frames_per_chunk = chunk
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # the shapes of a training hardly change

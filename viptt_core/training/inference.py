@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,9 +13,11 @@ import torch
 from viptt_core.backbones import backbone_code, find_backbone
 from viptt_core.cache import ELSEWHERE, FileArray, keep, read_kept, sweep
 from viptt_core.clips import ClipSet, digest
-from viptt_core.errors import DataError
+from viptt_core.constants import ROTATION_DEGREES
+from viptt_core.errors import DataError, SettingError
 from viptt_core.files import cache_root, code_version, one_at_a_time
 from viptt_core.model import INFERENCE_CHUNK, ViPTTNet
+from viptt_core.presets import Stage
 from viptt_core.training.device import autocast, to_pixels
 from viptt_core.training.feed import Feed, rotate_clips
 
@@ -65,6 +68,61 @@ def predict_logits(
 # --- Backbone features of a whole set, computed once where neither stem nor backbone learns ---
 
 
+@dataclass(frozen=True)
+class Features:
+    """Features of the clips of a set, as they lie in the plane and turned."""
+
+    array: np.ndarray  #: float32 [M, T', F]
+    #: int64 [A, N], which of them are those of clip n, turned by the a-th of (0, *ROTATION_DEGREES); -1: not computed.
+    rows: np.ndarray
+
+    def of(self, clips: np.ndarray, angles: np.ndarray | int = 0) -> np.ndarray:
+        """Rows of clips turned by the angles of these numbers, int64 [n].
+
+        Raises:
+            SettingError: one was not computed.
+        """
+        found = self.rows[angles, clips]
+        if (found < 0).any():
+            remedy = "Gather them of all clips that are trained on, turned where the stage rotates."
+            raise SettingError("the features of a clip are not there.", remedy=remedy)
+        return found
+
+
+def gather_features(
+    model: ViPTTNet,
+    clips: ClipSet,
+    stage: Stage,
+    turned: np.ndarray | None = None,
+    *,
+    precision: str,
+    progress: bool = False,
+) -> Features:
+    """Features of all clips of a set, in memory; where the stage rotates, also of some in each of the six turns.
+
+    Args:
+        model, clips, precision, progress: See `cached_features`.
+        stage: What scale the pixels are in, and whether it rotates.
+        turned: int [M], clips to be turned, those that train; None turns none.
+    """
+    rows = np.arange(len(clips.clips))
+    turned = turned if stage.rotate and turned is not None else rows[:0]
+    wanted = [(rows, 0.0), *((turned, degrees) for degrees in ROTATION_DEGREES if len(turned))]
+    place = np.full((len(wanted), len(rows)), -1)
+    array, filled = None, 0
+    for which, (part, degrees) in enumerate(wanted):
+        settings = {"rows": part, "degrees": degrees, "precision": precision, "progress": progress}
+        found = cached_features(model, clips, stage.pixel_range, **settings)
+        if array is None:  # once, at its full size: several of it would not fit
+            array = np.empty((sum(len(part) for part, _ in wanted), *found.shape[1:]), found.dtype)
+        for begin in range(0, len(found), found.per_file):
+            piece = found[begin : begin + found.per_file]
+            array[filled + begin : filled + begin + len(piece)] = piece
+        place[which, part] = filled + np.arange(len(part))
+        filled += len(part)
+    return Features(array, place)
+
+
 def cached_features(
     model: ViPTTNet,
     clips: ClipSet,
@@ -74,8 +132,8 @@ def cached_features(
     *,
     precision: str,
     progress: bool = False,
-) -> np.ndarray:
-    """Features of clips, computed at the first call and read from the cache at later ones.
+) -> FileArray:
+    """Features of clips, computed at the first call and found in the cache at later ones.
 
     An interrupted call is taken up again, and of two processes one computes while the other waits. Stem and backbone
     of the model, on its device, decide together with the other settings what is computed, see `predict_logits`.
@@ -88,7 +146,7 @@ def cached_features(
         progress: Show a progress bar.
 
     Returns:
-        float32 [M, T', F]; T' is T unless the backbone sees whole clips.
+        float32 [M, T', F], in files; T' is T unless the backbone sees whole clips.
 
     Raises:
         DataError: a feature is not finite; names the clip.
@@ -129,7 +187,7 @@ def cached_features(
                 keep(paths[k], features)
                 bar.update(len(features))
     shape = (n, find_backbone(model.backbone_name).steps(frames), model.temporal.input_size)
-    return FileArray(paths, shape, np.dtype(np.float32), per_file=len(parts[0]))[:]
+    return FileArray(paths, shape, np.dtype(np.float32), per_file=len(parts[0]))
 
 
 def frame_features(model: ViPTTNet, pixels: torch.Tensor, precision: str) -> torch.Tensor:

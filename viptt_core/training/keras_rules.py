@@ -70,18 +70,38 @@ def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None, 
     return losses.sum() * (1 / len(labels) if factor is None else factor)
 
 
-def balanced_class_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """n / (K n_c) for each class, float64 [K]; 0 for a class without cases."""
-    counts = np.bincount(labels, minlength=n_classes)
-    return np.divide(len(labels), n_classes * counts, out=np.zeros(n_classes), where=counts > 0)
+def balanced_class_weights(labels: np.ndarray, heads: np.ndarray) -> np.ndarray:
+    """n / (K n_c) for each class, n and K those of its head, float64 [K]; 0 for a class without cases.
+
+    Args:
+        labels: int [n].
+        heads: int [K], which head each class belongs to; zeros where there is one.
+    """
+    counts = np.bincount(labels, minlength=len(heads))
+    cases, classes = np.bincount(heads, counts)[heads], np.bincount(heads)[heads]
+    return np.divide(cases, classes * counts, out=np.zeros(len(heads)), where=counts > 0)
 
 
-def epoch_batches(indices: np.ndarray, batch_size: int, shuffle: str, rng: np.random.Generator) -> list[np.ndarray]:
+def epoch_batches(
+    indices: np.ndarray, batch_size: int, shuffle: str, rng: np.random.Generator, heads: np.ndarray | None = None
+) -> list[np.ndarray]:
     """Batches of one epoch.
 
     "samples" draws new batches. "batches" keeps who is with whom and only shuffles the order, which
     is what the authors' loader does: it permutes an index it never uses, and Keras shuffles batches.
+
+    Of several heads (int [n], one a clip) each gives as many batches as the largest needs, in turn; what is smaller is
+    gone through again.
     """
+    if heads is not None:
+        parts = [indices[heads == head] for head in np.unique(heads)]
+        most = -(-max(map(len, parts)) // batch_size)
+        of_heads = []
+        for part in parts:
+            of_heads.append([])
+            while len(of_heads[-1]) < most:
+                of_heads[-1] += epoch_batches(part, batch_size, shuffle, rng)
+        return [batch for turn in zip(*(batches[:most] for batches in of_heads), strict=True) for batch in turn]
     if shuffle == "samples":
         indices = rng.permutation(indices)
     batches = np.array_split(indices, range(batch_size, len(indices), batch_size))
