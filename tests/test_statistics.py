@@ -6,7 +6,7 @@ from scipy import stats
 
 from viptt_core.errors import SettingError
 from viptt_core.metrics import accuracy, cohen_kappa, kappa_of_tables, per_class
-from viptt_core.statistics import holm, resample, t_test, two_level_comparison
+from viptt_core.statistics import mean_interval, resample, two_level_comparison
 
 
 def runs(seed, n_seeds=4, n=120, k=4, q=0.5):
@@ -17,11 +17,11 @@ def runs(seed, n_seeds=4, n=120, k=4, q=0.5):
     return y_true, np.where(right, y_true, rng.integers(k, size=(n_seeds, n)))
 
 
-def two_level(statistic, y_true, *arms, weights=None, classes=None, **settings):
+def two_level(statistic, y_true, *arms, weights=None, classes=None, level=0.95, **settings):
     """Arms [S, N], resampled and compared."""
     n_classes = 1 + max([np.max(arm) for arm in (y_true, *arms)] + [0 if classes is None else max(classes)])
     tables = [resample(y_true, arm, n_classes=n_classes, **settings) for arm in arms]
-    return two_level_comparison(statistic, *tables, weights=weights, classes=classes)
+    return two_level_comparison(statistic, *tables, weights=weights, classes=classes, level=level)
 
 
 def width(interval):
@@ -55,20 +55,22 @@ def test_counting_by_group_gives_what_looping_over_cases_gives(name, slow, group
     assert two_level(name, y_true, a, b, classes=classes).estimate == pytest.approx(by_hand, abs=1e-12)
 
 
-def test_the_interval_is_that_of_a_plain_loop_over_patients_and_seeds():
+@pytest.mark.parametrize("level", [0.95, 0.99])
+def test_the_interval_is_that_of_a_plain_loop_over_patients_and_seeds(level):
     y_true, a = runs(4, n_seeds=5, q=[0.3, 0.4, 0.5, 0.6, 0.7])
     b = runs(5, n_seeds=5, q=0.3)[1]
     patient = np.arange(120) // 3
     pairs = list(zip(a, b, strict=True))
     gains = np.array([cohen_kappa(y_true, x) - cohen_kappa(y_true, y) for x, y in pairs])
     rng = np.random.default_rng(6)
-    values, widened = [], np.sqrt(5 / 4) * stats.t.ppf(0.975, 4) / stats.norm.ppf(0.975)
+    tail = (1 + level) / 2
+    values, widened = [], np.sqrt(5 / 4) * stats.t.ppf(tail, 4) / stats.norm.ppf(tail)
     for _ in range(1500):
         cases = np.concatenate([np.flatnonzero(patient == p) for p in rng.choice(40, 40)])
         drawn = [cohen_kappa(y_true[cases], x[cases]) - cohen_kappa(y_true[cases], y[cases]) for x, y in pairs]
         values.append(np.mean(drawn) + widened * np.mean(rng.choice(gains - gains.mean(), 5)))
-    ours = two_level("kappa", y_true, a, b, groups=patient)
-    assert (ours.low, ours.high) == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=0.02)
+    ours = two_level("kappa", y_true, a, b, groups=patient, level=level)
+    assert (ours.low, ours.high) == pytest.approx(np.percentile(values, [100 - 100 * tail, 100 * tail]), abs=0.03)
 
 
 def test_two_arms_are_drawn_together_so_that_what_they_share_cancels():
@@ -94,7 +96,7 @@ def test_bootstrap_is_repeatable_by_seed():
 def test_undefined_kappa_gives_nan_and_a_class_missing_from_a_draw_is_left_out():
     ones = np.ones((2, 5), int)
     undefined = two_level("kappa", ones[0], ones)
-    assert np.isnan([undefined.estimate, undefined.low, undefined.high, undefined.t, undefined.p]).all()
+    assert np.isnan([undefined.estimate, undefined.low, undefined.high]).all()
     y_true = np.array([0, 0, 0, 0, 1])  # a third of the draws lack class 1
     assert two_level("recall", y_true, np.stack([y_true, y_true])).low == 1
     assert np.isnan(two_level("recall", y_true, np.stack([y_true, y_true]), classes=[1, 4]).estimate)
@@ -112,7 +114,7 @@ def test_two_levels_cover_the_truth_where_one_level_alone_does_not(skill_sd, ali
         hard = np.where(rng.random(n) < alike, rng.random(50)[patient], rng.random((n_seeds, n)))
         y_pred = np.where(hard < skill[:, None], y_true, rng.integers(k, size=(n_seeds, n)))
         both = two_level("kappa", y_true, y_pred, groups=patient, n_resamples=400, seed=i)
-        seeds = t_test([cohen_kappa(y_true, run) for run in y_pred])
+        seeds = mean_interval([cohen_kappa(y_true, run) for run in y_pred])
         counts = np.eye(k * k)[y_true * k + y_pred].reshape(n_seeds, 50, 3, -1).sum(axis=2)
         draws = rng.multinomial(50, np.full(50, 1 / 50), size=400)
         of_test = kappa_of_tables((draws @ counts).reshape(n_seeds, 400, k, k)).mean(axis=0)
@@ -136,15 +138,16 @@ def test_two_levels_cover_the_truth_where_one_level_alone_does_not(skill_sd, ali
         {"arms": [[[0, 1, 1]] * 2, [[0, 1, 1]] * 3]},
         {"weights": (1, -1)},
         {"weights": (np.nan,)},
+        {"level": 1},
         {"y_true": [], "arms": [[[], []]]},
     ],
 )
 def test_impossible_bootstrap_input_is_refused(change):
     good = {"statistic": "kappa", "y_true": [0, 1, 0], "arms": [[[0, 1, 1], [0, 0, 1]]]}
 
-    def call(statistic, y_true, arms, weights=None, **settings):
+    def call(statistic, y_true, arms, weights=None, level=0.95, **settings):
         tables = [resample(y_true, arm, **settings) for arm in arms]
-        two_level_comparison(statistic, *tables, weights=weights)
+        two_level_comparison(statistic, *tables, weights=weights, level=level)
 
     call(**good, n_resamples=5)
     with pytest.raises(SettingError):
@@ -157,83 +160,34 @@ def test_any_weighted_sum_of_arms_is_one_call():
     gains = [two_level("kappa", y_true, *pair) for pair in ([a, b], [c, d])]
     both = two_level("kappa", y_true, a, b, c, d, weights=(1, -1, -1, 1))
     assert both.estimate == pytest.approx(gains[0].estimate - gains[1].estimate, abs=1e-12)
-    # The same arm on both sides cancels in every resample, and a weight scales all but t and p.
+    # The same arm on both sides cancels in every resample.
     gain = two_level("kappa", y_true, a, c, b, c, weights=(2, -1, -2, 1))
     assert (gain.estimate, gain.low) == pytest.approx((2 * gains[0].estimate, 2 * gains[0].low), abs=1e-12)
-    assert (gain.t, gain.p, gain.df) == pytest.approx((gains[0].t, gains[0].p, gains[0].df), rel=1e-9)
 
 
-# The two-level t test
+# Runs that each test other cases
 
 
-def test_the_two_level_t_test_of_a_hand_worked_case():
-    # Accuracies 0.6 and 0.8 of 10 scans: variance of the seeds 0.02 / 2 = 0.01. Of the run mean, scans 6 to 9 count 1,
-    # scans 2 and 3 0.5, scans 0 and 1 0 (both runs wrong): mean 0.7, variance of a scan 0.11, of the mean 0.011.
-    y_true, y_pred = np.zeros(10, int), np.zeros((2, 10), int)
-    y_pred[0, :4], y_pred[1, :2] = 1, 1
-    ours = two_level("accuracy", y_true, y_pred, n_resamples=200_000)
-    scans = np.array([0, 0, 0.5, 0.5, 1, 1, 1, 1, 1, 1])
-    seeds, test = 0.01, scans.var() / 10
-    assert ours.t == pytest.approx(0.7 / np.sqrt(seeds + test), rel=0.01)
-    df = (seeds + test) ** 2 / (seeds**2 / 1 + test**2 / 9)
-    assert ours.df == pytest.approx(df, rel=0.01)
-    assert ours.p == pytest.approx(2 * stats.t(df).sf(0.7 / np.sqrt(seeds + test)), rel=0.02)
-
-
-def test_two_equal_arms_are_told_apart_in_no_more_than_one_study_of_twenty():
-    """Seeds of both arms differ in skill, scans in difficulty for all runs alike."""
-    rng, k, n_seeds, n, found = np.random.default_rng(30), 3, 5, 200, []
-    for i in range(300):
-        y_true, arms = rng.integers(k, size=n), []
-        hard = np.where(rng.random(n) < 0.5, rng.random(n), np.nan)
-        for _ in range(2):
-            skill = np.clip(0.4 + 0.05 * rng.standard_normal(n_seeds), 0, 1)
-            own = np.where(np.isnan(hard), rng.random((n_seeds, n)), hard)
-            arms.append(np.where(own < skill[:, None], y_true, rng.integers(k, size=(n_seeds, n))))
-        found.append(two_level("kappa", y_true, *arms, n_resamples=300, seed=i).p < 0.05)
-    assert np.mean(found) <= 0.06
-
-
-# Tests of differences
-
-
-def test_the_t_test_equals_scipy():
+def test_without_overlap_the_interval_is_the_one_of_scipy():
     differences = np.random.default_rng(0).normal(0.1, 0.2, 7)
-    ours, theirs = t_test(differences), stats.ttest_1samp(differences, 0)
-    assert (ours.t, ours.p) == pytest.approx((theirs.statistic, theirs.pvalue))
-    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval(0.95)))
+    ours = mean_interval(differences, level=0.9)
+    assert (ours.low, ours.high) == pytest.approx(stats.t.interval(0.9, 6, differences.mean(), stats.sem(differences)))
     assert ours.estimate == pytest.approx(differences.mean()) and ours.n == 7
 
 
-def test_the_corrected_t_test_of_a_hand_worked_case():
-    # mean 0.03, s**2 0.00025; (1/5 + 20/80) * 0.00025 = 0.0001125; t = 0.03 / 0.0106066 = 2.828427
-    ours = t_test([0.02, 0.04, 0.01, 0.05, 0.03], overlap=20 / 80)
-    assert ours.t == pytest.approx(2.828427, abs=1e-6)
-    assert ours.p == pytest.approx(0.047421, abs=1e-6)
-    assert ours.p == pytest.approx(2 * stats.t(4).sf(np.sqrt(8)))
-    # Student's t with four degrees of freedom at 0.975 is 2.776445
-    assert (ours.low, ours.high) == pytest.approx((0.03 - 2.776445 * 0.0106066, 0.03 + 2.776445 * 0.0106066), abs=1e-7)
+def test_the_corrected_interval_of_a_hand_worked_case():
+    # J = 5 differences: mean 0.03, deviations -0.01, 0.01, -0.02, 0.02, 0: s**2 = 0.001 / 4 = 0.00025.
+    # 20 cases test and 80 train: (1/5 + 20/80) * 0.00025 = 0.0001125, whose root is 0.0106066.
+    # Student's t with 4 degrees of freedom is 2.776445 at 0.975 and 4.604095 at 0.995.
+    for level, t in ((0.95, 2.776445), (0.99, 4.604095)):
+        ours = mean_interval([0.02, 0.04, 0.01, 0.05, 0.03], overlap=20 / 80, level=level)
+        assert (ours.low, ours.high) == pytest.approx((0.03 - t * 0.0106066, 0.03 + t * 0.0106066), abs=1e-7)
 
 
 @pytest.mark.parametrize("bad", [[0.1], [0.1, np.nan], [[0.1, 0.2]]])
-def test_differences_that_allow_no_test_are_refused(bad):
+def test_differences_that_allow_no_interval_are_refused(bad):
     with pytest.raises(SettingError, match="at least two finite numbers"):
-        t_test(bad)
-    with pytest.raises(SettingError, match="overlap"):
-        t_test([0.1, 0.2], overlap=-1)
-
-
-def test_holm_of_a_hand_worked_family():
-    # sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04 -> 0.06 (never below the one before)
-    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
-    np.testing.assert_allclose(holm([0.5, 0.6]), [1, 1])
-    assert holm([]).shape == (0,)
-    multitest = pytest.importorskip("statsmodels.stats.multitest")
-    p = np.random.default_rng(7).random(9) ** 2
-    np.testing.assert_allclose(holm(p), multitest.multipletests(p, method="holm")[1])
-
-
-@pytest.mark.parametrize("bad", [[0.1, np.nan], [1.2], [-0.1], 0.5])
-def test_holm_refuses_what_is_no_p_value(bad):
-    with pytest.raises(SettingError, match="0 to 1"):
-        holm(bad)
+        mean_interval(bad)
+    for wrong in ({"overlap": -1}, {"level": 1.5}):
+        with pytest.raises(SettingError, match=next(iter(wrong))):
+            mean_interval([0.1, 0.2], **wrong)

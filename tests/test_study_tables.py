@@ -6,40 +6,48 @@ from itertools import permutations
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import special, stats
+from scipy import special
 from sklearn import metrics
 from small_study import TOO_FEW
 
 from viptt_core.constants import TB_CLASSES
 from viptt_core.errors import SettingError
 from viptt_core.metrics import GRID, brier_score, calibration_bins, cohen_kappa, curves, expected_calibration_error
-from viptt_core.statistics import holm, resample, shapley_weights, t_test, two_level_comparison
-from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes
+from viptt_core.statistics import mean_interval, resample, shapley_weights, two_level_comparison
+from viptt_core.study.outcomes import RUN_COLUMNS, SIZE, Outcomes
 from viptt_core.study.plan import parse_study
-from viptt_core.study.tables import attribute, compare_table, make_tables, write_tables
+from viptt_core.study.tables import compare_table, make_tables, write_tables
 
 N, PATIENTS = 150, 60
 CASES = np.array([f"case {i:03d}" for i in range(N)])
 GROUPS = np.array([f"patient {i % PATIENTS:02d}" for i in range(N)])
 LABELS = np.random.default_rng(0).choice(5, size=N, p=[0.4, 0.2, 0.15, 0.15, 0.1])
 SHUFFLED = np.random.default_rng(1).permutation(N)
-SKILLS = {"random": 0.5, "image": 0.8, "video": 1.5, "video, 75 scans": 1.0, "image, 75 scans": 0.7}
+SKILLS = {
+    "random": 0.5,
+    "image": 0.8,
+    "video": 1.5,
+    "video, 75 scans": 1.0,
+    "image, 75 scans": 0.7,
+    "video-weights": 3.0,
+}
 
 
 def arm(name, experiment="starts", **fields):
     return {"name": name, "experiment": experiment, "start": name.split(",")[0]} | fields
 
 
-EFFICIENCY = ["video", "image", "video, 75 scans", "image, 75 scans"]
+LABELS_75 = ["video", "image", "video, 75 scans", "image, 75 scans"]
 PLAN = TOO_FEW | {
-    "seeds": 3,
+    "seeds": 8,
     "n_train": 300,
-    "primary": {"arm": "video", "baseline": "image"},
-    "arms": [arm("random"), arm("image"), arm("video", seeds=4)]
-    + [arm(f"{start}, 75 scans", "efficiency", n_train=75) for start in ("image", "video")],
+    "n_videos": 250,
+    "rates": [0.001, 0.01],
+    "arms": [arm("random"), arm("image"), arm("video")]
+    + [arm(f"{start}, 75 scans", "labels", n_train=75) for start in ("image", "video")],
     "families": [
         {"name": "primary", "question": "Does it help?", "contrasts": [["video", "image"]]},
-        {"name": "starts", "question": "Do they?", "contrasts": [["video", "random"], ["image", "random"], EFFICIENCY]},
+        {"name": "starts", "question": "Do they?", "contrasts": [["video", "random"], ["image", "random"], LABELS_75]},
         {"name": "rare", "question": "Rare ones?", "contrasts": [["video", "random"]], "measure": "rare recall"},
     ],
 }
@@ -52,12 +60,7 @@ def study(**changes):
 def run(name, seed):
     row = dict.fromkeys(RUN_COLUMNS) | {"arm": name, "seed": seed, "fold": 0, "learning_rate": 0.001, "n_train": 240}
     row |= {"epochs": 20 if seed == 0 else 30, "best_epoch": 10 + seed, "epoch_limit": 30, "stopped_early": seed != 1}
-    row |= {"seconds": 10.0, "peak_memory_mb": 500, "device": "some CPU", "plan": "p"}
-    row["finished"] = f"2026-01-01T10:{seed:02d}:10+00:00"
-    if name != "random":
-        row |= {"pretrain_run": f"{name} {seed}", "pretrain_accuracy": 0.5 + 0.1 * seed}
-        row |= {"pretrain_classes": 10, "pretrain_seconds": 30.0}
-    return row
+    return row | {"seconds": 10.0, "device": "some CPU", "plan": "p"}
 
 
 def outcomes(arms, order=slice(None)):
@@ -71,9 +74,17 @@ def outcomes(arms, order=slice(None)):
 
 def everything():
     return {
-        "starts": outcomes({"video": 4, "random": 3, "image": 3}),
-        "efficiency": outcomes({"image, 75 scans": 3, "video, 75 scans": 3}, SHUFFLED),
+        "starts": outcomes({"video": 9, "random": 8, "image": 8}),
+        "labels": outcomes({"image, 75 scans": 3, "video, 75 scans": 3}, SHUFFLED),
     }
+
+
+def folded(whole, folds=3):
+    """Each run of some outcomes as one a fold, which tests every third patient; in no order."""
+    cases = np.arange(N) % PATIENTS % folds == np.arange(folds)[:, None]
+    of, fold = np.random.default_rng(2).permutation([(r, f) for r in range(len(whole.runs)) for f in range(folds)]).T
+    chances = np.where(cases[fold][..., None], whole.probabilities[of], np.nan).astype(np.float16)
+    return replace(whole, runs=whole.runs.loc[of].assign(fold=fold, n_train=80), probabilities=chances), cases
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -115,19 +126,22 @@ def test_scores_of_an_arm_are_those_of_scikit_learn_averaged_over_seeds(tables):
     assert found["seed_sd"] == pytest.approx(np.std([cohen_kappa(LABELS, y) for y in classes], ddof=1))
     interval = two_level("recall", classes, classes=[2, 3, 4])
     assert (found["rare_recall_low"], found["rare_recall_high"]) == (interval.low, interval.high)
-    assert (found["n"], found["seeds"], found["start"], found["experiment"]) == (N, 4, "video", "starts")
-    assert (found["learning_rate"], found["best_epoch"], found["at_limit"]) == (0.001, 11.5, 1)
+    assert found["kappa_median"] == pytest.approx(np.median([cohen_kappa(LABELS, y) for y in classes]))
+    assert tuple(found[["n", "seeds", "runs", "start", "experiment"]]) == (N, 9, 9, "video", "starts")
+    assert tuple(found[["learning_rate", "best_epoch", "at_limit", "collapsed"]]) == (0.001, 14, 1, 0)
     assert list(tables["arms"]["arm"]) == [arm["name"] for arm in PLAN["arms"]]
     empty = {name for name, table in tables.items() if table.empty}
-    assert empty == {"attribution", "baselines", "folds", "evidence", "missing"}
+    assert empty == {"attribution", "sources", "baselines", "missing"}
 
 
 def test_scores_by_class_and_confusion_are_those_of_scikit_learn(tables):
-    classes, _ = everything()["starts"].by_seed("image")
+    classes, chances = everything()["starts"].by_seed("image")
     expected = np.mean([metrics.precision_recall_fscore_support(LABELS, y, zero_division=0)[:3] for y in classes], 0)
     found = tables["per_class"][tables["per_class"]["arm"] == "image"]
     np.testing.assert_allclose(found[["precision", "recall", "f1"]].to_numpy().T, expected)
     assert list(found["class"]) == list(TB_CLASSES) and list(found["support"]) == list(np.bincount(LABELS))
+    areas = [[metrics.roc_auc_score(k == LABELS, p[:, k]) for p in chances] for k in range(5)]
+    np.testing.assert_allclose(found["auc"], np.mean(areas, axis=1))
     assert (found["f1_low"] < found["f1"]).all() and (found["f1"] < found["f1_high"]).all()
     counts = tables["confusion"][tables["confusion"]["arm"] == "image"]
     assert (counts["count"] == sum(metrics.confusion_matrix(LABELS, y) for y in classes).ravel()).all()
@@ -135,13 +149,20 @@ def test_scores_by_class_and_confusion_are_those_of_scikit_learn(tables):
     assert cell == sum(((LABELS == 1) & (y == 3)).sum() for y in classes)
 
 
-def test_one_seed_has_an_interval_of_the_test_cases_and_no_p():
-    made = make_tables(study(), {"starts": outcomes({"video": 1, "image": 3, "random": 3})})
+def test_one_seed_has_an_interval_of_the_test_cases_and_no_verdict():
+    made = make_tables(study(), {"starts": outcomes({"video": 1, "image": 8, "random": 8})})
     video, alone = row(made["arms"], arm="video"), row(made["contrasts"], family="starts", arm="video")
     assert video["kappa_low"] < video["kappa"] < video["kappa_high"] and np.isnan(video["seed_sd"])
-    assert alone["seeds"] == 1 and np.isnan(alone[["t", "p", "p_holm"]].astype(float)).all()
-    other = row(made["contrasts"], family="starts", arm="image")
-    assert other["p_holm"] == pytest.approx(min(1, 3 * other["p"]))  # of three planned tests
+    assert alone["low"] < alone["difference"] < alone["high"]
+    assert tuple(alone[["seeds", "verdict"]]) == (1, "")
+    assert row(made["contrasts"], family="starts", arm="image")["verdict"] == "undecided"
+
+
+def test_a_run_that_names_one_class_only_is_counted_and_kept():
+    made = everything()["starts"]
+    made.probabilities[2] = np.eye(5)[0]  # the third seed of "video"
+    found = row(make_tables(study(), {"starts": made})["arms"], arm="video")
+    assert (found["collapsed"], found["runs"]) == (1, 9) and found["kappa_median"] > found["kappa"]
 
 
 def test_calibration_of_a_hand_worked_case():
@@ -174,73 +195,63 @@ def test_curves_are_those_of_scikit_learn(digits):
 
 
 # --- Comparisons --------------------------------------------------------------------------------------------
-def test_a_contrast_is_the_two_level_comparison_over_the_seeds_that_both_have(tables):
-    starts, efficiency = everything().values()
-    video, image, random = starts.by_seed("video")[0][:3], *(starts.by_seed(name)[0] for name in ("image", "random"))
+def test_a_contrast_is_the_two_level_comparison_over_the_seeds_that_both_have_at_the_level_of_its_family(tables):
+    starts, labels = everything().values()
+    video, image, random = starts.by_seed("video")[0][:8], *(starts.by_seed(name)[0] for name in ("image", "random"))
     direct = two_level("kappa", video, image)
     found = row(tables["contrasts"], family="primary")
-    wanted = (direct.estimate, direct.low, direct.high, direct.t, direct.p, 3)
-    assert tuple(found[["difference", "low", "high", "t", "p", "seeds"]]) == wanted
-    assert (found["arm"], found["baseline"], found["arm2"], found["baseline2"]) == ("video", "image", "", "")
+    wanted = (direct.estimate, direct.low, direct.high, 8, N, 0.95)
+    assert tuple(found[["difference", "low", "high", "seeds", "n", "level"]]) == wanted
+    assert tuple(found[["arm", "baseline", "arm2", "baseline2", "verdict"]]) == ("video", "image", "", "", "helps")
+    assert found["has_018"] == (found["low"] < 0.18 < found["high"])
     rare = two_level("recall", video, random, classes=[2, 3, 4])
     assert row(tables["contrasts"], family="rare")["high"] == rare.high
-    # A difference of differences, with cases of files in another order.
-    few = [efficiency.by_seed(f"{start}, 75 scans")[0][:, np.argsort(SHUFFLED)] for start in ("video", "image")]
-    direct = two_level("kappa", video, image, *few, weights=(1, -1, -1, 1))
+    # A difference of differences, with cases of files in another order: one of three contrasts.
+    few = [labels.by_seed(f"{start}, 75 scans")[0][:, np.argsort(SHUFFLED)] for start in ("video", "image")]
+    direct = two_level("kappa", video[:3], image[:3], *few, weights=(1, -1, -1, 1), level=1 - 0.05 / 3)
     found = row(tables["contrasts"], arm2="video, 75 scans")
-    assert tuple(found[["difference", "low", "high", "p"]]) == (direct.estimate, direct.low, direct.high, direct.p)
-    families = tables["contrasts"].groupby("family")
-    assert families.size().to_dict() == {"primary": 1, "rare": 1, "starts": 3}
-    for _, rows in families:
-        np.testing.assert_allclose(rows["p_holm"], holm(rows["p"]))
+    assert tuple(found[["difference", "low", "high", "verdict"]]) == (direct.estimate, direct.low, direct.high, "")
 
 
-def test_missing_arms_are_named_and_their_contrasts_left_out():
-    made = make_tables(study(), {"starts": outcomes({"video": 3, "random": 3})})
+def test_a_family_for_a_look_has_no_verdict():
+    families = [PLAN["families"][0] | {"verdict": False}]
+    found = make_tables(study(families=families), everything())["contrasts"].iloc[0]
+    assert found["low"] > 0 and found["verdict"] == ""
+
+
+def test_missing_arms_are_named_and_their_contrasts_left_out_though_they_count():
+    made = make_tables(study(), {"starts": outcomes({"video": 8, "random": 8})})
     assert list(made["missing"]["arm"]) == ["image", "image, 75 scans", "video, 75 scans"]
     assert list(made["contrasts"]["family"]) == ["starts", "rare"]
-    found = row(made["contrasts"], family="starts")
-    assert found["p_holm"] == pytest.approx(min(1, 3 * found["p"]))  # the plan's three tests, not the one that ran
+    assert row(made["contrasts"], family="starts")["level"] == 1 - 0.05 / 3
     assert [name for name, table in make_tables(study(), {}).items() if len(table)] == ["missing"]
 
 
-def test_arms_tested_on_other_cases_are_not_compared_and_what_an_arm_did_not_test_does_not_count():
+def test_arms_tested_on_other_cases_are_not_compared():
     less = everything()
-    less["efficiency"].probabilities[0, 3] = np.nan
+    less["labels"].probabilities[:, 3] = np.nan
     with pytest.raises(SettingError, match="same cases"):
         make_tables(study(), less)
-    less["efficiency"].probabilities[1] = np.nan
-    with pytest.raises(SettingError, match="no case in common"):
-        make_tables(study(), less)
-    less = everything()
-    less["starts"].probabilities[:4, 7] = np.nan  # the four runs of "video"
-    found = make_tables(study(families=[]), less)
-    assert row(found["arms"], arm="video")["n"] == N - 1 and row(found["arms"], arm="image")["n"] == N
-    assert found["contrasts"].empty
+    with pytest.raises(SettingError, match="share no seed"):
+        make_tables(study(), {"starts": replace(made := everything()["starts"], runs=made.runs.assign(fold=range(25)))})
 
 
 def test_the_factorial_is_attributed_when_it_is_complete():
-    plan = study(factors=["unfrozen"], arms=[arm("image"), arm("video")], families=[])
-    starts, others = outcomes({"image": 3, "video": 4}), outcomes({"image-unfrozen": 3, "video-unfrozen": 3})
+    plan = study(factors=["weights"])
+    starts, others = outcomes({"image": 3, "video": 4}), outcomes({"image-weights": 3, "video-weights": 3})
     found = make_tables(plan, {"starts": starts, "attribution": others})["attribution"]
     cells = [starts.by_seed(name)[0][:3] for name in ("image", "video")]
-    cells += [others.by_seed(f"{name}-unfrozen")[0] for name in ("image", "video")]
+    cells += [others.by_seed(f"{name}-weights")[0] for name in ("image", "video")]
     image, video, plain, full = (np.mean([cohen_kappa(LABELS, one) for one in classes]) for classes in cells)
-    assert list(found["factor"]) == ["naive gap", "start", "unfrozen"]
+    assert list(found["factor"]) == ["naive gap", "start", "weights"]
     assert list(found["points"][:2]) == pytest.approx([full - image, (video - image + full - plain) / 2])
-    direct = two_level("kappa", *cells, weights=shapley_weights(2)[1])
+    assert found["points"][1:].sum() == pytest.approx(found["points"][0])
+    direct = two_level("kappa", *cells, weights=shapley_weights(2)[1], level=1 - 0.05 / 3)
     assert tuple(found.iloc[2][["points", "low", "high"]]) == (direct.estimate, direct.low, direct.high)
+    np.testing.assert_allclose(found["percent"], 100 * found["points"] / found["points"][0])
+    others.probabilities[3:] = starts.probabilities[:3]  # all on is as good as all off: no shares of nothing
+    assert make_tables(plan, {"starts": starts, "attribution": others})["attribution"]["percent"].isna().all()
     assert make_tables(plan, {"starts": starts})["attribution"].empty
-
-
-def test_shares_of_a_gap_add_up_to_it_and_are_not_given_where_it_may_be_none():
-    none, some, most = (np.where(np.arange(N) < right, LABELS, (LABELS + 1) % 5)[None] for right in (30, 60, 130))
-    for last, there in ((most, True), (none, False)):
-        arms = [resample(LABELS, classes, groups=GROUPS) for classes in (none, some, none, last)]
-        table = attribute(["unfrozen"], arms).set_index("factor")
-        assert table.loc["start", "points"] + table.loc["unfrozen", "points"] == pytest.approx(table["points"].iloc[0])
-        shares = 100 * table["points"] / table.loc["naive gap", "points"] if there else [np.nan] * 3
-        np.testing.assert_allclose(table["percent"], shares)
 
 
 def test_shapley_values_of_a_hand_worked_game():
@@ -260,63 +271,84 @@ def test_shapley_values_are_averages_over_all_orders(k):
     np.testing.assert_allclose(shapley_weights(k) @ values, added / len(orders))
 
 
-def test_efficiency_has_the_primary_arms_at_the_number_of_scans_of_the_study(tables):
-    found = tables["efficiency"]
-    assert list(found["start"]) == ["image", "image", "video", "video"]
-    assert list(found["n_train"]) == [75, 300, 75, 300] and list(found["seeds"]) == [3, 3, 3, 4]
-    score = row(tables["arms"], arm="video")
-    assert tuple(found.iloc[3][["kappa", "low", "high"]]) == tuple(score[["kappa", "kappa_low", "kappa_high"]])
+def test_trends_have_the_primary_arms_at_the_numbers_of_the_study():
+    arms = [*PLAN["arms"], arm("video, 60 videos", "dose", n_videos=60)]
+    made = make_tables(study(arms=arms), everything() | {"dose": outcomes({"video, 60 videos": 3})})
+    found = made["trend"].groupby("experiment")
+    labels, dose = found.get_group("labels"), found.get_group("dose")
+    assert list(labels["start"]) == ["image", "image", "video", "video"]
+    assert list(labels["n_train"]) == [75, 300, 75, 300] and list(labels["seeds"]) == [3, 8, 3, 9]
+    assert list(dose["n_videos"]) == [0, 60, 250]
+    score = row(made["arms"], arm="video")
+    assert tuple(labels.iloc[3][["kappa", "low", "high"]]) == tuple(score[["kappa", "kappa_low", "kappa_high"]])
 
 
-def test_differences_over_folds_are_averaged_over_seeds_and_corrected():
-    whole, cases = outcomes({"video": 2, "random": 2}), np.arange(N) % PATIENTS % 3 == np.arange(3)[:, None]
-    runs = [(run, fold) for run in range(4) for fold in range(3)]
-    kappas = [cohen_kappa(LABELS[cases[fold]], whole.predicted[run, cases[fold]]) for run, fold in runs]
-    differences = np.subtract(*np.reshape(kappas, (2, 2, 3))).mean(axis=0)
-    of, folds = np.random.default_rng(2).permutation(runs).T  # in no order
-    folded = replace(
-        whole,
-        runs=whole.runs.loc[of].assign(fold=folds, n_train=80),
-        probabilities=np.where(cases[folds][..., None], whole.probabilities[of], np.nan).astype(np.float16),
-    )
-    folded = {"starts": folded}
-    made = make_tables(study(folds=3), folded)
-    expected = t_test(differences, overlap=N / 3 / 80)
-    found = row(made["folds"], arm="video", baseline="random")
-    wanted = (expected.estimate, expected.low, expected.high, expected.p)
-    assert tuple(found[["difference", "low", "high", "p"]]) == pytest.approx(wanted)
-    assert row(made["arms"], arm="video")["n"] == N and row(made["arms"], arm="video")["seeds"] == 2
-    assert make_tables(study(), folded)["folds"].empty
+def test_where_folds_repeat_each_run_counts_and_their_overlap_widens_the_interval():
+    whole = outcomes({"video": 9, "random": 8, "image": 8})
+    folds, cases = folded(whole)
+    made = make_tables(study(folds=3), {"starts": folds})
+    kappas = {
+        name: [cohen_kappa(LABELS[case], run[case]) for run in whole.by_seed(name)[0][:8] for case in cases]
+        for name in ("video", "random")
+    }
+    differences = np.subtract(kappas["video"], kappas["random"])
+    direct = mean_interval(differences, overlap=N / 3 / 80, level=1 - 0.05 / 3)
+    found = row(made["contrasts"], family="starts", arm="video")
+    assert tuple(found[["difference", "low", "high"]]) == pytest.approx((direct.estimate, direct.low, direct.high))
+    assert tuple(found[["seeds", "n", "verdict"]]) == (8, N, "helps")
+    score, direct = row(made["arms"], arm="random"), mean_interval(kappas["random"], overlap=N / 3 / 80)
+    assert tuple(score[["kappa", "kappa_low"]]) == pytest.approx((direct.estimate, direct.low))
+    assert tuple(score[["n", "seeds", "runs"]]) == (N, 8, 24)
+    seeds = np.reshape(kappas["random"], (8, 3)).mean(axis=1)
+    assert tuple(score[["kappa_median", "seed_sd"]]) == pytest.approx((np.median(seeds), seeds.std(ddof=1)))
+    support = made["per_class"].groupby("arm")["support"].sum()
+    assert (support == N).all() and made["confusion"].groupby("arm")["count"].sum()["video"] == 9 * N
+
+
+def test_a_fold_without_a_class_says_nothing_about_it():
+    folds, cases = folded(outcomes({"video": 2}))
+    folds.labels[cases[0] & (LABELS == 4)] = 3
+    made = make_tables(study(folds=3), {"starts": folds})
+    found = made["per_class"].iloc[4]
+    recalls = [np.mean(run[case & (folds.labels == 4)] == 4) for run in folds.by_seed("video")[0] for case in cases[1:]]
+    assert found["recall"] == pytest.approx(np.mean(recalls)) and found["recall_low"] < found["recall"]
+    assert made["curves"]["y"].notna().all()
 
 
 # --- Runs ---------------------------------------------------------------------------------------------------
 def test_arms_that_no_plan_names_are_baselines():
     made = make_tables(study(), {"starts": outcomes({"video": 3, "most frequent class": 1, "size alone": 2})})
-    baselines = made["baselines"]
-    assert list(baselines["arm"]) == ["most frequent class", "size alone"]
-    assert (baselines["auc_low"] < baselines["auc"]).all() and (baselines["auc"] < baselines["auc_high"]).all()
-    assert row(made["cost"], experiment="starts")["runs"] == 3
+    assert list(made["baselines"]["arm"]) == ["most frequent class", "size alone"]
+    assert (made["baselines"]["kappa_low"] < made["baselines"]["kappa"]).all()
+    assert tuple(made["cost"].iloc[0]) == ("starts", 3, 6, pytest.approx(30 / 3600), "some CPU")
     assert list(made["arms"]["arm"]) == ["video"] and "most frequent class" not in set(made["per_class"]["arm"])
 
 
-def test_each_pretraining_counts_once_in_accuracy_and_in_cost():
-    shared = everything()
-    runs = shared["efficiency"].runs
-    runs["pretrain_run"] = [f"{start} {seed}" for start, seed in zip(runs["arm"].str[:5], runs["seed"], strict=True)]
-    made = make_tables(study(), shared)
-    video = row(made["pretraining"], start="video")
-    assert (video["videos"], video["seeds"], video["classes"]) == ("sound", 4, 10)
-    accuracy = [0.5, 0.6, 0.7, 0.8]
-    low, high = stats.t.interval(0.95, 3, np.mean(accuracy), stats.sem(accuracy))
-    assert tuple(video[["accuracy", "low", "high"]]) == pytest.approx((0.65, low, high))
-    assert "random" not in set(made["pretraining"]["start"])
-    starts, efficiency = (row(made["cost"], experiment=name) for name in ("starts", "efficiency"))
-    # 10 runs of 10 s and 7 pretrainings of 30 s, which the 6 runs of the other experiment use, too
-    assert (starts["runs"], starts["core_seconds"], starts["hours_total"]) == (10, 31, pytest.approx(310 / 3600))
-    assert (efficiency["runs"], efficiency["core_seconds"]) == (6, 10)
-    assert (starts["peak_memory_mb"], starts["device"]) == (500, "some CPU")
-    # four seeds, one run a minute, the first from 10:00:00
-    assert starts["wall_hours"] == pytest.approx((60 * 3 + 10) / 3600)
+def videos(right, size):
+    """Two seeds that hold out other videos, of two classes in groups of five; so many of ten right, in each seed."""
+    truth = np.arange(20) % 2
+    chances = np.full((4, 20, 2), np.nan, np.float16)
+    for number, correct in enumerate((right, right, size, size)):
+        case = np.arange(10) + 10 * (number % 2)
+        named = np.where(np.arange(10) < correct, truth[case], 1 - truth[case])
+        chances[number, case] = np.eye(2)[named]
+    runs = pd.DataFrame([run(name, seed) for name in ("video", SIZE) for seed in range(2)])
+    names = np.array([f"v{i:02d}" for i in range(20)])
+    return Outcomes(names, np.array([f"g{i % 4}" for i in range(20)]), truth, ("x", "y"), runs, chances, True)
+
+
+@pytest.mark.parametrize("right, size, learned", [(10, 5, True), (5, 4, False), (9, 10, False)])
+def test_a_source_is_learned_above_chance_and_above_what_the_size_of_the_picture_tells(right, size, learned):
+    settings = {"sources": {"mine": {"dataset": "actions"}}, "gate": True}
+    made = make_tables(study(**settings), everything() | {"source-mine": videos(right, size)})
+    found = made["sources"].iloc[0]
+    assert tuple(found[["source", "arm", "classes", "seeds", "n", "groups"]]) == ("mine", "video", 2, 2, 20, 4)
+    assert tuple(found[["accuracy", "chance", "size_accuracy", "learned"]]) == (right / 10, 0.5, size / 10, learned)
+    assert found["low"] <= found["accuracy"] <= found["high"]
+    assert row(made["contrasts"], family="primary")["verdict"] == ("helps" if learned else "")
+    assert row(made["contrasts"], family="starts", arm="image")["verdict"] == "undecided"
+    # two runs and their two rates; the baseline costs nothing
+    assert tuple(row(made["cost"], experiment="pretraining"))[1:4] == (2, 4, pytest.approx(20 / 3600))
 
 
 # --- Files --------------------------------------------------------------------------------------------------
@@ -356,11 +388,11 @@ def test_a_changed_cell_is_found_by_table_row_and_column(tables, tmp_path, table
 
 
 def test_missing_and_surplus_files_and_other_shapes_are_differences_until_tables_are_written_anew(tables, tmp_path):
-    for name in ("folds", "missing", "arms", "notes"):
+    for name in ("sources", "missing", "arms", "notes"):
         (tmp_path / f"{name}.csv").write_text("arm,p\nvideo,0.5\n")
-    found = differences(tmp_path, {name: tables[name] for name in ("arms", "cost", "folds")})
+    found = differences(tmp_path, {name: tables[name] for name in ("arms", "cost", "sources")})
     assert found[0].startswith("arms.csv: DataFrame are different")
-    assert found[1:] == ["cost.csv: there is no such file", "folds.csv: follows from no predictions"]
+    assert found[1:] == ["cost.csv: there is no such file", "sources.csv: follows from no predictions"]
     write_tables(tmp_path, tables)
     assert differences(tmp_path, tables) == [] and not (tmp_path / "missing.csv").exists()
     assert (tmp_path / "notes.csv").exists()  # nothing else is deleted

@@ -1,4 +1,4 @@
-"""What repeated runs can show: two-level bootstrap, t tests, Holm; and what n scans can show, by simulation."""
+"""What repeated runs can show: two-level bootstrap, interval over folds; and what n scans can show, by simulation."""
 
 from __future__ import annotations
 
@@ -11,21 +11,18 @@ from scipy import stats
 
 from viptt_core.metrics import CLASS_SCORES, SCORES, kappa_of_tables, percentile_interval, require
 
-LEVEL = 0.95  # coverage of every interval of this module
+LEVEL = 0.95  # coverage of an interval unless another is asked for
 STATISTICS = (*SCORES, *CLASS_SCORES)  # those by class are averaged over the classes given
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A mean difference with its interval and t test; nan where the statistic is undefined."""
+    """A mean difference with its interval; nan where the statistic is undefined."""
 
     estimate: float
     low: float  #: bounds of its interval
     high: float
-    t: float  #: of the two-sided test against 0
-    p: float
-    n: int  #: differences, one a training seed or fold
-    df: float = float("nan")  #: degrees of freedom of the test
+    n: int  #: differences, one a run
 
 
 # --- Training seeds and test sample: the two-level bootstrap ----------------------------------------------------------
@@ -81,125 +78,101 @@ def resample(y_true, y_pred, *, groups=None, n_classes: int = 0, n_resamples: in
     return Resamples(counts.sum(axis=0).reshape(n_runs, k, k), drawn.reshape(-1, n_runs, k, k), n_units, seed)
 
 
-def two_level_comparison(statistic: str, *arms: Resamples, weights=None, classes=None) -> Comparison:
+def two_level_comparison(
+    statistic: str, *arms: Resamples, weights=None, classes=None, level: float = LEVEL
+) -> Comparison:
     """A weighted sum of arms, averaged over training seeds, with an interval that covers both seed and test sample.
 
     Each resample draws groups with replacement, the same for all seeds and arms, and adds how far S seeds drawn with
     replacement, the same for all arms, deviate on the whole test set. Where seeds differ by little but test noise,
     which is in both parts, the interval is too wide. The seed part is widened by sqrt(S / (S - 1)) and by Student's
-    over the normal quantile: few seeds understate what others would do. The t test divides by the two-level standard
-    error: variance of seeds over S plus variance of resamples, with Satterthwaite's degrees of freedom.
+    over the normal quantile: few seeds understate what others would do.
 
     Args:
         statistic: One of STATISTICS.
         arms: Of the same cases, each with the same S training seeds in the same order. With one seed the interval
-            is that of the test sample alone, and t and p are nan.
+            is that of the test sample alone.
         weights: One number an arm, such as (1, -1, -1, 1) for a difference of differences; None takes
             one arm as it is, and of two the first minus the second.
         classes: For "recall", "precision" and "f1", the classes averaged over; None takes all.
+        level: Coverage, between 0 and 1.
 
     Returns:
         Comparison; the estimate is the mean over seeds on the whole test set. Resamples where the statistic is nan
         do not count.
 
     Raises:
-        SettingError: arms or weights that do not fit, a statistic that does not exist.
+        SettingError: arms, weights or level that do not fit, a statistic that does not exist.
 
     Source:
         Owen (2007), Annals of Applied Statistics 1, 386-411 (rows and columns drawn independently);
-        Hesterberg (2015), The American Statistician 69, 371-386 (widening for small samples);
-        Satterthwaite (1946), Biometrics Bulletin 2, 110-114.
+        Hesterberg (2015), The American Statistician 69, 371-386 (widening for small samples).
     """
     alike = len({(arm.n_units, arm.seed, *arm.drawn.shape) for arm in arms}) == 1
     require(alike, "arms differ in seeds, groups or classes.", "Give one resampling of the same cases an arm.")
+    _check_level(level)
     weights = np.array([1.0, -1.0][: len(arms)] if weights is None else weights, dtype=float)
     good = weights.shape == (len(arms),) and np.isfinite(weights).all()
     require(good, f"weights are {weights} for {len(arms)} arms.", "Give one finite number an arm.")
-    of_seed = weights @ [_score(statistic, arm.whole, classes) for arm in arms]  # [S]
-    test_part = weights @ [_score(statistic, arm.drawn, classes).mean(axis=1) for arm in arms]  # [R]
+    of_seed = weights @ [score_tables(statistic, arm.whole, classes) for arm in arms]  # [S]
+    drawn = weights @ [score_tables(statistic, arm.drawn, classes).mean(axis=1) for arm in arms]  # [R]
     mean, n_seeds = float(of_seed.mean()), len(of_seed)
-    if n_seeds == 1:
-        return Comparison(mean, *percentile_interval(test_part, LEVEL), np.nan, np.nan, 1)
-    # A stream of its own: arms with other numbers of seeds meet the same test sets.
-    rng = np.random.default_rng((arms[0].seed, 1))
-    seed_part = (of_seed - mean)[rng.integers(n_seeds, size=(len(test_part), n_seeds))].mean(axis=1)
-    tail = (1 + LEVEL) / 2
-    seed_part *= np.sqrt(n_seeds / (n_seeds - 1)) * stats.t.ppf(tail, n_seeds - 1) / stats.norm.ppf(tail)
-    of_test = np.nanvar(test_part) if np.isfinite(test_part).any() else np.nan
-    parts = np.array([of_seed.var(ddof=1) / n_seeds, of_test])
-    shares = parts / parts.sum() if parts.sum() else np.array([1.0, 0.0])
-    df = float(1 / (shares**2 / [n_seeds - 1, max(1, arms[0].n_units - 1)]).sum())
-    low, high = percentile_interval(test_part + seed_part, LEVEL)
-    return Comparison(mean, low, high, *_t_and_p(mean, float(np.sqrt(parts.sum())), df), n_seeds, df)
+    if n_seeds > 1:
+        # A stream of its own: arms with other numbers of seeds meet the same test sets.
+        rng = np.random.default_rng((arms[0].seed, 1))
+        seed_part = (of_seed - mean)[rng.integers(n_seeds, size=(len(drawn), n_seeds))].mean(axis=1)
+        tail = (1 + level) / 2
+        drawn += seed_part * np.sqrt(n_seeds / (n_seeds - 1)) * stats.t.ppf(tail, n_seeds - 1) / stats.norm.ppf(tail)
+    return Comparison(mean, *percentile_interval(drawn, level), n_seeds)
 
 
-def _score(statistic: str, tables: np.ndarray, classes) -> np.ndarray:
-    """One of STATISTICS of tables [..., K, K]: float [...]."""
+def _check_level(level: float) -> None:
+    require(0 < level < 1, f"level is {level}.", "Give a number between 0 and 1, such as 0.95.")
+
+
+def score_tables(statistic: str, tables: np.ndarray, classes=None) -> np.ndarray:
+    """One of STATISTICS of confusion tables [..., K, K]: float [...], see `two_level_comparison`."""
     require(statistic in STATISTICS, f"statistic is {statistic!r}.", f"Give one of {', '.join(STATISTICS)}.")
     if statistic in SCORES:
         return SCORES[statistic](tables)
     return CLASS_SCORES[statistic](tables)[..., slice(None) if classes is None else list(classes)].mean(axis=-1)
 
 
-# --- Tests ------------------------------------------------------------------------------------------------------------
+# --- Runs that each test other cases ----------------------------------------------------------------------------------
 
 
-def t_test(differences, *, overlap: float = 0.0) -> Comparison:
-    """Mean, t interval and two-sided t test of differences; corrected where their training sets overlap.
+def mean_interval(differences, *, overlap: float = 0.0, level: float = LEVEL) -> Comparison:
+    """Mean of differences with Student's t interval; corrected where their training sets overlap.
 
-    The training sets of two folds overlap, so the plain t test finds too much: the variance of the
+    The training sets of two folds overlap, so the plain interval is too narrow: the variance of the
     mean is taken as (1/J + n_test/n_train) s**2 instead of s**2 / J.
 
     Args:
-        differences: float [J], one a seed or a fold, J >= 2.
-        overlap: n_test / n_train for folds or repeated splits of one data set; 0 is the plain test.
+        differences: float [J], one a run, J >= 2.
+        overlap: n_test / n_train for folds or repeated splits of one data set; 0 is the plain interval.
+        level: Coverage, between 0 and 1.
 
     Returns:
-        Comparison with J - 1 degrees of freedom.
+        Comparison; the interval has J - 1 degrees of freedom.
 
     Raises:
-        SettingError: fewer than two differences, nan, an overlap below 0.
+        SettingError: fewer than two differences, nan, an overlap below 0, a level out of range.
 
     Source:
-        Student (1908), Biometrika 6, 1-25; Nadeau & Bengio (2003), Machine Learning 52, 239-281.
+        Nadeau & Bengio (2003), Machine Learning 52, 239-281.
     """
     differences = np.asarray(differences, dtype=float)
     good = differences.ndim == 1 and len(differences) > 1 and np.isfinite(differences).all()
     require(good, f"differences are {differences}.", "Give a list of at least two finite numbers.")
     require(overlap >= 0, f"overlap is {overlap}.", "Give the number of test cases over that of training cases.")
+    _check_level(level)
     n, mean = len(differences), float(differences.mean())
-    error = float(differences.std(ddof=1) * np.sqrt(1 / n + overlap))
-    half = float(error * stats.t.ppf((1 + LEVEL) / 2, n - 1))
-    return Comparison(mean, mean - half, mean + half, *_t_and_p(mean, error, n - 1), n, n - 1)
+    error = differences.std(ddof=1) * np.sqrt(1 / n + overlap)
+    half = float(error * stats.t.ppf((1 + level) / 2, n - 1))
+    return Comparison(mean, mean - half, mean + half, n)
 
 
-def _t_and_p(mean: float, error: float, df: float) -> tuple[float, float]:
-    # Arms that agree in every run (both name one class only) differ by nothing: t is 0, not 0 / 0.
-    t = mean / error if error else float(np.copysign(np.inf, mean)) if mean else 0.0
-    return t, float(2 * stats.t.sf(abs(t), df))
-
-
-def holm(p_values) -> np.ndarray:
-    """Holm's adjusted p values for a family of tests: reject where they are at most alpha.
-
-    Args:
-        p_values: float [M], 0..1.
-
-    Returns:
-        float [M] in the order given, at most 1.
-
-    Raises:
-        SettingError: a value outside 0..1 (nan too), or not a list.
-
-    Source:
-        Holm (1979), Scandinavian Journal of Statistics 6, 65-70.
-    """
-    p = np.asarray(p_values, dtype=float)
-    require(p.ndim == 1 and ((p >= 0) & (p <= 1)).all(), f"p values are {p}.", "Give a list of numbers from 0 to 1.")
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.maximum.accumulate(np.minimum(1, (len(p) - np.arange(len(p))) * p[order]))
-    return adjusted
+# --- What factors contribute ------------------------------------------------------------------------------------------
 
 
 def shapley_weights(n_factors: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import io
 import json
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,31 +19,28 @@ from viptt_core import files
 from viptt_core.errors import DataError, SettingError, check_choice
 from viptt_core.study.plan import PLANS, Study, load_study
 
-# Of each run: which arm, seed and fold it is; its learning rate and how it was trained; what it cost.
+# Of each run: which arm, seed and fold it is; the learning rates it chose and how it was trained; what it cost.
 RUN_COLUMNS = (
     "arm",
     "seed",
     "fold",
     "learning_rate",
-    "n_train",
+    "pretrain_rate",  # nan without pretraining
+    "n_train",  # scans fitted, without those that validate
     "epochs",
     "best_epoch",
     "epoch_limit",
     "stopped_early",
     "val_loss",
     "val_kappa",
-    "pretrain_run",
-    "pretrain_accuracy",
-    "pretrain_classes",
-    "seconds",
-    "pretrain_seconds",
-    "peak_memory_mb",
+    "seconds",  # of all fits: one a learning rate
     "device",
-    "finished",
-    "run",
     "commit",
     "plan",
 )
+ARRAYS = {"names": str, "groups": str, "labels": np.int64, "probabilities": np.float16}  # of a file, beside its meta
+SOURCE = "source-"  # before a source's name: the file of its pretrainings, tested on its held-out videos
+SIZE = "size of the picture"  # baseline there: what metadata tell that reach the network
 
 
 @dataclass(frozen=True)
@@ -96,15 +93,7 @@ class Outcomes:
         rows = rows[rows["arm"] == arm].sort_values(["seed", "fold"])
         if rows.empty:
             raise DataError(f"holds no run of arm '{arm}'.", remedy="Run it: viptt study run STUDY " + arm)
-        return Outcomes(
-            self.names,
-            self.groups,
-            self.labels,
-            self.class_names,
-            rows.reset_index(drop=True),
-            self.probabilities[rows.index],
-            self.synthetic,
-        )
+        return replace(self, runs=rows.reset_index(drop=True), probabilities=self.probabilities[rows.index])
 
     def by_seed(self, arm: str) -> tuple[np.ndarray, np.ndarray]:
         """Predictions of an arm with its folds put together, each case once a seed.
@@ -163,14 +152,7 @@ def write_outcomes(path: Path, outcomes: Outcomes) -> None:
         "synthetic": outcomes.synthetic,
         "runs": json.loads(outcomes.runs[list(RUN_COLUMNS)].to_json(orient="split", index=False, double_precision=12)),
     }
-    write_packed(
-        path,
-        meta,
-        names=outcomes.names.astype(str),
-        groups=outcomes.groups.astype(str),
-        labels=outcomes.labels.astype(np.int64),
-        probabilities=outcomes.probabilities.astype(np.float16),
-    )
+    write_packed(path, meta, **{name: getattr(outcomes, name).astype(kind) for name, kind in ARRAYS.items()})
 
 
 def read_outcomes(path: Path) -> Outcomes:
@@ -189,15 +171,8 @@ def read_outcomes(path: Path) -> Outcomes:
 
 def _unpack(meta: dict, file) -> Outcomes:
     runs = pd.DataFrame(meta["runs"]["data"], columns=meta["runs"]["columns"])
-    return Outcomes(
-        file["names"],
-        file["groups"],
-        file["labels"],
-        tuple(meta["class_names"]),
-        runs,
-        file["probabilities"],
-        meta["synthetic"],
-    )
+    arrays = {name: file[name] for name in ARRAYS}
+    return Outcomes(**arrays, class_names=tuple(meta["class_names"]), runs=runs, synthetic=meta["synthetic"])
 
 
 # --- Arrays and a few plain values in one compressed file: written whole, checked when read, never unpickled ---
@@ -249,7 +224,7 @@ def read_packed(path: Path, build, *, what: str, remedy: str):
 
 RECORD = "study.json"
 WITHDRAWN = "withdrawn"  # field of the record: why the results must not be used
-TEXT_COLUMNS = ("arm", "baseline", "arm2", "baseline2", "class", "true", "predicted")  # of which some are empty
+TEXT_COLUMNS = ("arm", "baseline", "arm2", "baseline2", "verdict", "class", "true", "predicted")  # some are empty
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from viptt_core import files, metrics
+from viptt_core import files, metrics, statistics
 from viptt_core.constants import (
     PAPER_KAPPA_PRETRAINED,
     PAPER_KAPPA_SCRATCH,
@@ -18,25 +19,11 @@ from viptt_core.constants import (
     TB_TRAIN_COUNTS,
 )
 from viptt_core.errors import SettingError
-from viptt_core.results import SCORE_COLUMNS
-from viptt_core.statistics import (
-    PAPER_TEST_SCANS,
-    PAPER_VALIDATION_COUNTS,
-    Resamples,
-    best_of_k,
-    detectable_difference,
-    holm,
-    kappa_interval_by_simulation,
-    resample,
-    shapley_weights,
-    t_test,
-    two_level_comparison,
-)
-from viptt_core.study.outcomes import Outcomes, read_table
+from viptt_core.statistics import Comparison, Resamples, resample, score_tables, two_level_comparison
+from viptt_core.study.outcomes import SIZE, SOURCE, Outcomes, read_table
 from viptt_core.study.plan import Arm, Study
-from viptt_core.study.pointing import Evidence, evidence_tables
+from viptt_core.study.verdict import CONTRAST, PAPER_GAIN, decide, unlearned
 
-CONTRAST = ("arm", "baseline", "arm2", "baseline2")
 BEST_OF = 5  # runs an arm of the authors' notebooks could have chosen from
 TOLERANCE = 1e-9  # relative and absolute; the files hold twelve digits
 START, GAP = "start", "naive gap"  # rows of the attribution beside the factors
@@ -44,31 +31,50 @@ START, GAP = "start", "naive gap"  # rows of the attribution beside the factors
 
 @dataclass(frozen=True)
 class Tested:
-    """What the runs of an arm predicted on the cases that all its seeds tested, folds put together.
+    """What the J runs of an arm (seeds, or seeds and folds) predicted on the N cases that any of them tested.
 
     Attributes:
         name, arm: The arm as planned; None for a baseline.
-        runs: A row a run, see `outcomes.RUN_COLUMNS`.
-        seeds: S numbers, ascending.
+        runs: A row a run, by seed and fold, see `outcomes.RUN_COLUMNS`.
         cases: N rows name, group (what is resampled as a whole), label, sorted by name.
         class_names: K names.
-        probabilities: float64 [S, N, K].
-        resamples: Of the S runs; arms of the same cases meet the same draws.
+        probabilities: float64 [J, N, K]; nan for cases that a run did not test.
     """
 
     name: str
     arm: Arm | None
     runs: pd.DataFrame
-    seeds: list[int]
     cases: pd.DataFrame
     class_names: tuple[str, ...]
     probabilities: np.ndarray
-    resamples: Resamples
+
+    @cached_property
+    def tested(self) -> np.ndarray:
+        """Which cases each run tested: bool [J, N]."""
+        return ~np.isnan(self.probabilities[..., 0])
+
+    @cached_property
+    def by_run(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Labels int64 [M] and probabilities float64 [M, K] of the M cases of each run."""
+        labels = self.cases["label"].to_numpy()
+        return [(labels[there], run[there]) for run, there in zip(self.probabilities, self.tested, strict=True)]
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """Int64 [J, K, K], rows true classes."""
+        k = len(self.class_names)
+        return np.stack([metrics.confusion_matrix(labels, run.argmax(axis=1), k) for labels, run in self.by_run])
+
+    @cached_property
+    def resamples(self) -> Resamples:
+        """Of runs that all test the N cases; arms of the same cases meet the same draws."""
+        labels, groups = self.cases["label"], self.cases["group"]
+        return resample(labels, self.probabilities.argmax(axis=2), groups=groups, n_classes=len(self.class_names))
 
     @property
-    def labels(self) -> np.ndarray:
-        """Int64 [N]."""
-        return self.cases["label"].to_numpy()
+    def keys(self) -> list[tuple[int, int]]:
+        """Seed and fold of each run."""
+        return [(int(seed), int(fold)) for seed, fold in zip(self.runs["seed"], self.runs["fold"], strict=True)]
 
     @property
     def rare(self) -> list[int] | None:
@@ -76,84 +82,110 @@ class Tested:
         known = set(TB_RARE_CLASSES) <= set(self.class_names)
         return [self.class_names.index(name) for name in TB_RARE_CLASSES] if known else None
 
-    def over_seeds(self, score: Callable[[np.ndarray, np.ndarray], float]) -> float:
-        """Mean over seeds of a score of labels [N] and probabilities [N, K]."""
-        return float(np.mean([score(self.labels, one) for one in self.probabilities]))
+    def over_runs(self, score: Callable[[np.ndarray, np.ndarray], float]) -> float:
+        """Mean over runs of a score of labels [M] and probabilities [M, K], where it is defined."""
+        return float(_mean([score(*run) for run in self.by_run]))
+
+    def area(self, k: int) -> float:
+        """Area under the ROC curve of class k against the rest, mean over runs."""
+        return self.over_runs(lambda labels, p: metrics.roc_auc(1 * (labels == k), p[:, [k, k]] * [-1, 1]))
 
     def interval(self, column: str, statistic: str, classes=None) -> dict[str, float]:
-        """Mean over seeds and its interval, as columns of a row."""
-        found = two_level_comparison(statistic, self.resamples, classes=classes)
+        """Mean over runs and its 95 % interval, as columns of a row."""
+        found = compare([self], statistic, classes=classes)
         return {column: found.estimate, f"{column}_low": found.low, f"{column}_high": found.high}
 
 
-def make_tables(
-    study: Study, outcomes: dict[str, Outcomes], evidence: Evidence | None = None
-) -> dict[str, pd.DataFrame]:
+def compare(
+    arms: Sequence[Tested], statistic: str = "kappa", *, weights=None, classes=None, level: float = statistics.LEVEL
+) -> Comparison:
+    """A weighted sum of arms over the seeds and folds that all have, with its interval: the one rule for all tables.
+
+    Where all runs test the same cases, a two-level bootstrap over seeds and test cases (groups whole). Where each run
+    tests others (folds, repeated splits), the corrected interval over single runs, which knows that their training
+    sets overlap; runs in which the statistic is undefined do not count.
+
+    Args:
+        arms: One or more.
+        statistic, weights, classes, level: See `statistics.two_level_comparison`.
+
+    Raises:
+        SettingError: the arms share no run, or tested other cases in one.
+    """
+    names = ", ".join(f"'{one.name}'" for one in arms)
+    shared = [key for key in arms[0].keys if all(key in one.keys for one in arms)]
+    if not shared:
+        raise SettingError(f"arms {names} share no seed.", remedy="Run them with the same seeds.")
+    runs = [[one.keys.index(key) for key in shared] for one in arms]
+    for one, rows in zip(arms[1:], runs[1:], strict=True):
+        pairs = [
+            (arms[0].cases[arms[0].tested[a]], one.cases[one.tested[b]]) for a, b in zip(runs[0], rows, strict=True)
+        ]
+        if one.class_names != arms[0].class_names or not all(np.array_equal(*pair) for pair in pairs):
+            raise SettingError(f"arms {names} were not tested on the same cases.", remedy="Compare arms that were.")
+    if all(one.tested.all() for one in arms):
+        tables = [one.resamples[rows] for one, rows in zip(arms, runs, strict=True)]
+        return two_level_comparison(statistic, *tables, weights=weights, classes=classes, level=level)
+    weights = np.array([1.0, -1.0][: len(arms)] if weights is None else weights, dtype=float)
+    scores = [score_tables(statistic, one.confusion[rows], classes) for one, rows in zip(arms, runs, strict=True)]
+    differences = weights @ scores
+    differences = differences[np.isfinite(differences)]
+    if len(differences) < 2:
+        return Comparison(float(_mean(differences)), np.nan, np.nan, len(differences))
+    n_test = np.mean([one.tested[rows].sum(axis=1) for one, rows in zip(arms, runs, strict=True)])
+    n_train = np.mean([_numbers(one.runs, "n_train").iloc[rows] for one, rows in zip(arms, runs, strict=True)])
+    return statistics.mean_interval(differences, overlap=n_test / n_train, level=level)
+
+
+def make_tables(study: Study, outcomes: dict[str, Outcomes]) -> dict[str, pd.DataFrame]:
     """All tables of a study by name, of what was run; empty where there is nothing to say.
 
     Args:
         study: The plan.
-        outcomes: By experiment; arms that the plan does not name are baselines.
-        evidence: Maps, for the table "evidence".
+        outcomes: By experiment, and those of sources after SOURCE; arms that the plan does not name are baselines.
 
     Returns:
-        Intervals cover 95 %: of seeds and test cases (groups as a whole), and of an arm with one seed of the test
-        cases alone. "missing" names planned arms that were not run; contrasts with them are left out, though Holm's
-        correction counts them.
+        Intervals are those of `compare`, at 95 % but for contrasts (1 - 0.05 / number of contrasts that the family
+        plans) and the attribution (by its number of rows). "missing" names planned arms that were not run; contrasts
+        with them are left out.
 
     Raises:
         SettingError: arms to be compared were not tested on the same cases, or share no seed.
     """
-    tested = gather(study, outcomes)
+    tested = gather(study, {name: one for name, one in outcomes.items() if not name.startswith(SOURCE)})
     arms = {name: one for name, one in tested.items() if one.arm}
     baselines = [one for one in tested.values() if not one.arm]
     # Curves of all arms would be larger than all other tables together.
-    main = study.arm(study.primary.arm).experiment
-    scores = pd.DataFrame([_arm_row(one) for one in arms.values()])
+    main = study.arm(study.primary[0]).experiment
+    scores, sources = pd.DataFrame([_arm_row(one) for one in arms.values()]), _sources(study, outcomes)
     return {
         "arms": scores,
-        "contrasts": _contrasts(study, arms),
+        "contrasts": _contrasts(study, arms, sources),
         "attribution": _attribution(study, arms),
+        "trend": _trend(study, scores),
+        "sources": sources,
         "per_class": _by_arm(arms, _per_class),
         "confusion": _by_arm(arms, _confusion),
         "curves": _by_arm({name: one for name, one in arms.items() if one.arm.experiment == main}, _curves),
-        "calibration": _by_arm(arms, lambda one: pd.DataFrame(metrics.calibration_bins(one.labels, one.probabilities))),
-        "efficiency": _efficiency(study, scores),
-        "pretraining": _pretraining(arms),
+        "calibration": _by_arm(arms, _calibration),
         "power": _power() if any(one.rare for one in arms.values()) else pd.DataFrame(),
         "cost": _cost(study, outcomes),
-        "baselines": pd.DataFrame([_baseline_row(one) for one in baselines], columns=SCORE_COLUMNS),
-        "folds": _folds(study, outcomes, arms),
-        "evidence": pd.DataFrame() if evidence is None else evidence_tables(evidence),
+        "baselines": pd.DataFrame([_baseline_row(one) for one in baselines]),
         "missing": pd.DataFrame({"arm": [arm.name for arm in study.arms if arm.name not in arms]}),
     }
 
 
 def gather(study: Study, outcomes: dict[str, Outcomes]) -> dict[str, Tested]:
-    """The arms that were run, by name: those planned, in the plan's order, then others (baselines).
-
-    Raises:
-        SettingError: the seeds of an arm have no case in common.
-    """
-    planned = {arm.name: arm for arms in study.experiments().values() for arm in arms}
-    found = {}
+    """The arms that were run, by name: those planned, in the plan's order, then others (baselines)."""
+    planned, found = {arm.name: arm for arm in study.arms}, {}
     for one in outcomes.values():
         cases = pd.DataFrame({"name": one.names, "group": one.groups, "label": one.labels}).sort_values("name")
         for name in one.runs["arm"].unique():
-            runs, (classes, probabilities) = one.of_arm(name).runs, one.by_seed(name)
-            kept = cases[(classes >= 0).all(axis=0)[cases.index]]
-            if kept.empty:
-                raise SettingError(f"the seeds of arm '{name}' tested no case in common.", remedy="Run it to its end.")
-            found[name] = Tested(
-                name,
-                planned.get(name),
-                runs,
-                sorted(int(seed) for seed in runs["seed"].unique()),
-                kept.reset_index(drop=True),
-                one.class_names,
-                probabilities[:, kept.index],
-                resample(kept["label"], classes[:, kept.index], groups=kept["group"], n_classes=len(one.class_names)),
-            )
+            mine = one.of_arm(name)
+            kept = cases[mine.tested.any(axis=0)[cases.index]]
+            probabilities = mine.probabilities[:, kept.index].astype(float)
+            kept = kept.reset_index(drop=True)
+            found[name] = Tested(name, planned.get(name), mine.runs, kept, one.class_names, probabilities)
     order = [name for name in (*planned, *found) if name in found]
     return {name: found[name] for name in order}
 
@@ -164,225 +196,178 @@ def _by_arm(arms: dict[str, Tested], make: Callable[[Tested], pd.DataFrame]) -> 
     return pd.concat(tables, names=["arm"]).reset_index("arm").reset_index(drop=True) if tables else pd.DataFrame()
 
 
+def _scores(one: Tested) -> dict:
+    return {"n": len(one.cases), **one.interval("kappa", "kappa"), **one.interval("accuracy", "accuracy")}
+
+
 def _arm_row(one: Tested) -> dict:
-    kappas, runs = metrics.kappa_of_tables(one.resamples.whole), one.runs
+    runs = one.runs.assign(kappa=score_tables("kappa", one.confusion))
+    of_seeds = runs.groupby("seed")["kappa"].mean()
     rare = dict.fromkeys(("rare_recall", "rare_recall_low", "rare_recall_high"), np.nan)
-    if one.rare:
-        rare = one.interval("rare_recall", "recall", one.rare)
     at_limit = (_numbers(runs, "epochs") >= _numbers(runs, "epoch_limit")) & ~runs["stopped_early"].astype(bool)
     return {
         "experiment": one.arm.experiment,
         "arm": one.name,
         "start": one.arm.start,
-        "seeds": len(one.seeds),
-        "n": len(one.cases),
-        **one.interval("kappa", "kappa"),
-        **one.interval("accuracy", "accuracy"),
-        "auc": one.over_seeds(metrics.roc_auc),
-        **rare,
-        "ece": one.over_seeds(metrics.expected_calibration_error),
-        "brier": one.over_seeds(metrics.brier_score),
+        "seeds": len(of_seeds),
+        **_scores(one),
+        "kappa_median": of_seeds.median(),
+        "collapsed": int(((one.confusion.sum(axis=1) > 0).sum(axis=1) == 1).sum()),
+        "runs": len(runs),
+        "auc": _mean([one.area(k) for k in range(len(one.class_names))]),
+        **(one.interval("rare_recall", "recall", one.rare) if one.rare else rare),
+        "ece": one.over_runs(metrics.expected_calibration_error),
+        "brier": one.over_runs(metrics.brier_score),
         "learning_rate": _numbers(runs, "learning_rate").median(),
         "best_epoch": _numbers(runs, "best_epoch").median(),
         "at_limit": int(at_limit.sum()),
-        "seed_sd": kappas.std(ddof=1) if len(kappas) > 1 else np.nan,
+        "seed_sd": of_seeds.std(),
     }
 
 
 def _per_class(one: Tested) -> pd.DataFrame:
-    support = one.resamples.whole[0].sum(axis=1).astype(int)
+    support = one.cases["label"].value_counts()
     rows = []
-    for c, name in enumerate(one.class_names):
-        scores = [one.interval(score, score, [c]) for score in ("precision", "recall", "f1")]
-        rows.append({"class": name, "support": support[c]} | scores[0] | scores[1] | scores[2])
+    for k, name in enumerate(one.class_names):
+        row = {"class": name, "support": support.get(k, 0), "auc": one.area(k)}
+        rows.append(row | one.interval("precision", "precision", [k]) | one.interval("recall", "recall", [k]))
+        rows[-1] |= one.interval("f1", "f1", [k])
     return pd.DataFrame(rows)
 
 
 def _confusion(one: Tested) -> pd.DataFrame:
-    k = len(one.class_names)
-    counts = one.resamples.whole.sum(axis=0).astype(int)
-    names = np.array(one.class_names)
-    return pd.DataFrame({"true": np.repeat(names, k), "predicted": np.tile(names, k), "count": counts.ravel()})
+    names, counts = np.array(one.class_names), one.confusion.sum(axis=0).ravel()
+    k = len(names)
+    return pd.DataFrame({"true": np.repeat(names, k), "predicted": np.tile(names, k), "count": counts})
+
+
+def _calibration(one: Tested) -> pd.DataFrame:
+    labels, probabilities = (np.concatenate(parts) for parts in zip(*one.by_run, strict=True))
+    return pd.DataFrame(metrics.calibration_bins(labels, probabilities))
 
 
 def _curves(one: Tested) -> pd.DataFrame:
     parts = []
-    for c, name in enumerate(one.class_names):
-        of_seeds = [metrics.curves(one.labels == c, run[:, c]) for run in one.probabilities]
-        for kind in of_seeds[0]:
-            y, area = (np.mean([found[kind][i] for found in of_seeds], axis=0) for i in (0, 1))
+    for k, name in enumerate(one.class_names):
+        of_runs = [metrics.curves(labels == k, run[:, k]) for labels, run in one.by_run]
+        for kind in of_runs[0]:
+            y, area = (_mean([found[kind][i] for found in of_runs]) for i in (0, 1))
             # Four digits are more than a picture shows; in full the file would be the largest of all.
             parts.append(pd.DataFrame({"class": name, "curve": kind, "x": metrics.GRID, "y": y.round(4), "area": area}))
     return pd.concat(parts)
 
 
 def _baseline_row(one: Tested) -> dict:
-    first = one.probabilities[0]  # a baseline is run once
-    low, high = metrics.bootstrap_ci(metrics.roc_auc, one.labels, first, groups=one.cases["group"])
-    scores = one.interval("kappa", "kappa") | one.interval("accuracy", "accuracy")
-    auc = {"auc": one.over_seeds(metrics.roc_auc), "auc_low": low, "auc_high": high}
-    return {"arm": one.name, "n": len(one.cases), **scores, **auc}
+    return {"arm": one.name, **_scores(one), "auc": one.over_runs(metrics.roc_auc)}
 
 
 # --- Comparisons of arms ----------------------------------------------------------------------------------------------
-def paired(arms: Sequence[Tested]) -> list[Resamples]:
-    """Resamples of the seeds that all arms have.
-
-    Raises:
-        SettingError: the arms were not tested on the same cases, or share no seed.
-    """
-    names = ", ".join(f"'{one.name}'" for one in arms)
-    if not all(one.cases.equals(arms[0].cases) and one.class_names == arms[0].class_names for one in arms):
-        raise SettingError(f"arms {names} were not tested on the same cases.", remedy="Compare arms that were.")
-    seeds = [seed for seed in arms[0].seeds if all(seed in one.seeds for one in arms)]
-    if not seeds:
-        raise SettingError(f"arms {names} share no seed.", remedy="Run them with the same seeds.")
-    return [one.resamples[[one.seeds.index(seed) for seed in seeds]] for one in arms]
-
-
-def _contrasts(study: Study, arms: dict[str, Tested]) -> pd.DataFrame:
+def _contrasts(study: Study, arms: dict[str, Tested], sources: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for family in study.families:
-        tests = []
+        level, rare = 1 - 0.05 / len(family.contrasts), family.measure == "rare recall"
         for names in family.contrasts:
             there = [arms[name] for name in names if name in arms]
-            rare = family.measure == "rare recall"
             if len(there) < len(names) or (rare and not there[0].rare):
                 continue
-            found = two_level_comparison(
-                "recall" if rare else "kappa",
-                *paired(there),
-                weights=(1, -1, -1, 1)[: len(names)],
-                classes=there[0].rare if rare else None,
-            )
-            tests.append(
-                {"family": family.name, "question": family.question, "measure": family.measure}
-                | dict.fromkeys(CONTRAST, "")
-                | dict(zip(CONTRAST, names, strict=False))
-                | {"seeds": found.n, "difference": found.estimate, "low": found.low, "high": found.high}
-                | {"t": found.t, "p": found.p}
-            )
-        p = np.array([test["p"] for test in tests])
-        # What is missing, or has no p, counts as a test that shows nothing: the correction is that of the plan.
-        planned = np.ones(len(family.contrasts))
-        planned[: len(p)] = np.nan_to_num(p, nan=1)
-        for test, corrected in zip(tests, holm(planned), strict=False):
-            rows.append(test | {"p_holm": np.nan if np.isnan(test["p"]) else corrected})
+            statistic, classes = ("recall", there[0].rare) if rare else ("kappa", None)
+            found = compare(there, statistic, weights=(1, -1, -1, 1)[: len(names)], classes=classes, level=level)
+            seeds = set.intersection(*({seed for seed, _ in one.keys} for one in there))
+            k = len(there[0].class_names)
+            verdict = decide(found.low, found.high, measure=family.measure, classes=k, seeds=len(seeds))
+            silent = not family.verdict or unlearned(study, sources, [one.arm for one in there])
+            row = {"family": family.name, "question": family.question, "measure": family.measure}
+            row |= dict.fromkeys(CONTRAST, "") | dict(zip(CONTRAST, names, strict=False))
+            row |= {"seeds": len(seeds), "n": len(there[0].cases), "difference": found.estimate}
+            row |= {"low": found.low, "high": found.high, "level": level, "verdict": "" if silent else verdict}
+            rows.append(row | {"has_018": not rare and found.low <= PAPER_GAIN <= found.high})
     return pd.DataFrame(rows)
 
 
-def attribute(factors: Sequence[str], arms: Sequence[Resamples]) -> pd.DataFrame:
-    """Shapley value of the start and of each factor for kappa, and the gap that they add up to.
-
-    Args:
-        factors: Names, without the start.
-        arms: Of `Study.factorial_arms`, in this order; the same cases and seeds.
-
-    Returns:
-        First the gap (all on minus all off), then a row a factor: points of kappa with two-level interval, percent of
-        the gap, nan unless its interval excludes 0.
-    """
-    gap = np.zeros(len(arms))
-    gap[[0, -1]] = -1, 1
-    weights = dict(zip((GAP, START, *factors), (gap, *shapley_weights(1 + len(factors))), strict=True))
-    found = [two_level_comparison("kappa", *arms, weights=values) for values in weights.values()]
-    table = pd.DataFrame({"factor": list(weights), "points": [one.estimate for one in found]})
-    table = table.assign(low=[one.low for one in found], high=[one.high for one in found])
-    known = found[0].low > 0 or found[0].high < 0
-    return table.assign(percent=100 * table["points"] / found[0].estimate if known else np.nan)
-
-
 def _attribution(study: Study, arms: dict[str, Tested]) -> pd.DataFrame:
-    names = study.factorial_arms
-    if not study.factors or not all(name in arms for name in names):
+    """The gap between all factors on and all off, then what each adds to it: the start and the factors (Shapley)."""
+    there = [arms[name] for name in study.factorial_arms if name in arms]
+    if not study.factors or len(there) < len(study.factorial_arms):
         return pd.DataFrame()
-    return attribute(study.factors, paired([arms[name] for name in names]))
+    gap = np.zeros(len(there))
+    gap[[0, -1]] = -1, 1
+    factors, values = (GAP, START, *study.factors), (gap, *statistics.shapley_weights(1 + len(study.factors)))
+    level = 1 - 0.05 / len(factors)
+    found = [compare(there, weights=weights, level=level) for weights in values]
+    table = pd.DataFrame([(one.estimate, one.low, one.high) for one in found], columns=["points", "low", "high"])
+    known = found[0].low > 0 or found[0].high < 0  # no share of what may be nothing
+    table = table.assign(level=level, percent=100 * table["points"] / found[0].estimate if known else np.nan)
+    table.insert(0, "factor", factors)
+    return table
 
 
-def _efficiency(study: Study, arms: pd.DataFrame) -> pd.DataFrame:
-    """Arms of the experiment "efficiency", and the primary contrast's two at the study's own number of scans."""
-    planned = study.experiments().get("efficiency", ())
-    if not planned or arms.empty:
-        return pd.DataFrame()
-    rows = arms[arms["arm"].isin([*(arm.name for arm in planned), study.primary.arm, study.primary.baseline])]
-    rows = rows.assign(n_train=[study.arm(name).n_train or study.n_train for name in rows["arm"]])
-    rows = rows[["start", "n_train", "seeds", "kappa", "kappa_low", "kappa_high"]]
-    rows = rows.rename(columns={"kappa_low": "low", "kappa_high": "high"})
-    return rows.sort_values(["start", "n_train"], ignore_index=True)
-
-
-def _folds(study: Study, outcomes: dict[str, Outcomes], arms: dict[str, Tested]) -> pd.DataFrame:
-    """Differences of kappa, one a fold: the mean over seeds."""
+def _trend(study: Study, arms: pd.DataFrame) -> pd.DataFrame:
+    """Kappa by number of labelled scans, and of videos: arms of these experiments, and the primary ones in both."""
     rows = []
-    pairs = [names for family in study.families if family.measure == "kappa" for names in family.contrasts]
-    for names in dict.fromkeys(tuple(names) for names in pairs if study.folds and len(names) == 2):
-        if not all(name in arms for name in names):
-            continue
-        one, other = (outcomes[arms[name].arm.experiment].of_arm(name) for name in names)
-        by_fold = (_kappas_by_run(one) - _kappas_by_run(other)).groupby("fold").mean()
-        n_test = one.tested.sum(axis=1).mean()
-        found = t_test(by_fold, overlap=n_test / _numbers(one.runs, "n_train").mean())
-        rows.append((*names, found.estimate, found.low, found.high, found.p))
-    return pd.DataFrame(rows, columns=["arm", "baseline", "difference", "low", "high", "p"])
-
-
-def _kappas_by_run(one: Outcomes) -> pd.Series:
-    kappas = [
-        metrics.cohen_kappa(one.labels[there], run[there]) for run, there in zip(one.predicted, one.tested, strict=True)
-    ]
-    return pd.Series(kappas, pd.MultiIndex.from_frame(one.runs[["seed", "fold"]]))
+    for experiment in ("labels", "dose"):
+        planned = [arm.name for arm in study.experiments().get(experiment, ())]
+        of_both = arms[arms["arm"].isin([*planned, *study.primary])] if planned and len(arms) else arms[:0]
+        for row in of_both.itertuples():
+            arm = study.arm(row.arm)
+            n_videos = (arm.n_videos or study.n_videos) if arm.start == "video" else 0
+            sizes = {"n_train": arm.n_train or study.n_train, "n_videos": n_videos, "seeds": row.seeds}
+            scores = {"kappa": row.kappa, "low": row.kappa_low, "high": row.kappa_high}
+            rows.append({"experiment": experiment, "start": row.start} | sizes | scores)
+    table = pd.DataFrame(rows)
+    return table.sort_values(["experiment", "start", "n_train", "n_videos"], ignore_index=True) if rows else table
 
 
 # --- Runs -------------------------------------------------------------------------------------------------------------
-def _pretraining(arms: dict[str, Tested]) -> pd.DataFrame:
-    """Accuracy on test videos, of pretrainings with the study's own network, each counted once."""
-    own = [one for one in arms.values() if not (one.arm.temporal or one.arm.backbone or one.arm.preset)]
-    runs = [one.runs.assign(videos=one.arm.videos, start=one.arm.start) for one in own if one.arm.pretrains]
-    if not runs:
-        return pd.DataFrame()
-    done = pd.concat(runs).dropna(subset="pretrain_accuracy").drop_duplicates("pretrain_run")
-    rows = []
-    for (videos, start), group in done.groupby(["videos", "start"], sort=False):
-        accuracy = _numbers(group, "pretrain_accuracy").to_numpy()
-        found = t_test(accuracy) if len(accuracy) > 1 else None
-        ends = (found.low, found.high) if found else (np.nan, np.nan)
-        rows.append((videos, start, len(accuracy), accuracy.mean(), *ends, int(group["pretrain_classes"].iloc[0])))
-    return pd.DataFrame(rows, columns=["videos", "start", "seeds", "accuracy", "low", "high", "classes"])
+def _sources(study: Study, outcomes: dict[str, Outcomes]) -> pd.DataFrame:
+    """What each pretraining learned of each of its sources: accuracy on held-out videos, interval over groups."""
+    rows, planned = [], {arm.name for arm in study.arms}
+    for name in [name for name in study.sources if SOURCE + name in outcomes]:
+        one = outcomes[SOURCE + name]
+        size = one.of_arm(SIZE) if SIZE in set(one.runs["arm"]) else None
+        size = np.nan if size is None else (size.predicted == size.labels)[size.tested].mean()
+        for arm in [arm for arm in one.runs["arm"].unique() if arm in planned]:
+            mine = one.of_arm(arm)
+            run, case = mine.tested.nonzero()
+            labels, groups, k = mine.labels[case], mine.groups[case], len(mine.class_names)
+            # All seeds together: they hold other groups out, and a group is drawn with all its tests.
+            tests = resample(labels, mine.predicted[run, case][None], groups=groups, n_classes=k)
+            found = two_level_comparison("accuracy", tests)
+            chance = np.bincount(labels).max() / len(labels)
+            row = {"source": name, "arm": arm, "classes": k, "seeds": mine.runs["seed"].nunique()}
+            row |= {"n": len(np.unique(case)), "groups": tests.n_units, "accuracy": found.estimate, "low": found.low}
+            row |= {"high": found.high, "chance": chance, "size_accuracy": size}
+            rows.append(row | {"learned": bool(found.low > np.fmax(chance, size))})
+    return pd.DataFrame(rows)
 
 
 def _cost(study: Study, outcomes: dict[str, Outcomes]) -> pd.DataFrame:
-    """Seconds of training of the planned arms; a pretraining counts once, in the first experiment that uses it."""
-    rows, counted, planned = [], set(), {arm.name for arm in study.arms}
-    for experiment in [name for name in study.experiments() if name in outcomes]:
-        runs = outcomes[experiment].runs
-        runs = runs[runs["arm"].isin(planned)]
-        once = runs.dropna(subset="pretrain_run").drop_duplicates("pretrain_run")
-        once = once[~once["pretrain_run"].isin(counted)]
-        counted |= set(once["pretrain_run"])
-        seconds = _numbers(runs, "seconds").sum() + _numbers(once, "pretrain_seconds").sum()
-        hours, memory = seconds / 3600, _numbers(runs, "peak_memory_mb").max()
-        devices = ", ".join(dict.fromkeys(runs["device"].dropna()))
-        rows.append((experiment, len(runs), seconds / len(runs), hours, _wall_hours(runs), memory, devices))
-    columns = "experiment", "runs", "core_seconds", "hours_total", "wall_hours", "peak_memory_mb", "device"
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _wall_hours(runs: pd.DataFrame) -> float:
-    """From the start of the first run to the end of the last; nan where they do not say when they ended."""
-    if runs["finished"].isna().any():
-        return float("nan")
-    ends = pd.to_datetime(runs["finished"])
-    begins = ends - pd.to_timedelta(_numbers(runs, "seconds"), unit="s")
-    return (ends.max() - begins.min()).total_seconds() / 3600
+    """Fits and hours of the planned arms by experiment; a pretraining counts once, whatever its sources."""
+    planned = {arm.name: arm for arm in study.arms}
+    runs = {name: outcomes[name].runs for name in study.experiments() if name in outcomes}
+    sources = [one.runs for name, one in outcomes.items() if name.startswith(SOURCE)]
+    if sources:
+        runs["pretraining"] = pd.concat(sources).drop_duplicates(["arm", "seed"])
+    rows = []
+    for name, table in runs.items():
+        table, fits = table[table["arm"].isin(list(planned))], 0
+        for arm, n in table["arm"].value_counts().items():
+            stage = study.stage_of(planned[arm])
+            stage = study.preset_of(planned[arm]).pretrain if name == "pretraining" else stage
+            fits += n * len(study.rates_of(planned[arm], stage))
+        devices = ", ".join(dict.fromkeys(table["device"].dropna()))
+        rows.append((name, len(table), fits, _numbers(table, "seconds").sum() / 3600, devices))
+    return pd.DataFrame(rows, columns=["experiment", "runs", "fits", "hours_total", "device"])
 
 
 def _power() -> pd.DataFrame:
     """What the paper's numbers of scans can show, by simulation: one run an arm, errors independent."""
     rows = []
-    for counts, n in ((PAPER_VALIDATION_COUNTS, sum(PAPER_VALIDATION_COUNTS)), (TB_TRAIN_COUNTS, PAPER_TEST_SCANS)):
+    validation = statistics.PAPER_VALIDATION_COUNTS
+    for counts, n in ((validation, sum(validation)), (TB_TRAIN_COUNTS, statistics.PAPER_TEST_SCANS)):
         for kappa in (PAPER_KAPPA_SCRATCH, PAPER_KAPPA_PRETRAINED, PAPER_KAPPA_TEST):
-            bounds = kappa_interval_by_simulation(counts, kappa, n=n)
-            best, gap = best_of_k(counts, kappa, BEST_OF, n=n), detectable_difference(counts, kappa, n=n)
+            bounds = statistics.kappa_interval_by_simulation(counts, kappa, n=n)
+            best = statistics.best_of_k(counts, kappa, BEST_OF, n=n)
+            gap = statistics.detectable_difference(counts, kappa, n=n)
             rows += [
                 ("95 % interval of kappa", n, kappa, kappa, *bounds),
                 (f"best of {BEST_OF} equal runs: kappa too high by", n, kappa, best, np.nan, np.nan),
@@ -393,6 +378,13 @@ def _power() -> pd.DataFrame:
 
 def _numbers(runs: pd.DataFrame, column: str) -> pd.Series:
     return pd.to_numeric(runs[column])  # of mixed type where some runs have none
+
+
+def _mean(values) -> np.ndarray:
+    """Mean over the first axis of what is defined; nan where nothing is."""
+    defined = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, values, 0).sum(axis=0) / defined.sum(axis=0)
 
 
 # --- Files ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,146 @@
+"""What studies conclude: the rule, a sentence for each contrast, and all of them in `results/verdict.json`.
+
+- `decide(low, high, measure=, classes=, seeds=)`: the rule, of numbers alone.
+- `unlearned(study, sources, arms)`: sources that arms rest on and that were not learned; any closes the gate.
+- `make_verdicts(study, tables, synthetic=)`: a record for each row of "contrasts": its columns in COLUMNS, and `study`
+  (the plan's name), `data` ("synthetic" or "real"), `sentence`, `primary` (whether the study was made for it).
+- `verdicts_json(records)`: the file's text, of the records of all studies. `read_verdicts(root)`: its records.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from viptt_core.constants import PAPER_KAPPA_PRETRAINED, PAPER_KAPPA_SCRATCH
+from viptt_core.errors import DataError
+from viptt_core.shown import interval, with_interval
+from viptt_core.study.plan import SEEDS_OF_A_VERDICT, Arm, Study
+
+VERDICTS = "results/verdict.json"
+HARMS, HELPS, NO_GAIN, UNDECIDED = "harms", "helps", "no gain of 0.10 or more", "undecided"
+GAIN = 0.10  # kappa points that would matter
+PAPER_GAIN = PAPER_KAPPA_PRETRAINED - PAPER_KAPPA_SCRATCH
+CLASSES = 5  # from which on a kappa is held against GAIN
+CONTRAST = ("arm", "baseline", "arm2", "baseline2")
+NUMBERS = ("difference", "low", "high", "level")
+COLUMNS = ("family", "question", *CONTRAST, "measure", *NUMBERS, "seeds", "n", "verdict")
+
+
+def decide(low: float, high: float, *, measure: str, classes: int, seeds: int) -> str:
+    """The verdict on a difference by its interval.
+
+    Args:
+        low, high: The interval's ends; nan where there is none.
+        measure: One of `plan.MEASURES`.
+        classes: How many are told apart.
+        seeds: Of an arm; folds do not count.
+
+    Returns:
+        HARMS, HELPS, NO_GAIN or UNDECIDED, the first that holds; "" for too few seeds or no interval.
+    """
+    if seeds < SEEDS_OF_A_VERDICT or np.isnan(low) or np.isnan(high):
+        return ""
+    if high < 0 or low > 0:
+        return HARMS if high < 0 else HELPS
+    return NO_GAIN if high < GAIN and measure == "kappa" and classes >= CLASSES else UNDECIDED
+
+
+def unlearned(study: Study, sources: pd.DataFrame, arms: Sequence[Arm]) -> list[str]:
+    """Sources that some arms were pretrained on and did not learn, or whose pretraining was not tested.
+
+    Controls whose videos were changed are not asked: they are not meant to learn. Nobody is, in a plan without a gate.
+    """
+
+    def pretraining(arm: Arm) -> tuple:
+        return study.sources_of(arm), arm.videos, arm.n_videos, arm.backbone, arm.temporal, arm.preset
+
+    rows = sources[sources["learned"]] if len(sources) else pd.DataFrame({"arm": [], "source": []})
+    learned = {(pretraining(study.arm(arm)), name) for arm, name in zip(rows["arm"], rows["source"], strict=True)}
+    asked = [(pretraining(arm), name) for arm in arms if arm.videos == "sound" for name in study.sources_of(arm)]
+    return list(dict.fromkeys(name for key, name in asked if (key, name) not in learned)) if study.gate else []
+
+
+def make_verdicts(study: Study, tables: dict[str, pd.DataFrame], *, synthetic: bool) -> list[dict[str, Any]]:
+    """A record for each contrast that has an interval.
+
+    Args:
+        study: The plan.
+        tables: Of `tables.make_tables`, or as committed.
+        synthetic: Whether the test cases were simulated.
+    """
+    rows, sources = tables.get("contrasts", pd.DataFrame()), tables.get("sources", pd.DataFrame())
+    rows = rows.dropna(subset="low").to_dict("records") if len(rows) else []
+    closed = [unlearned(study, sources, [study.arm(row[key]) for key in CONTRAST if row[key]]) for row in rows]
+    primary, planned = _primary(study, rows, closed), {family.name: family.verdict for family in study.families}
+    data, made = "synthetic" if synthetic else "real", []
+    for row, failed in zip(rows, closed, strict=True):
+        why = f"fewer than {SEEDS_OF_A_VERDICT} seeds" if planned[row["family"]] else "the plan asks for none"
+        why = f"not learned: {' and '.join(failed)}" if failed else why
+        # Twelve digits, as in the tables: the same file on every machine.
+        record = {"study": study.name, "data": data} | {name: row[name] for name in COLUMNS}
+        record |= {name: float(f"{row[name]:.12g}") for name in NUMBERS}
+        made.append(record | {"sentence": _sentence(row, data, why), "primary": row is primary})
+    return made
+
+
+def _primary(study: Study, rows: list[dict], closed: list[list[str]]) -> dict | None:
+    """The plan's primary contrast; where the gate closes it, the one with the most of its sources that passes."""
+    wanted = set(study.sources_of(study.arm(study.primary[0])))
+    ranks = []
+    for row, failed in zip(rows, closed, strict=True):
+        given = set(study.sources_of(study.arm(row["arm"])))
+        if row["family"] == study.families[0].name:
+            ranks.append(1 if failed else len(wanted) + 2)
+        else:
+            alike = (row["baseline"], row["arm2"], row["measure"]) == (study.primary[1], "", study.families[0].measure)
+            sound = study.arm(row["arm"]).videos == "sound" and not failed
+            ranks.append(1 + len(given) if alike and sound and given and given < wanted else 0)
+    return rows[int(np.argmax(ranks))] if any(ranks) else None
+
+
+def _sentence(row: dict, data: str, why: str) -> str:
+    says = row["verdict"] or f"no verdict ({why})"
+    if row["verdict"] == HELPS and row["measure"] == "kappa":
+        says += f", and the paper's gain of {PAPER_GAIN:.2f} lies {'inside' if row['has_018'] else 'outside'}"
+    difference = with_interval(row["difference"], np.nan, np.nan, signed=True)
+    ends = interval(row["low"], row["high"], signed=True)
+    return (
+        f"{contrast_name(row)}: {says}: {row['measure']} {difference}, {100 * row['level']:.3g} % interval {ends}; "
+        f"{row['seeds']} seed{'' if row['seeds'] == 1 else 's'}, {row['n']:,} {data} test cases."
+    )
+
+
+def contrast_name(row) -> str:
+    """A contrast, or a difference of differences, in words; `row` is a record, or a row of the table."""
+    plain = f"{row['arm']} against {row['baseline']}"
+    return f"({plain}) against ({row['arm2']} against {row['baseline2']})" if row["arm2"] else plain
+
+
+def verdict_text(record: dict[str, Any]) -> str:
+    """A record for a reader who sees nothing else."""
+    return record["sentence"]
+
+
+def verdicts_json(records: Sequence[dict[str, Any]]) -> str:
+    """The text of `results/verdict.json`."""
+    return json.dumps({"questions": list(records)}, indent=1) + "\n"
+
+
+def read_verdicts(root: Path) -> list[dict[str, Any]]:
+    """The records of `results/verdict.json` below a root; none where there is no such file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    path = root / VERDICTS
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["questions"] if path.is_file() else []
+    except (OSError, ValueError, KeyError) as error:
+        remedy = "Take it from the repository again, or make it: viptt study pack STUDY"
+        raise DataError(f"cannot be read ({error!r}).", path=path, remedy=remedy) from error
