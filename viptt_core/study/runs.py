@@ -137,7 +137,7 @@ class Runner:
             model = build_model(preset, 2, seed=0, imagenet=imagenet)
             device = pick_device(self.engine.device)
             model.place(device)
-            precision = pick_precision(device, self.engine.precision)
+            precision = pick_precision(self.engine.precision, device, preset.backbone)
             return gather_features(model, clips, stage, turned, precision=precision, progress=self.progress)
 
         key = ("features", preset.backbone, preset.stem, imagenet, clips.key, stage.pixel_range, digest(turned))
