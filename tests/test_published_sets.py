@@ -1,12 +1,15 @@
 """UCF50 and UCF101 as their archives unpack, ImageCLEF's masks and test part, MosMedData."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from files import write_labels, write_mask, write_scan, write_video
 
 from viptt_core.ct import CROP_MARGIN_MM, load_volume
-from viptt_core.datasets import list_dataset, load_dataset
+from viptt_core.datasets import list_dataset, load_dataset, load_for
 from viptt_core.errors import DataError, SettingError
+from viptt_core.study.plan import load_study
 
 GRID = {"frames": 4, "size": 16, "n_jobs": 1, "progress": False}
 
@@ -78,6 +81,26 @@ def test_ucf101_without_its_lists_says_how_to_get_them(ucf101):
         load_dataset("ucf101", ucf101, **GRID)
     with pytest.raises(SettingError, match="fold '4' does not exist. Known: 1, 2, 3"):
         load_dataset("ucf101", ucf101, fold=4, **GRID)
+
+
+@pytest.mark.parametrize(
+    "source, folder, counts, groups",
+    [("ut", "ut_interaction", [20] * 6, 20), ("fights", "fight_cctv", [150] * 2, 72)],
+)
+def test_of_the_real_sources_no_clip_is_too_short_for_the_plan(shared_data, source, folder, counts, groups):
+    study = load_study("real")
+    settings = dict(study.sources[source])
+    clips = load_for(
+        replace(study.preset_of(study.arms[0]), size=8),
+        settings.pop("dataset"),
+        shared_data / "videos" / folder,
+        progress=False,
+        n_jobs=1,
+        **settings,
+    )
+    assert list(clips.counts().values()) == counts and len(set(clips.groups)) == groups
+    assert clips.source["fit"] == "crop" and clips.source["frames"] == 16
+    assert [fault for fault in clips.faults if fault.level != "note"] == []
 
 
 # --- ImageCLEF --------------------------------------------------------------------------------------

@@ -143,7 +143,6 @@ def coarse_pixels(clips: ClipSet, rows: np.ndarray | None = None, *, frames: int
 LEAST_FILES = 20  # fewer tell nothing about a leak
 MARGIN = 0.1  # balanced accuracy above chance that is worth a note
 DRAWS = 199  # of labels shuffled between groups: one of them may do as well, so luck is told in one of 100 sets
-PERCENTILES = (5, 25, 50, 75, 90, 99)  # of all grey levels of a clip
 LEAVES = [2, 5, 10, 20, 40]  # clips that a leaf of the tree on one number must hold
 VIDEO_HEADER = ("width", "height", "frames", "rate", "codec")
 
@@ -268,6 +267,7 @@ def _as_numbers(headers: pd.DataFrame) -> np.ndarray:
 # --- What can be predicted without the network: a model has to beat it ---
 
 COMPONENTS = 40
+PERCENTILES = (5, 25, 50, 75, 90, 99)  # of all grey levels of a clip
 GRID = {"frames": 16, "side": 28}  # at most so much of a clip goes into the principal components
 STRENGTH = 0.01  # inverse of the penalty on the weights of many features
 
