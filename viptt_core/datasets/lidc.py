@@ -40,10 +40,8 @@ def list_lidc(root: str | Path, *, task: str = "types", centre: int = 24) -> Lis
     """
     check_choice("task", task, tuple(TASKS))
     check_counts(centre=centre)
-    path = find_file(root, "", None)
-    columns = _read_columns(path)
-    side = min(columns["volumes"][1:3])
-    if centre > side:
+    columns = _read_columns(path := find_file(root, "", None))
+    if centre > (side := min(columns["volumes"][1:3])):
         raise SettingError(f"centre is {centre}.", remedy=f"The slices have {side} pixels a side: give no more.")
     labels = columns["malignancy_label"].astype(np.int64)
     if task == "types":
@@ -52,9 +50,8 @@ def list_lidc(root: str | Path, *, task: str = "types", centre: int = 24) -> Lis
     digest, items = files.file_digest(path, "md5"), []
     for n in np.flatnonzero(np.isin(labels, range(len(TASKS[task])))).tolist():
         source = Volume(path, "volumes", n, digest, SLICE_AXIS, padded=True, centre=centre)
-        known = {"diameter_mm": float(columns["diameter_mm"][n])}
-        name, patient = (str(columns[column][n]) for column in ("names", "patient"))
-        items.append(Item(name, int(labels[n]), patient, source, covariates=known))
+        name, patient, diameter = (columns[column][n].item() for column in ("names", "patient", "diameter_mm"))
+        items.append(Item(str(name), int(labels[n]), str(patient), source, covariates={"diameter_mm": diameter}))
     settings, faults = {"file": digest, "task": task, "centre": centre}, tuple(item_faults(items, TASKS[task]))
     return Listing("lidc", path, "array", tuple(items), TASKS[task], faults, settings=settings)
 
@@ -79,11 +76,13 @@ def _read_columns(path: Path) -> dict[str, np.ndarray | tuple[int, ...]]:
         columns = {name: read_array(archive, name) for name in heads if name != "volumes"}
     wrong = [f"it lacks {name}" for name in _ARRAYS if name not in heads]
     if not wrong:
-        n, shape, ratings = len(columns["names"]), heads["volumes"].shape, columns["attr_mean"]
+        n, shape = heads["names"].shape, heads["volumes"].shape
         wrong = [f"{name} {head.dtype} {list(head.shape)}" for name, head in heads.items()]
-        fits = all(head.shape[:1] == (n,) for name, head in heads.items() if name != "attr_names")
-        fits &= len(shape) == 4 and 0 not in shape and heads["volumes"].dtype == np.uint8
-        if fits and ratings.shape == (n, len(columns["attr_names"])) and np.isfinite(ratings).all():
+        fits = all(heads[name].shape == n for name in ("patient", "malignancy_label", "diameter_mm"))
+        fits &= len(n) == 1 and heads["attr_mean"].shape == n + heads["attr_names"].shape
+        fits &= all(heads[name].dtype.kind in "iuf" for name in ("malignancy_label", "diameter_mm", "attr_mean"))
+        fits &= shape[:1] == n and len(shape) == 4 and 0 not in shape and heads["volumes"].dtype == np.uint8
+        if fits and all(np.isfinite(columns[name]).all() for name in ("diameter_mm", "attr_mean")):
             wrong = [f"no rating {name}" for name in RATINGS if name not in columns["attr_names"]]
     if wrong:
         what = f"is not in the layout of these nodules: {', '.join(wrong)}."
