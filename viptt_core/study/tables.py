@@ -30,34 +30,16 @@ START, GAP = "start", "naive gap"  # rows of the attribution beside the factors
 
 
 @dataclass(frozen=True)
-class Tested:
-    """What the J runs of an arm (seeds, or seeds and folds) predicted on the N cases that any of them tested.
+class Tested(Outcomes):
+    """The J runs of an arm, by seed and fold, on the N cases that any of them tested, by name."""
 
-    Attributes:
-        name, arm: The arm as planned; None for a baseline.
-        runs: A row a run, by seed and fold, see `outcomes.RUN_COLUMNS`.
-        cases: N rows name, group (what is resampled as a whole), label, sorted by name.
-        class_names: K names.
-        probabilities: float64 [J, N, K]; nan for cases that a run did not test.
-    """
-
-    name: str
-    arm: Arm | None
-    runs: pd.DataFrame
-    cases: pd.DataFrame
-    class_names: tuple[str, ...]
-    probabilities: np.ndarray
-
-    @cached_property
-    def tested(self) -> np.ndarray:
-        """Which cases each run tested: bool [J, N]."""
-        return ~np.isnan(self.probabilities[..., 0])
+    arm: Arm | None = None  #: as planned; None for a baseline
+    name: str = ""
 
     @cached_property
     def by_run(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Labels int64 [M] and probabilities float64 [M, K] of the M cases of each run."""
-        labels = self.cases["label"].to_numpy()
-        return [(labels[there], run[there]) for run, there in zip(self.probabilities, self.tested, strict=True)]
+        return [(self.labels[there], run[there]) for run, there in zip(self.probabilities, self.tested, strict=True)]
 
     @cached_property
     def confusion(self) -> np.ndarray:
@@ -68,8 +50,7 @@ class Tested:
     @cached_property
     def resamples(self) -> Resamples:
         """Of runs that all test the N cases; arms of the same cases meet the same draws."""
-        labels, groups = self.cases["label"], self.cases["group"]
-        return resample(labels, self.probabilities.argmax(axis=2), groups=groups, n_classes=len(self.class_names))
+        return resample(self.labels, self.predicted, groups=self.groups, n_classes=len(self.class_names))
 
     @property
     def keys(self) -> list[tuple[int, int]]:
@@ -117,10 +98,9 @@ def compare(
     if not shared:
         raise SettingError(f"arms {names} share no seed.", remedy="Run them with the same seeds.")
     runs = [[one.keys.index(key) for key in shared] for one in arms]
-    for one, rows in zip(arms[1:], runs[1:], strict=True):
-        pairs = [
-            (arms[0].cases[arms[0].tested[a]], one.cases[one.tested[b]]) for a, b in zip(runs[0], rows, strict=True)
-        ]
+    tests = [one.tested[rows] for one, rows in zip(arms, runs, strict=True)]
+    for one, tested in zip(arms[1:], tests[1:], strict=True):
+        pairs = [(arms[0].names[a], one.names[b]) for a, b in zip(tests[0], tested, strict=True)]
         if one.class_names != arms[0].class_names or not all(np.array_equal(*pair) for pair in pairs):
             raise SettingError(f"arms {names} were not tested on the same cases.", remedy="Compare arms that were.")
     if all(one.tested.all() for one in arms):
@@ -132,7 +112,7 @@ def compare(
     differences = differences[np.isfinite(differences)]
     if len(differences) < 2:
         return Comparison(float(_mean(differences)), np.nan, np.nan, len(differences))
-    n_test = np.mean([one.tested[rows].sum(axis=1) for one, rows in zip(arms, runs, strict=True)])
+    n_test = np.mean([tested.sum(axis=1) for tested in tests])
     n_train = np.mean([_numbers(one.runs, "n_train").iloc[rows] for one, rows in zip(arms, runs, strict=True)])
     return statistics.mean_interval(differences, overlap=n_test / n_train, level=level)
 
@@ -170,7 +150,7 @@ def make_tables(study: Study, outcomes: dict[str, Outcomes]) -> dict[str, pd.Dat
         "calibration": _by_arm(arms, _calibration),
         "power": _power() if any(one.rare for one in arms.values()) else pd.DataFrame(),
         "cost": _cost(study, outcomes),
-        "baselines": pd.DataFrame([_baseline_row(one) for one in baselines]),
+        "baselines": pd.DataFrame([{"arm": one.name, **_scores(one)} for one in baselines]),
         "missing": pd.DataFrame({"arm": [arm.name for arm in study.arms if arm.name not in arms]}),
     }
 
@@ -179,13 +159,13 @@ def gather(study: Study, outcomes: dict[str, Outcomes]) -> dict[str, Tested]:
     """The arms that were run, by name: those planned, in the plan's order, then others (baselines)."""
     planned, found = {arm.name: arm for arm in study.arms}, {}
     for one in outcomes.values():
-        cases = pd.DataFrame({"name": one.names, "group": one.groups, "label": one.labels}).sort_values("name")
         for name in one.runs["arm"].unique():
             mine = one.of_arm(name)
-            kept = cases[mine.tested.any(axis=0)[cases.index]]
-            probabilities = mine.probabilities[:, kept.index].astype(float)
-            kept = kept.reset_index(drop=True)
-            found[name] = Tested(name, planned.get(name), mine.runs, kept, one.class_names, probabilities)
+            kept = np.flatnonzero(mine.tested.any(axis=0))
+            kept = kept[np.argsort(mine.names[kept])]
+            cases = {key: getattr(mine, key)[kept] for key in ("names", "groups", "labels")}
+            cases["probabilities"] = mine.probabilities[:, kept].astype(float)
+            found[name] = Tested(**(vars(mine) | cases), arm=planned.get(name), name=name)
     order = [name for name in (*planned, *found) if name in found]
     return {name: found[name] for name in order}
 
@@ -197,7 +177,8 @@ def _by_arm(arms: dict[str, Tested], make: Callable[[Tested], pd.DataFrame]) -> 
 
 
 def _scores(one: Tested) -> dict:
-    return {"n": len(one.cases), **one.interval("kappa", "kappa"), **one.interval("accuracy", "accuracy")}
+    scores = one.interval("kappa", "kappa") | one.interval("accuracy", "accuracy")
+    return {"n": len(one.names)} | scores | {"auc": _mean([one.area(k) for k in range(len(one.class_names))])}
 
 
 def _arm_row(one: Tested) -> dict:
@@ -214,7 +195,6 @@ def _arm_row(one: Tested) -> dict:
         "kappa_median": of_seeds.median(),
         "collapsed": int(((one.confusion.sum(axis=1) > 0).sum(axis=1) == 1).sum()),
         "runs": len(runs),
-        "auc": _mean([one.area(k) for k in range(len(one.class_names))]),
         **(one.interval("rare_recall", "recall", one.rare) if one.rare else rare),
         "ece": one.over_runs(metrics.expected_calibration_error),
         "brier": one.over_runs(metrics.brier_score),
@@ -226,10 +206,10 @@ def _arm_row(one: Tested) -> dict:
 
 
 def _per_class(one: Tested) -> pd.DataFrame:
-    support = one.cases["label"].value_counts()
+    support = np.bincount(one.labels, minlength=len(one.class_names))
     rows = []
     for k, name in enumerate(one.class_names):
-        row = {"class": name, "support": support.get(k, 0), "auc": one.area(k)}
+        row = {"class": name, "support": support[k], "auc": one.area(k)}
         rows.append(row | one.interval("precision", "precision", [k]) | one.interval("recall", "recall", [k]))
         rows[-1] |= one.interval("f1", "f1", [k])
     return pd.DataFrame(rows)
@@ -257,10 +237,6 @@ def _curves(one: Tested) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def _baseline_row(one: Tested) -> dict:
-    return {"arm": one.name, **_scores(one), "auc": one.over_runs(metrics.roc_auc)}
-
-
 # --- Comparisons of arms ----------------------------------------------------------------------------------------------
 def _contrasts(study: Study, arms: dict[str, Tested], sources: pd.DataFrame) -> pd.DataFrame:
     rows = []
@@ -278,7 +254,7 @@ def _contrasts(study: Study, arms: dict[str, Tested], sources: pd.DataFrame) -> 
             silent = not family.verdict or unlearned(study, sources, [one.arm for one in there])
             row = {"family": family.name, "question": family.question, "measure": family.measure}
             row |= dict.fromkeys(CONTRAST, "") | dict(zip(CONTRAST, names, strict=False))
-            row |= {"seeds": len(seeds), "n": len(there[0].cases), "difference": found.estimate}
+            row |= {"seeds": len(seeds), "n": len(there[0].names), "difference": found.estimate}
             row |= {"low": found.low, "high": found.high, "level": level, "verdict": "" if silent else verdict}
             rows.append(row | {"has_018": not rare and found.low <= PAPER_GAIN <= found.high})
     return pd.DataFrame(rows)
