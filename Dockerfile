@@ -34,7 +34,7 @@ RUN python -m venv /home/viptt/venv \
     && pip install --no-deps -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision
 
 COPY --chown=viptt:viptt . ./
-RUN pip install -c constraints.txt "jupyterlab>=4,<5" -e ".[explain]" \
+RUN pip install -c constraints.txt "jupyterlab>=4,<5" -e . \
     && jupytext-config set-default-viewer python
 
 EXPOSE 8888

@@ -2,11 +2,11 @@
 # # Is it the videos? Ablations and controls
 #
 # **Aim.** The paper compares two arms that differ in more than their start: one is pretrained on videos, and it also
-# trains all layers, weights its classes and rotates its scans. Take the comparison apart: what does each change
-# contribute, what is left for the videos when all else is equal, and which controls does that survive?
+# trains all layers, weights its classes and rotates its scans. Here the arms of a comparison differ in one thing. What
+# do the videos change, what do the other changes, what do the controls say, and what is found on real scans?
 #
-# **Runtime.** About a minute on one CPU core: this page computes everything from the committed predictions, and trains
-# nothing. How long the runs took stands at its end.
+# **Runtime.** Seconds on one CPU core: everything is read from committed tables, and nothing is trained. How long the
+# runs took stands at the end.
 
 # %% tags=["colab", "remove-cell"]
 if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own PyTorch is built for its GPU
@@ -17,44 +17,47 @@ if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own
 # %%
 from viptt_core.figures.study import (
     attribution_chart,
-    efficiency_chart,
+    baselines_chart,
     factorial_chart,
     forest_chart,
-    pretraining_chart,
-    replication_chart,
     seed_chart,
+    sources_chart,
+    trend_chart,
 )
 from viptt_core.papermill_io import check_parameters
-from viptt_core.study.report import (
-    arms_table,
-    attribution_table,
-    contrasts_table,
-    cost_table,
-    efficiency_table,
-    endings_table,
-    families_table,
-    folds_table,
-    open_results,
-    plan_table,
-    power_table,
-    replication_table,
-    verdict,
-)
+from viptt_core.study.report import answers, families_table, open_results, plan_table, show_table
 
 # %% tags=["parameters"]
-study: str = "synthetic"  # "synthetic", "lidc", "paper", or the path of your own plan (.toml)
-replication: str = "lidc"  # a study on real scans that stands beside it, where its results are here
-results: str = ""  # folder with a folder of results for each study; empty: the results of this repository
+study: str = "synthetic"  # "synthetic", "real", "paper", or the path of your own plan (.toml)
+beside: str = "real"  # a study on real scans that stands beside it
+other: str = "malignancy"  # another question on these scans
+folder: str = ""  # holds `results/`; empty: the results of this repository
 
 # %%
 check_parameters(globals())
-found = open_results(study, folder=results)
-on_real_scans = open_results(replication, folder=results, optional=True)
+found = open_results(study, folder=folder)
+on_real_scans = open_results(beside, folder=folder)
+other_question = open_results(other, folder=folder)
+
+# %% [markdown]
+# ## The answers
+# Each follows from an interval by one rule, whatever it says: *harms* where the interval lies below 0, *helps* where it
+# lies above 0, *no gain of 0.10 or more* where its upper end is below 0.10, else *undecided*. With fewer than 8 seeds,
+# or where the videos were not learned, there is an interval and no verdict.
+
+# %%
+answers(found)
+
+# %%
+answers(on_real_scans)
+
+# %%
+answers(other_question)
 
 # %% [markdown]
 # ## The plan came first
-# Arms, seeds, tests and the stopping rule were written down and committed before the first run; the digest names the
-# file. Where a plan was not followed, the text below the table says so.
+# Arms, seeds and questions were written down and committed before the first run; the digest names the file. Where a
+# plan was not followed, the text below the table says so.
 
 # %% tags=["hide-output"]
 plan_table(found)
@@ -63,44 +66,55 @@ plan_table(found)
 families_table(found)
 
 # %% [markdown]
+# ## Were the videos learned?
+# What has not been learned cannot be carried over. Accuracy on videos held out, beside what naming the largest class
+# gives, and beside what size and length of the files tell where there are files:
+
+# %%
+sources_chart(found)
+
+# %%
+show_table(found, "sources")
+
+# %% [markdown]
 # ## The primary contrast
-# The same network, data, steps of fine-tuning and search for a learning rate; what differs is where the weights start.
-# Each dot is a run on the whole test part, lines join runs of the same seed. The interval covers both what another
-# training seed and what another sample of test cases would change.
+# The same network, frozen as ImageNet left it, the same scans and search for a learning rate; what differs is whether
+# the layers above it have seen videos before. Each dot is a run on the whole test set, lines join runs of the same
+# seed. The interval covers what another seed, with its scans and videos, and what another sample of test cases would
+# change.
 
 # %%
 seed_chart(found)
 
 # %%
-verdict(found)
+answers(found, "primary")
 
 # %%
-arms_table(found)
+show_table(found, "scores")
+
+# %% [markdown]
+# How much of that needs no network at all:
 
 # %%
-contrasts_table(found, "primary", "against random")
+baselines_chart(found)
 
 # %% [markdown]
 # ## How the runs ended
-# A run that the epoch limit cuts off might have gained more. If one arm has many such runs and its rival few, their
-# difference says less.
 
 # %%
-endings_table(found)
+show_table(found, "runs")
 
 # %% [markdown]
-# ## What the paper's gap is made of
-# Each of the changes is switched on and off in all combinations. The Shapley value of a change is what it adds,
-# averaged over all orders in which the changes could be made; together they are the whole gap between the two arms.
+# ## Within the frozen network: videos, class weights, rotation
+# Each is switched on and off in all combinations. The Shapley value of a change is what it adds, averaged over all
+# orders in which the changes could be made. The paper's better run trained all layers, too: this is not the paper's
+# gap.
 
 # %%
 attribution_chart(found)
 
 # %%
-attribution_table(found)
-
-# %%
-verdict(found, "the paper's comparison")
+show_table(found, "attribution")
 
 # %% [markdown]
 # All combinations, so that one can see whether a change works by itself or only with another:
@@ -109,59 +123,79 @@ verdict(found, "the paper's comparison")
 factorial_chart(found)
 
 # %% [markdown]
-# ## Controls that could refute it
-# If what helps is what the videos show, then pretraining with shuffled labels, with shuffled frames or with a still
-# picture in place of each video should do worse, and the steps of pretraining spent on the scans should not do as well.
-# A hollow mark is an interval that includes 0.
+# ## Controls
+# What changes if the videos have the labels of others, their frames in random order, or nothing moves in them? If the
+# steps of pretraining are spent on scans? If the network starts without ImageNet, or the slices lose their order? A
+# hollow mark is an interval that includes 0.
 
 # %%
-forest_chart(found, "against random", "what pretraining needs", "what is carried over", "order of slices")
+forest_chart(found, "what pretraining needs", "what the network uses")
 
 # %%
-contrasts_table(found, "what pretraining needs", "what is carried over", "order of slices")
+show_table(found, "contrasts", family=["what pretraining needs", "what the network uses"])
 
 # %% [markdown]
 # On scans whose disease was left out of the simulation there is nothing to learn. A kappa above 0 here would be a
 # leak:
 
 # %%
-arms_table(found, "no_finding")
+show_table(found, "scores", experiment="no_finding")
 
 # %% [markdown]
-# ## Temporal parts
-# What reads the sequence of slices: the paper's LSTM, other recurrent parts, attention, or the plain mean, which knows
-# no order. Other backbones (VGG16, EfficientNet-B3, a 3D ResNet) want a GPU and are not measured here; their plan is
-# ready: `make paper STUDIES=backbones VIDEOS=DIR SCANS=DIR`.
+# ## How many videos, how many labelled scans
+# The same comparison with fewer and more of either. Large draws overlap from seed to seed: intervals, no verdict.
 
 # %%
-forest_chart(found, "temporal parts")
+trend_chart(found, "n_videos")
 
 # %%
-contrasts_table(found, "temporal parts")
+trend_chart(found, "n_train")
+
+# %%
+show_table(found, "trend")
 
 # %% [markdown]
-# ## Leakage
-# Clips of one group come from the same scene. With near-copies on both sides of the split, pretraining looks better
-# than it is. Whether that reaches the scans is another question.
+# ## On real CT
+# A second study, after a plan of its own: lung nodules of five types, and real videos. Were these learned?
 
 # %%
-pretraining_chart(found)
+sources_chart(on_real_scans)
 
 # %%
-verdict(found, "leakage")
+show_table(on_real_scans, "sources")
+
+# %%
+seed_chart(on_real_scans)
+
+# %%
+answers(on_real_scans, "primary")
+
+# %%
+forest_chart(on_real_scans)
+
+# %%
+show_table(on_real_scans, "contrasts")
 
 # %% [markdown]
-# ## Fewer labelled scans
-# Pretraining is meant for the case where labels are few.
+# Its arms stand beside baselines that use no network:
 
 # %%
-efficiency_chart(found)
+baselines_chart(on_real_scans)
 
 # %%
-efficiency_table(found)
+show_table(on_real_scans, "baselines")
+
+# %% [markdown]
+# Another question on the same nodules, benign or malignant:
 
 # %%
-contrasts_table(found, "label efficiency")
+show_table(other_question, "scores")
+
+# %%
+show_table(other_question, "contrasts")
+
+# %%
+show_table(other_question, "baselines")
 
 # %% [markdown]
 # ## What the paper's numbers of scans can show
@@ -169,41 +203,26 @@ contrasts_table(found, "label efficiency")
 # varies, what choosing the best of several runs pretends, and which gain one run an arm could show at all:
 
 # %%
-power_table(found)
-
-# %% [markdown]
-# ## On real CT
-# A second study, after a plan of its own: other scans and another question, but real ones that anybody can get. Its
-# arms stand beside baselines that use no network; an arm that does not beat them has learnt little.
-
-# %%
-replication_chart(on_real_scans)
-
-# %%
-replication_table(on_real_scans)
-
-# %%
-verdict(on_real_scans)
-
-# %%
-folds_table(on_real_scans)
+show_table(found, "power")
 
 # %% [markdown]
 # ## Every contrast of the plan
 # None is left out, whatever it shows.
 
 # %%
-contrasts_table(found)
+show_table(found, "contrasts")
 
 # %% [markdown]
 # ## Costs
 
 # %%
-cost_table(found)
+show_table(found, "cost")
+
+# %%
+show_table(on_real_scans, "cost")
 
 # %% [markdown]
 # ## Recap
-# The verdicts above are computed from the intervals: where one includes 0, the two arms are not told apart, and that
-# is the result. Results on synthetic scans say what the method does where the truth is known, and nothing about
-# patients. The tables as files, every arm in them, lie in `results/`. `viptt recheck` computes all of them again;
-# `viptt study run` trains the runs anew.
+# The answers stand at the top, and each is computed from an interval. Results on synthetic scans say what the method
+# does where the truth is known, and nothing about patients. The tables as files, every arm in them, lie in `results/`.
+# `viptt recheck` computes all of them again; `viptt study run` trains the runs anew.

@@ -1,11 +1,11 @@
 # %% [markdown]
-# # Class by class, and what the network looks at
+# # Class by class, and what the network rests on
 #
-# **Aim.** See which types of tuberculosis are told apart and which are not, test the claim that pretraining helps most
-# for rare types, and check whether the evidence of a network lies where the finding is.
+# **Aim.** See which types of tuberculosis are told apart and which are not, ask what pretraining changes for rare
+# types, and check whether a network rests on the slices where the finding is.
 #
-# **Runtime.** About a minute on one CPU core: everything is computed from committed predictions and maps, and nothing
-# is trained.
+# **Runtime.** Seconds on one CPU core: everything is read from committed tables, a few phantoms are simulated again,
+# and nothing is trained.
 
 # %% tags=["colab", "remove-cell"]
 if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own PyTorch is built for its GPU
@@ -15,26 +15,27 @@ if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own
 
 # %%
 from viptt_core.figures.per_class import (
+    auc_chart,
     browse_examples,
     calibration_chart,
     class_chart,
     confusion_chart,
     curves_chart,
-    evidence_strip,
-    pointing_chart,
+    evidence_chart,
+    importance_chart,
 )
 from viptt_core.figures.study import forest_chart
 from viptt_core.papermill_io import check_parameters
-from viptt_core.study.report import contrasts_table, open_results, per_class_table, pointing_table, verdict
+from viptt_core.study.report import answers, open_results, show_table
 
 # %% tags=["parameters"]
-study: str = "synthetic"  # "synthetic", "lidc", "paper", or the path of your own plan (.toml)
+study: str = "synthetic"  # "synthetic", "real", "paper", or the path of your own plan (.toml)
 arms: str = ""  # names of the arms to show, separated by ";"; empty: those of the plan's primary experiment
-results: str = ""  # folder with a folder of results for each study; empty: the results of this repository
+folder: str = ""  # holds `results/`; empty: the results of this repository
 
 # %%
 check_parameters(globals())
-found = open_results(study, arms=arms, folder=results)
+found = open_results(study, arms=arms, folder=folder)
 
 # %% [markdown]
 # ## What is taken for what
@@ -42,6 +43,13 @@ found = open_results(study, arms=arms, folder=results)
 
 # %%
 confusion_chart(found)
+
+# %% [markdown]
+# ## Can each class be seen at all?
+# AUC of each class against all others: 0.5 is chance, 1 is perfect.
+
+# %%
+auc_chart(found)
 
 # %% [markdown]
 # ## Precision, recall and F1
@@ -52,21 +60,18 @@ confusion_chart(found)
 class_chart(found)
 
 # %%
-per_class_table(found)
+show_table(found, "classes")
 
 # %% [markdown]
-# ## Does it help most for rare classes?
-# The paper says so. It is tested as a claim of its own, by the mean recall of the rare classes and with a correction
-# for the number of tests.
+# ## Rare classes
+# The paper says that pretraining helps especially for these. Asked as a question of its own: what changes in the mean
+# recall of the rare classes, without and with class weights?
 
 # %%
 forest_chart(found, measure="rare recall")
 
 # %%
-contrasts_table(found, measure="rare recall")
-
-# %%
-verdict(found, "rare classes")
+answers(found, "rare types")
 
 # %% [markdown]
 # ## Curves
@@ -84,33 +89,33 @@ curves_chart(found)
 calibration_chart(found)
 
 # %% [markdown]
-# ## Which slices matter, and where in them
-# Two kinds of maps, of one network each, for the class it predicts. *Occlusion* hides one slice after another and
-# records how much the score drops: the importance of a slice. *Grad-CAM* weighs the last convolution by its gradient:
-# where in a slice. In phantoms the true finding is known, and its outline is drawn.
+# ## Which slices matter
+# *Occlusion* puts an empty slice in the place of one after another and records how much the probability of the
+# predicted class drops: the importance of a slice. In phantoms it is known which slices the finding meets. A map
+# *within* a slice cannot be had of this network: its frozen backbone hands on each slice as numbers pooled over the
+# plane, and what was trained sees only these. So there is no Grad-CAM here.
 
 # %%
-evidence_strip(found)
+importance_chart(found)
 
 # %% [markdown]
-# A map that points to where findings usually are looks good without looking at the patient. So chance is the same map
-# on the findings of *other* patients of the same class, and an untrained network is asked, too.
+# Importance where findings usually are looks good without looking at the patient. So chance is the same importance on
+# the findings of *other* patients of the same class.
 
 # %%
-pointing_chart(found)
+evidence_chart(found)
 
 # %%
-pointing_table(found)
+show_table(found, "evidence")
 
 # %% [markdown]
-# ## Errors, one by one
-# Errors come first in the list. Laid over the scan: the true finding, outlined, and Grad-CAM of one network. Switch
-# them off and on with the boxes below, or with the key `o` after a click on the picture.
+# ## Some of them, to page through
+# Of each type one phantom, one that was taken for another type where there is such, with the true finding outlined.
 
 # %%
 browse_examples(found)
 
 # %% [markdown]
 # ## Recap
-# Read a class with its interval: the rarest has the fewest test cases. A map explains one network on one scan; only the
-# comparison with chance over all of them says whether networks look at the finding.
+# Read a class with its interval: the rarest has the fewest test cases. Importance explains one network on one scan;
+# only the comparison with chance over all of them says whether networks rest on the finding.

@@ -15,7 +15,6 @@ from viptt_core.files import file_digest
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
-from viptt_core.study.evidence import grad_cam, slice_importance
 from viptt_core.training import Task, fit
 from viptt_core.training.device import Engine
 
@@ -213,15 +212,6 @@ def test_training_draws_nothing_from_the_global_generator_and_statistics_are_tho
         model.backbone.eval()
         assert not model.updates_statistics
     assert torch.equal(*statistics)
-
-
-@pytest.mark.parametrize("explain", [slice_importance, grad_cam])
-def test_slices_of_a_backbone_of_clips_are_not_explained(explain, models):
-    if explain is grad_cam:
-        pytest.importorskip("captum")
-    clips = noise(1, 9, 32, 32).numpy().astype(np.uint8)
-    with pytest.raises(SettingError, match="r3d_18 sees whole clips.*vgg16"):
-        explain(models["r3d_18"], clips, np.array([0]), pixel_range="0..255")
 
 
 def test_published_weights_fill_the_backbone_unless_a_bit_flips(models, tmp_path, monkeypatch):

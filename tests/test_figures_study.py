@@ -1,35 +1,30 @@
 """Every figure of a study has a text alternative with its numbers, fits a telephone, and may be missing."""
 
-import dataclasses
+import json
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
-from small_study import (
-    PLAN,
-    TABLES,
-    bare_results,
-    contrast,
-    evidence,
-    nodule_results,
-    outcomes,
-    study_results,
-    write_plan,
-)
+from small_study import NODULES, PLAN, bare_results, contrast, outcomes, study_results, write_plan
 
-from viptt_core.figures import Picture
+from viptt_core.constants import TB_CLASSES
+from viptt_core.figures import Picture, claim
 from viptt_core.figures import per_class as figures_per_class
 from viptt_core.figures import study as figures_study
 from viptt_core.figures.viewer import Viewer
 from viptt_core.shown import ResultTable
+from viptt_core.study.evidence import FILE, Evidence, write_evidence
 from viptt_core.study.outcomes import write_outcomes
-from viptt_core.study.pointing import evidence_tables, write_evidence
-from viptt_core.study.report import attribution_table, open_results
+from viptt_core.study.plan import load_study
+from viptt_core.study.recheck import write_study
+from viptt_core.study.report import PARTS, open_results, show_table
 
 WIDEST = 400 / 96  # inches on a telephone, at the 96 pixels an inch that browsers take
 SMALLEST = 8  # points
+SCANS = PLAN["scans"] | {"seed": 5}
+SMALL = PLAN | {"scans": SCANS, "settings": {"frames": 8, "size": 16}, "seeds": 3}
 
 
 def drawing():
@@ -40,24 +35,55 @@ def drawing():
         for name, thing in vars(module).items()
         if getattr(thing, "__module__", "") == module.__name__
         and name != "picture_of"
-        and "Picture" in str(getattr(thing, "__annotations__", {}).get("return"))
+        and re.search("Picture|Viewer", str(getattr(thing, "__annotations__", {}).get("return")))
     }
+
+
+def evidence() -> Evidence:
+    """Findings in the slices 3 and 4 (from 0), on which the second arm's importance lies; the other's lies anywhere."""
+    rng, n = np.random.default_rng(1), 20
+    labels, findings = np.arange(n) % len(TB_CLASSES), np.zeros((n, 8), bool)
+    findings[np.arange(n), 3 + np.arange(n) % 2] = True
+    importance = np.stack([rng.random((n, 8)), 0.1 * rng.random((n, 8)) + findings]).astype(np.float16)
+    predicted = np.stack([np.zeros(n, int), np.where(np.arange(n) < 2, 0, labels)])
+    names = np.array([f"PHA_{i + 1:04d}" for i in range(n)])
+    return Evidence(("random", "video"), names, labels, findings, importance, predicted)
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    return {
-        name: draw(nodule_results() if name == "replication_chart" else study_results())
-        for name, draw in drawing().items()
-    }
+def results(tmp_path_factory):
+    """Of a study that was run as a whole, its tables computed."""
+    root = tmp_path_factory.mktemp("figures")
+    study = load_study(write_plan(root, SMALL, "small"))
+    folder = root / "results" / "small"
+    # Not the types of TB: their tables simulate what the paper's scans can show, which takes long.
+    for experiment, arms in study.experiments().items():
+        arms = [arm.name for arm in arms]
+        write_outcomes(folder / f"{experiment}.npz", outcomes(arms, seeds=3, classes=("a", "b", "c")))
+    write_outcomes(folder / "source-actions.npz", outcomes(["video"], seeds=3, classes=("x", "y")))
+    write_outcomes(folder / "baselines.npz", outcomes(["most frequent class"], seeds=1, classes=("a", "b", "c")))
+    write_evidence(folder / FILE, evidence())
+    write_study(study, root)
+    (folder / "study.json").write_text(json.dumps({"plan": study.digest, "plan_file": "small.toml"}))
+    return open_results("small", folder=root)
+
+
+@pytest.fixture(scope="module")
+def pictures(results):
+    return {name: draw(results) for name, draw in drawing().items()}
 
 
 def test_every_picture_says_what_it_shows_and_is_marked_when_synthetic(pictures):
-    assert len(pictures) == 13
+    assert len(pictures) == 15
     for name, picture in pictures.items():
         assert isinstance(picture, Picture), name
-        assert len(re.findall(r"\d\.\d\d|\d %|\d%|slice \d", picture.alt)) >= 3, name
-        assert picture.alt.endswith("Synthetic data.") == (name != "replication_chart"), name
+        assert len(re.findall(r"\d\.\d\d|\d %|\d%|slice \d", picture.alt)) >= 1, name
+        assert picture.alt.endswith("Synthetic data."), name
+    assert "Synthetic" not in figures_study.sources_chart(study_results(NODULES)).alt
+
+
+def test_every_part_of_the_report_fits_the_tables_that_are_computed(results):
+    assert [name for name in PARTS if show_table(results, name).table is None] == ["power", "missing"]
 
 
 def test_pictures_can_be_read_on_a_telephone(pictures):
@@ -66,73 +92,74 @@ def test_pictures_can_be_read_on_a_telephone(pictures):
         texts = picture.figure.findobj(lambda artist: hasattr(artist, "get_fontsize") and artist.get_text().strip())
         assert width <= WIDEST + 0.1 and min(text.get_fontsize() for text in texts) >= SMALLEST, name
         box = picture.figure.get_tightbbox()
-        # No words reach beyond it; the blocks of the strip are figures of their own.
-        assert name == "evidence_strip" or box.x0 > -0.15 and box.x1 < width + 0.15, name
+        assert box.x0 > -0.15 and box.x1 < width + 0.15, name  # no words reach beyond it
 
 
 def test_what_a_study_lacks_is_a_sentence():
-    for run in (True, False):
-        for name, draw in drawing().items():
-            shown = draw(bare_results(run=run))
-            assert isinstance(shown, ResultTable) and "study 'own'" in shown.text, name
-        assert isinstance(figures_per_class.browse_examples(bare_results(run=run)), ResultTable)
-
-
-def test_pictures_and_tables_fit_the_tables_that_are_computed(tmp_path):
-    arms = [
-        ("random", "image-unfrozen", "video-unfrozen"),
-        ("image, 75 scans", "video, 75 scans"),
-        ("image", "video", "image-rotation", "video-rotation", "image-unfrozen-rotation", "video-unfrozen-rotation"),
-    ]
-    plan = write_plan(tmp_path, PLAN, name="small")
-    for experiment, names in zip(("primary", "efficiency", "attribution"), arms, strict=True):
-        # Not the types of TB: their tables simulate what the paper's scans can show, which takes long.
-        write_outcomes(tmp_path / "small" / f"{experiment}.npz", outcomes(names, classes=("a", "b", "c")))
-    write_evidence(tmp_path / "small" / "evidence.npz", evidence())
-    results = open_results(plan, folder=tmp_path)
     for name, draw in drawing().items():
-        assert isinstance(draw(results), Picture), name
-    lacking = {show.__name__ for show in TABLES if show(results).table is None}
-    assert lacking == {"power_table", "folds_table", "verdict"}
-    shares = attribution_table(results).table["share of the gap"]
-    assert shares[0] == "100 %" and sum(float(share[:-2]) for share in shares[1:]) == pytest.approx(100, abs=2)
+        shown = draw(bare_results())
+        assert isinstance(shown, ResultTable) and "not run yet" in shown.text, name
 
 
-def test_seeds_are_joined_and_the_mean_and_interval_are_those_of_the_table():
-    results = study_results()
+def test_seeds_are_joined_and_the_mean_and_interval_are_those_of_the_table(results):
     picture = figures_study.seed_chart(results)
     upper, lower = picture.figure.axes
     pairs = [line for line in upper.lines if list(line.get_ydata()) == [1, 2]]
-    base, arm = results.scores("image-unfrozen"), results.scores("video-unfrozen")
+    base, arm = results.scores("image"), results.scores("video")
     assert sorted(tuple(line.get_xdata()) for line in pairs) == sorted(zip(base, arm, strict=True))
     assert sorted(lower.lines[0].get_xdata()) == pytest.approx(sorted(arm - base))
-    assert f"video-unfrozen {arm.min():.2f} to {arm.max():.2f}, mean {arm.mean():.2f}, 4 seeds" in picture.alt
-    assert "+0.050 (-0.050 to +0.150)" in picture.alt and "+0.050 (-0.050 to +0.150)" in lower.get_xlabel()
+    assert f"video {arm.min():.2f} to {arm.max():.2f}, mean {arm.mean():.2f}, 3 seeds" in picture.alt
+    assert f"difference +{(arm - base).mean():.3f}" in lower.get_xlabel() and "no verdict" in lower.get_xlabel()
 
 
-def test_a_mark_is_hollow_where_the_interval_includes_zero():
-    rows = pd.DataFrame([contrast("primary", "video-unfrozen", "random", value) for value in (0.3, 0.05, -0.3)])
-    axis = figures_study.forest_chart(study_results(tables={"contrasts": rows})).figure.axes[0]
+def test_a_mark_is_hollow_where_the_interval_includes_zero_and_the_title_says_the_level():
+    rows = [contrast("primary", ("video", "image"), value, level=0.975) for value in (0.3, 0.05, -0.3)]
+    results = study_results(tables={"contrasts": pd.DataFrame([*rows, contrast("other", ("video", "random"), 0.7)])})
+    picture = figures_study.forest_chart(results, "primary")
+    (axis,) = picture.figure.axes
     marks = [line for line in axis.lines if line.get_marker() == "o"]
     assert [to_hex(mark.get_markerfacecolor()) == "#ffffff" for mark in marks] == [False, True, False]
     assert [mark.get_xdata()[0] for mark in marks] == pytest.approx([0.3, 0.05, -0.3])
+    assert axis.get_title(loc="left") == "primary (kappa)\n97.5 % intervals" and "0.700" not in picture.alt
+    assert len(figures_study.forest_chart(results, measure="kappa").figure.axes) == 2
 
 
-def test_a_forest_holds_only_the_families_that_are_asked_for():
-    alt = figures_study.forest_chart(study_results(), "label efficiency").alt
-    assert "+0.120 (+0.020 to +0.220)" in alt and "-0.30" not in alt
-    assert "-0.300 (-0.400 to -0.200)" in figures_study.forest_chart(study_results(), measure="rare recall").alt
+def test_the_attribution_is_that_of_the_frozen_network():
+    (axis,) = figures_study.attribution_chart(study_results()).figure.axes
+    assert axis.get_title(loc="left") == "Within the frozen network\n98.8 % intervals"
 
 
-def test_the_factorial_shows_each_cell_with_both_starts():
-    results = study_results()
-    arms = results.tables["arms"]
-    arms.loc[arms["arm"] == "video-unfrozen-rotation", "kappa"] = 0.39
+def test_the_factorial_shows_each_cell_with_both_starts(results):
     picture = figures_study.factorial_chart(results)
-    assert "8 arms" in picture.alt and "start: video: 0.39" in picture.alt
     titles = [axis.get_title(loc="left") for axis in picture.figure.axes]
-    assert titles == [figures_study.NONE_ON, "unfrozen", "rotation", "unfrozen + rotation"]
+    assert "8 arms" in picture.alt and titles == [figures_study.NONE_ON, "weights", "rotation", "weights + rotation"]
     assert all(len(axis.texts) == 2 for axis in picture.figure.axes)
+
+
+def test_sources_stand_beside_the_better_of_chance_and_size():
+    picture = figures_study.sources_chart(study_results(NODULES))
+    titles = [axis.get_title(loc="left") for axis in picture.figure.axes]
+    assert titles[0] == "UT, 6 classes\nlargest class 0.20, size of the picture 0.30" and len(titles) == 2
+    assert "image+UT: 0.60 (0.50 to 0.70), chance 0.30" in picture.alt
+
+
+def test_a_trend_has_a_point_for_no_video(results):
+    picture = figures_study.trend_chart(results, "n_videos")
+    assert [label.get_text() for label in picture.figure.axes[0].get_xticklabels()] == ["0", "60", "250"]
+    assert "start image: 0 videos" in picture.alt and "scans" not in picture.alt
+    assert "75 labelled scans" in figures_study.trend_chart(results).alt
+
+
+def test_the_claim_has_a_panel_for_each_study_that_was_run(results, monkeypatch):
+    monkeypatch.setattr(claim, "study_names", lambda: ("small",))
+    monkeypatch.setattr(claim, "STUDIES", {"small": "phantoms; synthetic data", "real": "CT"})
+    picture = claim.claim_chart(results.folder.parents[1])
+    row, (published, ours) = results.primary.iloc[0], picture.figure.axes
+    assert published.get_title(loc="left").startswith("As published, validation scans\ngain +0.18")
+    said = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}): no verdict"
+    assert ours.get_title(loc="left") == f"Equal arms, phantoms; synthetic data\n{said}"
+    assert "in 2 panels" in picture.alt and "0.17 (0.08 to 0.27)" in picture.alt
+    assert picture.data == ("results/small/arms.csv", "results/small/contrasts.csv")
 
 
 def test_confusion_shares_are_of_the_true_class():
@@ -145,43 +172,26 @@ def test_confusion_shares_are_of_the_true_class():
     assert np.allclose(shown.sum(axis=1), 1) and shown[1, 3] == pytest.approx(0.57)
 
 
-def test_examples_show_the_slices_around_the_finding_and_its_outline():
-    picture = figures_per_class.evidence_strip(study_results())
+def test_examples_are_errors_first_with_the_slices_of_the_finding_marked(results):
+    picture = figures_per_class.importance_chart(results)
     assert "Infiltrative, predicted Infiltrative: finding in slices 4, most important slice 4" in picture.alt
     assert "Focal, predicted Infiltrative: finding in slices 5, most important slice 5" in picture.alt
-    titles = [axis.get_title(loc="center") for axis in picture.figure.subfigs[1].subfigs[0].axes]
-    assert [title for title in titles if title] == ["2", "3", "4", "5", "6", "7"]
-    for example, column, t in ((0, 3, 3), (1, 3, 4)):
-        axes = picture.figure.subfigs[example].subfigs[0].axes
-        outlined = [bool(axis.collections) for axis in axes]  # above without, below with Grad-CAM
-        assert outlined == [at == column for _ in range(2) for at in range(6)]
-        corners = axes[column].collections[0].get_paths()[0].vertices / 2  # the map has 8 x 8 voxels, the slice 16
-        rows, columns = np.nonzero(evidence().findings[example, t])
-        assert corners.mean(axis=0) == pytest.approx([columns.mean() + 0.5, rows.mean() + 0.5], abs=0.4)
+    assert len(picture.figure.axes) == len(TB_CLASSES)
+    blue = [to_hex(bar.get_facecolor()).upper() == "#56B4E9" for bar in picture.figure.axes[0].patches]
+    assert [t for t, found in enumerate(blue) if found] == [3]
 
 
-def test_an_example_whose_finding_is_not_on_the_grid_is_left_out():
-    made = evidence()
-    findings = made.findings.copy()
-    findings[0] = False
-    results = study_results(evidence=dataclasses.replace(made, findings=findings))
-    alt = figures_per_class.evidence_strip(results).alt
-    assert "Infiltrative, predicted Infiltrative: finding in slices 5" in alt  # the next one of its class
+def test_the_viewer_pages_through_the_same_phantoms_simulated_again(results):
+    viewer = figures_per_class.browse_examples(results)
+    assert isinstance(viewer, Viewer) and [clip.heading for clip in viewer.clips] == list(TB_CLASSES)
+    assert (
+        viewer.clips[1].caption
+        == "Focal, PHA_0002, random predicts Infiltrative; video predicts Infiltrative, synthetic"
+    )
+    assert viewer.clips[0].frames.shape == viewer.clips[0].regions[0].shape == (8, 16, 16)
 
 
-def test_pointing_stands_beside_chance():
-    results = study_results()
-    picture = figures_per_class.pointing_chart(results)
-    row = evidence_tables(results.evidence).iloc[0]
-    assert f"maximum on the finding: occlusion, untrained: {row['observed']:.2f}" in picture.alt
-    assert f"chance {row['chance']:.2f}" in picture.alt
-
-
-def test_errors_come_first_in_the_viewer_and_captions_name_every_prediction():
-    viewer = figures_per_class.browse_examples(study_results())
-    assert isinstance(viewer, Viewer)
-    assert viewer.clips[0].heading == "Focal taken for Infiltrative"  # the one error of the last arm
-    assert [clip.heading.endswith(", right") for clip in viewer.clips] == [False] + [True] * 5
-    assert "p1, untrained predicts Infiltrative; video predicts Infiltrative" in viewer.clips[0].caption
-    assert viewer.clips[0].caption.endswith(", synthetic")
-    assert len(viewer.page()) < 100_000
+def test_evidence_stands_beside_chance(results):
+    picture, row = figures_per_class.evidence_chart(results), results.rows("evidence", arm="video").iloc[0]
+    assert f"video: {row['observed']:.2f}" in picture.alt and f"chance {row['chance']:.2f}" in picture.alt
+    assert row["gain_low"] > 0 > results.rows("evidence", arm="random")["gain_low"].max()

@@ -1,25 +1,47 @@
-"""The claim ledger: what counts as reproduced, and that the committed page is up to date."""
+"""The claim ledger: what counts as reproduced, and that what is committed is up to date."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from ledgers import write_arms, write_contrasts, write_record
+from small_study import contrast
 
 from viptt_core.errors import DataError, SettingError
-from viptt_core.study.claims import load_claims
-from viptt_core.study.ledger import PAGE, ledger_text, status
-from viptt_core.study.outcomes import read_committed
-from viptt_core.study.plan import load_study
+from viptt_core.study.ledger import PAGES, ledger_text, load_claims, status, write_pages
+from viptt_core.study.plan import PLANS, load_study
+from viptt_core.study.report import open_results
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = {"image, as the authors": (0.2, 0.1, 0.3), "video, as the authors": (0.2, 0.1, 0.3)}
 AUTHORS = ("video, as the authors", "image, as the authors")
-PRIMARY = (load_study("synthetic").primary.arm, load_study("synthetic").primary.baseline)
+
+
+def write_record(root, name, **changes):
+    """A study's plan and its `study.json` below a root, without tables; returns `results/NAME`."""
+    plan, folder = root / "plans" / f"{name}.toml", root / "results" / name
+    for made in (plan.parent, folder):
+        made.mkdir(parents=True, exist_ok=True)
+    shutil.copy(PLANS / f"{name}.toml", plan)
+    record = {"plan": load_study(str(plan)).digest, "plan_file": f"plans/{name}.toml", "plan_commit": "0123abc"}
+    (folder / "study.json").write_text(json.dumps(record | changes))
+    return folder
+
+
+def write_arms(folder, **arms):
+    """`arms.csv`: by arm its kappa with low and high."""
+    table = pd.DataFrame.from_dict(arms, orient="index", columns=["kappa", "kappa_low", "kappa_high"])
+    table = table.rename_axis("arm").reset_index().assign(experiment="e", start="image", seeds=3, n=184)
+    table.to_csv(folder / "arms.csv", index=False)
+
+
+def write_contrasts(folder, *rows):
+    pd.DataFrame(rows).to_csv(folder / "contrasts.csv", index=False)
 
 
 def statuses(root):
-    return {name: status(claim, read_committed("paper", root)) for name, claim in load_claims().items()}
+    return {name: status(claim, open_results("paper", folder=root)) for name, claim in load_claims().items()}
 
 
 def test_a_published_value_inside_our_interval_is_reproduced_and_outside_differs(tmp_path):
@@ -31,31 +53,30 @@ def test_a_published_value_inside_our_interval_is_reproduced_and_outside_differs
 
 
 @pytest.mark.parametrize(
-    "ends, text",
-    [((0.01, 0.2), "reproduced"), ((-0.2, -0.01), "differs"), ((-0.1, 0.2), "undecided: the interval includes 0")],
+    "difference, text",
+    [(0.11, "reproduced"), (-0.11, "differs"), (0.05, "undecided: the interval includes 0")],
 )
-def test_a_claim_without_a_number_is_judged_by_the_sign(tmp_path, ends, text):
-    write_contrasts(write_record(tmp_path, "paper"), ("rare classes", "rare recall", *AUTHORS, 0.0, *ends))
+def test_a_claim_without_a_number_is_judged_by_the_sign(tmp_path, difference, text):
+    row = contrast("rare types", ("video", "image"), difference, measure="rare recall")
+    write_contrasts(write_record(tmp_path, "paper"), row)
     assert statuses(tmp_path)["rare_classes"] == text
 
 
 def test_the_gain_is_computed_and_answered_by_the_contrast_of_the_authors_arms(tmp_path):
     write_contrasts(
         write_record(tmp_path, "paper"),
-        ("primary", "kappa", "video", "image", 0.9, 0.8, 1.0),
-        ("gains", "kappa", *AUTHORS, 0.9, 0.8, 1.0, "video", "image"),
-        ("the paper's comparison", "kappa", *AUTHORS, 0.1, 0.0, 0.2),
+        contrast("primary", ("video", "image"), 0.9),
+        contrast("gains", (*AUTHORS, "video", "image"), 0.9),
+        contrast("the authors' arms", AUTHORS, 0.1),
     )
-    row = "pretraining | 0.18 (computed) | P | +0.100 (+0.000 to +0.200), 3 seeds | reproduced |"
+    row = "pretraining | 0.18 (computed) | P | +0.100 (+0.000 to +0.200), 8 seeds | reproduced |"
     assert f"| Gain in validation kappa by {row}" in ledger_text(tmp_path)
 
 
-def test_synthetic_and_open_results_never_reproduce_a_claim(tmp_path):
-    hit = {"image": (0.17, 0.0, 1.0), "random": (0.17, 0.0, 1.0), "video": (0.35, 0.0, 1.0)}
-    for name in ("synthetic", "lidc"):
-        write_arms(write_record(tmp_path, name), **hit)
+def test_synthetic_results_never_reproduce_a_claim(tmp_path):
+    write_arms(write_record(tmp_path, "synthetic"), image=(0.17, 0.0, 1.0), video=(0.35, 0.0, 1.0))
     assert all(text.startswith("not attempted: ") for text in statuses(tmp_path).values())
-    assert "0.17 (0.00 to 1.00)" in ledger_text(tmp_path)  # it stands beside
+    assert "| Synthetic data | `image` | 0.17 (0.00 to 1.00), 3 seeds |" in ledger_text(tmp_path)  # it stands beside
 
 
 def test_results_of_another_plan_than_the_one_there_do_not_count(tmp_path):
@@ -64,52 +85,48 @@ def test_results_of_another_plan_than_the_one_there_do_not_count(tmp_path):
     assert "These results follow another plan" in ledger_text(tmp_path)
 
 
-def test_each_study_shows_plan_verdict_families_and_attribution(tmp_path):
-    synthetic, lidc = (write_record(tmp_path, name) for name in ("synthetic", "lidc"))
-    few, many = ([f"{start}, {n} scans" for start in ("video", "image")] for n in (75, 600))
+def test_each_study_shows_its_plan_answers_families_and_attribution(tmp_path):
+    folder = write_record(tmp_path, "synthetic")
+    few, many = ([f"{start}, {n} scans" for start in ("video", "image")] for n in (75, 900))
+    study = load_study("synthetic")
     write_contrasts(
-        synthetic,
-        ("primary", "kappa", *PRIMARY, 0.05, -0.0004, 0.1),
-        ("label efficiency", "kappa", *few, -0.2, -0.3, -0.1, *many),
+        folder,
+        contrast("primary", study.primary, 0.05, "no gain of 0.10 or more", reach=0.0504),
+        contrast("number of labelled scans", (*few, *many), -0.2, "harms", level=0.99),
     )
-    gap = {"factor": "naive gap", "points": 0.1877, "low": 0.1, "high": 0.2, "percent": 100}
-    pd.DataFrame([gap, gap | {"factor": "start", "percent": 27.3}]).to_csv(synthetic / "attribution.csv", index=False)
-    write_contrasts(lidc, ("starts", "kappa", "video", "random", 0.0811, 0.0211, 0.1411))
-    (lidc / "missing.csv").write_text("arm\nimage\n")
-    (lidc / "folds.csv").write_text("arm,baseline,difference,low,high,p\nvideo,random,0.0812,-0.1,0.26,0.0004\n")
-    page, primary = ledger_text(tmp_path), " against ".join(PRIMARY)
+    gap = {"factor": "naive gap", "points": 0.1877, "low": 0.1, "high": 0.2, "level": 0.9875, "percent": 100}
+    pd.DataFrame([gap, gap | {"factor": "start", "percent": 27.3}]).to_csv(folder / "attribution.csv", index=False)
+    (folder / "missing.csv").write_text("arm\nimage\n")
+    assert tmp_path / "book" / "claims.md" in write_pages(tmp_path)
+    page, answers = ledger_text(tmp_path), (tmp_path / "results" / "verdict.json").read_text()
+    for record in json.loads(answers)["questions"]:
+        assert f"- {record['sentence']}\n" in page
     for text in (
-        f"digest `{load_study('synthetic').digest}`, frozen in commit `0123abc`",
+        f"digest `{study.digest}`, frozen in commit `0123abc`",
         "git log --format='%h %ad %s' -- plans/synthetic.toml",
-        f"**{primary}: cannot be told apart, the interval includes 0**",
-        f"| `{primary}` | 3 | +0.050 (+0.000 to +0.100) | 0.037 | cannot be told apart |",
-        "| `(video, 75 scans against image, 75 scans) against (video, 600 scans against image, 600 scans)` "
-        "| 3 | -0.200 (-0.300 to -0.100) |",
-        "| `video against random` | +0.081 (-0.100 to +0.260) | < 0.001 | cannot be told apart |",
-        "| naive gap | +0.188 (+0.100 to +0.200) | 100 % |",
+        "| `video against image` | kappa | 8 | 60 | +0.050 (+0.000 to +0.100) | 95.0% | no gain of 0.10 or more |",
+        "| `(video, 75 scans against image, 75 scans) against (video, 900 scans against image, 900 scans)` | kappa ",
+        "| naive gap | +0.188 (+0.100 to +0.200) | 98.8% | 100 |",
         "Planned arms without runs: `image`.",
-        "[contrasts.csv](../results/lidc/contrasts.csv)",
+        "[contrasts.csv](../results/synthetic/contrasts.csv)",
     ):
         assert text in page, text
 
 
-def test_the_rule_for_seeds_tells_whether_its_width_was_reached(tmp_path):
-    folder = write_record(tmp_path, "synthetic")
-    for low, said in ((0.01, "It is as narrow as that"), (-0.2, "It is not as narrow as that")):
-        write_contrasts(folder, ("primary", "kappa", *PRIMARY, 0.05, low, 0.1))
-        assert said in ledger_text(tmp_path)
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_committed_is_what_would_be_written_now(page):
+    committed = (ROOT / page).read_text(encoding="utf-8")
+    assert committed == PAGES[page](ROOT), f"{page} is not up to date: viptt study ledger"
 
 
-def test_the_committed_page_is_what_would_be_written_now():
-    committed = (ROOT / PAGE).read_text(encoding="utf-8")
-    assert committed == ledger_text(ROOT), "book/claims.md is not up to date: viptt study ledger"
+def test_a_page_without_a_place_for_what_is_computed_is_told_and_kept(tmp_path):
+    (tmp_path / "README.md").write_text("# A readme\n")
+    with pytest.raises(DataError, match="lacks the comments around its verdict"):
+        write_pages(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "# A readme\n"
 
 
-def test_a_damaged_record_and_a_missing_column_are_told(tmp_path):
-    folder = write_record(tmp_path, "paper")
-    (folder / "arms.csv").write_text("armed,kappa\nx,0.1\n")
+def test_a_column_that_is_missing_is_told(tmp_path):
+    (write_record(tmp_path, "paper") / "arms.csv").write_text("armed,kappa\nx,0.1\n")
     with pytest.raises(SettingError, match=r"column of arms.csv 'arm' does not exist"):
-        ledger_text(tmp_path)
-    (folder / "study.json").write_text("{")
-    with pytest.raises(DataError, match=r"study\.json: cannot be read"):
         ledger_text(tmp_path)

@@ -186,8 +186,8 @@ def test_planted_objects_in_a_data_set_are_refused_and_not_unpickled(tmp_path, m
 
 @pytest.mark.parametrize("name", ["meta", "probabilities"])
 def test_planted_objects_in_the_files_of_a_study_are_refused_and_not_unpickled(tmp_path, marker, name):
+    from viptt_core.study.evidence import read_evidence
     from viptt_core.study.outcomes import read_outcomes
-    from viptt_core.study.pointing import read_evidence
 
     path, planted = tmp_path / "a.npz", np.empty(1, dtype=object)
     planted.fill(Planted(marker))

@@ -14,13 +14,13 @@ from small_study import TOO_FEW, outcomes, write_plan
 
 from viptt_core.cli import main
 from viptt_core.study import recheck as module
-from viptt_core.study.ledger import CARD, PAGE, write_page
+from viptt_core.study.ledger import PAGES, write_pages
 from viptt_core.study.outcomes import read_outcomes, write_outcomes
 from viptt_core.study.plan import load_study
 from viptt_core.study.recheck import recheck, write_study
+from viptt_core.study.verdict import VERDICTS
 
-FAMILY = {"name": "primary", "question": "Does it help?", "contrasts": [["video", "random"]]}
-PLAN = TOO_FEW | {"families": [FAMILY]}
+CARD, PAGE = "MODEL_CARD.md", "book/claims.md"
 CLASSES = tuple("abcde")  # not those of the benchmark, whose table of power takes seconds
 
 
@@ -29,15 +29,16 @@ def committed(tmp_path_factory):
     """A repository with the results of one small study, tables and pages written; and its tables."""
     root = tmp_path_factory.mktemp("committed")
     folder = root / "results" / "synthetic"
-    study = load_study(write_plan(root, PLAN, "synthetic"))
+    study = load_study(write_plan(root, TOO_FEW, "synthetic"))
     made = outcomes(("random", "video"), n=40, seeds=2, classes=CLASSES)
-    made = replace(made, runs=made.runs.assign(plan=study.digest, finished=None))
+    made = replace(made, runs=made.runs.assign(plan=study.digest))
     write_outcomes(folder / "one.npz", made)
-    write_study(study, root)
     (folder / "study.json").write_text(json.dumps({"plan": study.digest, "plan_file": "synthetic.toml"}))
-    shutil.copy(Path(__file__).parents[1] / CARD, root)
-    for page in (PAGE, CARD):
-        write_page(page, root)
+    write_study(study, root)
+    for page in set(PAGES) - {PAGE, VERDICTS}:
+        (root / page).parent.mkdir(exist_ok=True)
+        shutil.copy(Path(__file__).parents[1] / page, root / page)
+    write_pages(root)
     return root, module.make_tables(study, {"one": made})
 
 
@@ -60,7 +61,7 @@ def test_what_was_committed_is_identical_without_torch_and_matplotlib(root):
     )
     done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[] []"
-    for name in ("synthetic: contrasts", "book/claims.md:", "MODEL_CARD.md:"):
+    for name in ("synthetic: contrasts", *(f"{page}:" for page in PAGES)):
         assert f"{name} identical" in done.stdout
 
 
@@ -81,26 +82,26 @@ def test_a_number_changed_in_a_table_and_a_table_that_is_missing_are_told(root):
     path.with_name("confusion.csv").unlink()
     differences = "\n".join(recheck(root=root))
     assert "contrasts.csv: " in differences and "confusion.csv: there is no such file" in differences
-    assert "\nbook/claims.md: line " in differences
+    assert "\nbook/claims.md: line " in differences and "\nresults/verdict.json: line " in differences
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_plan_that_changed_after_the_runs_is_told(root):
-    write_plan(root, PLAN | {"seeds": 3}, "synthetic")
+    write_plan(root, TOO_FEW | {"seeds": 3}, "synthetic")
     differences = "\n".join(recheck(root=root))
     assert "study.json is of plan" in differences and "one.npz holds runs of another plan" in differences
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("name", [PAGE, CARD])
+@pytest.mark.parametrize("name", [*PAGES])
 def test_a_page_edited_by_hand_is_told_by_its_line(root, name, capsys):
-    page = root / name
-    page.write_text(re.sub(r"0\.\d\d ", "0.99 ", page.read_text(), count=1))
-    (difference,) = recheck(root=root)
-    assert "0.99" in difference and difference.startswith(f"{name.as_posix()}: line ")
-    assert f"{name.as_posix()}: differs" in capsys.readouterr().out
-    page.unlink()
-    assert recheck(root=root)[0].startswith(f"{name.as_posix()}: ")
+    text = (root / name).read_text()
+    number = r"\d\.\d\d \(" if name == CARD else "synthetic test cases"
+    changed = re.sub(number, "9.99 (", text, count=1)
+    (root / name).write_text(changed)
+    difference = recheck(root=root)[0]
+    assert "9.99 (" in difference and difference.startswith(f"{name}: line ")
+    assert f"{name}: differs" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("quick")

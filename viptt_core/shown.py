@@ -36,16 +36,6 @@ def _number(value: float, digits: int, signed: bool) -> str:
     return f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"  # + 0.0: no -0.000
 
 
-def side(low: float, high: float) -> int | None:
-    """On which side of 0 an interval lies: 1, -1, or 0 where it includes 0; None where there is no interval."""
-    return None if np.isnan(low) or np.isnan(high) else int(low > 0) - int(high < 0)
-
-
-def p_text(p: float) -> str:
-    """A p value to two digits, "< 0.001" below that, "" for nan."""
-    return "" if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"
-
-
 @dataclass(frozen=True)
 class ResultTable:
     """A table with sentences below it; or the sentences alone."""

@@ -136,10 +136,10 @@ def _write(study) -> None:
 
 def _ledger(options) -> None:
     """Write what follows from all results: verdicts, claim ledger, table of the model card, the README's sentence."""
-    from viptt_core.study.ledger import PAGES, write_page
+    from viptt_core.study.ledger import write_pages
 
-    for page in PAGES:
-        print(write_page(page))
+    for path in write_pages():
+        print(path)
 
 
 def _recheck(options) -> int:

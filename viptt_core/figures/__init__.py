@@ -69,7 +69,6 @@ class Picture:
         figure: The matplotlib figure.
         alt: What the picture shows, for readers who do not see it.
         synthetic: Write "synthetic data" on it.
-        withdrawn: Write this on it, such as "withdrawn: read along the wrong axis"; "" for nothing.
         data: Committed files it is drawn from, paths from the artifact's root.
         table: The numbers it is drawn from, where they stand in no committed file: they go along, as CSV.
     """
@@ -82,7 +81,6 @@ class Picture:
         alt: str,
         *,
         synthetic: bool = False,
-        withdrawn: str = "",
         data: Sequence[str] = (),
         table: pd.DataFrame | None = None,
     ) -> None:
@@ -90,10 +88,8 @@ class Picture:
             raise ValueError("a picture needs a text alternative")
         self.figure, self.data, self.table, self.code = figure, tuple(data), table, ""
         self.alt = alt + (" Synthetic data." if synthetic else "")
-        self.alt += f" These numbers are {withdrawn}." if withdrawn else ""
-        # Below everything else, where no label of an axis can be; above everything else: legends stand below.
+        # Below everything else, where no label of an axis can be.
         figure.text(0.995, -0.01, "synthetic data" * synthetic, ha="right", va="top", fontsize=8, color=RED)
-        figure.text(0.005, 1.01, withdrawn, ha="left", va="bottom", fontsize=8, color=RED)
 
     def encode(self, kind: str, **settings) -> bytes:
         """The picture as "svg", "webp" or another kind, the same bytes for the same picture."""

@@ -1,20 +1,20 @@
-"""Figures of single classes: confusion, scores, curves, calibration; and what the networks looked at."""
+"""Figures of single classes: confusion, scores, curves, calibration; and which slices the networks rest on."""
 
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.figure import Figure
 
+from viptt_core.clips import Grid
+from viptt_core.constants import TB_CLASSES
+from viptt_core.datasets.simulated import simulate_scan
 from viptt_core.figures import (
     FINDING_COLOUR,
     SMALL,
     WIDTH,
     Estimate,
-    Photograph,
     Picture,
     draw_estimates,
     draw_matrices,
-    draw_slice,
     legend_below,
     new_axes,
     styled,
@@ -22,13 +22,14 @@ from viptt_core.figures import (
 from viptt_core.figures.study import look, picture_of
 from viptt_core.figures.viewer import FINDING, PHANTOM_LOOK, Shown, Viewer
 from viptt_core.shown import ResultTable
-from viptt_core.study.pointing import Evidence
-from viptt_core.study.report import EVIDENCE_MEASURES, PER_CLASS, StudyResults
+from viptt_core.study.evidence import FILE as EVIDENCE
+from viptt_core.study.evidence import Evidence, finding_on_grid
+from viptt_core.study.report import StudyResults
 
 LINES = ("-", "--", ":", "-.")  # of arms, in turn: two may have the same start
 CURVES = {"roc": ("false positives", "true positives"), "pr": ("recall", "precision")}
-STRIP = 6  # slices of an example that are shown
-EXAMPLES = 3
+PER_CLASS = {"precision": "precision", "recall": "recall", "F1": "f1"}
+MEASURES = {"share": "share of the importance on the finding", "top": "most important slice on the finding"}
 
 
 @styled
@@ -81,6 +82,23 @@ def class_chart(results: StudyResults) -> Picture | ResultTable:
 
 
 @styled
+def auc_chart(results: StudyResults) -> Picture | ResultTable:
+    """AUC of each class against all others, a panel a class, a row an arm; tick: chance."""
+    tables = _of_arms(results, "per_class")
+    if not tables:
+        return results.absent("AUC of each class")
+    panels = {}
+    for arm, rows in tables.items():
+        for row in rows.itertuples():
+            estimate = Estimate(arm, row.auc, np.nan, np.nan, *look(results, arm), chance=0.5)
+            panels.setdefault(f"{rows.loc[row.Index, 'class']}, {row.support} cases", []).append(estimate)
+    figure, _, told = draw_estimates(panels, "AUC against all others; tick: chance")
+    return picture_of(
+        results, figure, f"AUC of each class against all others, mean over seeds. {told}.", "per_class.csv"
+    )
+
+
+@styled
 def curves_chart(results: StudyResults) -> Picture | ResultTable:
     """ROC and precision-recall curves, each class against the rest, mean over seeds."""
     tables = _of_arms(results, "curves")
@@ -129,118 +147,89 @@ def calibration_chart(results: StudyResults) -> Picture | ResultTable:
     return picture_of(results, figure, alt, "calibration.csv")
 
 
-# --- What the networks looked at ------------------------------------------------------------------------------
+# --- What the networks rest on ---------------------------------------------------------------------------------
 @styled
-def evidence_strip(results: StudyResults, *, arm: str = "") -> Picture | ResultTable:
-    """Examples: slices around the finding with its outline, Grad-CAM over them, importance of all slices below.
-
-    Args:
-        results: Of the study.
-        arm: Of the evidence; empty: the last of the file.
-    """
+def importance_chart(results: StudyResults) -> Picture | ResultTable:
+    """Importance of each slice of some phantoms to the arm of the primary contrast, slices with the finding in blue."""
     evidence = results.evidence
     if evidence is None:
-        return results.absent("What the networks looked at")
-    arm = arm or evidence.arms[-1]
-    chosen = _examples(evidence)
-    figure, told = Figure(figsize=(WIDTH, 2.35 * len(chosen)), layout="constrained"), []
-    for block, m in zip(np.atleast_1d(figure.subfigures(len(chosen), 1)), chosen, strict=True):
-        i, clip = evidence.shown[m], evidence.clips[m]
-        finding, heat, importance = evidence.findings[i], evidence.grad_cam[arm][i], evidence.slice_importance[arm][i]
-        words = f"{evidence.class_names[evidence.labels[i]]}, predicted {_named(evidence, arm, i)}"
-        block.suptitle(words, fontsize=9.5, fontweight="bold", x=0.02, ha="left")
-        above, below = block.subfigures(2, 1, height_ratios=(2, 1))
-        steps = _around(finding)
-        for (plain, marked), t in zip(above.subplots(2, len(steps)).T, steps, strict=True):
-            plain.set_title(f"{t + 1}", fontsize=SMALL, fontweight="normal", loc="center", pad=2)
-            draw_slice(plain, clip[t], finding[t])
-            draw_slice(marked, clip[t], finding[t])
-            box = marked.images[0].get_extent()  # a map may be coarser than pixels
-            marked.imshow(heat[t], "inferno", vmin=0, vmax=255, alpha=0.5, extent=box, interpolation="bilinear")
-        slices, on = np.arange(len(clip)) + 1, finding.any(axis=(1, 2))
-        axis = below.subplots()
+        return results.absent("What the networks rest on")
+    a, told = _of_primary(results, evidence), []
+    chosen = _examples(evidence, a)
+    figure, axes = new_axes(len(chosen), 1, size=(WIDTH, 1.15 * len(chosen) + 0.3), sharex=True)
+    slices = np.arange(evidence.findings.shape[1]) + 1
+    for axis, i in zip(axes[:, 0], chosen, strict=True):
+        importance, on = evidence.importance[a, i].astype(float), evidence.findings[i]
         axis.bar(slices, importance, color=np.where(on, FINDING_COLOUR, "#999999"), width=0.8)
         axis.axhline(0, color="black", lw=0.6)
-        axis.set(xlim=(0.3, len(clip) + 0.7), yticks=[])
-        axis.tick_params(axis="x", labelsize=SMALL)
-        axis.set_xlabel("slice; bar: importance", fontsize=SMALL, labelpad=1)
-        top, inside = int(importance.argmax()) + 1, ", ".join(map(str, slices[on]))
-        told.append(f"{words}: finding in slices {inside or 'none'}, most important slice {top}")
-    return Photograph(
-        figure,
-        f"{len(chosen)} scans as the arm {arm} sees them: slices with the outline of the true finding, Grad-CAM over "
-        f"them, and a bar a slice for its importance, blue where the finding is. {'; '.join(told)}.",
-        synthetic=evidence.synthetic,
-        data=results.data("evidence.npz"),
+        words = f"{TB_CLASSES[evidence.labels[i]]}, predicted {TB_CLASSES[evidence.predicted[a, i]]}"
+        axis.set_title(words, fontsize=9.5)
+        axis.set(xlim=(0.3, len(slices) + 0.7), yticks=[])
+        inside = ", ".join(map(str, slices[on]))
+        told.append(f"{words}: finding in slices {inside}, most important slice {importance.argmax() + 1}")
+    axis.set_xlabel("slice; bar: importance", fontsize=SMALL)
+    figure.tight_layout()
+    alt = (
+        f"{len(chosen)} phantoms as the arm {evidence.arms[a]} sees them: a bar a slice for its importance, blue where "
+        f"the finding is. {'; '.join(told)}."
     )
+    return picture_of(results, figure, alt, EVIDENCE)
 
 
 @styled
-def pointing_chart(results: StudyResults) -> Picture | ResultTable:
-    """How much of the evidence falls on the finding, with interval, and chance as a tick; a panel a measure."""
+def evidence_chart(results: StudyResults) -> Picture | ResultTable:
+    """How much of the importance falls on slices with the finding, with interval, and chance as a tick."""
     rows = results.rows("evidence")
     if rows.empty:
-        return results.absent("Evidence on the finding")
+        return results.absent("Importance on slices with the finding")
     panels = {}
     for row in rows.itertuples():
-        ends, colour_and_mark = (row.observed_low, row.observed_high), look(results, row.arm)
-        estimate = Estimate(f"{row.map}, {row.arm}", row.observed, *ends, *colour_and_mark, chance=row.chance)
-        panels.setdefault(EVIDENCE_MEASURES[row.measure], []).append(estimate)
+        ends = row.observed_low, row.observed_high
+        estimate = Estimate(row.arm, row.observed, *ends, *look(results, row.arm), chance=row.chance)
+        panels.setdefault(MEASURES[row.measure], []).append(estimate)
     figure, _, told = draw_estimates(panels, "tick: chance")
-    alt = f"Evidence on the true finding against chance. {told}."
-    return picture_of(results, figure, alt, "evidence.csv")
+    return picture_of(results, figure, f"Importance on the true finding, against chance. {told}.", "evidence.csv")
 
 
 @styled
-def browse_examples(results: StudyResults, *, arm: str = "") -> Viewer | ResultTable:
-    """Page through the stored examples, those that an arm got wrong first, with finding and Grad-CAM to lay over them.
-
-    Args:
-        results: Of the study.
-        arm: Of the evidence; empty: the last of the file.
-    """
+def browse_examples(results: StudyResults) -> Viewer | ResultTable:
+    """Page through phantoms of the evidence, simulated again, the finding outlined; of each type an error first."""
     evidence = results.evidence
     if evidence is None:
         return results.absent("Examples to browse")
-    arm = arm or evidence.arms[-1]
-    wrong = evidence.predicted[arm][evidence.shown] != evidence.labels[evidence.shown]
-    clips = []
-    for m in np.argsort(~wrong, kind="stable"):
-        i = evidence.shown[m]
-        true = evidence.class_names[evidence.labels[i]]
+    preset = results.plan.preset_of(results.plan.arm(results.plan.primary[0]))
+    grid, seed, clips = Grid(preset.frames, preset.size), results.plan.scans["seed"], []
+    for i in _examples(evidence, _of_primary(results, evidence)):
+        name, label = str(evidence.names[i]), int(evidence.labels[i])
+        index = int(name.rpartition("_")[2]) - 1
+        said = zip(evidence.arms, evidence.predicted[:, i], strict=True)
         clips.append(
             Shown(
-                evidence.clips[m],
-                name=str(evidence.names[i]),
-                heading=f"{true} taken for {_named(evidence, arm, i)}" if wrong[m] else f"{true}, right",
-                note="; ".join(f"{one} predicts {_named(evidence, one, i)}" for one in evidence.arms),
-                overlays={f"Grad-CAM of {arm}": evidence.grad_cam[arm][i], FINDING: evidence.findings[i]},
-                synthetic=evidence.synthetic,
+                simulate_scan((seed, index, label, True), grid),
+                name=name,
+                heading=TB_CLASSES[label],
+                note="; ".join(f"{arm} predicts {TB_CLASSES[predicted]}" for arm, predicted in said),
+                overlays={FINDING: finding_on_grid(seed, index, label, grid)},
+                synthetic=True,
             )
         )
-    # Phantoms are the only scans whose finding is known.
-    return Viewer(clips, PHANTOM_LOOK, data=results.data("evidence.npz"))
+    return Viewer(clips, PHANTOM_LOOK, data=results.data(EVIDENCE))
+
+
+def _of_primary(results: StudyResults, evidence: Evidence) -> int:
+    """The place of the arm of the primary contrast in the evidence; of the last arm where it is not in it."""
+    arm = results.plan.primary[0]
+    return evidence.arms.index(arm) if arm in evidence.arms else -1
 
 
 def _of_arms(results: StudyResults, table: str) -> dict:
     """The rows of a table by arm, for the arms to show that it has."""
-    rows = results.rows(table)
-    return {arm: rows[rows["arm"] == arm] for arm in results.arms if len(rows) and (rows["arm"] == arm).any()}
+    return {arm: rows for arm in results.arms if len(rows := results.rows(table, arm=arm))}
 
 
-def _examples(evidence: Evidence) -> list[int]:
-    """Positions among the stored ones: of each class the first whose finding is on the grid, EXAMPLES classes."""
-    on_grid = [m for m, i in enumerate(evidence.shown) if evidence.findings[i].any()]
-    first = {int(evidence.labels[evidence.shown[m]]): m for m in reversed(on_grid)}
-    return [first[label] for label in sorted(first)][:EXAMPLES]
-
-
-def _around(finding: np.ndarray) -> np.ndarray:
-    """STRIP slices in a row, the one with most of the finding in the middle of them."""
-    count, middle = min(STRIP, len(finding)), int(finding.sum(axis=(1, 2)).argmax())
-    first = np.clip(middle - count // 2, 0, len(finding) - count)
-    return np.arange(first, first + count)
-
-
-def _named(evidence: Evidence, arm: str, i: int) -> str:
-    return evidence.class_names[evidence.predicted[arm][i]]
+def _examples(evidence: Evidence, arm: int) -> list[int]:
+    """Of each type the first phantom that an arm got wrong, else the first; those with a finding on a slice."""
+    wrong, met = evidence.predicted[arm] != evidence.labels, evidence.findings.any(axis=1)
+    order = np.lexsort((~wrong, evidence.labels))
+    order = order[met[order]]
+    return order[np.unique(evidence.labels[order], return_index=True)[1]].tolist()

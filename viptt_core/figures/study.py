@@ -1,4 +1,4 @@
-"""Figures of a study: its primary contrast, attribution, differences, leakage, labels needed, replication.
+"""Figures of a study: its primary contrast, differences, attribution, sources, numbers of scans and videos, baselines.
 
 All read `report.StudyResults`; what a study lacks is a sentence in place of the picture.
 """
@@ -22,21 +22,22 @@ from viptt_core.figures import (
     styled,
 )
 from viptt_core.shown import ResultTable, with_interval
-from viptt_core.study.report import StudyResults, contrast_name, primary_row
+from viptt_core.study.report import NO_VERDICT, StudyResults
+from viptt_core.study.verdict import contrast_name
 
-NONE_ON = "none of the changes"  # cell of the factorial
+NONE_ON = "neither weights nor rotation"  # cell of the factorial
+ALONG = {"n_train": "labelled scans", "n_videos": "videos"}
 
 
 @styled
 def seed_chart(results: StudyResults) -> Picture | ResultTable:
     """The primary experiment, a dot a seed, lines join the same seed; below, the differences and their interval."""
-    rule, row = results.plan.primary, primary_row(results)
+    (arm, baseline), row, measure = results.plan.primary, results.primary, results.plan.families[0].measure
     if row.empty:
         return results.absent("The primary contrast")
-    row = row.iloc[0]
-    together = results.plan.experiments()[results.plan.arm(rule.arm).experiment]
-    names = [arm.name for arm in together if arm.name not in (rule.arm, rule.baseline)] + [rule.baseline, rule.arm]
-    scores = {name: results.scores(name, rule.measure) for name in names}
+    row, experiment = row.iloc[0], results.plan.arm(arm).experiment
+    together = [one.name for one in results.plan.experiments()[experiment] if one.name not in (arm, baseline)]
+    scores = {name: results.scores(name, measure) for name in (*together, baseline, arm)}
     scores = {name: values for name, values in scores.items() if len(values)}
     height = 0.42 * len(scores) + 0.4
     figure, axes = new_axes(2, 1, size=(WIDTH, height + 2.1), height_ratios=(height, 0.8))
@@ -48,56 +49,55 @@ def seed_chart(results: StudyResults) -> Picture | ResultTable:
         upper.plot([values.mean()] * 2, [y - 0.22, y + 0.22], color="black", lw=2)
         upper.text(0, y - 0.27, words, va="bottom", fontsize=SMALL, transform=upper.get_yaxis_transform())
         told.append(f"{name} {values.min():.2f} to {values.max():.2f}, mean {values.mean():.2f}, {len(values)} seeds")
-    pairs = pd.concat([scores[rule.baseline], scores[rule.arm]], axis=1, join="inner").to_numpy()
+    pairs = pd.concat([scores[baseline], scores[arm]], axis=1, join="inner").to_numpy()
     upper.plot(pairs.T, [[len(scores) - 2], [len(scores) - 1]] * np.ones(len(pairs)), color="#888888", lw=0.6, zorder=0)
-    upper.set(yticks=[], ylim=(len(scores) - 0.6, -0.85), xlabel=f"{rule.measure} on test cases, a dot a seed")
-    lower.plot(np.diff(pairs, axis=1), np.zeros(len(pairs)), "o", color=look(results, rule.arm)[0], ms=4.5, alpha=0.7)
+    upper.set(yticks=[], ylim=(len(scores) - 0.6, -0.85), xlabel=f"{measure} on test cases, a dot a seed")
+    lower.plot(np.diff(pairs, axis=1), np.zeros(len(pairs)), "o", color=look(results, arm)[0], ms=4.5, alpha=0.7)
     lower.hlines(0.5, row["low"], row["high"], color="black", lw=2)
     lower.plot(row["difference"], 0.5, "D", color="black", ms=6)
     lower.axvline(0, color="black", lw=0.8, ls=":")
-    signed = with_interval(row["difference"], row["low"], row["high"], signed=True)
-    lower.set(yticks=[], ylim=(1.1, -0.5), xlabel=f"difference: {signed}")
+    signed = f"{with_interval(row['difference'], row['low'], row['high'], signed=True)}: {row['verdict'] or NO_VERDICT}"
+    lower.set(yticks=[], ylim=(1.1, -0.5), xlabel=f"difference {signed}")
     for axis in (upper, lower):
         axis.spines["left"].set_visible(False)
         axis.locator_params(axis="x", nbins=6)
     figure.tight_layout()
-    return Picture(
-        figure,
-        f"{rule.measure.capitalize()} by seed: {'; '.join(told)}. Mean difference, {contrast_name(row)}: {signed}, "
-        f"from {row['seeds']} seeds.",
-        **results.marks,
-        data=results.data(f"{results.plan.arm(rule.arm).experiment}.npz"),
-    )
+    alt = f"{measure.capitalize()} by seed: {'; '.join(told)}. Mean difference, {contrast_name(row)}: {signed}."
+    return picture_of(results, figure, alt, f"{experiment}.npz", "contrasts.csv")
 
 
 @styled
 def forest_chart(results: StudyResults, *families: str, measure: str = "") -> Picture | ResultTable:
-    """Differences with their intervals, below the question they answer; hollow where the interval includes 0."""
-    rows = results.contrasts(*families, measure=measure)
+    """Differences with their intervals at the level of their family, a panel a family; hollow: includes 0."""
+    wanted = ({"family": families} if families else {}) | ({"measure": measure} if measure else {})
+    rows = results.rows("contrasts", **wanted)
     if rows.empty:
         return results.absent(" and ".join(families).capitalize() or "Contrasts")
     panels = {}
     for family, group in rows.groupby("family", sort=False):
-        panels[f"{family} ({group['measure'].iloc[0]})"] = [
-            Estimate(contrast_name(row), row.difference, row.low, row.high, *look(results, row.arm), signed=True)
-            for row in group.itertuples()
+        panels[f"{family} ({group['measure'].iloc[0]})\n{_at(group)} intervals"] = [
+            Estimate(
+                contrast_name(row), row["difference"], row["low"], row["high"], *look(results, row["arm"]), signed=True
+            )
+            for row in group.to_dict("records")
         ]
     figure, _, told = draw_estimates(panels, "difference; hollow: the interval includes 0")
-    return picture_of(results, figure, f"Differences with 95 % intervals. {told}.", "contrasts.csv")
+    return picture_of(results, figure, f"Differences with their intervals. {told}.", "contrasts.csv")
 
 
 @styled
 def attribution_chart(results: StudyResults) -> Picture | ResultTable:
-    """The gap between the paper's two arms and what each factor contributes to it, with intervals."""
+    """What each factor adds within the frozen network, and the gap that they add up to; it is not the paper's gap."""
     rows = results.rows("attribution")
     if rows.empty:
-        return results.absent("Attribution")
+        return results.absent("Attribution within the frozen network")
     marks = {rows["factor"].iloc[0]: ("#444444", "D"), "start": (ARM_COLOURS["video"], "o")}
     parts = [
         Estimate(row.factor, row.points, row.low, row.high, *marks.get(row.factor, (OTHER_COLOUR, "o")), signed=True)
         for row in rows.itertuples()
     ]
-    figure, _, told = draw_estimates({"": parts}, "kappa; hollow: the interval includes 0")
+    panels = {f"Within the frozen network\n{_at(rows)} intervals": parts}
+    figure, _, told = draw_estimates(panels, "kappa; hollow: the interval includes 0")
     return picture_of(results, figure, f"The gap, then each factor's part of it, in kappa. {told}.", "attribution.csv")
 
 
@@ -105,88 +105,78 @@ def attribution_chart(results: StudyResults) -> Picture | ResultTable:
 def factorial_chart(results: StudyResults) -> Picture | ResultTable:
     """Kappa of every arm of the factorial: a panel for what is on, a row for each of the two starts."""
     names = results.plan.factorial_arms
-    arms = results.rows("arms")
-    arms = {row.arm: row for row in arms.itertuples() if row.arm in names}
+    arms = {row.arm: row for row in results.rows("arms", arm=names).itertuples()}
     if not arms:
         return results.absent("The factorial")
     panels = {}
     for name in [name for name in names if name in arms]:
-        row, (start, _, on) = arms[name], name.partition("-")
-        panels.setdefault(on.replace("-", " + ") or NONE_ON, []).append(
-            Estimate(f"start: {start}", row.kappa, row.kappa_low, row.kappa_high, *look(results, name))
-        )
+        start, _, on = name.partition("-")
+        panels.setdefault(on.replace("-", " + ") or NONE_ON, []).append(_kappa(results, arms[name], f"start: {start}"))
     figure, _, told = draw_estimates(panels, "kappa")
     return picture_of(results, figure, f"Kappa of the {len(arms)} arms of the factorial. {told}.", "arms.csv")
 
 
 @styled
-def pretraining_chart(results: StudyResults) -> Picture | ResultTable:
-    """Accuracy of the pretraining on test videos, a row a variant of the videos, chance as a tick."""
-    rows = results.rows("pretraining")
+def sources_chart(results: StudyResults) -> Picture | ResultTable:
+    """Accuracy on held-out videos, a panel a source, a row a pretraining; tick: the better of what needs no video."""
+    rows = results.rows("sources")
     if rows.empty:
-        return results.absent("Pretraining")
-    variants = [
-        Estimate(
-            f"start {row.start}, videos {row.videos}",
-            row.accuracy,
-            row.low,
-            row.high,
-            ARM_COLOURS[row.start],
-            MARKS[row.start],
-            chance=1 / row.classes,
-        )
-        for row in rows.itertuples()
-    ]
-    figure, _, told = draw_estimates({"": variants}, "accuracy on test videos; tick: chance")
-    return picture_of(results, figure, f"Accuracy of pretraining on test videos. {told}.", "pretraining.csv")
+        return results.absent("What was learned of the videos")
+    panels = {}
+    for row in rows.itertuples():
+        by_size = "" if np.isnan(row.size_accuracy) else f", size of the picture {row.size_accuracy:.2f}"
+        title = f"{row.source}, {row.classes} classes\nlargest class {row.chance:.2f}{by_size}"
+        chance = np.nanmax([row.chance, row.size_accuracy])
+        estimate = Estimate(row.arm, row.accuracy, row.low, row.high, *look(results, row.arm), chance=chance)
+        panels.setdefault(title, []).append(estimate)
+    figure, _, told = draw_estimates(panels, "accuracy on held-out videos; tick: without seeing them")
+    return picture_of(results, figure, f"Accuracy of pretraining on held-out videos. {told}.", "sources.csv")
 
 
 @styled
-def efficiency_chart(results: StudyResults) -> Picture | ResultTable:
-    """Kappa over the number of labelled scans, a line a start."""
-    rows = results.rows("efficiency")
+def trend_chart(results: StudyResults, along: str = "n_train") -> Picture | ResultTable:
+    """Kappa over one of ALONG, a line a start: the experiment "labels" varies scans, "dose" videos."""
+    rows = results.rows("trend", experiment="labels" if along == "n_train" else "dose")
     if rows.empty:
-        return results.absent("Label efficiency")
+        return results.absent(f"Kappa by number of {ALONG[along]}")
     figure, axes = new_axes(1, 1, size=(WIDTH, 3.2))
     axis, told = axes[0, 0], []
     for number, (start, group) in enumerate(rows.groupby("start", sort=False)):
-        group = group.sort_values("n_train")
-        sizes = group["n_train"] * 1.03 ** (number - 0.5)  # so that intervals do not hide each other
+        group = group.sort_values(along)
+        sizes = group[along] * 1.03 ** (number - 0.5)  # so that intervals do not hide each other
         axis.plot(sizes, group["kappa"], f"{MARKS[start]}-", ms=6, color=ARM_COLOURS[start], label=f"start: {start}")
         axis.vlines(sizes, group["low"], group["high"], color=ARM_COLOURS[start], lw=1.6)
-        points = [f"{row.n_train} scans {with_interval(row.kappa, row.low, row.high)}" for row in group.itertuples()]
+        points = [
+            f"{size} {ALONG[along]} {with_interval(*row)}"
+            for size, row in zip(group[along], group[["kappa", "low", "high"]].to_numpy(), strict=True)
+        ]
         told.append(f"start {start}: {', '.join(points)}")
-    sizes = sorted(rows["n_train"].unique())
-    axis.set(xscale="log", xlabel="labelled scans, log axis", ylabel="kappa")
+    sizes = sorted(rows[along].unique())
+    # Where none is a number, too, the axis is linear up to the first other one.
+    axis.set_xscale("symlog", linthresh=min(size for size in sizes if size) / 2)
+    axis.set(xlabel=f"{ALONG[along]}, log axis", ylabel="kappa")
     axis.set_xticks(sizes, [str(size) for size in sizes])
     axis.minorticks_off()
     figure.tight_layout()
     legend_below(figure, axis)
-    alt = f"Kappa over the number of labelled scans. {'; '.join(told)}."
-    return picture_of(results, figure, alt, "efficiency.csv")
+    alt = f"Kappa with 95 % intervals over the number of {ALONG[along]}. {'; '.join(told)}."
+    return picture_of(results, figure, alt, "trend.csv")
 
 
 @styled
-def replication_chart(results: StudyResults) -> Picture | ResultTable:
-    """Arms beside baselines without a network, by kappa and by AUC."""
-    arms, baselines = results.rows("arms"), results.rows("baselines")
+def baselines_chart(results: StudyResults, *experiments: str) -> Picture | ResultTable:
+    """Kappa of the arms of some experiments, by default the primary one, above what needs no network."""
+    experiments = experiments or (results.plan.arm(results.plan.primary[0]).experiment,)
+    arms, baselines = results.rows("arms", experiment=experiments), results.rows("baselines")
     if arms.empty:
-        return results.absent("Replication")
-    panels = {}
-    for title, score in (("kappa", "kappa"), ("AUC", "auc")):
-        panels[title] = [
-            Estimate(
-                row["arm"],
-                row[score],
-                row.get(f"{score}_low", np.nan),
-                row.get(f"{score}_high", np.nan),
-                *look(results, row["arm"]),
-            )
-            for _, row in pd.concat([arms, baselines]).iterrows()
-        ]
-    figure, _, told = draw_estimates(panels, "kappa, AUC")
-    alt = f"Kappa and AUC of arms and baselines. {told}."
-    return picture_of(results, figure, alt, "arms.csv", "baselines.csv")
+        return results.absent("Kappa")
+    panels = {
+        title: [_kappa(results, row, row.arm) for row in rows.itertuples()]
+        for title, rows in (("networks", arms), ("without a network", baselines))
+        if len(rows)
+    }
+    figure, _, told = draw_estimates(panels, "kappa")
+    return picture_of(results, figure, f"Kappa of arms and baselines. {told}.", "arms.csv", "baselines.csv")
 
 
 def look(results: StudyResults, arm: str) -> tuple[str, str]:
@@ -196,5 +186,14 @@ def look(results: StudyResults, arm: str) -> tuple[str, str]:
 
 
 def picture_of(results: StudyResults, figure, alt: str, *files: str) -> Picture:
-    """A picture that is marked as the study is, and names the files of its results that it is drawn from."""
-    return Picture(figure, alt, **results.marks, data=results.data(*files))
+    """A picture that is marked where the study is synthetic, and names the files that it is drawn from."""
+    return Picture(figure, alt, synthetic=results.synthetic, data=results.data(*files))
+
+
+def _kappa(results: StudyResults, row, name: str) -> Estimate:
+    return Estimate(name, row.kappa, row.kappa_low, row.kappa_high, *look(results, row.arm))
+
+
+def _at(rows: pd.DataFrame) -> str:
+    """The level of intervals, such as "98.3 %"."""
+    return f"{100 * rows['level'].iloc[0]:.3g} %"

@@ -6,20 +6,23 @@ from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 
+import pandas as pd
+
+from viptt_core import files
 from viptt_core.errors import DataError, ViPTTError, check_choice
 from viptt_core.files import artifact_root
-from viptt_core.study import ledger
-from viptt_core.study.outcomes import RECORD, Committed, Outcomes, read_committed, read_outcomes
+from viptt_core.study import evidence, ledger
+from viptt_core.study.outcomes import RECORD, Outcomes, read_outcomes
 from viptt_core.study.plan import Study
-from viptt_core.study.pointing import Evidence, read_evidence
+from viptt_core.study.report import StudyResults, open_results
 from viptt_core.study.tables import compare_table, make_tables, write_tables
+from viptt_core.study.verdict import VERDICTS
 
-MOST_BYTES = 10_000_000  # of all predictions together: they are in the repository
-EVIDENCE = "evidence"
+MOST_BYTES = 12_000_000  # of all predictions together: they are in the repository
 
 
 def recheck(studies: list[str] | None = None, root: Path | None = None) -> list[str]:
-    """Compute tables, ledger and model card again and compare with what is committed; prints what it looks at.
+    """Compute tables, verdicts and pages again and compare with what is committed; prints what it looks at.
 
     Args:
         studies: Names below `results/`; None takes all that have a record.
@@ -38,7 +41,7 @@ def recheck(studies: list[str] | None = None, root: Path | None = None) -> list[
     differences = _sizes(root)
     for name in studies or known:
         try:
-            differences += _study(read_committed(name, root))
+            differences += _study(open_results(name, folder=root))
         except ViPTTError as error:
             differences.append(f"{name}: {error}")
     for page, text in ledger.PAGES.items():
@@ -47,32 +50,32 @@ def recheck(studies: list[str] | None = None, root: Path | None = None) -> list[
 
 
 def write_study(study: Study, root: Path | None = None) -> list[Path]:
-    """Write the tables of a study beside its predictions in `results/`; returns their paths.
-
-    Args:
-        study: The plan.
-        root: Of the repository.
+    """Write the tables of a study beside its predictions in `results/`, then the verdicts; returns the paths.
 
     Raises:
         DataError: there are no predictions, or they are damaged.
-        StorageError: a table cannot be written.
+        StorageError: a file cannot be written.
     """
-    folder = (root or artifact_root()) / "results" / study.name
-    outcomes, evidence = _read(folder)
+    root = root or artifact_root()
+    folder = root / "results" / study.name
+    outcomes = _predictions(folder)
     if not outcomes:
         remedy = f"Run the study first: viptt study run {study.name} ARM"
         raise DataError("holds no predictions.", path=folder, remedy=remedy)
-    return write_tables(folder, make_tables(study, outcomes, evidence))
+    written = write_tables(folder, _tables(study, folder, outcomes))
+    files.write_file(root / VERDICTS, ledger.verdicts_text(root))
+    return [*written, root / VERDICTS]
 
 
-def _read(folder: Path) -> tuple[dict[str, Outcomes], Evidence | None]:
-    """Predictions by experiment, and the maps if there are any."""
-    files = {path.stem: path for path in sorted(folder.glob("*.npz"))}
-    evidence = files.pop(EVIDENCE, None)
-    return (
-        {stem: read_outcomes(path) for stem, path in files.items()},
-        None if evidence is None else read_evidence(evidence),
-    )
+def _predictions(folder: Path) -> dict[str, Outcomes]:
+    files = [path for path in sorted(folder.glob("*.npz")) if path.name != evidence.FILE]
+    return {path.stem: read_outcomes(path) for path in files}
+
+
+def _tables(study: Study, folder: Path, outcomes: dict[str, Outcomes]) -> dict[str, pd.DataFrame]:
+    path = folder / evidence.FILE
+    found = evidence.evidence_table(evidence.read_evidence(path)) if path.is_file() else pd.DataFrame()
+    return make_tables(study, outcomes) | {"evidence": found}
 
 
 def _sizes(root: Path) -> list[str]:
@@ -81,39 +84,36 @@ def _sizes(root: Path) -> list[str]:
     return [f"results/: the .npz files are larger than {MOST_BYTES / 1e6:.0f} MB"] if size > MOST_BYTES else []
 
 
-def _study(committed: Committed) -> list[str]:
+def _study(results: StudyResults) -> list[str]:
     """Differences of a study: its plan, the plan of each run, and every table."""
-    study, name = committed.study, committed.study.name
-    differences = []
-    if not committed.follows_plan:
-        differences.append(
-            f"{name}: {RECORD} is of plan {committed.record.get('plan')}, {committed.plan_file} is {study.digest}"
-        )
-    outcomes, evidence = _read(committed.folder)
-    for stem, experiment in outcomes.items():
-        planned = experiment.runs["arm"].isin([arm.name for arm in study.arms])  # baselines are no arms
-        if set(experiment.runs["plan"][planned]) - {study.digest}:
+    study, name, differences = results.plan, results.plan.name, []
+    if not results.follows_plan:
+        differences.append(f"{name}: {RECORD} is of plan {results.record.get('plan')}, its file is {study.digest}")
+    outcomes = _predictions(results.folder)
+    for stem, one in outcomes.items():
+        planned = one.runs["arm"].isin([arm.name for arm in study.arms])  # baselines are no arms
+        if set(one.runs["plan"][planned]) - {study.digest}:
             differences.append(f"{name}: {stem}.npz holds runs of another plan than {study.digest}")
     print(f"{name}: computing the tables from {len(outcomes)} files", flush=True)
-    for table, rows in make_tables(study, outcomes, evidence).items():
-        found = compare_table(committed.folder / f"{table}.csv", rows)
+    for table, rows in _tables(study, results.folder, outcomes).items():
+        found = compare_table(results.folder / f"{table}.csv", rows)
         if found or not rows.empty:
             print(f"{name}: {table} {'differs' if found else 'identical'}", flush=True)
         differences += [f"{name}: {found}"] if found else []
     return differences
 
 
-def _page(root: Path, page: Path, text: Callable[[Path], str]) -> list[str]:
+def _page(root: Path, page: str, text: Callable[[Path], str]) -> list[str]:
     """Where a page differs from what would be written now: its first line that does."""
-    path, name = root / page, page.as_posix()
+    path = root / page
     try:
         there = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         now = text(root).splitlines()
     except ViPTTError as error:
-        return [f"{name}: {error}"]
+        return [f"{page}: {error}"]
     for number, (old, new) in enumerate(zip_longest(there, now), 1):
         if old != new:
-            print(f"{name}: differs", flush=True)
-            return [f"{name}: line {number} is {old!r}, computed {new!r}"]
-    print(f"{name}: identical", flush=True)
+            print(f"{page}: differs", flush=True)
+            return [f"{page}: line {number} is {old!r}, computed {new!r}"]
+    print(f"{page}: identical", flush=True)
     return []

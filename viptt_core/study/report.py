@@ -1,38 +1,37 @@
-"""The results of a study as pages show them: read from the committed predictions, never trained for.
+"""The results of a study as pages show them: read from the committed tables, never trained for.
 
-A part that a study lacks, or whose runs are not there yet, becomes a sentence that says so: a page fits any study.
+A part that a study lacks, or that was not run yet, becomes a sentence that says so: a page fits any study.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from viptt_core.constants import TB_RARE_CLASSES
 from viptt_core.errors import DataError
 from viptt_core.files import artifact_root
 from viptt_core.metrics import cohen_kappa, per_class
-from viptt_core.results import SCORE_COLUMNS
-from viptt_core.shown import ResultTable, p_text, side, with_interval
-from viptt_core.study.outcomes import RECORD, Outcomes, read_committed, read_outcomes, withdrawal, withdrawn_sentence
-from viptt_core.study.plan import Arm, Study, load_study
-from viptt_core.study.pointing import Evidence, read_evidence
-from viptt_core.study.tables import make_tables
+from viptt_core.shown import ResultTable, with_interval
+from viptt_core.study.evidence import FILE as EVIDENCE
+from viptt_core.study.evidence import Evidence, read_evidence
+from viptt_core.study.outcomes import RECORD, read_outcomes, read_table
+from viptt_core.study.plan import PLANS, Arm, Study, load_study
+from viptt_core.study.verdict import contrast_name, read_verdicts, verdict_text
 
-ALPHA = 0.05
-VERDICTS = {1: "helps", -1: "hurts", 0: "cannot be told apart", None: "no interval"}
-FOLLOWS = {1: "follows the patient", -1: "avoids the finding", 0: "no more than chance", None: "no interval"}
-EVIDENCE_FILE = "evidence.npz"
+NO_VERDICT = "no verdict"  # fewer than 8 seeds, videos not learned, or none was planned
 SYNTHETIC = "Synthetic data: says nothing about patients."
-INTERVAL = "Intervals (95 %) cover training seed and test cases; with one seed, test cases alone."
 SEPARATOR = ";"  # names of arms hold commas
 PER_CLASS = {"precision": "precision", "recall": "recall", "F1": "f1"}
-EVIDENCE_MEASURES = {"pointing": "maximum on the finding", "mass": "share of the evidence"}
-WORDS = {"rate_of": "learning rate of", "n_train": "scans", "scans": "kind of scans", "rotate": "rotation"}
 NOT_APART = ("name", "experiment", "start", "seeds")  # fields of an arm that have a column of their own
+WORDS = {"n_train": "scans", "n_videos": "videos", "videos": "kind of videos", "scans": "kind of scans"}
+WORDS |= {"rotate": "rotation", "temporal": "temporal part", "freeze_backbone": "frozen CNN", "rates": "learning rates"}
 
 
 @dataclass(frozen=True)
@@ -40,67 +39,66 @@ class StudyResults:
     """A plan and what came of it.
 
     Attributes:
-        plan: See `plan.Study`.
-        outcomes: By experiment, as far as it was run; empty where nothing was.
-        tables: See `tables.make_tables`.
-        record: What `study.json` says: plan, commit, machine.
-        evidence: Maps, where they were made.
-        shown: Arms that the pictures of single classes show; empty: those of the primary experiment.
+        plan: As its file is now.
+        folder: `results/STUDY`.
+        record: What `study.json` says; empty before the runs.
+        tables: See `tables.make_tables`, by name; those that are there.
+        shown: Arms that the pictures of single classes show; (): those of the primary experiment.
     """
 
     plan: Study
-    outcomes: dict[str, Outcomes]
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    folder: Path
     record: dict = field(default_factory=dict)
-    evidence: Evidence | None = None
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     shown: tuple[str, ...] = ()
 
     @property
     def synthetic(self) -> bool:
-        return any(outcomes.synthetic for outcomes in self.outcomes.values())
+        """Whether the scans are simulated."""
+        return self.plan.scans["dataset"] == "phantom"
 
     @property
-    def withdrawn(self) -> str:
-        """What marks all numbers of the study, see `committed.withdrawal`; "" where they stand."""
-        return withdrawal(self.record)
-
-    @property
-    def marks(self) -> dict[str, bool | str]:
-        """What must stand on every picture of the study: arguments of `figures.Picture`."""
-        return {"synthetic": self.synthetic, "withdrawn": self.withdrawn}
+    def follows_plan(self) -> bool:
+        """Whether the results are of the plan as its file is now."""
+        return self.record.get("plan") == self.plan.digest
 
     @property
     def arms(self) -> tuple[str, ...]:
         """The arms to show by class."""
-        if self.shown:
-            return self.shown
         run = set(self.rows("arms").get("arm", ()))
-        experiment = self.plan.arm(self.plan.primary.arm).experiment
-        return tuple(arm.name for arm in self.plan.experiments()[experiment] if arm.name in run)
+        experiment = self.plan.arm(self.plan.primary[0]).experiment
+        return self.shown or tuple(arm.name for arm in self.plan.experiments()[experiment] if arm.name in run)
 
-    def rows(self, table: str) -> pd.DataFrame:
-        """A table; empty where the study has none."""
-        return self.tables.get(table, pd.DataFrame())
+    @cached_property
+    def evidence(self) -> Evidence | None:
+        """Importance of slices, where it was measured."""
+        path = self.folder / EVIDENCE
+        return read_evidence(path) if path.is_file() else None
 
-    def contrasts(self, *names: str, measure: str = "") -> pd.DataFrame:
-        """Rows of the contrasts of families, chosen by their names or their measure; all without either."""
-        rows = self.rows("contrasts")
-        if rows.empty:
-            return rows
-        rows = rows[rows["family"].isin(names)] if names else rows
-        return rows[rows["measure"] == measure] if measure else rows
+    def rows(self, table: str, **wanted: str | Iterable[str]) -> pd.DataFrame:
+        """The rows of a table whose columns hold what is wanted, or one of several; empty where there are none."""
+        rows = self.tables.get(table, pd.DataFrame())
+        for column, values in wanted.items() if len(rows) else ():
+            rows = rows[rows[column].isin([values] if isinstance(values, str) else list(values))]
+        return rows
+
+    @property
+    def primary(self) -> pd.DataFrame:
+        """The one row of the primary contrast; empty where it was not run."""
+        return self.rows("contrasts", family=self.plan.families[0].name)
 
     def scores(self, arm: str, measure: str = "kappa") -> pd.Series:
-        """Score of an arm on the test cases by seed; empty where it was not run."""
-        outcomes = self.outcomes.get(self.plan.arm(arm).experiment)
-        if outcomes is None or arm not in set(outcomes.runs["arm"]):
+        """Score of an arm on the test cases by seed, folds put together; empty where it was not run."""
+        path, scores = self.folder / f"{self.plan.arm(arm).experiment}.npz", {}
+        if self.rows("arms", arm=arm).empty or not path.is_file():
             return pd.Series(dtype=float)
-        scores, names = {}, outcomes.class_names
+        outcomes = read_outcomes(path)
+        names = outcomes.class_names
         rare = [k for k, name in enumerate(names) if name in TB_RARE_CLASSES]
         for seed, classes in zip(outcomes.of_arm(arm).runs["seed"].unique(), outcomes.by_seed(arm)[0], strict=True):
             labels, predicted = outcomes.labels[classes >= 0], classes[classes >= 0]
-            recall = per_class(labels, predicted, len(names))["recall"][rare].mean() if rare else np.nan
-            scores[seed] = cohen_kappa(labels, predicted) if measure == "kappa" else recall
+            recall = per_class(labels, predicted, len(names))["recall"][rare]
+            scores[seed] = cohen_kappa(labels, predicted) if measure == "kappa" else recall.mean()
         return pd.Series(scores)
 
     def data(self, *files: str) -> tuple[str, ...]:
@@ -109,88 +107,61 @@ class StudyResults:
 
     def absent(self, what: str) -> ResultTable:
         """The sentence in place of a part that is not there."""
-        if not self.outcomes:
-            return ResultTable(f"{what}: no results of study '{self.plan.name}' here. {_how_to_run(self.plan.name)}")
-        return ResultTable(f"{what}: not a part of study '{self.plan.name}', or not run yet.")
+        if self.tables:
+            return ResultTable(f"{what}: not a part of study '{self.plan.name}', or not run yet.")
+        name = self.plan.name
+        how = "make paper" if name == "paper" else f"viptt study run {name}, then viptt study pack {name}"
+        return ResultTable(f"{what}: study '{name}' is not run yet. Run {how}.")
 
     def footer(self, *sentences: str) -> str:
-        synthetic = SYNTHETIC if self.synthetic else ""
-        return " ".join(filter(None, (*sentences, synthetic, withdrawn_sentence(self.withdrawn))))
+        """Sentences below a part, and the mark of simulated scans."""
+        return " ".join(filter(None, (*sentences, SYNTHETIC if self.synthetic else "")))
 
 
-def open_results(study: str, *, arms: str = "", folder: str = "", optional: bool = False) -> StudyResults:
-    """Read the committed predictions of a study and compute its tables from them.
+def open_results(study: str, *, arms: str = "", folder: str | Path = "") -> StudyResults:
+    """Read what is committed of a study; without results, the plan alone.
 
     Args:
-        study: Name of a plan, or the path of one, see `plan.load_study`.
+        study: Name of a plan or of a folder of results, or the path of a plan, see `plan.load_study`.
         arms: Those that the pictures of single classes show, separated by SEPARATOR.
-        folder: Holds a folder a study; empty: `results` of the artifact's root, or of the checkout.
-        optional: Without results return none: every part then is a sentence. Otherwise that is an error.
+        folder: Holds `results/`; empty: the artifact's root, or where it has no results of the study, the checkout.
 
     Raises:
         SettingError: no such plan or arm.
-        DataError: nothing was run yet, or a file is damaged.
+        DataError: a file is damaged.
     """
-    plan = load_study(study)
+    roots = [Path(folder)] if folder else [artifact_root(), Path(__file__).resolve().parents[2]]
+    places = [root / "results" / Path(study).stem for root in roots]
+    place = next((path for path in places if (path / RECORD).is_file()), places[0])
+    record, file = {}, study
+    if (place / RECORD).is_file():
+        try:
+            record = json.loads((place / RECORD).read_text(encoding="utf-8"))
+            named = place.parents[1] / record["plan_file"]
+        except (OSError, ValueError, KeyError) as error:
+            remedy = "Take it from the repository again, or make it: viptt study pack STUDY"
+            raise DataError(f"cannot be read ({error!r}).", path=place / RECORD, remedy=remedy) from error
+        if Path(study).suffix != ".toml":  # an installed package has its plans in another place than the repository
+            file = str(named if named.is_file() else PLANS / named.name)
+    plan = load_study(file)
     shown = tuple(filter(None, (name.strip() for name in arms.split(SEPARATOR))))
     for name in shown:
         plan.arm(name)
-    roots = (
-        [Path(folder)]
-        if folder
-        else [root / "results" for root in (artifact_root(), Path(__file__).resolve().parents[2])]
+    return StudyResults(
+        plan, place, record, {path.stem: read_table(path) for path in sorted(place.glob("*.csv"))}, shown
     )
-    lies = next((root / plan.name for root in roots if any((root / plan.name).glob("*.npz"))), roots[0] / plan.name)
-    files = {name: lies / f"{name}.npz" for name in plan.experiments()}
-    outcomes = {name: read_outcomes(path) for name, path in files.items() if path.is_file()}
-    if not outcomes:
-        if optional:
-            return StudyResults(plan, {}, shown=shown)
-        raise DataError("holds no results of this study: nothing was run.", path=lies, remedy=_how_to_run(plan.name))
-    evidence = read_evidence(lies / EVIDENCE_FILE) if (lies / EVIDENCE_FILE).is_file() else None
-    record = read_committed(plan.name, lies.parent.parent).record if (lies / RECORD).is_file() else {}
-    return StudyResults(plan, outcomes, make_tables(plan, outcomes, evidence), record, evidence, shown)
 
 
 # --- Words: the same on every page ------------------------------------------------------------------------------
-def contrast_name(row) -> str:
-    """A contrast, or a difference of differences, in words; `row` is one of the table "contrasts"."""
-    plain = f"{row.arm} against {row.baseline}"
-    return f"({plain}) against ({row.arm2} against {row.baseline2})" if getattr(row, "arm2", "") else plain
-
-
-def sentence(row: pd.Series, withdrawn: str = "") -> str:
-    """What a row of the table "contrasts" says by its interval; nothing with the mark of a study that is withdrawn."""
-    name, lies = contrast_name(row), side(row["low"], row["high"])
-    if withdrawn or lies is None:
-        return f"{name}: nothing is said ({withdrawn or VERDICTS[None]})"
-    if lies == 0:
-        return f"{name}: {VERDICTS[0]}, the interval includes 0"
-    # An interval is of one contrast, the corrected p of the family: it may be the stricter.
-    holm = ", though not after correcting for the other contrasts of its family" if row["p_holm"] > ALPHA else ""
-    return f"{name}: {VERDICTS[lies]}, the interval lies {'above' if lies > 0 else 'below'} 0{holm}"
-
-
-def verdict(results: StudyResults, *families: str) -> ResultTable:
-    """What the interval of each contrast of some families says, in a sentence; by default the primary contrast."""
-    rows = results.contrasts(*families) if families else primary_row(results)
-    if rows.empty:
-        return results.absent(" and ".join(families).capitalize() or "The primary contrast")
-    said = []
-    for _, row in rows.iterrows():
-        p = f", p {p_text(row['p_holm'])} after Holm's correction" if row["p_holm"] >= 0 else ""
-        shown = with_interval(row["difference"], row["low"], row["high"], signed=True)
-        seeds = f"{row['seeds']} seed{'' if row['seeds'] == 1 else 's'}"
-        said.append(f"{sentence(row, results.withdrawn)}. {row['measure'].capitalize()} {shown}{p}, {seeds}.")
-    return ResultTable(results.footer("\n".join(said)))
-
-
-def primary_row(results: StudyResults) -> pd.DataFrame:
-    """The row of the primary contrast; empty where it was not run."""
-    rows, rule = results.contrasts(measure=results.plan.primary.measure), results.plan.primary
-    if rows.empty:
-        return rows
-    return rows[(rows["arm"] == rule.arm) & (rows["baseline"] == rule.baseline) & (rows["arm2"] == "")].iloc[:1]
+def answers(results: StudyResults, *families: str) -> ResultTable:
+    """The sentences that answer the questions of a study, or of some families; read from `results/verdict.json`."""
+    questions = {}
+    for record in read_verdicts(results.folder.parents[1]):
+        if record["study"] == results.plan.name and (not families or record["family"] in families):
+            questions.setdefault(record["question"], []).append(verdict_text(record))
+    if not questions:
+        return results.absent(" and ".join(families).capitalize() or "The answers")
+    return ResultTable("\n".join("\n".join((asked, *said)) for asked, said in questions.items()))
 
 
 def interval_cells(rows: pd.DataFrame, column: str, *, signed: bool = False) -> list[str]:
@@ -200,72 +171,154 @@ def interval_cells(rows: pd.DataFrame, column: str, *, signed: bool = False) -> 
     return [with_interval(*each, signed=signed) for each in values]
 
 
+# --- Tables, declared -------------------------------------------------------------------------------------------
+INTERVAL = "Intervals (95 %) cover training seed and test cases; with one seed, test cases alone."
+
+
+class Part(NamedTuple):
+    """How a table of a study is shown: its columns as "HEADING=COLUMN:FORMAT", what stands above and below it.
+
+    Without "=COLUMN" the column is called as its heading. FORMAT is "interval", "signed" (interval of a difference),
+    or one of Python's; none leaves the cell.
+    """
+
+    table: str
+    caption: str
+    columns: str
+    text: str = ""
+
+
+PARTS = {
+    "scores": Part(
+        "arms",
+        "Scores of the arms, mean over seeds",
+        "arm; seeds; cases=n; kappa:interval; accuracy:interval; AUC=auc:.2f; recall of rare classes=rare_recall:"
+        "interval; median=kappa_median:.2f; SD=seed_sd:.3f",
+        f"{INTERVAL} Median and SD: of kappa, over seeds.",
+    ),
+    "runs": Part(
+        "arms",
+        "How the runs ended",
+        "arm; runs; learning rate=learning_rate:g; epoch kept=best_epoch:g; ended by the limit of epochs=at_limit; "
+        "named one class only=collapsed",
+        "Learning rate, epoch: medians. Of the learning rates of the plan each run takes the one of lowest validation "
+        "loss. A run that the limit of epochs ended might have gained more. One that names a single class for every "
+        "case has collapsed: it counts.",
+    ),
+    "contrasts": Part(
+        "contrasts",
+        "Contrasts",
+        "family; contrast; measure; seeds; cases=n; difference:signed; interval at=level:.1%; verdict",
+        "The more contrasts a family has, the wider its intervals: all of them hold in at least 95 of 100 studies.",
+    ),
+    "attribution": Part(
+        "attribution",
+        "Where the gap within the frozen network comes from",
+        "factor; kappa=points:signed; interval at=level:.1%; share of the gap in %=percent:.0f",
+        "Shapley values: what turning a factor on adds, averaged over all orders; they add up to the gap. Shares stand "
+        "where the interval of the gap excludes 0.",
+    ),
+    "trend": Part(
+        "trend",
+        "Kappa by number of labelled scans and of videos",
+        "varied=experiment; start; labelled scans=n_train; videos=n_videos; seeds; kappa:interval",
+        f"{INTERVAL} Cohorts overlap: intervals, no verdict.",
+    ),
+    "sources": Part(
+        "sources",
+        "What was learned of the videos: accuracy on those held out",
+        "videos=source; arm; classes; seeds; held out=n; groups; accuracy:interval; largest class=chance:.2f; "
+        "size of the picture=size_accuracy:.2f; learned",
+        "Learned: the lower end of the interval (95 %, over groups) lies above the largest class and above what the "
+        "size of the picture gives.",
+    ),
+    "baselines": Part(
+        "baselines",
+        "Without a network",
+        "baseline=arm; cases=n; kappa:interval; accuracy:interval; AUC=auc:.2f",
+        "Intervals (95 %): over test cases.",
+    ),
+    "classes": Part(
+        "per_class",
+        "Scores by class, mean over seeds",
+        "class; arm; cases=support; AUC=auc:.2f; precision:interval; recall:interval; F1=f1:interval",
+        f"AUC: the class against all others. {INTERVAL}",
+    ),
+    "evidence": Part(
+        "evidence",
+        "Importance on slices with the finding",
+        "arm; measure; scans; on the finding=observed:interval; chance:.2f; above chance=gain:signed",
+        "Chance: the same importance on the findings of other patients of the class. Intervals (95 %): over scans, of "
+        "one network an arm.",
+    ),
+    "power": Part(
+        "power",
+        "What so many test scans can show",
+        "question; test scans=n; true kappa=kappa:.2f; answer=value:interval",
+        "Simulated: no network is in it, one run an arm, what seeds add is left out.",
+    ),
+    "cost": Part(
+        "cost",
+        "What it cost",
+        "experiment; runs; fits; core-hours=hours_total:.2f; on=device",
+        "A run fits every learning rate. Hours are of the clock, one thread a fit.",
+    ),
+    "missing": Part("missing", "Planned arms that were not run", "arm"),
+}
+
+
+def show_table(results: StudyResults, name: str, **wanted: str | Sequence[str]) -> ResultTable:
+    """One of PARTS, with the rows whose columns hold what is wanted, such as `family="controls"`; "scores" without it
+    shows the primary experiment. A sentence where the study has none.
+    """
+    part = PARTS[name]
+    if name == "scores" and not wanted:
+        wanted = {"experiment": results.plan.arm(results.plan.primary[0]).experiment}
+    if name == "classes":
+        wanted = {"arm": results.arms} | wanted
+    rows = results.rows(part.table, **wanted)
+    if rows.empty:
+        return results.absent(part.caption)
+    if name == "contrasts":
+        names = [contrast_name(row) for row in rows.to_dict("records")]
+        rows = rows.assign(contrast=names, verdict=rows["verdict"].replace("", NO_VERDICT))
+    cells = {}
+    for column in part.columns.split("; "):
+        heading, _, form = column.partition(":")
+        heading, _, named = heading.partition("=")
+        cells[heading] = _cells(rows, named or heading, form)
+    return ResultTable(results.footer(part.text), pd.DataFrame(cells), part.caption)
+
+
 def _cells(rows: pd.DataFrame, column: str, form: str) -> pd.Series | list[str]:
-    """A column as text: with its interval, as p values, in one of Python's formats, or as it is."""
+    """A column as text, see `Part`; a number that is not there is an empty cell."""
     if form in ("interval", "signed"):
         return interval_cells(rows, column, signed=form == "signed")
-    return rows[column].map(p_text if form == "p" else f"{{:{form}}}".format) if form else rows[column]
+    if rows[column].dtype == bool:
+        return rows[column].map({True: "yes", False: "no"})
+    return rows[column].map(lambda value: "" if pd.isna(value) else f"{value:{form}}") if form else rows[column]
 
 
-def _worded(results: StudyResults, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of contrasts with their names and what their intervals say."""
-    names = [contrast_name(row) for row in rows.itertuples()]
-    return rows.assign(contrast=names, says=_readings(results, rows, VERDICTS)) if len(rows) else rows
-
-
-def _readings(results: StudyResults, rows: pd.DataFrame, words: dict, prefix: str = "") -> list[str]:
-    """What intervals say, each one of `words` by `side`; of withdrawn results only that they are."""
-    ends = zip(rows[f"{prefix}low"], rows[f"{prefix}high"], strict=True)
-    return [results.withdrawn or words[side(*each)] for each in ends]
-
-
-# --- The plan, and how the runs went --------------------------------------------------------------------------
-def _shown(
-    results: StudyResults, rows: pd.DataFrame, caption: str, columns: dict[str, str], *sentences: str
-) -> ResultTable:
-    """A table with sentences below it, or a sentence alone where there are no rows.
-
-    `columns` are headings with "COLUMN FORMAT", see `_cells`; empty sentences are left out.
-    """
-    if rows.empty:
-        return results.absent(caption)
-    cells = {heading: _cells(rows, *column.partition(" ")[::2]) for heading, column in columns.items()}
-    return ResultTable(results.footer(*sentences), pd.DataFrame(cells), caption)
-
-
+# --- The plan ---------------------------------------------------------------------------------------------------
 def plan_table(results: StudyResults) -> ResultTable:
     """Every arm with what sets it apart, seeds planned and run; below it the rules."""
-    plan, rule = results.plan, results.plan.primary
-    run = _runs(results).groupby("arm")["seed"].nunique()
+    plan, run = results.plan, results.rows("arms")
+    run = dict(zip(run.get("arm", ()), run.get("seeds", ()), strict=True))
     lines = [
-        {
-            "experiment": arm.experiment,
-            "arm": arm.name,
-            "start": arm.start,
-            "what sets it apart": _apart(arm),
-            "seeds planned": plan.seeds_of(arm),
-            "seeds run": run.get(arm.name, 0),
-        }
+        {"experiment": arm.experiment, "arm": arm.name, "start": arm.start, "what sets it apart": _apart(arm)}
+        | {"seeds planned": plan.seeds_of(arm), "seeds run": run.get(arm.name, 0)}
         for arm in plan.arms
     ]
-    stop, rates = "No seeds are added.", "Learning rates are the preset's."
-    if rule.width:
-        stop = (
-            f"Seeds are added to both, {rule.more} at a time, until its 95 % interval is no wider than "
-            f"{rule.width:g}, at most {rule.most}; its value is not looked at."
-        )
-    if plan.learning_rates:
-        rates = (
-            f"Each arm takes, of the learning rates {', '.join(map(str, plan.learning_rates))}, the one with the "
-            f"lowest validation loss in a pilot run (seed {plan.pilot_seed}) that no result uses."
-        )
     followed = results.record.get("plan", plan.digest)
-    other = "" if followed == plan.digest else f"The results follow another plan than this one, digest {followed}."
+    rates = (
+        f"Of the learning rates {', '.join(f'{rate:g}' for rate in plan.rates)} each seed and fold takes the one of "
+    )
     return ResultTable(
         results.footer(
-            f"Primary contrast: {rule.arm} against {rule.baseline}, by {rule.measure}. {stop} {rates} The p values of "
-            f"a family of contrasts are corrected together (Holm). Plan: {Path(plan.file).name}, digest {plan.digest}.",
-            other,
+            f"Primary contrast: {' against '.join(plan.primary)}, by {plan.families[0].measure}. No seeds are added.",
+            f"{rates}lowest validation loss." if plan.rates else "Learning rates are the preset's.",
+            f"Plan: {Path(plan.file).name}, digest {plan.digest}.",
+            "" if followed == plan.digest else f"The results follow another plan than this one, digest {followed}.",
         ),
         pd.DataFrame(lines),
         plan.about,
@@ -273,178 +326,22 @@ def plan_table(results: StudyResults) -> ResultTable:
 
 
 def families_table(results: StudyResults) -> ResultTable:
-    """The questions that the plan asks, and how many contrasts answer each."""
+    """The questions that the plan asks, how many contrasts answer each, and at which level its intervals are."""
     lines = [
         {"family": one.name, "question": one.question, "measure": one.measure, "contrasts": len(one.contrasts)}
+        | {"intervals at": f"{1 - 0.05 / len(one.contrasts):.1%}", "verdict": "yes" if one.verdict else "no"}
         for one in results.plan.families
     ]
     return ResultTable("", pd.DataFrame(lines), "The questions, in the plan's order")
-
-
-def endings_table(results: StudyResults) -> ResultTable:
-    """How the runs ended: learning rates, epochs kept, runs cut off by the epoch limit."""
-    arms, runs = results.rows("arms"), _runs(results)["arm"].value_counts()
-    arms = arms.assign(runs=arms["arm"].map(runs)) if len(arms) else arms
-    columns = {"arm": "arm", "runs": "runs", "learning rate": "learning_rate g", "epoch kept (median)": "best_epoch g"}
-    cut_off = f"{arms['at_limit'].sum():.0f} of {runs.sum()} runs" if len(arms) else ""
-    said = f"{cut_off} were ended by the epoch limit, not by stopping early."
-    return _shown(results, arms, "How the runs ended", columns | {"at the epoch limit": "at_limit"}, said)
-
-
-def cost_table(results: StudyResults) -> ResultTable:
-    """Runs, core-hours, wall time, memory and device of each experiment."""
-    cost, record = results.rows("cost"), results.record
-    columns = {
-        "experiment": "experiment",
-        "runs": "runs",
-        "core-seconds a run": "core_seconds .0f",
-        "core-hours": "hours_total .2f",
-        "hours from first to last": "wall_hours .2f",
-        "peak memory (MB)": "peak_memory_mb .0f",
-        "device": "device",
-    }
-    pilots = (
-        f"{record.get('pilot_runs')} pilot runs for the learning rates, {record.get('pilot_seconds', 0) / 3600:.1f}"
-    )
-    return _shown(
-        results,
-        cost,
-        "What it cost",
-        columns,
-        f"In all {cost['runs'].sum()} runs, {cost['hours_total'].sum():.1f} core-hours." if len(cost) else "",
-        "Seconds are those of the clock, one thread a run: where runs shared the cores, waiting is in them.",
-        f"Besides, {pilots} core-hours." if record.get("pilot_runs") else "",
-        *(f"Commit {commit[:12]}." for commit in record.get("commits", ())),
-    )
-
-
-# --- Results --------------------------------------------------------------------------------------------------
-def arms_table(results: StudyResults, *experiments: str) -> ResultTable:
-    """Scores of the arms of some experiments; without any named, of the primary contrast's."""
-    arms, experiments = results.rows("arms"), experiments or (results.plan.arm(results.plan.primary.arm).experiment,)
-    arms = arms[arms["experiment"].isin(experiments)] if len(arms) else arms
-    columns = {
-        "arm": "arm",
-        "seeds": "seeds",
-        "kappa": "kappa interval",
-        "accuracy": "accuracy interval",
-        "AUC": "auc .2f",
-        "recall of rare classes": "rare_recall interval",
-        "SD of kappa": "seed_sd .3f",
-    }
-    said = f"{_cases(arms)} {INTERVAL} SD: over seeds."
-    return _shown(results, arms, "Scores of the arms, mean over seeds", columns, said)
-
-
-def contrasts_table(results: StudyResults, *families: str, measure: str = "") -> ResultTable:
-    """Differences of the contrasts of some families, chosen by name or by measure, with what their intervals say."""
-    rows = _worded(results, results.contrasts(*families, measure=measure))
-    columns = {name: name for name in ("family", "contrast", "measure", "seeds")}
-    columns |= {"difference": "difference signed", "p": "p p", "p (Holm)": "p_holm p", "verdict": "says"}
-    said = "An interval that includes 0 tells nothing apart. Holm: corrected for the contrasts of the family."
-    return _shown(results, rows, " and ".join(families).capitalize() or "Contrasts", columns, said, INTERVAL)
-
-
-def attribution_table(results: StudyResults) -> ResultTable:
-    """What each factor contributes to the gap between the paper's two arms."""
-    rows = results.rows("attribution")
-    known = len(rows) and rows["percent"].notna().any()
-    shares = [f"{value:.0f} %" if known else "" for value in rows.get("percent", ())]
-    return _shown(
-        results,
-        rows.assign(share=shares),
-        "Where the gap comes from",
-        {"factor": "factor", "kappa": "points signed", "share of the gap": "share"},
-        "Shapley values: what turning a factor on adds, averaged over all orders; they add up to the gap.",
-        "" if known else "No shares: the interval of the gap includes 0.",
-        INTERVAL,
-    )
-
-
-def efficiency_table(results: StudyResults) -> ResultTable:
-    """Kappa by number of labelled scans."""
-    columns = {"start": "start", "labelled scans": "n_train", "seeds": "seeds", "kappa": "kappa interval"}
-    caption = "Kappa by number of scans that train and validate"
-    return _shown(results, results.rows("efficiency"), caption, columns, INTERVAL)
-
-
-def power_table(results: StudyResults) -> ResultTable:
-    """What test sets of the paper's size can show, by simulation."""
-    columns = {"question": "question", "test scans": "n", "true kappa": "kappa .2f", "answer": "value interval"}
-    said = "Simulated: no network is in it, one run an arm, what seeds add is left out."
-    return _shown(results, results.rows("power"), "What so many test scans can show", columns, said)
-
-
-def folds_table(results: StudyResults) -> ResultTable:
-    """Differences over folds, with the test that knows that training sets overlap."""
-    rows = _worded(results, results.rows("folds"))
-    columns = {"contrast": "contrast", "difference of kappa": "difference signed", "p": "p p", "verdict": "says"}
-    said = "Corrected resampled t test (Nadeau and Bengio): the training sets of folds overlap."
-    return _shown(results, rows, "Differences over folds, averaged over seeds", columns, said)
-
-
-def replication_table(results: StudyResults) -> ResultTable:
-    """The arms beside baselines without a network."""
-    arms, baselines = results.rows("arms"), results.rows("baselines")
-    rows = pd.concat([table.reindex(columns=SCORE_COLUMNS) for table in (arms, baselines) if len(table)] or [arms])
-    columns = {"arm": "arm", "kappa": "kappa interval", "accuracy": "accuracy interval", "AUC": "auc interval"}
-    said = "" if baselines.empty else "Baselines use no network."
-    return _shown(results, rows, results.plan.about, columns, _cases(arms), said, INTERVAL)
-
-
-def per_class_table(results: StudyResults) -> ResultTable:
-    """Precision, recall and F1 of each class and arm."""
-    rows = results.rows("per_class")
-    if len(rows):
-        order = list(dict.fromkeys(rows["class"]))
-        rows = rows[rows["arm"].isin(results.arms)]
-        rows = rows.sort_values("class", key=lambda names: names.map(order.index), kind="stable")
-    columns = {"class": "class", "arm": "arm", "test cases": "support"}
-    columns |= {name: f"{column} interval" for name, column in PER_CLASS.items()}
-    return _shown(results, rows, "Scores by class, mean over seeds", columns, INTERVAL)
-
-
-def pointing_table(results: StudyResults) -> ResultTable:
-    """How much of the evidence falls on the true finding, against chance."""
-    rows = results.rows("evidence")
-    if len(rows):
-        said = _readings(results, rows, FOLLOWS, "gain_")
-        rows = rows.assign(measure=rows["measure"].map(EVIDENCE_MEASURES), says=said)
-    columns = {name: name for name in ("arm", "map", "measure", "clips")}
-    columns |= {"on the finding": "observed interval", "chance": "chance .2f", "above chance": "gain signed"}
-    return _shown(
-        results,
-        rows,
-        "Evidence on the true finding",
-        columns | {"reads as": "says"},
-        "Chance: the same map on the findings of other patients of the same class. Intervals: over clips, of one "
-        "network an arm.",
-    )
 
 
 def _apart(arm: Arm) -> str:
     """What an arm states that is not as in the plainest one, in words."""
     said = []
     for one in fields(Arm):
-        value = getattr(arm, one.name)
+        value, name = getattr(arm, one.name), WORDS.get(one.name, one.name.replace("_", " "))
         if one.name in NOT_APART or value == one.default:
             continue
-        name = WORDS.get(one.name, one.name.replace("_", " "))
+        value = " and ".join(f"{each}" for each in value) if isinstance(value, tuple) else value
         said.append(name if value is True else f"no {name}" if value is False else f"{name}: {value}")
     return ", ".join(said)
-
-
-def _runs(results: StudyResults) -> pd.DataFrame:
-    """The runs of all experiments, as far as there are any."""
-    tables = [outcomes.runs[["arm", "seed", "fold"]] for outcomes in results.outcomes.values()]
-    return pd.concat(tables) if tables else pd.DataFrame({"arm": [], "seed": [], "fold": []})
-
-
-def _cases(arms: pd.DataFrame) -> str:
-    sizes = [] if arms.empty else sorted({arms["n"].min(), arms["n"].max()})
-    return f"{' to '.join(map(str, sizes))} test cases."
-
-
-def _how_to_run(name: str) -> str:
-    command = "make paper" if name == "paper" else f"viptt study run {name}, then viptt study pack {name}"
-    return f"Run {command}."
