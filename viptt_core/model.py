@@ -25,10 +25,10 @@ class ViPTTNet(nn.Module):
 
     Args:
         num_classes: K, 10 activities or 5 tuberculosis types.
-        backbone: A name of `backbones.BACKBONES`: "vgg16", "efficientnet_b3", "r3d_18" (3D: sees whole clips), or
-            "small" (four convolutions, for demonstrations on a CPU).
-        backbone_weights: torchvision's name of the backbone's weights, for VGG16 "IMAGENET1K_FEATURES", which
-            Keras loads; None or "" starts from random weights.
+        backbone: A name of `backbones.BACKBONES`, such as "vgg16", "lite0", "r3d_18" (3D: sees whole clips) or "small"
+            (four convolutions); or another one of `backbones.find_backbone`, such as "timm:resnet18".
+        backbone_weights: Name of the backbone's weights, for VGG16 torchvision's "IMAGENET1K_FEATURES", which Keras
+            loads, for timm's networks "pretrained"; None or "" starts from random weights.
         temporal: How frames become one summary: "lstm" as the paper, or another of `TEMPORALS`.
         hidden_size: Size of that summary.
         feature_size: Units of the dense layer before the logits.
@@ -135,7 +135,7 @@ class ViPTTNet(nn.Module):
     @property
     def updates_statistics(self) -> bool:
         """Whether a pass in the present mode (train or eval) updates the backbone's batch normalisation."""
-        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.backbone.modules())
+        return normalises_batches(self.backbone)
 
     def place(self, device: torch.device) -> None:
         """Move the model to a device, its kernels laid out as they compute fastest: channels last."""
@@ -166,6 +166,11 @@ class ViPTTNet(nn.Module):
             what = f"the pretrained weights do not fit this model, first at '{differing[0]}'."
             raise DataError(what, remedy="Pretrain with the same backbone, hidden_size and feature_size.")
         self.load_state_dict(given, strict=False)
+
+
+def normalises_batches(network: nn.Module) -> bool:
+    """Whether a pass in the present mode normalises by the statistics of the batch."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in network.modules())
 
 
 def initialise_as_keras(model: nn.Module, generator: torch.Generator | None = None) -> None:

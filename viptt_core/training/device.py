@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from viptt_core.backbones import find_backbone
 from viptt_core.errors import DataWarning, SettingError, TrainingError, check_choice, check_counts
-from viptt_core.model import ViPTTNet
+from viptt_core.model import ViPTTNet, normalises_batches
 from viptt_core.presets import Stage
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def over_processes(model: ViPTTNet, settled: Settled) -> nn.Module:
     """The model wrapped so that processes average their gradients; itself where there is only one."""
     if settled.processes == 1:
         return model
-    normalises = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules())
+    normalises = normalises_batches(model)
     if normalises and settled.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # changes its parts in place
     elif normalises:

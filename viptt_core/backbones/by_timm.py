@@ -1,0 +1,91 @@
+"""Any convolutional network of timm as a backbone, by "timm:NAME", such as "timm:resnet18"."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from timm import create_model, is_model, list_models
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from viptt_core.backbones import TIMM, Backbone, drawn
+from viptt_core.errors import DataError, SettingError
+
+FILE = "model.safetensors"
+PRETRAINED = "pretrained"  # the one name of weights: those that timm prefers
+
+
+@cache
+def timm_backbone(name: str) -> Backbone:
+    """What the rest of the package must know of a network of timm.
+
+    Raises:
+        SettingError: there is none of this name, or it makes no feature map of a picture of any shape.
+    """
+    own = name.removeprefix(TIMM)
+    if not is_model(own):  # such as "hf-hub:...", which would build what a stranger configured
+        near = get_close_matches(own, list_models(), n=1)
+        remedy = f"{f'Did you mean {TIMM}{near[0]}? ' if near else ''}timm.list_models() names all."
+        raise SettingError(f"timm has no network '{own}'.", remedy=remedy)
+    try:
+        with torch.device("meta"):  # takes no memory
+            network = _network(own).eval()
+            height, width = network.pretrained_cfg["input_size"][1:]
+            features, wider = (network(torch.empty(1, 3, height, side)).shape for side in (width, 2 * width))
+        convolutional = len(features) == 4 and features[:3] == wider[:3] and features[3] < wider[3]
+    except Exception:  # of many types: each network says in its own way that it cannot
+        convolutional = False
+    if not convolutional:
+        what = f"backbone '{name}' gives no feature map [N, F, h, w] of a picture of any shape."
+        raise SettingError(what, remedy=f"Take a convolutional one, such as {TIMM}resnet18.")
+    facts = network.pretrained_cfg
+    means, deviations = (tuple(255 * value for value in facts[key]) for key in ("mean", "std"))
+    return Backbone(
+        partial(_build, own),
+        features[1],
+        means,
+        deviations,
+        weights={PRETRAINED: ""} if facts.get("hf_hub_id") else {},  # no checksum is published
+        file=partial(_file, own, facts.get("hf_hub_id")),
+        read=partial(_read, own),
+    )
+
+
+def _network(name: str, **settings) -> nn.Module:
+    return create_model(name, num_classes=0, global_pool="", **settings)
+
+
+def _build(name: str, generator: torch.Generator | None) -> nn.Module:
+    network = drawn(partial(_network, name), generator)
+    for part in network.modules():  # what would draw from PyTorch's global generator, which no checkpoint holds
+        if isinstance(part, DropPath):
+            part.drop_prob = 0.0
+        elif isinstance(part, _DropoutNd):
+            part.p = 0.0
+    return network
+
+
+def _file(name: str, place: str, weights: str) -> Path:
+    """The file of weights, from the hub or from its cache; nothing but safetensors is asked for."""
+    repository, _, revision = place.partition("@")
+    try:
+        return Path(hf_hub_download(repository, FILE, revision=revision or None))
+    except Exception as error:  # of many types, with and without a connection
+        missing = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+        if missing:
+            what, remedy = f"holds no {FILE}; nothing else is read.", "Leave backbone_weights empty."
+        else:
+            what = f"the weights of {TIMM}{name} could not be downloaded ({str(error).splitlines()[0]})."
+            remedy = "Connect to the network, or copy the hub's cache from a machine that has them (HF_HOME)."
+        raise DataError(what, path=place, remedy=remedy) from error
+
+
+def _read(name: str, path: Path) -> dict[str, Tensor]:
+    """Tensors under the network's own names; timm knows what older files call them."""
+    return _network(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}).state_dict()
