@@ -1,5 +1,6 @@
 """Running a plan on tiny sets: cells, rates, what is carried over, controls, packing; frozen features and real ones."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from viptt_core.errors import DataError, TrainingError
 from viptt_core.files import artifact_root
 from viptt_core.study import runs as module
-from viptt_core.study.cells import Cell, cells_of, pack, pretraining_key
+from viptt_core.study.cells import Cell, cells_of, pack, pretraining_file, study_folder, unpack
 from viptt_core.study.outcomes import read_outcomes
 from viptt_core.study.plan import parse_study
 from viptt_core.study.runs import Runner
@@ -150,11 +151,9 @@ def test_pretraining_takes_the_steps_of_the_plan_on_all_its_sources_and_tests_ea
     # 30 videos of a draw, 18 of them train: two batches of 9, and as many of the other source
     assert [(t.steps, t.steps_in_epoch) for t in trained] == [(4, 4)] * 2 + [(4, 2)] * 2
     assert trained[0].task.heads.tolist() == [0, 0, 1, 1, 1]
-    key = pretraining_key(one.study, one.study.arm("video"))
-    folder = module.study_folder(one.study) / "pretraining" / key
     for source, classes in (("a", 2), ("b", 3)):
-        outcomes = read_outcomes(folder / f"00-{source}.npz")
-        assert len(outcomes.class_names) == classes and outcomes.runs["arm"].item() == key
+        outcomes = read_outcomes(pretraining_file(one.study, one.study.arm("trained"), 0, f"-{source}.npz"))
+        assert len(outcomes.class_names) == classes and outcomes.runs["arm"].item() == "video"
         np.testing.assert_allclose(outcomes.probabilities.sum(axis=-1), 1, atol=2e-3)
 
 
@@ -189,6 +188,20 @@ def test_packed_are_the_arms_of_each_experiment_the_sources_and_the_baselines(ru
     assert written == {"primary.npz", "more.npz", "source-a.npz", "source-b.npz", "baselines.npz", "study.json"}
     folder = artifact_root() / "results" / "tiny"
     assert read_outcomes(folder / "primary.npz").runs["arm"].tolist() == ["image", "video"]
-    assert read_outcomes(folder / "source-b.npz").runs["arm"].tolist() == ["video", "one source"]
+    assert read_outcomes(folder / "source-b.npz").runs["arm"].tolist() == ["one source", "video"]
     assert "most frequent class" in set(read_outcomes(folder / "baselines.npz").runs["arm"])
     assert pack(one.study) and module.weights_file(one.study, one.study.arm("video")).is_file()
+
+
+def test_a_study_begun_elsewhere_goes_on_from_its_packed_results(runner):
+    one = runner(seeds=1)
+    one.run_all([one.study.arm(name) for name in ("image", "video")])
+    one.run_baselines()
+    written = {path: path.read_bytes() for path in pack(one.study)}
+    shutil.rmtree(study_folder(one.study))
+    unpack(one.study)
+    assert Cell(one.study.arm("video"), 0, 0).file(one.study).is_file()
+    assert {path: path.read_bytes() for path in pack(one.study)} == written
+    shutil.rmtree(study_folder(one.study))
+    unpack(replace(one.study, digest="another"))
+    assert not study_folder(one.study).exists()

@@ -16,9 +16,8 @@ from planted import write_sound_scans, write_video
 
 from viptt_core.constants import UCF_CLASSES
 from viptt_core.files import available_cores
-from viptt_core.study.arms import arm_file
 from viptt_core.study.cost import estimate
-from viptt_core.study.plan import load_study, pretraining_key
+from viptt_core.study.plan import load_study
 from viptt_core.training.device import Engine
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -97,28 +96,15 @@ def jobs_of(text):
     return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", table, flags=re.M)}
 
 
-def test_the_graph_has_a_job_an_arm_and_one_a_shared_pretraining():
+def test_the_graph_has_a_job_an_arm_and_one_for_the_baselines():
     study = load_study("synthetic")
     done = workflow("-n", studies="synthetic", settings="--epochs 3")
     assert done.returncode == 0, done.stderr
     text = done.stdout + done.stderr
-    keys = {pretraining_key(study, arm) for arm in study.arms} - {""}
-    expected = {
-        "all": 1,
-        "book": 1,
-        "data": 1,
-        "evidence": 1,
-        "ledger": 1,
-        "pretrain": len(keys),
-        "primary_synthetic": 1,
-        "run": len(study.arms) - 2,
-        "tables": 1,
-    }
+    expected = {"all": 1, "book": 1, "data": 1, "ledger": 1, "run": len(study.arms) + 1, "tables": 1}
     assert jobs_of(text) == expected | {"total": sum(expected.values())}
-    outputs = {name.strip() for line in re.findall(r"output: (.*arms/.*)", text) for name in line.split(",")}
-    root = Path(os.environ["VIPTT_ROOT"])
-    assert {(root / name).resolve() for name in outputs} == {arm_file(study, arm) for arm in study.arms}
-    assert "viptt study run synthetic video-unfrozen-rotation image-unfrozen-rotation --epochs 3" in text
+    assert "viptt study run synthetic 'video, 60 videos' --jobs=1 --epochs 3" in text
+    assert "viptt study run synthetic baselines" in text
 
 
 def test_real_sets_run_the_papers_plan_under_the_profile_of_slurm(tmp_path):
@@ -127,17 +113,9 @@ def test_real_sets_run_the_papers_plan_under_the_profile_of_slurm(tmp_path):
     done = workflow("ledger", "-n", *chosen, scans_root=tmp_path / "my scans", videos_root=tmp_path)
     text = done.stdout + done.stderr
     assert done.returncode == 0, text
-    # single frames are not pretrained on: those arms start from ImageNet weights
-    assert jobs_of(text) == {
-        "data": 1,
-        "ledger": 1,
-        "pretrain": 2,
-        "primary_paper": 1,
-        "run": 2,
-        "tables": 1,
-        "total": 8,
-    }
-    assert f"viptt study data paper --videos-root {tmp_path} --scans-root '{tmp_path / 'my scans'}'" in text
+    assert jobs_of(text) == {"data": 1, "ledger": 1, "run": 5, "tables": 1, "total": 8}
+    roots = f"'--scans-root={tmp_path / 'my scans'}' --videos-root=videos={tmp_path}"
+    assert f"viptt study data paper {roots}" in text
 
 
 def test_a_missing_folder_is_told_before_anything_starts(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +13,7 @@ from viptt_core import files
 from viptt_core.errors import DataError
 from viptt_core.files import artifact_root, git_commit
 from viptt_core.results import runs_root
-from viptt_core.study.outcomes import RECORD, collect, read_outcomes, write_outcomes
+from viptt_core.study.outcomes import RECORD, SOURCE, collect, read_outcomes, write_outcomes
 from viptt_core.study.plan import Arm, Study, slug
 
 BASELINES = "baselines"  # experiment of what needs no network
@@ -49,13 +49,24 @@ def weights_file(study: Study, arm: Arm) -> Path:
     return study_folder(study) / "weights" / f"{slug(arm.name)}.safetensors"
 
 
-def pretraining_key(study: Study, arm: Arm) -> str:
-    """Arms with the same key share their pretrainings; "" for those without."""
-    if not (names := study.sources_of(arm)):
-        return ""
-    preset = study.preset_of(arm)
-    parts = (preset.name, preset.backbone, preset.temporal, *names, arm.videos, arm.n_videos or study.n_videos)
-    return slug(" ".join(map(str, parts)))
+def pretraining_of(study: Study, arm: Arm) -> Arm | None:
+    """The first arm of the plan that is pretrained as this one is, so that both share the weights; None without videos."""
+
+    def decides(one: Arm) -> tuple:
+        preset = study.preset_of(one)
+        return study.sources_of(one), preset.name, preset.backbone, preset.temporal, one.videos, one.n_videos
+
+    return next((one for one in study.arms if study.sources_of(one) and decides(one) == decides(arm)), None)
+
+
+def pretraining_file(study: Study, arm: Arm, seed: int, ending: str) -> Path:
+    """Of the pretraining of an arm's seed: ".safetensors", what was learned; "-SOURCE.npz", its test on that source."""
+    return study_folder(study) / "pretraining" / slug(pretraining_of(study, arm).name) / f"{seed:02d}{ending}"
+
+
+def baselines_file(study: Study, experiment: str = BASELINES) -> Path:
+    """Of what needs no network, on scans or on the videos of a source."""
+    return study_folder(study) / f"{experiment}-by-itself.npz"
 
 
 def pack(study: Study, folder: Path | None = None) -> list[Path]:
@@ -71,19 +82,12 @@ def pack(study: Study, folder: Path | None = None) -> list[Path]:
     folder, here = folder or artifact_root() / "results" / study.name, study_folder(study)
     packed = {}
     for experiment, arms in study.experiments().items():
-        packed[experiment] = [
-            read_outcomes(path) for cell in cells_of(study, arms) if (path := cell.file(study)).is_file()
-        ]
-    keys = {}
-    for arm in study.arms:
-        keys.setdefault(pretraining_key(study, arm), arm.name)
+        packed[experiment] = [cell.file(study) for cell in cells_of(study, arms)]
     for name in study.sources:
-        paths = sorted((here / "pretraining").glob(f"*/*-{slug(name)}.npz"))
-        found = [read_outcomes(path) for path in paths]
-        packed[f"source-{name}"] = [replace(one, runs=one.runs.assign(arm=one.runs["arm"].map(keys))) for one in found]
-    for path in sorted(here.glob(f"{BASELINES}*.npz")):
-        experiment = path.stem.replace(f"{BASELINES}-", "source-")
-        packed.setdefault(experiment, []).append(read_outcomes(path))
+        packed[SOURCE + name] = sorted((here / "pretraining").glob(f"*/*-{slug(name)}.npz"))
+    for experiment in (*packed, BASELINES):
+        packed.setdefault(experiment, []).append(baselines_file(study, experiment))
+    packed = {name: [read_outcomes(path) for path in paths if path.is_file()] for name, paths in packed.items()}
     packed = {name: collect(parts) for name, parts in packed.items() if parts}
     if not packed:
         raise DataError("no arm of the study has run.", path=here, remedy=f"Run: viptt study run {study.file}")
@@ -105,3 +109,31 @@ def pack(study: Study, folder: Path | None = None) -> list[Path]:
     written.append(folder / RECORD)
     files.write_file(written[-1], json.dumps(record, indent=1) + "\n")
     return written
+
+
+def unpack(study: Study, folder: Path | None = None) -> None:
+    """Put packed runs of the same plan back in their places, so that a study begun elsewhere goes on.
+
+    Args:
+        study: The plan.
+        folder: Where from; None takes `results/NAME`.
+    """
+    folder, planned = folder or artifact_root() / "results" / study.name, {arm.name: arm for arm in study.arms}
+    record = folder / RECORD
+    if not record.is_file() or json.loads(record.read_text(encoding="utf-8")).get("plan") != study.digest:
+        return
+    for experiment in (*study.experiments(), *(SOURCE + name for name in study.sources), BASELINES):
+        if not (folder / f"{experiment}.npz").is_file():
+            continue
+        whole, places = read_outcomes(folder / f"{experiment}.npz"), {}
+        for row, run in enumerate(whole.runs.itertuples()):
+            place = baselines_file(study, experiment)
+            if run.arm in planned and experiment.startswith(SOURCE):
+                ending = f"-{slug(experiment.removeprefix(SOURCE))}.npz"
+                place = pretraining_file(study, planned[run.arm], run.seed, ending)
+            elif run.arm in planned:
+                place = Cell(planned[run.arm], run.seed, run.fold).file(study)
+            places.setdefault(place, []).append(row)
+        for place, rows in places.items():
+            if not place.is_file():
+                write_outcomes(place, whole.of_runs(rows))

@@ -14,7 +14,7 @@ from viptt_core.datasets import SYNTHETIC, list_dataset, split_settings
 from viptt_core.experiment import build_model
 from viptt_core.presets import Preset, Stage
 from viptt_core.splits import Split
-from viptt_core.study.cells import pretraining_key
+from viptt_core.study.cells import pretraining_of
 from viptt_core.study.plan import Study
 from viptt_core.training import Task, Trainer
 from viptt_core.training.device import Engine, is_cacheable
@@ -40,11 +40,11 @@ def estimate(study: Study, engine: Engine) -> pd.DataFrame:
         clips = arm.n_train or study.n_train or n_scans
         runs = study.seeds_of(arm) * study.folds_of(arm) * len(study.rates_of(arm, stage))
         fits.append(("fine-tuning", preset, stage, runs, stage.epochs * math.ceil(clips / stage.batch_size)))
-        if key := pretraining_key(study, arm):
+        if first := pretraining_of(study, arm):
             stage, clips = preset.pretrain, sum(arm.n_videos or n_videos[name] for name in study.sources_of(arm))
-            runs = max(study.seeds_of(arm) * len(study.rates_of(arm, stage)), pretrainings.get(key, [0] * 4)[3])
+            runs = max(study.seeds_of(arm) * len(study.rates_of(arm, stage)), pretrainings.get(first.name, [0] * 4)[3])
             steps = study.pretrain_steps or stage.epochs * math.ceil(clips / stage.batch_size)
-            pretrainings[key] = ("pretraining", preset, stage, runs, steps)
+            pretrainings[first.name] = ("pretraining", preset, stage, runs, steps)
     for kind, preset, stage, runs, steps in [*pretrainings.values(), *fits]:
         how = "frozen" if stage.freeze_backbone else "trained"
         name = f"{kind}, {preset.name}: {preset.backbone} {how}, {preset.temporal}{', rotated' * stage.rotate}"

@@ -9,6 +9,7 @@ import io
 import json
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,6 +94,13 @@ class Outcomes:
         if rows.empty:
             raise DataError(f"holds no run of arm '{arm}'.", remedy="Run it: viptt study run STUDY " + arm)
         return replace(self, runs=rows.reset_index(drop=True), probabilities=self.probabilities[rows.index])
+
+    def of_runs(self, rows: Sequence[int]) -> Outcomes:
+        """Some of the runs, with the cases that any of them tested."""
+        there = ~np.isnan(self.probabilities[rows, :, 0]).all(axis=0)
+        cases = {name: getattr(self, name)[there] for name in ("names", "groups", "labels")}
+        runs = self.runs.iloc[rows].reset_index(drop=True)
+        return replace(self, runs=runs, probabilities=self.probabilities[rows][:, there], **cases)
 
     def by_seed(self, arm: str) -> tuple[np.ndarray, np.ndarray]:
         """Predictions of an arm with its folds put together, each case once a seed.

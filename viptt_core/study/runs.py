@@ -33,15 +33,23 @@ from viptt_core.presets import Preset, Stage
 from viptt_core.probes import baseline_predictions, size_predictions
 from viptt_core.results import probabilities_of
 from viptt_core.splits import Split, make_split, split_by_group
-from viptt_core.study.cells import BASELINES, Cell, cells_of, pretraining_key, study_folder, weights_file
-from viptt_core.study.outcomes import RUN_COLUMNS, Outcomes, collect, write_outcomes
+from viptt_core.study.cells import (
+    Cell,
+    baselines_file,
+    cells_of,
+    pretraining_file,
+    pretraining_of,
+    study_folder,
+    unpack,
+    weights_file,
+)
+from viptt_core.study.outcomes import RUN_COLUMNS, SIZE, SOURCE, Outcomes, collect, write_outcomes
 from viptt_core.study.plan import Arm, Study, slug
 from viptt_core.study.variants import draw, join, join_splits, validated, vary
 from viptt_core.training import History, Task, Trainer
 from viptt_core.training.device import Engine, is_cacheable, pick_device, pick_precision
 from viptt_core.training.inference import Features, gather_features
 
-SIZE = "size of the picture"  # baseline of the sources
 GRID = ("frames", "size", "stride", "fit", "hu_window", "orientation")
 
 
@@ -153,13 +161,12 @@ class Runner:
 
     def pretraining(self, arm: Arm, seed: int) -> tuple[dict[str, torch.Tensor], float]:
         """What an arm's seed takes over from videos, trained unless it is there; and the learning rate of that."""
-        folder = study_folder(self.study) / "pretraining" / pretraining_key(self.study, arm)
-        weights, told = folder / f"{seed:02d}.safetensors", folder / f"{seed:02d}.json"
+        weights, told = (pretraining_file(self.study, arm, seed, ending) for ending in (".safetensors", ".json"))
         with one_at_a_time(weights, "Another process pretrains the same; waiting for it."):
             if not told.is_file():
-                fit, outcomes = self._pretrain(arm, seed, folder / f"{seed:02d}")
+                fit, outcomes = self._pretrain(pretraining_of(self.study, arm), seed, weights.with_suffix(""))
                 for name, one in outcomes.items():
-                    write_outcomes(folder / f"{seed:02d}-{slug(name)}.npz", one)
+                    write_outcomes(pretraining_file(self.study, arm, seed, f"-{slug(name)}.npz"), one)
                 files.write_file(weights, save(_learned(fit.model)))
                 files.write_file(told, json.dumps({"rate": fit.rate}))
         return load_file(weights), json.loads(told.read_text(encoding="utf-8"))["rate"]
@@ -192,7 +199,7 @@ class Runner:
         outcomes = {}
         for head, name in enumerate(sets):
             mine = heads[joined.labels[split.test]] == head
-            run = self._run_row(Cell(arm, seed, 0), fit, task) | {"arm": pretraining_key(self.study, arm)}
+            run = self._run_row(Cell(arm, seed, 0), fit, task)
             outcomes[name] = _outcomes(run, sets[name], splits[head].test, fit.logits[mine][:, heads == head])
         return fit, outcomes
 
@@ -234,7 +241,7 @@ class Runner:
         """Pretrain where the arm asks for it, and fine-tune; with the learning rate of pretraining, nan without."""
         task, preset, rate = self.task(arm, seed, fold), self.study.preset_of(arm), math.nan
         model = build_model(preset, len(task.clips.class_names), seed=seed, imagenet=arm.start != "random")
-        if pretraining_key(self.study, arm):
+        if self.study.sources_of(arm):
             taken, rate = self.pretraining(arm, seed)
             model.load_pretrained(model.state_dict() | taken)
         folder = study_folder(self.study) / "fits" / slug(arm.name) / f"{seed:02d}-{fold}"
@@ -257,6 +264,7 @@ class Runner:
         """Run every cell of some arms that is not there, so many processes at a time."""
         from tqdm import tqdm
 
+        unpack(self.study)
         todo = [cell for cell in cells_of(self.study, arms) if not cell.file(self.study).is_file()]
         if not todo:
             return
@@ -286,9 +294,9 @@ class Runner:
 
     def run_baselines(self) -> None:
         """Predict without a network: the scans of the first arm's runs, and the videos of each source of files."""
-        write_outcomes(study_folder(self.study) / f"{BASELINES}.npz", self.baselines())
+        write_outcomes(baselines_file(self.study), self.baselines())
         for name, outcomes in self.source_baselines().items():
-            write_outcomes(study_folder(self.study) / f"{BASELINES}-{name}.npz", outcomes)
+            write_outcomes(baselines_file(self.study, SOURCE + name), outcomes)
 
     def baselines(self) -> Outcomes:
         """What needs no network, on the scans of the first arm's runs."""

@@ -20,7 +20,7 @@ import pandas as pd
 from viptt_core.constants import PAPER_KAPPA_PRETRAINED, PAPER_KAPPA_SCRATCH
 from viptt_core.errors import DataError
 from viptt_core.shown import interval, with_interval
-from viptt_core.study.cells import pretraining_key
+from viptt_core.study.cells import pretraining_of
 from viptt_core.study.plan import SEEDS_OF_A_VERDICT, Arm, Study
 
 VERDICTS = "results/verdict.json"
@@ -58,11 +58,10 @@ def unlearned(study: Study, sources: pd.DataFrame, arms: Sequence[Arm]) -> list[
     Controls whose videos were changed are not asked: they are not meant to learn. Nobody is, in a plan without a gate.
     """
     rows = sources[sources["learned"]] if len(sources) else pd.DataFrame({"arm": [], "source": []})
-    keys = [pretraining_key(study, study.arm(arm)) for arm in rows["arm"]]
-    learned = set(zip(keys, rows["source"], strict=True))
+    learned = set(zip(rows["arm"], rows["source"], strict=True))  # named by the first arm of a pretraining
     asked = [arm for arm in arms if arm.videos == "sound"] if study.gate else []
-    asked = [(pretraining_key(study, arm), name) for arm in asked for name in study.sources_of(arm)]
-    return list(dict.fromkeys(name for key, name in asked if (key, name) not in learned))
+    asked = [(pretraining_of(study, arm), name) for arm in asked for name in study.sources_of(arm)]
+    return list(dict.fromkeys(name for first, name in asked if (first.name, name) not in learned))
 
 
 def make_verdicts(study: Study, tables: dict[str, pd.DataFrame], *, synthetic: bool) -> list[dict[str, Any]]:
