@@ -9,9 +9,19 @@ import pytest
 from small_study import contrast
 
 from viptt_core.errors import DataError, SettingError
-from viptt_core.study.ledger import PAGES, ledger_text, load_claims, status, write_pages
+from viptt_core.study.ledger import (
+    PAGES,
+    load_claims,
+    page_text,
+    published_table,
+    scores_table,
+    status,
+    studies_text,
+    write_pages,
+)
 from viptt_core.study.plan import PLANS, load_study
 from viptt_core.study.report import open_results
+from viptt_core.study.verdict import VERDICTS
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = {"image, as the authors": (0.2, 0.1, 0.3), "video, as the authors": (0.2, 0.1, 0.3)}
@@ -33,6 +43,7 @@ def write_arms(folder, **arms):
     """`arms.csv`: by arm its kappa with low and high."""
     table = pd.DataFrame.from_dict(arms, orient="index", columns=["kappa", "kappa_low", "kappa_high"])
     table = table.rename_axis("arm").reset_index().assign(experiment="e", start="image", seeds=3, n=184)
+    table = table.assign(accuracy=0.5, accuracy_low=0.4, accuracy_high=0.6)
     table.to_csv(folder / "arms.csv", index=False)
 
 
@@ -49,7 +60,7 @@ def test_a_published_value_inside_our_interval_is_reproduced_and_outside_differs
     found = statuses(tmp_path)
     assert (found["kappa_scratch"], found["kappa_pretrained"]) == ("reproduced", "differs")
     row = "Kappa on validation scans, trained from scratch | 0.17 | P | 0.20 (0.10 to 0.30), 3 seeds | reproduced"
-    assert f"| {row} |" in ledger_text(tmp_path)
+    assert f"| {row} |" in published_table(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -70,19 +81,19 @@ def test_the_gain_is_computed_and_answered_by_the_contrast_of_the_authors_arms(t
         contrast("the authors' arms", AUTHORS, 0.1),
     )
     row = "pretraining | 0.18 (computed) | P | +0.100 (+0.000 to +0.200), 8 seeds | reproduced |"
-    assert f"| Gain in validation kappa by {row}" in ledger_text(tmp_path)
+    assert f"| Gain in validation kappa by {row}" in published_table(tmp_path)
 
 
 def test_synthetic_results_never_reproduce_a_claim(tmp_path):
     write_arms(write_record(tmp_path, "synthetic"), image=(0.17, 0.0, 1.0), video=(0.35, 0.0, 1.0))
     assert all(text.startswith("not attempted: ") for text in statuses(tmp_path).values())
-    assert "| Synthetic data | `image` | 0.17 (0.00 to 1.00), 3 seeds |" in ledger_text(tmp_path)  # it stands beside
+    assert "| Synthetic data | `image` | 184 | 3 | 0.17 (0.00 to 1.00) |" in scores_table(tmp_path)  # it stands beside
 
 
 def test_results_of_another_plan_than_the_one_there_do_not_count(tmp_path):
     write_arms(write_record(tmp_path, "paper", plan="f" * 16), **OURS)
     assert "another plan" in statuses(tmp_path)["kappa_scratch"]
-    assert "These results follow another plan" in ledger_text(tmp_path)
+    assert "These results follow another plan" in studies_text(tmp_path)
 
 
 def test_each_study_shows_its_plan_answers_families_and_attribution(tmp_path):
@@ -97,26 +108,38 @@ def test_each_study_shows_its_plan_answers_families_and_attribution(tmp_path):
     gap = {"factor": "naive gap", "points": 0.1877, "low": 0.1, "high": 0.2, "level": 0.9875, "percent": 100}
     pd.DataFrame([gap, gap | {"factor": "start", "percent": 27.3}]).to_csv(folder / "attribution.csv", index=False)
     (folder / "missing.csv").write_text("arm\nimage\n")
-    assert tmp_path / "book" / "claims.md" in write_pages(tmp_path)
-    page, answers = ledger_text(tmp_path), (tmp_path / "results" / "verdict.json").read_text()
-    for record in json.loads(answers)["questions"]:
-        assert f"- {record['sentence']}\n" in page
+    page = studies_text(tmp_path)
     for text in (
         f"digest `{study.digest}`, frozen in commit `0123abc`",
-        "git log --format='%h %ad %s' -- plans/synthetic.toml",
-        "| `video against image` | kappa | 8 | 60 | +0.050 (+0.000 to +0.100) | 95.0% | no gain of 0.10 or more |",
-        "| `(video, 75 scans against image, 75 scans) against (video, 900 scans against image, 900 scans)` | kappa ",
+        "| video against image | kappa | 8 | 60 | +0.050 (+0.000 to +0.100) | 95.0% | no gain of 0.10 or more |",
+        "| (video, 75 scans against image, 75 scans) against (video, 900 scans against image, 900 scans) | kappa ",
         "| naive gap | +0.188 (+0.100 to +0.200) | 98.8% | 100 |",
-        "Planned arms without runs: `image`.",
+        "**Planned and not run.**\n\n| arm |\n| --- |\n| image |",
         "[contrasts.csv](../results/synthetic/contrasts.csv)",
     ):
         assert text in page, text
 
 
-@pytest.mark.parametrize("page", PAGES)
+def test_pages_hold_the_answers_of_all_studies(tmp_path):
+    study = load_study("synthetic")
+    rows = [contrast(family.name, names, 0.05) for family in study.families for names in family.contrasts]
+    write_contrasts(write_record(tmp_path, "synthetic"), *rows)
+    for page in PAGES:
+        (tmp_path / page).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / page, tmp_path / page)
+    assert write_pages(tmp_path) == [tmp_path / page for page in (VERDICTS, *PAGES)]
+    records = json.loads((tmp_path / VERDICTS).read_text())["questions"]
+    assert len(records) == len(rows)
+    for record in records:
+        line = f"- {record['question']} {record['sentence']}\n"
+        assert line in (tmp_path / "book" / "claims.md").read_text()
+        assert (line in (tmp_path / "README.md").read_text()) == record["primary"]
+
+
+@pytest.mark.parametrize("page", [VERDICTS, *PAGES])
 def test_what_is_committed_is_what_would_be_written_now(page):
     committed = (ROOT / page).read_text(encoding="utf-8")
-    assert committed == PAGES[page](ROOT), f"{page} is not up to date: viptt study ledger"
+    assert committed == page_text(page, ROOT), f"{page} is not up to date: viptt study ledger"
 
 
 def test_a_page_without_a_place_for_what_is_computed_is_told_and_kept(tmp_path):
@@ -129,4 +152,4 @@ def test_a_page_without_a_place_for_what_is_computed_is_told_and_kept(tmp_path):
 def test_a_column_that_is_missing_is_told(tmp_path):
     (write_record(tmp_path, "paper") / "arms.csv").write_text("armed,kappa\nx,0.1\n")
     with pytest.raises(SettingError, match=r"column of arms.csv 'arm' does not exist"):
-        ledger_text(tmp_path)
+        published_table(tmp_path)

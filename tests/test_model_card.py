@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from viptt_core.study.ledger import PAGES
+from viptt_core.study.ledger import page_text
 
 ROOT = Path(__file__).resolve().parents[1]
 CARD = "MODEL_CARD.md"
@@ -34,7 +34,7 @@ def part(text, heading):
 
 def test_the_table_is_made_anew_and_nothing_else(root):
     (root / CARD).write_text(TEXT.replace(TABLE, ""), encoding="utf-8")
-    assert PAGES[CARD](root) == TEXT, "not up to date: viptt study ledger"
+    assert page_text(CARD, root) == TEXT, "not up to date: viptt study ledger"
 
 
 def test_use_on_patients_is_ruled_out_and_numbers_are_marked_synthetic_and_stand_in_the_table_alone():
@@ -52,7 +52,7 @@ def test_a_number_changed_in_a_table_changes_the_card(root, column):
     path = root / "results" / "02_finetune.csv"
     table = pd.read_csv(path)
     table.assign(**{column: table[column] + (0.25 if table[column].dtype == float else 7)}).to_csv(path, index=False)
-    assert PAGES[CARD](root) != TEXT
+    assert page_text(CARD, root) != TEXT
 
 
 def test_links_of_the_card_lead_to_files_of_the_repository():

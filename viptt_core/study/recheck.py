@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 
@@ -44,8 +43,8 @@ def recheck(studies: list[str] | None = None, root: Path | None = None) -> list[
             differences += _study(open_results(name, folder=root))
         except ViPTTError as error:
             differences.append(f"{name}: {error}")
-    for page, text in ledger.PAGES.items():
-        differences += _page(root, page, text)
+    for page in (VERDICTS, *ledger.PAGES):
+        differences += _page(root, page)
     return differences
 
 
@@ -103,12 +102,12 @@ def _study(results: StudyResults) -> list[str]:
     return differences
 
 
-def _page(root: Path, page: str, text: Callable[[Path], str]) -> list[str]:
+def _page(root: Path, page: str) -> list[str]:
     """Where a page differs from what would be written now: its first line that does."""
     path = root / page
     try:
         there = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        now = text(root).splitlines()
+        now = ledger.page_text(page, root).splitlines()
     except ViPTTError as error:
         return [f"{page}: {error}"]
     for number, (old, new) in enumerate(zip_longest(there, now), 1):
