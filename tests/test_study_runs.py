@@ -179,16 +179,17 @@ def test_folds_are_another_partition_each_seed_and_test_every_case_once(runner):
 
 
 def test_packed_are_the_arms_of_each_experiment_the_sources_and_the_baselines(runner):
-    one = runner(seeds=1)
+    control = {"name": "labels", "experiment": "more", "start": "video", "sources": ["b"], "videos": "shuffled labels"}
+    one = runner(seeds=1, arms=[*TINY["arms"], control])
     with pytest.raises(DataError, match="no arm of the study has run"):
         pack(one.study)
-    one.run_all([one.study.arm(name) for name in ("image", "video", "one source")])
+    one.run_all([one.study.arm(name) for name in ("image", "video", "one source", "labels")])
     one.run_baselines()
     written = {path.name for path in pack(one.study)}
     assert written == {"primary.npz", "more.npz", "source-a.npz", "source-b.npz", "baselines.npz", "study.json"}
     folder = artifact_root() / "results" / "tiny"
     assert read_outcomes(folder / "primary.npz").runs["arm"].tolist() == ["image", "video"]
-    assert read_outcomes(folder / "source-b.npz").runs["arm"].tolist() == ["one source", "video"]
+    assert read_outcomes(folder / "source-b.npz").runs["arm"].tolist() == ["labels", "one source", "video"]
     assert "most frequent class" in set(read_outcomes(folder / "baselines.npz").runs["arm"])
     assert pack(one.study) and module.weights_file(one.study, one.study.arm("video")).is_file()
 

@@ -50,7 +50,7 @@ def weights_file(study: Study, arm: Arm) -> Path:
 
 
 def pretraining_of(study: Study, arm: Arm) -> Arm | None:
-    """The first arm of the plan that is pretrained as this one is, so that both share the weights; None without videos."""
+    """The first arm of the plan that is pretrained as this one is: both share the weights. None without videos."""
 
     def decides(one: Arm) -> tuple:
         preset = study.preset_of(one)

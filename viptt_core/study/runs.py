@@ -200,7 +200,9 @@ class Runner:
         for head, name in enumerate(sets):
             mine = heads[joined.labels[split.test]] == head
             run = self._run_row(Cell(arm, seed, 0), fit, task)
-            outcomes[name] = _outcomes(run, sets[name], splits[head].test, fit.logits[mine][:, heads == head])
+            # By the true labels, of controls with shuffled ones, too: the runs of a source agree about its videos.
+            videos, logits = self.source(arm, name), fit.logits[mine][:, heads == head]
+            outcomes[name] = _outcomes(run, videos, splits[head].test, logits)
         return fit, outcomes
 
     # --- Cells --------------------------------------------------------------------------------------------
