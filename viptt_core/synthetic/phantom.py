@@ -46,15 +46,15 @@ class Phantom:
         hu: int16, Hounsfield units.
         spacing: Voxel size in mm along X, Y, Z.
         label: Index into TB_CLASSES, 0..4.
-        lungs: uint8, 1 right lung, 2 left lung, 0 elsewhere; disease in a lung belongs to it. None if not drawn.
-        finding: bool, where the finding is (half maximum of each of its parts); all False when left out. As `lungs`.
+        lungs: uint8, 1 right lung, 2 left lung, 0 elsewhere; disease in a lung belongs to it.
+        finding: bool, where the finding is (half maximum of each of its parts); all False when left out.
     """
 
     hu: np.ndarray
     spacing: tuple[float, float, float]
     label: int
-    lungs: np.ndarray | None = None
-    finding: np.ndarray | None = None
+    lungs: np.ndarray
+    finding: np.ndarray
 
     @property
     def affine(self) -> np.ndarray:
@@ -180,8 +180,8 @@ def make_phantom(
         size: Voxels along X and along Y over the patient's field of view (300 to 400 mm), >= 16.
         slices: Slices over the scan length (268 to 325 mm), >= 4; None: by the scanner's slice thickness.
         finding: False leaves the disease out.
-        depth: Draw only the slices that enter a resampling to so many (`ct.load_volume`), and leave the others air
-            and the masks out; 0 draws all.
+        depth: Draw only the slices that enter a resampling to so many (`ct.load_volume`), and leave the others air;
+            0 draws all.
 
     Raises:
         SettingError: An argument is outside what is allowed.
@@ -201,12 +201,12 @@ def make_phantom(
         marks = _FINDINGS[label](disease, p, gain, lambda: disease.random() < MIMIC_PROBABILITY)
     n_slices = int(slices or round(p.length / p.thickness))
     kept = np.array(slices_between(n_slices, depth) if depth else range(n_slices))
-    grid = Grid(int(size), n_slices, p.fov, p.length, kept)
-    drawn, *masks = render(p, grid, marks, noise, masks=not depth)
-    hu = np.full(grid.whole, HU_AIR, drawn.dtype)
-    hu[kept] = drawn
-    hu, *masks = (volume.transpose(2, 1, 0) for volume in (hu, *masks))
-    return Phantom(hu, tuple(float(step) for step in grid.spacing), int(label), *masks)
+    grid, drawn = Grid(int(size), n_slices, p.fov, p.length, kept), []
+    for part, empty in zip(render(p, grid, marks, noise), (HU_AIR, 0, False), strict=True):
+        drawn.append(np.full(grid.whole, empty, part.dtype))
+        drawn[-1][kept] = part
+    hu, lungs, found = (volume.transpose(2, 1, 0) for volume in drawn)
+    return Phantom(hu, tuple(float(step) for step in grid.spacing), int(label), lungs, found)
 
 
 def cohort_labels(n: int, seed: int) -> np.ndarray:

@@ -238,10 +238,10 @@ def _capsules(p, paths) -> list[np.ndarray]:
     return [starts, ends, np.concatenate([np.full(len(path) - 1, radius) for radius, path in paths])]
 
 
-def render(p, grid: Grid, marks: list[Mark], noise: np.random.Generator, *, masks: bool):
-    """Patient p with `marks` on a grid -> hu int16; masks: lungs uint8, finding bool; all [Z, Y, X] of slices kept."""
-    hu, lung, side = (np.empty(grid.shape, dtype) for dtype in (np.float32, np.float32, bool))
-    found = np.zeros(grid.shape, bool) if masks else None
+def render(p, grid: Grid, marks: list[Mark], noise: np.random.Generator):
+    """Patient p with `marks` on a grid -> hu int16, lungs uint8, finding bool, each [Z, Y, X] of the slices kept."""
+    hu, lung = np.empty(grid.shape, np.float32), np.empty(grid.shape, np.float32)
+    side, found = np.empty(grid.shape, bool), np.zeros(grid.shape, bool)
     for k in grid.slabs():
         level = (grid.z[k] / p.length + 0.5) * (len(p.texture) - 1)
         low = np.clip(level.astype(int), 0, len(p.texture) - 2)
@@ -262,7 +262,7 @@ def render(p, grid: Grid, marks: list[Mark], noise: np.random.Generator, *, mask
     great[2] *= p.aorta
     tubes(great, HU_BLOOD, erase=True)
     tubes(p.vessels, HU_BLOOD)
-    lungs = np.where(lung > 0.5, 1 + side, 0).astype(np.uint8) if masks else None
+    mask = np.where(lung > 0.5, 1 + side, 0).astype(np.uint8)
     for mark in p.incidental:
         _paint_mark(p, grid, hu, lung, mark)
     for mark in marks:
@@ -271,9 +271,9 @@ def render(p, grid: Grid, marks: list[Mark], noise: np.random.Generator, *, mask
     wall = np.minimum(0.35 + 0.12 * air[2], 1.5)
     tubes([air[0], air[1], air[2] + wall], 10)
     tubes(air, HU_AIR + 5)
+    found &= lung > 0
     _add_noise(p, grid, hu, noise)
-    hu = np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
-    return (hu, lungs, found & (lung > 0)) if masks else (hu,)
+    return np.clip(np.rint(hu), -1024, 3071).astype(np.int16), mask, found
 
 
 def _add_noise(p, grid: Grid, hu, rng) -> None:
