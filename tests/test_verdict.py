@@ -46,6 +46,7 @@ def test_a_sentence_holds_numbers_interval_level_seeds_cases_and_data():
     found = made(
         PLAN,
         contrast("primary", ("video", "image"), 0.12345, "helps"),
+        contrast("primary", ("video", "image"), 0.4, "helps"),
         contrast("against random", ("video", "random"), 0.4, "helps", level=0.975),
         contrast("label efficiency", ("video, 75 scans", "image, 75 scans", "video", "image"), np.nan),
         contrast("label efficiency", ("video, 75 scans", "image, 75 scans", "video", "image"), -0.0001, ""),
@@ -53,12 +54,14 @@ def test_a_sentence_holds_numbers_interval_level_seeds_cases_and_data():
     assert [record["sentence"] for record in found] == [
         "video against image: helps, and the paper's gain of 0.18 lies inside: kappa +0.123, "
         "95 % interval +0.023 to +0.223; 8 seeds, 60 synthetic test cases.",
-        "video against random: helps, and the paper's gain of 0.18 lies outside: kappa +0.400, "
+        "video against image: helps, and the paper's gain of 0.18 lies outside: kappa +0.400, "
+        "95 % interval +0.300 to +0.500; 8 seeds, 60 synthetic test cases.",
+        "video against random: helps: kappa +0.400, "
         "97.5 % interval +0.300 to +0.500; 8 seeds, 60 synthetic test cases.",
         "(video, 75 scans against image, 75 scans) against (video against image): no verdict (fewer than 8 seeds): "
         "kappa +0.000, 95 % interval -0.100 to +0.100; 8 seeds, 60 synthetic test cases.",
     ]
-    assert [record["primary"] for record in found] == [True, False, False]
+    assert [record["primary"] for record in found] == [True, False, False, False]
 
 
 ROWS = (

@@ -83,7 +83,7 @@ def make_verdicts(study: Study, tables: dict[str, pd.DataFrame], *, synthetic: b
         # Twelve digits, as in the tables: the same file on every machine.
         record = {"study": study.name, "data": data} | {name: row[name] for name in COLUMNS}
         record |= {name: float(f"{row[name]:.12g}") for name in NUMBERS}
-        made.append(record | {"sentence": _sentence(row, data, why), "primary": row is primary})
+        made.append(record | {"sentence": _sentence(study, row, data, why), "primary": row is primary})
     return made
 
 
@@ -102,9 +102,10 @@ def _primary(study: Study, rows: list[dict], closed: list[list[str]]) -> dict | 
     return rows[int(np.argmax(ranks))] if any(ranks) else None
 
 
-def _sentence(row: dict, data: str, why: str) -> str:
+def _sentence(study: Study, row: dict, data: str, why: str) -> str:
     says = row["verdict"] or f"no verdict ({why})"
-    if row["verdict"] == HELPS and row["measure"] == "kappa":
+    as_the_paper = [study.arm(row[key]).start for key in CONTRAST if row[key]] == ["video", "image"]
+    if row["verdict"] == HELPS and row["measure"] == "kappa" and as_the_paper:
         says += f", and the paper's gain of {PAPER_GAIN:.2f} lies {'inside' if row['has_018'] else 'outside'}"
     difference = with_interval(row["difference"], np.nan, np.nan, signed=True)
     ends = interval(row["low"], row["high"], signed=True)
