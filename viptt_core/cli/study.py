@@ -116,6 +116,7 @@ def _run(options) -> None:
         runner.run_all(arms, options.jobs or (available_cores() if on_cpu else 1))
     if BASELINES in named:
         runner.run_baselines()
+        runner.run_evidence()
     if not options.arms:
         _write(runner.study)
 

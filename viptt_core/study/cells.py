@@ -13,6 +13,7 @@ from viptt_core import files
 from viptt_core.errors import DataError
 from viptt_core.files import artifact_root, git_commit
 from viptt_core.results import runs_root
+from viptt_core.study.evidence import FILE as EVIDENCE
 from viptt_core.study.outcomes import RECORD, SOURCE, collect, read_outcomes, write_outcomes
 from viptt_core.study.plan import Arm, Study, slug
 
@@ -95,6 +96,9 @@ def pack(study: Study, folder: Path | None = None) -> list[Path]:
     for name, outcomes in packed.items():
         written.append(folder / f"{name}.npz")
         write_outcomes(written[-1], outcomes)
+    if (here / EVIDENCE).is_file():
+        written.append(folder / EVIDENCE)
+        files.write_file(written[-1], (here / EVIDENCE).read_bytes())
     runs = pd.concat([one.runs for one in packed.values()])
     plan_file = Path(study.file)
     inside = plan_file.is_relative_to(artifact_root())

@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from viptt_core import files
-from viptt_core.clips import ClipSet, digest
+from viptt_core.clips import ClipSet, Grid, digest
 from viptt_core.datasets import load_for
 from viptt_core.errors import TrainingError
 from viptt_core.experiment import build_model
@@ -43,12 +43,14 @@ from viptt_core.study.cells import (
     unpack,
     weights_file,
 )
+from viptt_core.study.evidence import FILE as EVIDENCE
+from viptt_core.study.evidence import finding_on_grid, gather_evidence, write_evidence
 from viptt_core.study.outcomes import RUN_COLUMNS, SIZE, SOURCE, Outcomes, collect, write_outcomes
 from viptt_core.study.plan import Arm, Study, slug
 from viptt_core.study.variants import draw, join, join_splits, validated, vary
 from viptt_core.training import History, Task, Trainer
 from viptt_core.training.device import Engine, is_cacheable, pick_device, pick_precision
-from viptt_core.training.inference import Features, gather_features
+from viptt_core.training.inference import Features, frame_features, gather_features
 
 GRID = ("frames", "size", "stride", "fit", "hu_window", "orientation")
 
@@ -299,6 +301,27 @@ class Runner:
         write_outcomes(baselines_file(self.study), self.baselines())
         for name, outcomes in self.source_baselines().items():
             write_outcomes(baselines_file(self.study, SOURCE + name), outcomes)
+
+    def run_evidence(self, n: int = 200) -> None:
+        """Importance of slices to the primary arms of seed 0, for the first n test phantoms; no other scans have any."""
+        study, arms = self.study, [self.study.arm(name) for name in self.study.primary]
+        if study.scans["dataset"] != "phantom" or not all(weights_file(study, arm).is_file() for arm in arms):
+            return
+        tasks = [self.task(arm, 0, 0) for arm in arms]
+        rows, clips = tasks[0].split.test[:n], tasks[0].clips
+        models = {}
+        for arm in arms:
+            models[arm.name] = build_model(study.preset_of(arm), len(clips.class_names), seed=0)
+            models[arm.name].load_state_dict(load_file(weights_file(study, arm)), strict=False)
+        grid = Grid(*clips.clips.shape[1:3])
+        empty = frame_features(models[arms[0].name], torch.zeros(1, 1, grid.size, grid.size), "fp32")[0, 0].numpy()
+        findings = [
+            finding_on_grid(study.scans.get("seed", 0), row, int(clips.labels[row]), grid).any(axis=(1, 2))
+            for row in rows
+        ]
+        given = {"names": clips.names[rows], "labels": clips.labels[rows], "findings": np.stack(findings)}
+        kept = tasks[0].features.array[tasks[0].features.of(rows)]
+        write_evidence(study_folder(study) / EVIDENCE, gather_evidence(models, kept, empty, **given))
 
     def baselines(self) -> Outcomes:
         """What needs no network, on the scans of the first arm's runs."""
