@@ -205,6 +205,10 @@ def test_weights_from_synthetic_scans_say_so(tmp_path, scans):
     found = quiet(write_weights(tmp_path / "w.safetensors", data={"synthetic": True}), scans)
     assert found.notes == ("w: trained on synthetic scans; what it says about a patient means nothing.",)
     assert found.notes[0] in str(found) and found.notes[0] in found._repr_mimebundle_()["text/html"]
+    rows = len(scans)
+    assert found.table()["notice"].str.endswith("Trained on synthetic data.").sum() == rows
+    assert sum(row["notice"].endswith("Trained on synthetic data.") for row in found.to_dict()["scans"]) == rows
+    assert sum(line.endswith("synthetic data") for line in str(found).splitlines()) == rows
 
 
 # --- What cannot be used ------------------------------------------------------------------------------

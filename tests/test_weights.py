@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from loopback import file, serve
 from safetensors.torch import load_file, save_file
 
 from viptt_core import files
+from viptt_core.backbones import lite0
 from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES, UCF_CLASSES
 from viptt_core.errors import DataError, SettingError, StorageError
@@ -26,6 +28,7 @@ from viptt_core.prediction.weights import (
     get_released,
     import_keras,
     open_weights,
+    pack_weights,
     save_weights,
     weights_root,
 )
@@ -33,6 +36,8 @@ from viptt_core.results import predicted_classes
 from viptt_core.splits import make_split
 from viptt_core.training.checkpoint import read_tensors
 from viptt_core.training.inference import predict_logits
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def small(num_classes=3, **settings):
@@ -238,6 +243,58 @@ def test_a_json_beside_weights_that_states_no_checksum_is_refused(tmp_path, cont
 def test_a_reference_to_nothing_says_what_to_do(reference, message):
     with pytest.raises(DataError, match=message):
         open_weights(reference)
+
+
+# --- Weights without their backbone ---------------------------------------------------------------
+
+
+@pytest.fixture
+def frozen(tmp_path):
+    """Weights of a network whose backbone is as ImageNet left it."""
+    model = ViPTTNet(5, backbone="lite0_3", backbone_weights="IMAGENET", hidden_size=8, feature_size=6, stem="imagenet")
+    return write_weights(tmp_path / "w.safetensors", model=model, training={"preset": {"backbone_weights": "IMAGENET"}})
+
+
+def test_weights_without_their_backbone_are_small_and_give_the_same_logits(frozen, tmp_path, capsys):
+    target = tmp_path / "packed.safetensors"
+    assert main(["weights", "get", str(frozen), str(target)]) == 0
+    assert f"viptt predict SCANS --weights {target}" in capsys.readouterr().out
+    assert not any(name.startswith("backbone") for name in load_file(target)) and target.stat().st_size < 50_000
+    whole, packed = open_weights(frozen), open_weights(target)
+    assert packed.card == replace(whole.card, backbone=packed.card.backbone)
+    assert packed.card.backbone["sha256"] == hashlib.sha256(lite0.weights_file().read_bytes()).hexdigest()
+    clips = np.random.default_rng(0).integers(0, 256, (2, 6, 32, 32)).astype(np.uint8)
+    logits = [predict_logits(each.model(), clips, np.arange(2), pixel_range="0..255") for each in (whole, packed)]
+    assert np.array_equal(*logits)
+
+
+def test_a_backbone_that_was_trained_is_not_left_out(frozen, tmp_path):
+    weights = open_weights(frozen)
+    model = weights.model()
+    with torch.no_grad():
+        model.backbone.conv_stem.weight[0] += 1e-6
+    save_weights(tmp_path / "trained.safetensors", model, weights.card)
+    for path in (tmp_path / "trained.safetensors", write_weights(tmp_path / "small.safetensors")):
+        with pytest.raises(SettingError, match=f"backbone of {path.stem} is not the pretrained one"):
+            pack_weights(path, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "backbone, message",
+    [
+        ({"weights": "IMAGENET", "sha256": "0"}, "trained on other weights 'IMAGENET' of lite0_3.*SHA-256"),
+        ({"weights": "IMAGENET21K", "sha256": "0"}, "leaves out its backbone.*Did you mean 'IMAGENET'"),
+        ({"weights": "IMAGENET"}, "says weights and sha256"),
+        ({"weights": ["IMAGENET"], "sha256": "0"}, "says weights and sha256"),
+    ],
+)
+def test_a_backbone_that_is_left_out_must_be_the_one_of_the_training(frozen, tmp_path, backbone, message):
+    content = json.loads(read_tensors(frozen)[1]["viptt"])
+    content["card"]["backbone"] = backbone
+    save_file(load_file(frozen), path := tmp_path / "other.safetensors", metadata={"viptt": json.dumps(content)})
+    with pytest.raises(DataError, match=f"other.safetensors: .*{message}"):
+        open_weights(path)
 
 
 # --- Keras files -------------------------------------------------------------------------------------

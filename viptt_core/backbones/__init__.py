@@ -263,18 +263,16 @@ def backbone_code(name: str) -> str:
     return file_digest(Path(sys.modules[module].__file__), "sha256") if own and f"{module}:" != TIMM else ""
 
 
-def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
-    """Pretrained weights of a backbone without its head: downloaded once, SHA-256 compared at every use.
+def imagenet_file(name: str, backbone: str = "vgg16") -> tuple[Path, str]:
+    """The file of a backbone's pretrained weights, downloaded once, and its SHA-256, compared at every use.
 
     Args:
         name: One of the backbone's `weights`.
         backbone: Whose weights. Those of a 3D backbone are of Kinetics, all others of ImageNet.
 
-    Returns:
-        Tensors under the backbone's own names.
-
     Raises:
-        DataError: they cannot be had or are damaged.
+        DataError: it cannot be had or is damaged.
+        SettingError: there is none of this name, or its package is not installed.
     """
     facts = find_backbone(backbone)
     check_choice("backbone_weights", name, facts.weights)
@@ -283,6 +281,12 @@ def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
     if not digest.startswith(facts.weights[name]):
         what = f"is damaged: its SHA-256 is {digest}, not {facts.weights[name]}."
         raise DataError(what, path=path, remedy=facts.damaged)
+    return path, digest
+
+
+def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
+    """Pretrained weights of a backbone without its head under the backbone's own names, see `imagenet_file`."""
+    (path, _), facts = imagenet_file(name, backbone), find_backbone(backbone)
     try:
         state = facts.read(path)
         return {key.removeprefix(facts.prefix): value for key, value in state.items() if not key.startswith(facts.head)}

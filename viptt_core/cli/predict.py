@@ -67,9 +67,11 @@ def add_predict_commands(commands) -> None:
     shown = add_command(weights, _list, "viptt weights list runs/RUN")
     shown.add_argument("weights", nargs="?", metavar="W", help="show these, see `viptt predict`")
     get = add_command(weights, _get, "viptt weights get authors-tbt")
-    get.add_argument("name", help="authors-ucf50 or authors-tbt; or a file .h5")
-    get.add_argument("output", nargs="?", type=path, metavar="OUT", help="of a file: where to write .safetensors")
-    text = "of a file: names of its classes, A,B,C, in the order of the outputs (default: the paper's, by their number)"
+    text = "authors-ucf50 or authors-tbt; a file .h5; or weights whose frozen backbone is to be left out"
+    get.add_argument("name", help=text)
+    text = "of a file, or of weights: where to write .safetensors"
+    get.add_argument("output", nargs="?", type=path, metavar="OUT", help=text)
+    text = "of a file .h5: its classes, A,B,C, in the order of the outputs (default: the paper's, by their number)"
     get.add_argument("--classes", default="", help=text)
 
 
@@ -158,16 +160,16 @@ def _list(options) -> None:
             print(f"{name}  [viptt weights get {name}] the authors' weights, {url}")
     for name, card in here.items():
         print(f"{name}  [{card.preprocessing.kind}s, {len(card.classes)} classes] {card.about}")
-    if not here:
-        print("None is here yet. A training run leaves its own: make demo")
 
 
 def _get(options) -> None:
-    """Download the authors' weights, or take a Keras file of their network, and convert them without TensorFlow."""
+    """Download the authors' weights or take a Keras file, and convert them; or write weights without their backbone."""
     from viptt_core.datasets.listing import class_choice
-    from viptt_core.prediction.weights import get_released, import_keras
+    from viptt_core.prediction.weights import get_released, import_keras, pack_weights
 
-    if options.output:
+    if options.output and not options.name.endswith((".h5", ".hdf5", ".keras")):
+        weights = pack_weights(options.name, options.output)
+    elif options.output:
         weights = import_keras(path(options.name), options.output, classes=class_choice(options.classes))
     elif options.name.endswith(".h5"):
         raise SettingError("a file needs a name for what is written.", path=options.name, remedy="Add OUT.safetensors.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from viptt_core.splits import Split
 from viptt_core.training.device import PIXEL_SCALES
 
 FORMAT = 1  # of a card; a new number makes older programs refuse it
+LEFT_OUT = ("weights", "sha256")  # what is said of a backbone that a file leaves out
 LARGEST_GRID = 4096  # frames, or pixels along a side; a card that states more is damaged
 RESEARCH_ONLY = "Research use only: not a medical device, not for diagnosis or any decision about a patient."
 
@@ -54,7 +55,8 @@ class Card:
     """What weights are.
 
     Raises:
-        SettingError: fewer than two classes, a class twice, or grey levels that are no interval.
+        SettingError: fewer than two classes, a class twice, grey levels that are no interval, or a backbone that is
+            left out and not named.
     """
 
     about: str  #: one line
@@ -67,6 +69,9 @@ class Card:
     metrics: tuple
     made: dict  #: commit, date, versions, machine; of imported weights the file they came from
     licence: str  #: of the weights
+    #: Pretrained weights of the backbone that the file leaves out, "weights" (their name) and "sha256" (of their file);
+    #: empty where it holds all.
+    backbone: dict = field(default_factory=dict)
     use: str = RESEARCH_ONLY  #: what they are for
     format: int = FORMAT
 
@@ -77,6 +82,10 @@ class Card:
         levels = self.training.get("grey_levels") or [0.0, 1.0]
         if not (isinstance(levels, list) and [*map(type, levels)] == [float, float] and levels[0] <= levels[1]):
             raise SettingError(f"grey_levels are {levels}.", remedy="They are the lowest and the highest mean.")
+        if self.backbone and {name: type(value) for name, value in self.backbone.items()} != dict.fromkeys(
+            LEFT_OUT, str
+        ):
+            raise SettingError(f"backbone is {self.backbone}.", remedy=f"It says {' and '.join(LEFT_OUT)}.")
 
 
 def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFrame, record: dict) -> Card:

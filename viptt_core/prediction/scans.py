@@ -85,12 +85,12 @@ class Predictions(ShownAsTable):
             entropy_bits=(entr(probabilities).sum(axis=1) / np.log(2)).round(4),
             warnings=["; ".join(warnings) for warnings in self.warnings],
             error=list(self.errors),
-            notice=RESEARCH_ONLY,
+            notice=f"{RESEARCH_ONLY} Trained on synthetic data." if self.weights[model].synthetic else RESEARCH_ONLY,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The rows of the first model's table (None for what a failed scan has not), and what that model is."""
-        weights, rows = self.weights[0], self.table().drop(columns="notice")
+        weights, rows = self.weights[0], self.table()
         return {
             "notice": RESEARCH_ONLY,
             "notes": list(self.notes),
@@ -102,6 +102,8 @@ class Predictions(ShownAsTable):
 
     def _shown(self) -> ResultTable:
         shown = self.table().drop(columns=["warnings", "error", "notice"]).round(3)
+        if self.weights[0].synthetic:
+            shown["trained on"] = "synthetic data"
         of_scans = zip(self.names, self.warnings, strict=True)
         told = [f"{name}: {warning}" for name, warnings in of_scans for warning in warnings]
         text = "\n".join([*self.failures, *told, *self.notes, RESEARCH_ONLY])
@@ -184,7 +186,7 @@ def predict_scans(
             # Grey levels are let go: those of all scans would fill the memory.
             told += [(warnings, error) for _, warnings, error in batch]
             bar.update(len(batch))
-    synthetic = [each.name for each in opened if each.card.data.get("synthetic")]
+    synthetic = [each.name for each in opened if each.synthetic]
     return Predictions(
         tuple(printable(str(path)) for path in paths),
         opened,

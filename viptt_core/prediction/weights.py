@@ -10,13 +10,15 @@ import contextlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from viptt_core import files
+from viptt_core.backbones import imagenet_features, imagenet_file
 from viptt_core.constants import HU_WINDOW, TB_CLASSES, UCF_CLASSES
 from viptt_core.errors import DataError, SettingError, check_choice
 from viptt_core.files import artifact_root, provenance
@@ -30,6 +32,8 @@ REMEDY = "Take the file that a run of this package wrote, or that `viptt weights
 HEADER = "viptt"  # key of the safetensors header
 DEEPEST = 32  # lists and tables within each other in a card; one that has more is damaged
 WEIGHTS = "weights.safetensors"  # name of the file in a run's folder
+BACKBONE = "backbone."  # how the names of its tensors begin
+DEMO = Path(__file__).parent / "demo"  # what the arms of the preset `demo` learned, part of the package
 _RELEASES = "https://github.com/hasibzunair/ViPTT-Net/releases/latest/download"
 # What the authors released, after videos and after scans. No checksum is published: the first download's is kept.
 RELEASED = {
@@ -58,6 +62,11 @@ class Weights:
         """Names of the classes, in the order of the logits."""
         return self.card.classes
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether they were trained on synthetic data."""
+        return bool(self.card.data.get("synthetic"))
+
     def model(self) -> ViPTTNet:
         """The network with these weights, on the CPU, ready to predict; a DataError where they do not fit it."""
         try:
@@ -85,15 +94,18 @@ class Weights:
 def save_weights(path: Path, model: nn.Module, card: Card) -> None:
     """Write a model's weights, with its architecture and card in the file's header, and the card as JSON beside it.
 
+    A backbone that the card says is left out is not written.
+
     Raises:
         StorageError: the file cannot be written; an older one of this name is still whole, and its JSON.
     """
     content = {"architecture": model.architecture, "card": asdict(card)}
+    state = {name: tensor for name, tensor in model.state_dict().items() if not (card.backbone and _in_backbone(name))}
     with files.storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(f".{path.name}.new")
         # One key: safetensors writes several in any order, and the same weights should be the same file.
-        digest = write_tensors(new, model.state_dict(), {HEADER: json.dumps(content)})
+        digest = write_tensors(new, state, {HEADER: json.dumps(content)})
         path.with_suffix(".json").unlink(missing_ok=True)  # it describes the older file
         os.replace(new, path)
     beside = Weights(path, digest, model.architecture, card, tensors={}).to_dict()
@@ -104,12 +116,12 @@ def open_weights(reference: str | Path) -> Weights:
     """Read weights and their card.
 
     Args:
-        reference: A file; a run's folder, or its name below `runs/`; or a name in `weights_root()`, such as
-            "authors-tbt".
+        reference: A file; a run's folder, or its name below `runs/`; or a name in `weights_root()` or `DEMO`, such as
+            "authors-tbt" or "demo-synthetic".
 
     Raises:
         DataError: there is no such file, or it is damaged, is not the one that the JSON beside it describes, has no
-            card, or holds values that are not finite.
+            card, or holds values that are not finite; or the backbone that it leaves out cannot be had.
     """
     path = _path_of(reference)
     tensors, header = read_tensors(path)
@@ -121,7 +133,56 @@ def open_weights(reference: str | Path) -> Weights:
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise DataError(f"holds values that are not finite, first in '{name}'.", path=path, remedy="Train again.")
+    if card.backbone:
+        tensors |= _left_out(architecture.get("backbone"), card, path)
     return Weights(path, digest, architecture, card, tensors)
+
+
+def _in_backbone(name: str) -> bool:
+    return name.startswith(BACKBONE)
+
+
+def _left_out(backbone: str, card: Card, path: Path) -> dict[str, Tensor]:
+    """The backbone's tensors, which the file at `path` leaves out."""
+    wanted = card.backbone["weights"]
+    try:
+        _, digest = imagenet_file(wanted, backbone)
+        found = imagenet_features(wanted, backbone)
+    except SettingError as error:
+        what = f"leaves out its backbone, and its weights '{wanted}' cannot be had: {error.what}"
+        raise DataError(what, path=path, remedy=error.remedy) from error
+    if digest != card.backbone["sha256"]:
+        what = f"was trained on other weights '{wanted}' of {backbone}: the SHA-256 of those here is {digest}."
+        raise DataError(what, path=path, remedy="Take the package of the version that wrote it.")
+    return {f"{BACKBONE}{name}": tensor for name, tensor in found.items()}
+
+
+def pack_weights(reference: str | Path, target: Path) -> Weights:
+    """Write weights without their backbone, which is filled in again when they are opened.
+
+    Args:
+        reference: See `open_weights`.
+        target: The .safetensors to write.
+
+    Raises:
+        SettingError: the backbone is not as its pretrained weights are, or `target` has another ending.
+    """
+    _check_ending(target)
+    weights = open_weights(reference)
+    name, backbone = weights.card.training.get("preset", {}).get("backbone_weights"), weights.architecture["backbone"]
+    own = {key.removeprefix(BACKBONE): value for key, value in weights.tensors.items() if _in_backbone(key)}
+    theirs = imagenet_features(name, backbone) if name else {}
+    if own.keys() != theirs.keys() or not all(torch.equal(own[key], theirs[key]) for key in own):
+        what = f"the backbone of {weights.name} is not the pretrained one: it cannot be left out."
+        raise SettingError(what, remedy="Copy the file as it is.")
+    left_out = {"weights": name, "sha256": imagenet_file(name, backbone)[1]}
+    save_weights(target, weights.model(), replace(weights.card, backbone=left_out))
+    return open_weights(target)
+
+
+def _check_ending(target: Path) -> None:
+    if target.suffix != ".safetensors":
+        raise SettingError(f"{target} does not end in .safetensors.", remedy="Name it so.")
 
 
 def weights_root() -> Path:
@@ -131,7 +192,7 @@ def weights_root() -> Path:
 
 def weights_here() -> dict[str, Card]:
     """Cards of the weights on this machine, by the name `open_weights` takes; those for scans come first."""
-    paths = {path.stem: path for path in sorted(weights_root().glob("*.safetensors"))}
+    paths = {path.stem: path for folder in (DEMO, weights_root()) for path in sorted(folder.glob("*.safetensors"))}
     paths |= {path.parent.name: path for path in sorted(runs_root().glob(f"*/{WEIGHTS}"))}
     cards = {}
     for name, path in paths.items():
@@ -142,7 +203,8 @@ def weights_here() -> dict[str, Card]:
 
 def _path_of(reference: str | Path) -> Path:
     path, text = Path(reference).expanduser(), str(reference)
-    for file in (path, path / WEIGHTS, runs_root() / text / WEIGHTS, weights_root() / f"{text}.safetensors"):
+    kept = [folder / f"{text}.safetensors" for folder in (weights_root(), DEMO)]
+    for file in (path, path / WEIGHTS, runs_root() / text / WEIGHTS, *kept):
         if file.is_file():
             return file
     if path.is_dir():
@@ -207,8 +269,7 @@ def import_keras(path: Path, target: Path, *, classes: Sequence[str] = ()) -> We
     """
     from viptt_core.keras_weights import load_keras_weights, read_keras_architecture  # h5py: 11 MB for this alone
 
-    if target.suffix != ".safetensors":
-        raise SettingError(f"{target} does not end in .safetensors.", remedy="Name it so.")
+    _check_ending(target)
     architecture = read_keras_architecture(path)
     n = architecture["num_classes"]
     names = tuple(classes) or {len(known): known for known in (UCF_CLASSES, TB_CLASSES)}.get(n, ())

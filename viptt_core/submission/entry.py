@@ -84,7 +84,7 @@ class Entry:
     @property
     def synthetic(self) -> bool:
         """Whether scans or models are of synthetic data."""
-        of_models = [each.card.data.get("synthetic") for each in self.predictions.weights]
+        of_models = [each.synthetic for each in self.predictions.weights]
         return any(of_models) or any(is_synthetic(Path(name).parent) for name in self.predictions.names)
 
     @property
