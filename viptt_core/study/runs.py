@@ -303,7 +303,7 @@ class Runner:
             write_outcomes(baselines_file(self.study, SOURCE + name), outcomes)
 
     def run_evidence(self, n: int = 200) -> None:
-        """Importance of slices to the primary arms of seed 0, for the first n test phantoms; no other scans have any."""
+        """Importance of slices to the primary arms of seed 0, for the first n test phantoms; only phantoms have it."""
         study, arms = self.study, [self.study.arm(name) for name in self.study.primary]
         if study.scans["dataset"] != "phantom" or not all(weights_file(study, arm).is_file() for arm in arms):
             return
