@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from small_study import TOO_FEW
+from viptt_core.study.arms import Runner, StudyData, arm_file, pack
 
 from viptt_core import experiment
 from viptt_core.errors import DataError
 from viptt_core.metrics import accuracy
 from viptt_core.results import read_run, runs_root
 from viptt_core.study import arms as module
-from viptt_core.study.arms import Runner, StudyData, arm_file, pack
 from viptt_core.study.outcomes import read_outcomes
 from viptt_core.study.plan import Rule, parse_study
 from viptt_core.training.device import Engine
