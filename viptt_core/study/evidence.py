@@ -1,7 +1,6 @@
 """Which slices the answers of networks rest on, and whether these are the ones with the finding, against chance.
 
-Occlusion of whole slices, of kept features: a frozen backbone hands on each slice as numbers pooled over its plane, so
-that no map within the plane is defined by what the trained layers see.
+Whole slices are hidden, not parts: to the trained layers a slice is numbers that were pooled over its plane.
 """
 
 from __future__ import annotations
@@ -82,8 +81,7 @@ def finding_on_grid(seed: int, index: int, label: int, grid: Grid) -> np.ndarray
     """
     from viptt_core.synthetic.phantom import make_phantom  # slow to import
 
-    size = round(PHANTOM_OVERSAMPLING * grid.size)
-    finding = make_phantom((seed, index), label, size=size, depth=grid.frames).finding
+    finding = make_phantom((seed, index), label, size=round(PHANTOM_OVERSAMPLING * grid.size)).finding
     return ct.resample_volume(finding, depth=grid.frames, size=grid.size) > 0
 
 
