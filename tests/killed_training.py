@@ -12,8 +12,10 @@ import signal
 import sys
 from pathlib import Path
 
+import accelerate  # noqa: F401, with torch._dynamo what training imports late: here once, not in each child
 import numpy as np
 import torch
+import torch._dynamo
 
 from viptt_core.clips import ClipSet
 from viptt_core.model import ViPTTNet

@@ -66,12 +66,18 @@ def test_shown_code_is_a_cell_of_python_that_stands_at_the_margin():
     assert show_code(Indented.method).data == "```python\ndef method(self):\n    return 1\n```"
 
 
+@pytest.fixture
+def same_clips(tmp_path_factory, monkeypatch):
+    """One cache for all notebooks, in every worker: they read the same synthetic sets."""
+    monkeypatch.setenv("VIPTT_CACHE", str(tmp_path_factory.getbasetemp().parent / "clips-of-notebooks"))
+
+
 # Of these, what they compute and draw is tested piece by piece.
 SLOW = ("03_ablations", "04_per_class")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in PUBLISHED])
-def test_notebooks_run_with_other_parameters(name, tmp_path, private_root):
+def test_notebooks_run_with_other_parameters(name, tmp_path, private_root, same_clips):
     """papermill as a reader types it, at the smallest size."""
     out = tmp_path / "out.ipynb"
     known = (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8")

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._dynamo  # imported late by training: here once, not in each process
 from accelerate import debug_launcher
+from torch import nn
 
+from viptt_core.backbones import IMAGENET_MEANS, Backbone
 from viptt_core.clips import ClipSet
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
@@ -19,6 +22,16 @@ from viptt_core.splits import Split
 from viptt_core.training import Task, fit
 from viptt_core.training.checkpoint import read_tensors, write_tensors
 from viptt_core.training.device import Engine, process_state
+
+# Without normalisation over a batch, which would tell its shares from the whole.
+PLAIN = Backbone(
+    lambda generator: nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.ReLU()), 8, IMAGENET_MEANS, (1.0,) * 3
+)
+
+
+def start() -> ViPTTNet:
+    generator = torch.Generator().manual_seed(0)
+    return ViPTTNet(3, backbone="__main__:PLAIN", hidden_size=8, feature_size=8, generator=generator)
 
 
 def train_into(root: Path, name: str) -> None:
@@ -36,7 +49,7 @@ def train_into(root: Path, name: str) -> None:
     stage = dataclasses.replace(
         load_preset("paper").finetune, epochs=2, batch_size=3, learning_rate=0.05, shuffle="samples"
     )
-    model = ViPTTNet(3, hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(0))
+    model = start()
     history = fit(
         model,
         Task(clips, Split(np.arange(7), np.arange(7, 12), np.arange(7, 12)), stage),
@@ -54,12 +67,12 @@ def main() -> None:
     debug_launcher(train_into, (root, "one"), num_processes=1)
     one, several = (read_tensors(root / f"{name}.safetensors")[0] for name in ("one", "several"))
     logs = [json.loads((root / f"{name}.json").read_text()) for name in ("one", "several")]
-    start = ViPTTNet(3, hidden_size=8, feature_size=8, generator=torch.Generator().manual_seed(0)).state_dict()
+    before = start().state_dict()
     print(
         json.dumps(
             {
                 "difference": max(float((one[name] - several[name]).abs().max()) for name in one),
-                "moved": max(float((one[name] - start[name]).abs().max()) for name in one),
+                "moved": max(float((one[name] - before[name]).abs().max()) for name in one),
                 "losses": [[(epoch["loss"], epoch["val_loss"]) for epoch in log[0]] for log in logs],
                 "processes": [log[1]["processes"] for log in logs],
                 "checkpoints": len(list((root / "several").glob("checkpoint-*"))),
