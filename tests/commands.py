@@ -49,6 +49,7 @@ REDUCED = {
     "viptt actions": "--groups 1 --clips 1 --jobs 1",
     "viptt data list": "",
     "viptt data check": "--preset study --jobs 1",
+    "viptt data check lidc": "--preset study --jobs 1 --centre 12",
     "viptt weights list": "",
     "viptt weights get FILE.h5": "",
     "viptt predict": "--device cpu --jobs 1",

@@ -22,6 +22,7 @@ from commands import (
 from files import write_noise_scan, write_weights
 from keras_reference import write_keras_file
 from planted import chest, write_scan, write_sound_scans, write_video
+from test_lidc import content
 from tracked import ROOT, tracked_files
 
 from viptt_core.book.publish import PUBLISHED
@@ -143,6 +144,12 @@ def files(tmp_path_factory):
     arrays |= {f"{part}_labels": (np.arange(n) % 2)[:, None].astype(np.uint8) for part, n in parts.items()}
     (root / "data/medmnist3d").mkdir()
     np.savez(root / "data/medmnist3d/mine.npz", **arrays)
+    (root / "data/lidc").mkdir()
+    nodules = content()
+    many = {name: np.concatenate([array] * 5) for name, array in nodules.items() if name != "attr_names"}
+    many["patient"] = np.array([f"P{n}" for n in range(len(many["names"]))])
+    many["names"] = np.array([f"N{n}" for n in range(len(many["names"]))])
+    np.savez(root / "data/lidc/FILE.npz", **(nodules | many))
     write_keras_file(root / "FILE.h5", num_classes=5, holes=True)
     (root / "submission.txt").write_text("".join(f"TST_{i:04d}.nii.gz,{i}\n" for i in (1, 2, 3)))
     (root / "out.ipynb").write_text((ROOT / "book/notebooks/02_finetune.ipynb").read_text(encoding="utf-8"))
