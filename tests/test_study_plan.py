@@ -48,7 +48,7 @@ def test_the_papers_arms_keep_the_authors_unequal_settings(start, theirs):
         ({"arms": [*TOO_FEW["arms"], {"name": "x", "experiment": "e", "start": "vidio"}]}, "Did you mean 'video'"),
         ({"arms": [*TOO_FEW["arms"], TOO_FEW["arms"][0]]}, "names an arm twice: random"),
         ({"families": [FAMILY | {"contrasts": [["vdeo", "random"]]}]}, "'vdeo' does not exist. Did you mean"),
-        ({"families": [FAMILY, FAMILY | {"contrasts": [["video", "scratch"]]}]}, "'scratch'"),
+        ({"families": [FAMILY | {"contrasts": [["video", "scratch"]]}]}, "'scratch'"),
         ({"families": []}, "has no primary contrast"),
         ({"sources": {}}, "Add them: \\[sources.videos\\]"),
         ({"settings": {"finetune": {"rotat": True}}}, "rotate"),
