@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from files import write_noise_scan, write_weights
 from keras_reference import write_keras_file
 from loopback import file, serve
 from safetensors.torch import load_file, save_file
+from tracked import tracked_files
 
 from viptt_core import files
 from viptt_core.backbones import lite0
@@ -25,6 +27,7 @@ from viptt_core.model import ViPTTNet
 from viptt_core.prediction import weights as released
 from viptt_core.prediction.scans import predict_scans
 from viptt_core.prediction.weights import (
+    DEMO,
     get_released,
     import_keras,
     open_weights,
@@ -32,6 +35,7 @@ from viptt_core.prediction.weights import (
     save_weights,
     weights_root,
 )
+from viptt_core.presets import load_preset
 from viptt_core.results import predicted_classes
 from viptt_core.splits import make_split
 from viptt_core.training.checkpoint import read_tensors
@@ -295,6 +299,32 @@ def test_a_backbone_that_is_left_out_must_be_the_one_of_the_training(frozen, tmp
     save_file(load_file(frozen), path := tmp_path / "other.safetensors", metadata={"viptt": json.dumps(content)})
     with pytest.raises(DataError, match=f"other.safetensors: .*{message}"):
         open_weights(path)
+
+
+# --- What comes with the package ---------------------------------------------------------------------
+
+
+def test_the_demo_weights_are_here_before_anybody_has_trained_and_say_that_they_are_synthetic(capsys):
+    assert main(["weights", "list"]) == 0
+    listed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("demo-")]
+    assert sorted(line.split()[0] for line in listed) == ["demo-synthetic", "demo-synthetic-image"]
+    assert all("Synthetic data: it knows nothing about patients" in line for line in listed)
+    for name, start in (("demo-synthetic", "video"), ("demo-synthetic-image", "image")):
+        weights, preset = open_weights(name), load_preset("demo")
+        card = weights.card
+        assert weights.synthetic and card.training["start"] == start and weights.classes == TB_CLASSES
+        assert (card.preprocessing.frames, card.preprocessing.size) == (preset.frames, preset.size)
+        assert card.backbone["weights"] == preset.backbone_weights and card.metrics[-1]["n"] > 0
+        assert weights.model().architecture["backbone"] == preset.backbone
+
+
+def test_the_demo_weights_are_small_and_part_of_the_wheel():
+    packed = sorted(DEMO.iterdir())
+    assert len(packed) == 4 and sum(path.stat().st_size for path in packed) < 1_000_000
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    patterns = settings["package-data"]["*"]  # from the folder of each package, and demo is none
+    assert set(packed) <= {path for pattern in patterns for path in DEMO.parent.glob(pattern)}
+    assert set(packed) <= set(tracked_files("viptt_core/prediction/demo/*"))
 
 
 # --- Keras files -------------------------------------------------------------------------------------
