@@ -7,10 +7,10 @@
 #
 # **Runtime.** About three minutes on two CPU cores with the `demo` preset, once its models are trained (notebook 02
 # trains two of the three; the third is the video arm with another seed, and takes seconds more). With
-# `-p weights demo-synthetic,demo-synthetic-image` nothing is trained: these two come with the package. The 421 test scans of
-# ImageCLEF take a minute or two to read, and longer on a CPU with the paper's network: a GPU is then of use. The scans
-# are not to be passed on; without them the page runs on a hundred synthetic ones, which it keeps below `data/` (some
-# 200 MB).
+# `-p weights demo-synthetic,demo-synthetic-image` nothing is trained: these two come with the package. The 421 test
+# scans of ImageCLEF take a minute or two to read, and longer on a CPU with the paper's network: a GPU is then of use.
+# The scans are not to be passed on; without them the page runs on a hundred synthetic ones, which it keeps below
+# `data/` (some 200 MB).
 
 # %% tags=["colab", "remove-cell"]
 if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own PyTorch is built for its GPU

@@ -140,8 +140,9 @@ def test_each_volume_of_an_array_file_has_a_content_of_its_own(tmp_path):
     volumes[1] = 7
     write_arrays(tmp_path / "a.npz", volumes)
     facts = inspect_arrays(tmp_path / "a.npz")
-    assert facts.content["train_images"] == facts.content["test_images"][::-1] and len(set(facts.content["train_images"])) == 3
-    assert [bool(content) for content in facts.content["train_images"]] == [True, False, True]
+    train = facts.content["train_images"]
+    assert train == facts.content["test_images"][::-1] and len(set(train)) == 3
+    assert [bool(content) for content in train] == [True, False, True]
     assert facts.shapes["train_images"] == (3, 4, 4, 4)
 
 
