@@ -147,6 +147,7 @@ def files(tmp_path_factory):
     (root / "data/lidc").mkdir()
     nodules = content()
     many = {name: np.concatenate([array] * 5) for name, array in nodules.items() if name != "attr_names"}
+    many["volumes"] = np.concatenate([np.roll(nodules["volumes"], k, axis=1) for k in range(5)])
     many["patient"] = np.array([f"P{n}" for n in range(len(many["names"]))])
     many["names"] = np.array([f"N{n}" for n in range(len(many["names"]))])
     np.savez(root / "data/lidc/FILE.npz", **(nodules | many))
