@@ -44,7 +44,7 @@ BOTH_STAGES = f"{ONE_EPOCH} -p pretrain_epochs 1"
 # Run, with these options in place of the page's, or added.
 REDUCED = {
     "viptt phantom": "-n 3 --size 24 --slices 12 --jobs 1",
-    "viptt phantom data/phantom -n 60": "-n 3 --patients 3 --size 24 --slices 12 --jobs 1",
+    "viptt phantom data/clinic": "-n 3 --patients 3 --size 24 --slices 12 --jobs 1",
     "viptt phantom data/own": "-n 70 --size 24 --slices 12 --jobs 1",  # of 60 patients: five of the rarest class
     "viptt phantom data/new": "-n 6 --patients 5 --size 24 --slices 12 --jobs 1",
     "viptt actions": "--groups 1 --clips 1 --jobs 1",
