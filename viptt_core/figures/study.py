@@ -176,7 +176,8 @@ def baselines_chart(results: StudyResults, *experiments: str) -> Picture | Resul
         if len(rows)
     }
     figure, _, told = draw_estimates(panels, "kappa")
-    return picture_of(results, figure, f"Kappa of arms and baselines. {told}.", "arms.csv", "baselines.csv")
+    files = ["arms.csv"] + ["baselines.csv"] * bool(len(baselines))
+    return picture_of(results, figure, f"Kappa of arms and baselines. {told}.", *files)
 
 
 def look(results: StudyResults, arm: str) -> tuple[str, str]:
