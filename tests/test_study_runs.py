@@ -1,5 +1,6 @@
 """Running a plan on tiny sets: cells, rates, what is carried over, controls, packing; frozen features and real ones."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -191,6 +192,7 @@ def test_packed_are_the_arms_of_each_experiment_the_sources_and_the_baselines(ru
     assert read_outcomes(folder / "primary.npz").runs["arm"].tolist() == ["image", "video"]
     assert read_outcomes(folder / "source-b.npz").runs["arm"].tolist() == ["labels", "one source", "video"]
     assert "most frequent class" in set(read_outcomes(folder / "baselines.npz").runs["arm"])
+    assert json.loads((folder / "study.json").read_text())["synthetic"]
     assert pack(one.study) and module.weights_file(one.study, one.study.arm("video")).is_file()
 
 

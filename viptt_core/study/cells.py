@@ -108,6 +108,7 @@ def pack(study: Study, folder: Path | None = None) -> list[Path]:
         "plan_commit": git_commit(plan_file),
         "commits": sorted(runs["commit"].dropna().unique()),
         "devices": sorted(runs["device"].dropna().unique()),
+        "synthetic": any(packed[name].synthetic for name in study.experiments() if name in packed),
         "seconds": round(float(pd.to_numeric(runs["seconds"]).sum())),
     }
     written.append(folder / RECORD)

@@ -54,8 +54,8 @@ class StudyResults:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the scans are simulated."""
-        return self.plan.scans["dataset"] == "phantom"
+        """Whether the scans are simulated, be it in files."""
+        return self.record.get("synthetic", self.plan.scans["dataset"] == "phantom")
 
     @property
     def follows_plan(self) -> bool:
