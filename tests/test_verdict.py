@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from small_study import NODULES, PLAN, contrast
+from small_study import NODULES, PLAN, SEEDS, contrast, outcomes
 
 from viptt_core.errors import DataError
 from viptt_core.study.plan import parse_study
+from viptt_core.study.tables import make_tables
 from viptt_core.study.verdict import VERDICTS, decide, make_verdicts, read_verdicts, verdicts_json
 
 
@@ -104,3 +105,14 @@ def test_the_file_holds_every_record_and_is_read_again(tmp_path):
     path.write_text("{")
     with pytest.raises(DataError, match=r"verdict\.json"):
         read_verdicts(tmp_path)
+
+
+def test_an_arm_whose_plan_is_not_run_to_its_end_has_no_verdict_yet():
+    plan = PLAN | {"seeds": SEEDS + 2}
+    study, runs = parse_study("mine", plan, "mine.toml"), {"primary": outcomes()}
+    row = make_tables(study, runs)["contrasts"].iloc[0]
+    assert (row["seeds"], row["verdict"]) == (SEEDS, "")
+    (said, *_) = make_verdicts(study, make_tables(study, runs), synthetic=True)
+    assert f"no verdict ({SEEDS} of {SEEDS + 2} seeds have run)" in said["sentence"]
+    whole = parse_study("mine", PLAN, "mine.toml")
+    assert make_tables(whole, runs)["contrasts"].iloc[0]["verdict"] != ""

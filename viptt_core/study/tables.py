@@ -248,13 +248,16 @@ def _contrasts(study: Study, arms: dict[str, Tested], sources: pd.DataFrame) -> 
                 continue
             statistic, classes = ("recall", there[0].rare) if rare else ("kappa", None)
             found = compare(there, statistic, weights=(1, -1, -1, 1)[: len(names)], classes=classes, level=level)
-            seeds = set.intersection(*({seed for seed, _ in one.keys} for one in there))
+            runs = pd.Series([seed for seed, _ in set.intersection(*(set(one.keys) for one in there))]).value_counts()
+            seeds = int((runs == study.folds_of(there[0].arm)).sum())  # those of which all folds were run
             k = len(there[0].class_names)
-            verdict = decide(found.low, found.high, measure=family.measure, classes=k, seeds=len(seeds))
-            silent = not family.verdict or unlearned(study, sources, [one.arm for one in there])
+            verdict = decide(found.low, found.high, measure=family.measure, classes=k, seeds=seeds)
+            planned = min(study.seeds_of(one.arm) for one in there)
+            unlearnt = unlearned(study, sources, [one.arm for one in there])
+            silent = not family.verdict or seeds < planned or unlearnt  # no verdict before the plan's last run
             row = {"family": family.name, "question": family.question, "measure": family.measure}
             row |= dict.fromkeys(CONTRAST, "") | dict(zip(CONTRAST, names, strict=False))
-            row |= {"seeds": len(seeds), "n": len(there[0].names), "difference": found.estimate}
+            row |= {"seeds": seeds, "n": len(there[0].names), "difference": found.estimate}
             row |= {"low": found.low, "high": found.high, "level": level, "verdict": "" if silent else verdict}
             rows.append(row | {"has_018": not rare and found.low <= PAPER_GAIN <= found.high})
     return pd.DataFrame(rows)

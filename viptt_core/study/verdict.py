@@ -79,6 +79,8 @@ def make_verdicts(study: Study, tables: dict[str, pd.DataFrame], *, synthetic: b
     data, made = "synthetic" if synthetic else "real", []
     for row, failed in zip(rows, closed, strict=True):
         why = f"fewer than {SEEDS_OF_A_VERDICT} seeds" if planned[row["family"]] else "the plan asks for none"
+        seeds = min(study.seeds_of(study.arm(row[key])) for key in CONTRAST if row[key])
+        why = f"{row['seeds']} of {seeds} seeds have run" if row["seeds"] < seeds else why
         why = f"not learned: {' and '.join(failed)}" if failed else why
         # Twelve digits, as in the tables: the same file on every machine.
         record = {"study": study.name, "data": data} | {name: row[name] for name in COLUMNS}
