@@ -73,7 +73,7 @@ class Features:
     """Features of the clips of a set, as they lie in the plane and turned."""
 
     array: np.ndarray  #: float32 [M, T', F]
-    #: int64 [A, N], which of them are those of clip n, turned by the a-th of (0, *ROTATION_DEGREES); -1: not computed.
+    #: int64 [A, N], which of them are those of clip n, turned by the a-th of 0 and ROTATION_DEGREES; -1: not computed.
     rows: np.ndarray
 
     def of(self, clips: np.ndarray, angles: np.ndarray | int = 0) -> np.ndarray:
