@@ -150,7 +150,8 @@ class Runner:
             precision = pick_precision(self.engine.precision, device, preset.backbone)
             return gather_features(model, clips, stage, turned, precision=precision, progress=self.progress)
 
-        key = ("features", preset.backbone, preset.stem, imagenet, clips.key, stage.pixel_range, digest(turned))
+        which = [] if turned is None else turned.tolist()
+        key = ("features", preset.backbone, preset.stem, imagenet, clips.key, stage.pixel_range, which)
         return self._once(key, gather)
 
     def _once(self, key, make: Callable):
