@@ -205,7 +205,7 @@ class Runner:
             run = self._run_row(Cell(arm, seed, 0), fit, task)
             # By the true labels, of controls with shuffled ones, too: the runs of a source agree about its videos.
             videos, logits = self.source(arm, name), fit.logits[mine][:, heads == head]
-            outcomes[name] = _outcomes(run, videos, splits[head].test, logits)
+            outcomes[name] = _outcomes(run, videos, splits[head].test, _softmax(logits))
         return fit, outcomes
 
     # --- Cells --------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ class Runner:
             if keep:  # what evidence is asked of
                 files.write_file(weights_file(self.study, cell.arm), save(_learned(fit.model)))
             row = self._run_row(cell, fit, task) | {"pretrain_rate": pretrain_rate}
-            write_outcomes(path, _outcomes(row, task.clips, task.split.test, fit.logits))
+            write_outcomes(path, _outcomes(row, task.clips, task.split.test, _softmax(fit.logits)))
 
     def run_all(self, arms: Sequence[Arm], jobs: int = 1) -> None:
         """Run every cell of some arms that is not there, so many processes at a time."""
@@ -308,8 +308,10 @@ class Runner:
         study, arms = self.study, [self.study.arm(name) for name in self.study.primary]
         if study.scans["dataset"] != "phantom" or not all(weights_file(study, arm).is_file() for arm in arms):
             return
-        tasks = [self.task(arm, 0, 0) for arm in arms]
-        rows, clips = tasks[0].split.test[:n], tasks[0].clips
+        task = self.task(arms[0], 0, 0)  # both arms have the same scans
+        if task.features is None:  # occlusion is of kept features
+            return
+        rows, clips = task.split.test[:n], task.clips
         models = {}
         for arm in arms:
             models[arm.name] = build_model(study.preset_of(arm), len(clips.class_names), seed=0)
@@ -321,7 +323,7 @@ class Runner:
             for row in rows
         ]
         given = {"names": clips.names[rows], "labels": clips.labels[rows], "findings": np.stack(findings)}
-        kept = tasks[0].features.array[tasks[0].features.of(rows)]
+        kept = task.features.array[task.features.of(rows)]
         write_evidence(study_folder(study) / EVIDENCE, gather_evidence(models, kept, empty, **given))
 
     def baselines(self) -> Outcomes:
@@ -333,8 +335,8 @@ class Runner:
             predicted = baseline_predictions(task.clips, task.split, kept)
             for name, rows in predicted[predicted["part"] == "test"].groupby("arm", sort=False):
                 run = {"arm": name, "seed": cell.seed, "fold": cell.fold, "n_train": len(task.split.train)}
-                logits = np.log(np.maximum(probabilities_of(rows), 1e-9))
-                parts.append(_outcomes(run | {"plan": self.study.digest}, task.clips, task.split.test, logits))
+                run |= {"plan": self.study.digest}
+                parts.append(_outcomes(run, task.clips, task.split.test, probabilities_of(rows)))
         return collect(parts)
 
     def source_baselines(self) -> dict[str, Outcomes]:
@@ -345,8 +347,7 @@ class Runner:
             for seed in range(self.study.seeds_of(arm) if videos.files else 0):
                 split = make_split(self.study.preset_of(arm).splits, videos, stage="pretrain", seed=seed)
                 run = {"arm": SIZE, "seed": seed, "fold": 0, "n_train": len(split.train), "plan": self.study.digest}
-                logits = np.log(np.maximum(size_predictions(videos, split), 1e-9))
-                parts.append(_outcomes(run, videos, split.test, logits))
+                parts.append(_outcomes(run, videos, split.test, size_predictions(videos, split)))
             if parts:
                 found[name] = collect(parts)
         return found
@@ -419,15 +420,19 @@ def _joined_features(kept: Sequence[Features | None]) -> Features | None:
     return Features(array, np.arange(len(array))[None] if len(kept) > 1 else kept[0].rows[:1])
 
 
-def _outcomes(run: dict, clips: ClipSet, rows: np.ndarray, logits: np.ndarray) -> Outcomes:
-    """One run's predictions of some clips of a set, from logits [M, K]."""
-    probabilities = torch.from_numpy(np.asarray(logits)).double().softmax(dim=1).numpy().astype(np.float16)
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Float64 [M, K]."""
+    return torch.from_numpy(logits).double().softmax(dim=1).numpy()
+
+
+def _outcomes(run: dict, clips: ClipSet, rows: np.ndarray, probabilities: np.ndarray) -> Outcomes:
+    """One run's predictions of some clips of a set, probabilities [M, K]."""
     return Outcomes(
         clips.names[rows],
         clips.groups[rows],
         clips.labels[rows],
         clips.class_names,
         pd.DataFrame([run], columns=list(RUN_COLUMNS)),
-        probabilities[None],
+        probabilities.astype(np.float16)[None],
         clips.synthetic,
     )
