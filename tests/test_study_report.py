@@ -23,7 +23,7 @@ from small_study import (
 
 from viptt_core.errors import DataError
 from viptt_core.metrics import cohen_kappa
-from viptt_core.shown import ResultTable, with_interval
+from viptt_core.shown import ResultTable, arm_label, with_interval
 from viptt_core.study import report
 from viptt_core.study.outcomes import write_outcomes
 from viptt_core.study.plan import load_study
@@ -163,3 +163,18 @@ def test_the_plan_table_holds_what_sets_arms_apart_seeds_and_the_rules():
 def test_neither_tables_nor_figures_need_torch():
     code = "import sys, viptt_core.study.recheck, viptt_core.figures.per_class; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "name, label",
+    [
+        ("image", "ImageNet only"),
+        ("video-weights-rotation", "ImageNet + videos, class weights, rotation"),
+        ("image+both, shuffled labels", "ImageNet + both video sets, shuffled video labels"),
+        ("video, 75 scans", "ImageNet + videos, 75 scans"),
+        ("my-own, image", "my-own, ImageNet only"),
+        ("", ""),
+    ],
+)
+def test_an_arm_is_named_as_on_pages(name, label):
+    assert arm_label(name) == label

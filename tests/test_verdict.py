@@ -52,15 +52,19 @@ def test_a_sentence_holds_numbers_interval_level_seeds_cases_and_data():
         contrast("label efficiency", ("video, 75 scans", "image, 75 scans", "video", "image"), np.nan),
         contrast("label efficiency", ("video, 75 scans", "image, 75 scans", "video", "image"), -0.0001, ""),
     )
+    videos, small = (
+        "ImageNet + videos against ImageNet only",
+        "ImageNet + videos, 75 scans against ImageNet only, 75 scans",
+    )
+    counts = "; 8 seeds, 60 synthetic test cases)."
     assert [record["sentence"] for record in found] == [
-        "video against image: helps, and the paper's gain of 0.18 lies inside: kappa +0.123, "
-        "95 % interval +0.023 to +0.223; 8 seeds, 60 synthetic test cases.",
-        "video against image: helps, and the paper's gain of 0.18 lies outside: kappa +0.400, "
-        "95 % interval +0.300 to +0.500; 8 seeds, 60 synthetic test cases.",
-        "video against random: helps: kappa +0.400, "
-        "97.5 % interval +0.300 to +0.500; 8 seeds, 60 synthetic test cases.",
-        "(video, 75 scans against image, 75 scans) against (video against image): no verdict (fewer than 8 seeds): "
-        "kappa +0.000, 95 % interval -0.100 to +0.100; 8 seeds, 60 synthetic test cases.",
+        f"Helps, and the paper's gain of 0.18 lies inside. {videos}: kappa +0.123 "
+        f"(95 % interval +0.023 to +0.223{counts}",
+        f"Helps, and the paper's gain of 0.18 lies outside. {videos}: kappa +0.400 "
+        f"(95 % interval +0.300 to +0.500{counts}",
+        "Helps. ImageNet + videos against random weights: kappa +0.400 (97.5 % interval +0.300 to +0.500" + counts,
+        f"No verdict (fewer than 8 seeds). ({small}) against ({videos}): kappa +0.000 "
+        f"(95 % interval -0.100 to +0.100{counts}",
     ]
     assert [record["primary"] for record in found] == [True, False, False, False]
 
@@ -86,7 +90,7 @@ def test_the_gate_names_what_was_not_learned_and_hands_the_question_to_the_sourc
     found = made(NODULES, *ROWS, learned=BOTH | changed)
     assert [record["primary"] for record in found].index(True) == primary
     assert sum(record["primary"] for record in found) == 1
-    said = f"no verdict (not learned: {failed})" if failed else "no verdict (fewer than 8 seeds)"
+    said = f"No verdict (not learned: {failed})" if failed else "No verdict (fewer than 8 seeds)"
     assert said in found[0]["sentence"] and "real test cases" in found[0]["sentence"]
     ungated = made(NODULES | {"gate": False}, *ROWS)
     assert ungated[0]["primary"] and "learned" not in ungated[0]["sentence"]
@@ -113,6 +117,6 @@ def test_an_arm_whose_plan_is_not_run_to_its_end_has_no_verdict_yet():
     row = make_tables(study, runs)["contrasts"].iloc[0]
     assert (row["seeds"], row["verdict"]) == (SEEDS, "")
     (said, *_) = make_verdicts(study, make_tables(study, runs), synthetic=True)
-    assert f"no verdict ({SEEDS} of {SEEDS + 2} seeds have run)" in said["sentence"]
+    assert f"No verdict ({SEEDS} of {SEEDS + 2} seeds have run)" in said["sentence"]
     whole = parse_study("mine", PLAN, "mine.toml")
     assert make_tables(whole, runs)["contrasts"].iloc[0]["verdict"] != ""

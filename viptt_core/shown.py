@@ -13,6 +13,32 @@ import numpy as np
 import pandas as pd
 
 LONG = 60  # characters of a cell that may be broken into lines
+# Parts of the name of an arm as pages show them; other names, such as those of a reader's plan, stay as they are.
+ARM_WORDS = {
+    "random": "random weights",
+    "image": "ImageNet only",
+    "video": "ImageNet + videos",
+    "image+both": "ImageNet + both video sets",
+    "image+UT": "ImageNet + UT-Interaction",
+    "image+fights": "ImageNet + CCTV fights",
+    "weights": "class weights",
+    "mean": "mean instead of LSTM",
+    "shuffled labels": "shuffled video labels",
+    "shuffled frames": "shuffled video frames",
+    "still frames": "still videos",
+    "slices shuffled": "shuffled slices",
+    "extra steps": "extra steps on scans",
+    "no finding": "no finding in the scans",
+    "diameter_mm alone": "diameter alone",
+}
+
+
+def arm_label(name: str) -> str:
+    """The name of an arm or baseline on pages: "video-weights" of a plan is "ImageNet + videos, class weights"."""
+    start, *rest = name.split(", ")
+    first, *factors = start.split("-")  # a factorial's arm: "video-weights-rotation"
+    parts = (first, *factors, *rest) if first in ARM_WORDS else (start, *rest)
+    return ", ".join(ARM_WORDS.get(part, part) for part in parts)
 
 
 def with_interval(value: float, low: float, high: float, *, digits: int = 2, signed: bool = False) -> str:

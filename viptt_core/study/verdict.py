@@ -19,7 +19,7 @@ import pandas as pd
 
 from viptt_core.constants import PAPER_KAPPA_PRETRAINED, PAPER_KAPPA_SCRATCH
 from viptt_core.errors import DataError
-from viptt_core.shown import interval, with_interval
+from viptt_core.shown import arm_label, interval, with_interval
 from viptt_core.study.cells import pretraining_of
 from viptt_core.study.plan import SEEDS_OF_A_VERDICT, Arm, Study
 
@@ -112,15 +112,17 @@ def _sentence(study: Study, row: dict, data: str, why: str) -> str:
     difference = with_interval(row["difference"], np.nan, np.nan, signed=True)
     ends = interval(row["low"], row["high"], signed=True)
     return (
-        f"{contrast_name(row)}: {says}: {row['measure']} {difference}, {100 * row['level']:.3g} % interval {ends}; "
-        f"{row['seeds']} seed{'' if row['seeds'] == 1 else 's'}, {row['n']:,} {data} test cases."
+        f"{says[0].upper()}{says[1:]}. {contrast_name(row)}: {row['measure']} {difference} "
+        f"({100 * row['level']:.3g} % interval {ends}; {row['seeds']} seed{'' if row['seeds'] == 1 else 's'}, "
+        f"{row['n']:,} {data} test cases)."
     )
 
 
 def contrast_name(row) -> str:
     """A contrast, or a difference of differences, in words; `row` is a record, or a row of the table."""
-    plain = f"{row['arm']} against {row['baseline']}"
-    return f"({plain}) against ({row['arm2']} against {row['baseline2']})" if row["arm2"] else plain
+    arm, baseline, arm2, baseline2 = (arm_label(row[key]) for key in CONTRAST)
+    plain = f"{arm} against {baseline}"
+    return f"({plain}) against ({arm2} against {baseline2})" if row["arm2"] else plain
 
 
 def verdict_text(record: dict[str, Any]) -> str:
