@@ -196,12 +196,6 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
         Engine(**settings)
 
 
-def test_tensorboard_that_is_not_installed_is_said_before_any_work(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(SettingError, match=r"pip install .*\[tensorboard\]"):
-        Engine(tensorboard=True)
-
-
 def test_an_explicit_chunk_that_has_no_effect_is_said(make_clip_set):
     small = ViPTTNet(2, backbone="small", hidden_size=8, feature_size=8)
     with pytest.warns(DataWarning, match="frames_per_chunk has no effect"):

@@ -177,7 +177,6 @@ class Trainer:
         stage, train, device = self.task.stage, self.task.split.train, self.settled
         total, hidden = stage.epochs * self.steps_in_epoch, progress is None or device.rank > 0
         bar = tqdm(desc=progress, total=total, initial=self.steps, unit="step", disable=hidden, mininterval=1)
-        board = self._tensorboard()
         while self.epoch < stage.epochs and not self.history.stopped_early:
             # After a kill the epoch is drawn again, and the steps that were taken are skipped.
             self._keep_generators()
@@ -208,7 +207,7 @@ class Trainer:
             record = {"epoch": self.epoch + 1, "loss": loss, **self.validate()}
             record["learning_rate"] = self.plateau.learning_rate
             record["seconds"] = self.seconds + time.perf_counter() - begun
-            self._end_epoch(record, board)
+            self._end_epoch(record)
             shown = {name: f"{record[name]:.3f}" for name in ("loss", "val_loss")}
             bar.set_postfix(epoch=f"{self.epoch}/{stage.epochs}", **shown, refresh=False)
         bar.close()
@@ -222,7 +221,7 @@ class Trainer:
             The loss of that part, a float32 number on the device; over the processes its average is that of the batch.
         """
         with self.settled.naming_memory():
-            pixels = to_pixels(batch.rows, self.task.stage.pixel_range)  # uint8 -> float32 [B, T, H, W]; or [B, T', F]
+            pixels = to_pixels(batch.rows, self.task.stage.pixel_range)  # uint8 -> float32 [B, T, H, W]; or [B, T, F]
             if batch.angles is not None:
                 pixels = rotate_clips(pixels, batch.angles)
             self.optimiser.zero_grad(set_to_none=True)
@@ -262,7 +261,7 @@ class Trainer:
 
     # --- Between the steps ---------------------------------------------------------------------------
 
-    def _end_epoch(self, record: dict, board) -> None:
+    def _end_epoch(self, record: dict) -> None:
         """Decide about learning rate and stopping, keep the best weights, write the log, save."""
         if not (math.isfinite(record["loss"]) and math.isfinite(record["val_loss"])):
             raise TrainingError(f"the loss of epoch {self.epoch + 1} is not finite.", remedy=self._remedy())
@@ -277,19 +276,7 @@ class Trainer:
         self._keep_generators()
         if self.folder is not None and self.settled.rank == 0:
             files.write_file(self.folder / "history.csv", pd.DataFrame(self.history.epochs).to_csv(index=False))
-        if board is not None:
-            for name in record.keys() - {"epoch"}:
-                board.add_scalar(name, record[name], self.epoch)
-            board.flush()
         self._save()
-
-    def _tensorboard(self):
-        """A writer into the run's folder, where one is wanted; else None."""
-        if not self.engine.tensorboard or self.folder is None or self.settled.rank > 0:
-            return None
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(self.folder / "tensorboard")
 
     def _check_finite(self, losses: list[Tensor], batches: list[np.ndarray]) -> None:
         """Stop if one of the last losses is not finite, and name the clips it came from."""

@@ -5,7 +5,6 @@ Nothing here changes what is computed, only how fast, in how much memory and to 
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import warnings
@@ -53,14 +52,11 @@ class Engine:
     #: Steps between two looks at whether all losses were finite. A look waits for the device, so it is not taken at
     #: every step; checkpoints are only written right after one.
     check_every: int = 20
-    tensorboard: bool = False  #: also log to TensorBoard, in the run's folder
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, ("auto", *PRECISIONS))
         check_counts(least=0, frames_per_chunk=self.frames_per_chunk)
         check_counts(processes=self.processes, check_every=self.check_every)
-        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
-            raise SettingError("TensorBoard is not installed.", remedy='Run: pip install "viptt-core[tensorboard]"')
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ class Settled:
 def settle(engine: Engine, model: ViPTTNet, stage: Stage, array: np.ndarray) -> Settled:
     """Decide once how a training runs, and bring the model into that state: placed, frozen, chunked, compiled.
 
-    The first of the clips, uint8 [N, T, H, W], is tried; of features [M, T', F] nothing is, since no backbone runs.
+    The first of the clips, uint8 [N, T, H, W], is tried; of features [M, T, F] nothing is, since no backbone runs.
     The stage says what is frozen, and the range of the pixels.
     """
     from accelerate import Accelerator
@@ -250,10 +246,7 @@ def stays_on_device(array: np.ndarray, device: torch.device) -> bool:
 
 
 def pick_chunk(model: ViPTTNet, shape: tuple[int, ...], precision: str, room: int) -> int:
-    """Frames per chunk with which the activations of a batch [B, T, H, W] fit into `room` bytes; 0 when all of them do.
-
-    A backbone that sees whole clips takes at least one at once, whatever the number, see `ViPTTNet.features`.
-    """
+    """Frames per chunk with which the activations of a batch [B, T, H, W] fit into `room` bytes; 0 when all do."""
     learning = any(p.requires_grad for part in (model.stem, model.backbone) for p in part.parameters())
     if model.updates_statistics or not learning:
         return 0

@@ -23,7 +23,7 @@ TOGETHER = 64  # clips that are moved at once where the whole set is
 class Batch:
     """What one process takes of one batch, on its device."""
 
-    rows: Tensor  #: uint8 clips [B, T, H, W], or float32 features [B, T', F]
+    rows: Tensor  #: uint8 clips [B, T, H, W], or float32 features [B, T, F]
     labels: Tensor  #: int64 [B]
     angles: Tensor | None  #: float32 [B], degrees to rotate the clips by; None where nothing is rotated
     #: What to multiply the sum of the losses by, so that the average over the processes is the mean of the whole batch;
@@ -38,7 +38,7 @@ class Feed:
     on the last one.
 
     Args:
-        array: uint8 clips [N, T, H, W], or float32 features [N, T', F].
+        array: uint8 clips [N, T, H, W], or float32 features [N, T, F].
         device: Where the batches are wanted.
         labels: int64 [N]; only `batches` needs them.
         resident: Whether the whole array is moved to the device at once, see `device.stays_on_device`.
