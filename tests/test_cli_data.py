@@ -150,7 +150,7 @@ def test_one_command_from_a_server_to_a_checked_clip_set(tmp_path, stored_rars, 
 
 def test_check_hands_its_settings_on_and_prints_pure_json(tmp_path, check, capsys):
     own = {"labels": "l.csv", "file_column": "f", "label_column": "d", "patient_column": "p", "group_pattern": "(g)"}
-    own |= {"classes": "a,b", "masks": "masks2"}
+    own |= {"classes": "a,b"}
     typed = [f"--{name.replace('_', '-')}={value}" for name, value in own.items()]
     assert main(["data", "check", "folder", str(tmp_path), "--json", "--jobs", "2", *typed]) == 0
     out, err = capsys.readouterr()

@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from viptt_core.results import read_run
-
 HERE = Path(__file__).parent
 
 
@@ -31,21 +29,3 @@ def test_processes_that_share_batches_end_with_the_weights_of_one(tmp_path, monk
     assert result["difference"] < 1e-5 < 1e-3 < result["moved"]
     np.testing.assert_allclose(result["losses"][0], result["losses"][1], rtol=1e-5)
     assert result["checkpoints"] == 1  # only the main process writes
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "launch, processes",
-    # Accelerate's launcher starts several processes on GPUs only; on CPUs it leaves that to PyTorch's.
-    [
-        ("accelerate.commands.launch --cpu --num_processes 1 --mixed_precision no --dynamo_backend no", 1),
-        ("torch.distributed.run --standalone --nproc_per_node 2", 2),
-    ],
-)
-def test_the_command_runs_under_a_launcher(private_root, monkeypatch, launch, processes):
-    given = {"preset": "study", "starts": "random", "epochs": 1, "n_scans": 60, "n_videos": 50, "device": "cpu"}
-    command = ["viptt_core", "train", *(word for pair in given.items() for word in ("-p", *map(str, pair)))]
-    printed = output_of(["-m", *launch.split(), "-m", *command], monkeypatch)
-    assert printed.count("bootstrap over groups") == 1  # only the main process prints
-    (folder,) = (path for path in (private_root / "runs").iterdir() if path.is_dir())
-    assert read_run(folder).provenance["processes"] == processes

@@ -190,9 +190,9 @@ def test_a_run_saves_a_card_whose_scores_are_those_of_its_predictions(make_clip_
     "source, kind, details",
     [
         (
-            {"set": "imageclef", "hu_window": [-1000, 400], "orientation": "file", "crop": "lungs"},
+            {"set": "imageclef", "hu_window": [-1000, 400], "orientation": "file"},
             "scan",
-            {"orientation": "file", "crop": "lungs", "hu_window": (-1000, 400)},
+            {"orientation": "file", "hu_window": (-1000, 400)},
         ),
         ({"set": "ucf50", "stride": 2, "fit": "crop"}, "video", {"stride": 2, "fit": "crop"}),
         ({"set": "medmnist3d"}, "volume", {}),

@@ -324,13 +324,6 @@ class FileArray(np.lib.mixins.NDArrayOperatorsMixin):
             raise AttributeError(name)
         return getattr(np.asarray(self), name)
 
-    def reshape(self, *shape: int) -> FileArray | np.ndarray:
-        """Steps as rows of their own, [N * T, 1, H, W], stay in the files; any other shape is read into memory."""
-        n, steps, *sides = self.shape
-        if shape == (n * steps, 1, *sides):
-            return FileArray(self.paths, shape, self.dtype, self.per_file * steps)
-        return np.asarray(self).reshape(*shape)
-
     def _row(self, row: int) -> np.ndarray:
         number, within = divmod(row, self.per_file)
         shape = self.shape[1:]

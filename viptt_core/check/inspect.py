@@ -59,7 +59,7 @@ class ArrayFacts:
 
 
 def inspect_scan(path: str | PathLike) -> ScanFacts:
-    """Read a CT scan or mask (NIfTI) to its end; raises a DataError if it cannot be used, see `nifti.read_nifti`."""
+    """Read a CT scan (NIfTI) to its end; raises a DataError if it cannot be used, see `nifti.read_nifti`."""
     with open_scan(path) as scan:
         content = xxh3_128(repr(scan.shape).encode())
         for plane in scan.planes():
@@ -99,7 +99,6 @@ def inspect_arrays(path: str | PathLike) -> ArrayFacts:
 
 INSPECTORS = {
     "scan": (inspect_scan, ScanFacts),
-    "mask": (inspect_scan, ScanFacts),
     "video": (inspect_video, VideoFacts),
     "array": (inspect_arrays, ArrayFacts),
 }

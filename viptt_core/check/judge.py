@@ -1,4 +1,4 @@
-"""Facts of files -> what is wrong: with each file, with each beside the rest or its mask, with the set as a whole."""
+"""Facts of files -> what is wrong: with each file, with each beside the rest, with the set as a whole."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from viptt_core.check.inspect import Reading
 from viptt_core.clips import Item
 from viptt_core.ct import CANONICAL_AXES
 from viptt_core.datasets.listing import Listing
 from viptt_core.errors import COPY_AGAIN, LEVELS, Fault
 from viptt_core.presets import Preset
-from viptt_core.scan_facts import ScanFacts, mask_faults, scan_faults
+from viptt_core.scan_facts import scan_faults
 from viptt_core.splits import split_faults
 
-LUNG_MASKS = "masks"  # mask sets named so outline lungs, which every scan has; others, such as findings, may be empty
 _AXES = "".join(CANONICAL_AXES)
 
 
@@ -31,7 +28,6 @@ class Checked:
     listing: Listing
     readings: list[Reading]  # those with labels first
     preset: Preset  # whose frames and orientation count
-    crop: str  # the mask set that is to crop; "" where none is
 
     @cached_property
     def items(self) -> dict[Path, Item]:
@@ -54,7 +50,7 @@ class Checked:
 
 
 def source_of(item: Item) -> Path:
-    """The file that an item is made of, without its mask."""
+    """The file that an item is made of."""
     return Path(item.source[0] if isinstance(item.source, tuple) else item.source)
 
 
@@ -64,18 +60,16 @@ def judge(checked: Checked) -> tuple[Fault, ...]:
     faults = [*listing.faults, *_unreadable(checked)]
     for scan in checked.readable("scan"):
         faults += scan_faults(checked.where(scan.path), scan.facts, orientation)
-    for judge_set in (_axes, _videos, _masks, _classes, _copies, _shortcuts, _incomplete):
+    for judge_set in (_axes, _videos, _classes, _copies, _shortcuts, _incomplete):
         faults += judge_set(checked)
     unique = {(fault.kind, fault.where, fault.what): fault for fault in faults}  # a missing file is told twice
     return tuple(sorted(unique.values(), key=lambda fault: LEVELS.index(fault.level)))
 
 
 def _unreadable(checked: Checked) -> Iterator[Fault]:
-    cropping = checked.listing.masks.get(checked.crop, {}).values()
     for reading in checked.readings:
         if reading.facts is None:
-            level = "note" if reading.role == "mask" and reading.path not in cropping else "file"
-            yield Fault(where=checked.where(reading.path), level=level, **reading.outcome["fault"])
+            yield Fault(where=checked.where(reading.path), level="file", **reading.outcome["fault"])
 
 
 def _axes(checked: Checked) -> Iterator[Fault]:
@@ -113,38 +107,6 @@ def _videos(checked: Checked) -> Iterator[Fault]:
         if facts.lowest == facts.highest:
             what = "every pixel of every frame is the same."
             yield Fault("one grey level", where, what, "Leave it out.", level="file")
-
-
-def _masks(checked: Checked) -> Iterator[Fault]:
-    """Masks without scans, scans without masks, and masks that do not fit their scan."""
-    listing, read = checked.listing, {reading.path: reading.facts for reading in checked.readings}
-    scans = {path.name: path for path in (*checked.items, *listing.unlabelled)}
-    told = {Path(fault.where).name for fault in listing.faults if fault.kind != "mask without a scan"}
-    for mask_set, masks in listing.masks.items():
-        of_lungs, crops = mask_set.startswith(LUNG_MASKS), mask_set == checked.crop
-        for name, path in masks.items():
-            where = checked.where(path)
-            if name not in scans and name not in told:
-                what = "there is no scan of this name."
-                yield Fault("mask without a scan", where, what, "Is the scan missing?", level="note")
-            if of_lungs and read.get(path):
-                yield from _mask(where, read[path], read.get(scans.get(name)), "file" if crops else "note")
-        if of_lungs and not crops:
-            what, lacking = f"has no mask in {mask_set}/.", sorted(set(scans) - set(masks) - told)
-            yield from (Fault("missing mask", name, what, "Only a crop needs it.", level="note") for name in lacking)
-
-
-def _mask(where: str, mask: ScanFacts, scan: ScanFacts | None, level: str) -> Iterator[Fault]:
-    yield from mask_faults(where, mask, level)
-    if scan is not None and mask.shape != scan.shape:
-        what = f"has {mask.shape} voxels, its scan {scan.shape}."
-        yield Fault("mask on another grid", where, what, "Give the mask made from this scan.", level)
-    elif scan is not None:
-        corners = np.array([[0, 0, 0, 1], [*scan.shape, 1]]).T
-        difference = np.reshape(mask.affine, (3, 4)) - np.reshape(scan.affine, (3, 4))
-        if (apart := np.linalg.norm(difference @ corners, axis=0).max()) > max(scan.spacing):
-            what = f"its affine puts it {apart:.0f} mm away from its scan; voxels are taken by their index."
-            yield Fault("mask on another grid", where, what, level="note")
 
 
 # --- The set as a whole: content there twice, classes that the headers tell, files that are missing ---

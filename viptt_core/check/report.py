@@ -39,11 +39,10 @@ class CheckReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Files listed, without label, and masks; groups."""
+        """Files listed, and without label; groups."""
         listing = self.checked.listing
-        n_masks, groups = sum(map(len, listing.masks.values())), {item.group for item in listing.items}
-        n_listed, n_unlabelled = len(listing.items), len(listing.unlabelled)
-        return {"listed": n_listed, "unlabelled": n_unlabelled, "masks": n_masks, "groups": len(groups)}
+        groups = {item.group for item in listing.items}
+        return {"listed": len(listing.items), "unlabelled": len(listing.unlabelled), "groups": len(groups)}
 
     @property
     def classes(self) -> dict[str, dict[str, int]]:
@@ -95,7 +94,7 @@ class CheckReport:
 
     def _overview(self) -> Iterator[str]:
         listing, counts, facts, classes = self.checked.listing, self.counts, self.facts, self.classes
-        words = {"listed": "labelled", "unlabelled": "without label", "masks": "masks"}
+        words = {"listed": "labelled", "unlabelled": "without label"}
         files = ", ".join(f"{counts[key]} {said}" for key, said in words.items() if counts[key] or key == "listed")
         yield f"{listing.name} in {listing.root}, judged for the preset '{self.checked.preset.name}'"
         yield f"  {files}; {counted(len(classes), 'class')}, {counted(counts['groups'], 'group')}"

@@ -23,16 +23,9 @@ CHECK_SETTINGS = {
     "group_pattern": "regular expression: which part of a file's name is its group",
     "groups": "CSV that names the group of each file in class folders: file, class, group",
     "classes": "folders or labels to take, separated by commas; A+B joins two; or all",
-    "fold": "of ucf101: which published split, 1 to 3",
-    "crop": "of imageclef: lungs, so that a scan without a mask counts as a fault",
-    "masks": "of imageclef: masks1 or masks2",
-    "subset": "of medmnist3d: which file of the folder",
-    "pixels": "of medmnist3d: 28 or 64",
-    "slice_axis": "of medmnist3d: which axis of a volume runs from slice to slice, 0 to 2",
     "task": "of lidc: types or malignancy",
     "centre": "of lidc: pixels a side of the middle of each slice that are kept",
 }
-NUMBERS = ("fold", "pixels", "slice_axis", "centre")
 
 
 def add_data_commands(commands) -> None:
@@ -57,7 +50,7 @@ def add_data_commands(commands) -> None:
     check.add_argument("--preset", default=CHECK_PRESET, help="whose grid counts")
     own = check.add_argument_group("settings of the data set", "The same as the notebooks take.")
     for name, text in CHECK_SETTINGS.items():
-        own.add_argument(f"--{name.replace('_', '-')}", type=int if name in NUMBERS else str, help=text)
+        own.add_argument(f"--{name.replace('_', '-')}", type=int if name == "centre" else str, help=text)
 
     phantom = add_command(commands, _phantom, "viptt phantom data/phantom -n 20")
     phantom.add_argument("-n", type=positive, default=20, help="number of scans")

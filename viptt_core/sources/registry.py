@@ -54,12 +54,6 @@ class Expected:
     class_counts: dict[str, int] = field(default_factory=dict)  # of them, by class
     test_files: int | None = None  # scans without public labels
     groups_per_class: int | None = None
-    frame_size: tuple[int, ...] = ()  # of a video: width, height in pixels
-    slice_size: tuple[int, ...] = ()  # of a scan: width, height in voxels
-    masks: tuple[str, ...] = ()  # mask folders, whose files are named as the scans
-    folds: dict[str, list[int]] = field(default_factory=dict)  # fold -> [train, test] files
-    long_clips: dict[str, int] = field(default_factory=dict)  # clips of 70 frames or more, the paper's classes
-    short_clips: int | None = None  # clips of these classes with fewer
 
 
 @dataclass(frozen=True)
