@@ -34,7 +34,6 @@ n_videos: int = 0  # number of synthetic videos; 0: as the preset says
 seed: int = 0  # of split, start weights and batches
 device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
 precision: str = "auto"  # "auto" (the fastest the device supports), "fp32", "bf16" or "fp16"
-processes: int = 1  # that share each batch, one a GPU
 frames_per_chunk: int = 0  # fewer need less memory; 0: as many as fit
 compile_backbone: bool = False  # torch.compile: slow to start, then faster, on a GPU
 on_error: str = ""  # "skip" leaves unreadable videos out and lists them; empty: stop and name them

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from accelerate import debug_launcher, notebook_launcher
-from accelerate.utils import set_seed
 
 from viptt_core.backbones import find_backbone
 from viptt_core.clips import ClipSet, digest
@@ -28,7 +24,7 @@ from viptt_core.results import Run, is_finished, predictions_table, read_run, ru
 from viptt_core.splits import make_split
 from viptt_core.training import Task, Trainer
 from viptt_core.training.checkpoint import remove_checkpoints
-from viptt_core.training.device import Engine, pick_device, process_state
+from viptt_core.training.device import Engine, pick_device
 
 # A run is only used again when no module that this one reaches has changed in meaning, but for these: a preset's values
 # are part of the configuration, weights and their cards are how a run is kept, and the rest is how it is shown.
@@ -85,9 +81,6 @@ def plan_experiment(
     for name in engine:
         check_choice("engine setting", name, [field.name for field in fields(Engine)])
     plan = Plan(settings, arms, seed, Engine(**engine))
-    if plan.engine.processes > 1:
-        # Asking CUDA itself would start it in this process, and GPUs do not survive the fork to come.
-        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     pick_device(plan.engine.device)
     if settings.backbone_weights and set(arms) - {"random"}:
         imagenet_features(settings.backbone_weights, settings.backbone)  # downloads them, or says now that it cannot
@@ -200,41 +193,25 @@ class _Job:
 
 
 def _finished_run(job: _Job) -> Run:
-    """Find the run, or train it in as many processes as the plan asks for."""
-    config, engine = job.config(), job.plan.engine
+    """Find the run, or train it."""
+    config = job.config()
     folder = runs_root() / f"{job.kind}-{job.start}-{digest(config)}"
     if not is_finished(folder):
-        arguments = (job, folder, config)
-        if engine.processes == 1 or "WORLD_SIZE" in os.environ:  # set by `accelerate launch`
-            _train(*arguments)
-        elif pick_device(engine.device).type == "cuda":
-            notebook_launcher(_train, arguments, num_processes=engine.processes)
-        else:
-            debug_launcher(_train, arguments, num_processes=engine.processes)  # the same on CPUs
+        with one_at_a_time(folder, f"Another program trains {folder.name}; waiting for it."):
+            if not is_finished(folder):  # by now
+                _train(job, folder, config)
     return read_run(folder)
 
 
 def _train(job: _Job, folder: Path, config: dict) -> None:
-    """Fit, predict the validation and test parts, write the run; in every process that takes part."""
-    state = process_state()
-    waiting = f"Another program trains {folder.name}; waiting for it."
-    with one_at_a_time(folder, waiting) if state.is_main_process else nullcontext():
-        state.wait_for_everyone()
-        if not is_finished(folder):
-            _train_locked(job, folder, config, main=state.is_main_process)
-        state.wait_for_everyone()
-
-
-def _train_locked(job: _Job, folder: Path, config: dict, *, main: bool) -> None:
+    """Fit, predict the validation and test parts, write the run."""
     plan, clips = job.plan, job.clips
-    set_seed(plan.seed)  # our own code draws from generators passed in; this is for libraries that do not
+    torch.manual_seed(plan.seed)  # our own code draws from generators passed in; this is for libraries that do not
     began = time.perf_counter()
     model = _start_model(job)
     split = make_split(plan.preset.splits, clips, stage=job.kind, seed=plan.seed)
     trainer = Trainer(model, Task(clips, split, job.stage, plan.seed), engine=plan.engine, folder=folder)
     history = trainer.run(f"{job.kind} ({job.start})" if job.progress else None)
-    if not main:
-        return
     predictions = _predict(trainer, job.start)
     config |= {
         "split": split.sizes(),

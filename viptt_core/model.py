@@ -129,7 +129,7 @@ class ViPTTNet(nn.Module):
     @property
     def updates_statistics(self) -> bool:
         """Whether a pass in the present mode (train or eval) updates the backbone's batch normalisation."""
-        return normalises_batches(self.backbone)
+        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.backbone.modules())
 
     def place(self, device: torch.device) -> None:
         """Move the model to a device, its kernels laid out as they compute fastest: channels last."""
@@ -157,11 +157,6 @@ class ViPTTNet(nn.Module):
             what = f"the pretrained weights do not fit this model, first at '{differing[0]}'."
             raise DataError(what, remedy="Pretrain with the same backbone, hidden_size and feature_size.")
         self.load_state_dict(given, strict=False)
-
-
-def normalises_batches(network: nn.Module) -> bool:
-    """Whether a pass in the present mode normalises by the statistics of the batch."""
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in network.modules())
 
 
 def initialise_as_keras(model: nn.Module, generator: torch.Generator | None = None) -> None:

@@ -54,8 +54,6 @@ def add_predict_commands(commands) -> None:
     get.add_argument("name", help=text)
     text = "of a file, or of weights: where to write .safetensors"
     get.add_argument("output", nargs="?", type=path, metavar="OUT", help=text)
-    text = "of a file .h5: its classes, A,B,C, in the order of the outputs (default: the paper's, by their number)"
-    get.add_argument("--classes", default="", help=text)
 
 
 def _predict(options) -> int:
@@ -125,13 +123,12 @@ def _list(options) -> None:
 
 def _get(options) -> None:
     """Download the authors' weights or take a Keras file, and convert them; or write weights without their backbone."""
-    from viptt_core.datasets.listing import class_choice
     from viptt_core.prediction.weights import get_released, import_keras, pack_weights
 
     if options.output and not options.name.endswith((".h5", ".hdf5", ".keras")):
         weights = pack_weights(options.name, options.output)
     elif options.output:
-        weights = import_keras(path(options.name), options.output, classes=class_choice(options.classes))
+        weights = import_keras(path(options.name), options.output)
     elif options.name.endswith(".h5"):
         raise SettingError("a file needs a name for what is written.", path=options.name, remedy="Add OUT.safetensors.")
     else:
