@@ -176,14 +176,6 @@ def test_layers_too_many_or_too_few_are_refused(path, model, layers):
     refused(model, path, "holds 0 weights, .*: stem.weight is missing")
 
 
-def test_convolutions_in_another_order_are_refused(path, model, layers):
-    name, weights = layers[2]
-    frozen = [pair for pair in weights if "block5_conv1" in pair[0]]  # trained weights are saved first
-    trained = [pair for pair in weights if "block5_conv1" not in pair[0]]
-    write_keras_file(path, layers=[*layers[:2], (name, trained + frozen), *layers[3:]], holes=True)
-    refused(model, path, "block5_conv1 of VGG16 after block5_conv3.*trainable=True")
-
-
 # --- Refusals: another or a damaged file ------------------------------------------------------
 
 

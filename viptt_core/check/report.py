@@ -1,10 +1,10 @@
-"""What a check of a data set found: a table for people, and everything as JSON."""
+"""What a check of a data set found, as a table."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -56,12 +56,6 @@ class CheckReport:
         return {name: _summary([row[name] for row in rows if name in row]) for name in (rows[0] if rows else ())}
 
     @property
-    def files(self) -> dict[str, dict]:
-        """File -> its facts, see `inspect`; or {"fault": kind}."""
-        outcomes = {self.checked.where(reading.path): reading.outcome for reading in self.checked.readings}
-        return {where: found.get("facts") or {"fault": found["fault"]["kind"]} for where, found in outcomes.items()}
-
-    @property
     def reading(self) -> dict[str, int]:
         """Files read now, and taken from an earlier check; bytes of those read now."""
         now = [reading for reading in self.checked.readings if not reading.reused]
@@ -71,13 +65,6 @@ class CheckReport:
     def of_level(self, level: str) -> list[Fault]:
         """Faults of one level, see `errors.LEVELS`."""
         return [fault for fault in self.faults if fault.level == level]
-
-    def to_dict(self) -> dict:
-        """Everything, JSON-ready."""
-        listing = self.checked.listing
-        names = {"name": listing.name, "root": str(listing.root), "preset": self.checked.preset.name}
-        derived = {key: getattr(self, key) for key in ("spoils", "counts", "classes", "facts", "files", "seconds")}
-        return names | derived | self.reading | {"faults": [asdict(fault) for fault in self.faults]}
 
     def __str__(self) -> str:
         parts = [self._verdict(), "", *self._overview(), *self._listed_faults(), "", self._reading()]
@@ -123,7 +110,7 @@ class CheckReport:
                     own = f" {fault.remedy}" if len(remedies) > 1 and fault.remedy else ""
                     yield f"    {name}: {fault.what}{own}"
                 if len(alike) > LISTED:
-                    yield f"    ... and {len(alike) - LISTED} more, see --json"
+                    yield f"    ... and {len(alike) - LISTED} more"
                 if len(remedies) == 1 and alike[0].remedy:
                     yield f"    -> {alike[0].remedy}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import sys
 from dataclasses import asdict
@@ -46,7 +45,6 @@ def add_data_commands(commands) -> None:
     check = add_command(data, _check, example)
     check.add_argument("name", help="see `viptt data list`")
     check.add_argument("root", type=path, help="folder or .npz file")
-    check.add_argument("--json", action="store_true", help="print JSON; progress goes to the error stream")
     check.add_argument("--preset", default=CHECK_PRESET, help="whose grid counts")
     own = check.add_argument_group("settings of the data set", "The same as the notebooks take.")
     for name, text in CHECK_SETTINGS.items():
@@ -136,7 +134,7 @@ def _check(options) -> int:
     """Read every file of a data set once and report what would spoil a run; exit code 1 if anything would."""
     settings = {name: getattr(options, name) for name in ("preset", *CHECK_SETTINGS)}
     report = _report(options.name, options.root, n_jobs=options.jobs, **settings)
-    print(json.dumps(report.to_dict(), indent=1) if options.json else report)
+    print(report)
     return int(report.spoils)
 
 
