@@ -435,7 +435,7 @@ def test_a_table_names_the_groups_of_videos(clips, lister, columns):
         (lambda rows: rows[1:], "file", "no group", "fight/fight0.mp4.*no group in groups.csv"),
         (lambda rows: [*rows, "fight/x.mp4,fight,s"], "file", "missing file", "x.mp4.*there is no such file"),
         (lambda rows: [*rows, rows[0]], "set", "duplicate row", "is there twice"),
-        (lambda rows: [], "set", "empty table", "Add one row a file: file,class,source"),
+        (lambda rows: [], "set", "empty table", "Add one row a file: file,source"),
         (lambda rows: [rows[0].replace("fight-0", "NA"), *rows[1:]], "set", "no group", "has no group .line 2: 'NA'"),
         (lambda rows: [f"{row},x" for row in rows], "set", "ragged row", "3 columns"),
     ],
