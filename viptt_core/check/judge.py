@@ -60,7 +60,7 @@ def judge(checked: Checked) -> tuple[Fault, ...]:
     faults = [*listing.faults, *_unreadable(checked)]
     for scan in checked.readable("scan"):
         faults += scan_faults(checked.where(scan.path), scan.facts, orientation)
-    for judge_set in (_axes, _videos, _classes, _copies, _shortcuts, _incomplete):
+    for judge_set in (_axes, _videos, _classes, _copies, _shortcuts):
         faults += judge_set(checked)
     unique = {(fault.kind, fault.where, fault.what): fault for fault in faults}  # a missing file is told twice
     return tuple(sorted(unique.values(), key=lambda fault: LEVELS.index(fault.level)))
@@ -109,7 +109,7 @@ def _videos(checked: Checked) -> Iterator[Fault]:
             yield Fault("one grey level", where, what, "Leave it out.", level="file")
 
 
-# --- The set as a whole: content there twice, classes that the headers tell, files that are missing ---
+# --- The set as a whole: content there twice, classes that the headers tell ---
 
 
 def _copies(checked: Checked) -> Iterator[Fault]:
@@ -185,24 +185,3 @@ def count_classes(listing: Listing) -> dict[str, dict[str, int]]:
         groups = [item.group for item in listing.items if item.label == label]
         counts[name] = {"files": len(groups), "groups": len(set(groups))}
     return counts
-
-
-def _incomplete(checked: Checked) -> Iterator[Fault]:
-    """What a complete copy of a published set has and this one has not."""
-    from viptt_core.sources.registry import load_registry
-
-    listing, counts = checked.listing, count_classes(checked.listing)
-    if not (source := load_registry().get(listing.name)):
-        return
-    expected, here = source.expected, {"without labels": len(listing.unlabelled)}
-    complete = {"without labels": expected.test_files} | {
-        f"groups of {name}": expected.groups_per_class for name in counts
-    }
-    here |= {f"groups of {name}": n["groups"] for name, n in counts.items()}
-    if expected.classes in (None, len(counts)):  # all of them were asked for
-        complete |= {"labelled": expected.files} | expected.class_counts
-        here |= {"labelled": len(listing.items)} | {name: n["files"] for name, n in counts.items()}
-    lacking = [f"{name} {here.get(name, 0)} of {n}" for name, n in complete.items() if n and here.get(name, 0) != n]
-    if lacking:
-        what = f"of the files of a complete copy there are here: {', '.join(lacking)}."
-        yield Fault("incomplete set", ".", what, f"See: viptt data list {listing.name}", level="note")

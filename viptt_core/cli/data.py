@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from viptt_core.cli.command import add_command, add_group, path, positive, print_table
@@ -81,7 +80,6 @@ def _list(options) -> None:
 
 
 def _describe(source: DataSource) -> None:
-    expected = [f"{k.replace('_', ' ')}: {_in_words(value)}" for k, value in asdict(source.expected).items() if value]
     files = [f"{file.url} ({file.checksum or 'checksum recorded at the first download'})" for file in source.files]
     for name, entry in medmnist_sets().items() if source.name == "medmnist3d" else ():
         counts = ", ".join(f"{part} {n}" for part, n in entry["n_samples"].items())
@@ -95,7 +93,7 @@ def _describe(source: DataSource) -> None:
         "Files": files,
         "How to get it": [f"{number}. {step}" for number, step in enumerate(source.steps, 1)],
         "Layout": source.layout.split("\n"),
-        "A complete copy holds": expected,
+        "A complete copy holds": [f"{source.n_files:,} labelled files"] if source.n_files else [],
         "How to use it": _use_lines(source),
         "Note": source.notes,
     }
@@ -186,10 +184,3 @@ def _use_lines(source, root: Path | None = None) -> list[str]:
         root = source.default_data_root
         root = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
     return [line.replace("{root}", shlex.quote(str(root))) for line in source.use]
-
-
-def _in_words(value) -> str:
-    """Numbers or names, or numbers by name, in a line."""
-    if isinstance(value, dict):
-        value = [f"{name} {n}" for name, n in value.items()]
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
