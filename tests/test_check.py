@@ -1,10 +1,6 @@
 """The check of a data set: planted faults are found and nothing else, files are read once, real sets are judged."""
 
-import errno
-import os
-import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +18,6 @@ from planted import (
 
 from viptt_core.check import check_dataset
 from viptt_core.check import inspect as reading
-from viptt_core.errors import StorageError
-from viptt_core.files import cache_root
 
 QUIET = {"n_jobs": 1, "progress": False}
 
@@ -111,7 +105,7 @@ def test_without_a_usable_table_that_is_told_first_and_no_scan_is_read(tmp_path,
     settings = {key: tmp_path / name for key, name in settings.items()}
     monkeypatch.setattr(reading, "inspect_file", None)
     report = check_dataset("imageclef", tmp_path, **settings, **QUIET)
-    assert report.faults[0].kind == fault and report.spoils and report.reading["n_read"] == 0
+    assert report.faults[0].kind == fault and report.spoils and report.checked.readings == []
     assert "too few groups" not in {fault.kind for fault in report.faults}
 
 
@@ -151,7 +145,7 @@ def test_the_same_volume_in_two_published_parts_is_found(tmp_path, monkeypatch):
         ("duplicate content", "val_0000", "set"),
         ("one grey level", "val_0003", "file"),
     ]
-    assert report.reading["n_read"] == 1 and report.facts["voxels"] == {"5 x 5 x 5": 18}
+    assert len(report.checked.readings) == 1 and report.facts["voxels"] == {"5 x 5 x 5": 18}
 
 
 def test_a_table_that_is_not_there_is_called_by_its_path(tmp_path):
@@ -159,111 +153,6 @@ def test_a_table_that_is_not_there_is_called_by_its_path(tmp_path):
     table = tmp_path / "nope.csv"
     report = check_dataset("folder", tmp_path / "set", groups=table, **QUIET)
     assert [fault.where for fault in report.faults] == [str(table)]
-
-
-# --- Reading once -----------------------------------------------------------------------------------------
-
-
-def kept() -> list[Path]:
-    """Files with what was read, of the tests' own cache."""
-    return sorted((cache_root() / "checks").iterdir())
-
-
-def numbers(report) -> tuple[int, int]:
-    return report.reading["n_read"], report.reading["n_reused"]
-
-
-def test_unchanged_files_are_not_read_again_and_the_report_says_so(tmp_path):
-    write_sound_scans(tmp_path, n=10)
-    first = check_dataset("imageclef", tmp_path, **QUIET)
-    assert numbers(first) == (10, 0) and len(kept()) == 10
-    second = check_dataset("imageclef", tmp_path, preset="paper", **QUIET)
-    assert numbers(second) == (0, 10) and second.facts == first.facts
-    assert "Unchanged since it was read before: 10 files" in str(second)
-    write_scan(tmp_path / "TRN_0003.nii.gz", b"")
-    os.utime(tmp_path / "TRN_0004.nii.gz", (1, 1))
-    third = check_dataset("imageclef", tmp_path, **QUIET)
-    assert numbers(third) == (2, 8)
-    assert "TRN_0003.nii.gz" in [fault.where for fault in third.faults if fault.level == "file"]
-
-
-def test_other_code_reads_all_files_again(tmp_path, monkeypatch):
-    write_sound_scans(tmp_path, n=5)
-    check_dataset("imageclef", tmp_path, **QUIET)
-    monkeypatch.setattr(reading.files, "code_version", lambda *_: "later")
-    assert numbers(check_dataset("imageclef", tmp_path, **QUIET)) == (5, 0)
-
-
-def test_an_interrupted_check_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    write_sound_scans(tmp_path, n=10)
-    inspect, seen = reading.inspect_file, []
-
-    def interrupted(role, path):
-        seen.append(path)
-        if len(seen) == 5:
-            raise KeyboardInterrupt
-        return inspect(role, path)
-
-    monkeypatch.setattr(reading, "inspect_file", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        check_dataset("imageclef", tmp_path, **QUIET)
-    assert numbers(check_dataset("imageclef", tmp_path, **QUIET)) == (6, 4)
-    assert Counter(seen) == Counter(dict.fromkeys(tmp_path.glob("TRN*"), 1)) + Counter([seen[4]])
-
-
-def test_what_was_kept_and_got_damaged_costs_one_file_each(tmp_path):
-    write_sound_scans(tmp_path, n=6)
-    before = check_dataset("imageclef", tmp_path, **QUIET)
-    cut, other, empty, *_ = kept()
-    cut.write_bytes(cut.read_bytes()[:-30])
-    other.write_bytes(b"\xff" + other.read_bytes())
-    empty.write_bytes(b"")
-    report = check_dataset("imageclef", tmp_path, **QUIET)
-    assert numbers(report) == (3, 3) and report.facts == before.facts
-    assert numbers(check_dataset("imageclef", tmp_path, **QUIET)) == (0, 6)
-
-
-def test_what_could_not_be_opened_is_tried_again(tmp_path, monkeypatch):
-    write_sound_scans(tmp_path, n=6)
-    refusing = {"fault": {"kind": "unreadable file", "what": "cannot be read.", "remedy": ""}}
-    with monkeypatch.context() as patch:
-        patch.setattr(reading, "inspect_file", lambda role, path: refusing)
-        assert len(check_dataset("imageclef", tmp_path, **QUIET).of_level("file")) == 6
-    report = check_dataset("imageclef", tmp_path, **QUIET)
-    assert numbers(report) == (6, 0) and not report.of_level("file")
-
-
-def test_what_nobody_asked_for_in_two_months_goes_and_what_was_used_stays(tmp_path):
-    days = 86400
-    for name in ("a", "b"):
-        write_sound_scans(tmp_path / name, n=5)
-        check_dataset("imageclef", tmp_path / name, **QUIET)
-    for path in kept():
-        os.utime(path, (time.time() - 59 * days,) * 2)
-    assert numbers(check_dataset("imageclef", tmp_path / "a", **QUIET)) == (0, 5)
-    for path in kept():
-        os.utime(path, (path.stat().st_mtime - 2 * days,) * 2)
-    assert numbers(check_dataset("imageclef", tmp_path / "a", **QUIET)) == (0, 5) and len(kept()) == 5
-    assert numbers(check_dataset("imageclef", tmp_path / "b", **QUIET)) == (5, 0)
-
-
-def test_a_cache_that_cannot_be_written_ends_in_one_clear_error(tmp_path, monkeypatch):
-    write_sound_scans(tmp_path / "set", n=3)
-    check_dataset("imageclef", tmp_path / "set", **QUIET)
-
-    def read_only(*_):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", read_only)
-        check_dataset("imageclef", tmp_path / "set", **QUIET)  # nothing is to be written
-        write_scan(tmp_path / "set" / "TRN_0001.nii.gz", chest(9))
-        with pytest.raises(StorageError, match="cannot be written .Read-only file system.*VIPTT_CACHE"):
-            check_dataset("imageclef", tmp_path / "set", **QUIET)
-    (tmp_path / "a file").write_bytes(b"")
-    monkeypatch.setenv("VIPTT_CACHE", str(tmp_path / "a file"))
-    with pytest.raises(StorageError, match="cannot be written .Not a directory.*VIPTT_CACHE"):
-        check_dataset("imageclef", tmp_path / "set", **QUIET)
 
 
 # --- The report -------------------------------------------------------------------------------------------

@@ -26,8 +26,7 @@ def check_dataset(
 ) -> CheckReport:
     """Read every file of a data set once and judge the set.
 
-    What is read of a file is kept in the cache until it changes, for any preset and after a crash too. Where no item
-    can be listed, because of the label table for example, nothing is read.
+    Where no item can be listed, because of the label table for example, nothing is read.
 
     Args:
         name, root: Of `datasets.LISTERS`, and its folder (or file).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -68,8 +68,8 @@ def judge(checked: Checked) -> tuple[Fault, ...]:
 
 def _unreadable(checked: Checked) -> Iterator[Fault]:
     for reading in checked.readings:
-        if reading.facts is None:
-            yield Fault(where=checked.where(reading.path), level="file", **reading.outcome["fault"])
+        if reading.fault is not None:
+            yield replace(reading.fault, where=checked.where(reading.path))
 
 
 def _axes(checked: Checked) -> Iterator[Fault]:

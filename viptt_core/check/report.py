@@ -55,13 +55,6 @@ class CheckReport:
         rows = list(_rows(self.checked))
         return {name: _summary([row[name] for row in rows if name in row]) for name in (rows[0] if rows else ())}
 
-    @property
-    def reading(self) -> dict[str, int]:
-        """Files read now, and taken from an earlier check; bytes of those read now."""
-        now = [reading for reading in self.checked.readings if not reading.reused]
-        n_reused = len(self.checked.readings) - len(now)
-        return {"n_read": len(now), "n_reused": n_reused, "bytes_read": sum(reading.n_bytes for reading in now)}
-
     def of_level(self, level: str) -> list[Fault]:
         """Faults of one level, see `errors.LEVELS`."""
         return [fault for fault in self.faults if fault.level == level]
@@ -115,11 +108,9 @@ class CheckReport:
                     yield f"    -> {alike[0].remedy}"
 
     def _reading(self) -> str:
-        n = self.reading
-        text = f"Read {counted(n['n_read'], 'file')} ({n['bytes_read'] / 1e6:.1f} MB) in {self.seconds:.1f} s."
-        if n["n_reused"]:
-            text += f" Unchanged since it was read before: {counted(n['n_reused'], 'file')}."
-        return text
+        readings = self.checked.readings
+        n_bytes = sum(reading.n_bytes for reading in readings)
+        return f"Read {counted(len(readings), 'file')} ({n_bytes / 1e6:.1f} MB) in {self.seconds:.1f} s."
 
 
 def _rows(checked: Checked) -> Iterator[dict[str, float | str]]:
