@@ -47,7 +47,6 @@ label_column: str = ""  # of the CSV, names or 1..5; empty: Label or TypeOfTB
 patient_column: str = ""  # of the CSV, intervals are then over patients; empty: each scan its own
 ensemble: str = "mean"  # what is written: "mean" of probabilities, "vote", or "authors" (class numbers, three models)
 fill: int = 0  # class 1..5 for scans that cannot be read; 0: such a scan keeps the file from being written
-expected: int = 0  # number of test scans TST_0001.nii.gz and so on, 421 for ImageCLEF; 0: the scans that are there
 output: str = ""  # file to write; empty: runs/submission.txt
 preset: str = "demo"  # of the models that are trained here, and of synthetic scans
 epochs: int = 0  # of their fine-tuning, at most; 0: as the preset says
@@ -60,7 +59,7 @@ device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
 
 # %%
 given = check_parameters(globals())
-plan = plan_entry(weights, ensemble=ensemble, output=output, fill=fill, expected=expected)
+plan = plan_entry(weights, ensemble=ensemble, output=output, fill=fill)
 
 # %% [markdown]
 # ## The scans

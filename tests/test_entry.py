@@ -164,20 +164,6 @@ def test_a_name_that_no_submission_can_hold_is_refused_before_any_scan_is_read(w
         made(weights, tmp_path / "s", tmp_path)
 
 
-def test_the_expected_scans_must_all_be_there(weights, scans, tmp_path, unread):
-    plan = plan_entry(weights, output=tmp_path / "out.txt", expected=N)
-    assert [path.name for path in entry_scans(plan, scans)[0]] == [f"TST_{i + 1:04d}.nii.gz" for i in range(N)]
-    (scans / "TST_0002.nii.gz").rename(scans / "TST_0009.nii.gz")
-    with pytest.raises(DataError, match="'TST_0002.nii.gz': missing"):
-        entry_scans(plan, scans)
-    (scans / "TST_0009.nii.gz").rename(scans / "TST_0002.nii.gz")
-    write_noise_scan(scans / "TST_0010.nii.gz")
-    with pytest.raises(DataError, match="'TST_0010.nii.gz': not expected"):
-        entry_scans(plan, scans)
-    with pytest.raises(SettingError, match="expected is -1"):
-        plan_entry(weights, output=tmp_path / "out.txt", expected=-1)
-
-
 def test_faulty_labels_are_refused_before_any_scan_is_read(weights, scans, tmp_path, unread):
     (tmp_path / "l.csv").write_text("FileName,Label\nTST_0001,Focl\n")
     for name, given, message in (
