@@ -27,7 +27,7 @@ from viptt_core.datasets.videos import decode_video, list_ucf50
 from viptt_core.errors import Fault, SettingError, check_choice, raise_faults
 from viptt_core.files import code_version
 from viptt_core.presets import Preset, fits
-from viptt_core.splits import part_faults, split_faults
+from viptt_core.splits import split_faults
 
 LISTERS: dict[str, Callable[..., Listing]] = {
     "ucf50": list_ucf50,
@@ -135,7 +135,6 @@ def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listi
             raise SettingError(f"{setting} is {value!r}.", remedy=remedy)
     listing = LISTERS[name](root or None, **settings)
     faults = [*listing.faults, *_same_names(() if settings.get("classes") else listing.class_names)]
-    faults += part_faults([item.group for item in listing.items], [item.part for item in listing.items])
     if not listing.items and not any(fault.spoils for fault in faults):
         faults.append(Fault("no file left", ".", "no file of it can be used.", "See what was left out, and why."))
     return replace(listing, faults=tuple(faults))
