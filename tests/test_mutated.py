@@ -349,8 +349,6 @@ def npz_files(folder, rng):
     for part, n in (("train", 6), ("val", 2), ("test", 3)):
         arrays[f"{part}_images"] = rng.integers(0, 256, (n, 4, 10, 10), np.uint8)
         arrays[f"{part}_labels"] = (np.arange(n) % 2).astype(np.uint8)[:, None]
-        arrays[f"{part}_patient"] = np.array([f"{part}{i // 2}" for i in range(n)])
-        arrays[f"{part}_age"] = np.arange(n, dtype=np.float32) + 40
     members = {name: npy(array) for name, array in arrays.items()}
     before = []
     for number in range(280):

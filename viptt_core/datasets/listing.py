@@ -259,8 +259,9 @@ def list_classes(
     if len(class_names) < 2:
         remedy = f"Give the folder that holds one folder a class. There are: {listed(list(there))}."
         faults.append(Fault("fewer than two classes", ".", f"fewer than two classes of {medium}s.", remedy))
-    for part in [] if asked else [name for name in there if name in MASK_FOLDERS]:  # by nobody's choice
-        remedy = f"If it holds masks, name the classes: classes='{', '.join(set(there) - {*MASK_FOLDERS})}'."
+    others = ", ".join(name for name in there if name not in MASK_FOLDERS)
+    for part in () if asked else (name for name in there if name in MASK_FOLDERS):  # by nobody's choice
+        remedy = f"If it holds masks, name the classes: classes='{others}'."
         faults.append(Fault("class of masks", part, "is taken for a class.", remedy, "note"))
     for fault in files_besides(folder, sources, ENDINGS[medium]):
         top, _, below = fault.where.partition("/")
