@@ -28,7 +28,6 @@ classes: str = ""  # class folders, "A,B", or "all"; empty: the paper's ten wher
 group_pattern: str = ""  # which part of a video's name is its group; empty: UCF's v_Class_gNN
 groups: str = ""  # CSV that names the group of each video (file, class, group) instead; empty: none
 preset: str = "demo"  # "paper", "corrected", "frozen", "demo", "study" or a TOML file of yours
-start: str = "video"  # "video", or "image": the same training on single still frames
 epochs: int = 0  # at most so many; 0: as the preset says
 n_videos: int = 0  # number of synthetic videos; 0: as the preset says
 seed: int = 0  # of split, start weights and batches
@@ -57,11 +56,11 @@ show_clips(videos)
 # seed and code are the same.
 
 # %%
-run = pretrain(plan, videos, start=start)
+run = pretrain(plan, videos)
 print(run.report())
 
 # %%
-training_curves(run.history.assign(arm=start), synthetic=videos.synthetic)
+training_curves(run.history.assign(arm="video"), synthetic=videos.synthetic)
 
 # %% [markdown]
 # ## How well it tells activities apart
