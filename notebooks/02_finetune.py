@@ -160,4 +160,4 @@ print("difference in kappa:", with_interval(difference.estimate, difference.low,
 # ## Recap
 # With one seed and one split, the intervals are wide: read them, not the order of the arms. A result on synthetic scans
 # shows that the pipeline works and says nothing about patients.
-# Next: [ablations](03_ablations), with many seeds.
+# Next: [Is it the videos?](03_ablations), with many seeds.
