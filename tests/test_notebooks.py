@@ -14,6 +14,7 @@ from viptt_core.book.publish import PUBLISHED, recorded_summaries, scrub, what_c
 from viptt_core.shown import show_code
 
 TINY = {"preset": "study", "n_scans": 60, "n_videos": 50, "epochs": 1, "device": "cpu"}
+EXERCISES = ("00_data", "01_pretrain", "02_finetune")
 LOGIC = (ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.Lambda, ast.BinOp, ast.comprehension)
 
 
@@ -45,6 +46,19 @@ def test_notebooks_hold_explained_parameters_calls_and_no_logic(name):
         for node in ast.walk(ast.parse(source)):
             assert not isinstance(node, LOGIC), f"{name}: {ast.unparse(node)}"
             assert "parameters" in tags or not isinstance(node, ast.AnnAssign), f"{name}: taken for a parameter"
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_notebook_ends_with_an_exercise_for_each_kind_of_reader_and_its_folded_solution(name):
+    import jupytext
+
+    cells = jupytext.read(ROOT / "notebooks" / f"{name}.py").cells
+    solutions = [i for i, cell in enumerate(cells) if "solution" in cell.metadata.get("tags", [])]
+    for i, reader in zip(solutions, ("Radiology", "Machine learning"), strict=True):
+        assert "hide-cell" in cells[i].metadata["tags"] and cells[i].source.startswith("# ")
+        assert ast.parse(cells[i].source).body, "no code"
+        assert re.match(rf"(## Exercises\n)?\*\*{reader}\.\*\* \w", cells[i - 1].source)
+    assert cells[solutions[-1] + 1].source.startswith("## Recap")
 
 
 def test_jupyterlab_writes_no_header_into_a_source_and_outputs_beside_it():
