@@ -52,13 +52,13 @@ class CheckReport:
 
     @property
     def facts(self) -> dict[str, list[float] | dict[str, int]]:
-        """By name, in the words of the table: [lowest, median, highest], or a tally of values."""
+        """[lowest, median, highest] or a count of each value, by name, in the words of the table."""
         rows = list(_rows(self.checked))
         return {name: _summary([row[name] for row in rows if name in row]) for name in (rows[0] if rows else ())}
 
     @property
     def files(self) -> dict[str, dict]:
-        """File -> its facts, see `inspect`; or {"fault": kind}."""
+        """File -> its facts, see `inspect`, or the kind of its fault."""
         outcomes = {self.checked.where(reading.path): reading.outcome for reading in self.checked.readings}
         return {where: found.get("facts") or {"fault": found["fault"]["kind"]} for where, found in outcomes.items()}
 

@@ -54,7 +54,7 @@ class Weights:
 
     @property
     def name(self) -> str:
-        """What a reader calls them: the run, or the file without its ending."""
+        """What a reader calls them, the run or the file without its ending."""
         return self.path.parent.name if self.path.name == WEIGHTS else self.path.stem
 
     @property
@@ -259,7 +259,8 @@ def import_keras(path: Path, target: Path, *, classes: Sequence[str] = ()) -> We
     """Convert a Keras file of the authors' network.
 
     Args:
-        path, target: The .h5 file, see `keras_weights.load_keras_weights`; and the .safetensors to write.
+        path: The .h5 file, see `keras_weights.load_keras_weights`.
+        target: The .safetensors to write.
         classes: In the order of the outputs; empty takes the paper's ten activities or five types by their number. A
             network of the ten activities is one for videos, any other one for scans.
 

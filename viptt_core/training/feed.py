@@ -62,7 +62,8 @@ class Feed:
         Args:
             indices: int64, those of a whole batch each.
             angles: float32 degrees, one a clip in the order of the batches; None where nothing is rotated.
-            rank, processes: Of this process, from 0, and how many share each batch.
+            rank: Of this process, from 0.
+            processes: How many share each batch.
         """
         # In a batch smaller than the number of processes, the rest takes part with a clip that counts nothing.
         parts = [slice(rank, None, processes) if rank < len(whole) else slice(1) for whole in indices]
