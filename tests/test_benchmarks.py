@@ -351,12 +351,12 @@ def test_commands_that_are_named_are_measured_with_those_beside_them(monkeypatch
     assert [words for words, _ in typed] == [words for words, _ in costs.GROUPS[0]]
     assert len({folder for _, folder in typed}) == 1 and not typed[0][1].exists()
     costs.run(["recheck"], tmp_path)
-    assert "| `viptt summary out.ipynb`<br>its table | 3 min | 1.5 GB | 300.0 kB |" in shown()
+    assert "| `viptt summary out.ipynb`<br>prints its table | 3 min | 1.5 GB | 300.0 kB |" in shown()
     assert "| `make recheck`<br>every number again from the predictions | 3 min |" in shown()
     assert "<br>pretraining | not measured |  |  |" in shown() and "Measured on: A, no GPU, Linux, Python" in shown()
     machine["processor"] = "B"
     costs.run(["recheck"], tmp_path)
-    assert "<br>its table | not measured" in shown()
+    assert "<br>prints its table | not measured" in shown()
 
 
 def test_the_table_of_the_page_is_that_of_the_committed_numbers():
