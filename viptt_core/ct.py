@@ -136,7 +136,8 @@ def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
 
     Args:
         volume: [X,Y,Z], any real dtype.
-        depth, size: See `load_volume`.
+        depth: See `load_volume`.
+        size: See `load_volume`.
 
     Returns:
         float32 [depth,size,size], in the units of `volume`.

@@ -56,7 +56,8 @@ def plan_experiment(
     Args:
         preset: Its name, of those that `viptt presets` lists, or a TOML file of one's own, see `presets.load_preset`.
         starts: Comma-separated list of "random", "image", "video"; empty takes the preset's.
-        epochs, pretrain_epochs: Limits of fine-tuning and pretraining; 0 takes the preset's.
+        epochs: Limit of fine-tuning; 0 takes the preset's.
+        pretrain_epochs: Limit of pretraining; 0 takes the preset's.
         hu_window: Of scans, two numbers in HU or "-1000,400"; empty takes the preset's.
         seed: At least 0.
         engine: Fields of `training.device.Engine`: device, precision, frames_per_chunk and so on.
@@ -120,7 +121,9 @@ def finetune(plan: Plan, scans: ClipSet, start: str, *, pretrained: Run | None =
     """Fine-tune on scans from one start and predict the validation and test parts, or find the finished run.
 
     Args:
-        plan, scans, progress: The experiment, the set, and whether to show a progress bar.
+        plan: The experiment.
+        scans: The set.
+        progress: Whether to show a progress bar.
         start: "random", "image" or "video".
         pretrained: The pretraining run whose weights to take over; None for ImageNet or random weights.
     """

@@ -52,7 +52,7 @@ class ScanFacts:
 
     @property
     def spread(self) -> tuple[np.ndarray, np.ndarray]:
-        """HU, and the share of the voxels that have about so many: of the percentiles, then of the spikes."""
+        """HU, and the share of voxels near each, first of the percentiles, then of the spikes."""
         values, shares = np.reshape(self.spikes, (-1, 2)).T
         others = np.full(len(self.percentiles), (1 - shares.sum()) / max(len(self.percentiles), 1))
         return np.append(self.percentiles, values), np.append(others, shares)

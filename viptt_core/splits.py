@@ -63,7 +63,8 @@ def make_split(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, fold: in
             published with, where it has them, else by group.
         clips: The set.
         stage: "pretrain" or "finetune"; the authors split videos and scans differently.
-        seed, fold: Of the split by group, see `split_by_group`; the others are one split.
+        seed: Of the split by group, see `split_by_group`; the others are one split.
+        fold: Of the split by group, too.
 
     Raises:
         SettingError: unknown kind or stage, or a fold of the published parts.

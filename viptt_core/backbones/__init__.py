@@ -44,7 +44,7 @@ class Backbone:
     #: Where the file of the weights of a name lies, fetched if it must be; and what to do about a damaged one.
     file: Callable[[str], Path] | None = None
     damaged: str = "Delete it and start again."
-    #: Reads that file: tensors by name. How they begin: what our names lack, and what is left out.
+    #: Reads that file as tensors by name. `prefix` is what our names lack, `head` is what is left out.
     read: Callable[[Path], dict[str, Tensor]] | None = None
     prefix: str = ""
     head: str | tuple[str, ...] = ()

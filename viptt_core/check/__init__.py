@@ -29,9 +29,11 @@ def check_dataset(
     Where no item can be listed, because of the label table for example, nothing is read.
 
     Args:
-        name, root: Of `datasets.LISTERS`, and its folder (or file).
+        name: Of `datasets.LISTERS`.
+        root: Its folder or file.
         preset: Whose number of frames, stride and orientation count.
-        n_jobs, progress: See `cache.Decoding`.
+        n_jobs: See `cache.Decoding`.
+        progress: See `cache.Decoding`.
         settings: Those of the lister. Those that are None or "" are dropped.
 
     Raises:

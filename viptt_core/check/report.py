@@ -51,7 +51,7 @@ class CheckReport:
 
     @property
     def facts(self) -> dict[str, list[float] | dict[str, int]]:
-        """By name, in the words of the table: [lowest, median, highest], or a tally of values."""
+        """[lowest, median, highest] or a count of each value, by name, in the words of the table."""
         rows = list(_rows(self.checked))
         return {name: _summary([row[name] for row in rows if name in row]) for name in (rows[0] if rows else ())}
 

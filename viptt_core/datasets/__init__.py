@@ -57,7 +57,7 @@ class Medium:
 
     @property
     def code(self) -> str:
-        """Version of all code that decides the pixels: when it changes, the set is decoded again."""
+        """Version of all code that decides the pixels; when it changes, the set is decoded again."""
         return code_version(self.decode.__module__.removeprefix("viptt_core."), apart_from=NO_PIXELS)
 
 
@@ -91,7 +91,8 @@ def load_for(preset: Preset, name: str, root: str | Path | None = None, **settin
 
     Args:
         preset: Gives the grid, and n of a synthetic set.
-        name, root: See `load_dataset`.
+        name: See `load_dataset`.
+        root: See `load_dataset`.
         settings: They win over the preset's. Those that are None or "" are dropped.
     """
     given = {setting: value for setting, value in settings.items() if value not in (None, "")}

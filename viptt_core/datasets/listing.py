@@ -237,7 +237,8 @@ def list_classes(
     """Videos or scans in one folder a class.
 
     Args:
-        name, medium: See `Listing`.
+        name: See `Listing`.
+        medium: See `Listing`.
         folder: Its files.
         classes: Names of the class folders, in label order, as a sequence or "A, B"; "A+B" is one class of two
             folders. None or "all" takes every folder.

@@ -53,7 +53,7 @@ class Weights:
 
     @property
     def name(self) -> str:
-        """What a reader calls them: the run, or the file without its ending."""
+        """What a reader calls them, the run or the file without its ending."""
         return self.path.parent.name if self.path.name == WEIGHTS else self.path.stem
 
     @property
@@ -258,7 +258,8 @@ def import_keras(path: Path, target: Path) -> Weights:
     """Convert a Keras file of the authors' network: of ten outputs one for videos, of five one for scans.
 
     Args:
-        path, target: The .h5 file, see `keras_weights.load_keras_weights`; and the .safetensors to write.
+        path: The .h5 file, see `keras_weights.load_keras_weights`.
+        target: The .safetensors to write.
 
     Raises:
         DataError: the file is damaged, or of another network.

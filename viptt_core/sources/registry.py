@@ -41,7 +41,7 @@ class RemoteFile:
 
     @property
     def result(self) -> str:
-        """What is there in the end: the file, or the folder it was unpacked to."""
+        """What is there in the end, the file or the folder it was unpacked to."""
         return (self.folder or Path(self.name).stem) if self.unpack else self.name
 
 

@@ -49,9 +49,11 @@ class Claim:
     """A published statement.
 
     Attributes:
-        name, claim: Its key, and the statement in words.
+        name: Its key.
+        claim: The statement in words.
         source: One of SOURCES.
-        value, unit: The number; None where the statement has none.
+        value: The number; None where the statement has none.
+        unit: Of the number.
         run: What the training log says beside the value: gpu, epochs, best_epoch (from 1), accuracy or micro_auc at
             that epoch, seconds_per_epoch (median), hours.
         difference_of: Two claims whose difference is the value, which is then not published but computed here.
@@ -281,7 +283,8 @@ def write_pages(root: Path | None = None) -> list[Path]:
         root: Of the repository; None finds it.
 
     Raises:
-        DataError, StorageError: see `page_text`; a page cannot be written.
+        DataError: see `page_text`.
+        StorageError: a page cannot be written.
     """
     root, written = root or artifact_root(), []
     for page in (VERDICTS, *PAGES):

@@ -69,7 +69,7 @@ class Entry:
 
     @property
     def models(self) -> list[str]:
-        """Names that tell the models apart: their initialisations if these differ, else their files or runs."""
+        """Names that tell the models apart, their initialisations if these differ, else their files or runs."""
         weights = self.predictions.weights
         starts = [each.card.training.get("start") for each in weights]
         seeds = [each.card.training.get("seed") for each in weights]
@@ -147,9 +147,11 @@ def entry_models(
     The three are of the initialisations that are planned, and where these are fewer, of the last with the next seeds.
 
     Args:
-        plan, progress: See `plan_entry`, and whether to show progress bars.
+        plan: See `plan_entry`.
+        progress: Whether to show progress bars.
         training: See `experiment.plan_experiment`: settings as in notebook 02, so that its runs are found.
-        n_train, n_videos: Numbers of synthetic scans and videos; 0: the preset's.
+        n_train: Number of synthetic scans; 0 takes the preset's.
+        n_videos: Number of synthetic videos; 0 takes the preset's.
 
     Raises:
         SettingError: neither weights nor a training is named, or models are of other classes than the task's.
@@ -186,10 +188,12 @@ def entry_scans(
     """Find the scans of an entry; where none are named, write synthetic ones of patients that no run has seen.
 
     Args:
-        plan, progress: See `plan_entry`, and whether to show a progress bar.
+        plan: See `plan_entry`.
+        progress: Whether to show a progress bar.
         scans: Files and folders, see `scans.find_scans`.
         labels: Their classes, where these are known, see `score.read_labels`; returned beside the files.
-        preset, n: The grid and the number of synthetic scans; 0: N_SCANS.
+        preset: Whose grid the synthetic scans have.
+        n: Number of synthetic scans; 0 takes N_SCANS.
 
     Raises:
         DataError: no scans, names that `submission.check_names` refuses, or labels that cannot be joined.

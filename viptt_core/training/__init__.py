@@ -47,10 +47,10 @@ class Task:
     split: Split  #: training learns from `train` and watches `validation`; `test` is not touched
     stage: Stage  #: optimiser, augmentation, what is frozen, when to stop
     seed: int = 0  #: of the batches and the augmentation
-    #: Of all clips, where stem and backbone stay as they are; None: the trainer gathers them itself.
+    #: Of all clips, where stem and backbone stay as they are; with None the trainer gathers them itself.
     features: Features | None = None
-    #: int [K], which head each class belongs to. Classes of different heads never compete: it is as if each head had a
-    #: last layer of its own. A batch is of one head, and each counts as much. None: all classes are of one.
+    #: int [K], which head each class belongs to; with None all belong to one. Classes of different heads never
+    #: compete, as if each head had a last layer of its own. A batch is of one head, and each counts as much.
     heads: np.ndarray | None = None
 
     def __post_init__(self) -> None:

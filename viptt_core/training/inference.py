@@ -51,7 +51,8 @@ def predict_logits(
         model: On its device; left in the mode (training or not) it came in.
         array: uint8 clips [N, T, H, W] or float32 features [N, T, F], or a Feed of them.
         indices: int [M].
-        pixel_range, precision: See `device.PIXEL_SCALES` and `device.pick_precision`.
+        pixel_range: See `device.PIXEL_SCALES`.
+        precision: See `device.pick_precision`.
 
     Returns:
         float32 [M, K].
@@ -72,7 +73,7 @@ class Features:
     """Features of the clips of a set, as they lie in the plane and turned."""
 
     array: np.ndarray  #: float32 [M, T, F]
-    #: int64 [A, N], which of them are those of clip n, turned by the a-th of 0 and ROTATION_DEGREES; -1: not computed.
+    #: int64 [A, N], which of them are of clip n, turned by the a-th of 0 and ROTATION_DEGREES; -1 where not computed.
     rows: np.ndarray
 
     def of(self, clips: np.ndarray, angles: np.ndarray | int = 0) -> np.ndarray:
@@ -100,7 +101,10 @@ def gather_features(
     """Features of all clips of a set, in memory; where the stage rotates, also of some in each of the six turns.
 
     Args:
-        model, clips, precision, progress: See `cached_features`.
+        model: See `cached_features`.
+        clips: See `cached_features`.
+        precision: See `cached_features`.
+        progress: See `cached_features`.
         stage: What scale the pixels are in, and whether it rotates.
         turned: int [M], clips to be turned, those that train; None turns none.
     """
@@ -138,8 +142,10 @@ def cached_features(
     of the model, on its device, decide together with the other settings what is computed, see `predict_logits`.
 
     Args:
-        model, clips: Whose features, of which set.
-        pixel_range, precision: See `predict_logits`.
+        model: Whose features.
+        clips: Of which set.
+        pixel_range: See `predict_logits`.
+        precision: See `predict_logits`.
         rows: int [M], which clips; None takes all N.
         degrees: To rotate every frame by, see `feed.rotate_clips`.
         progress: Show a progress bar.

@@ -61,7 +61,9 @@ def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None) 
     PyTorch's own `weight=` divides by the sum of the weights instead, so that at batch size 1 the weight would vanish.
 
     Args:
-        logits, labels, class_weights: float [B, K], int64 [B], and float [K] or None.
+        logits: float [B, K].
+        labels: int64 [B].
+        class_weights: float [K] or None.
     """
     losses = F.cross_entropy(logits, labels, reduction="none")  # [B]
     if class_weights is not None:
