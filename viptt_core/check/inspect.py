@@ -106,7 +106,8 @@ class Reading:
 def inspect_file(role: str, path: Path) -> Reading:
     """Read a file as a key of INSPECTORS says; nothing that is wrong with it stops the others."""
     try:
-        return Reading(role, path, path.stat().st_size, INSPECTORS[role](path))
+        facts = INSPECTORS[role](path)
+        return Reading(role, path, path.stat().st_size, facts)
     except DataError as error:
         fault = Fault.of(error, "", "file")
     except Exception as error:  # a library that fails in a new way on one of a thousand files
