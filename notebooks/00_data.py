@@ -211,7 +211,7 @@ print("scans: ", make_split(plan.preset.splits, scans, stage="finetune", seed=se
 
 # %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show solution", "code_prompt_hide": "Hide solution"}
 # In the paper's window, fat and soft tissue differ by a small part of the grey scale; the soft tissue window separates
-# them better. Calcification and dense bone are both white in every window: that difference is lost.
+# them better. Calcification and dense bone are white in both windows: that difference is lost.
 hu = np.array([-100, 40, 500, 900])
 paper, soft_tissue = window_hu(hu, CT_WINDOWS["the paper's"]), window_hu(hu, CT_WINDOWS["soft tissue"])
 tissues = ["fat", "soft tissue", "calcification", "dense bone"]
