@@ -132,7 +132,7 @@ confusion(comparison.predictions, synthetic=scans.synthetic)
 # ## Exercises
 # **Radiology.** How well is the recall of the rarest type known? Give an interval for the last arm.
 
-# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show solution", "code_prompt_hide": "Hide solution"}
+# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show the solution"}
 # Poorly: the test set has few scans of that type, so the interval is wide whatever the recall. More scans of other
 # types would not help.
 test = comparison.predictions.query("part == 'test'")
@@ -146,7 +146,7 @@ print(f"{scans.class_names[rarest]}: found {found.sum()} of {len(found)}; recall
 # **Machine learning.** The intervals of two arms can overlap although the arms differ. Compute an interval that
 # answers the question: does the last arm differ from the first?
 
-# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show solution", "code_prompt_hide": "Hide solution"}
+# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show the solution"}
 # Both arms are tested on the same scans, so draw the scans once and compare on each draw. An interval that includes 0
 # shows no difference. With one seed it does not cover the variation between training runs.
 first = test[test["arm"] == plan.starts[0]]
