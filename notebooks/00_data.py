@@ -210,8 +210,9 @@ print("scans: ", make_split(plan.preset.splits, scans, stage="finetune", seed=se
 # fat from soft tissue (about 40 HU), and calcification from dense bone (about 900 HU)? Compare the windows.
 
 # %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show the solution"}
-# In the paper's window, fat and soft tissue differ by a small part of the grey scale; the soft tissue window separates
-# them better. Calcification and dense bone are white in both windows: that difference is lost.
+# In the paper's window, fat and soft tissue differ by a small part of the grey scale;
+# the soft tissue window separates them better. Calcification and dense bone are white
+# in both windows: that difference is lost.
 hu = np.array([-100, 40, 500, 900])
 paper, soft_tissue = window_hu(hu, CT_WINDOWS["the paper's"]), window_hu(hu, CT_WINDOWS["soft tissue"])
 tissues = ["fat", "soft tissue", "calcification", "dense bone"]
@@ -223,8 +224,8 @@ ResultTable("Grey values: 0 is black, 1 is white.", grey.round(2))
 # each class, but to random scans. What are their accuracy and kappa?
 
 # %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show the solution"}
-# Both have learned nothing. The first has the higher accuracy, and a kappa of exactly 0. The second has a kappa near 0,
-# above or below it by chance.
+# Both have learned nothing. The first has the higher accuracy, and a kappa of exactly
+# 0. The second has a kappa near 0, above or below it by chance.
 always = np.full_like(scans.labels, np.bincount(scans.labels).argmax())
 shuffled = np.random.default_rng(seed).permutation(scans.labels)
 print(f"always the same: accuracy {accuracy(scans.labels, always):.2f}, kappa {cohen_kappa(scans.labels, always):.2f}")
