@@ -207,9 +207,10 @@ print("scans: ", make_split(plan.preset.splits, scans, stage="finetune", seed=se
 # **Radiology.** A nodule can contain fat (about -100 HU) or calcification (about 500 HU). Can the network distinguish
 # fat from soft tissue (about 40 HU), and calcification from dense bone (about 900 HU)? Compare the windows.
 
-# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show solution", "code_prompt_hide": "Hide solution"}
-# In the paper's window, fat and soft tissue differ by a small part of the grey scale; the soft tissue window separates
-# them better. Calcification and dense bone are both white in every window: that difference is lost.
+# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show the solution"}
+# In the paper's window, fat and soft tissue differ by a small part of the grey scale;
+# the soft tissue window separates them better. Calcification and dense bone are white
+# in both windows: that difference is lost.
 hu = np.array([-100, 40, 500, 900])
 paper, soft_tissue = window_hu(hu, CT_WINDOWS["the paper's"]), window_hu(hu, CT_WINDOWS["soft tissue"])
 tissues = ["fat", "soft tissue", "calcification", "dense bone"]
@@ -220,9 +221,9 @@ ResultTable("Grey values: 0 is black, 1 is white.", grey.round(2))
 # **Machine learning.** One model always answers the most frequent class. Another gives the right number of answers of
 # each class, but to random scans. What are their accuracy and kappa?
 
-# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show solution", "code_prompt_hide": "Hide solution"}
-# Both have learned nothing. The first has the higher accuracy, and a kappa of exactly 0. The second has a kappa near 0,
-# above or below it by chance.
+# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show the solution"}
+# Both have learned nothing. The first has the higher accuracy, and a kappa of exactly
+# 0. The second has a kappa near 0, above or below it by chance.
 always = np.full_like(scans.labels, np.bincount(scans.labels).argmax())
 shuffled = np.random.default_rng(seed).permutation(scans.labels)
 print(f"always the same: accuracy {accuracy(scans.labels, always):.2f}, kappa {cohen_kappa(scans.labels, always):.2f}")

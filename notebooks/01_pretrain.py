@@ -87,8 +87,9 @@ confusion(run.predictions, synthetic=videos.synthetic)
 # **Radiology.** How much would the kappa of such a network vary from one test set of this size to the next? How many
 # clips does it take to halve that range?
 
-# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show solution", "code_prompt_hide": "Hide solution"}
-# Four times as many: the range shrinks with the square root of the number of cases. The same holds for scans.
+# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show the solution"}
+# Four times as many: the range shrinks with the square root of the number of cases.
+# The same holds for scans.
 counts = np.bincount(videos.labels[split.test])
 print("this size:", interval(*kappa_interval_by_simulation(counts, kappa=0.5)))
 print("four times as many:", interval(*kappa_interval_by_simulation(np.multiply(counts, 4), kappa=0.5)))
@@ -97,9 +98,9 @@ print("four times as many:", interval(*kappa_interval_by_simulation(np.multiply(
 # **Machine learning.** How many parameters are carried over to the scans? How many of them did pretraining change, if
 # the stem and the backbone are frozen, as in the preset `demo`?
 
-# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show solution", "code_prompt_hide": "Hide solution"}
-# All but the last layer is carried over. With a frozen stem and backbone, pretraining changes only the temporal part
-# and the dense layer.
+# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show the solution"}
+# All but the last layer is carried over. With a frozen stem and backbone, pretraining
+# changes only the temporal part and the dense layer.
 model = build_model(plan.preset, len(videos.class_names), seed=seed, imagenet=False)
 parts = {"stem": model.stem, "backbone": model.backbone, "temporal part": model.temporal, "dense layer": model.feature}
 counted = pd.Series(parts).map(count_parameters).rename("parameters").rename_axis("carried over")

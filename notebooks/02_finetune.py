@@ -128,9 +128,9 @@ confusion(comparison.predictions, synthetic=scans.synthetic)
 # ## Exercises
 # **Radiology.** How well is the recall of the rarest type known? Give an interval for the last arm.
 
-# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show solution", "code_prompt_hide": "Hide solution"}
-# Poorly: the test set has few scans of that type, so the interval is wide whatever the recall. More scans of other
-# types would not help.
+# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show the solution"}
+# Poorly: the test set has few scans of that type, so the interval is wide whatever
+# the recall. More scans of other types would not help.
 test = comparison.predictions.query("part == 'test'")
 last = test[test["arm"] == plan.starts[-1]]
 rarest = last["label"].value_counts().idxmin()
@@ -142,9 +142,10 @@ print(f"{scans.class_names[rarest]}: found {found.sum()} of {len(found)}; recall
 # **Machine learning.** The intervals of two arms can overlap although the arms differ. Compute an interval that
 # answers the question: does the last arm differ from the first?
 
-# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show solution", "code_prompt_hide": "Hide solution"}
-# Both arms are tested on the same scans, so draw the scans once and compare on each draw. An interval that includes 0
-# shows no difference. With one seed it does not cover the variation between training runs.
+# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show the solution"}
+# Both arms are tested on the same scans, so draw the scans once and compare on each
+# draw. An interval that includes 0 shows no difference. With one seed it does not
+# cover the variation between training runs.
 first = test[test["arm"] == plan.starts[0]]
 settings = {"groups": last["group"].to_numpy(), "n_classes": len(scans.class_names)}
 draws = resample(last["label"].to_numpy(), predicted_classes(last)[None], **settings)
