@@ -22,22 +22,19 @@ from viptt_core.results import Summary
 from viptt_core.splits import make_split
 
 # %% tags=["parameters"]
-dataset: str = "actions"  # videos: "actions" (synthetic), "ucf50", "ucf101" or "folder" (your own)
+dataset: str = "actions"  # videos: "actions" (synthetic), "ucf50" or "folder" (your own)
 data_root: str = ""  # folder with one folder of videos a class; empty for "actions"
 classes: str = ""  # class folders, "A,B", or "all"; empty: the paper's ten where they are
 group_pattern: str = ""  # which part of a video's name is its group; empty: UCF's v_Class_gNN
 groups: str = ""  # CSV that names the group of each video (file, class, group) instead; empty: none
 preset: str = "demo"  # "paper", "corrected", "frozen", "demo", "study" or a TOML file of yours
-start: str = "video"  # "video", or "image": the same training on single still frames
 epochs: int = 0  # at most so many; 0: as the preset says
 n_videos: int = 0  # number of synthetic videos; 0: as the preset says
 seed: int = 0  # of split, start weights and batches
 device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
 precision: str = "auto"  # "auto" (the fastest the device supports), "fp32", "bf16" or "fp16"
-processes: int = 1  # that share each batch, one a GPU
 frames_per_chunk: int = 0  # fewer need less memory; 0: as many as fit
 compile_backbone: bool = False  # torch.compile: slow to start, then faster, on a GPU
-tensorboard: bool = False  # log to TensorBoard too, in the run's folder
 on_error: str = ""  # "skip" leaves unreadable videos out and lists them; empty: stop and name them
 
 # %%
@@ -59,11 +56,11 @@ show_clips(videos)
 # seed and code are the same.
 
 # %%
-run = pretrain(plan, videos, start=start)
+run = pretrain(plan, videos)
 print(run.report())
 
 # %%
-training_curves(run.history.assign(arm=start), synthetic=videos.synthetic)
+training_curves(run.history.assign(arm="video"), synthetic=videos.synthetic)
 
 # %% [markdown]
 # ## How well it tells activities apart

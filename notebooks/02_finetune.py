@@ -33,10 +33,8 @@ file_column: str = ""  # of the CSV of "folder"; empty: FileName
 label_column: str = ""  # of the CSV of "folder"; empty: Label
 patient_column: str = ""  # of the CSV of "folder": a patient's scans stay in one part; empty: each scan its own
 classes: str = ""  # names of the classes in label order, or of class folders: "A,B+C"; empty: as the set has them
-crop: str = ""  # "lungs": the box around the lung mask, where the set has masks; empty: the whole scan
-slice_axis: str = ""  # of "medmnist3d": axis of a volume from slice to slice, "0", "1" or "2"; empty: found out
 hu_window: str = ""  # of scans: "-1000,400" is the paper's, in HU; empty: as the preset says
-pretrain_dataset: str = "actions"  # videos: "actions" (synthetic), "ucf50", "ucf101" or "folder" (your own)
+pretrain_dataset: str = "actions"  # videos: "actions" (synthetic), "ucf50" or "folder" (your own)
 pretrain_root: str = ""  # folder with one folder of videos a class; empty for "actions"
 pretrain_classes: str = ""  # class folders of the videos, "A,B", or "all"; empty: the paper's ten where they are
 group_pattern: str = ""  # which part of a video's name is its group; empty: UCF's v_Class_gNN
@@ -50,10 +48,8 @@ n_videos: int = 0  # number of synthetic videos; 0: as the preset says
 seed: int = 0  # of split, start weights, batches and augmentation
 device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
 precision: str = "auto"  # "auto" (the fastest the device supports), "fp32", "bf16" or "fp16"
-processes: int = 1  # that share each batch, one a GPU
 frames_per_chunk: int = 0  # fewer need less memory; 0: as many as fit
 compile_backbone: bool = False  # torch.compile: slow to start, then faster, on a GPU
-tensorboard: bool = False  # log to TensorBoard too, in the run's folder
 on_error: str = ""  # "skip" leaves unreadable real files out and lists them; empty: stop and name them
 
 # %%

@@ -82,7 +82,7 @@ def test_notebooks_run_with_other_parameters(name, tmp_path, private_root, same_
     out = tmp_path / "out.ipynb"
     known = (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8")
     settings = TINY | {
-        "02_finetune": {"pretrain_epochs": 1, "starts": "random,image,video"},
+        "02_finetune": {"pretrain_epochs": 1, "starts": "random,video"},
         "05_submission": {"pretrain_epochs": 1, "n_train": 60, "n_scans": 5, "ensemble": "authors"},
     }.get(name, {})
     given = [part for key, value in settings.items() if f"\n{key}:" in known for part in ("-p", key, str(value))]
@@ -96,7 +96,7 @@ def test_notebooks_run_with_other_parameters(name, tmp_path, private_root, same_
     if name in ("01_pretrain", "02_finetune"):
         text = recorded_summaries(out)[-1]["text"]
         assert "kappa (95 % interval)" in text
-        arms = ("random", "image", "video") if name == "02_finetune" else ("video", "most frequent class")
+        arms = ("random", "video") if name == "02_finetune" else ("video", "most frequent class")
         assert all(arm in text for arm in arms)
         assert len(list((private_root / "runs").glob("pretrain-video-*"))) == 1
     if name == "05_submission":

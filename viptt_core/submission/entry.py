@@ -34,7 +34,6 @@ from viptt_core.submission import (
     check_names,
     combine,
     count_classes,
-    expected_names,
     write_submission,
 )
 
@@ -53,7 +52,6 @@ class EntryPlan:
     ensemble: str
     output: Path
     fill: int = 0
-    expected: int = 0
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,6 @@ def plan_entry(
     ensemble: str = "mean",
     output: str | PathLike = "",
     fill: int = 0,
-    expected: int = 0,
 ) -> EntryPlan:
     """Check the settings of an entry, before models are trained or scans are read.
 
@@ -126,7 +123,6 @@ def plan_entry(
         ensemble: One of `submission.ENSEMBLES`.
         output: The file to write; "" for submission.txt among the runs.
         fill: Class 1..5 for a scan that cannot be read; 0: then nothing is written.
-        expected: Number of scans TST_0001.nii.gz and so on that must be there; 0: any scans.
 
     Raises:
         SettingError: a setting does not exist or is out of its range, or three models are needed.
@@ -136,12 +132,11 @@ def plan_entry(
     references = tuple(text for text in (str(each).strip() for each in named) if text)
     check_ensemble(ensemble, len(references or STARTS))
     check_counts(least=0, most=len(TB_CLASSES), fill=fill)
-    check_counts(least=0, expected=expected)
     if not output:
         runs_root().mkdir(parents=True, exist_ok=True)
     path = Path(output or runs_root() / OUTPUT).expanduser()
     check_output(path)
-    return EntryPlan(references, ensemble, path, fill, expected)
+    return EntryPlan(references, ensemble, path, fill)
 
 
 def entry_models(
@@ -214,7 +209,7 @@ def entry_scans(
         scans = write_folder(folder, imageclef(n, seed=COHORT, size=size), n_jobs=None, progress=progress)
         labels = read_labels(scans / "TRN_labels.csv")
     paths = find_scans([scans] if isinstance(scans, str | PathLike) else scans)
-    check_names([path.name for path in paths], expected_names(plan.expected))
+    check_names([path.name for path in paths])
     if labels:  # its faults are said now, and not after the work
         join_labels([str(path) for path in paths], TB_CLASSES, labels)
     return paths, labels
