@@ -20,12 +20,6 @@ from viptt_core.files import write_file
 FORMAT = 3  # of the result files
 RESULTS = "benchmarks/results"  # this and the others: below a root
 PAGE, CHART = "book/performance.md", "book/_static/performance.svg"
-MARKS = {
-    True: ("o", "#0072B2", "target met"),
-    False: ("D", "#D55E00", "target missed"),
-    None: ("s", "#666666", "no target"),
-}
-WIDTH, SMALL = 5, 8.5  # inches and points: readable on a telephone
 HEADLINES = {  # rows of the sentence at the top, and what it calls them
     "the authors' code": {"preprocess_scan": "preprocessing a scan", "decode_clip": "decoding a video clip"},
     "plain PyTorch in fp32": {
@@ -34,6 +28,12 @@ HEADLINES = {  # rows of the sentence at the top, and what it calls them
     },
     "the authors' preprocessing with plain PyTorch": {"predict_paper": "predicting a scan"},
 }
+MARKS = {
+    True: ("o", "#0072B2", "target met"),
+    False: ("D", "#D55E00", "target missed"),
+    None: ("s", "#666666", "no target"),
+}
+WIDTH, SMALL = 5, 8.5  # inches and points: readable on a telephone
 
 
 def read_file(path: Path) -> dict:

@@ -41,7 +41,7 @@ def test_the_short_answer_at_the_top_has_the_commands_of_the_steps_in_their_orde
     short = block_commands(SHORT)
     assert [words for words in block_commands(TEXT) if words in short] == short and len(short) == 5
     (block,) = blocks(SHORT, "bash")
-    assert max(map(len, block.splitlines())) <= 46  # a telephone shows no more of a line
+    assert max(map(len, block.splitlines())) <= 37  # a telephone shows no more of a line
 
 
 def test_the_table_of_the_page_is_the_examples():
