@@ -280,7 +280,7 @@ def test_a_damaged_file_among_many_gives_exit_code_one_and_is_listed(tmp_path, s
 
 def test_what_cannot_be_written_is_said_before_the_work(tmp_path, scans, weights, capsys, monkeypatch):
     monkeypatch.setattr(predict, "_read", None)
-    for name, words in (("no/out.csv", "no such folder"), ("out.xlsx", "'xlsx' does not exist. Known: txt, csv, json")):
+    for name, words in (("no/out.csv", "no such folder"), ("out.xlsx", "'xlsx' does not exist. Known: txt, csv.")):
         for form in ([], ["--csv"]):
             code, _, said = run(capsys, *scans, "--weights", weights, "-o", tmp_path / name, *form)
             assert code == 1 and words in said
