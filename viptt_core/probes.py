@@ -279,8 +279,8 @@ def baseline_predictions(clips: ClipSet, split: Split, features: np.ndarray | No
     - "most frequent class": the class frequencies of the training set, whatever the clip.
     - "PCA + logistic": logistic regression on the first COMPONENTS principal components of coarse pixels.
     - "grey percentiles": logistic regression on `grey_percentiles`, standardised.
-    - "features + logistic": logistic regression with class weights, regularised, on what `over_time` makes of
-      `features`, float32 [N, T', F], of a backbone that was not trained on this set; only where they are given.
+    - "features + logistic": the same, regularised, on what `over_time` makes of `features`, float32 [N, T', F], of a
+      backbone that was not trained on this set; only where they are given.
     - "NAME alone": logistic regression on one covariate, such as the diameter of a nodule.
     - "file headers alone": a decision tree on what `read_headers` gives, for sets of files.
 
@@ -302,7 +302,7 @@ def baseline_predictions(clips: ClipSet, split: Split, features: np.ndarray | No
         "grey percentiles": (scaled, np.stack([grey_percentiles(clips.clips[n]) for n in used])),
     }
     if features is not None:
-        strict = LogisticRegression(C=STRENGTH, max_iter=5000, class_weight="balanced")
+        strict = LogisticRegression(C=STRENGTH, max_iter=5000)
         known["features + logistic"] = (make_pipeline(StandardScaler(), strict), over_time(features[used]))
     for name, column in clips.covariates.items():
         known[f"{name} alone"] = (scaled, column[used, None])

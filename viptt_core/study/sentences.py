@@ -1,0 +1,353 @@
+"""What the results of a study say, in a sentence: titles of figures, and the answer above each.
+
+All are computed from the committed tables and hold whatever comes out; nothing presupposes an effect. A title is short;
+an answer has the numbers with their intervals. What was not run is said as such.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from viptt_core.shown import ResultTable, arm_label, with_interval
+from viptt_core.study.report import NO_VERDICT, StudyResults, factor_label, source_label
+from viptt_core.study.tables import GAP, START
+from viptt_core.study.verdict import HARMS, HELPS, NO_GAIN, UNDECIDED, contrast_name
+
+MEASURE_WORDS = {"rare recall": "mean recall of the rare types"}
+VERDICT_WORDS = {HARMS: "lower", HELPS: "higher", NO_GAIN: NO_GAIN, UNDECIDED: UNDECIDED, "": NO_VERDICT}
+ALONG = {"n_train": "labelled scans", "n_videos": "videos"}
+TELLING = 0.02  # mean confidence minus accuracy, from which on a network is called too sure
+
+
+def listed(words) -> str:
+    """Such as "a, b and c"."""
+    *most, last = list(words) or [""]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+# --- Contrasts --------------------------------------------------------------------------------------------------
+def contrast_title(row) -> str:
+    """What one contrast came to; `row` is of the table, or a record."""
+    if row["verdict"] in (HARMS, HELPS) and not row["arm2"]:
+        measure = MEASURE_WORDS.get(row["measure"], row["measure"])
+        return (
+            f"{arm_label(row['arm'])}: {VERDICT_WORDS[row['verdict']]} {measure} than {arm_label(row['baseline'])}"
+        )
+    return f"{contrast_name(row)}: {row['verdict'] or NO_VERDICT}"
+
+
+def contrasts_title(rows: pd.DataFrame) -> str:
+    """What some contrasts came to: the one there is, or how many have which verdict."""
+    rows = rows.to_dict("records")
+    if len(rows) == 1:
+        return contrast_title(rows[0])
+    counts = Counter(row["verdict"] for row in rows)
+    told = [f"{counts[verdict]} {words}" for verdict, words in VERDICT_WORDS.items() if counts[verdict]]
+    return f"Of {len(rows)} differences: {', '.join(told)}"
+
+
+# --- Attribution ------------------------------------------------------------------------------------------------
+def missing_cells(results: StudyResults) -> list[str]:
+    """Arms of the factorial that were not run, or not with all seeds of the plan."""
+    run = results.rows("arms")
+    run = dict(zip(run.get("arm", ()), run.get("seeds", ()), strict=True))
+    plan = results.plan
+    least = min((plan.seeds_of(plan.arm(name)) for name in plan.factorial_arms), default=0)
+    return [name for name in plan.factorial_arms if run.get(name, 0) < least]
+
+
+def missing_text(results: StudyResults) -> str:
+    """Which cells of the factorial are missing; "" for none."""
+    missing, count = missing_cells(results), len(results.plan.factorial_arms)
+    if not missing:
+        return ""
+    return f"{len(missing)} of {count} combinations have not run: {'; '.join(map(arm_label, missing))}."
+
+
+def attribution_title(results: StudyResults) -> str:
+    """Which of the changes move kappa."""
+    rows = results.rows("attribution")
+    rows = rows[rows["factor"] != GAP].to_dict("records") if len(rows) else []
+    told = {"add to kappa": [], "take from kappa": [], "no difference shown": []}
+    for row in rows:
+        which = "add to kappa" if row["low"] > 0 else "take from kappa" if row["high"] < 0 else "no difference shown"
+        told[which].append(factor_label(row["factor"]))
+    return _capital("; ".join(f"{listed(names)}: {which}" for which, names in told.items() if names))
+
+
+def attribution_answer(results: StudyResults) -> ResultTable:
+    """What each change adds, or which combinations it takes to say so."""
+    plan, rows = results.plan, results.rows("attribution")
+    if not plan.factors or not results.tables:
+        return results.absent("Attribution within the frozen network")
+    if missing := missing_text(results):
+        changes = listed(factor_label(name) for name in (START, *plan.factors))
+        return ResultTable(f"What {changes} add cannot be said yet. {missing}")
+    if rows.empty:
+        return results.absent("Attribution within the frozen network")
+    parts = {row.factor: with_interval(row.points, row.low, row.high, signed=True) for row in rows.itertuples()}
+    gap = parts.pop(GAP)
+    each = listed(f"{factor_label(name)} {part}" for name, part in parts.items())
+    return ResultTable(
+        f"{attribution_title(results)}. All changes together: kappa {gap}. Of it: {each}. "
+        f"{100 * rows['level'].iloc[0]:.3g} % intervals."
+    )
+
+
+def factorial_title(results: StudyResults) -> str:
+    """How many of the combinations are shown, and the best of them."""
+    names = results.plan.factorial_arms
+    rows, missing = results.rows("arms", arm=names), missing_text(results)
+    best = rows.loc[rows["kappa"].idxmax()]
+    shown = f"{len(rows)} of {len(names)} combinations" if missing else f"All {len(names)} combinations"
+    return f"{shown}; the highest kappa: {arm_label(best['arm'])}, {best['kappa']:.2f}"
+
+
+# --- Numbers of scans and videos ----------------------------------------------------------------------------------
+def trend_rows(results: StudyResults, along: str) -> pd.DataFrame:
+    """The rows of the table "trend" over one of ALONG: the experiment "labels" varies scans, "dose" videos."""
+    return results.rows("trend", experiment="labels" if along == "n_train" else "dose")
+
+
+def trend_is_drawn(rows: pd.DataFrame, along: str) -> bool:
+    """Whether any arm was run with more than one number, the dose beside no videos: one point is no trend."""
+    return bool(len(rows)) and rows[along].nunique() > (2 if along == "n_videos" else 1)
+
+
+def trend_answer(results: StudyResults, along: str) -> ResultTable:
+    """Kappa at the smallest and at the largest number, or that there is no trend yet."""
+    rows = trend_rows(results, along)
+    if rows.empty:
+        return results.absent(f"Kappa by number of {ALONG[along]}")
+    if not trend_is_drawn(rows, along):
+        sizes = sorted({int(size) for size in rows[along] if size})
+        return ResultTable(
+            f"Kappa by number of {ALONG[along]}: of the plan's numbers only {listed(f'{n:,}' for n in sizes)} has run."
+        )
+    told = []
+    for start, group in _by_line(rows, along).items():
+        ends = group.iloc[[0, -1]]
+        numbers = [with_interval(*values) for values in ends[["kappa", "low", "high"]].to_numpy()]
+        sizes = [f"{int(size):,}" for size in ends[along]]
+        told.append(f"{start}: kappa {numbers[0]} at {sizes[0]}, {numbers[1]} at {sizes[1]} {ALONG[along]}")
+    return ResultTable(f"{'. '.join(told)}.")
+
+
+def trend_title(results: StudyResults, along: str) -> str:
+    """Whether the intervals at both ends of the axis overlap."""
+    told = {}
+    for start, group in _by_line(trend_rows(results, along), along).items():
+        first, last = group.iloc[0], group.iloc[-1]
+        way = "rises" if last["low"] > first["high"] else "falls" if last["high"] < first["low"] else "no difference shown"
+        told.setdefault(way, []).append(start)
+    if len(told) == 1:
+        (way,) = told
+        if way == "no difference shown":
+            return f"Kappa at few and at many {ALONG[along]}: {way}"
+        return f"Kappa {way} with the number of {ALONG[along]}"
+    return f"Kappa by number of {ALONG[along]}: " + "; ".join(f"{listed(who)} {way}" for way, who in told.items())
+
+
+def _by_line(rows: pd.DataFrame, along: str) -> dict[str, pd.DataFrame]:
+    """Rows by what they start from; over videos, none of them is the first point of the one line there is."""
+    groups = {"all": rows} if along == "n_videos" else dict(list(rows.groupby("start", sort=False)))
+    sorted_ = {start: group.sort_values(along) for start, group in groups.items()}
+    return {arm_label("video" if start == "all" else start): group for start, group in sorted_.items()}
+
+
+# --- Videos and baselines -----------------------------------------------------------------------------------------
+def sound_sources(results: StudyResults) -> pd.DataFrame:
+    """The rows of the table "sources" but those of controls, whose videos were changed."""
+    rows, sound = results.rows("sources"), {arm.name for arm in results.plan.arms if arm.videos == "sound"}
+    return rows[rows["arm"].isin(sound)] if len(rows) else rows
+
+
+def sources_title(results: StudyResults) -> str:
+    """Which videos were learned by which pretraining."""
+    rows = sound_sources(results)
+    told = {True: [], False: []}
+    for row in rows.itertuples():
+        one_of_several = bool((rows["source"] == row.source).sum() > 1)
+        told[bool(row.learned)].append(source_label(row.source) + f" ({arm_label(row.arm)})" * one_of_several)
+    parts = [f"{words}: {listed(told[which])}" for which, words in ((True, "learned"), (False, "not learned"))]
+    return _capital("; ".join(part for part, names in zip(parts, (told[True], told[False]), strict=True) if names))
+
+
+def sources_answer(results: StudyResults) -> ResultTable:
+    """Accuracy on held-out videos beside what can be told without seeing them."""
+    rows = sound_sources(results)
+    if rows.empty:
+        return results.absent("What was learned of the videos")
+    told = [
+        f"{source_label(row.source)}, {arm_label(row.arm)}: accuracy {with_interval(row.accuracy, row.low, row.high)}, "
+        f"without seeing them {np.nanmax([row.chance, row.size_accuracy]):.2f}"
+        for row in rows.itertuples()
+    ]
+    return ResultTable("\n".join(f"{one}." for one in (sources_title(results), *told)))
+
+
+def baselines_title(results: StudyResults, *experiments: str) -> str:
+    """The best of the networks beside the best of what needs none."""
+    arms, baselines = results.rows("arms", experiment=experiments or (main_of(results),)), results.rows("baselines")
+    best = arms.loc[arms["kappa"].idxmax()]
+    network = f"{arm_label(best['arm'])} {best['kappa']:.2f}"
+    if baselines.empty:
+        return f"The highest kappa of the arms: {network}"
+    other = baselines.loc[baselines["kappa"].idxmax()]
+    above = "above" if round(other["kappa"], 2) > round(best["kappa"], 2) else "not above"
+    return f"Best without a trained network: {arm_label(other['arm'])} {other['kappa']:.2f}, {above} {network}"
+
+
+def baselines_answer(results: StudyResults, *experiments: str) -> ResultTable:
+    """How far one gets without training a network."""
+    arms, baselines = results.rows("arms", experiment=experiments or (main_of(results),)), results.rows("baselines")
+    if arms.empty or baselines.empty:
+        return results.absent("What needs no network")
+    best = [rows.loc[rows["kappa"].idxmax()] for rows in (baselines, arms)]
+    told = [
+        f"{arm_label(row['arm'])}, kappa {with_interval(row['kappa'], row['kappa_low'], row['kappa_high'])}"
+        for row in best
+    ]
+    return ResultTable(f"The best without training a network is {told[0]}; the best of the networks {told[1]}.")
+
+
+def main_of(results: StudyResults) -> str:
+    """The experiment of the primary contrast."""
+    return results.plan.arm(results.plan.primary[0]).experiment
+
+
+# --- The plan and the runs ----------------------------------------------------------------------------------------
+def plan_answer(results: StudyResults) -> ResultTable:
+    """How much of the plan was run."""
+    plan, rows = results.plan, results.rows("arms")
+    seeds = dict(zip(rows.get("arm", ()), rows.get("seeds", ()), strict=True))
+    whole = sum(seeds.get(arm.name, 0) >= plan.seeds_of(arm) for arm in plan.arms)
+    left = len(plan.arms) - whole
+    rest = f" {left} have not, or not with all their seeds: the table says which." if left else ""
+    return ResultTable(f"{whole} of the {len(plan.arms)} planned arms have run.{rest}")
+
+
+def runs_answer(results: StudyResults) -> ResultTable:
+    """How many runs collapsed, and how many were ended by the limit of epochs."""
+    rows = results.rows("arms")
+    if rows.empty:
+        return results.absent("How the runs ended")
+    collapsed, at_limit, runs = (int(rows[name].sum()) for name in ("collapsed", "at_limit", "runs"))
+    return ResultTable(
+        f"Of {runs:,} runs {collapsed or 'none'} named a single class for every case; "
+        f"{at_limit or 'none'} {'was' if at_limit == 1 else 'were'} ended by the limit of epochs."
+    )
+
+
+def cost_answer(results: StudyResults) -> ResultTable:
+    """What the runs took."""
+    rows = results.rows("cost")
+    if rows.empty:
+        return results.absent("What it cost")
+    return ResultTable(f"{rows['hours_total'].sum():.1f} core-hours for {rows['fits'].sum():,} fits.")
+
+
+# --- Single classes -----------------------------------------------------------------------------------------------
+def confusion_title(results: StudyResults, arm: str) -> str:
+    """The mistake that an arm makes most often, as a share of the true class."""
+    rows = results.rows("confusion", arm=arm)
+    share = rows["count"] / rows.groupby("true")["count"].transform("sum")
+    worst = rows.loc[share[rows["true"] != rows["predicted"]].idxmax()]
+    return f"Most often mistaken: {worst['true']} for {worst['predicted']}, {share[worst.name]:.0%} of {worst['true']}"
+
+
+def confusion_answer(results: StudyResults) -> ResultTable:
+    """The most frequent mistake of each arm."""
+    arms = [arm for arm in results.arms if len(results.rows("confusion", arm=arm))]
+    if not arms:
+        return results.absent("Confusion matrices")
+    return ResultTable("\n".join(f"{arm_label(arm)}. {confusion_title(results, arm)}." for arm in arms))
+
+
+def classes_title(results: StudyResults, column: str, word: str) -> str:
+    """The class with the lowest and the one with the highest score, mean over the arms to show."""
+    means = results.rows("per_class", arm=results.arms).groupby("class", sort=False)[column].mean()
+    return (
+        f"Lowest {word}: {means.idxmin()}, {means.min():.2f}; highest: {means.idxmax()}, {means.max():.2f} "
+        "(mean over arms)"
+    )
+
+
+def classes_answer(results: StudyResults, column: str, word: str) -> ResultTable:
+    """The lowest and the highest score, with the interval of each arm where there is one."""
+    rows = results.rows("per_class", arm=results.arms)
+    if rows.empty:
+        return results.absent("Scores by class")
+    told = []
+    for arm, group in rows.groupby("arm", sort=False):
+        ends = [group.loc[group[column].idxmin()], group.loc[group[column].idxmax()]]
+        each = [
+            f"{row['class']} "
+            + with_interval(row[column], row.get(f"{column}_low", np.nan), row.get(f"{column}_high", np.nan))
+            for row in ends
+        ]
+        told.append(f"{arm_label(arm)}: lowest {word} {each[0]}, highest {each[1]}.")
+    return ResultTable("\n".join(told))
+
+
+def curves_title(results: StudyResults) -> str:
+    """The smallest and the largest area under the ROC curves."""
+    rows = results.rows("curves", arm=results.arms, curve="roc")
+    least, most = rows.loc[rows["area"].idxmin()], rows.loc[rows["area"].idxmax()]
+    return f"Areas under the ROC curves from {least['area']:.2f} ({least['class']}) to {most['area']:.2f} ({most['class']})"
+
+
+def calibration_title(results: StudyResults) -> str:
+    """Which arms are surer than right, by mean confidence minus accuracy."""
+    told = {"more sure than right": [], "less sure than right": [], "about as sure as right": []}
+    for arm in results.arms:
+        rows = results.rows("calibration", arm=arm)
+        if len(rows) and rows["n"].sum():
+            rows = rows[rows["n"] > 0]
+            too_sure = np.average(rows["confidence"] - rows["accuracy"], weights=rows["n"])
+            words = list(told)
+            told[words[0] if too_sure > TELLING else words[1] if too_sure < -TELLING else words[2]].append(arm)
+    there = {words: arms for words, arms in told.items() if arms}
+    if len(there) == 1:
+        (words,) = there
+        return f"The networks are {words}"
+    return "; ".join(f"{words.capitalize()}: {listed(map(arm_label, arms))}" for words, arms in there.items())
+
+
+def calibration_answer(results: StudyResults) -> ResultTable:
+    """The calibration errors."""
+    rows = results.rows("arms", arm=results.arms)
+    if rows.empty:
+        return results.absent("Calibration")
+    each = listed(f"{arm_label(row.arm)} {row.ece:.2f}" for row in rows.itertuples())
+    return ResultTable(f"{calibration_title(results)}. Expected calibration error: {each}.")
+
+
+def evidence_title(results: StudyResults) -> str:
+    """For which arms the share of importance on the finding is above chance."""
+    told = {"above chance": [], "below chance": [], "not told from chance": []}
+    for row in results.rows("evidence", measure="share").itertuples():
+        words = list(told)
+        told[words[0] if row.gain_low > 0 else words[1] if row.gain_high < 0 else words[2]].append(row.arm)
+    each = "; ".join(f"{words} ({listed(map(arm_label, arms))})" for words, arms in told.items() if arms)
+    return f"Importance on slices with the finding: {each}"
+
+
+def evidence_answer(results: StudyResults) -> ResultTable:
+    """The shares of importance on the finding, and chance."""
+    rows = results.rows("evidence", measure="share")
+    if rows.empty:
+        return results.absent("Importance on slices with the finding")
+    each = "; ".join(
+        f"{arm_label(row.arm)} {with_interval(row.observed, row.observed_low, row.observed_high)}, "
+        f"chance {row.chance:.2f}"
+        for row in rows.itertuples()
+    )
+    return ResultTable(f"{evidence_title(results)}. Share of the importance on them: {each}.")
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
