@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 
 from viptt_core.clips import Grid
@@ -49,7 +51,8 @@ def confusion_chart(results: StudyResults) -> Picture | ResultTable:
     }
     figure, told = draw_matrices(counts, names, "shares")
     alt = f"Confusion matrices, mean over seeds. Rightly predicted of each true class, {told}."
-    title = sentences.confusion_title(results, results.plan.primary[0] if results.plan.primary[0] in tables else next(iter(tables)))
+    arm = results.plan.primary[0]
+    title = sentences.confusion_title(results, arm if arm in tables else next(iter(tables)))
     return picture_of(results, figure, alt, "confusion.csv", title=title)
 
 
@@ -151,11 +154,14 @@ def calibration_chart(results: StudyResults) -> Picture | ResultTable:
         sizes, label = 10 + 120 * rows["n"] / rows["n"].sum(), f"{arm_label(arm)}: ECE {ece[arm]:.2f}"
         axis.plot(rows["confidence"], rows["accuracy"], line, color=colour, lw=1.6)
         axis.scatter(rows["confidence"], rows["accuracy"], sizes, color=colour, marker=marker, label=label)
+        if is_wide():
+            axis.set_title(textwrap.fill(label, 64 // columns), fontsize=9.5)
         bins = ", ".join(f"{row.confidence:.2f} right {row.accuracy:.2f}" for row in rows.itertuples())
         told.append(f"{label}; at confidence {bins}")
     axes[0, 0].set_ylabel("accuracy")
     figure.tight_layout()
-    legend_below(figure, *axes[0])
+    if not is_wide():
+        legend_below(figure, axis)
     alt = f"Accuracy over confidence. {'. '.join(told)}."
     return picture_of(results, figure, alt, "calibration.csv", title=sentences.calibration_title(results))
 
@@ -183,8 +189,8 @@ def importance_chart(results: StudyResults) -> Picture | ResultTable:
     axis.set_xlabel("slice; bar: importance", fontsize=SMALL)
     figure.tight_layout()
     alt = (
-        f"{len(chosen)} phantoms as the arm {arm_label(evidence.arms[a])} sees them: a bar a slice for its importance, blue where "
-        f"the finding is. {'; '.join(told)}."
+        f"{len(chosen)} phantoms as the arm {arm_label(evidence.arms[a])} sees them: a bar a slice for its importance, "
+        f"blue where the finding is. {'; '.join(told)}."
     )
     met = sum(bool(evidence.findings[i, evidence.importance[a, i].argmax()]) for i in chosen)
     title = f"In {met} of these {len(chosen)} phantoms the most important slice shows the finding (blue)"

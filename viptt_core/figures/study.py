@@ -109,10 +109,13 @@ def forest_chart(results: StudyResults, *families: str, measure: str = "") -> Pi
 
 @styled
 def attribution_chart(results: StudyResults) -> Picture | ResultTable:
-    """What each factor adds within the frozen network, and the gap that they add up to; it is not the paper's gap."""
+    """What each change adds within the frozen network, and the gap that they add up to; it is not the paper's gap.
+
+    As long as cells of the factorial are missing: those that are there.
+    """
     rows = results.rows("attribution")
     if rows.empty:
-        return results.absent("Attribution within the frozen network")
+        return factorial_chart(results)
     marks = {rows["factor"].iloc[0]: ("#444444", "D"), START: (ARM_COLOURS["video"], "o")}
     parts = [
         Estimate(factor_label(name), *values, *marks.get(name, (OTHER_COLOUR, "o")), signed=True)
@@ -187,24 +190,6 @@ def trend_chart(results: StudyResults, along: str = "n_train") -> Picture | Resu
     legend_below(figure, axis)
     alt = f"Kappa with 95 % intervals over the number of {ALONG[along]}. {'; '.join(told)}."
     return picture_of(results, figure, alt, "trend.csv", title=sentences.trend_title(results, along))
-
-
-@styled
-def baselines_chart(results: StudyResults, *experiments: str) -> Picture | ResultTable:
-    """Kappa of the arms of some experiments, by default the primary one, above what needs no network."""
-    experiments = experiments or (sentences.main_of(results),)
-    arms, baselines = results.rows("arms", experiment=experiments), results.rows("baselines")
-    if arms.empty:
-        return results.absent("Kappa")
-    panels = {
-        title: [_kappa(results, row, arm_label(row.arm)) for row in rows.itertuples()]
-        for title, rows in (("networks", arms), ("without training a network", baselines))
-        if len(rows)
-    }
-    figure, _, told = draw_estimates(panels, "kappa")
-    files = ["arms.csv"] + ["baselines.csv"] * bool(len(baselines))
-    title = sentences.baselines_title(results, *experiments)
-    return picture_of(results, figure, f"Kappa of arms and baselines. {told}.", *files, title=title)
 
 
 def look(results: StudyResults, arm: str) -> tuple[str, str]:

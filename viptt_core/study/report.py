@@ -110,7 +110,9 @@ class StudyResults:
         if self.rows("arms", arm=arm).empty or not path.is_file():
             return pd.DataFrame()
         one, rows = read_outcomes(path).of_arm(arm), []
-        for labels, probabilities in ((one.labels[there], run[there]) for run, there in zip(one.probabilities, one.tested, strict=True)):
+        for labels, probabilities in (
+            (one.labels[there], run[there]) for run, there in zip(one.probabilities, one.tested, strict=True)
+        ):
             p = probabilities.astype(float)
             rows.append([roc_auc(1 * (labels == k), p[:, [k, k]] * [-1, 1]) for k in range(len(one.class_names))])
         return pd.DataFrame(rows, columns=one.class_names).groupby(one.runs["seed"]).mean()

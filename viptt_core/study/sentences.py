@@ -33,9 +33,7 @@ def contrast_title(row) -> str:
     """What one contrast came to; `row` is of the table, or a record."""
     if row["verdict"] in (HARMS, HELPS) and not row["arm2"]:
         measure = MEASURE_WORDS.get(row["measure"], row["measure"])
-        return (
-            f"{arm_label(row['arm'])}: {VERDICT_WORDS[row['verdict']]} {measure} than {arm_label(row['baseline'])}"
-        )
+        return f"{arm_label(row['arm'])}: {VERDICT_WORDS[row['verdict']]} {measure} than {arm_label(row['baseline'])}"
     return f"{contrast_name(row)}: {row['verdict'] or NO_VERDICT}"
 
 
@@ -50,21 +48,16 @@ def contrasts_title(rows: pd.DataFrame) -> str:
 
 
 # --- Attribution ------------------------------------------------------------------------------------------------
-def missing_cells(results: StudyResults) -> list[str]:
-    """Arms of the factorial that were not run, or not with all seeds of the plan."""
-    run = results.rows("arms")
-    run = dict(zip(run.get("arm", ()), run.get("seeds", ()), strict=True))
-    plan = results.plan
-    least = min((plan.seeds_of(plan.arm(name)) for name in plan.factorial_arms), default=0)
-    return [name for name in plan.factorial_arms if run.get(name, 0) < least]
-
-
 def missing_text(results: StudyResults) -> str:
-    """Which cells of the factorial are missing; "" for none."""
-    missing, count = missing_cells(results), len(results.plan.factorial_arms)
-    if not missing:
-        return ""
-    return f"{len(missing)} of {count} combinations have not run: {'; '.join(map(arm_label, missing))}."
+    """Which arms of the factorial were not run, or that seeds of some are missing; "" for neither."""
+    plan, rows = results.plan, results.rows("arms")
+    seeds = dict(zip(rows.get("arm", ()), rows.get("seeds", ()), strict=True))
+    missing = [name for name in plan.factorial_arms if name not in seeds]
+    if missing:
+        count = len(plan.factorial_arms)
+        return f"{len(missing)} of {count} combinations have not run: {'; '.join(map(arm_label, missing))}."
+    least = min((plan.seeds_of(plan.arm(name)) for name in plan.factorial_arms), default=0)
+    return "Not all planned seeds have run." if any(seeds[name] < least for name in plan.factorial_arms) else ""
 
 
 def attribution_title(results: StudyResults) -> str:
@@ -83,27 +76,26 @@ def attribution_answer(results: StudyResults) -> ResultTable:
     plan, rows = results.plan, results.rows("attribution")
     if not plan.factors or not results.tables:
         return results.absent("Attribution within the frozen network")
-    if missing := missing_text(results):
+    missing = missing_text(results)
+    if rows.empty:
         changes = listed(factor_label(name) for name in (START, *plan.factors))
         return ResultTable(f"What {changes} add cannot be said yet. {missing}")
-    if rows.empty:
-        return results.absent("Attribution within the frozen network")
     parts = {row.factor: with_interval(row.points, row.low, row.high, signed=True) for row in rows.itertuples()}
     gap = parts.pop(GAP)
     each = listed(f"{factor_label(name)} {part}" for name, part in parts.items())
     return ResultTable(
         f"{attribution_title(results)}. All changes together: kappa {gap}. Of it: {each}. "
-        f"{100 * rows['level'].iloc[0]:.3g} % intervals."
+        f"{100 * rows['level'].iloc[0]:.3g} % intervals. {missing}".rstrip()
     )
 
 
 def factorial_title(results: StudyResults) -> str:
     """How many of the combinations are shown, and the best of them."""
     names = results.plan.factorial_arms
-    rows, missing = results.rows("arms", arm=names), missing_text(results)
+    rows = results.rows("arms", arm=names)
     best = rows.loc[rows["kappa"].idxmax()]
-    shown = f"{len(rows)} of {len(names)} combinations" if missing else f"All {len(names)} combinations"
-    return f"{shown}; the highest kappa: {arm_label(best['arm'])}, {best['kappa']:.2f}"
+    shown = f"All {len(names)}" if len(rows) == len(names) else f"{len(rows)} of {len(names)}"
+    return f"{shown} combinations; the highest kappa: {arm_label(best['arm'])}, {best['kappa']:.2f}"
 
 
 # --- Numbers of scans and videos ----------------------------------------------------------------------------------
@@ -141,7 +133,13 @@ def trend_title(results: StudyResults, along: str) -> str:
     told = {}
     for start, group in _by_line(trend_rows(results, along), along).items():
         first, last = group.iloc[0], group.iloc[-1]
-        way = "rises" if last["low"] > first["high"] else "falls" if last["high"] < first["low"] else "no difference shown"
+        way = (
+            "rises"
+            if last["low"] > first["high"]
+            else "falls"
+            if last["high"] < first["low"]
+            else "no difference shown"
+        )
         told.setdefault(way, []).append(start)
     if len(told) == 1:
         (way,) = told
@@ -189,29 +187,18 @@ def sources_answer(results: StudyResults) -> ResultTable:
     return ResultTable("\n".join(f"{one}." for one in (sources_title(results), *told)))
 
 
-def baselines_title(results: StudyResults, *experiments: str) -> str:
-    """The best of the networks beside the best of what needs none."""
-    arms, baselines = results.rows("arms", experiment=experiments or (main_of(results),)), results.rows("baselines")
-    best = arms.loc[arms["kappa"].idxmax()]
-    network = f"{arm_label(best['arm'])} {best['kappa']:.2f}"
-    if baselines.empty:
-        return f"The highest kappa of the arms: {network}"
-    other = baselines.loc[baselines["kappa"].idxmax()]
-    above = "above" if round(other["kappa"], 2) > round(best["kappa"], 2) else "not above"
-    return f"Best without a trained network: {arm_label(other['arm'])} {other['kappa']:.2f}, {above} {network}"
-
-
-def baselines_answer(results: StudyResults, *experiments: str) -> ResultTable:
-    """How far one gets without training a network."""
-    arms, baselines = results.rows("arms", experiment=experiments or (main_of(results),)), results.rows("baselines")
+def baselines_answer(results: StudyResults) -> ResultTable:
+    """The best of what needs no trained network beside the best network of the primary experiment."""
+    arms, baselines = results.rows("arms", experiment=main_of(results)), results.rows("baselines")
     if arms.empty or baselines.empty:
         return results.absent("What needs no network")
     best = [rows.loc[rows["kappa"].idxmax()] for rows in (baselines, arms)]
-    told = [
+    base, network = (
         f"{arm_label(row['arm'])}, kappa {with_interval(row['kappa'], row['kappa_low'], row['kappa_high'])}"
         for row in best
-    ]
-    return ResultTable(f"The best without training a network is {told[0]}; the best of the networks {told[1]}.")
+    )
+    above = "above" if round(best[0]["kappa"], 2) > round(best[1]["kappa"], 2) else "not above"
+    return ResultTable(f"Without training a network the best is {base}: {above} the best network, {network}.")
 
 
 def main_of(results: StudyResults) -> str:
@@ -248,6 +235,37 @@ def cost_answer(results: StudyResults) -> ResultTable:
     if rows.empty:
         return results.absent("What it cost")
     return ResultTable(f"{rows['hours_total'].sum():.1f} core-hours for {rows['fits'].sum():,} fits.")
+
+
+def power_answer(results: StudyResults) -> ResultTable:
+    """The smallest gain that one run an arm could show on so many scans, and what choosing among runs pretends."""
+    rows = results.rows("power")
+    if rows.empty:
+        return results.absent("What so many test scans can show")
+    told = []
+    for n, group in rows.groupby("n", sort=False):
+        gain, best = (group.loc[group["question"].str.startswith(words), "value"] for words in ("smallest", "best of"))
+        told.append(
+            f"On {n:,} scans 4 of 5 studies show a gain of {gain.max():.2f} or more; "
+            f"the best of several equal runs is up to {best.max():.2f} too high."
+        )
+    return ResultTable("\n".join(told))
+
+
+def leak_answer(results: StudyResults) -> ResultTable:
+    """Whether kappa is above chance where there is nothing to learn."""
+    arms = [arm.name for arm in results.plan.arms if arm.scans == "no finding"]
+    rows = results.rows("arms", arm=arms)
+    if rows.empty:
+        return results.absent("Scans without a finding")
+    told = [
+        f"{arm_label(row.arm)} {with_interval(row.kappa, row.kappa_low, row.kappa_high)}" for row in rows.itertuples()
+    ]
+    leaks = rows.loc[rows["kappa_low"] > 0, "arm"]
+    found = (
+        f"A kappa above 0, so a leak: {listed(map(arm_label, leaks))}" if len(leaks) else "No kappa above 0 is shown"
+    )
+    return ResultTable(f"{found}. Kappa: {listed(told)}.")
 
 
 # --- Single classes -----------------------------------------------------------------------------------------------
@@ -297,7 +315,20 @@ def curves_title(results: StudyResults) -> str:
     """The smallest and the largest area under the ROC curves."""
     rows = results.rows("curves", arm=results.arms, curve="roc")
     least, most = rows.loc[rows["area"].idxmin()], rows.loc[rows["area"].idxmax()]
-    return f"Areas under the ROC curves from {least['area']:.2f} ({least['class']}) to {most['area']:.2f} ({most['class']})"
+    ends = [f"{row['area']:.2f} ({row['class']})" for row in (least, most)]
+    return f"Areas under the ROC curves from {' to '.join(ends)}"
+
+
+def curves_answer(results: StudyResults) -> ResultTable:
+    """The smallest and the largest area, arm by arm."""
+    rows = results.rows("curves", arm=results.arms, curve="roc")
+    if rows.empty:
+        return results.absent("Curves")
+    told = []
+    for arm, group in rows.groupby("arm", sort=False):
+        areas = group.groupby("class", sort=False)["area"].first()
+        told.append(f"{arm_label(arm)} from {areas.min():.2f} to {areas.max():.2f}")
+    return ResultTable(f"Area under the ROC curve, over classes: {listed(told)}.")
 
 
 def calibration_title(results: StudyResults) -> str:
