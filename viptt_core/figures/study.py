@@ -25,7 +25,7 @@ from viptt_core.figures import (
 )
 from viptt_core.shown import ResultTable, arm_label, with_interval
 from viptt_core.study import sentences
-from viptt_core.study.report import NO_VERDICT, START, StudyResults, factor_label, source_label
+from viptt_core.study.report import START, StudyResults, factor_label, measure_label, source_label
 from viptt_core.study.sentences import ALONG
 from viptt_core.study.verdict import contrast_name
 
@@ -76,13 +76,13 @@ def seed_chart(results: StudyResults) -> Picture | ResultTable:
     lower.hlines(0.5, row["low"], row["high"], color="black", lw=2)
     lower.plot(row["difference"], 0.5, "D", color="black", ms=6)
     lower.axvline(0, color="black", lw=0.8, ls=":")
-    signed = f"{with_interval(row['difference'], row['low'], row['high'], signed=True)}: {row['verdict'] or NO_VERDICT}"
-    lower.set(yticks=[], ylim=(1.1, -0.5), xlabel=f"difference {signed}")
+    difference = with_interval(row["difference"], row["low"], row["high"], signed=True)
+    lower.set(yticks=[], ylim=(1.1, -0.5), xlabel=f"difference {difference}")
     for axis in (upper, lower):
         axis.spines["left"].set_visible(False)
         axis.locator_params(axis="x", nbins=6)
     figure.tight_layout()
-    alt = f"{measure.capitalize()} by seed: {'; '.join(told)}. Mean difference, {contrast_name(row)}: {signed}."
+    alt = f"{measure.capitalize()} by seed: {'; '.join(told)}. Mean difference, {contrast_name(row)}: {difference}."
     files = [f"{experiment}.npz", "contrasts.csv"] + ["baselines.csv"] * bool(others)
     return picture_of(results, figure, alt, *files, title=sentences.contrast_title(row))
 
@@ -96,7 +96,7 @@ def forest_chart(results: StudyResults, *families: str, measure: str = "") -> Pi
         return results.absent(" and ".join(families).capitalize() or "Contrasts")
     panels = {}
     for family, group in rows.groupby("family", sort=False):
-        panels[f"{family} ({group['measure'].iloc[0]})\n{_at(group)} intervals"] = [
+        panels[f"{family} ({measure_label(group['measure'].iloc[0])})\n{_at(group)} intervals"] = [
             Estimate(
                 contrast_name(row), row["difference"], row["low"], row["high"], *look(results, row["arm"]), signed=True
             )
@@ -152,11 +152,9 @@ def sources_chart(results: StudyResults) -> Picture | ResultTable:
         return results.absent("What was learned of the videos")
     panels = {}
     for row in rows.itertuples():
-        by_size = "" if np.isnan(row.size_accuracy) else f", size of the picture {row.size_accuracy:.2f}"
-        title = f"{source_label(row.source)}, {row.classes} classes\nlargest class {row.chance:.2f}{by_size}"
         chance = np.nanmax([row.chance, row.size_accuracy])
         estimate = Estimate(arm_label(row.arm), row.accuracy, row.low, row.high, *look(results, row.arm), chance=chance)
-        panels.setdefault(title, []).append(estimate)
+        panels.setdefault(f"{source_label(row.source)}, {row.classes} classes", []).append(estimate)
     figure, _, told = draw_estimates(panels, "accuracy on held-out videos; tick: without seeing them")
     alt = f"Accuracy of pretraining on held-out videos. {told}."
     return picture_of(results, figure, alt, "sources.csv", title=sentences.sources_title(results))

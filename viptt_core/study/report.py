@@ -33,6 +33,7 @@ PER_CLASS = {"precision": "precision", "recall": "recall", "F1": "f1"}
 NOT_APART = ("name", "experiment", "start", "seeds")  # fields of an arm that are told otherwise
 WORDS = {"n_train": "scans", "n_videos": "videos", "videos": "kind of videos", "scans": "kind of scans"}
 FACTOR_WORDS = {GAP: "all changes together", START: "videos", "weights": "class weights"}
+MEASURE_WORDS = {"rare recall": "recall of rare types"}
 SOURCE_WORDS = {"actions": "simulated actions", "ut": "UT-Interaction", "fights": "CCTV fights"}
 WORDS |= {"rotate": "rotation", "temporal": "temporal part", "freeze_backbone": "frozen CNN", "rates": "learning rates"}
 
@@ -170,6 +171,11 @@ def factor_label(name: str) -> str:
     return FACTOR_WORDS.get(name, name)
 
 
+def measure_label(name: str) -> str:
+    """What a contrast compares as pages name it."""
+    return MEASURE_WORDS.get(name, name)
+
+
 def source_label(name: str) -> str:
     """A set of videos as pages name it."""
     return SOURCE_WORDS.get(name, name)
@@ -240,7 +246,7 @@ PARTS = {
     "scores": Part(
         "arms",
         "Scores of the arms, mean over seeds",
-        "arm; seeds; cases=n; kappa:interval; accuracy:interval; AUC=auc:.2f; recall of rare classes=rare_recall:"
+        "arm; seeds; cases=n; kappa:interval; accuracy:interval; AUC=auc:.2f; recall of rare types=rare_recall:"
         "interval; median=kappa_median:.2f; SD=seed_sd:.3f",
         f"{INTERVAL} Median and SD: of kappa, over seeds.",
     ),
@@ -315,7 +321,14 @@ PARTS = {
 }
 
 
-LABELS = {"arm": arm_label, "start": arm_label, "factor": factor_label, "source": source_label}  # of a column
+# How the names in a column are shown.
+LABELS = {
+    "arm": arm_label,
+    "start": arm_label,
+    "factor": factor_label,
+    "source": source_label,
+    "measure": measure_label,
+}
 
 
 def show_table(results: StudyResults, name: str, **wanted: str | Sequence[str]) -> ResultTable:

@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 
 from viptt_core.shown import ResultTable, arm_label, with_interval
-from viptt_core.study.report import NO_VERDICT, StudyResults, factor_label, source_label
+from viptt_core.study.report import NO_VERDICT, StudyResults, factor_label, measure_label, source_label
 from viptt_core.study.tables import GAP, START
 from viptt_core.study.verdict import HARMS, HELPS, NO_GAIN, UNDECIDED, contrast_name
 
-MEASURE_WORDS = {"rare recall": "mean recall of the rare types"}
 VERDICT_WORDS = {HARMS: "lower", HELPS: "higher", NO_GAIN: NO_GAIN, UNDECIDED: UNDECIDED, "": NO_VERDICT}
 ALONG = {"n_train": "labelled scans", "n_videos": "videos"}
 TELLING = 0.02  # mean confidence minus accuracy, from which on a network is called too sure
@@ -31,10 +30,10 @@ def listed(words) -> str:
 # --- Contrasts --------------------------------------------------------------------------------------------------
 def contrast_title(row) -> str:
     """What one contrast came to; `row` is of the table, or a record."""
-    if row["verdict"] in (HARMS, HELPS) and not row["arm2"]:
-        measure = MEASURE_WORDS.get(row["measure"], row["measure"])
-        return f"{arm_label(row['arm'])}: {VERDICT_WORDS[row['verdict']]} {measure} than {arm_label(row['baseline'])}"
-    return f"{contrast_name(row)}: {row['verdict'] or NO_VERDICT}"
+    if row["verdict"] not in (HARMS, HELPS) or row["arm2"]:
+        return f"{contrast_name(row)}: {row['verdict'] or NO_VERDICT}"
+    score = f"{VERDICT_WORDS[row['verdict']]} {measure_label(row['measure'])}"
+    return f"{arm_label(row['arm'])}: {score} than {arm_label(row['baseline'])}"
 
 
 def contrasts_title(rows: pd.DataFrame) -> str:
