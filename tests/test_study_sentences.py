@@ -57,10 +57,7 @@ def test_what_each_change_adds_follows_from_its_interval():
     told = "Rotation: add to kappa; videos: take from kappa; class weights: no difference shown"
     assert sentences.attribution_title(results) == told
     answer = sentences.attribution_answer(results).text
-    assert (
-        answer.startswith(f"{told}. All changes together: kappa +0.050")
-        and "videos -0.200 (-0.300 to -0.100)" in answer
-    )
+    assert answer.startswith("All changes together: kappa +0.050") and "videos -0.200 (-0.300 to -0.100)" in answer
     assert answer.endswith("98.8 % intervals.")
 
 
@@ -112,17 +109,21 @@ def test_one_number_of_scans_is_no_trend():
 
 def test_sources_are_told_by_whether_they_were_learned_and_controls_are_not_asked():
     results = study_results(NODULES)
-    assert sentences.sources_title(results) == "Learned: UT and CCTV fights"
+    assert sentences.sources_title(results) == "UT: learned; CCTV fights: learned"
     rows = results.tables["sources"]
-    results.tables["sources"] = rows.assign(learned=[True, False])
-    assert sentences.sources_title(results) == "Learned: UT; not learned: CCTV fights"
-    results.tables["sources"] = rows.assign(learned=False)
-    assert sentences.sources_title(results) == "Not learned: UT and CCTV fights"
-    assert "accuracy 0.60 (0.50 to 0.70), without seeing them 0.30" in sentences.sources_answer(results).text
+    some = with_table("sources", rows.assign(learned=[True, False]), NODULES)
+    assert sentences.sources_title(some) == "UT: learned; CCTV fights: not learned"
+    told = sentences.sources_answer(some).text.splitlines()
+    assert told[0].startswith(
+        "UT, ImageNet + UT-Interaction: learned, accuracy 0.60 (0.50 to 0.70), without seeing them 0.30"
+    )
+    assert told[1].startswith("CCTV fights, ImageNet + UT-Interaction: not learned, ")
+    twice = with_table("sources", pd.concat([rows, rows.assign(arm="image+both", learned=False)]), NODULES)
+    assert sentences.sources_title(twice).startswith("UT: learned in 1 of 2 pretrainings; ")
     shuffled = {**NODULES["arms"][2], "name": "shuffled", "videos": "shuffled labels"}
     plan = NODULES | {"arms": [*NODULES["arms"], shuffled]}
     control = with_table("sources", pd.concat([rows, rows.assign(arm="shuffled", learned=False)]), plan)
-    assert sentences.sources_title(control) == "Learned: UT and CCTV fights"
+    assert sentences.sources_title(control) == "UT: learned; CCTV fights: learned"
 
 
 @pytest.mark.parametrize("kappa, word", [(0.5, "above"), (0.2, "not above"), (0.304, "not above")])
@@ -137,12 +138,14 @@ def test_the_best_baseline_stands_beside_the_best_network(kappa, word):
 def test_runs_plans_and_leaks_are_counted():
     results = study_results()
     arms = len(results.plan.arms)
-    assert sentences.plan_answer(results).text == f"{arms} of the {arms} planned arms have run."
+    assert sentences.plan_answer(results).text == f"Study 'small': {arms} of the {arms} planned arms have run."
     rows = results.tables["arms"]
     results.tables["arms"] = rows.assign(seeds=[1, *rows["seeds"][1:]]).iloc[:-1]
-    assert sentences.plan_answer(results).text.startswith(f"{arms - 2} of the {arms} planned arms have run. 2 have not")
+    assert sentences.plan_answer(results).text.startswith(
+        f"Study 'small': {arms - 2} of the {arms} planned arms have run. 2 have not"
+    )
     told = sentences.runs_answer(study_results()).text
-    assert told == f"Of {8 * arms} runs {arms} named a single class for every case; 1 was ended by the limit of epochs."
+    assert told.startswith(f"Study 'small': of {8 * arms} runs {arms} named a single class for every case; 1 was ended")
     clean = with_table("arms", rows.assign(collapsed=0, at_limit=0))
     assert "none named a single class" in sentences.runs_answer(clean).text
     without = {**PLAN["arms"][1], "name": "image, no finding", "experiment": "no_finding", "scans": "no finding"}
@@ -200,5 +203,5 @@ def test_every_answer_of_a_study_that_was_not_run_is_a_sentence_that_says_so():
         for results in (bare_results(), study_results(NODULES, tables={})):
             told = make(results, *more.get(name, ()))
             assert isinstance(told, ResultTable) and told.table is None
-            assert "not run yet" in told.text or told.text.startswith("0 of the"), name
+            assert "not run yet" in told.text or ": 0 of the" in told.text, name
     assert (sentences.listed("abc"), sentences.listed("a"), sentences.listed([])) == ("a, b and c", "a", "")

@@ -25,9 +25,9 @@ from viptt_core.figures import (
 )
 from viptt_core.shown import ResultTable, arm_label, with_interval
 from viptt_core.study import sentences
-from viptt_core.study.report import START, StudyResults, factor_label, measure_label, source_label
+from viptt_core.study.report import START, StudyResults, factor_label
 from viptt_core.study.sentences import ALONG
-from viptt_core.study.verdict import contrast_name
+from viptt_core.study.verdict import contrast_name, measure_label, source_label
 
 NOTHING_ON = "neither class weights nor rotation"  # cell of the factorial
 ALWAYS_ZERO = "most frequent class"  # a baseline whose kappa is 0 by construction
@@ -65,8 +65,9 @@ def seed_chart(results: StudyResults) -> Picture | ResultTable:
         told.append(f"{label} {values.min():.2f} to {values.max():.2f}, mean {values.mean():.2f}, {len(values)} seeds")
     pairs, last = pd.concat([scores[baseline], scores[arm]], axis=1, join="inner").to_numpy(), len(names) - 1
     upper.plot(pairs.T, [[last - 1], [last]] * np.ones(len(pairs)), color="#888888", lw=0.6, zorder=0)
-    upper.set(yticks=[], ylim=(last + 0.75, -0.85), xlabel=f"{measure} on test cases, a dot a seed")
+    upper.set(yticks=[], ylim=(last + 0.75, -0.85), xlabel=f"{measure_label(measure)} on test cases, one dot per seed")
     if is_wide():
+        upper.set_ylim(last + 0.5, -0.5)
         upper.set_yticks(range(len(names)), names, fontsize=SMALL + 0.5)
         upper.tick_params(axis="y", length=0)
     for y, words in enumerate(() if is_wide() else names):  # none lies between the last two, where the lines are

@@ -25,7 +25,7 @@ from viptt_core.study.evidence import Evidence, read_evidence
 from viptt_core.study.outcomes import RECORD, read_outcomes, read_table
 from viptt_core.study.plan import PLANS, Arm, Study, load_study
 from viptt_core.study.tables import GAP, START
-from viptt_core.study.verdict import contrast_name, read_verdicts, verdict_text
+from viptt_core.study.verdict import contrast_name, measure_label, read_verdicts, source_label, verdict_text
 
 NO_VERDICT = "no verdict"  # fewer than 8 seeds, videos not learned, or none was planned
 SEPARATOR = ";"  # names of arms hold commas
@@ -33,8 +33,6 @@ PER_CLASS = {"precision": "precision", "recall": "recall", "F1": "f1"}
 NOT_APART = ("name", "experiment", "start", "seeds")  # fields of an arm that are told otherwise
 WORDS = {"n_train": "scans", "n_videos": "videos", "videos": "kind of videos", "scans": "kind of scans"}
 FACTOR_WORDS = {GAP: "all changes together", START: "videos", "weights": "class weights"}
-MEASURE_WORDS = {"rare recall": "recall of rare types"}
-SOURCE_WORDS = {"actions": "simulated actions", "ut": "UT-Interaction", "fights": "CCTV fights"}
 WORDS |= {"rotate": "rotation", "temporal": "temporal part", "freeze_backbone": "frozen CNN", "rates": "learning rates"}
 
 
@@ -169,16 +167,6 @@ def open_results(study: str, *, arms: str = "", folder: str | Path = "") -> Stud
 def factor_label(name: str) -> str:
     """A row of the attribution as pages name it."""
     return FACTOR_WORDS.get(name, name)
-
-
-def measure_label(name: str) -> str:
-    """What a contrast compares as pages name it."""
-    return MEASURE_WORDS.get(name, name)
-
-
-def source_label(name: str) -> str:
-    """A set of videos as pages name it."""
-    return SOURCE_WORDS.get(name, name)
 
 
 def banner(*studies: StudyResults) -> ResultTable:

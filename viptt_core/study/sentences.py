@@ -12,9 +12,17 @@ import numpy as np
 import pandas as pd
 
 from viptt_core.shown import ResultTable, arm_label, with_interval
-from viptt_core.study.report import NO_VERDICT, StudyResults, factor_label, measure_label, source_label
+from viptt_core.study.report import NO_VERDICT, StudyResults, factor_label
 from viptt_core.study.tables import GAP, START
-from viptt_core.study.verdict import HARMS, HELPS, NO_GAIN, UNDECIDED, contrast_name
+from viptt_core.study.verdict import (
+    HARMS,
+    HELPS,
+    NO_GAIN,
+    UNDECIDED,
+    contrast_name,
+    measure_label,
+    source_label,
+)
 
 VERDICT_WORDS = {HARMS: "lower", HELPS: "higher", NO_GAIN: NO_GAIN, UNDECIDED: UNDECIDED, "": NO_VERDICT}
 ALONG = {"n_train": "labelled scans", "n_videos": "videos"}
@@ -83,7 +91,7 @@ def attribution_answer(results: StudyResults) -> ResultTable:
     gap = parts.pop(GAP)
     each = listed(f"{factor_label(name)} {part}" for name, part in parts.items())
     return ResultTable(
-        f"{attribution_title(results)}. All changes together: kappa {gap}. Of it: {each}. "
+        f"All changes together: kappa {gap}. Of it: {each}. "
         f"{100 * rows['level'].iloc[0]:.3g} % intervals. {missing}".rstrip()
     )
 
@@ -163,14 +171,13 @@ def sound_sources(results: StudyResults) -> pd.DataFrame:
 
 
 def sources_title(results: StudyResults) -> str:
-    """Which videos were learned by which pretraining."""
-    rows = sound_sources(results)
-    told = {True: [], False: []}
-    for row in rows.itertuples():
-        one_of_several = bool((rows["source"] == row.source).sum() > 1)
-        told[bool(row.learned)].append(source_label(row.source) + f" ({arm_label(row.arm)})" * one_of_several)
-    parts = [f"{words}: {listed(told[which])}" for which, words in ((True, "learned"), (False, "not learned"))]
-    return _capital("; ".join(part for part, names in zip(parts, (told[True], told[False]), strict=True) if names))
+    """Which videos were learned, or in how many of the pretrainings that saw them."""
+    told = []
+    for source, rows in sound_sources(results).groupby("source", sort=False):
+        learned, count = int(rows["learned"].sum()), len(rows)
+        some = f"learned in {learned} of {count} pretrainings"
+        told.append(f"{source_label(source)}: {'learned' if learned == count else some if learned else 'not learned'}")
+    return _capital("; ".join(told))
 
 
 def sources_answer(results: StudyResults) -> ResultTable:
@@ -179,11 +186,12 @@ def sources_answer(results: StudyResults) -> ResultTable:
     if rows.empty:
         return results.absent("What was learned of the videos")
     told = [
-        f"{source_label(row.source)}, {arm_label(row.arm)}: accuracy {with_interval(row.accuracy, row.low, row.high)}, "
-        f"without seeing them {np.nanmax([row.chance, row.size_accuracy]):.2f}"
+        f"{source_label(row.source)}, {arm_label(row.arm)}: {'learned' if row.learned else 'not learned'}, accuracy "
+        f"{with_interval(row.accuracy, row.low, row.high)}, without seeing them "
+        f"{np.nanmax([row.chance, row.size_accuracy]):.2f}."
         for row in rows.itertuples()
     ]
-    return ResultTable("\n".join(f"{one}." for one in (sources_title(results), *told)))
+    return ResultTable("\n".join(map(_capital, told)))
 
 
 def baselines_answer(results: StudyResults) -> ResultTable:
@@ -213,7 +221,7 @@ def plan_answer(results: StudyResults) -> ResultTable:
     whole = sum(seeds.get(arm.name, 0) >= plan.seeds_of(arm) for arm in plan.arms)
     left = len(plan.arms) - whole
     rest = f" {left} have not, or not with all their seeds: the table says which." if left else ""
-    return ResultTable(f"{whole} of the {len(plan.arms)} planned arms have run.{rest}")
+    return ResultTable(f"Study '{plan.name}': {whole} of the {len(plan.arms)} planned arms have run.{rest}")
 
 
 def runs_answer(results: StudyResults) -> ResultTable:
@@ -223,7 +231,7 @@ def runs_answer(results: StudyResults) -> ResultTable:
         return results.absent("How the runs ended")
     collapsed, at_limit, runs = (int(rows[name].sum()) for name in ("collapsed", "at_limit", "runs"))
     return ResultTable(
-        f"Of {runs:,} runs {collapsed or 'none'} named a single class for every case; "
+        f"Study '{results.plan.name}': of {runs:,} runs {collapsed or 'none'} named a single class for every case; "
         f"{at_limit or 'none'} {'was' if at_limit == 1 else 'were'} ended by the limit of epochs."
     )
 
@@ -233,7 +241,9 @@ def cost_answer(results: StudyResults) -> ResultTable:
     rows = results.rows("cost")
     if rows.empty:
         return results.absent("What it cost")
-    return ResultTable(f"{rows['hours_total'].sum():.1f} core-hours for {rows['fits'].sum():,} fits.")
+    return ResultTable(
+        f"Study '{results.plan.name}': {rows['hours_total'].sum():.1f} core-hours for {rows['fits'].sum():,} fits."
+    )
 
 
 def power_answer(results: StudyResults) -> ResultTable:
@@ -353,7 +363,7 @@ def calibration_answer(results: StudyResults) -> ResultTable:
     if rows.empty:
         return results.absent("Calibration")
     each = listed(f"{arm_label(row.arm)} {row.ece:.2f}" for row in rows.itertuples())
-    return ResultTable(f"{calibration_title(results)}. Expected calibration error: {each}.")
+    return ResultTable(f"Expected calibration error: {each}.")
 
 
 def evidence_title(results: StudyResults) -> str:
@@ -376,7 +386,7 @@ def evidence_answer(results: StudyResults) -> ResultTable:
         f"chance {row.chance:.2f}"
         for row in rows.itertuples()
     )
-    return ResultTable(f"{evidence_title(results)}. Share of the importance on them: {each}.")
+    return ResultTable(f"Share of the importance on slices with the finding: {each}.")
 
 
 def _capital(text: str) -> str:
