@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 
 from benchmarks import PROFILES, ROOT, Result, Target
 from viptt_core.errors import DataError
-from viptt_core.figures import STYLE
+from viptt_core.figures import STYLE, with_dark_scheme
 from viptt_core.files import write_file
 
 FORMAT = 3  # of the result files
@@ -164,4 +164,4 @@ def ratio_chart(rows: list[Result]) -> tuple[bytes, str]:
     told = "; ".join(f"{row.title} {value_text(row)}, {target_text(row) or 'no target'}" for row in rows)
     svg = io.BytesIO()
     figure.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return svg.getvalue(), f"Ratios on a log axis, then the target of each: {told}."
+    return with_dark_scheme(svg.getvalue()), f"Ratios on a log axis, then the target of each: {told}."

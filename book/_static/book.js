@@ -13,6 +13,22 @@
     all(".has-children > details > summary", function (summary) {
       summary.setAttribute("aria-label", "Pages below " + summary.closest("li").querySelector("a").textContent.trim());
     });
+    // On a phone a row of a table of many columns is a card: each cell says the name of its column (custom.css).
+    all(".bd-article table:has(thead)", function (table) {
+      var heads = Array.from(table.tHead.rows[table.tHead.rows.length - 1].cells, function (cell) { return cell.textContent.trim(); });
+      if (heads.length < 4) return;
+      table.classList.add("viptt-cards");
+      table.setAttribute("role", "table"); // a table that is laid out as cards is one no more, unless it says so
+      table.querySelectorAll("thead, tbody").forEach(function (part) { part.setAttribute("role", "rowgroup"); });
+      Array.from(table.rows, function (row) {
+        row.setAttribute("role", "row");
+        Array.from(row.cells, function (cell, i) {
+          cell.setAttribute("role", cell.closest("thead") ? "columnheader" : "cell");
+          cell.dataset.label = heads[i] || "";
+          cell.classList.toggle("viptt-long", i === 0 || cell.textContent.length > 28);
+        });
+      });
+    });
     // An entry of a list is a list item; a list in a list belongs to one; the role for bibliographies is gone.
     all("[role=doc-biblioentry]", function (entry) { entry.setAttribute("role", "listitem"); });
     all("li + ul", function (list) { list.previousElementSibling.append(list); });
