@@ -29,6 +29,8 @@ ARM_WORDS = {
     "extra steps": "extra steps on scans",
     "no finding": "no finding in the scans",
     "diameter_mm alone": "diameter alone",
+    "features + logistic": "logistic regression on ImageNet features",
+    "PCA + logistic": "logistic regression on pixels (PCA)",
 }
 
 

@@ -232,7 +232,7 @@ class Estimate:
         return with_interval(self.value, self.low, self.high, signed=self.signed) + chance
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.numbers}"
+        return f"{self.name}: {self.numbers}".rstrip(": ")
 
 
 def new_axes(rows: int, columns: int, *, size: Sequence[float], **settings):
