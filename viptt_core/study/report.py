@@ -169,33 +169,32 @@ def factor_label(name: str) -> str:
     return FACTOR_WORDS.get(name, name)
 
 
-def banner(*studies: StudyResults) -> ResultTable:
+@dataclass(frozen=True)
+class Words:
+    """Sentences with a look of their own on a page."""
+
+    text: str
+    page: str  #: the same in HTML
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        return {"text/plain": self.text, "text/html": self.page}
+
+
+def banner(*studies: StudyResults) -> Words:
     """What stands once at the top of a page: which of its studies are simulated, and what that means."""
     names = [f"'{one.plan.name}'" for one in studies if one.synthetic and one.tables]
     if not names:
-        return ResultTable("No result on this page is simulated.")
+        return Words(text := "No result on this page is simulated.", f"<p>{text}</p>")
     some = f"Study {names[0]} is" if len(names) == 1 else f"Studies {' and '.join(names)} are"
-    return ResultTable(f"{some} simulated: synthetic data says nothing about patients. Its figures are marked.")
+    text = f"{some} simulated: its results say nothing about patients. Its figures are marked."
+    title = '<p class="admonition-title">Synthetic data</p>'
+    return Words(text, f'<div class="admonition important">{title}<p>{html.escape(text)}</p></div>')
 
 
-@dataclass(frozen=True)
-class Answers:
-    """Questions, each with the sentences that answer it."""
-
-    asked: dict[str, list[str]]
-
-    def __str__(self) -> str:
-        return "\n".join("\n".join((question, *said)) for question, said in self.asked.items())
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        page = ""
-        for question, said in self.asked.items():
-            items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in said)
-            page += f"<p><strong>{html.escape(question)}</strong></p><ul>{items}</ul>"
-        return {"text/plain": str(self), "text/html": f'<div class="viptt-answers">{page}</div>'}
-
-
-def answers(results: StudyResults, *families: str) -> Answers | ResultTable:
+def answers(results: StudyResults, *families: str) -> Words | ResultTable:
     """The sentences that answer the questions of a study, or of some families; read from `results/verdict.json`."""
     questions = {}
     for record in read_verdicts(results.folder.parents[1]):
@@ -203,7 +202,11 @@ def answers(results: StudyResults, *families: str) -> Answers | ResultTable:
             questions.setdefault(record["question"], []).append(verdict_text(record))
     if not questions:
         return results.absent(" and ".join(families).capitalize() or "The answers")
-    return Answers(questions)
+    page = ""
+    for question, said in questions.items():
+        items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in said)
+        page += f"<p><strong>{html.escape(question)}</strong></p><ul>{items}</ul>"
+    return Words("\n".join("\n".join((asked, *said)) for asked, said in questions.items()), page)
 
 
 def interval_cells(rows: pd.DataFrame, column: str, *, signed: bool = False) -> list[str]:
