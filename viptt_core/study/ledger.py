@@ -21,7 +21,7 @@ from viptt_core.errors import DataError, check_choice
 from viptt_core.files import artifact_root
 from viptt_core.presets import build
 from viptt_core.results import SCORE_COLUMNS
-from viptt_core.shown import arm_label, with_interval
+from viptt_core.shown import with_interval
 from viptt_core.study.outcomes import RECORD, read_table
 from viptt_core.study.plan import study_names
 from viptt_core.study.report import StudyResults, interval_cells, open_results, show_table
@@ -228,7 +228,7 @@ def scores_table(root: Path) -> str:
         parts.append(read_table(path).assign(data="fine-tuning page", seeds=1))
     rows = pd.concat(parts, ignore_index=True)
     scores = zip(*(interval_cells(rows, name) for name in ("kappa", "accuracy")), strict=True)
-    named = zip(rows["data"], rows["arm"].map(arm_label), rows["n"].astype(str), rows["seeds"].astype(str), strict=True)
+    named = zip(rows["data"], "`" + rows["arm"] + "`", rows["n"].astype(str), rows["seeds"].astype(str), strict=True)
     cells = [(*row, *score) for row, score in zip(named, scores, strict=True)]
     return markdown_table(("data", "arm", "n", "seeds", "kappa", "accuracy"), "llrrrr", cells)
 
