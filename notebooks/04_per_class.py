@@ -155,8 +155,8 @@ browse_examples(found)
 # although the network and the patients of each type are the same?
 
 # %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show the solution"}
-# Recall and AUC look at the patients of a class and at all others apart, so they stay. Precision and F1 mix both and
-# fall with a rarer class; so do accuracy and kappa change, and the probabilities are no longer calibrated.
+# Recall and AUC treat the patients of a class and all others separately, so they stay. Precision and F1 mix both and
+# fall with a rarer class. Accuracy and kappa change, too, and the probabilities are no longer calibrated.
 show_table(found, "classes")
 
 # %% [markdown]
