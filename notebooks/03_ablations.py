@@ -68,10 +68,10 @@ attribution_answer(found)
 # %% tags=["remove-input"]
 attribution_chart(found)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: what each change adds"}
 show_table(found, "attribution")
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: scores"}
 show_table(found, "scores", arm=found.plan.factorial_arms)
 
 # %% [markdown]
@@ -89,7 +89,7 @@ baselines_answer(found)
 # %% tags=["remove-input"]
 seed_chart(found)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: scores"}
 show_table(found, "scores")
 
 # %% [markdown]
@@ -106,7 +106,7 @@ baselines_answer(on_real_scans)
 # %% tags=["remove-input"]
 seed_chart(on_real_scans)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: scores (real CT)"}
 show_table(on_real_scans, "scores")
 
 # %% [markdown]
@@ -118,10 +118,10 @@ answers(on_real_scans, "each source")
 # %% tags=["remove-input"]
 forest_chart(on_real_scans, "primary", "each source")
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: differences (real CT)"}
 show_table(on_real_scans, "contrasts", family=["primary", "each source"])
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: without a network (real CT)"}
 show_table(on_real_scans, "baselines")
 
 # %% [markdown]
@@ -137,10 +137,10 @@ baselines_answer(other_question)
 # %% tags=["remove-input"]
 seed_chart(other_question)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: scores"}
 show_table(other_question, "scores")
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: differences"}
 show_table(other_question, "contrasts")
 
 # %% [markdown]
@@ -154,7 +154,7 @@ answers(found, "what pretraining needs")
 # %% tags=["remove-input"]
 forest_chart(found, "what pretraining needs")
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: differences"}
 show_table(found, "contrasts", family="what pretraining needs")
 
 # %% [markdown]
@@ -166,10 +166,10 @@ answers(on_real_scans, "what pretraining needs")
 # %% tags=["remove-input"]
 forest_chart(on_real_scans, "what pretraining needs")
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: differences (real CT)"}
 show_table(on_real_scans, "contrasts", family="what pretraining needs")
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: without a network (real CT)"}
 show_table(on_real_scans, "baselines")
 
 # %% [markdown]
@@ -183,7 +183,7 @@ answers(found, "what the network uses")
 # %% tags=["remove-input"]
 forest_chart(found, "what the network uses")
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: differences"}
 show_table(found, "contrasts", family="what the network uses")
 
 # %% [markdown]
@@ -195,10 +195,10 @@ answers(on_real_scans, "what the network uses")
 # %% tags=["remove-input"]
 forest_chart(on_real_scans, "what the network uses")
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: differences (real CT)"}
 show_table(on_real_scans, "contrasts", family="what the network uses")
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: without a network (real CT)"}
 show_table(on_real_scans, "baselines")
 
 # %% [markdown]
@@ -208,7 +208,7 @@ show_table(on_real_scans, "baselines")
 # %% tags=["remove-input"]
 leak_answer(found)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: scores"}
 show_table(found, "scores", experiment="no_finding")
 
 # %% [markdown]
@@ -231,7 +231,7 @@ answers(found, "number of labelled scans")
 # %% tags=["remove-input"]
 trend_chart(found, "n_train")
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: numbers of videos and scans"}
 show_table(found, "trend")
 
 # %% [markdown]
@@ -244,7 +244,7 @@ answers(found, "rare types")
 # %% tags=["remove-input"]
 forest_chart(found, "rare types")
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: differences"}
 show_table(found, "contrasts", family="rare types")
 
 # %% [markdown]
@@ -259,7 +259,7 @@ sources_answer(found)
 # %% tags=["remove-input"]
 sources_chart(found)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: accuracy on held-out videos"}
 show_table(found, "sources")
 
 # %% [markdown]
@@ -271,7 +271,7 @@ sources_answer(on_real_scans)
 # %% tags=["remove-input"]
 sources_chart(on_real_scans)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: accuracy on held-out videos (real CT)"}
 show_table(on_real_scans, "sources")
 
 # %% [markdown]
@@ -281,7 +281,7 @@ show_table(on_real_scans, "sources")
 # %% tags=["remove-input"]
 power_answer(found)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: what so many scans can show"}
 show_table(found, "power")
 
 # %% [markdown]
@@ -292,29 +292,29 @@ show_table(found, "power")
 # %% tags=["remove-input"]
 plan_answer(found)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: the plan"}
 plan_table(found)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: the questions"}
 families_table(found)
 
 # %% tags=["remove-input"]
 plan_answer(on_real_scans)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: the plan (real CT)"}
 plan_table(on_real_scans)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: the questions (real CT)"}
 families_table(on_real_scans)
 
 # %% [markdown]
 # ## What did every planned contrast show?
 # None is left out, whatever it shows: two tables.
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: differences"}
 show_table(found, "contrasts")
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: differences (real CT)"}
 show_table(on_real_scans, "contrasts")
 
 # %% [markdown]
@@ -332,16 +332,16 @@ cost_answer(found)
 # %% tags=["remove-input"]
 cost_answer(on_real_scans)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: how the runs ended"}
 show_table(found, "runs")
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: how the runs ended (real CT)"}
 show_table(on_real_scans, "runs")
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: costs"}
 show_table(found, "cost")
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: costs (real CT)"}
 show_table(on_real_scans, "cost")
 
 # %% [markdown]

@@ -69,7 +69,7 @@ classes_answer(found, "recall", "recall")
 # %% tags=["remove-input"]
 class_chart(found)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: scores by class"}
 show_table(found, "classes")
 
 # %% [markdown]
@@ -92,7 +92,7 @@ answers(found, "rare types")
 # %% tags=["remove-input"]
 forest_chart(found, measure="rare recall")
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: differences"}
 show_table(found, "contrasts", measure="rare recall")
 
 # %% [markdown]
@@ -131,7 +131,7 @@ evidence_answer(found)
 # %% tags=["remove-input"]
 evidence_chart(found)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: importance on the finding"}
 show_table(found, "evidence")
 
 # %% [markdown]
