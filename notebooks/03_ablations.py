@@ -271,7 +271,7 @@ sources_answer(on_real_scans)
 # %% tags=["remove-input"]
 sources_chart(on_real_scans)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: accuracy on held-out videos (real CT)"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: accuracy on held-out videos (real videos)"}
 show_table(on_real_scans, "sources")
 
 # %% [markdown]
