@@ -14,7 +14,7 @@ from viptt_core.book.publish import PUBLISHED, recorded_summaries, scrub, what_c
 from viptt_core.shown import show_code
 
 TINY = {"preset": "study", "n_scans": 60, "n_videos": 50, "epochs": 1, "device": "cpu"}
-EXERCISES = ("00_data", "01_pretrain", "02_finetune")
+EXERCISES = ("00_data", "01_pretrain", "02_finetune", "03_ablations", "04_per_class")
 LOGIC = (ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.Lambda, ast.BinOp, ast.comprehension)
 
 
