@@ -13,6 +13,8 @@
     all(".has-children > details > summary", function (summary) {
       summary.setAttribute("aria-label", "Pages below " + summary.closest("li").querySelector("a").textContent.trim());
     });
+    // A term says what it means, a citation which work it is: on hover and on focus, by the theme's own script.
+    all(".bd-article a.reference[title]", function (link) { link.dataset.bsToggle = "tooltip"; });
     // An entry of a list is a list item; a list in a list belongs to one; the role for bibliographies is gone.
     all("[role=doc-biblioentry]", function (entry) { entry.setAttribute("role", "listitem"); });
     all("li + ul", function (list) { list.previousElementSibling.append(list); });

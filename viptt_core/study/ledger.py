@@ -52,8 +52,8 @@ DATA = {
 # Where a study tests, for a first reader, and what its test cases are called.
 PLACES = {
     "synthetic": ("simulated scans", "simulated scans (synthetic data)"),
-    "real": ("real CT, five types of lung nodules", "real nodules (LIDC-IDRI)"),
-    "malignancy": ("real CT, lung nodules benign or malignant", "real nodules, benign or malignant"),
+    "real": ("real CT with five types of lung nodules", "real nodules (LIDC-IDRI)"),
+    "malignancy": ("real CT with benign and malignant lung nodules", "real nodules, benign or malignant"),
     "paper": ("the paper's scans", "scans of the paper's benchmark"),
 }
 WHY = {
@@ -196,10 +196,9 @@ def first_answer(root: Path) -> str:
     does_it_hold, found = _finding(records)
     cases = [f"{one['seeds']} seeds an arm, {one['n']:,} {_place(one)[1]}" for one in records]
     evidence = "each arm differs from its baseline in the videos alone, with a plan written before its runs"
-    tested = any(one["study"] == "paper" and one["verdict"] for one in records)
-    other = (
-        "other videos, other scans and other networks" if tested else "the paper's own scans, which need a registration"
-    )
+    other = "the paper's own scans, which need a registration"
+    if any(one["study"] == "paper" and one["verdict"] for one in records):
+        other = "other videos, other scans and other networks"
     lines = [
         "- **The claim:** a network that first learns from videos of human activities tells types of tuberculosis "
         f"apart better on chest CT: kappa {PAPER_KAPPA_PRETRAINED:.2f} instead of {PAPER_KAPPA_SCRATCH:.2f} "
@@ -226,10 +225,10 @@ def _finding(records: Sequence[dict[str, Any]]) -> tuple[str, str]:
     said = {record["verdict"] for record in records if record["verdict"]}
     if not said:
         return "open", "nothing that decides yet"
+    if said == {HELPS}:
+        return "yes, where we could test it", "a gain"
     if HELPS in said:
-        return (
-            ("yes, where we could test it", "a gain") if said == {HELPS} else ("in part", "a gain in some tests alone")
-        )
+        return "in part", "a gain in some tests and not in others"
     if UNDECIDED in said:
         return "not shown", "no gain so far, and cannot exclude one"
     found = "a loss" if said == {HARMS} else NO_GAIN
@@ -242,13 +241,9 @@ def _place(record: dict[str, Any]) -> tuple[str, str]:
 
 def _in_short(record: dict[str, Any]) -> str:
     """A primary record as part of a sentence: the direction is a word, so the amount has no sign."""
-    arm, baseline, given = (
-        arm_label(record["arm"]),
-        arm_label(record["baseline"]),
-        f"{arm_label('image').split()[0]} + ",
-    )
-    plain = arm.startswith(given) and baseline == arm_label("image")
-    what = f"pretraining on {arm.removeprefix(given)}" if plain else contrast_name(record)
+    arm, start, more = arm_label(record["arm"]), arm_label("image"), f"{arm_label('image').split()[0]} + "
+    plain = arm.startswith(more) and arm_label(record["baseline"]) == start
+    what = f"pretraining on {arm.removeprefix(more)}" if plain else contrast_name(record)
     said, low, high = record["sentence"].partition(". ")[0], record["low"], record["high"]
     level, measure, verdict = f"{100 * record['level']:.3g} % interval", record["measure"], record["verdict"]
     if verdict in (HARMS, HELPS):
