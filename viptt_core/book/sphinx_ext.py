@@ -80,9 +80,8 @@ def _add_wide_forms(app, doctree: nodes.document, docname: str) -> None:
         if "viptt-chart" in image["classes"] and Path(app.srcdir, wide).is_file():
             place = "../" * docname.count("/") + wide.as_posix()
             start = f'<picture><source media="(min-width:{WIDE_FROM}px)" srcset="{place}">'
-            image.replace_self(
-                [nodes.raw("", start, format="html"), image.deepcopy(), nodes.raw("", "</picture>", format="html")]
-            )
+            image.parent.insert(image.parent.index(image) + 1, nodes.raw("", "</picture>", format="html"))
+            image.parent.insert(image.parent.index(image), nodes.raw("", start, format="html"))
 
 
 def _add_previews(app, doctree: nodes.document, docname: str) -> None:
@@ -99,7 +98,8 @@ def meanings_of(glossary: nodes.document) -> dict[str, str]:
     """By its place on the page, the first sentence about each term."""
     found = {}
     for entry in glossary.findall(nodes.definition_list_item):
-        text = " ".join(next(entry.findall(nodes.definition)).next_node(nodes.paragraph).astext().split())
+        paragraph = next(entry.findall(nodes.definition)).next_node(nodes.paragraph)
+        words = [node.astext() for node in paragraph.children if node.get("refdomain", "") != "cite"]
         first = re.split(r"(?<=[.?!]) (?=[A-Z])", text)[0]
         found |= {place: first for term in entry.findall(nodes.term) for place in term["ids"]}
     return found
@@ -164,7 +164,7 @@ def _add_metadata(app, pagename: str, templatename: str, context: dict, doctree)
     if doctree is not None:
         owner, repository = app.config.html_theme_options["repository_url"].split("/")[-2:]
         site = f"https://{owner}.github.io/{repository}/"
-        context["metatags"] += metadata_html(doctree, site, f"{pagename}.html", app.config.project)
+        context["metatags"] += metadata_html(doctree, site, f"{pagename}.html", app.config.html_title)
 
 
 def metadata_html(page: nodes.document, site: str, name: str, project: str) -> str:

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from viptt_core import metrics
 from viptt_core.clips import ClipSet
 from viptt_core.results import class_names_of, predicted_classes
-from viptt_core.shown import with_interval
+from viptt_core.shown import arm_label, with_interval
 
 ARM_COLOURS = {"random": "#999999", "image": "#E69F00", "video": "#0072B2"}
 MARKS = {"random": "D", "image": "s", "video": "o"}  # beside the colours of the starts
@@ -232,7 +232,7 @@ class Estimate:
         return with_interval(self.value, self.low, self.high, signed=self.signed) + chance
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.numbers}"
+        return f"{self.name}: {self.numbers}".rstrip(": ")
 
 
 def new_axes(rows: int, columns: int, *, size: Sequence[float], **settings):
@@ -322,22 +322,28 @@ def draw_matrices(counts: Mapping[str, np.ndarray], names: Sequence[str], writte
     """
     import seaborn
 
-    height = 0.36 * len(names) + 0.5
-    figure, axes = new_axes(len(counts), 1, size=(WIDTH, len(counts) * height + 0.9), sharex=True)
+    columns = min(len(counts), 3) if is_wide() else 1
+    rows = -(-len(counts) // columns)
+    size = (chart_width(), rows * (0.36 * len(names) + 0.5) + 0.9)
+    figure, axes = new_axes(rows, columns, size=size, sharex=True, sharey=True)
     told = []
-    for axis, (title, table) in zip(axes[:, 0], counts.items(), strict=True):
+    for axis in axes.flat[len(counts) :]:
+        axis.set_axis_off()
+    for axis, (title, table) in zip(axes.flat, counts.items(), strict=False):
         share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
         cells = {"annot": table, "fmt": "d"} if written == "counts" else {"annot": share, "fmt": ".0%"}
-        colours = {"cmap": "Blues", "vmin": 0, "vmax": 1, "cbar": False, "annot_kws": {"fontsize": SMALL}}
+        # The lighter half of the colours, on which black words can be read.
+        words = {"fontsize": SMALL, "color": "black"}
+        colours = {"cmap": "Blues", "vmin": 0, "vmax": 2, "cbar": False, "annot_kws": words}
         seaborn.heatmap(share, xticklabels=names, yticklabels=names, ax=axis, **cells, **colours)
         axis.set_title(title, fontsize=10)
-        axis.set_ylabel("true", fontsize=SMALL)
+        axis.set_ylabel("true" if axis in axes[:, 0] else "", fontsize=SMALL)
         axis.tick_params(axis="y", rotation=0, labelsize=SMALL, length=0)
         axis.tick_params(axis="x", rotation=90, labelsize=SMALL, length=0)
         told.append(
             f"{title}: " + ", ".join(f"{name} {right:.0%}" for name, right in zip(names, share.diagonal(), strict=True))
         )
-    axis.set_xlabel("predicted", fontsize=SMALL)
+        axis.set_xlabel("predicted" if axis in axes[-1] else "", fontsize=SMALL)
     figure.tight_layout()
     return figure, "; ".join(told)
 
@@ -403,7 +409,7 @@ def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Pictu
 def class_balance(clips: ClipSet) -> Picture:
     """Number of clips of each class, as labelled bars."""
     counts = clips.counts()
-    figure, axes = new_axes(1, 1, size=(WIDTH, 0.34 * len(counts) + 0.8))
+    figure, axes = new_axes(1, 1, size=(chart_width(), 0.34 * len(counts) + 0.8))
     axis = axes[0, 0]
     axis.bar_label(axis.barh(list(counts), list(counts.values()), color=OTHER_COLOUR), padding=3)
     axis.invert_yaxis()
@@ -427,20 +433,22 @@ def training_curves(history: pd.DataFrame, *, synthetic: bool = False) -> Pictur
         synthetic: Mark the figure.
     """
     history = history if "arm" in history else history.assign(arm="video")
-    figure, axes = new_axes(2, 1, size=(WIDTH, 5.6))
-    losses, kappas = axes[:, 0]
+    figure, axes = new_axes(*((1, 2) if is_wide() else (2, 1)), size=(chart_width(), 3.2 if is_wide() else 5.6))
+    losses, kappas = axes.flat
     kept = []
     for arm, rows in history.groupby("arm", sort=False):
         colour, best = ARM_COLOURS.get(arm, OTHER_COLOUR), rows.loc[rows["val_loss"].idxmin()]
+        name = arm_label(arm)
         losses.plot(rows["epoch"], rows["loss"], color=colour, ls=":", lw=1.3)
         for axis, column in ((losses, "val_loss"), (kappas, "val_kappa")):
-            axis.plot(rows["epoch"], rows[column], color=colour, label=arm)
+            axis.plot(rows["epoch"], rows[column], color=colour, label=name)
             axis.plot(best["epoch"], best[column], "o", color=colour)
-        kept.append(f"{arm}: epoch {best['epoch']:.0f} of {len(rows)} kept, validation kappa {best['val_kappa']:.2f}")
+        kept.append(f"{name}: epoch {best['epoch']:.0f} of {len(rows)} kept, validation kappa {best['val_kappa']:.2f}")
     losses.set(xlabel="epoch", ylabel="cross-entropy", title="Loss: training dotted, validation solid")
     kappas.set(xlabel="epoch", ylabel="kappa", title="Validation kappa")
-    kappas.legend(title="start")
     figure.tight_layout()
+    if history["arm"].nunique() > 1:
+        legend_below(figure, kappas)
     alt = f"Loss and validation kappa over the epochs. {'; '.join(kept)}."
     return Picture(figure, alt, synthetic=synthetic, table=history)
 
@@ -450,25 +458,28 @@ def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool 
     """Confusion matrix of each arm: counts written, colour the share of the true class."""
     names = class_names_of(predictions)
     counts = {
-        f"start: {arm}": metrics.confusion_matrix(rows["label"].to_numpy(), predicted_classes(rows), len(names))
+        arm_label(arm): metrics.confusion_matrix(rows["label"].to_numpy(), predicted_classes(rows), len(names))
         for arm, rows in predictions[predictions["part"] == part].groupby("arm", sort=False)
     }
     figure, told = draw_matrices(counts, names, "counts")
     tables = [pd.DataFrame(table, columns=names).assign(arm=arm, true=names) for arm, table in counts.items()]
     return Picture(
         figure,
-        f"Confusion matrices of the {part} part. Recall by class, {told}.",
+        f"Confusion matrices of the {part} set. Recall by class, {told}.",
         synthetic=synthetic,
         table=pd.concat(tables)[["arm", "true", *names]],
     )
 
 
 @styled
-def kappa_by_arm(table: pd.DataFrame, *, on: str = "test part", synthetic: bool = False) -> Picture:
+def kappa_by_arm(table: pd.DataFrame, *, on: str = "test set", synthetic: bool = False) -> Picture:
     """Kappa of each arm as a dot with its interval; `table` is that of a `results.Summary`, `on` names the scans."""
     table = table.dropna(subset=["kappa"])
     rows = [
-        Estimate(row.arm, row.kappa, row.kappa_low, row.kappa_high, ARM_COLOURS.get(row.arm, OTHER_COLOUR))
+        Estimate(
+            *(arm_label(row.arm), row.kappa, row.kappa_low, row.kappa_high),
+            *(ARM_COLOURS.get(row.arm, OTHER_COLOUR), MARKS.get(row.arm, "o")),
+        )
         for row in table.itertuples()
     ]
     figure, (axis,), told = draw_estimates({"": rows}, f"kappa, {on}")

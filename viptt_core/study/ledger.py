@@ -52,8 +52,8 @@ DATA = {
 # Where a study tests, for a first reader, and what its test cases are called.
 PLACES = {
     "synthetic": ("simulated scans", "simulated scans (synthetic data)"),
-    "real": ("real CT with five types of lung nodules", "real nodules (LIDC-IDRI)"),
-    "malignancy": ("real CT with benign and malignant lung nodules", "real nodules, benign or malignant"),
+    "real": ("real CT of lung nodules", "real nodules (LIDC-IDRI)"),
+    "malignancy": ("real CT of lung nodules, benign or malignant", "real nodules, benign or malignant"),
     "paper": ("the paper's scans", "scans of the paper's benchmark"),
 }
 WHY = {
@@ -192,23 +192,28 @@ def _answers(root: Path) -> str:
 
 def first_answer(root: Path) -> str:
     """The claim, our answer, its evidence and what stays open, for a reader who sees nothing else."""
-    records = [record for record in read_verdicts(root) if record["primary"]]
+    records = _primary(root)
     does_it_hold, found = _finding(records)
-    cases = [f"{one['seeds']} seeds an arm, {one['n']:,} {_place(one)[1]}" for one in records]
-    evidence = "each arm differs from its baseline in the videos alone, with a plan written before its runs"
+    cases = [f"{one['seeds']} seeds on {one['n']:,} {_place(one)[1]}" for one in records]
     other = "the paper's own scans, which need a registration"
     if any(one["study"] == "paper" and one["verdict"] for one in records):
         other = "other videos, other scans and other networks"
     lines = [
-        "- **The claim:** a network that first learns from videos of human activities tells types of tuberculosis "
-        f"apart better on chest CT: kappa {PAPER_KAPPA_PRETRAINED:.2f} instead of {PAPER_KAPPA_SCRATCH:.2f} "
-        "([ViPTT-Net](https://arxiv.org/abs/2105.12810), 2021).",
+        "- **The claim:** pretraining on videos of people helps a network to tell types of tuberculosis apart on chest "
+        f"CT: kappa {PAPER_KAPPA_PRETRAINED:.2f} instead of {PAPER_KAPPA_SCRATCH:.2f} "
+        "([ViPTT-Net](https://arxiv.org/abs/2105.12810)).",
         f"- **Our answer:** {does_it_hold}. With all else equal, we find {found}.",
         *(f"  - On {_place(one)[0]}, {_in_short(one)}." for one in records),
-        f"- **The evidence:** {'; '.join((*cases, evidence))}.",
+        f"- **The evidence:** {'; '.join((*cases, 'plans fixed before the runs'))}.",
         f"- **Still open:** {other}.",
     ]
     return "\n".join(lines)
+
+
+def _primary(root: Path) -> list[dict[str, Any]]:
+    """The primary records that have a verdict; all of them where none has."""
+    records = [record for record in read_verdicts(root) if record["primary"]]
+    return [record for record in records if record["verdict"]] or records
 
 
 def headline(records: Sequence[dict[str, Any]]) -> str:
@@ -217,7 +222,7 @@ def headline(records: Sequence[dict[str, Any]]) -> str:
 
 
 def _message(root: Path) -> str:
-    return f"**{headline([record for record in read_verdicts(root) if record['primary']])}.**"
+    return f"**{headline(_primary(root))}.**"
 
 
 def _finding(records: Sequence[dict[str, Any]]) -> tuple[str, str]:
@@ -251,8 +256,8 @@ def _in_short(record: dict[str, Any]) -> str:
         changes = f"{'lowers' if verdict == HARMS else 'raises'} {measure} by {abs(record['difference']):.3f}"
         return f"{what} {changes} ({level} {low:.3f} to {high:.3f}){said[len(verdict) :]}"
     difference = with_interval(record["difference"], math.nan, math.nan, signed=True)
-    ends, verb = interval(low, high, signed=True), {NO_GAIN: "shows", UNDECIDED: "remains"}.get(verdict, "has")
-    return f"{what} {verb} {said[0].lower()}{said[1:]}: {measure} changes by {difference} ({level} {ends})"
+    ends = interval(low, high, signed=True)
+    return f"{what} changes {measure} by {difference} ({level} {ends}): {said[0].lower()}{said[1:]}"
 
 
 def published_table(root: Path) -> str:
