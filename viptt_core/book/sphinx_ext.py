@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
 from viptt_core import __version__
@@ -99,8 +100,9 @@ def meanings_of(glossary: nodes.document) -> dict[str, str]:
     found = {}
     for entry in glossary.findall(nodes.definition_list_item):
         paragraph = next(entry.findall(nodes.definition)).next_node(nodes.paragraph)
-        words = [node.astext() for node in paragraph.children if node.get("refdomain", "") != "cite"]
-        first = re.split(r"(?<=[.?!]) (?=[A-Z])", text)[0]
+        cited = [node for node in paragraph.findall(addnodes.pending_xref) if node["refdomain"] == "cite"]
+        text = "".join(node.astext() for node in paragraph.children if node not in cited)
+        first = re.split(r"(?<=[.?!]) (?=[A-Z])", " ".join(text.split()).replace(" ,", ","))[0]
         found |= {place: first for term in entry.findall(nodes.term) for place in term["ids"]}
     return found
 
