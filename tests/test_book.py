@@ -125,6 +125,17 @@ def test_what_others_see_of_a_page_is_its_title_and_how_it_begins():
     assert found["og:image"] == f"https://owner.github.io/viptt-net/{sphinx_ext.CARD}"
 
 
+def test_a_chart_brings_its_wide_form_where_there_is_one(tmp_path):
+    (tmp_path / "_static").mkdir()
+    (tmp_path / "_static" / "a.wide.svg").touch()
+    page = page_of("\n\n".join(f".. figure:: _static/{name}.svg\n   :class: viptt-chart" for name in "ab"))
+    app = SimpleNamespace(builder=SimpleNamespace(format="html"), srcdir=tmp_path)
+    sphinx_ext._add_wide_forms(app, page, "notebooks/00_data")
+    source, end = page.findall(nodes.raw)
+    assert source.astext() == '<picture><source media="(min-width:700px)" srcset="../_static/a.wide.svg">'
+    assert source.parent.children == [source, next(page.findall(nodes.image)), end] and not source["classes"]
+
+
 def test_a_term_is_previewed_by_the_first_sentence_about_it():
     glossary = page_of("clip\n  A video, e.g. a film. Or a volume.\n\n  More.\n\nscan\n  A file\n  of CT.\n")
     for term in glossary.findall(nodes.term):

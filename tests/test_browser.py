@@ -234,7 +234,7 @@ def test_the_first_screen_answers_whether_the_claim_holds_and_leads_on_to_two_qu
         tab.page.set_viewport_size({"width": width, "height": height})
         for question in ("What did the paper do wrong, if anything?", "How do I run it on my scans?"):
             tab.open("intro.html")
-            answer, link = tab.page.get_by_text("Our answer:"), tab.page.get_by_role("link", name=question)
+            answer, link = tab.page.get_by_text("Still open:"), tab.page.get_by_role("link", name=question)
             seen = [*answer.evaluate_all(bottoms), *link.evaluate_all(bottoms)]
             assert len(seen) == 2 and max(seen) < height
             link.click()

@@ -168,10 +168,10 @@ def test_the_first_answer_follows_from_the_verdict_and_a_direction_in_words_has_
 ):
     sentence = f"{verdict.capitalize() or 'No verdict (2 seeds)'}. ImageNet + videos against ImageNet only: kappa."
     record = write_verdict(tmp_path, low, high, verdict, sentence=sentence)
-    answer = first_answer(tmp_path)
+    answer = first_answer(tmp_path).replace("\N{NO-BREAK SPACE}", " ")
     assert f"- **Our answer:** {holds}" in answer and f"{headline([record]).partition('. ')[2]}." in answer
     assert f"  - On simulated scans, pretraining on videos {said}" in answer
-    assert "20 seeds on 2,000 simulated scans (synthetic data)" in answer and "kappa 0.35 instead of 0.17" in answer
+    assert "20 seeds on 2,000 simulated scans (synthetic)." in answer and "kappa 0.35 instead of 0.17" in answer
 
 
 def test_verdicts_that_disagree_are_one_answer():

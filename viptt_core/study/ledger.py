@@ -51,8 +51,8 @@ DATA = {
 }
 # Where a study tests, for a first reader, and what its test cases are called.
 PLACES = {
-    "synthetic": ("simulated scans", "simulated scans (synthetic data)"),
-    "real": ("real CT of lung nodules", "real nodules (LIDC-IDRI)"),
+    "synthetic": ("simulated scans", "simulated scans (synthetic)"),
+    "real": ("real CT of lung nodules", "real nodules"),
     "malignancy": ("real CT of lung nodules, benign or malignant", "real nodules, benign or malignant"),
     "paper": ("the paper's scans", "scans of the paper's benchmark"),
 }
@@ -204,7 +204,7 @@ def first_answer(root: Path) -> str:
         "([ViPTT-Net](https://arxiv.org/abs/2105.12810)).",
         f"- **Our answer:** {does_it_hold}. With all else equal, we find {found}.",
         *(f"  - On {_place(one)[0]}, {_in_short(one)}." for one in records),
-        f"- **The evidence:** {'; '.join((*cases, 'plans fixed before the runs'))}.",
+        f"- **The evidence:** {'; '.join(('fixed plans', *cases))}.",
         f"- **Still open:** {other}.",
     ]
     return "\n".join(lines)
@@ -250,7 +250,7 @@ def _in_short(record: dict[str, Any]) -> str:
     plain = arm.startswith(more) and arm_label(record["baseline"]) == start
     what = f"pretraining on {arm.removeprefix(more)}" if plain else contrast_name(record)
     said, low, high = record["sentence"].partition(". ")[0], record["low"], record["high"]
-    level, measure, verdict = f"{100 * record['level']:.3g} % interval", record["measure"], record["verdict"]
+    level, measure, verdict = f"{100 * record['level']:.3g}\u00a0% interval", record["measure"], record["verdict"]
     if verdict in (HARMS, HELPS):
         low, high = sorted((abs(low), abs(high)))
         changes = f"{'lowers' if verdict == HARMS else 'raises'} {measure} by {abs(record['difference']):.3f}"
