@@ -89,7 +89,7 @@ release: $(STAMP)  ## into dist/: stale pages executed again, then recheck, test
 	  python -m pip wheel -q --no-deps -w dist .; git status --short
 	@echo "dist/ holds the release. Pages that were executed again are to be committed before it is tagged."
 
-ADDRESSED := _config.yml README.md CITATION.cff .zenodo.json pyproject.toml book/_static/citation.bib notebooks book/notebooks
+ADDRESSED := _config.yml README.md book/intro.md CITATION.cff .zenodo.json pyproject.toml book/_static/citation.bib notebooks book/notebooks
 address:  ## set the address of the repository wherever it stands: URL=https://github.com/NAME/viptt-net
 	@[[ '$(URL)' =~ ^https://github.com/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$$ ]] || \
 	  { echo "usage: make address URL=https://github.com/NAME/viptt-net" >&2; exit 1; }

@@ -201,16 +201,45 @@ def test_every_link_within_the_book_leads_somewhere(book):
     assert dead == set()
 
 
-def test_notebook_pages_alone_have_buttons_that_open_them_on_colab_and_binder(book):
+def test_pages_open_themselves_on_colab_and_binder_and_the_first_one_a_notebook(book):
     repository = re.search(r"^  url: https://github.com/(\S+)", (ROOT / "_config.yml").read_text("utf-8"), re.M)[1]
     for name, page in book.pages.items():
         to_run = [unquote(link) for link in Markup(page).links[""] if re.match("https://(colab|mybinder)", link)]
-        file = f"book/{name.removesuffix('.html')}.ipynb"
+        shown = "notebooks/02_finetune.html" if name == "intro.html" else name
+        file = f"book/{shown.removesuffix('.html')}.ipynb"
         meant = [
             f"https://mybinder.org/v2/gh/{repository}/main?urlpath=lab/tree/{file}",
             f"https://colab.research.google.com/github/{repository}/blob/main/{file}",
         ]
-        assert sorted(to_run, reverse=True) == meant * name.startswith("notebooks/"), name
+        assert sorted(to_run, reverse=True) == meant * shown.startswith("notebooks/"), name
+
+
+def test_the_page_to_edit_is_the_file_that_is_written_by_hand(book):
+    """Not a copy that a command makes; it is there."""
+    address = re.search(r"^  url: (\S+)", (ROOT / "_config.yml").read_text("utf-8"), re.M)[1]
+    edited = {name: Markup(page).links["btn-source-edit-button"] for name, page in book.pages.items()}
+    for name, links in edited.items():
+        files = [link.removeprefix(f"{address}/edit/main/") for link in links]
+        assert all((ROOT / file).is_file() and not file.endswith(".ipynb") for file in files), (name, links)
+        assert len(files) == 1 or not (ROOT / "book" / name).with_suffix(".md").is_file()
+    assert edited["notebooks/00_data.html"] == [f"{address}/edit/main/notebooks/00_data.py"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(DESK, 900), (PHONE, 800)])
+def test_the_first_screen_answers_whether_the_claim_holds_and_leads_on_to_two_questions(
+    browser, on_disk, width, height
+):
+    bottoms = """all => all.map(node => node.getBoundingClientRect()).map(box => box.bottom)"""
+    with open_tab(browser, on_disk, width=width) as tab:
+        tab.page.set_viewport_size({"width": width, "height": height})
+        for question in ("What did the paper do wrong, if anything?", "How do I run it on my scans?"):
+            tab.open("intro.html")
+            answer, link = tab.page.get_by_text("Still open:"), tab.page.get_by_role("link", name=question)
+            seen = [*answer.evaluate_all(bottoms), *link.evaluate_all(bottoms)]
+            assert len(seen) == 2 and max(seen) < height
+            link.click()
+            tab.page.wait_for_load_state()
+            assert "intro" not in tab.page.url
 
 
 def test_every_picture_has_a_text_alternative(book):

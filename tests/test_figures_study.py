@@ -15,7 +15,7 @@ from viptt_core.figures import Picture, claim
 from viptt_core.figures import per_class as figures_per_class
 from viptt_core.figures import study as figures_study
 from viptt_core.figures.viewer import Viewer
-from viptt_core.shown import ResultTable
+from viptt_core.shown import ResultTable, arm_label
 from viptt_core.study.evidence import FILE, Evidence, write_evidence
 from viptt_core.study.outcomes import write_outcomes
 from viptt_core.study.plan import load_study
@@ -179,12 +179,14 @@ def test_a_trend_has_a_point_for_no_video(results):
 
 def test_the_claim_has_a_panel_for_each_study_that_was_run(results, monkeypatch):
     monkeypatch.setattr(claim, "study_names", lambda: ("small",))
-    monkeypatch.setattr(claim, "STUDIES", {"small": "phantoms; synthetic data", "real": "CT"})
+    monkeypatch.setattr(claim, "PLACES", {"small": ("phantoms", ""), "real": ("CT", "")})
     picture = claim.claim_chart(results.folder.parents[1])
     row, (published, ours) = results.primary.iloc[0], picture.figure.axes
     assert published.get_title(loc="left").startswith("As published, validation scans\ngain +0.18")
     said = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}): no verdict"
-    assert ours.get_title(loc="left") == f"Equal arms, phantoms; synthetic data\n{said}"
+    assert ours.get_title(loc="left") == f"All else equal, phantoms (synthetic data)\n{said}"
+    assert picture.title == "The paper reports a gain of 0.18. With all else equal, we find nothing that decides yet."
+    assert f"{arm_label(row['arm'])}: " in picture.alt and f"{row['arm']}: " not in picture.alt
     assert "in 2 panels" in picture.alt and "0.17 (0.08 to 0.27)" in picture.alt
     assert picture.data == ("results/small/arms.csv", "results/small/contrasts.csv")
 

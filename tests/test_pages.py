@@ -5,6 +5,7 @@ import itertools
 import operator
 import re
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import torch
 import yaml
 from tracked import ROOT, tracked_files
 
-from viptt_core.book.artwork import draw_artwork
+from viptt_core.book.artwork import WIDE, draw_artwork
 from viptt_core.book.publish import PUBLISHED, read_notebook
 from viptt_core.constants import (
     CT_WINDOWS,
@@ -27,13 +28,13 @@ from viptt_core.constants import (
 from viptt_core.experiment import build_model
 from viptt_core.model import count_parameters
 from viptt_core.presets import load_preset
-from viptt_core.shown import interval, with_interval
+from viptt_core.shown import arm_label, interval, with_interval
 from viptt_core.splits import authors_split
 from viptt_core.statistics import PAPER_VALIDATION_COUNTS, kappa_interval_by_simulation
-from viptt_core.study.ledger import load_claims
+from viptt_core.study.ledger import headline, load_claims
 from viptt_core.study.plan import SEEDS_OF_A_VERDICT, study_names
 from viptt_core.study.report import open_results
-from viptt_core.study.verdict import GAIN
+from viptt_core.study.verdict import GAIN, read_verdicts
 
 BOOK = ROOT / "book"
 PAGES = tracked_files("book/*.md")
@@ -90,9 +91,10 @@ def test_every_page_is_in_the_table_of_contents_and_every_entry_is_a_page():
 
 @pytest.mark.parametrize("name", sorted(PICTURES))
 def test_committed_pictures_say_what_the_code_writes_now(name):
-    committed = words((BOOK / name).read_text(encoding="utf-8"))
-    assert committed == words(pictures()[name].encode("svg").decode()), REMEDY
-    assert len(committed) > 5 and set(pictures()) == PICTURES
+    for form, wide in ((Path(name), False), (Path(name).with_suffix(WIDE), True)):
+        committed = words((BOOK / form).read_text(encoding="utf-8"))
+        assert committed == words(pictures()[name].encode("svg", wide=wide).decode()), REMEDY
+        assert len(committed) > 5 and set(pictures()) == PICTURES
 
 
 def test_text_alternatives_of_pages_are_those_of_the_pictures():
@@ -109,12 +111,14 @@ def test_the_claim_picture_shows_the_published_values_and_those_of_the_tables():
         value = claims[claim].value
         assert with_interval(value, *kappa_interval_by_simulation(PAPER_VALIDATION_COUNTS, value)) in alt
     assert f"gain {claims['kappa_gain'].value:+.2f}" in alt
-    for name in set(study_names()) - {"paper"}:
-        results = open_results(name, folder=ROOT)
-        for row in results.primary.to_dict("records"):
-            assert with_interval(row["difference"], row["low"], row["high"], signed=True) in alt
-        for row in results.rows("arms", arm=results.plan.primary).to_dict("records"):
-            assert with_interval(row["kappa"], row["kappa_low"], row["kappa_high"]) in alt
+    records = [record for record in read_verdicts(ROOT) if record["primary"]]
+    assert records and pictures()["_static/claim.svg"].title == f"{headline(records)}."
+    for record in records:
+        assert with_interval(record["difference"], record["low"], record["high"], signed=True) in alt
+        arms = open_results(record["study"], folder=ROOT).rows("arms", arm=[record["arm"], record["baseline"]])
+        for row in arms.to_dict("records"):
+            shown = with_interval(row["kappa"], row["kappa_low"], row["kappa_high"])
+            assert f"{arm_label(row['arm'])}: {shown}" in alt
 
 
 @pytest.mark.parametrize("name", ["README.md", "MODEL_CARD.md", "results/README.md", *sorted(TYPED)])
