@@ -19,6 +19,7 @@ from viptt_core.study.report import NO_VERDICT, open_results
 from viptt_core.study.verdict import CONTRAST, read_verdicts
 
 MOST_BYTES = 1.5e6
+DONE = "document.querySelector('#viptt-resampling [role=status]').textContent"
 NUMBERS = ["difference", "low", "high", "level"]
 CONTRASTS = {path.parent.name: path for path in sorted((ROOT / "results").glob("*/contrasts.csv"))}
 
@@ -186,7 +187,8 @@ def test_the_list_is_filtered_by_words_study_and_verdict(show):
         assert visible() == list(range(len(listed)))
         for row, one in zip(rows.all_inner_texts(), listed, strict=True):
             wanted = [one[name] for name in ("study", "name", "question", "verdict")]
-            wanted += [f"{one['measure']} {one['difference']}"] if "difference" in one else []
+            if "difference" in one:
+                wanted += [f"{one['measure']} {one['difference']}", f"{one['seeds']} seed", f"{one['n']:,} cases"]
             assert [text for text in wanted if text not in row] == []
         for label, key in (("Study", "study"), ("Verdict", "verdict")):
             for value in dict.fromkeys(one[key] for one in listed):
@@ -217,7 +219,7 @@ def test_resampling_ends_within_a_hundredth_of_the_table(show):
             else:
                 tab.page.locator(f"#viptt-contrasts button[data-contrast='{number}']").focus()
             tab.page.keyboard.press("Enter")
-            tab.page.wait_for_function("document.querySelector('#viptt-resampling [role=status]').textContent")
+            tab.page.wait_for_function(DONE, timeout=120_000)
             found = {name: float(panel.get_attribute(f"data-{name}")) for name in ("estimate", "low", "high")}
             wanted = one["resampling"]
             assert found["estimate"] == pytest.approx(wanted["difference"], abs=1e-5)

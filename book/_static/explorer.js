@@ -102,23 +102,26 @@
     return values[below] + (place - below) * (values[next] - values[below]);
   }
 
+  // How a resample is drawn, in words, with the numbers of this contrast.
   function method(contrast, arms) {
+    const widen = contrast.widen.toFixed(2);
     if (contrast.runs) {
-      const n = arms[0].labels.length.toLocaleString("en"), s = contrast.runs[0].length;
-      const drawn = arms[0].groups ? `the groups (patients) of the ${n} test cases` : `${n} test cases`;
-      return `A resample draws ${drawn} with replacement, the same for all arms and seeds. ` + (s === 1
-        ? "There is one seed, so that the interval covers test cases alone."
-        : `It also draws ${s} of the ${s} seeds with replacement. How far their mean is from the mean of all seeds ` +
-          `counts ${contrast.widen.toFixed(2)} times, because few seeds understate how much seeds differ.`);
+      const n = arms[0].labels.length.toLocaleString("en"), seeds = contrast.runs[0].length;
+      const drawn = arms[0].groups ? `groups of the ${n} test cases` : `${n} test cases`;
+      return `A resample draws ${drawn} with replacement, the same for all arms and seeds. ` + (seeds === 1
+        ? "There is one seed, so the interval covers test cases alone."
+        : `It also draws ${seeds} seeds with replacement. The distance of their mean from the mean of all ${seeds} ` +
+          `seeds is multiplied by ${widen}, because a few seeds understate the spread.`);
     }
-    const values = contrast.differences, m = values.length, center = mean(values);
-    const sd = Math.sqrt(values.reduce((sum, value) => sum + (value - center) ** 2, 0) / (m - 1));
-    const error = sd * Math.sqrt(1 / m + contrast.overlap), half = contrast.t * error;
-    return `Each of the ${m} runs tests other cases, and the training sets of the runs overlap. The table uses a formula ` +
-      `for this (Nadeau and Bengio): SD of the runs ${sd.toFixed(3)} × √(1/${m} + ${contrast.overlap.toFixed(3)}), test ` +
-      `over training cases, gives a standard error of ${error.toFixed(3)}; times Student's t, ${contrast.t.toFixed(2)}, ` +
-      `it is ${half.toFixed(3)} to both sides. A resample draws ${m} of the ${m} runs with replacement. How far ` +
-      `their mean is from the mean of all runs counts ${contrast.widen.toFixed(2)} times, for the same reasons.`;
+    const values = contrast.differences, n = values.length, center = mean(values);
+    const sd = Math.sqrt(values.reduce((sum, value) => sum + (value - center) ** 2, 0) / (n - 1));
+    const error = sd * Math.sqrt(1 / n + contrast.overlap), overlap = contrast.overlap.toFixed(3);
+    return `Each of the ${n} runs tests other cases, and their training sets overlap. The table therefore uses the ` +
+      `formula of Nadeau and Bengio. Standard error: ${sd.toFixed(3)} (SD of the runs) × √(1/${n} + ${overlap}) = ` +
+      `${error.toFixed(3)}, where ${overlap} is the number of test cases over the number of training cases. Times ` +
+      `${contrast.t.toFixed(2)} (Student's t): ${(contrast.t * error).toFixed(3)} to either side. A resample draws ` +
+      `${n} runs with replacement. The distance of their mean from the mean of all runs is multiplied by ${widen}, ` +
+      `which gives the same standard error and t.`;
   }
 
   function startResampling(part) {
