@@ -145,6 +145,7 @@ def show(browser, tmp_path):
     return showing
 
 
+@pytest.mark.slow
 def test_the_toggles_show_every_combination(show):
     rows = {row["arm"]: row for row in read_table(ROOT / "results/synthetic/arms.csv").to_dict("records")}
     contrasts, arms = committed("synthetic"), open_results("synthetic", folder=ROOT).plan.factorial_arms
@@ -175,6 +176,7 @@ def test_the_toggles_show_every_combination(show):
                     assert one["question"] in told and ends in told
 
 
+@pytest.mark.slow
 def test_the_list_is_filtered_by_words_study_and_verdict(show):
     listed = list_contrasts(ROOT)
     with show() as tab:
@@ -204,6 +206,7 @@ def test_the_list_is_filtered_by_words_study_and_verdict(show):
         assert visible() == [] and status.inner_text() == f"0 of {len(listed)} contrasts"
 
 
+@pytest.mark.slow
 def test_resampling_ends_within_a_hundredth_of_the_table(show):
     """By keyboard: from the row of a contrast, and from the list of the panel."""
     listed = [(number, one) for number, one in enumerate(list_contrasts(ROOT)) if "resampling" in one]
@@ -229,6 +232,7 @@ def test_resampling_ends_within_a_hundredth_of_the_table(show):
             assert max(heights) > 50 and tab.page.evaluate("document.activeElement.className") == "viptt-start"
 
 
+@pytest.mark.slow
 def test_everything_is_reached_by_keyboard_and_fits_a_phone(show):
     with show(width=PHONE) as tab:
         tab.page.keyboard.press("Tab")

@@ -146,6 +146,7 @@
       at = value => Math.max(0, Math.min(100, (100 * (value - from)) / (1.8 * width)));
       predictions ||= contrast.runs ? read("viptt-predictions") : null; // not before they are asked for
       arms = contrast.runs ? contrast.arms.map(name => predictions[contrast.study][name]) : [];
+      find("figcaption").textContent = `${choice.selectedOptions[0].text}. Dashed: no difference.`;
       find(".viptt-method").textContent = method(contrast, arms);
       interval(tabled, low, high, difference);
       const ticks = [low, difference, high];

@@ -175,11 +175,9 @@ def list_changes(root: Path) -> dict:
     asked = [one for one in asked if set(one["arms"]) <= set(plan.factorial_arms)]
     for name in plan.factorial_arms:
         arm = plan.arm(name)
+        mine = [one for one in asked if one["arms"][0] == name] or [one for one in asked if name in one["arms"]]
         cell = {"arm": name, "label": arm_label(name), "start": arm.start, "colour": ARM_COLOURS[arm.start]}
-        cell |= {"planned": plan.seeds_of(arm), "command": f'viptt study run {plan.name} "{name}"'}
-        cell |= {
-            "asked": [one for one in asked if one["arms"][0] == name] or [one for one in asked if name in one["arms"]]
-        }
+        cell |= {"asked": mine, "planned": plan.seeds_of(arm), "command": f'viptt study run {plan.name} "{name}"'}
         for row in results.rows("arms", arm=name).to_dict("records"):
             cell |= {key: row[key] for key in ("seeds", "n", "kappa", "kappa_low", "kappa_high")}
             cell |= {"scores": score_tables("kappa", tested[name].confusion).tolist()}
@@ -188,6 +186,6 @@ def list_changes(root: Path) -> dict:
         cells.append(cell)
     changes = ["pretraining on videos", *(ARM_WORDS.get(factor, factor) for factor in plan.factors)]
     ends = [value for one in cells if "shown" in one for value in (*one["scores"], one["kappa_low"], one["kappa_high"])]
-    low, high = int(np.floor(10 * min(ends))), int(np.ceil(10 * max(ends)))
+    low, high = int(np.floor(10 * min(ends, default=0))), int(np.ceil(10 * max(ends, default=1)))
     ticks = [tenth / 10 for tenth in range(low, high + 1)]
     return {"cells": cells, "changes": changes, "synthetic": results.synthetic, "ticks": ticks}
