@@ -32,7 +32,7 @@ from viptt_core.shown import arm_label, interval, with_interval
 from viptt_core.splits import authors_split
 from viptt_core.statistics import PAPER_VALIDATION_COUNTS, kappa_interval_by_simulation
 from viptt_core.study.ledger import headline, load_claims
-from viptt_core.study.plan import SEEDS_OF_A_VERDICT, study_names
+from viptt_core.study.plan import SEEDS_OF_A_VERDICT
 from viptt_core.study.report import open_results
 from viptt_core.study.verdict import GAIN, read_verdicts
 
