@@ -20,6 +20,14 @@ from viptt_core.files import write_file
 FORMAT = 3  # of the result files
 RESULTS = "benchmarks/results"  # this and the others: below a root
 PAGE, CHART = "book/performance.md", "book/_static/performance.svg"
+HEADLINES = {  # rows of the sentence at the top, and what it calls them
+    "the authors' code": {"preprocess_scan": "preprocessing a scan", "decode_clip": "decoding a video clip"},
+    "plain PyTorch in fp32": {
+        "frozen_pretraining_run": "pretraining with a frozen backbone",
+        "finetune_step": "a fine-tuning step of all layers",
+    },
+    "the authors' preprocessing with plain PyTorch": {"predict_paper": "predicting a scan"},
+}
 MARKS = {
     True: ("o", "#0072B2", "target met"),
     False: ("D", "#D55E00", "target missed"),
@@ -61,6 +69,7 @@ def write_page(root: Path = ROOT) -> Path:
     write_file((root / CHART).with_suffix(WIDE_SUFFIX), ratio_chart(contents[0]["rows"], wide=True)[0])
     template = Template((ROOT / "benchmarks" / "performance.md").read_text(encoding="utf-8"))
     shown = {"results": "\n\n".join(map(section, contents)), "alt": alt, "parts": parts_table(contents[0]["rows"])}
+    shown["headline"] = headline(contents[0])
     write_file(root / PAGE, template.substitute(shown))
     return root / PAGE
 
@@ -93,6 +102,16 @@ def outcome(row: Result) -> str:
     """One line: the value, its range, the target and whether it was met; or why there is none."""
     target = f", target {target_text(row)}: {'met' if row.met else 'MISSED'}" if row.target else ""
     return row.missing or value_text(row, spread=True) + target
+
+
+def headline(content: dict) -> str:
+    """The ratios that matter most, in a sentence for each reference; without those that were not measured."""
+    measured = {row.name: value_text(row) for row in content["rows"] if row.theirs}
+    told = []
+    for reference, rows in HEADLINES.items():
+        ratios = [f"{words} **{measured[name]}**" for name, words in rows.items() if name in measured]
+        told += [f"{', '.join(ratios)} as fast as {reference}"] * bool(ratios)
+    return f"On {content['machine']['processor']}: {'; '.join(told) or 'not measured'}."
 
 
 def section(content: dict) -> str:

@@ -10,6 +10,7 @@ import matplotlib.figure
 import pandas as pd
 import pytest
 from docutils import nodes
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 from tracked import ROOT, tracked_files
 
 from viptt_core.book import sphinx_ext
@@ -133,3 +134,18 @@ def test_the_reference_has_every_module_once():
     empty = {"__init__", "__main__", "book", "prediction", "sources", "study", "synthetic"}  # nothing but a docstring
     commands = {name for name in modules if name.split(".")[0] == "cli"}  # they have a page of their own
     assert sorted(listed) == sorted(modules - empty - commands)
+
+
+def test_the_reference_takes_no_sentence_for_a_type_and_no_two_names_for_one():
+    """Napoleon reads what stands before a colon as an attribute's type, and a line of `Attributes:` as one name."""
+    faults = []
+    for path in tracked_files("viptt_core/**/*.py"):
+        text = path.read_text(encoding="utf-8")
+        about = re.findall(r"#: (.*(?:\n +#: .*)*)", text)
+        for node in ast.walk(ast.parse(text)):
+            docstring = isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) or ""
+            if any("property" in ast.unparse(by) for by in getattr(node, "decorator_list", ())):
+                about.append(docstring)
+            faults += re.findall(r"^ {4}\w+(?:, \w+)+: .*", docstring, flags=re.M)
+        faults += [line for line in about if ":type:" in str(GoogleDocstring(line, what="attribute", name="it"))]
+    assert faults == []

@@ -87,7 +87,7 @@ def test_the_gain_is_computed_and_answered_by_the_contrast_of_the_authors_arms(t
 def test_synthetic_results_never_reproduce_a_claim(tmp_path):
     write_arms(write_record(tmp_path, "synthetic"), image=(0.17, 0.0, 1.0), video=(0.35, 0.0, 1.0))
     assert all(text.startswith("not attempted: ") for text in statuses(tmp_path).values())
-    assert "| Synthetic data | `image` | 184 | 3 | 0.17 (0.00 to 1.00) |" in scores_table(tmp_path)  # it stands beside
+    assert "| Synthetic data | ImageNet only | 184 | 3 | 0.17 (0.00 to 1.00) |" in scores_table(tmp_path)
 
 
 def test_results_of_another_plan_than_the_one_there_do_not_count(tmp_path):

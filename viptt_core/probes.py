@@ -52,7 +52,7 @@ class Leakage(ShownAsTable):
 
     @property
     def table(self) -> pd.DataFrame:
-        """Mean over the seeds, a row a split (index): `n_test`, `shared`, `same_group`, `accuracy`."""
+        """Means over the seeds of `n_test`, `shared`, `same_group` and `accuracy`, one row per split (the index)."""
         return self.runs.drop(columns="seed").groupby("split", sort=False).mean()
 
     @property
@@ -92,7 +92,8 @@ def measure_leakage(clips: ClipSet, *, seeds: int = 5, frames: int = 4, side: in
     Args:
         clips: Any set; only the frames looked at are read.
         seeds: Number of splits of each kind.
-        frames, side: See `coarse_pixels`.
+        frames: See `coarse_pixels`.
+        side: See `coarse_pixels`.
 
     Raises:
         SettingError: a count below 1.
@@ -180,7 +181,8 @@ def header_faults(headers: pd.DataFrame, labels: Sequence[int], groups: Sequence
 
     Args:
         headers: [N] rows, such as of `read_headers`.
-        labels, groups: [N].
+        labels: [N].
+        groups: [N].
     """
     labels, groups = np.asarray(labels), np.asarray(groups)
     classes, counts = np.unique(labels, return_counts=True)

@@ -211,8 +211,11 @@ class Estimate:
 
     Attributes:
         name: Of the row.
-        value, low, high: The ends are nan where there is no interval.
-        colour, mark: Of its dot, in matplotlib's words.
+        value: The estimate itself.
+        low: Lower end of its interval; nan where there is none.
+        high: Upper end of its interval; nan where there is none.
+        colour: Of its dot, in matplotlib's words.
+        mark: Of its dot, in matplotlib's words.
         chance: Where a tick is drawn; nan for none.
         signed: A difference: with its sign, and hollow where the interval includes 0.
     """
@@ -354,7 +357,8 @@ def draw_slice(axis, pixels: np.ndarray, finding: np.ndarray | None = None, *, a
 
     Args:
         axis: To draw on.
-        pixels, finding: They cover the same field of view.
+        pixels: The picture.
+        finding: What is marked on it, over the same field of view.
         aspect: Height of a pixel over its width.
         sides: The patient's right is on the left of the picture: say so.
     """

@@ -21,7 +21,7 @@ from viptt_core.errors import DataError, check_choice
 from viptt_core.files import artifact_root
 from viptt_core.presets import build
 from viptt_core.results import SCORE_COLUMNS
-from viptt_core.shown import with_interval
+from viptt_core.shown import arm_label, with_interval
 from viptt_core.study.outcomes import RECORD, read_table
 from viptt_core.study.plan import study_names
 from viptt_core.study.report import StudyResults, interval_cells, open_results, show_table
@@ -49,9 +49,11 @@ class Claim:
     """A published statement.
 
     Attributes:
-        name, claim: Its key, and the statement in words.
+        name: Its key.
+        claim: The statement in words.
         source: One of SOURCES.
-        value, unit: The number; None where the statement has none.
+        value: The number; None where the statement has none.
+        unit: Of the number.
         run: What the training log says beside the value: gpu, epochs, best_epoch (from 1), accuracy or micro_auc at
             that epoch, seconds_per_epoch (median), hours.
         difference_of: Two claims whose difference is the value, which is then not published but computed here.
@@ -228,7 +230,8 @@ def scores_table(root: Path) -> str:
         parts.append(read_table(path).assign(data="fine-tuning page", seeds=1))
     rows = pd.concat(parts, ignore_index=True)
     scores = zip(*(interval_cells(rows, name) for name in ("kappa", "accuracy")), strict=True)
-    named = zip(rows["data"], "`" + rows["arm"] + "`", rows["n"].astype(str), rows["seeds"].astype(str), strict=True)
+    arms = rows["arm"].map(arm_label)
+    named = zip(rows["data"], arms, rows["n"].astype(str), rows["seeds"].astype(str), strict=True)
     cells = [(*row, *score) for row, score in zip(named, scores, strict=True)]
     return markdown_table(("data", "arm", "n", "seeds", "kappa", "accuracy"), "llrrrr", cells)
 
@@ -280,7 +283,8 @@ def write_pages(root: Path | None = None) -> list[Path]:
         root: Of the repository; None finds it.
 
     Raises:
-        DataError, StorageError: see `page_text`; a page cannot be written.
+        DataError: see `page_text`.
+        StorageError: a page cannot be written.
     """
     root, written = root or artifact_root(), []
     for page in (VERDICTS, *PAGES):

@@ -89,7 +89,10 @@ def compare(
 
     Args:
         arms: One or more.
-        statistic, weights, classes, level: See `statistics.two_level_comparison`.
+        statistic: See `statistics.two_level_comparison`.
+        weights: See `statistics.two_level_comparison`.
+        classes: See `statistics.two_level_comparison`.
+        level: See `statistics.two_level_comparison`.
 
     Raises:
         SettingError: the arms share no run, or tested other cases in one.

@@ -37,7 +37,8 @@ def decide(low: float, high: float, *, measure: str, classes: int, seeds: int) -
     """The verdict on a difference by its interval.
 
     Args:
-        low, high: The interval's ends; nan where there is none.
+        low: Lower end of the interval; nan where there is none.
+        high: Upper end of the interval; nan where there is none.
         measure: One of `plan.MEASURES`.
         classes: How many are told apart.
         seeds: Of an arm; folds do not count.
