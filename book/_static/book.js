@@ -18,14 +18,15 @@
     // Each cell says what its column is called, for the rows of tables that are cards (custom.css). A table that is
     // laid out as cards is one no more for those who do not see it, unless it says so.
     all(".bd-article table:has(thead)", function (table) {
-      var head = table.tHead.rows[table.tHead.rows.length - 1].cells;
+      var names = table.tHead.rows[table.tHead.rows.length - 1].cells;
       table.setAttribute("role", "table");
       table.querySelectorAll("thead, tbody").forEach(function (part) { part.setAttribute("role", "rowgroup"); });
       Array.from(table.rows, function (row) {
         row.setAttribute("role", "row");
         Array.from(row.cells, function (cell, i) {
-          cell.setAttribute("role", row.parentNode === table.tHead ? "columnheader" : "cell");
-          cell.dataset.label = head[i] ? head[i].textContent.trim() : "";
+          var head = cell.tagName === "TH" && (row.parentNode === table.tHead ? "columnheader" : "rowheader");
+          cell.setAttribute("role", head || "cell");
+          cell.dataset.label = names[i] ? names[i].textContent.trim() : "";
           cell.classList.toggle("viptt-long", i === 0 || cell.textContent.length > 28);
         });
       });

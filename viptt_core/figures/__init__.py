@@ -39,7 +39,8 @@ ON_WHITE = {"fc": "white", "ec": "none", "pad": 0.5}  # behind words that a line
 RED = "#B00020"
 # What the colours become on a dark page; all others keep their hue and turn light into dark.
 ON_DARK = {"#E69F00": "#F0AD2E", "#0072B2": "#4DA3E8", "#009E73": "#2FBF93", "#D55E00": "#F07C3A", "#56B4E9": "#7CC8F2"}
-ON_DARK |= {"#999999": "#A8A8A8", RED: "#FF7B89", "#FFFFFF": "#14181E"}  # white is the ground: the theme's
+ON_DARK |= {"#999999": "#A8A8A8", RED: "#FF7B89", "#FFFFFF": "#121212"}  # white is the ground: the theme's
+ON_DARK |= {colour: colour for colour in ("#A6A6A6", "#3B8FD1")}  # also within pictures that stay as they are
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,

@@ -32,7 +32,7 @@ from viptt_core.splits import PARTS, Split
 
 WINDOW_COLOURS = ("#0072B2", "#009E73", "#D55E00")
 LUNG_HU = (-950, -600)  # air-filled lung, not the air around the patient
-PART_COLOURS = {"train": "#BBBBBB", "validation": "#E69F00", "test": "#0072B2"}
+PART_COLOURS = {"train": "#A6A6A6", "validation": "#E69F00", "test": "#3B8FD1"}  # for a light and a dark page
 PATIENTS = {"Infiltrative": 3, "Focal": 1, "Tuberculoma": 2, "Miliary": 3, "Fibro-cavernous": 4}  # typical ones
 PHANTOM_GRID = (256, 130)  # voxels in-plane, slices: coarser than a scan, to be quick
 MOST_GROUPS = 25  # of a class that a chart shows
