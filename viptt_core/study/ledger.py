@@ -26,6 +26,7 @@ from viptt_core.shown import arm_label, interval, with_interval
 from viptt_core.study.outcomes import RECORD, read_table
 from viptt_core.study.plan import study_names
 from viptt_core.study.report import StudyResults, interval_cells, open_results, show_table
+from viptt_core.study.sentences import attribution_answer, baselines_answer
 from viptt_core.study.verdict import (
     HARMS,
     HELPS,
@@ -227,6 +228,15 @@ def _message(root: Path) -> str:
     return f"**{headline(_primary(root))}.**"
 
 
+def _further(root: Path) -> str:
+    """What else a first reader should know: what each of the changes adds, and what needs no network."""
+    found, on_real_scans = (open_results(name, folder=root) for name in ("synthetic", "real"))
+    changes, baselines = found.rows("attribution"), on_real_scans.rows("baselines")
+    lines = ["- **On simulated scans.** " + attribution_answer(found).text] if len(changes) else []
+    lines += ["- **On real nodules.** " + baselines_answer(on_real_scans).text] if len(baselines) else []
+    return "\n".join(lines) or NOT_YET
+
+
 def _finding(records: Sequence[dict[str, Any]]) -> tuple[str, str]:
     """Whether the claim holds, and what we find, from the verdicts that there are."""
     said = {record["verdict"] for record in records if record["verdict"]}
@@ -340,8 +350,8 @@ def markdown_table(head: Iterable[str], align: str, rows: Iterable[Iterable[str]
 
 # What stands on each page between `<!-- NAME -->` and `<!-- end of NAME -->`.
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
-    "README.md": {"verdict": first_answer, "message": _message},
-    "book/intro.md": {"verdict": first_answer, "message": _message},
+    "README.md": {"verdict": first_answer, "message": _message, "further": _further},
+    "book/intro.md": {"verdict": first_answer, "message": _message, "further": _further},
     "book/claims.md": {
         "verdict": _answers,
         "published": published_table,
@@ -364,7 +374,7 @@ def page_text(page: str, root: Path) -> str:
     text = (root / page).read_text(encoding="utf-8") if (root / page).is_file() else ""
     for name, make in PAGES[page].items() if text else ():
         before, begin, rest = text.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition(f"\n<!-- end of {name} -->")
+        _, end, after = f"\n{rest}".partition(f"\n<!-- end of {name} -->")
         if not begin or not end:
             remedy = "Take it from the repository again."
             raise DataError(f"lacks the comments around its {name}.", path=root / page, remedy=remedy)
