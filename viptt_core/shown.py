@@ -30,6 +30,7 @@ ARM_WORDS = {
     "no finding": "no finding in the scans",
     "diameter_mm alone": "diameter alone",
     "features + logistic": "logistic regression on ImageNet features",
+    "grey percentiles": "logistic regression on grey percentiles",
     "PCA + logistic": "logistic regression on pixels (PCA)",
 }
 

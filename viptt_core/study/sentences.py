@@ -200,12 +200,13 @@ def baselines_answer(results: StudyResults) -> ResultTable:
     if arms.empty or baselines.empty:
         return results.absent("What needs no network")
     best = [rows.loc[rows["kappa"].idxmax()] for rows in (baselines, arms)]
-    base, network = (
-        f"{arm_label(row['arm'])}, kappa {with_interval(row['kappa'], row['kappa_low'], row['kappa_high'])}"
-        for row in best
-    )
+    names = [arm_label(row["arm"]) for row in best]
+    base, network = (with_interval(row["kappa"], row["kappa_low"], row["kappa_high"]) for row in best)
     above = "above" if round(best[0]["kappa"], 2) > round(best[1]["kappa"], 2) else "not above"
-    return ResultTable(f"Without training a network the best is {base}: {above} the best network, {network}.")
+    return ResultTable(
+        f"{_capital(names[0])}, with no network trained, reaches kappa {base}: {above} the best network of the primary "
+        f"comparison, {names[1]}, {network}."
+    )
 
 
 def main_of(results: StudyResults) -> str:
