@@ -230,7 +230,7 @@ def test_models_are_named_by_start_file_or_number(tmp_path, scans):
         write_weights(tmp_path / f"{start}{seed}.safetensors", training={"start": start, "seed": seed})
         for start, seed in (("image", 0), ("video", 0), ("video", 1))
     ]
-    assert names(by_seed) == ["random, seed 0", "video, seed 0", "video, seed 1"]
+    assert names(by_seed) == ["image, seed 0", "video, seed 0", "video, seed 1"]
     same = [write_weights(tmp_path / run / "weights.safetensors", training={"start": "video"}) for run in ("a", "b")]
     assert names(same) == ["a", "b"] and names([same[0]] * 2) == ["1 a", "2 a"]
 
@@ -257,7 +257,7 @@ def test_without_weights_and_scans_synthetic_ones_are_made_and_marked(private_ro
     assert loaded == [("phantom", 40), ("actions", None)]
     assert len(models) == 3  # the last initialisation once more, with the next seed
     entry = keep_entry(plan, predict_scans(models, paths, n_jobs=1, progress=False), known)
-    assert entry.synthetic and entry.models == ["random, seed 0", "video, seed 0", "video, seed 1"]
+    assert entry.synthetic and entry.models == ["image, seed 0", "video, seed 0", "video, seed 1"]
     classes = write_entry(entry)
     assert plan.output == private_root / "runs" / "submission.txt"
     assert len(plan.output.read_text().splitlines()) == 6

@@ -80,14 +80,13 @@ def test_a_pretraining_run_is_reused_only_when_everything_that_decides_it_is_the
     finetuned_longer = dataclasses.replace(plan, preset=plan.preset.with_epochs(epochs=9))
     assert quiet(pretrain, finetuned_longer, videos).folder == first.folder  # `epochs` is fine-tuning only
     others = [
-        (dataclasses.replace(plan, seed=1), videos, {}),
-        (longer, videos, {}),
-        (plan, dataclasses.replace(videos, source={"test": "other files"}), {}),
-        (plan, videos, {"start": "image"}),
+        (dataclasses.replace(plan, seed=1), videos),
+        (longer, videos),
+        (plan, dataclasses.replace(videos, source={"test": "other files"})),
     ]
-    for other_plan, other_videos, settings in others:
+    for other_plan, other_videos in others:
         with pytest.raises(pytest.fail.Exception, match="trained again"):
-            quiet(pretrain, other_plan, other_videos, **settings)
+            quiet(pretrain, other_plan, other_videos)
     monkeypatch.setattr(experiment, "code_version", lambda *_, **__: "other code")
     with pytest.raises(pytest.fail.Exception, match="trained again"):
         quiet(pretrain, plan, videos)

@@ -57,7 +57,7 @@ def test_equal_names_are_told_apart_by_paths_that_begin_at_any_folder_above(labe
     for above in ("", "set/"):
         table = labels(f"{above}p1/scan.nii.gz,ill", f"{above}p2/scan,well")
         assert labelled(predictions(scans, [0, 0]), table)["label"].tolist() == [0, 1]
-    with pytest.raises(DataError, match="2 scans are named so"):
+    with pytest.raises(DataError, match="2 files are named so"):
         labelled(predictions(scans, [0, 0]), labels("scan.nii.gz,ill"))
 
 

@@ -132,7 +132,7 @@ def test_the_best_baseline_stands_beside_the_best_network(kappa, word):
     results.tables["baselines"]["kappa"] = [kappa, kappa - 0.1]
     told = sentences.baselines_answer(results).text
     assert told.startswith(f"Diameter alone, with no network trained, reaches kappa {kappa:.2f}")
-    assert f": {word} the best network, ImageNet only, kappa 0.30 (0.20 to 0.40)." in told
+    assert f": {word} the best network of the primary comparison, ImageNet only, 0.30 (0.20 to 0.40)." in told
 
 
 def test_runs_plans_and_leaks_are_counted():

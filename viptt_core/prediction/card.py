@@ -35,7 +35,7 @@ class Preprocessing:
     pixel_range: str  #: scale in which pixels enter the model, "0..1" or "0..255"
     hu_window: tuple = ()  #: of scans, lower and upper bound in HU
     orientation: str = ""  #: of scans, "file" or "canonical", see `ct.load_volume`
-    crop: str = ""  #: always empty today: a scan is taken whole
+    crop: str = ""  #: always empty; a scan is taken whole
     fit: str = ""  #: of videos, see `video.load_clip`
     stride: int = 1  #: of videos, see `video.load_clip`
 
