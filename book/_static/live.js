@@ -2,6 +2,7 @@
    slices. The same function as viptt_core/model.py with `temporal` "projected lstm". */
 (function () {
   "use strict";
+  const WHOLE = "The whole scan"; // as nobody has changed it
   const EPSILON = 1e-5; // of PyTorch's batch normalisation
   const COLUMNS = 8; // of slices in a picture of a scan
   const all = (selector, root) => [...root.querySelectorAll(selector)];
@@ -28,7 +29,8 @@
     const arrays = Object.fromEntries(Object.entries(packed).map(([name, text]) => [name, unpack(text)]));
     const mean = arrays["temporal.standardise.running_mean"], variance = arrays["temporal.standardise.running_var"];
     const layer = (name, x) => linear(arrays[`${name}.weight`], arrays[`${name}.bias`], x);
-    const [inputs, recurrent, bias] = ["weight_ih", "weight_hh", "bias_ih"].map(name => arrays[`temporal.lstm.${name}_l0`]);
+    const ofLSTM = name => arrays[`temporal.lstm.${name}_l0`];
+    const [inputs, recurrent, bias] = ["weight_ih", "weight_hh", "bias_ih"].map(ofLSTM);
     const size = bias.length / 4, zero = new Float32Array(bias.length);
     const read = slice =>
       layer("temporal.value", slice.map((value, i) => (value - mean[i]) / Math.sqrt(variance[i] + EPSILON)));
@@ -72,7 +74,7 @@
     });
 
     const best = chances => chances.indexOf(Math.max(...chances));
-    const percent = chance => `${(100 * chance).toFixed(1)} %`;
+    const percent = chance => `${(100 * chance).toFixed(1)}\u00a0%`;
 
     // What was done to the scan, in words.
     function state() {
@@ -81,37 +83,37 @@
       const moved = order.some((slice, place) => slice !== place);
       const said = [];
       if (gone.length) said.push(`${gone.length} of ${steps} slices hidden, ${met} with the finding`);
-      if (moved) said.push(turned ? "the order reversed" : "the order shuffled");
-      return said.length ? said.join("; ") : "The whole scan";
+      if (moved) said.push(turned ? "Order reversed" : "Order shuffled");
+      return said.join(". ") || WHOLE;
     }
 
     function show() {
       buttons.forEach((button, place) => {
-        const slice = order[place], marked = finding[slice];
+        const slice = order[place], caption = `${slice + 1}${finding[slice] ? " finding" : ""}`;
         button.setAttribute("aria-pressed", hidden[slice]);
-        button.setAttribute("aria-label", `Hide slice ${slice + 1}${marked ? ", with the finding" : ""}`);
-        button.toggleAttribute("data-finding", marked);
+        button.setAttribute("aria-label", `Hide slice ${caption}`);
+        button.toggleAttribute("data-finding", finding[slice]);
         button.dataset.slice = slice;
-        button.firstChild.style.backgroundPosition =
-          `${(100 * (slice % COLUMNS)) / (COLUMNS - 1)}% ${(100 * Math.floor(slice / COLUMNS)) / (steps / COLUMNS - 1)}%`;
-        button.lastChild.textContent = `${slice + 1}${marked ? " finding" : ""}`;
+        const [x, y] = [(slice % COLUMNS) / (COLUMNS - 1), Math.floor(slice / COLUMNS) / (steps / COLUMNS - 1)];
+        button.firstChild.style.backgroundPosition = `${100 * x}% ${100 * y}%`;
+        button.lastChild.textContent = caption;
       });
       const chances = decide(order.map(slice => (hidden[slice] ? emptyInput : inputs[slice])));
       const truth = Number(phantomChoice.value), before = best(whole), now = best(chances), words = state();
+      const was = k => (words === WHOLE ? "" : ` (was ${percent(whole[k])})`);
       rows.forEach((row, k) => {
         const [name, value, track] = row.children;
         name.textContent = `${names[k]}${k === truth ? " (true type)" : ""}`;
-        value.textContent = `${percent(chances[k])} (whole scan ${percent(whole[k])})`;
+        value.textContent = `${percent(chances[k])}${was(k)}`;
         track.firstChild.style.width = `${100 * chances[k]}%`;
         track.lastChild.style.left = `${100 * whole[k]}%`;
         row.dataset.chance = chances[k];
         row.toggleAttribute("data-predicted", k === now);
       });
-      const answer = now === before ? `still ${names[now]}` : `${names[now]}, no longer ${names[before]}`;
-      status.textContent = words === "The whole scan"
-        ? `${words}: the network says ${names[now]}. The true type is ${names[truth]}, at ${percent(chances[truth])}.`
-        : `${words}: the network says ${answer}. The true type, ${names[truth]}, is at ${percent(chances[truth])}, ` +
-          `with the whole scan ${percent(whole[truth])}.`;
+      const still = words !== WHOLE && now === before ? "still " : "";
+      const other = now === before ? "" : ` (was ${names[before]})`;
+      status.textContent = `${words}. The network ${still}predicts ${names[now]}${other}. ` +
+        `Probability of the true type, ${names[truth]}: ${percent(chances[truth])}${was(truth)}.`;
     }
 
     function reset() {
