@@ -84,7 +84,7 @@ def test_the_page_is_small_and_asks_no_other_host(page):
 def test_without_a_script_the_page_shows_the_scans_and_says_where_the_finding_is(found, page):
     for name, type_name, finding in zip(found["names"], TB_CLASSES, found["findings"], strict=True):
         slices = ", ".join(str(slice_ + 1) for slice_ in np.flatnonzero(finding))
-        assert f"<figcaption>{name}, {type_name}. Finding in slices {slices}.</figcaption>" in page
+        assert f"<figcaption>{name}, {type_name}. Slices with the finding: {slices}.</figcaption>" in page
     assert "<noscript>" in page and page.count('<img src="data:image/webp') == len(TB_CLASSES)
 
 
