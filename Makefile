@@ -11,7 +11,7 @@ IN_VENV := export PATH="$$PWD/.venv/bin:$$PATH" PYTHONUTF8=1;
 .PHONY: help demo paper recheck test test-slow test-reading bench bench-full book notebooks release address clean
 
 help:  ## this list
-	@echo "usage: make TARGET [PYTHON=python3.12] [WORKERS=2]"; echo
+	@echo "usage: make TARGET [PYTHON=python3.12] [WORKERS=2] [TORCH_INDEX=URL]"; echo
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/\1@\2/' | awk -F@ '{printf "  %-12s %s\n", $$1, $$2}'
 
 demo: $(STAMP)  ## the main job on synthetic data: trains both arms, prints their kappa (minutes)
@@ -89,7 +89,7 @@ release: $(STAMP)  ## into dist/: stale pages executed again, then recheck, test
 	  python -m pip wheel -q --no-deps -w dist .; git status --short
 	@echo "dist/ holds the release. Pages that were executed again are to be committed before it is tagged."
 
-ADDRESSED := _config.yml README.md CITATION.cff .zenodo.json pyproject.toml book/_static/citation.bib notebooks book/notebooks
+ADDRESSED := _config.yml README.md book/intro.md CITATION.cff .zenodo.json pyproject.toml book/_static/citation.bib notebooks book/notebooks
 address:  ## set the address of the repository wherever it stands: URL=https://github.com/NAME/viptt-net
 	@[[ '$(URL)' =~ ^https://github.com/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$$ ]] || \
 	  { echo "usage: make address URL=https://github.com/NAME/viptt-net" >&2; exit 1; }
@@ -102,6 +102,7 @@ clean:  ## remove the built book, caches and out.ipynb; keeps .venv, data, runs 
 	find viptt_core tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A Python that does not start is started once more, for what it says itself.
+# TORCH_INDEX=URL: PyTorch's index for CPUs, whose build needs no CUDA. Without dependencies: it has other versions of them.
 # pip tells what it fetches, and the size of .venv grows: several GB without a sign of life look like a hang.
 $(STAMP): pyproject.toml constraints.txt
 	@hint="Name a Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..."; \
@@ -110,13 +111,14 @@ $(STAMP): pyproject.toml constraints.txt
 	    { echo "'$(PYTHON)' was found ($$file) but does not start:" >&2; $(PYTHON) -c '' >&2; echo "$$hint" >&2; exit 1; }; \
 	  case "$$version" in 3.11 | 3.12 | 3.13) ;; \
 	    *) echo "'$(PYTHON)' is Python $$version. $$hint" >&2; exit 1;; esac
-	@echo "Setting up .venv: some minutes, 6 GB on Linux. Happens once."
+	@echo "Setting up .venv: some minutes, $(if $(TORCH_INDEX),2 GB,7 GB on Linux). Happens once."
 	@$(PYTHON) -m venv .venv || \
 	  { echo "Python's venv module does not work here; on Debian or Ubuntu install python3-venv." >&2; exit 1; }
 	@set -o pipefail; \
+	  install() { .venv/bin/python -u -m pip install --disable-pip-version-check --no-input --progress-bar off \
+	    -c constraints.txt "$$@"; }; \
 	  ( while sleep 20 > /dev/null; do echo "  .venv has $$(du -sm .venv | cut -f 1) MB"; done ) & trap "kill $$!" EXIT; \
-	  .venv/bin/python -u -m pip install --disable-pip-version-check --no-input --progress-bar off \
-	    -c constraints.txt -e '.[all]' | \
+	  { $(if $(TORCH_INDEX),install --no-deps --index-url "$(TORCH_INDEX)" torch torchvision && )install -e '.[all]'; } | \
 	  while read -r line; do case "$$line" in \
 	    *.metadata*) ;; Downloading* | "Using cached"*) echo "  $$line";; Installing\ c*) echo "  Installing";; esac; done
 	@touch $(STAMP)

@@ -22,24 +22,31 @@ from benchmarks.page import RESULTS
 from viptt_core.files import format_size, git_commit, write_file
 
 DEMO = "papermill notebooks/02_finetune.py out.ipynb -p epochs 50"
+OWN = "papermill notebooks/02_finetune.py out.ipynb -p dataset folder -p data_root data/own"
+OWN += " -p label_column diagnosis -p patient_column patient"
 # What is typed, and what it does. A group is typed in a clean checkout of its own, in this order. `runs/RUN` is the run
 # that fine-tuned from videos.
 GROUPS = (
     (
         (DEMO, "both arms on synthetic data: `make demo`"),
-        (DEMO, "the same when its runs are found"),
-        ("viptt summary out.ipynb", "its table"),
+        (DEMO, "the same again: finished runs are reused"),
+        ("viptt summary out.ipynb", "prints its table"),
         ("viptt phantom data/phantom -n 20", "writes 20 synthetic scans"),
-        ("viptt data check imageclef data/phantom", "reads them; says that 20 are too few"),
+        ("viptt data check imageclef data/phantom", "checks them, and finds 20 too few"),
         ("viptt predict data/phantom --weights runs/RUN -o predictions.csv", "predicts them"),
         ("papermill notebooks/05_submission.py out.ipynb", "from weights to a submission"),
+    ),
+    (
+        ("viptt phantom data/own -n 90 --patients 60 --size 128", "an example of your own data"),
+        ("viptt phantom data/new -n 30 --patients 20 --size 128 --seed 1", "and of new scans"),
+        (OWN, "both arms on the example"),
     ),
     (("papermill notebooks/00_data.py out.ipynb", "the page on data"),),
     (("papermill notebooks/01_pretrain.py out.ipynb", "pretraining"),),
     (("papermill notebooks/03_ablations.py out.ipynb", "the page on ablations"),),
     (("papermill notebooks/04_per_class.py out.ipynb", "the page on classes"),),
     (("make recheck", "every number again from the predictions"),),
-    (("make paper PLAN=1", "what the study would take"),),
+    (("make paper PLAN=1", "says what the study would take"),),
     (("jupyter-book build book/", "the book from executed notebooks"),),
     (("make test", "ruff and the tests"),),
 )
@@ -109,7 +116,9 @@ def table(content: dict) -> str:
     told = [machine["processor"], machine["gpu"] or "no GPU", machine["system"], f"Python {machine['python']}"]
     commits = dict.fromkeys(f"commit `{row['commit'][:7]}`" for row in content["rows"].values())
     told += [f"PyTorch {machine['torch']}", " to ".join(dict.fromkeys((dates[0], dates[-1]))), *commits]
-    return "\n".join(lines) + f"\n\nMeasured on: {', '.join(told)}.\n"
+    seconds = [row["seconds"] for row in content["rows"].values()]
+    within = f" in {sum(seconds) / 60:.0f} minutes" if len(seconds) == len(lines) - 2 else ""
+    return "\n".join(lines) + f"\n\nMeasured{within} on: {', '.join(told)}.\n"
 
 
 def run(words: list[str], root: Path = ROOT) -> None:
@@ -145,7 +154,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.commands",
         description="Measure what the commands of the book take: time, memory, disk, as they are at the last commit. "
-        "Half an hour for all. Close other programs: they share the cores.",
+        "Close other programs: they share the cores.",
     )
     parser.add_argument("words", nargs="*", metavar="WORD", help="only commands with it, and those typed beside them")
     try:

@@ -14,18 +14,27 @@ from matplotlib.ticker import FuncFormatter
 
 from benchmarks import PROFILES, ROOT, Result, Target
 from viptt_core.errors import DataError
-from viptt_core.figures import STYLE
+from viptt_core.figures import STYLE, WIDE, with_dark_scheme
 from viptt_core.files import write_file
 
 FORMAT = 3  # of the result files
 RESULTS = "benchmarks/results"  # this and the others: below a root
 PAGE, CHART = "book/performance.md", "book/_static/performance.svg"
+HEADLINES = {  # rows of the sentence at the top, and what it calls them
+    "the authors' code": {"preprocess_scan": "preprocessing a scan", "decode_clip": "decoding a video clip"},
+    "plain PyTorch in fp32": {
+        "frozen_pretraining_run": "pretraining with a frozen backbone",
+        "finetune_step": "a fine-tuning step of all layers",
+    },
+    "the authors' preprocessing with plain PyTorch": {"predict_paper": "predicting a scan"},
+}
 MARKS = {
     True: ("o", "#0072B2", "target met"),
     False: ("D", "#D55E00", "target missed"),
     None: ("s", "#666666", "no target"),
 }
 WIDTH, SMALL = 5, 8.5  # inches and points: readable on a telephone
+WIDE_SUFFIX = ".wide.svg"  # of the form for wide windows, see `viptt_core.book.artwork`
 
 
 def read_file(path: Path) -> dict:
@@ -57,8 +66,10 @@ def write_page(root: Path = ROOT) -> Path:
     contents = [read_file(path) for path in (main, *others)]
     chart, alt = ratio_chart(contents[0]["rows"])
     write_file(root / CHART, chart)
+    write_file((root / CHART).with_suffix(WIDE_SUFFIX), ratio_chart(contents[0]["rows"], wide=True)[0])
     template = Template((ROOT / "benchmarks" / "performance.md").read_text(encoding="utf-8"))
     shown = {"results": "\n\n".join(map(section, contents)), "alt": alt, "parts": parts_table(contents[0]["rows"])}
+    shown["headline"] = headline(contents[0])
     write_file(root / PAGE, template.substitute(shown))
     return root / PAGE
 
@@ -91,6 +102,16 @@ def outcome(row: Result) -> str:
     """One line: the value, its range, the target and whether it was met; or why there is none."""
     target = f", target {target_text(row)}: {'met' if row.met else 'MISSED'}" if row.target else ""
     return row.missing or value_text(row, spread=True) + target
+
+
+def headline(content: dict) -> str:
+    """The ratios that matter most, in a sentence for each reference; without those that were not measured."""
+    measured = {row.name: value_text(row) for row in content["rows"] if row.theirs}
+    told = []
+    for reference, rows in HEADLINES.items():
+        ratios = [f"{words} **{measured[name]}**" for name, words in rows.items() if name in measured]
+        told += [f"{', '.join(ratios)} as fast as {reference}"] * bool(ratios)
+    return f"On {content['machine']['processor']}: {'; '.join(told) or 'not measured'}."
 
 
 def section(content: dict) -> str:
@@ -139,10 +160,10 @@ def parts_table(rows: list[Result]) -> str:
 
 # --- Charts -----------------------------------------------------------------------------------------------
 @matplotlib.rc_context(STYLE)
-def ratio_chart(rows: list[Result]) -> tuple[bytes, str]:
-    """Ratios with their range on a log axis, and the targets: SVG and its text alternative."""
+def ratio_chart(rows: list[Result], *, wide: bool = False) -> tuple[bytes, str]:
+    """Ratios with their range on a log axis, and the targets: SVG, for a phone or wide, and its text alternative."""
     rows = [row for row in rows if row.theirs]
-    figure, seen = Figure(figsize=(WIDTH, 0.44 * len(rows) + 1)), {}
+    figure, seen = Figure(figsize=(WIDE, 0.27 * len(rows) + 1) if wide else (WIDTH, 0.44 * len(rows) + 1)), {}
     axis = figure.subplots()
     words = {"transform": axis.get_yaxis_transform(), "va": "bottom", "fontsize": SMALL}
     words["bbox"] = {"fc": "white", "ec": "none", "pad": 0.5}
@@ -153,10 +174,17 @@ def ratio_chart(rows: list[Result]) -> tuple[bytes, str]:
         if row.target:
             bound = {"at least": ">", "at most": "<"}[row.target.kind]
             seen[f"target: {row.target.kind}"] = axis.plot(row.target.value, y, bound, color="black", ms=6, zorder=1)[0]
-        axis.text(0, y - 0.26, row.title, **words)
-        axis.text(1, y - 0.26, value_text(row), ha="right", fontweight="bold", **words)
+        if wide:
+            axis.text(1.02, y, value_text(row), **words | {"va": "center"})
+            axis.axhline(y, color="#E4E4E4", lw=0.6, zorder=0)
+        else:
+            axis.text(0, y - 0.26, row.title, **words)
+            axis.text(1, y - 0.26, value_text(row), ha="right", fontweight="bold", **words)
     axis.axvline(1, color="black", lw=0.6, ls=":", zorder=0)
     axis.set(xscale="log", ylim=(len(rows) - 0.6, -0.85), yticks=[], xlabel="ratio, log axis")
+    if wide:
+        axis.set_yticks(range(len(rows)), [row.title for row in rows], fontsize=SMALL)
+        axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     figure.tight_layout()
@@ -164,4 +192,4 @@ def ratio_chart(rows: list[Result]) -> tuple[bytes, str]:
     told = "; ".join(f"{row.title} {value_text(row)}, {target_text(row) or 'no target'}" for row in rows)
     svg = io.BytesIO()
     figure.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return svg.getvalue(), f"Ratios on a log axis, then the target of each: {told}."
+    return with_dark_scheme(svg.getvalue()), f"Ratios on a log axis, then the target of each: {told}."

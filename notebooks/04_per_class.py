@@ -2,7 +2,8 @@
 # # Class by class, and what the network rests on
 #
 # **Aim.** See which types of tuberculosis are told apart and which are not, ask what pretraining changes for rare
-# types, and check whether a network rests on the slices where the finding is.
+# types, and check whether a network rests on the slices where the finding is. Each section asks one question, answers
+# it in a sentence, and shows the figure and the table behind it.
 #
 # **Runtime.** Seconds on one CPU core: everything is read from committed tables, a few phantoms are simulated again,
 # and nothing is trained.
@@ -13,7 +14,7 @@ if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own
     get_ipython().system("pip install --quiet --editable /content/viptt-net")
     get_ipython().run_line_magic("cd", "/content/viptt-net")
 
-# %%
+# %% tags=["hide-input"]
 from viptt_core.figures.per_class import (
     auc_chart,
     browse_examples,
@@ -26,94 +27,147 @@ from viptt_core.figures.per_class import (
 )
 from viptt_core.figures.study import forest_chart
 from viptt_core.papermill_io import check_parameters
-from viptt_core.study.report import answers, open_results, show_table
+from viptt_core.study.report import answers, banner, open_results, show_table
+from viptt_core.study.sentences import (
+    calibration_answer,
+    classes_answer,
+    confusion_answer,
+    curves_answer,
+    evidence_answer,
+)
 
 # %% tags=["parameters"]
 study: str = "synthetic"  # "synthetic", "real", "paper", or the path of your own plan (.toml)
 arms: str = ""  # names of the arms to show, separated by ";"; empty: those of the plan's primary experiment
 folder: str = ""  # holds `results/`; empty: the results of this repository
 
-# %%
+# %% tags=["hide-input"]
 check_parameters(globals())
 found = open_results(study, arms=arms, folder=folder)
 
-# %% [markdown]
-# ## What is taken for what
-# Shares of each true class, mean over seeds: a row adds up to 100 %.
-
-# %%
-confusion_chart(found)
+# %% tags=["remove-input"]
+banner(found)
 
 # %% [markdown]
 # ## Can each class be seen at all?
-# AUC of each class against all others: 0.5 is chance, 1 is perfect.
+# Area under the ROC curve (AUC) of each class against all others: 0.5 is chance, 1 is perfect.
 
-# %%
+# %% tags=["remove-input"]
+classes_answer(found, "auc", "AUC")
+
+# %% tags=["remove-input"]
 auc_chart(found)
 
 # %% [markdown]
-# ## Precision, recall and F1
-# Precision: of the scans that were given this class, the share that has it. Recall: of the scans that have it, the
-# share that was found. F1: their harmonic mean.
+# ## How many cases of each class are found?
+# Recall: of the scans that have a class, the share that was found. Precision: of the scans that were given it, the
+# share that has it. F1: their harmonic mean.
 
-# %%
+# %% tags=["remove-input"]
+classes_answer(found, "recall", "recall")
+
+# %% tags=["remove-input"]
 class_chart(found)
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: scores by class"}
 show_table(found, "classes")
 
 # %% [markdown]
-# ## Rare classes
-# The paper says that pretraining helps especially for these. Asked as a question of its own: what changes in the mean
-# recall of the rare classes, without and with class weights?
+# ## Which class is mistaken for which?
+# Shares of each true class, over all seeds: a row adds up to 100 %.
 
-# %%
-forest_chart(found, measure="rare recall")
+# %% tags=["remove-input"]
+confusion_answer(found)
 
-# %%
-answers(found, "rare types")
+# %% tags=["remove-input"]
+confusion_chart(found)
 
 # %% [markdown]
-# ## Curves
-# Each class against all others. Precision depends on how frequent the class is; the ROC curve does not.
+# ## Does pretraining help with rare types?
+# The paper says: especially there. What changes in the mean recall of the rare types, without and with class weights?
 
-# %%
+# %% tags=["remove-input"]
+answers(found, "rare types")
+
+# %% tags=["remove-input"]
+forest_chart(found, measure="rare recall")
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: differences"}
+show_table(found, "contrasts", measure="rare recall")
+
+# %% [markdown]
+# ## Does it depend on the threshold?
+# Each class against all others, at every threshold. Precision depends on how frequent the class is; the ROC curve does
+# not.
+
+# %% tags=["remove-input"]
+curves_answer(found)
+
+# %% tags=["remove-input"]
 curves_chart(found)
 
 # %% [markdown]
-# ## Calibration
+# ## Are the probabilities right?
 # Of the cases that a network is 70 % sure of, 70 % should be right. The expected calibration error (ECE) is the mean
 # distance from that.
 
-# %%
+# %% tags=["remove-input"]
+calibration_answer(found)
+
+# %% tags=["remove-input"]
 calibration_chart(found)
 
 # %% [markdown]
-# ## Which slices matter
-# *Occlusion* puts an empty slice in the place of one after another and records how much the probability of the
-# predicted class drops: the importance of a slice. In phantoms it is known which slices the finding meets. A map
-# *within* a slice cannot be had of this network: its frozen backbone hands on each slice as numbers pooled over the
-# plane, and what was trained sees only these. So there is no Grad-CAM here.
+# ## Does a network rest on the slices with the finding?
+# *Occlusion* puts an empty slice in the place of one after another and records how far the probability of the predicted
+# class drops: the importance of a slice. In phantoms it is known which slices the finding meets. Importance where
+# findings usually are looks good without looking at the patient, so chance is the same importance on the findings of
+# *other* patients of the same class. A map *within* a slice cannot be had of this network: its frozen backbone hands on
+# each slice as numbers pooled over the plane. So there is no Grad-CAM here.
 
-# %%
-importance_chart(found)
+# %% tags=["remove-input"]
+evidence_answer(found)
 
-# %% [markdown]
-# Importance where findings usually are looks good without looking at the patient. So chance is the same importance on
-# the findings of *other* patients of the same class.
-
-# %%
+# %% tags=["remove-input"]
 evidence_chart(found)
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: importance on the finding"}
 show_table(found, "evidence")
 
 # %% [markdown]
-# ## Some of them, to page through
-# Of each type one phantom, one that was taken for another type where there is such, with the true finding outlined.
+# ## What does that look like in single scans?
+# One phantom of each type, one that was taken for another type where there is such.
 
-# %%
+# %% tags=["remove-input"]
+importance_chart(found)
+
+# %% [markdown]
+# The same phantoms to page through, the true finding outlined:
+
+# %% tags=["remove-input"]
 browse_examples(found)
+
+# %% [markdown]
+# ## Exercises
+
+# %% [markdown]
+# **Radiology.** In your clinic a type is half as frequent as in this test set. Which of the scores above would change,
+# although the network and the patients of each type are the same?
+
+# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show the solution"}
+# Recall and AUC treat the patients of a class and all others separately, so they stay. Precision and F1 mix both and
+# fall with a rarer class. Accuracy and kappa change, too, and the probabilities are no longer calibrated.
+show_table(found, "classes")
+
+# %% [markdown]
+# **Machine learning.** Why is the importance on the finding compared with the findings of other patients of the class,
+# and not with an even spread over all slices?
+
+# %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show the solution"}
+# A network that always looks at the slices where a class usually has its finding beats an even spread without looking
+# at the patient. The findings of other patients of the class have the same usual place, so only what is above them
+# speaks for this patient's finding.
+show_table(found, "evidence")
 
 # %% [markdown]
 # ## Recap

@@ -1,16 +1,15 @@
 # %% [markdown]
-# # From checkpoints to the ImageCLEF file
+# # From checkpoints to an ImageCLEF submission
 #
-# **Aim.** Predict a folder of scans with several models, combine what they say, and write and check the file that
-# ImageCLEF's task takes. The authors averaged the class *numbers* of three runs; see what that does, beside averaging
-# probabilities and beside a vote.
+# **Aim.** Predict a folder of scans with several models, combine their predictions, and write a submission
+# file for ImageCLEF. The authors averaged the class *numbers* of three runs. The page compares this with averaging
+# probabilities and with a vote.
 #
-# **Runtime.** About three minutes on two CPU cores with the `demo` preset, once its models are trained (notebook 02
-# trains two of the three; the third is the video arm with another seed, and takes seconds more). With
-# `-p weights demo-synthetic,demo-synthetic-image` nothing is trained: these two come with the package. The 421 test
-# scans of ImageCLEF take a minute or two to read, and longer on a CPU with the paper's network: a GPU is then of use.
-# The scans are not to be passed on; without them the page runs on a hundred synthetic ones, which it keeps below
-# `data/` (some 200 MB).
+# **Runtime.** A few minutes at most on two CPU cores with the preset `demo`, if [fine-tuning](02_finetune) has been
+# run: it trains two of the three models. The third has ImageNet + videos and another seed. With `-p weights
+# demo-synthetic,demo-synthetic-image` nothing is trained: these two come with the package. The paper's network on
+# ImageCLEF's test scans needs a GPU. Those scans may not be redistributed, so the page uses synthetic scans unless
+# you name a folder. It stores them in `data/`.
 
 # %% tags=["colab", "remove-cell"]
 if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own PyTorch is built for its GPU
@@ -24,7 +23,7 @@ from viptt_core.figures.entry import counts_chart, published_chart, rule_chart, 
 from viptt_core.papermill_io import check_parameters
 from viptt_core.prediction.scans import predict_scans
 from viptt_core.prediction.score import read_labels
-from viptt_core.submission import counts_text, validate_submission
+from viptt_core.submission import count_classes, counts_text
 from viptt_core.submission.entry import (
     counts_table,
     entry_models,
@@ -39,29 +38,27 @@ from viptt_core.submission.entry import (
 from viptt_core.training.device import Engine
 
 # %% tags=["parameters"]
-weights: str = ""  # A,B,C: files, runs, names that `viptt weights list` knows; empty: models are trained here
-scans: str = ""  # folder of the scans; empty: synthetic scans of patients that no run has seen
-masks: str = ""  # folder of lung masks, for models of the box around the lungs; empty: masks1 beside the scans
-labels: str = ""  # CSV of the scans' classes, where they are known; synthetic scans have one
+weights: str = ""  # A,B,C: files, runs or names of `viptt weights list`; empty: models are trained here
+scans: str = ""  # folder of the scans; empty: synthetic scans that no run has seen
+labels: str = ""  # CSV of the scans' classes, if known; synthetic scans have one
 file_column: str = ""  # of the CSV; empty: FileName
 label_column: str = ""  # of the CSV, names or 1..5; empty: Label or TypeOfTB
-patient_column: str = ""  # of the CSV, intervals are then over patients; empty: each scan its own
-ensemble: str = "mean"  # what is written: "mean" of probabilities, "vote", or "authors" (class numbers, three models)
-fill: int = 0  # class 1..5 for scans that cannot be read; 0: such a scan keeps the file from being written
-expected: int = 0  # number of test scans TST_0001.nii.gz and so on, 421 for ImageCLEF; 0: the scans that are there
+patient_column: str = ""  # of the CSV, intervals are then over patients; empty: each scan is a patient
+ensemble: str = "mean"  # for the file: "mean" of probabilities, "vote", or "authors" (class numbers of three models)
+fill: int = 0  # class 1..5 for unreadable scans; 0: no file is written if there is one
 output: str = ""  # file to write; empty: runs/submission.txt
-preset: str = "demo"  # of the models that are trained here, and of synthetic scans
-epochs: int = 0  # of their fine-tuning, at most; 0: as the preset says
-pretrain_epochs: int = 0  # of their pretraining, at most; 0: as the preset says
-n_train: int = 0  # number of synthetic scans to train on; 0: as the preset says
-n_videos: int = 0  # number of synthetic videos to pretrain on; 0: as the preset says
+preset: str = "demo"  # of models trained here, and of synthetic scans
+epochs: int = 0  # of their fine-tuning, maximum number; 0: the preset's
+pretrain_epochs: int = 0  # of their pretraining, maximum number; 0: the preset's
+n_train: int = 0  # number of synthetic scans to train on; 0: the preset's
+n_videos: int = 0  # number of synthetic videos to pretrain on; 0: the preset's
 n_scans: int = 0  # number of synthetic scans to predict; 0: 100
-seed: int = 0  # of the training here
+seed: int = 0  # of models trained here
 device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
 
 # %%
 given = check_parameters(globals())
-plan = plan_entry(weights, ensemble=ensemble, output=output, fill=fill, expected=expected)
+plan = plan_entry(weights, ensemble=ensemble, output=output, fill=fill)
 
 # %% [markdown]
 # ## The scans
@@ -73,8 +70,8 @@ files, known = entry_scans(plan, scans, labels=known, preset=preset, n=n_scans)
 
 # %% [markdown]
 # ## The models
-# A model's card travels in its file: what it was trained on, and what a scan must become before it is asked;
-# `viptt weights list` prints all of it.
+# Each weights file contains a model card: what the model was trained on, and how scans must be preprocessed.
+# `viptt weights list` prints it.
 
 # %%
 training = plan_from(given)
@@ -82,33 +79,33 @@ models = entry_models(plan, training, n_train=n_train, n_videos=n_videos)
 models_table(models)
 
 # %% [markdown]
-# ## What each model says
-# A scan that cannot be read stops no other. A scan unlike a chest CT, or unlike those that the models were trained on,
-# is predicted, with a warning; both are listed here. `viptt submit` does the same from a shell.
+# ## Predictions of each model
+# An unreadable scan does not stop the others. A scan that does not look like a chest CT, or differs from the training
+# scans, is predicted with a warning. Both are listed here. In a shell, `viptt submit` does the same.
 
 # %%
 engine = Engine(device=device, precision="fp32")  # the same digits on every machine
-entry = keep_entry(plan, predict_scans(models, files, masks=masks or None, engine=engine), known)
+entry = keep_entry(plan, predict_scans(models, files, engine=engine), known)
 
 # %%
 scans_table(entry)
 
 # %% [markdown]
 # ## Three ways to combine them
-# - *mean*: the class of the largest mean probability.
-# - *vote*: the class that most models find most probable.
+# - *mean*: the class with the highest mean probability.
+# - *vote*: the class that most models predict.
 # - *authors*: round(0.6 a + 0.2 b + 0.2 c), where a, b and c are the class *numbers* of three runs.
 #
-# The numbers are names: a Tuberculoma (3) is not more than an Infiltrative finding (1), and a Focal one (2) does not
-# lie between them. Their average can name a class that no run has named. Where the second and the third run agree,
-# this is what comes of it; orange marks an answer that nobody gave. What two of the three agree on, against the first,
-# is never the answer.
+# The numbers are only names: Tuberculoma (3) is not more than Infiltrative (1), and Focal (2) is not between them.
+# The average can be a class that no run predicted. The chart shows the result if the second and third run agree.
+# Orange marks a class that no run predicted. The class that the second and third run agree on never wins against the
+# first.
 
 # %%
 rule_chart()
 
 # %% [markdown]
-# These scans: how many are put into each class, and for how many the answer is one that no model gave.
+# For these scans: the number of predictions of each class, and of answers that no model gave.
 
 # %%
 counts_chart(entry)
@@ -117,16 +114,16 @@ counts_chart(entry)
 counts_table(entry)
 
 # %% [markdown]
-# The authors' notebooks hold these counts of two of their three runs and of the file they handed in. Infiltrative (1)
-# is in fewer scans than in either run, Focal (2) in more, as averages of 1 and a larger number would have it. (The
-# counts of the third run are not known and may have a part in this.)
+# The authors' notebooks contain the counts of two of their three runs and of their submission. The submission has
+# fewer Infiltrative (1) and more Focal (2) than either run. Averages of 1 and a larger number would have this effect.
+# The counts of the third run are not available and may also contribute.
 
 # %%
 published_chart()
 
 # %% [markdown]
 # ## Scores
-# Only where the classes are known; those of ImageCLEF's test scans are not public.
+# They need the true classes. Those of ImageCLEF's test scans are not public.
 
 # %%
 summary = scores(entry)
@@ -137,15 +134,15 @@ scores_chart(summary, entry)
 
 # %% [markdown]
 # ## The file
-# One line a scan, no header. The check is strict: each scan once, under its own name, with a class of 1 to 5.
+# One line per scan, no header: each scan once, under its own name, with a class from 1 to 5.
 
 # %%
 written = write_entry(entry)
-print(f"{plan.output} is sound: {counts_text(validate_submission(plan.output, entry.names))}")
+print(f"{plan.output}: {counts_text(count_classes(written.tolist()))}")
 print(*plan.output.read_text(encoding="utf-8").splitlines()[:5], sep="\n")
 
 # %% [markdown]
 # ## Recap
-# Classes without an order must not be averaged by their numbers: the result depends on how the list happens to be
-# sorted, and can be a class that no model believes in. Average probabilities, or vote. Read the differences in score
-# beside the intervals: one seed and one cohort decide little, and synthetic scans say nothing about patients.
+# Do not average the numbers of classes that have no order. The result depends on the order of the list, and can be a
+# class that no model predicts. Average probabilities, or vote. Read differences in score with their intervals: one seed
+# and one cohort show little, and synthetic scans say nothing about patients.

@@ -169,6 +169,25 @@ def too_wide(tab: Tab, width: int) -> list[str]:
     return [f"{width} px: {told}" for told in tab.page.evaluate(TOO_WIDE)]
 
 
+# Tables of which a part is beyond the edge of a box, so that a reader must scroll to see it, or never knows of it.
+CUT_OFF = """async () => {
+  document.querySelectorAll("details").forEach(node => node.open = true);
+  await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+  return [...document.querySelectorAll("main article table")].flatMap(table => {
+    for (let node = table; node.tagName !== "ARTICLE"; node = node.parentElement)
+      if (node.scrollWidth > node.clientWidth + 1 && getComputedStyle(node).display !== "inline")
+        return [`${table.textContent.trim().slice(0, 60)}: ${node.scrollWidth} px in ${node.clientWidth}`];
+    return [];
+  });
+}"""
+
+
+def cut_off(tab: Tab, width: int) -> list[str]:
+    """The tables that do not fit into a window of this width, in words."""
+    tab.page.set_viewport_size({"width": width, "height": 900})
+    return [f"{width} px: {told}" for told in tab.page.evaluate(CUT_OFF)]
+
+
 def violations(tab: Tab, axe: str) -> list[str]:
     """What axe-core finds on the page in the tab that is serious or critical."""
     tab.page.evaluate(axe)

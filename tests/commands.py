@@ -32,7 +32,7 @@ PAGES = sorted(
 FENCE = r"^( *)```(?:\{code-block\} )?(\w*) *\n(.*?)^\1``` *$"
 SHELL = ("bash", "sh", "shell", "console")  # every line is a command
 PLAIN = ("", "text")  # lines that begin as a command does are
-PROGRAMS = ("viptt", "papermill", "jupyter-book", "make", "pip", "python", "python3", "accelerate", "torchrun")
+PROGRAMS = ("viptt", "papermill", "jupyter-book", "make", "pip", "python", "python3")
 PROGRAMS += ("conda", "docker", "ruff", "pytest", "git")
 OTHER_PROGRAMS = ("cd", "source", "touch", "dcm2niix")  # and nothing is known of their arguments
 
@@ -55,7 +55,6 @@ REDUCED = {
     "viptt weights get FILE.h5": "",
     "viptt predict": "--device cpu --jobs 1",
     "viptt submit": "--device cpu --jobs 1",
-    "viptt validate-submission": "--expected 3",
     "viptt score": "",
     "viptt summary": "",
     "papermill notebooks/00_data.py": "-p preset study",
@@ -189,7 +188,7 @@ def fault(words, *, within: bool = False) -> str:
     """What is wrong with a command; "" if nothing is. One within a line may only name a program or a subcommand."""
     words = [word for word in words if word != "..."]
     checks = {"viptt": _viptt, "papermill": _papermill, "make": _make, "docker": lambda *_: ""}
-    checks |= dict.fromkeys(("python", "python3", "accelerate", "torchrun"), _python)
+    checks |= dict.fromkeys(("python", "python3"), _python)
     program = Path(words[0]).name
     if program not in PROGRAMS or len(words) == 1:
         return "" if within or program in (*PROGRAMS, *OTHER_PROGRAMS) else "no such program is known"

@@ -12,10 +12,9 @@ import signal
 import sys
 from pathlib import Path
 
-import accelerate  # noqa: F401, with torch._dynamo what training imports late: here once, not in each child
 import numpy as np
 import torch
-import torch._dynamo
+import torch._dynamo  # what training imports late: here once, not in each child
 
 from viptt_core.clips import ClipSet
 from viptt_core.model import ViPTTNet

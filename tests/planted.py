@@ -20,8 +20,6 @@ AFFINE = np.diag([-15.0, 15.0, 20.0, 1.0])  # stored L, A, S: canonical
 SOUND_SCANS = 40
 FRAMES = 72
 FRAME_SIZE = (32, 24)  # width, height
-# A folder in ImageCLEF's layout that is smaller than the real one.
-NOT_THE_WHOLE_IMAGECLEF = {("incomplete set", ".", "note")}
 
 
 # --- Scans ----------------------------------------------------------------------------------------------
@@ -90,14 +88,12 @@ def turned(degrees: float) -> np.ndarray:
     return turn @ AFFINE
 
 
-def write_sound_scans(root: Path, n: int = SOUND_SCANS, masks: tuple[str, ...] = ("masks1",)) -> list[str]:
+def write_sound_scans(root: Path, n: int = SOUND_SCANS) -> list[str]:
     """Scans in ImageCLEF's layout, the same number of each class; returns the rows of the table."""
     rows = []
     for i in range(n):
         name = f"TRN_{i + 1:04d}.nii.gz"
         write_scan(root / name, chest(i))
-        for folder in masks:
-            write_scan(root / folder / name, lungs())
         rows.append(f"{name},{i % len(TB_CLASSES) + 1}")
     write_table(root, rows)
     return rows
@@ -107,15 +103,9 @@ def write_table(root: Path, rows: list[str]) -> None:
     (root / "labels.csv").write_text("\n".join(["FileName,TypeOfTB", *rows, ""]), encoding="utf-8")
 
 
-def lungs(scan: np.ndarray | None = None) -> np.ndarray:
-    """A mask of a scan, or of one like it."""
-    hu = chest(0) if scan is None else scan
-    return (np.abs(hu.astype(int) + 850) < 150).astype(np.uint8)
-
-
 def plant_scans(root: Path) -> Planted:
     """Sound scans and, for every fault, one more; returns the faults as a check for 'corrected' must find them."""
-    rows, found = write_sound_scans(root), set(NOT_THE_WHOLE_IMAGECLEF)
+    rows, found = write_sound_scans(root), set()
     number = SOUND_SCANS
 
     def add(kind: str, content: bytes | np.ndarray, level: str = "file", *, zipped: bool = False) -> str:
@@ -126,7 +116,6 @@ def plant_scans(root: Path) -> Planted:
             (root / name).write_bytes(content)
         else:
             write_scan(root / name, content)
-        write_scan(root / "masks1" / name, lungs())
         rows.append(f"{name},{number % len(TB_CLASSES) + 1}")
         if kind:
             found.add((kind, name, level))
@@ -157,10 +146,8 @@ def plant_scans(root: Path) -> Planted:
     add("bad spacing", patched(scan_bytes(chest(908)), 312, np.zeros(4, np.float32)))  # srow_z
     add("bad spacing", scan_bytes(chest(909), AFFINE @ np.diag([1, 1, 10, 1])), "note")  # 200 mm
     add("two orientations", scan_bytes(chest(910), AFFINE, AFFINE @ np.diag([-1, 1, 1, 1])))
-    add("few slices", few := chest(912, (24, 24, 4)), "note")
-    write_scan(root / "masks1" / f"TRN_{number:04d}.nii.gz", lungs(few))
-    add("not square", wide := chest(913, (24, 16, 12)), "note")
-    write_scan(root / "masks1" / f"TRN_{number:04d}.nii.gz", lungs(wide))
+    add("few slices", chest(912, (24, 24, 4)), "note")
+    add("not square", chest(913, (24, 16, 12)), "note")
     # The same scan: compressed otherwise, as float32, with another origin; its label is another one.
     moved = AFFINE.copy()
     moved[:3, 3] = 7
@@ -179,38 +166,8 @@ def plant_scans(root: Path) -> Planted:
         ("two files of one name", "TRN_0002.nii.gz", "set"),
     }
 
-    # Masks.
-    masks = root / "masks1"
-    (masks / "TRN_0010.nii.gz").unlink()
-    write_scan(masks / "TRN_0011.nii.gz", np.zeros(SHAPE, np.uint8))
-    write_scan(masks / "TRN_0012.nii.gz", lungs()[:, :, :11])
-    write_scan(masks / "TRN_0013.nii.gz", np.ones(SHAPE, np.uint8))
-    write_scan(masks / "TRN_0016.nii.gz", chest(15))
-    (masks / "TRN_0014.nii.gz").write_bytes((masks / "TRN_0014.nii.gz").read_bytes()[:-20])
-    write_scan(masks / "TRN_0015.nii.gz", scan_bytes(lungs(), AFFINE @ np.diag([-1, 1, 1, 1])))
-    write_scan(masks / "TRN_0990.nii.gz", lungs())
-    found |= {
-        ("missing mask", "TRN_0010.nii.gz", "note"),
-        ("empty mask", "masks1/TRN_0011.nii.gz", "note"),
-        ("mask on another grid", "masks1/TRN_0012.nii.gz", "note"),
-        ("not a mask", "masks1/TRN_0013.nii.gz", "note"),
-        ("not a mask", "masks1/TRN_0016.nii.gz", "note"),
-        ("truncated file", "masks1/TRN_0014.nii.gz", "note"),
-        ("mask on another grid", "masks1/TRN_0015.nii.gz", "note"),
-        ("mask without a scan", "masks1/TRN_0990.nii.gz", "note"),
-    }
-    # A scan whose affine was changed keeps the mask it had.
-    for kind, name, _ in list(found):
-        if kind in ("other axes", "two orientations", "bad spacing") and name.startswith("TRN"):
-            header = gzip.decompress((root / name).read_bytes())[:352]
-            write_scan(masks / name, header_of_mask(header) + lungs().tobytes(order="F"))
     write_table(root, rows)
     return found
-
-
-def header_of_mask(header: bytes) -> bytes:
-    """A scan's header for a mask of its grid: uint8."""
-    return patched(header, 70, np.array([2, 8], np.int16))
 
 
 # --- Videos ---------------------------------------------------------------------------------------------
@@ -245,7 +202,7 @@ def write_sound_videos(root: Path, groups: int = 6) -> None:
 def plant_videos(root: Path) -> Planted:
     """Sound videos and, for every fault, one more; returns the faults as a check for 70 frames must find them."""
     write_sound_videos(root)
-    found = {("incomplete set", ".", "note")}
+    found = set()
 
     def new(kind: str, level: str = "file") -> Path:
         number = 40 + len(found)

@@ -1,18 +1,29 @@
 """Baselines that need no network, on sets where their score is known."""
 
 import warnings
+from dataclasses import replace
 
 import cv2
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from viptt_core.check import check_dataset
+from viptt_core.clips import ClipSet
 from viptt_core.datasets import load_dataset
 from viptt_core.errors import DataWarning, SettingError
 from viptt_core.metrics import accuracy, roc_auc
-from viptt_core.probes import baseline_predictions, header_faults, over_time, read_headers, size_predictions
+from viptt_core.probes import (
+    PERCENTILES,
+    baseline_predictions,
+    grey_percentiles,
+    header_faults,
+    over_time,
+    read_headers,
+    size_predictions,
+)
 from viptt_core.results import predicted_classes, probabilities_of
 from viptt_core.splits import FOLDS, Split, make_split
 
@@ -50,6 +61,25 @@ def test_features_are_summed_up_over_time_and_in_thirds():
         np.testing.assert_allclose(summed[:, column], part.mean(axis=1), rtol=1e-6)
     np.testing.assert_allclose(summed[:, 1], features[:, -1])
     np.testing.assert_allclose(summed[:, 2], features.std(axis=1), rtol=1e-5)
+
+
+def test_grey_levels_are_looked_at_as_a_whole_and_in_the_middle():
+    clip = np.zeros((6, 12, 12))
+    clip[1:5, 3:9, 3:9], clip[2:4, 4:8, 4:8] = 100, np.arange(2)[:, None, None] * 50 + 150
+    whole, half, third = grey_percentiles(clip).reshape(3, len(PERCENTILES))
+    np.testing.assert_allclose(third, np.percentile([150, 200] * 16, PERCENTILES))
+    assert half[0] == 100 and (half[-1], whole[-1]) == (200, 200) and whole[PERCENTILES.index(75)] == 0
+    assert np.isfinite(grey_percentiles(np.ones((1, 2, 2)))).all()
+
+
+def test_grey_percentiles_are_judged_by_plain_logistic_regression(make_clip_set):
+    clips = make_clip_set(labels=(np.arange(20) % 4 == 0) * 1)
+    values = np.stack([grey_percentiles(clip) for clip in clips.clips])
+    centre, scale = values[SPLIT.train].mean(axis=0), values[SPLIT.train].std(axis=0)
+    values = (values - centre) / np.where(scale == 0, 1, scale)
+    model = LogisticRegression().fit(values[SPLIT.train], clips.labels[SPLIT.train])
+    found = of_test(baseline_predictions(clips, SPLIT), "grey percentiles")[1]
+    np.testing.assert_allclose(found, model.predict_proba(values[SPLIT.test]), atol=1e-4)
 
 
 def test_only_clips_of_the_split_are_looked_at(make_clip_set):
@@ -206,8 +236,16 @@ def test_a_rare_class_of_one_scanner_is_noticed():
 
 def test_real_nodules_give_the_known_baselines(shared_data):
     """Known for them, in other folds by patient: diameter alone AUC 0.897, PCA-40 and logistic regression 0.826."""
-    path, grid = shared_data / "lidc" / "lidc848_nodule3d_28.npz", {"frames": 28, "size": 28}
-    clips = load_dataset("medmnist3d", path, slice_axis=0, n_jobs=1, progress=False, **grid)  # as they are stored
+    path = shared_data / "lidc" / "lidc848_nodule3d_28.npz"
+    with np.load(path) as stored:
+        columns = {
+            name: np.concatenate([stored[f"{part}_{name}"] for part in ("train", "val", "test")])
+            for name in ("images", "labels", "patient", "diameter_mm")
+        }
+    labels, groups = columns["labels"].ravel().astype(np.int64), columns["patient"].astype(str)
+    names, diameters = np.arange(len(labels)).astype(str), columns["diameter_mm"].ravel().astype(float)
+    clips = ClipSet(columns["images"], labels, groups, names, ("benign", "malignant"), {})
+    clips = replace(clips, covariates={"diameter_mm": diameters})
     splits = [make_split("group", clips, stage="finetune", fold=fold) for fold in range(FOLDS)]
     folds = [baseline_predictions(clips, split) for split in splits]
     for arm, known, within in (("diameter_mm alone", 0.897, 0.01), ("PCA + logistic", 0.826, 0.03)):

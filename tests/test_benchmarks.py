@@ -1,5 +1,6 @@
 """Benchmarks: references compute what viptt_core computes; the runner loses and invents nothing; the page follows."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -276,6 +277,19 @@ def test_the_page_tells_machine_ratios_targets_and_what_is_missing(world):
     assert "do fast 10x, at least 10x; do slow 3x, at least 10x." in text  # in words for the chart
 
 
+def test_the_page_begins_with_its_ratios_whatever_was_measured():
+    content = page.read_file(ROOT / page.RESULTS / "quick-cpu.json")
+    known = {row.name for row in content["rows"]}
+    assert all(known >= set(rows) for rows in page.HEADLINES.values())
+    text = (ROOT / page.PAGE).read_text("utf-8")
+    assert text.partition("\n# ")[2].split("\n")[2] == page.headline(content)
+    (row,) = (row for row in content["rows"] if row.name == "decode_clip")
+    told = "On A: decoding a video clip **2x** as fast as the authors' code."
+    half = dataclasses.replace(row, ours=[1.0, 1.0], theirs=[2.0, 2.0])
+    assert page.headline({"machine": {"processor": "A"}, "rows": [half]}) == told
+    assert page.headline({"machine": {"processor": "A"}, "rows": []}) == "On A: not measured."
+
+
 def test_results_of_a_gpu_are_a_section_of_their_own(world):
     world()
     world.machine["gpu"] = "Some GPU 80GB"
@@ -337,12 +351,12 @@ def test_commands_that_are_named_are_measured_with_those_beside_them(monkeypatch
     assert [words for words, _ in typed] == [words for words, _ in costs.GROUPS[0]]
     assert len({folder for _, folder in typed}) == 1 and not typed[0][1].exists()
     costs.run(["recheck"], tmp_path)
-    assert "| `viptt summary out.ipynb`<br>its table | 3 min | 1.5 GB | 300.0 kB |" in shown()
+    assert "| `viptt summary out.ipynb`<br>prints its table | 3 min | 1.5 GB | 300.0 kB |" in shown()
     assert "| `make recheck`<br>every number again from the predictions | 3 min |" in shown()
     assert "<br>pretraining | not measured |  |  |" in shown() and "Measured on: A, no GPU, Linux, Python" in shown()
     machine["processor"] = "B"
     costs.run(["recheck"], tmp_path)
-    assert "<br>its table | not measured" in shown()
+    assert "<br>prints its table | not measured" in shown()
 
 
 def test_the_table_of_the_page_is_that_of_the_committed_numbers():

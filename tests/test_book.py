@@ -6,15 +6,17 @@ import json
 import re
 from types import SimpleNamespace
 
+import docutils.core
 import matplotlib.figure
 import pandas as pd
 import pytest
 from docutils import nodes
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 from tracked import ROOT, tracked_files
 
 from viptt_core.book import sphinx_ext
 from viptt_core.book.publish import PUBLISHED
-from viptt_core.book.sphinx_ext import complete_figures, stamp_html, status_table
+from viptt_core.book.sphinx_ext import complete_figures, meanings_of, metadata_html, stamp_html, status_table
 from viptt_core.figures import Picture, styled
 
 PROVENANCE = {
@@ -104,6 +106,44 @@ def test_every_published_figure_says_what_drew_it_from_files_that_are_there(name
         assert all((ROOT / file).is_file() for file in files.split()), files
 
 
+# --- What others see of a page, terms ----------------------------------------------------------------------
+
+
+def page_of(text):
+    return docutils.core.publish_doctree(text, settings_overrides={"report_level": 5})
+
+
+def test_what_others_see_of_a_page_is_its_title_and_how_it_begins():
+    page = page_of('Scans & <videos>\n================\n\n.. note:: Not this.\n\nSays "it".\n\n' + 90 * "More. ")
+    told = metadata_html(page, "https://owner.github.io/viptt-net/", "paper.html", "The book")
+    found = dict(re.findall(r'(?:name|property)="([^"]*)" content="([^"]*)"', told))
+    assert found["og:title"] == "Scans &amp; &lt;videos&gt;" and found["og:site_name"] == "The book"
+    assert found["description"] == found["og:description"] and found["description"].startswith(
+        "Says &quot;it&quot;. More."
+    )
+    assert len(found["description"]) < 320 and found["description"].endswith(" …")
+    assert found["og:url"] == "https://owner.github.io/viptt-net/paper.html"
+    assert found["og:image"] == f"https://owner.github.io/viptt-net/{sphinx_ext.CARD}"
+
+
+def test_a_chart_brings_its_wide_form_where_there_is_one(tmp_path):
+    (tmp_path / "_static").mkdir()
+    (tmp_path / "_static" / "a.wide.svg").touch()
+    page = page_of("\n\n".join(f".. figure:: _static/{name}.svg\n   :class: viptt-chart" for name in "ab"))
+    app = SimpleNamespace(builder=SimpleNamespace(format="html"), srcdir=tmp_path)
+    sphinx_ext._add_wide_forms(app, page, "notebooks/00_data")
+    source, end = page.findall(nodes.raw)
+    assert source.astext() == '<picture><source media="(min-width:700px)" srcset="../_static/a.wide.svg">'
+    assert source.parent.children == [source, next(page.findall(nodes.image)), end] and not source["classes"]
+
+
+def test_a_term_is_previewed_by_the_first_sentence_about_it():
+    glossary = page_of("clip\n  A video, e.g. a film. Or a volume.\n\n  More.\n\nscan\n  A file\n  of CT.\n")
+    for term in glossary.findall(nodes.term):
+        term["ids"] = [f"term-{term.astext()}"]
+    assert meanings_of(glossary) == {"term-clip": "A video, e.g. a film.", "term-scan": "A file of CT."}
+
+
 # --- The stamp and the status -----------------------------------------------------------------------------
 
 
@@ -133,3 +173,18 @@ def test_the_reference_has_every_module_once():
     empty = {"__init__", "__main__", "book", "prediction", "sources", "study", "synthetic"}  # nothing but a docstring
     commands = {name for name in modules if name.split(".")[0] == "cli"}  # they have a page of their own
     assert sorted(listed) == sorted(modules - empty - commands)
+
+
+def test_the_reference_takes_no_sentence_for_a_type_and_no_two_names_for_one():
+    """Napoleon reads what stands before a colon as an attribute's type, and a line of `Attributes:` as one name."""
+    faults = []
+    for path in tracked_files("viptt_core/**/*.py"):
+        text = path.read_text(encoding="utf-8")
+        about = re.findall(r"#: (.*(?:\n +#: .*)*)", text)
+        for node in ast.walk(ast.parse(text)):
+            docstring = isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) or ""
+            if any("property" in ast.unparse(by) for by in getattr(node, "decorator_list", ())):
+                about.append(docstring)
+            faults += re.findall(r"^ {4}\w+(?:, \w+)+: .*", docstring, flags=re.M)
+        faults += [line for line in about if ":type:" in str(GoogleDocstring(line, what="attribute", name="it"))]
+    assert faults == []

@@ -1,6 +1,7 @@
 """The built book as readers meet it: from disk and over HTTP, on a phone and a desk, light and dark, by keyboard."""
 
 import functools
+import io
 import os
 import posixpath
 import re
@@ -15,17 +16,20 @@ from browser import (
     Book,
     Markup,
     build,
+    cut_off,
     find_axe,
     open_tab,
     serve,
     too_wide,
     violations,
 )
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 # A book that is built already, of which a page of each kind is enough: `.ci/run` says so.
 BUILT = os.environ.get("VIPTT_BOOK")
 WIDTHS = (PHONE, DESK)
+TABLE_WIDTHS = (PHONE, 768, DESK, 1920)
 MOST_BYTES, MOST_BYTES_OF_A_PAGE = 40e6, 3e6
 VIEWER_PAGE, MOST_BYTES_OF_VIEWER_PAGE = "notebooks/00_data.html", 2e6  # all 70 slices of a scan
 # One page of each kind.
@@ -114,22 +118,48 @@ def test_pages_have_no_serious_barrier(browser, book, on_disk, axe, scheme, widt
     assert not found, listed(found)
 
 
-def test_the_theme_button_darkens_the_page_and_inverts_charts_alone(browser, book, on_disk):
+def test_no_table_hides_a_column(browser, book, on_disk):
+    found = {}
+    with open_tab(browser, on_disk) as tab:
+        for name in book.pages:
+            tab.open(name)
+            if told := [line for width in TABLE_WIDTHS for line in cut_off(tab, width)]:
+                found[name] = told
+    assert not found, listed(found)
+
+
+def test_a_row_of_a_wide_table_is_a_card_on_a_phone_that_names_its_columns(browser, on_disk):
+    with open_tab(browser, on_disk, width=PHONE) as tab:
+        tab.open("claims.html")
+        table = tab.page.locator("table.viptt-cards").first
+        heads = table.locator("th").all_inner_texts()
+        cells = table.get_by_role("row").nth(1).get_by_role("cell")
+        assert cells.evaluate_all("all => all.map(cell => cell.dataset.label)") == heads and len(heads) > 3
+        assert len({round(box["y"]) for cell in cells.all() if (box := cell.bounding_box())}) > 1
+
+
+def test_the_theme_button_darkens_the_page_and_charts_and_leaves_photographs(browser, book, on_disk):
     pages = book.pages.items()
     chart = next(name for name, page in pages if any(is_chart(image) for image in Markup(page).images))
-    looks = """() => Object.fromEntries(["img.viptt-chart", "main article img:not(.viptt-chart)", "body"].map(which =>
-      [which, [...document.querySelectorAll(which)].map(node => getComputedStyle(node))
+    looks = """() => Object.fromEntries(["main article img", "body"].map(which => [which,
+      [...document.querySelectorAll(which)].map(node => getComputedStyle(node))
         .map(style => which === "body" ? style.backgroundColor : style.filter)]))"""
     with open_tab(browser, on_disk) as tab:
         tab.open(chart)
-        charts, others, (ground,) = tab.page.evaluate(looks).values()
-        assert set(charts) == {"none"} and set(others) <= {"none"} and ground == "rgb(255, 255, 255)"
+        picture = tab.page.locator("img.viptt-chart").first
+        assert corner(picture) == (255, 255, 255)
         for mode in ("auto", "dark"):
             tab.page.get_by_role("button", name="Color mode").click()
             assert tab.page.evaluate("document.documentElement.dataset.mode") == mode
-        charts, others, (ground,) = tab.page.evaluate(looks).values()
-        assert set(charts) == {"invert(1) hue-rotate(180deg)"} and set(others) <= {"none"}
-        assert max(map(int, re.findall(r"\d+", ground))) < 50
+        filters, (ground,) = tab.page.evaluate(looks).values()
+        assert set(filters) == {"none"}
+        assert corner(picture) == tuple(map(int, re.findall(r"\d+", ground))) and max(corner(picture)) < 50
+
+
+def corner(picture):
+    """The colour of a picture's upper left corner, as the browser shows it."""
+    with Image.open(io.BytesIO(picture.screenshot())) as shown:
+        return shown.convert("RGB").getpixel((2, 2))
 
 
 def test_search_finds_the_pages_of_a_word(browser, base):
@@ -172,16 +202,45 @@ def test_every_link_within_the_book_leads_somewhere(book):
     assert dead == set()
 
 
-def test_notebook_pages_alone_have_buttons_that_open_them_on_colab_and_binder(book):
+def test_pages_open_themselves_on_colab_and_binder_and_the_first_one_a_notebook(book):
     repository = re.search(r"^  url: https://github.com/(\S+)", (ROOT / "_config.yml").read_text("utf-8"), re.M)[1]
     for name, page in book.pages.items():
         to_run = [unquote(link) for link in Markup(page).links[""] if re.match("https://(colab|mybinder)", link)]
-        file = f"book/{name.removesuffix('.html')}.ipynb"
+        shown = "notebooks/02_finetune.html" if name == "intro.html" else name
+        file = f"book/{shown.removesuffix('.html')}.ipynb"
         meant = [
             f"https://mybinder.org/v2/gh/{repository}/main?urlpath=lab/tree/{file}",
             f"https://colab.research.google.com/github/{repository}/blob/main/{file}",
         ]
-        assert sorted(to_run, reverse=True) == meant * name.startswith("notebooks/"), name
+        assert sorted(to_run, reverse=True) == meant * shown.startswith("notebooks/"), name
+
+
+def test_the_page_to_edit_is_the_file_that_is_written_by_hand(book):
+    """Not a copy that a command makes; it is there."""
+    address = re.search(r"^  url: (\S+)", (ROOT / "_config.yml").read_text("utf-8"), re.M)[1]
+    edited = {name: Markup(page).links["btn-source-edit-button"] for name, page in book.pages.items()}
+    for name, links in edited.items():
+        files = [link.removeprefix(f"{address}/edit/main/") for link in links]
+        assert all((ROOT / file).is_file() and not file.endswith(".ipynb") for file in files), (name, links)
+        assert len(files) == 1 or not (ROOT / "book" / name).with_suffix(".md").is_file()
+    assert edited["notebooks/00_data.html"] == [f"{address}/edit/main/notebooks/00_data.py"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(DESK, 900), (PHONE, 800)])
+def test_the_first_screen_answers_whether_the_claim_holds_and_leads_on_to_two_questions(
+    browser, on_disk, width, height
+):
+    bottoms = """all => all.map(node => node.getBoundingClientRect()).map(box => box.bottom)"""
+    with open_tab(browser, on_disk, width=width) as tab:
+        tab.page.set_viewport_size({"width": width, "height": height})
+        for question in ("What did the paper do wrong, if anything?", "How do I run it on my scans?"):
+            tab.open("intro.html")
+            answer, link = tab.page.get_by_text("Still open:"), tab.page.get_by_role("link", name=question)
+            seen = [*answer.evaluate_all(bottoms), *link.evaluate_all(bottoms)]
+            assert len(seen) == 2 and max(seen) < height
+            link.click()
+            tab.page.wait_for_load_state()
+            assert "intro" not in tab.page.url
 
 
 def test_every_picture_has_a_text_alternative(book):

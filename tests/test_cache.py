@@ -527,14 +527,6 @@ def test_files_look_like_the_array_they_hold(stored):
     assert np.array_equal(np.take_along_axis(in_files, order, axis=1), np.take_along_axis(array, order, axis=1))
 
 
-def test_steps_as_rows_of_their_own_stay_in_the_files(stored):
-    array, in_files = stored
-    frames = in_files.reshape(28, 1, 3, 5)
-    assert isinstance(frames, FileArray) and np.array_equal(frames, array.reshape(28, 1, 3, 5))
-    assert np.array_equal(frames[[27, 3, 14]], array.reshape(28, 1, 3, 5)[[27, 3, 14]])
-    assert np.array_equal(in_files.reshape(7, -1), array.reshape(7, -1))
-
-
 def test_a_set_of_more_clips_than_a_process_may_open_files_is_built_and_read(build):
     def with_few_files():
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))

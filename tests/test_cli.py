@@ -32,8 +32,10 @@ def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path, monkeypatch, a
     assert tmp_path / "my set" in options.values()
 
 
-def test_a_value_may_begin_with_a_minus():
-    assert build_parser().parse_args(["train", "-p", "hu_window", "-1000,400"]).p == [["hu_window", "-1000,400"]]
+def test_names_may_stand_behind_options():
+    typed = ["study", "run", "synthetic", "image", "--jobs", "2", "video, 60 videos", "--seeds", "3", "baselines"]
+    options = build_parser().parse_args(typed)
+    assert (options.arms, options.jobs, options.seeds) == (["image", "video, 60 videos", "baselines"], 2, 3)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,6 @@ COLAB = {
     "scipy": "1.16.3",
     "scikit-learn": "1.6.1",
     "matplotlib": "3.10.0",
-    "accelerate": "1.13.0",
 }
 
 

@@ -99,7 +99,7 @@ def test_what_has_no_scan_or_no_label_is_listed_when_skipped(scan_folder):
     clips = load_dataset("imageclef", scan_folder, on_error="skip", **GRID)
     assert clips.names.tolist() == ["TRN_0001.nii.gz", "TRN_0002.nii.gz"]
     assert {fault.where: fault.what for fault in clips.faults if fault.level != "note"} == {
-        "TRN_0009.nii.gz": "line 4 of labels.csv names it, but there is no such scan.",
+        "TRN_0009.nii.gz": "line 4 of labels.csv names it, but there is no such file.",
         "TRN_0003.nii.gz": "no label in labels.csv.",
     }
 

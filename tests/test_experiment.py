@@ -4,8 +4,6 @@ import dataclasses
 import errno
 import json
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +12,7 @@ import pytest
 from viptt_core import experiment
 from viptt_core.datasets import load_for
 from viptt_core.errors import DataError, SettingError, StorageError
-from viptt_core.experiment import compare_starts, finetune, plan_experiment, pretrain, single_frames
-from viptt_core.model import ViPTTNet
+from viptt_core.experiment import compare_starts, finetune, plan_experiment, pretrain
 from viptt_core.prediction import weights
 from viptt_core.prediction.weights import open_weights
 from viptt_core.presets import load_preset
@@ -30,8 +27,6 @@ from viptt_core.results import (
     read_run,
     write_run,
 )
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -121,14 +116,6 @@ def test_the_papers_own_reading_is_marked_selection_biased(plan, scans, videos):
     assert "Selection-biased" in quiet(compare_starts, authors, scans, videos).caveat
 
 
-def test_still_frames_keep_label_and_group_of_their_video(videos):
-    stills = single_frames(videos)
-    assert stills.clips.shape == (90, 1, 16, 16) and len(set(stills.names.tolist())) == 90
-    assert np.array_equal(stills.clips[4, 0], videos.clips[1, 1])
-    assert stills.labels[4] == videos.labels[1] and stills.groups[4] == videos.groups[1]
-    assert stills.key != videos.key
-
-
 def test_a_run_on_disk_holds_all_that_decided_it(plan, videos):
     run = quiet(pretrain, plan, videos)
     assert {p.name for p in run.folder.iterdir()} == {
@@ -186,17 +173,13 @@ def _disk_full(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_tensorboard_is_written_on_request(plan, scans):
-    plan = dataclasses.replace(plan, engine=dataclasses.replace(plan.engine, tensorboard=True))
-    assert list(quiet(finetune, plan, scans, "random").folder.rglob("events.out.tfevents*"))
-
-
 @pytest.mark.parametrize(
     "settings, message",
     [
         ({"preset": "papier"}, "Did you mean 'paper'"),
         ({"starts": "random,vidoe"}, "start 'vidoe'.*Did you mean 'video'"),
         ({"starts": "video, video"}, "names an arm twice"),
+        ({"preset": "study", "starts": "image"}, "preset 'study' has no ImageNet weights"),
         ({"epochs": -3}, "epochs is -3"),
         ({"seed": -1}, "seed is -1"),
         ({"device": "gpu"}, "device 'gpu'.*'cuda'"),
@@ -221,49 +204,6 @@ def test_the_window_of_a_plan_is_that_of_its_scans_and_is_recorded(videos):
     assert quiet(pretrain, plan, videos).config["preset"]["hu_window"] == [-160, 240]
     with pytest.raises(SettingError, match="hu_window is '240,-160'"):
         plan_experiment("study", hu_window="240,-160", device="cpu")
-
-
-@pytest.fixture
-def own(tmp_path, monkeypatch):
-    """The recipe of CONTRIBUTING: a module with a backbone, and a preset that names it."""
-    (recipe,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.DOTALL)
-    (tmp_path / "my_nets.py").write_text(recipe)
-    preset = '[mine]\nbased_on = "study"\nbackbone = "my_nets:TINY"\nhidden_size = 8\n[mine.pretrain]\nepochs = 1\n'
-    (tmp_path / "my.toml").write_text(preset)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    sys.modules.pop("my_nets", None)
-
-
-def test_a_preset_and_a_backbone_of_the_readers_own_train_as_the_recipe_says(own, videos):
-    plan = plan_experiment(str(own / "my.toml"), device="cpu")
-    first = quiet(pretrain, plan, videos)
-    assert (first.config["preset"]["name"], first.config["preset"]["backbone"]) == ("mine", "my_nets:TINY")
-    assert quiet(pretrain, plan, videos).folder == first.folder
-    module = own / "my_nets.py"
-    module.write_text(f"{module.read_text()}\nCHANGED = True\n")
-    assert quiet(pretrain, plan, videos).folder != first.folder
-
-
-def test_a_weights_file_does_not_decide_which_module_is_imported(own):
-    with pytest.raises(SettingError, match="none of this package's.*import it first"):
-        ViPTTNet(2, backbone="my_nets:TINY")
-    assert "my_nets" not in sys.modules
-
-
-@pytest.mark.parametrize(
-    "name, message",
-    [
-        ("my_nets:BIG", "cannot be imported.*BIG"),
-        ("no_nets:TINY", "cannot be imported.*no_nets.*PYTHONPATH"),
-        ("my_nets:build", "is no Backbone"),
-        ("vgg61", "Did you mean 'vgg16'"),
-    ],
-)
-def test_a_backbone_that_is_not_there_is_refused_before_any_work(own, name, message):
-    (own / "my.toml").write_text(f'[mine]\nbased_on = "study"\nbackbone = "{name}"\n')
-    with pytest.raises(SettingError, match=message):
-        plan_experiment(str(own / "my.toml"), device="cpu")
 
 
 def test_the_summary_scores_the_test_part_with_intervals():

@@ -1,4 +1,4 @@
-"""Batches on their way to the device: the same rows by every road, and each process its share."""
+"""Batches on their way to the device: the same rows by every road."""
 
 import numpy as np
 import pytest
@@ -39,26 +39,11 @@ def test_grey_levels_are_scaled_and_features_left_alone(array):
     assert to_pixels(features, "0..1") is features
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_the_parts_of_all_processes_make_the_mean_of_each_batch(array, processes):
-    losses = torch.arange(5, dtype=torch.float64) ** 2
+def test_labels_and_angles_go_with_their_clips(array):
     angles = torch.tensor([30.0, 10, 0, 40, 20])  # in the order of BATCHES
-    feed = Feed(array, CPU, np.arange(5) * 10)
-    parts = [list(feed.batches(BATCHES, angles, rank=r, processes=processes)) for r in range(processes)]
-    for step, whole in enumerate(BATCHES):
-        mine = [part[step] for part in parts]
-        averaged = sum(float(losses[b.labels // 10].sum()) * b.weight for b in mine) / processes
-        assert averaged == pytest.approx(float(losses[whole].mean()))
-        assert sorted(int(label) // 10 for b in mine if b.weight for label in b.labels) == sorted(whole)
-        for batch in mine:
-            assert batch.angles.tolist() == batch.labels.tolist()
-            np.testing.assert_array_equal(batch.rows.numpy(), array[batch.labels.numpy() // 10])
-
-
-def test_a_process_without_a_clip_takes_part_with_one_that_counts_nothing(array):
-    batches = list(Feed(array, CPU, np.arange(5)).batches(BATCHES, rank=1, processes=2))
-    assert [batch.weight for batch in batches] == [1.0, 0.0, 1.0]
-    assert batches[1].labels.tolist() == [0] and batches[1].angles is None
+    for batch, indices in zip(Feed(array, CPU, np.arange(5) * 10).batches(BATCHES, angles), BATCHES, strict=True):
+        assert batch.labels.tolist() == (indices * 10).tolist() == batch.angles.tolist()
+        np.testing.assert_array_equal(batch.rows.numpy(), array[indices])
 
 
 # --- Rotation against SciPy's, and the authors' odds ------------------------------------------------------

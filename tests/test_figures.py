@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from matplotlib.colors import rgb_to_hsv, to_rgb
 from matplotlib.figure import Figure
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from scipy import ndimage
@@ -85,7 +86,7 @@ def test_every_picture_says_what_it_shows_and_is_marked_synthetic(pictures, pred
     assert "class0 10, class1 10" in pictures["class_balance"].alt
     assert "epoch 2 of 3 kept, validation kappa 0.20" in pictures["training_curves"].alt
     table = Summary(predictions).table
-    assert f"random: {table['kappa'][0]:.2f} ({table['kappa_low'][0]:.2f} to" in pictures["kappa_by_arm"].alt
+    assert f"random weights: {table['kappa'][0]:.2f} ({table['kappa_low'][0]:.2f} to" in pictures["kappa_by_arm"].alt
     counts = [sum(int(text.get_text()) for text in axis.texts) for axis in pictures["confusion"].figure.axes]
     assert counts == [30, 30]
 
@@ -106,6 +107,31 @@ def test_other_forms_of_a_notebook_keep_every_figure(make_clip_set):
     assert len(re.findall(r"<img src=|!\[\w*\]\(", body)) >= 3
     assert len(resources["outputs"]) == 3
     assert all(picture.startswith(b"\x89PNG") for picture in resources["outputs"].values())
+
+
+def test_a_chart_has_a_form_for_wide_windows_and_its_message_above(predictions):
+    picture = figures.kappa_by_arm(Summary(predictions).table)
+    picture.title = "a < b"
+    page = picture._repr_mimebundle_()["text/html"]
+    assert '<strong>a &lt; b</strong></p><picture><source media="(min-width:700px)" srcset="data:image/svg' in page
+    assert picture.wide.get_figwidth() > 1.5 * picture.figure.get_figwidth()
+    (axis,) = picture.wide.axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["random weights", "ImageNet + videos"]
+    assert picture.encode("svg") != picture.encode("svg", wide=True) and not figures.is_wide()
+
+
+def test_what_has_one_form_is_embedded_once(make_clip_set):
+    for picture in (figures.show_clips(make_clip_set()), figures.Picture(Figure(), "nothing")):
+        assert picture.wide is None and picture.page().count("base64,") == 1
+
+
+def test_a_chart_has_colours_for_a_dark_page_and_orange_stays_orange():
+    svg = figures.with_dark_scheme(b'<svg a="1"><path style="fill: #ffffff; stroke: #e69f00"/></svg>').decode()
+    assert svg.startswith('<svg a="1"><style>@media (prefers-color-scheme: dark)')
+    dark = dict(re.findall(r'\[style\*="(\w+: #\w{6})"\]\{\w+:(#\w{6})!important\}', svg))
+    assert to_rgb(dark["fill: #ffffff"]) < (0.1, 0.1, 0.15)
+    hue, _, value = rgb_to_hsv(to_rgb(dark["stroke: #e69f00"]))
+    assert 0.08 < hue < 0.13 and value > 0.85
 
 
 def test_a_picture_without_words_is_refused():

@@ -1,7 +1,8 @@
-"""Every figure of a study has a text alternative with its numbers, fits a telephone, and may be missing."""
+"""Every figure of a study has a message, a text alternative with its numbers, fits a telephone, and may be missing."""
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from viptt_core.figures import Picture, claim
 from viptt_core.figures import per_class as figures_per_class
 from viptt_core.figures import study as figures_study
 from viptt_core.figures.viewer import Viewer
-from viptt_core.shown import ResultTable
+from viptt_core.shown import ResultTable, arm_label
 from viptt_core.study.evidence import FILE, Evidence, write_evidence
 from viptt_core.study.outcomes import write_outcomes
 from viptt_core.study.plan import load_study
@@ -74,9 +75,10 @@ def pictures(results):
 
 
 def test_every_picture_says_what_it_shows_and_is_marked_when_synthetic(pictures):
-    assert len(pictures) == 15
+    assert len(pictures) == 14
     for name, picture in pictures.items():
         assert isinstance(picture, Picture), name
+        assert isinstance(picture, Viewer) or (len(picture.title) > 10 and "nan" not in picture.title), name
         assert len(re.findall(r"\d\.\d\d|\d %|\d%|slice \d", picture.alt)) >= 1, name
         assert picture.alt.endswith("Synthetic data."), name
     assert "Synthetic" not in figures_study.sources_chart(study_results(NODULES)).alt
@@ -108,8 +110,24 @@ def test_seeds_are_joined_and_the_mean_and_interval_are_those_of_the_table(resul
     base, arm = results.scores("image"), results.scores("video")
     assert sorted(tuple(line.get_xdata()) for line in pairs) == sorted(zip(base, arm, strict=True))
     assert sorted(lower.lines[0].get_xdata()) == pytest.approx(sorted(arm - base))
-    assert f"video {arm.min():.2f} to {arm.max():.2f}, mean {arm.mean():.2f}, 3 seeds" in picture.alt
-    assert f"difference +{(arm - base).mean():.3f}" in lower.get_xlabel() and "no verdict" in lower.get_xlabel()
+    assert f"ImageNet + videos {arm.min():.2f} to {arm.max():.2f}, mean {arm.mean():.2f}, 3 seeds" in picture.alt
+    assert f"difference +{(arm - base).mean():.3f}" in lower.get_xlabel()
+    assert picture.title == "ImageNet + videos against ImageNet only: no verdict"
+
+
+def test_no_label_lies_between_the_seeds_that_are_joined_and_baselines_stand_above(results):
+    table = [
+        {"arm": name, "kappa": 0.4, "kappa_low": 0.3, "kappa_high": 0.5} for name in ("most frequent class", "pixels")
+    ]
+    beside = replace(results, tables=results.tables | {"baselines": pd.DataFrame(table)})
+    picture = figures_study.seed_chart(beside)
+    upper = picture.figure.axes[0]
+    labels = {text.get_text().split(":")[0]: (text.get_position()[1], text.get_va()) for text in upper.texts}
+    assert list(labels) == ["pixels", "random weights", "ImageNet only", "ImageNet + videos"]
+    assert labels["pixels"][0] < 0 and labels["ImageNet only"] == (2 - 0.27, "bottom")
+    assert labels["ImageNet + videos"] == (3 + 0.27, "top") and "pixels 0.40 (0.30 to 0.50)" in picture.alt
+    wide = picture.wide.axes[0]
+    assert not wide.texts and [label.get_text().split(":")[0] for label in wide.get_yticklabels()] == list(labels)
 
 
 def test_a_mark_is_hollow_where_the_interval_includes_zero_and_the_title_says_the_level():
@@ -129,35 +147,46 @@ def test_the_attribution_is_that_of_the_frozen_network():
     assert axis.get_title(loc="left") == "Within the frozen network\n98.8 % intervals"
 
 
-def test_the_factorial_shows_each_cell_with_both_starts(results):
+def test_the_factorial_shows_each_cell_with_both_starts_and_names_those_not_run(results):
+    on = [figures_study.NOTHING_ON, "class weights", "rotation", "class weights and rotation"]
     picture = figures_study.factorial_chart(results)
-    titles = [axis.get_title(loc="left") for axis in picture.figure.axes]
-    assert "8 arms" in picture.alt and titles == [figures_study.NONE_ON, "weights", "rotation", "weights + rotation"]
+    assert [axis.get_title(loc="left") for axis in picture.figure.axes] == on
+    assert "8 of the 8 arms" in picture.alt and "not run" not in picture.alt
     assert all(len(axis.texts) == 2 for axis in picture.figure.axes)
+    rows = results.tables["arms"]
+    tables = {"arms": rows[rows["arm"] != "image-rotation"], "attribution": pd.DataFrame()}
+    picture = figures_study.attribution_chart(replace(results, tables=results.tables | tables))
+    assert "7 of the 8 arms" in picture.alt and picture.alt.count("ImageNet only, not run") == 1
+    assert picture.title.startswith("7 of 8 combinations")
 
 
 def test_sources_stand_beside_the_better_of_chance_and_size():
     picture = figures_study.sources_chart(study_results(NODULES))
     titles = [axis.get_title(loc="left") for axis in picture.figure.axes]
-    assert titles[0] == "UT, 6 classes\nlargest class 0.20, size of the picture 0.30" and len(titles) == 2
-    assert "image+UT: 0.60 (0.50 to 0.70), chance 0.30" in picture.alt
+    assert titles == ["UT, 6 classes", "CCTV fights, 6 classes"]
+    assert "ImageNet + UT-Interaction: 0.60 (0.50 to 0.70), chance 0.30" in picture.alt
 
 
 def test_a_trend_has_a_point_for_no_video(results):
     picture = figures_study.trend_chart(results, "n_videos")
     assert [label.get_text() for label in picture.figure.axes[0].get_xticklabels()] == ["0", "60", "250"]
-    assert "start image: 0 videos" in picture.alt and "scans" not in picture.alt
+    assert "ImageNet only: 0 videos" in picture.alt and "scans" not in picture.alt
     assert "75 labelled scans" in figures_study.trend_chart(results).alt
+    rows = results.tables["trend"]
+    single = replace(results, tables=results.tables | {"trend": rows[rows["n_train"] == 300]})
+    assert "only 300 has run" in figures_study.trend_chart(single).text
 
 
 def test_the_claim_has_a_panel_for_each_study_that_was_run(results, monkeypatch):
     monkeypatch.setattr(claim, "study_names", lambda: ("small",))
-    monkeypatch.setattr(claim, "STUDIES", {"small": "phantoms; synthetic data", "real": "CT"})
+    monkeypatch.setattr(claim, "PLACES", {"small": ("phantoms", ""), "real": ("CT", "")})
     picture = claim.claim_chart(results.folder.parents[1])
     row, (published, ours) = results.primary.iloc[0], picture.figure.axes
     assert published.get_title(loc="left").startswith("As published, validation scans\ngain +0.18")
     said = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}): no verdict"
-    assert ours.get_title(loc="left") == f"Equal arms, phantoms; synthetic data\n{said}"
+    assert ours.get_title(loc="left") == f"All else equal, phantoms (synthetic data)\n{said}"
+    assert picture.title == "The paper reports a gain of 0.18. With all else equal, we find nothing that decides yet."
+    assert f"{arm_label(row['arm'])}: " in picture.alt and f"{row['arm']}: " not in picture.alt
     assert "in 2 panels" in picture.alt and "0.17 (0.08 to 0.27)" in picture.alt
     assert picture.data == ("results/small/arms.csv", "results/small/contrasts.csv")
 
@@ -167,9 +196,16 @@ def test_confusion_shares_are_of_the_true_class():
     table = results.tables["confusion"]
     table.loc[(table["arm"] == "random") & (table["true"] == "Focal") & (table["predicted"] == "Miliary"), "count"] = 57
     picture = figures_per_class.confusion_chart(results)
-    assert "random: Infiltrative 58%, Focal 28%" in picture.alt  # 28 of 100
+    assert "random weights: Infiltrative 58%, Focal 28%" in picture.alt  # 28 of 100
     shown = picture.figure.axes[0].collections[0].get_array().reshape(5, 5)
     assert np.allclose(shown.sum(axis=1), 1) and shown[1, 3] == pytest.approx(0.57)
+
+
+def test_the_area_of_each_class_reaches_from_the_lowest_to_the_highest_seed(results):
+    areas, row = results.areas("video"), results.rows("per_class", arm="video").iloc[0]
+    assert list(areas.index) == [0, 1, 2] and areas[row["class"]].mean() == pytest.approx(row["auc"])
+    ends = f"ImageNet + videos: {row['auc']:.2f} ({areas['a'].min():.2f} to {areas['a'].max():.2f}), chance 0.50"
+    assert ends in figures_per_class.auc_chart(results).alt
 
 
 def test_examples_are_errors_first_with_the_slices_of_the_finding_marked(results):
@@ -186,12 +222,12 @@ def test_the_viewer_pages_through_the_same_phantoms_simulated_again(results):
     assert isinstance(viewer, Viewer) and [clip.heading for clip in viewer.clips] == list(TB_CLASSES)
     assert (
         viewer.clips[1].caption
-        == "Focal, PHA_0002, random predicts Infiltrative; video predicts Infiltrative, synthetic"
+        == "Focal, PHA_0002, random weights predicts Infiltrative; ImageNet + videos predicts Infiltrative, synthetic"
     )
     assert viewer.clips[0].frames.shape == viewer.clips[0].regions[0].shape == (8, 16, 16)
 
 
 def test_evidence_stands_beside_chance(results):
     picture, row = figures_per_class.evidence_chart(results), results.rows("evidence", arm="video").iloc[0]
-    assert f"video: {row['observed']:.2f}" in picture.alt and f"chance {row['chance']:.2f}" in picture.alt
+    assert f"ImageNet + videos: {row['observed']:.2f}" in picture.alt and f"chance {row['chance']:.2f}" in picture.alt
     assert row["gain_low"] > 0 > results.rows("evidence", arm="random")["gain_low"].max()

@@ -1,6 +1,7 @@
 """The claim ledger: what counts as reproduced, and that what is committed is up to date."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from small_study import contrast
 from viptt_core.errors import DataError, SettingError
 from viptt_core.study.ledger import (
     PAGES,
+    first_answer,
+    headline,
     load_claims,
     page_text,
     published_table,
@@ -21,7 +24,7 @@ from viptt_core.study.ledger import (
 )
 from viptt_core.study.plan import PLANS, load_study
 from viptt_core.study.report import open_results
-from viptt_core.study.verdict import VERDICTS
+from viptt_core.study.verdict import HARMS, HELPS, NO_GAIN, UNDECIDED, VERDICTS, verdicts_json
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = {"image, as the authors": (0.2, 0.1, 0.3), "video, as the authors": (0.2, 0.1, 0.3)}
@@ -87,7 +90,7 @@ def test_the_gain_is_computed_and_answered_by_the_contrast_of_the_authors_arms(t
 def test_synthetic_results_never_reproduce_a_claim(tmp_path):
     write_arms(write_record(tmp_path, "synthetic"), image=(0.17, 0.0, 1.0), video=(0.35, 0.0, 1.0))
     assert all(text.startswith("not attempted: ") for text in statuses(tmp_path).values())
-    assert "| Synthetic data | `image` | 184 | 3 | 0.17 (0.00 to 1.00) |" in scores_table(tmp_path)  # it stands beside
+    assert "| Synthetic data | ImageNet only | 184 | 3 | 0.17 (0.00 to 1.00) |" in scores_table(tmp_path)
 
 
 def test_results_of_another_plan_than_the_one_there_do_not_count(tmp_path):
@@ -111,10 +114,10 @@ def test_each_study_shows_its_plan_answers_families_and_attribution(tmp_path):
     page = studies_text(tmp_path)
     for text in (
         f"digest `{study.digest}`, frozen in commit `0123abc`",
-        "| ImageNet + videos against ImageNet only | kappa | 8 | 60 | +0.050 (+0.000 to +0.100) | 95.0% | no",
+        "| ImageNet + videos against ImageNet only | +0.050 (+0.000 to +0.100) | no gain of 0.10 or more | kappa |",
         "| (ImageNet + videos, 75 scans against ImageNet only, 75 scans) against (ImageNet + videos, 900 scans ",
-        "| naive gap | +0.188 (+0.100 to +0.200) | 98.8% | 100 |",
-        "**Planned and not run.**\n\n| arm |\n| --- |\n| image |",
+        "| all changes together | +0.188 (+0.100 to +0.200) | 98.8% | 100 |",
+        "**Planned and not run.**\n\n| arm |\n| --- |\n| ImageNet only |",
         "[contrasts.csv](../results/synthetic/contrasts.csv)",
     ):
         assert text in page, text
@@ -130,10 +133,67 @@ def test_pages_hold_the_answers_of_all_studies(tmp_path):
     assert write_pages(tmp_path) == [tmp_path / page for page in (VERDICTS, *PAGES)]
     records = json.loads((tmp_path / VERDICTS).read_text())["questions"]
     assert len(records) == len(rows)
-    for record in records:
-        line = f"- {record['question']} {record['sentence']}\n"
-        assert line in (tmp_path / "book" / "claims.md").read_text()
-        assert (line in (tmp_path / "README.md").read_text()) == record["primary"]
+    page, asked = (tmp_path / "book" / "claims.md").read_text(), {record["question"] for record in records}
+    for question in asked:
+        (bullet,) = re.findall(rf"^- \*\*{re.escape(question)}\*\*(.*(?:\n  - .*)*)", page, flags=re.M)
+        said = [line.strip().removeprefix("- ") for line in bullet.strip().split("\n")]
+        assert said == [record["sentence"] for record in records if record["question"] == question]
+    assert {page.count(f"**{question}**") for question in asked} == {1}
+
+
+# --- The first page ------------------------------------------------------------------------------------------
+def write_verdict(root, low, high, verdict, **changes):
+    """A `verdict.json` of one primary contrast below a root; returns its record."""
+    record = {"study": "synthetic", "data": "synthetic", "primary": True, "question": "?", "verdict": verdict}
+    record |= {"arm": "video", "baseline": "image", "arm2": "", "baseline2": "", "measure": "kappa"}
+    record |= {"difference": (low + high) / 2, "low": low, "high": high, "level": 0.95, "seeds": 20, "n": 2000}
+    record |= {"sentence": "Harms. ImageNet + videos against ImageNet only: kappa."} | changes
+    (root / VERDICTS).parent.mkdir(exist_ok=True)
+    (root / VERDICTS).write_text(verdicts_json([record]))
+    return record
+
+
+@pytest.mark.parametrize(
+    "low, high, verdict, holds, said",
+    [
+        (-0.05, -0.01, HARMS, "not where", "lowers kappa by 0.030 (95 % interval 0.010 to 0.050)."),
+        (0.01, 0.05, HELPS, "yes, where", "raises kappa by 0.030 (95 % interval 0.010 to 0.050)."),
+        (-0.09, 0.01, NO_GAIN, "not where", "changes kappa by -0.040 (95 % interval -0.090 to +0.010): no gain of"),
+        (-0.1, 0.3, UNDECIDED, "not shown", "changes kappa by +0.100 (95 % interval -0.100 to +0.300): undecided."),
+        (-0.1, 0.3, "", "open.", "changes kappa by +0.100 (95 % interval -0.100 to +0.300): no verdict (2 seeds)."),
+    ],
+)
+def test_the_first_answer_follows_from_the_verdict_and_a_direction_in_words_has_no_sign(
+    tmp_path, low, high, verdict, holds, said
+):
+    sentence = f"{verdict.capitalize() or 'No verdict (2 seeds)'}. ImageNet + videos against ImageNet only: kappa."
+    record = write_verdict(tmp_path, low, high, verdict, sentence=sentence)
+    answer = first_answer(tmp_path).replace("\N{NO-BREAK SPACE}", " ")
+    assert f"- **Our answer:** {holds}" in answer and f"{headline([record]).partition('. ')[2]}." in answer
+    assert f"  - On simulated scans, pretraining on videos {said}" in answer
+    assert "20 seeds on 2,000 simulated scans (synthetic)." in answer and "kappa 0.35 instead of 0.17" in answer
+
+
+def test_verdicts_that_disagree_are_one_answer():
+    records = {verdict: {"verdict": verdict} for verdict in (HARMS, HELPS, NO_GAIN, UNDECIDED, "")}
+    for verdicts, found in {
+        (HELPS, NO_GAIN): "a gain in some tests and not in others",
+        (HARMS, NO_GAIN, ""): "no gain of 0.10 or more",
+        (HARMS, UNDECIDED): "no gain so far, and cannot exclude one",
+        (HARMS,): "a loss",
+        (): "nothing that decides yet",
+    }.items():
+        said = headline([records[verdict] for verdict in verdicts])
+        assert said == f"The paper reports a gain of 0.18. With all else equal, we find {found}"
+
+
+def test_the_papers_own_scans_stay_open_until_they_were_tried(tmp_path):
+    write_verdict(tmp_path, -0.05, -0.01, HARMS)
+    assert "- **Still open:** the paper's own scans" in first_answer(tmp_path)
+    sentence = "Helps, and the paper's gain of 0.18 lies outside. ImageNet + videos against ImageNet only."
+    write_verdict(tmp_path, 0.01, 0.05, HELPS, study="paper", sentence=sentence)
+    answer = first_answer(tmp_path)
+    assert "- **Still open:** other videos" in answer and "0.050), and the paper's gain of 0.18 lies outside." in answer
 
 
 @pytest.mark.parametrize("page", [VERDICTS, *PAGES])

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+from packaging.requirements import Requirement
 from tracked import ROOT
 
 HINT = "Name a Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..."
@@ -78,3 +79,31 @@ def test_what_is_fetched_is_told_before_it_is_there(program, tmp_path):
         (tmp_path / "seen").touch()
         making.stdout.read()
     assert making.returncode == 0 and (tmp_path / ".venv" / ".installed").is_file()
+
+
+@pytest.mark.parametrize("index", ["", "https://index.example/cpu"])
+def test_an_index_that_is_named_is_asked_for_pytorch_alone_and_before_all_else(index, program, tmp_path):
+    pip = program('echo "$@" >> asked').rename(tmp_path / "pip")
+    python = program("[ $1 = -c ] && echo 3.12 && exit", f"mkdir -p .venv/bin && cp {pip} .venv/bin/python")
+    command = ["make", ".venv/.installed", f"PYTHON={python}", f"TORCH_INDEX={index}"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    *first, last = (tmp_path / "asked").read_text().splitlines()
+    assert [line.partition("-c constraints.txt ")[2] for line in first] == (
+        [f"--no-deps --index-url {index} torch torchvision"] if index else []
+    )
+    assert last.endswith("-c constraints.txt -e .[all]")
+
+
+def test_an_index_that_fails_ends_the_set_up(program, tmp_path):
+    pip = program("echo asked >> asked; exit 9").rename(tmp_path / "pip")
+    python = program("[ $1 = -c ] && echo 3.12 && exit", f"mkdir -p .venv/bin && cp {pip} .venv/bin/python")
+    command = ["make", ".venv/.installed", f"PYTHON={python}", "TORCH_INDEX=x"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode
+    assert (tmp_path / "asked").read_text() == "asked\n" and not (tmp_path / ".venv" / ".installed").exists()
+
+
+def test_a_build_for_cpus_fits_the_constraints():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    for pinned in (Requirement(line) for line in lines if line.startswith(("torch=", "torchvision="))):
+        (version,) = (each.version for each in pinned.specifier)
+        assert f"{version}+cpu" in pinned.specifier

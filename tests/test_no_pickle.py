@@ -120,7 +120,7 @@ def read_as_npz(path):
 def load_as_npz(path):
     from viptt_core.datasets import load_dataset
 
-    return load_dataset("medmnist3d", path, slice_axis=0, frames=4, size=16, n_jobs=1, progress=False)
+    return load_dataset("lidc", path, frames=4, size=16, n_jobs=1, progress=False)
 
 
 def inspect_as_npz(path):

@@ -14,6 +14,7 @@ from viptt_core.book.publish import PUBLISHED, recorded_summaries, scrub, what_c
 from viptt_core.shown import show_code
 
 TINY = {"preset": "study", "n_scans": 60, "n_videos": 50, "epochs": 1, "device": "cpu"}
+EXERCISES = ("00_data", "01_pretrain", "02_finetune", "03_ablations", "04_per_class")
 LOGIC = (ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.Lambda, ast.BinOp, ast.comprehension)
 
 
@@ -45,6 +46,19 @@ def test_notebooks_hold_explained_parameters_calls_and_no_logic(name):
         for node in ast.walk(ast.parse(source)):
             assert not isinstance(node, LOGIC), f"{name}: {ast.unparse(node)}"
             assert "parameters" in tags or not isinstance(node, ast.AnnAssign), f"{name}: taken for a parameter"
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_notebook_ends_with_an_exercise_for_each_kind_of_reader_and_its_folded_solution(name):
+    import jupytext
+
+    cells = jupytext.read(ROOT / "notebooks" / f"{name}.py").cells
+    solutions = [i for i, cell in enumerate(cells) if "solution" in cell.metadata.get("tags", [])]
+    for i, reader in zip(solutions, ("Radiology", "Machine learning"), strict=True):
+        assert "hide-cell" in cells[i].metadata["tags"] and cells[i].source.startswith("# ")
+        assert ast.parse(cells[i].source).body, "no code"
+        assert re.match(rf"(## Exercises\n)?\*\*{reader}\.\*\* \w", cells[i - 1].source)
+    assert cells[solutions[-1] + 1].source.startswith("## Recap")
 
 
 def test_jupyterlab_writes_no_header_into_a_source_and_outputs_beside_it():
@@ -82,7 +96,7 @@ def test_notebooks_run_with_other_parameters(name, tmp_path, private_root, same_
     out = tmp_path / "out.ipynb"
     known = (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8")
     settings = TINY | {
-        "02_finetune": {"pretrain_epochs": 1, "starts": "random,image,video"},
+        "02_finetune": {"pretrain_epochs": 1, "starts": "random,video"},
         "05_submission": {"pretrain_epochs": 1, "n_train": 60, "n_scans": 5, "ensemble": "authors"},
     }.get(name, {})
     given = [part for key, value in settings.items() if f"\n{key}:" in known for part in ("-p", key, str(value))]
@@ -96,7 +110,7 @@ def test_notebooks_run_with_other_parameters(name, tmp_path, private_root, same_
     if name in ("01_pretrain", "02_finetune"):
         text = recorded_summaries(out)[-1]["text"]
         assert "kappa (95 % interval)" in text
-        arms = ("random", "image", "video") if name == "02_finetune" else ("video", "most frequent class")
+        arms = ("random", "video") if name == "02_finetune" else ("video", "most frequent class")
         assert all(arm in text for arm in arms)
         assert len(list((private_root / "runs").glob("pretrain-video-*"))) == 1
     if name == "05_submission":

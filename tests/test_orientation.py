@@ -1,4 +1,4 @@
-"""The same patient stored in other ways, and the box around a lung mask."""
+"""The same patient stored in other ways."""
 
 from itertools import permutations, product
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from viptt_core.ct import CROP_MARGIN_MM, axis_directions, load_volume, prepare_volume
+from viptt_core.ct import axis_directions, load_volume, prepare_volume
 from viptt_core.errors import DataError, SettingError
 
 GRID = {"depth": 7, "size": 12}
@@ -76,46 +76,3 @@ def test_an_affine_without_a_direction_is_named(patient, tmp_path):
 def test_an_unknown_orientation_is_refused_before_the_file_is_opened():
     with pytest.raises(SettingError, match="orientation 'RAS' does not exist.*file, canonical"):
         load_volume("nowhere.nii.gz", orientation="RAS")
-
-
-@pytest.mark.parametrize("axes, unit", [("LAS", "mm"), ("RPI", "micron"), ("ASL", "meter")])
-def test_a_mask_keeps_its_box_and_a_margin(patient, axes, unit, tmp_path):
-    lungs = np.zeros(patient.shape, np.uint8)
-    lungs[8:12, 10:13, 6:8] = 1
-    lungs[9, 11, 7] = 2  # the two lungs carry numbers
-    for name, image in {"scan": patient, "mask": nib.Nifti1Image(lungs, patient.affine)}.items():
-        stored = stored_as(image, tuple(axes))
-        size = {"mm": 1, "meter": 0.001, "micron": 1000}[unit]
-        stored.set_sform(np.diag([size, size, size, 1]) @ stored.affine, 1)
-        stored.header.set_xyzt_units(unit)
-        stored.to_filename(tmp_path / f"{name}.nii.gz")
-    x, y, z = (round(CROP_MARGIN_MM / mm) for mm in SPACING)
-    box = np.asarray(patient.dataobj)[8 - x : 12 + x, 10 - y : 13 + y, 6 - z : 8 + z]
-    loaded = load_volume(tmp_path / "scan.nii.gz", orientation="canonical", mask=tmp_path / "mask.nii.gz", **GRID)
-    np.testing.assert_allclose(loaded, prepare_volume(box, **GRID), atol=2e-6)
-
-
-def test_the_margin_ends_at_the_edge_of_the_scan(patient, tmp_path):
-    patient.to_filename(tmp_path / "scan.nii.gz")
-    corners = np.zeros(patient.shape, np.uint8)
-    corners[:: corners.shape[0] - 1, :: corners.shape[1] - 1, :: corners.shape[2] - 1] = 1
-    nib.Nifti1Image(corners, patient.affine).to_filename(tmp_path / "mask.nii.gz")
-    whole = load_volume(tmp_path / "scan.nii.gz", mask=tmp_path / "mask.nii.gz", **GRID)
-    np.testing.assert_array_equal(whole, load_volume(tmp_path / "scan.nii.gz", **GRID))
-
-
-@pytest.mark.parametrize(
-    "mask, message",
-    [
-        (np.zeros((20, 24, 14)), "empty mask"),
-        (np.eye(24)[:20, :, None] * np.ones(13), r"\[20, 24, 13\] voxels.*14"),
-        (np.ones((20, 24, 14)), "no lung mask: its values are 1 to 1, 100% of them above 0.*0 outside of the lungs"),
-        (1 - np.eye(24)[:20, :, None] * np.ones(14), "no lung mask: its values are 0 to 1, 9.% of them above 0"),
-        (1000 * np.eye(24)[:20, :, None] * np.ones(14) - 500, "no lung mask: its values are -500 to 500"),
-    ],
-)
-def test_masks_that_are_none_or_do_not_fit_are_named(patient, mask, message, tmp_path):
-    patient.to_filename(tmp_path / "scan.nii.gz")
-    nib.Nifti1Image(mask.astype(np.int16), patient.affine).to_filename(tmp_path / "mask.nii.gz")
-    with pytest.raises(DataError, match=f"mask.nii.gz.*{message}"):
-        load_volume(tmp_path / "scan.nii.gz", mask=tmp_path / "mask.nii.gz", **GRID)

@@ -15,7 +15,8 @@ from viptt_core.prediction.weights import WEIGHTS
 from viptt_core.synthetic.folders import own_scans
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXT = (ROOT / "book" / "own_data.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "book" / "own_data.md").read_text(encoding="utf-8")
+SHORT, _, TEXT = PAGE.partition("## What you need")  # its commands are shown again below, where they run
 PLACEHOLDER = "RUN"  # the reader's choice from `viptt weights list`
 
 
@@ -34,6 +35,13 @@ def test_the_page_has_all_steps_in_their_order():
     steps += [f"viptt {step}" for step in ("summary", "weights", "predict", "score")]
     assert sorted(steps, key=begun.index) == steps
     assert set(re.findall(r"^```(\w*)$", TEXT, flags=re.M)) == {"bash", "python", "text", ""}  # nothing runs unseen
+
+
+def test_the_short_answer_at_the_top_has_the_commands_of_the_steps_in_their_order():
+    short = block_commands(SHORT)
+    assert [words for words in block_commands(TEXT) if words in short] == short and len(short) == 5
+    (block,) = blocks(SHORT, "bash")
+    assert max(map(len, block.splitlines())) <= 37  # a telephone shows no more of a line
 
 
 def test_the_table_of_the_page_is_the_examples():

@@ -5,23 +5,36 @@ import itertools
 import operator
 import re
 from functools import cache
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
 from tracked import ROOT, tracked_files
 
-from viptt_core.book.artwork import draw_artwork
-from viptt_core.constants import CT_WINDOWS, TB_CLASSES, TB_TRAIN_COUNTS, UCF_CLASSES
+from viptt_core.book.artwork import WIDE, draw_artwork
+from viptt_core.book.publish import PUBLISHED, read_notebook
+from viptt_core.constants import (
+    CT_WINDOWS,
+    HU_WINDOW,
+    PAPER_FRAMES,
+    PAPER_SIZE,
+    TB_CLASSES,
+    TB_TRAIN_COUNTS,
+    UCF_CLASSES,
+)
 from viptt_core.experiment import build_model
 from viptt_core.model import count_parameters
 from viptt_core.presets import load_preset
-from viptt_core.shown import interval, with_interval
+from viptt_core.shown import arm_label, interval, with_interval
+from viptt_core.splits import authors_split
 from viptt_core.statistics import PAPER_VALIDATION_COUNTS, kappa_interval_by_simulation
-from viptt_core.study.ledger import load_claims
-from viptt_core.study.plan import study_names
+from viptt_core.study.ledger import headline, load_claims
+from viptt_core.study.plan import SEEDS_OF_A_VERDICT
 from viptt_core.study.report import open_results
+from viptt_core.study.verdict import GAIN, read_verdicts
 
 BOOK = ROOT / "book"
 PAGES = tracked_files("book/*.md")
@@ -30,6 +43,7 @@ TYPED = {f"book/{page.name}" for page in PAGES} - {f"book/{name}.md" for name in
 REMEDY = "not up to date: viptt publish --stale"
 FIGURE = re.compile(r"\{figure\} (_static/\S+)\n((?::.*\n)+)")
 PICTURES = {f"_static/{name}.svg" for name in ("claim", "intervals", "kappa")}
+A_FEW_MINUTES = 300  # seconds
 DRAWINGS = {"_static/hu.svg", "_static/model.svg", "_static/parts.svg"}
 
 
@@ -77,9 +91,10 @@ def test_every_page_is_in_the_table_of_contents_and_every_entry_is_a_page():
 
 @pytest.mark.parametrize("name", sorted(PICTURES))
 def test_committed_pictures_say_what_the_code_writes_now(name):
-    committed = words((BOOK / name).read_text(encoding="utf-8"))
-    assert committed == words(pictures()[name].encode("svg").decode()), REMEDY
-    assert len(committed) > 5 and set(pictures()) == PICTURES
+    for form, wide in ((Path(name), False), (Path(name).with_suffix(WIDE), True)):
+        committed = words((BOOK / form).read_text(encoding="utf-8"))
+        assert committed == words(pictures()[name].encode("svg", wide=wide).decode()), REMEDY
+        assert len(committed) > 5 and set(pictures()) == PICTURES
 
 
 def test_text_alternatives_of_pages_are_those_of_the_pictures():
@@ -96,12 +111,14 @@ def test_the_claim_picture_shows_the_published_values_and_those_of_the_tables():
         value = claims[claim].value
         assert with_interval(value, *kappa_interval_by_simulation(PAPER_VALIDATION_COUNTS, value)) in alt
     assert f"gain {claims['kappa_gain'].value:+.2f}" in alt
-    for name in set(study_names()) - {"paper"}:
-        results = open_results(name, folder=ROOT)
-        for row in results.primary.to_dict("records"):
-            assert with_interval(row["difference"], row["low"], row["high"], signed=True) in alt
-        for row in results.rows("arms", arm=results.plan.primary).to_dict("records"):
-            assert with_interval(row["kappa"], row["kappa_low"], row["kappa_high"]) in alt
+    records = [record for record in read_verdicts(ROOT) if record["primary"]]
+    assert records and pictures()["_static/claim.svg"].title == f"{headline(records)}."
+    for record in records:
+        assert with_interval(record["difference"], record["low"], record["high"], signed=True) in alt
+        arms = open_results(record["study"], folder=ROOT).rows("arms", arm=[record["arm"], record["baseline"]])
+        for row in arms.to_dict("records"):
+            shown = with_interval(row["kappa"], row["kappa_low"], row["kappa_high"])
+            assert f"{arm_label(row['arm'])}: {shown}" in alt
 
 
 @pytest.mark.parametrize("name", ["README.md", "MODEL_CARD.md", "results/README.md", *sorted(TYPED)])
@@ -168,6 +185,10 @@ def test_the_model_page_has_the_numbers_of_the_network():
     assert f"VGG16 holds {100 * tb['backbone'] / sum(tb.values()):.0f} % of the large network" in page
     assert f"for 512 and {paper.hidden_size}, {tb['LSTM']:,}" in page
     assert tb["LSTM"] == 4 * paper.hidden_size * (512 + paper.hidden_size + 1)  # the formula of the page
+    lite0, first = network("demo", len(TB_CLASSES)), load_preset("demo")
+    assert f"EfficientNet-Lite0, {lite0.temporal.value.in_features}: 40 channels" in page
+    assert f"then a linear layer to {lite0.temporal.value.out_features} |" in page
+    assert f"| {paper.hidden_size}, {paper.feature_size:,} | {first.hidden_size}, {first.feature_size} |" in page
     for name in ("parameters", "presets"):
         assert f":file: ../results/{name}.csv" in page
 
@@ -175,20 +196,20 @@ def test_the_model_page_has_the_numbers_of_the_network():
 SETTINGS = {  # rows of the table of presets, and the fields of a preset that they tell
     "input T×H×W": ("frames", "size"),
     "every n-th frame of a video": ("stride",),
-    "a frame is made square by": ("fit",),
-    "scans are turned": ("orientation",),
+    "frames made square by": ("fit",),
+    "scans reoriented": ("orientation",),
     "backbone": ("backbone",),
-    "start of the stem": ("stem",),
+    "initial stem": ("stem",),
     "temporal part, dense layer": ("temporal", "hidden_size", "feature_size"),
-    "parts": ("splits",),
-    "pretraining: optimiser, rate": ("pretrain.optimiser", "pretrain.learning_rate"),
-    "pretraining: batch, epochs at most": ("pretrain.batch_size", "pretrain.epochs"),
-    "pretraining: what is trained": ("pretrain.freeze_stem", "pretrain.freeze_backbone"),
-    "fine-tuning: optimiser, rate": ("finetune.optimiser", "finetune.learning_rate"),
-    "fine-tuning: batch, epochs at most": ("finetune.batch_size", "finetune.epochs"),
-    "fine-tuning: what is trained": ("finetune.freeze_stem", "finetune.freeze_backbone"),
-    "fine-tuning: classes weighted": ("finetune.class_weights",),
-    "fine-tuning: scans rotated": ("finetune.rotate",),
+    "split": ("splits",),
+    "pretraining: optimiser, learning rate": ("pretrain.optimiser", "pretrain.learning_rate"),
+    "pretraining: batch size, maximum epochs": ("pretrain.batch_size", "pretrain.epochs"),
+    "pretraining: trained layers": ("pretrain.freeze_stem", "pretrain.freeze_backbone"),
+    "fine-tuning: optimiser, learning rate": ("finetune.optimiser", "finetune.learning_rate"),
+    "fine-tuning: batch size, maximum epochs": ("finetune.batch_size", "finetune.epochs"),
+    "fine-tuning: trained layers": ("finetune.freeze_stem", "finetune.freeze_backbone"),
+    "fine-tuning: class weights": ("finetune.class_weights",),
+    "fine-tuning: random rotation": ("finetune.rotate",),
     "pixels: videos, scans": ("pretrain.pixel_range", "finetune.pixel_range"),
     "batches of scans": ("finetune.shuffle",),
 }
@@ -230,6 +251,44 @@ def test_the_page_on_the_paper_repeats_the_published_numbers():
     assert f"after {tb['epochs']} epochs, the {tb['best_epoch']}th kept" in page
 
 
+def test_the_page_on_the_paper_begins_with_what_is_wrong_and_has_the_sizes_of_network_and_split():
+    page, paper = text("paper.md"), load_preset("paper")
+    assert re.match(r"# [^*]+ \*\*What did the paper do wrong, if anything\?\*\* \w", page)
+    tb, ucf = (layer_parameters("paper", len(classes)) for classes in (TB_CLASSES, UCF_CLASSES))
+    assert f"| {ucf['classes']:,} / {tb['classes']:,} |" in page
+    assert all(f"| {tb[part]:,} |" in page for part in ("stem", "backbone", "LSTM", "dense"))
+    assert f"The input is {paper.frames} frames or slices of {paper.size} × {paper.size}" in page
+    clips = authors_split(np.arange(int(load_claims()["clips"].value)) % len(UCF_CLASSES), "pretrain")
+    sizes = len(clips.train), len(clips.validation), len(clips.test)
+    assert "| {} training, {} validation, {} test, by clip |".format(*sizes) in page
+    scans = authors_split(np.repeat(np.arange(5), np.subtract(TB_TRAIN_COUNTS, (1, 0, 0, 0, 0))), "finetune")
+    assert f"| {len(scans.train)} training, {len(scans.validation)} validation |" in page
+    assert f"The {len(scans.validation)} validation scans" in page
+
+
+def test_rules_of_verdicts_are_those_of_the_program():
+    for name in ("claims.md", "glossary.md"):
+        assert f"*no gain of {GAIN:.2f} or more*" in text(name)
+    assert f"below {GAIN:.2f}, otherwise" in text("claims.md")
+    assert f"fewer than {SEEDS_OF_A_VERDICT} seeds" in text("claims.md")
+
+
+def test_times_and_sizes_in_the_words_of_notebooks_are_those_of_the_authors_and_of_the_published_runs():
+    words = {name: (ROOT / "notebooks" / f"{name}.py").read_text("utf-8").replace("\n# ", " ") for name in PUBLISHED}
+    claims = load_claims()
+    hours = [claim.run["hours"] for name, claim in claims.items() if name.startswith("ucf_")]
+    assert f"runs took {min(hours):.1f} to {max(hours):.1f} hours" in words["01_pretrain"]
+    assert f"final run took {claims['tb_final'].run['hours']:.1f} hours" in words["02_finetune"]
+    low, high = HU_WINDOW
+    assert f"keeps {low} to {high} HU" in words["00_data"] and f"paper's {high - low} HU" in words["00_data"]
+    assert f"{PAPER_FRAMES} slices of {PAPER_SIZE} x {PAPER_SIZE}" in words["00_data"]
+    assert f"the first {PAPER_FRAMES} frames" in words["00_data"]
+    for name in PUBLISHED:
+        if "A few minutes at most" in words[name]:
+            page = read_notebook(BOOK / "notebooks" / f"{name}.ipynb")
+            assert page["metadata"]["viptt"]["provenance"]["seconds"] < A_FEW_MINUTES, name
+
+
 def test_intervals_of_the_published_values_are_those_of_the_simulation():
     scratch, pretrained = (kappa_interval_by_simulation(PAPER_VALIDATION_COUNTS, kappa) for kappa in (0.17, 0.35))
     assert f"They are {interval(*scratch)} and {interval(*pretrained)}" in text("paper.md")
@@ -244,6 +303,8 @@ def test_the_table_of_types_is_that_of_the_benchmark():
     assert found == [(name, str(count), f"{100 * count / total:.0f}") for name, count in counts]
     assert f"and {found[0][2]} % of the answers are right" in text("background_ml.md")
     assert f"{total} with labels" in text("background_ml.md")
+    weights = sum(layer_parameters("paper", len(TB_CLASSES)).values())
+    assert f"with {weights / 1e6:.0f} million weights" in text("background_ml.md")
 
 
 def test_every_term_that_a_page_uses_is_in_the_glossary():

@@ -1,14 +1,12 @@
-"""UCF50 and UCF101 as their archives unpack, ImageCLEF's masks and test part, MosMedData."""
+"""UCF50 as its archive unpacks, ImageCLEF's masks and test part, MosMedData."""
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from files import write_labels, write_mask, write_scan, write_video
+from files import write_labels, write_scan
 
-from viptt_core.ct import CROP_MARGIN_MM, load_volume
 from viptt_core.datasets import list_dataset, load_dataset, load_for
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import DataError
 from viptt_core.study.plan import load_study
 
 GRID = {"frames": 4, "size": 16, "n_jobs": 1, "progress": False}
@@ -19,68 +17,6 @@ def kinds(listing):
 
 
 # --- Videos -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def ucf101(tmp_path):
-    """Three classes of two groups; the published split 1 trains on g08 and tests on g01."""
-    lines = {"train": [], "test": []}
-    for name in ("Archery", "Mixing", "Rowing"):
-        for group, part in ((1, "test"), (8, "train")):
-            for clip in (1, 2):
-                path = tmp_path / "UCF-101" / name / f"v_{name}_g{group:02d}_c{clip:02d}.avi"
-                write_video(path, frames=4, level=40 + 10 * group)
-                lines[part].append(f"{name}/{path.name}")
-    lists = tmp_path / "ucfTrainTestlist"
-    lists.mkdir()
-    (lists / "trainlist01.txt").write_text("".join(f"{line} {k}\r\n" for k, line in enumerate(lines["train"])))
-    (lists / "testlist01.txt").write_text("".join(f"{line}\n" for line in lines["test"]))
-    return tmp_path
-
-
-def test_ucf101_takes_the_published_parts(ucf101):
-    clips = load_dataset("ucf101", ucf101, **GRID)
-    assert clips.class_names == ("Archery", "Mixing", "Rowing") and len(clips) == 12
-    of_part = {part: {group[-3:] for group in clips.groups[clips.parts == part]} for part in ("train", "test")}
-    assert of_part == {"train": {"g08"}, "test": {"g01"}}
-    assert load_dataset("ucf101", ucf101 / "UCF-101", **GRID).parts.tolist() == clips.parts.tolist()
-
-
-def test_ucf101_names_what_its_lists_and_its_folder_do_not_share(ucf101):
-    (ucf101 / "UCF-101" / "Mixing" / "v_Mixing_g01_c01.avi").unlink()
-    write_video(ucf101 / "UCF-101" / "Mixing" / "v_Mixing_g30_c01.avi")
-    assert kinds(list_dataset("ucf101", ucf101)) == {
-        ("missing file", "Mixing/v_Mixing_g01_c01.avi", "file"),
-        ("not in the split lists", "Mixing/v_Mixing_g30_c01.avi", "left out"),
-    }
-    with pytest.raises(DataError, match="v_Mixing_g01_c01.avi: ucfTrainTestlist names it"):
-        load_dataset("ucf101", ucf101, **GRID)
-    assert len(load_dataset("ucf101", ucf101, on_error="skip", **GRID).faults) == 2
-
-
-@pytest.mark.parametrize("written", ["./Mixing/", "UCF-101/Mixing/", "Mixing\\"])
-def test_ucf101_lists_may_name_their_videos_in_another_way(ucf101, written):
-    parts = load_dataset("ucf101", ucf101, **GRID).parts.tolist()
-    for table in (ucf101 / "ucfTrainTestlist").iterdir():
-        table.write_text(table.read_text().replace("Mixing/", written))
-    assert load_dataset("ucf101", ucf101, **GRID).parts.tolist() == parts
-
-
-def test_a_set_of_which_nothing_is_left_is_no_sound_set(ucf101):
-    for table in (ucf101 / "ucfTrainTestlist").iterdir():
-        table.write_text("Elsewhere/v_g01.avi 1\n")
-    with pytest.raises(DataError, match="no file of it can be used"):
-        load_dataset("ucf101", ucf101, **GRID)
-
-
-def test_ucf101_without_its_lists_says_how_to_get_them(ucf101):
-    with pytest.raises(DataError, match="testlist02.txt: no such file.*viptt data get ucf101"):
-        load_dataset("ucf101", ucf101, fold=2, **GRID)
-    (ucf101 / "ucfTrainTestlist").rename(ucf101 / "elsewhere")
-    with pytest.raises(DataError, match="published splits.*viptt data get ucf101"):
-        load_dataset("ucf101", ucf101, **GRID)
-    with pytest.raises(SettingError, match="fold '4' does not exist. Known: 1, 2, 3"):
-        load_dataset("ucf101", ucf101, fold=4, **GRID)
 
 
 @pytest.mark.parametrize(
@@ -110,8 +46,7 @@ def test_of_the_real_sources_no_clip_is_too_short_for_the_plan(shared_data, sour
 def imageclef(tmp_path):
     for k in (1, 2, 3):
         write_scan(tmp_path / "train" / f"TRN_000{k}.nii.gz", hu=-900 + 100 * k)
-        write_mask(tmp_path / "masks1" / f"TRN_000{k}.nii.gz")
-        write_mask(tmp_path / "masks2" / f"TRN_000{k}.nii.gz", high=(12, 12, 5))
+        write_scan(tmp_path / "masks1" / f"TRN_000{k}.nii.gz", hu=1)
     write_scan(tmp_path / "test" / "TST_0001.nii.gz")
     write_labels(tmp_path, "TRN_0001.nii.gz,1", "TRN_0002.nii.gz,2", "TRN_0003.nii.gz,5")
     return tmp_path
@@ -121,29 +56,6 @@ def test_the_hidden_test_part_and_the_masks_are_no_training_scans(imageclef):
     listing = list_dataset("imageclef", imageclef)
     assert [item.name for item in listing.items] == ["TRN_0001.nii.gz", "TRN_0002.nii.gz", "TRN_0003.nii.gz"]
     assert listing.unlabelled == (imageclef / "test" / "TST_0001.nii.gz",) and listing.faults == ()
-    assert {name: len(masks) for name, masks in listing.masks.items()} == {"masks1": 3, "masks2": 3}
-
-
-def test_the_lungs_are_cropped_by_the_mask_set_asked_for(imageclef):
-    whole, first, second = (
-        load_dataset("imageclef", imageclef, **GRID, **crop)
-        for crop in ({}, {"crop": "lungs"}, {"crop": "lungs", "masks": "masks2"})
-    )
-    path = imageclef / "train" / "TRN_0002.nii.gz"
-    cropped = load_volume(path, depth=4, size=16, mask=imageclef / "masks1" / path.name)
-    assert CROP_MARGIN_MM == 5  # at 1 mm voxels the box of masks1 reaches x = 12, and y from 0 to 12
-    np.testing.assert_allclose(first.clips[1], cropped * 255, atol=0.501)
-    assert len({clips.key for clips in (whole, first, second)}) == 3
-
-
-def test_a_missing_mask_and_an_unknown_crop_are_named(imageclef):
-    (imageclef / "masks1" / "TRN_0002.nii.gz").unlink()
-    with pytest.raises(DataError, match="TRN_0002.nii.gz: has no mask in masks1/"):
-        load_dataset("imageclef", imageclef, crop="lungs", **GRID)
-    assert len(load_dataset("imageclef", imageclef, crop="lungs", on_error="skip", **GRID)) == 2
-    with pytest.raises(SettingError, match="crop 'lung' does not exist"):
-        load_dataset("imageclef", imageclef, crop="lung", **GRID)
-    assert len(load_dataset("imageclef", imageclef, **GRID)) == 3
 
 
 # --- MosMedData -------------------------------------------------------------------------------------
@@ -156,7 +68,7 @@ def mosmed(tmp_path):
         for _ in range(count):
             number += 1
             write_scan(tmp_path / "studies" / name / f"study_{number:04d}.nii.gz", hu=-100 * number)
-    write_mask(tmp_path / "masks" / "study_0004_mask.nii.gz")
+    write_scan(tmp_path / "masks" / "study_0004_mask.nii.gz", hu=1)
     return tmp_path
 
 

@@ -5,7 +5,7 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from viptt_core.clips import Item
-from viptt_core.errors import DataError, DataWarning, SettingError
+from viptt_core.errors import DataError, SettingError
 from viptt_core.splits import authors_split, make_split, split_by_group, split_faults
 
 # Scans a class that the authors could read: one Infiltrative scan of 420 could not be.
@@ -59,69 +59,26 @@ def make_test(clips, fold):
 # --- Parts a set was published with -------------------------------------------------------------------
 
 
-def in_parts(make_clip_set, parts, groups=None):
-    parts = np.array(parts)
-    groups = [f"g{i}" for i in range(len(parts))] if groups is None else groups
-    return make_clip_set(n=len(parts), parts=parts, groups=np.array(groups))
-
-
 @pytest.fixture
 def published(make_clip_set):
-    return in_parts(make_clip_set, np.tile(["train", "train", "test", "train", "validation"], 8))
+    parts = np.tile(["train", "train", "test", "train", "validation"], 8)
+    return make_clip_set(n=40, parts=parts, groups=np.array([f"g{i}" for i in range(40)]))
 
 
-def test_published_parts_stay_as_they_are(published):
-    split = make_split("official", published, stage="finetune")
+def test_published_parts_stay_as_they_are_and_other_sets_are_split_by_group(make_clip_set, published):
+    split = make_split("own", published, stage="finetune")
     for part in ("train", "validation", "test"):
         assert getattr(split, part).tolist() == np.flatnonzero(published.parts == part).tolist()
     assert not split.selection_biased
-
-
-def test_without_a_published_validation_part_a_fifth_of_the_training_part_validates_by_group(make_clip_set):
-    parts = np.repeat(["test", "train"], (30, 100))
-    groups = [f"h{i}" for i in range(30)] + [f"g{i // 4}" for i in range(100)]
-    clips = in_parts(make_clip_set, parts, groups)
-    split = make_split("official", clips, stage="pretrain", seed=3)
-    assert split.test.tolist() == list(range(30))
-    assert sorted([*split.train, *split.validation]) == list(range(30, 130))
-    assert len(split.validation) == pytest.approx(20, abs=4)
-    assert not set(clips.groups[split.train]) & set(clips.groups[split.validation])
-    same, other = (make_split("official", clips, stage="pretrain", seed=seed) for seed in (3, 4))
-    assert np.array_equal(same.validation, split.validation) and not np.array_equal(other.validation, split.validation)
-
-
-def test_groups_that_straddle_published_parts_are_counted_and_the_parts_kept(make_clip_set):
-    parts = ["train"] * 6 + ["validation"] * 2 + ["test"] * 4
-    clips = in_parts(make_clip_set, parts, list("abcdef" + "gh" + "abkl"))
-    with pytest.warns(DataWarning, match="2 of 10 groups are in more than one published part: a, b"):
-        split = make_split("official", clips, stage="finetune")
-    assert split.test.tolist() == [8, 9, 10, 11]
-
-
-@pytest.mark.parametrize(
-    ("parts", "message"),
-    [
-        (None, "not published with parts"),
-        (["train"] * 10, "without a part 'test'"),
-        (["test"] * 10, "without a part 'train'"),
-        (["train"] * 6 + ["test"] * 2 + [""] * 2, "2 clips are in no published part"),
-        (["train"] * 6 + ["test"] * 2 + ["val"] * 2, "of another name .val."),
-    ],
-)
-def test_parts_that_make_no_split_are_refused(make_clip_set, parts, message):
-    clips = make_clip_set(n=10, parts=None if parts is None else np.array(parts))
-    with pytest.raises(DataError, match=message):
-        make_split("official", clips, stage="finetune")
-
-
-def test_own_is_official_where_there_are_parts_and_by_group_elsewhere(make_clip_set, published):
     plain = make_clip_set(n=40)
-    for clips, kind in ((published, "official"), (plain, "group")):
-        own, meant = (make_split(k, clips, stage="finetune", seed=2) for k in ("own", kind))
-        for part in ("train", "validation", "test"):
-            assert np.array_equal(getattr(own, part), getattr(meant, part))
-    second = make_split("own", plain, stage="finetune", seed=2, fold=1)
-    assert np.array_equal(second.test, make_split("group", plain, stage="finetune", seed=2, fold=1).test)
+    for fold in (0, 1):
+        own, meant = (make_split(kind, plain, stage="finetune", seed=2, fold=fold) for kind in ("own", "group"))
+        assert np.array_equal(own.test, meant.test)
+
+
+def test_published_parts_without_one_to_train_on_are_refused(make_clip_set):
+    with pytest.raises(DataError, match="no training clip of"):
+        make_split("own", make_clip_set(n=10, parts=np.array(["test"] * 10)), stage="finetune")
 
 
 # --- Folds, and classes too small for them ------------------------------------------------------------
@@ -138,9 +95,8 @@ def test_folds_share_no_group_and_lose_no_clip(folds):
 
 
 def test_published_parts_have_no_folds(published):
-    for kind in ("official", "own"):
-        with pytest.raises(SettingError, match="no fold 1 of the published parts"):
-            make_split(kind, published, stage="finetune", fold=1)
+    with pytest.raises(SettingError, match="no fold 1 of the published parts"):
+        make_split("own", published, stage="finetune", fold=1)
 
 
 @pytest.mark.parametrize(("fold", "folds"), [(5, 5), (0, 2)])
@@ -166,23 +122,10 @@ def items(*groups_of_class, parts=("",)):
         ("group", items(5, 4), ["b: this class has 4 groups; 5 are needed"]),
         ("own", items(1, 0), ["a: this class has 1 group; 5 are needed", "b: this class has 0 groups; 5 are needed"]),
         ("own", items(2, 2, parts=("train", "validation", "test")), []),
-        ("own", items(2, 2, parts=("validation", "test")), ["the published part 'train' has no clip."]),
-        ("official", items(5, 5, parts=("train", "validation")), ["the published part 'test' has no clip."]),
-        (
-            "own",
-            [*items(5, 0, parts=("train",)), *items(5, 5, parts=("test",))],
-            ["the published part 'train' has no clip of b."],
-        ),
-        (
-            "own",
-            [*items(5, 5, parts=("train",)), *items(5, 0, parts=("test",))],
-            ["the published part 'test' has no clip of b."],
-        ),
-        ("own", items(5, 2, parts=("train", "test")), ["b: this class has 2 groups; 5 are needed"]),  # none validates
         ("group", items(5, 4, parts=("train", "validation", "test")), ["b: this class has 4 groups"]),
         ("authors", items(1, 1), []),
         ("authors", items(1, 0), ["b: this class has 0 clips; 2 are needed"]),
-        ("official", [], []),
+        ("own", [], []),
     ],
 )
 def test_classes_too_small_for_a_split_are_counted(kind, listed, few):

@@ -1,6 +1,7 @@
 """What pages say of a study is read and computed: numbers, answers, and why a part is missing."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -76,11 +77,22 @@ def test_without_results_every_part_is_a_sentence_that_names_the_command(private
 def test_answers_are_those_of_the_file_below_their_question(root):
     results = open_results("small", folder=root)
     records = json.loads((root / VERDICTS).read_text())["questions"]
-    lines = answers(results).text.splitlines()
+    lines = str(answers(results)).splitlines()
     assert [record["sentence"] in lines for record in records] == [True] * 5
     assert lines[:2] == ["primary?", records[0]["sentence"]] and lines.count("against random?") == 1
-    assert answers(results, "rare classes").text.splitlines() == ["rare classes?", records[3]["sentence"]]
+    assert str(answers(results, "rare classes")).splitlines() == ["rare classes?", records[3]["sentence"]]
     assert "not run yet" in answers(results, "no such family").text
+    page = answers(results, "against random")._repr_mimebundle_()["text/html"]
+    assert page.count("<strong>against random?</strong>") == 1 and page.count("<li>") == 2
+
+
+def test_what_is_simulated_is_said_once_at_the_top():
+    simulated, nodules = study_results(), study_results(NODULES)
+    said = report.banner(nodules, simulated)
+    assert str(said) == "Study 'small' is simulated: its results say nothing about patients. Its figures are marked."
+    assert "Synthetic data</p>" in said._repr_mimebundle_()["text/html"]
+    assert str(report.banner(nodules)) == "No result on this page is simulated."
+    assert not any("patients" in str(show_table(simulated, name)) for name in PARTS)
 
 
 def test_scores_by_seed_are_those_of_the_predictions(root):
@@ -99,10 +111,12 @@ def test_every_declared_column_is_one_of_the_tables_and_what_is_lacking_is_a_sen
     for name in PARTS:
         shown = show_table(results, name)
         assert (shown.table is None) == (name in ("baselines", "evidence", "missing")), name
-        assert shown.table is None or shown.text.endswith(report.SYNTHETIC), name
     assert show_table(nodules, "baselines").table["baseline"].tolist() == ["diameter alone", "logistic regression"]
     assert show_table(nodules, "sources").table["learned"].tolist() == ["yes", "yes"]
-    assert report.SYNTHETIC not in str(show_table(nodules, "scores"))
+    beside = show_table(nodules, "scores").table
+    assert (
+        beside["arm"].tolist()[-2:] == ["diameter alone", "logistic regression"] and beside["seeds"].tolist()[-1] == ""
+    )
     assert "small' is not run yet" in show_table(bare_results(), "scores").text
 
 
@@ -121,10 +135,15 @@ def test_tables_hold_the_rows_that_are_asked_for():
     assert shown["difference"][0] == "+0.300 (+0.200 to +0.400)" and shown["contrast"][2].count("against") == 3
     assert list(show_table(results, "contrasts", family=["c", "not there"]).table["family"]) == ["c"]
     assert list(show_table(results, "contrasts", measure="rare recall").table["family"]) == ["b"]
-    assert list(show_table(results, "scores").table["arm"]) == list(PRIMARY)  # of the primary experiment
-    assert list(show_table(results, "scores", experiment="labels").table["arm"]) == [
-        "image, 75 scans",
-        "video, 75 scans",
+    assert list(show_table(results, "scores").table["arm"]) == list(
+        map(arm_label, PRIMARY)
+    )  # of the primary experiment
+    few = list(show_table(results, "scores", experiment="labels").table["arm"])
+    assert few == ["ImageNet only, 75 scans", "ImageNet + videos, 75 scans"]
+    assert show_table(results, "attribution").table["factor"].tolist()[:3] == [
+        "all changes together",
+        "videos",
+        "class weights",
     ]
     assert "not run yet" in str(show_table(results, "scores", experiment="not there"))
 
@@ -132,9 +151,18 @@ def test_tables_hold_the_rows_that_are_asked_for():
 def test_tables_are_html_with_a_caption_and_escaped_words():
     page = ResultTable("a < b\nc", pd.DataFrame({"x": ["<b>"]}), "c & d")._repr_mimebundle_()["text/html"]
     assert "c &amp; d</caption>" in page and "&lt;b&gt;" in page and "<p>a &lt; b<br>c</p>" in page
-    wide = ResultTable("", pd.DataFrame({"x": ["a b", "a " * 40]}))._repr_mimebundle_()["text/html"]
-    assert wide.count('nowrap">a b</td>') == 1 and wide.count('<td style="min-width') == 1
+    kept = ResultTable("", pd.DataFrame({"x": ["0.30 (0.20 to 0.40)"]}))._repr_mimebundle_()["text/html"]
+    assert "<td>0.30 (0.20\xa0to\xa00.40)</td>" in kept  # a line may end before an interval, not within it
     assert ResultTable("alone")._repr_mimebundle_() == {"text/plain": "alone", "text/html": "<p>alone</p>"}
+
+
+def test_a_column_that_never_changes_is_said_once_below_the_table():
+    rows = pd.DataFrame({"arm": ["a"] * 3, "seeds": [5] * 3, "note": [""] * 3, "kappa": ["0.1", "0.2", "0.1"]})
+    shown = ResultTable("More.", rows)._repr_mimebundle_()
+    assert "<p>In every row: seeds 5.<br>More.</p>" in shown["text/html"]
+    assert re.findall("<th>(.*?)</th>", shown["text/html"]) == ["arm", "kappa"] and "seeds" in shown["text/plain"]
+    few = ResultTable("", rows[:2])._repr_mimebundle_()["text/html"]
+    assert "<th>seeds</th>" in few and "<p>" not in few  # two may agree by chance
 
 
 def test_cells_hold_the_value_with_its_interval():
@@ -149,7 +177,8 @@ def test_cells_hold_the_value_with_its_interval():
 def test_the_plan_table_holds_what_sets_arms_apart_seeds_and_the_rules():
     results = study_results()
     shown = report.plan_table(results)
-    table = shown.table.set_index("arm")
+    table = shown.table.set_index("in files and commands")
+    assert table.loc["video-rotation", "arm"] == "ImageNet + videos, rotation"
     assert table.loc["video, 75 scans", "what sets it apart"] == "scans: 75"
     assert table.loc["video-rotation", "what sets it apart"] == "frozen CNN, no class weights, rotation"
     assert table.loc["video, 75 scans", "seeds planned"] == 3 and table.loc["image", "seeds run"] == SEEDS

@@ -1,20 +1,11 @@
-"""What stands in for the LSTM, against PyTorch's own layers and the equations written out."""
+"""The parts that bring frames together: which see their order, and that all of them learn."""
 
 import pytest
 import torch
 
-from viptt_core.errors import SettingError
-from viptt_core.model import (
-    GRU,
-    TEMPORALS,
-    AttentionPooling,
-    BidirectionalLSTM,
-    MeanPooling,
-    ViPTTNet,
-    initialise_as_keras,
-)
+from viptt_core.model import TEMPORALS, ViPTTNet, initialise_as_keras
 
-ORDERED = ("lstm", "projected lstm", "gru", "bilstm")
+ORDERED = ("lstm", "projected lstm")
 
 
 @pytest.fixture
@@ -33,48 +24,6 @@ def seeded(layer):
     for parameter in layer.parameters():  # biases count too
         torch.nn.init.normal_(parameter, std=0.4, generator=torch.Generator().manual_seed(3))
     return layer
-
-
-def test_the_gru_is_that_of_keras(features):
-    layer = seeded(GRU(5, 4))
-    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    w, u, b, c = (getattr(layer, name).detach() for name in names)
-    state = torch.zeros(3, 4)
-    for step in features.unbind(1):
-        inputs, recurrent = (step @ w.T + b).chunk(3, 1), (state @ u.T + c).chunk(3, 1)
-        reset, update = (torch.sigmoid(inputs[k] + recurrent[k]) for k in (0, 1))
-        candidate = torch.tanh(inputs[2] + reset * recurrent[2])  # reset after the product
-        state = update * state + (1 - update) * candidate
-    torch.testing.assert_close(layer.summary(features).detach(), state)
-
-
-def test_the_bidirectional_lstm_is_pytorchs(features):
-    layer = seeded(BidirectionalLSTM(5, 6))
-    theirs = torch.nn.LSTM(5, 3, batch_first=True, bidirectional=True)
-    for end, part in (("", layer.upward), ("_reverse", layer.downward)):
-        for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0"):
-            getattr(theirs, name + end).data.copy_(getattr(part, name).data)
-        getattr(theirs, f"bias_hh_l0{end}").data.zero_()
-    states = theirs(features)[0]
-    expected = torch.cat([states[:, -1, :3], states[:, 0, 3:]], dim=1)
-    torch.testing.assert_close(layer.summary(features), expected)
-    with pytest.raises(SettingError, match="hidden_size is 7.*even"):
-        BidirectionalLSTM(5, 7)
-
-
-def test_attention_is_a_weighted_mean_of_the_frames(features):
-    layer = seeded(AttentionPooling(5, 4))
-    weights = layer.weights(features)
-    torch.testing.assert_close(weights.sum(dim=1), torch.ones(3))
-    values = features @ layer.value.weight.T + layer.value.bias
-    scores = torch.tanh(values) @ layer.score.weight.T
-    expected = (scores.softmax(dim=1) * values).sum(dim=1)
-    torch.testing.assert_close(layer.summary(features), expected)
-    with torch.no_grad():
-        layer.score.weight.zero_()  # no preference
-    mean = MeanPooling(5, 4)
-    mean.load_state_dict({name: tensor for name, tensor in layer.state_dict().items() if name.startswith("value")})
-    torch.testing.assert_close(layer.summary(features), mean.summary(features))
 
 
 @pytest.mark.parametrize("temporal", TEMPORALS)

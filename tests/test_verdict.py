@@ -81,9 +81,9 @@ BOTH = {("image+UT", "UT"): True, ("image+both", "UT"): True, ("image+both", "fi
     "changed, primary, failed",
     [
         ({}, 0, ""),
-        ({("image+both", "fights"): False}, 1, "fights"),
-        ({("image+both", "fights"): False, ("image+UT", "UT"): False}, 0, "fights"),  # none passes: no verdict
-        ({("image+both", "fights"): False, ("image+both", "UT"): False}, 1, "UT and fights"),
+        ({("image+both", "fights"): False}, 1, "CCTV fights"),
+        ({("image+both", "fights"): False, ("image+UT", "UT"): False}, 0, "CCTV fights"),  # none passes: no verdict
+        ({("image+both", "fights"): False, ("image+both", "UT"): False}, 1, "UT and CCTV fights"),
     ],
 )
 def test_the_gate_names_what_was_not_learned_and_hands_the_question_to_the_source_that_was(changed, primary, failed):
@@ -94,7 +94,7 @@ def test_the_gate_names_what_was_not_learned_and_hands_the_question_to_the_sourc
     assert said in found[0]["sentence"] and "real test cases" in found[0]["sentence"]
     ungated = made(NODULES | {"gate": False}, *ROWS)
     assert ungated[0]["primary"] and "learned" not in ungated[0]["sentence"]
-    assert "not learned: UT and fights" in made(NODULES, *ROWS)[0]["sentence"]  # never tested is not learned
+    assert "not learned: UT and CCTV fights" in made(NODULES, *ROWS)[0]["sentence"]  # never tested is not learned
 
 
 def test_the_file_holds_every_record_and_is_read_again(tmp_path):

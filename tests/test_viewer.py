@@ -296,6 +296,7 @@ def test_window_and_level_spread_the_grey_levels_by_the_formula(show):
     assert abs(seen.levels[0] - 255 * (hu + 400) / 200) <= 14  # seven times the contrast, and what compression changed
     seen.press("r")
     assert near(seen.levels, [130]) and seen.window == "W 1400 L -300 HU"
+    assert seen.box.get_by_role("button", name="reset window").get_attribute("aria-pressed") is None
 
 
 def test_overlays_lie_over_the_grey_picture_and_can_be_switched_and_made_fainter(show):

@@ -190,9 +190,9 @@ def test_a_run_saves_a_card_whose_scores_are_those_of_its_predictions(make_clip_
     "source, kind, details",
     [
         (
-            {"set": "imageclef", "hu_window": [-1000, 400], "orientation": "file", "crop": "lungs"},
+            {"set": "imageclef", "hu_window": [-1000, 400], "orientation": "file"},
             "scan",
-            {"orientation": "file", "crop": "lungs", "hu_window": (-1000, 400)},
+            {"orientation": "file", "hu_window": (-1000, 400)},
         ),
         ({"set": "ucf50", "stride": 2, "fit": "crop"}, "video", {"stride": 2, "fit": "crop"}),
         ({"set": "medmnist3d"}, "volume", {}),
@@ -353,13 +353,12 @@ def test_the_network_after_videos_is_no_network_for_scans(tmp_path):
         predict_scans(weights, write_noise_scan(tmp_path / "scan.nii.gz"), progress=False)
 
 
-def test_classes_of_a_keras_file_are_named_or_asked_for(tmp_path):
+def test_a_keras_file_with_other_outputs_than_the_papers_is_refused(tmp_path):
     write_keras_file(tmp_path / "three.h5", num_classes=3, holes=True)
-    with pytest.raises(SettingError, match="3 outputs, 0 classes are named.*--classes"):
+    with pytest.raises(DataError, match="has 3 outputs.*ten activities or five types"):
         import_keras(tmp_path / "three.h5", tmp_path / "out.safetensors")
-    assert import_keras(tmp_path / "three.h5", tmp_path / "out.safetensors", classes=["a", "b", "c"]).classes[2] == "c"
     with pytest.raises(SettingError, match="does not end in .safetensors"):
-        import_keras(tmp_path / "three.h5", tmp_path / "out.pt", classes=["a", "b", "c"])
+        import_keras(tmp_path / "three.h5", tmp_path / "out.pt")
 
 
 def test_the_authors_weights_are_got_converted_and_kept(tmp_path, monkeypatch, capsys):

@@ -32,7 +32,7 @@ dataset = "phantom"
 dataset = "actions"
 """
 FAMILY = '[[families]]\nname = "f"\nquestion = "?"\ncontrasts = [["video", "image"]]\n'
-ARMS = {"image": "image", "video": "video", "video, GRU": "video", "random": "random", "it's broken": "random"}
+ARMS = {"image": "image", "video": "video", "video, mean": "video", "random": "random", "it's broken": "random"}
 # Stands in for viptt: keeps what it was asked for, fails for arms that are broken.
 VIPTT = """
 import os, sys
@@ -65,7 +65,7 @@ def small(tmp_path, monkeypatch):
     """Settings of a small plan whose steps are done by a stand-in, and a reader of what it was asked for."""
     arms = "".join(
         f'[[arms]]\nname = "{name}"\nexperiment = "e"\nstart = "{start}"\n'
-        + ('temporal = "gru"\n' if "GRU" in name else "")
+        + ('temporal = "mean"\n' if "mean" in name else "")
         for name, start in ARMS.items()
     )
     (tmp_path / "small.toml").write_text(PLAN + arms + FAMILY)
@@ -175,7 +175,7 @@ def write_true_layouts(root):
     """A small UCF50 and a small ImageCLEF; returns their folders by setting."""
     for seed, (name, group) in enumerate((name, group) for name in UCF_CLASSES for group in range(1, 6)):
         write_video(root / "UCF50" / name / f"v_{name}_g{group:02d}_c01.avi", seed, frames=46)
-    write_sound_scans(root / "ImageCLEF", 40, masks=("masks1", "masks2"))
+    write_sound_scans(root / "ImageCLEF", 40)
     return {"videos_root": root / "UCF50", "scans_root": root / "ImageCLEF"}
 
 

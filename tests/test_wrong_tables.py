@@ -73,7 +73,6 @@ def test_a_sound_table_has_no_faults(scans):
             "unclosed quote",
             "from line 5",
         ),
-        ('FileName,Label,Note\ns00,ill,"a\ns01,well,b\ns02,well,c"\ns03,well,d\n', "unclosed quote", "from line 2"),
         ('FileName,Label,Note\ns00,ill,a\ns01,well,"' + "x\n" * 70_000, "unclosed quote", "from line 3"),
         ('FileName,Label\ns00,ill\n"\n', "unclosed quote", "from line 3"),
         ("FileName,Label\ns00,ill\ns00.nii.gz,well\n", "duplicate row", "'s00' in line 2, 's00.nii.gz' in line 3"),
@@ -298,14 +297,10 @@ def test_composed_and_decomposed_letters_are_the_same(tmp_path, forms):
     assert len(listing.items) == 2 and not listing.faults
 
 
-@pytest.mark.parametrize(
-    "row", ["D:\\ct\\s05.nii.gz", "/elsewhere/s05.nii.gz", "S05", "s_05", "s05.nii", "s 05.NII.gz", "s5"]
-)
-def test_a_row_that_only_comes_near_says_to_which_file(scans, row):
+@pytest.mark.parametrize("row", ["D:\\ct\\s05.nii.gz", "/elsewhere/s05.nii.gz", "S05", "s_05", "s05.nii", "s5"])
+def test_a_row_that_only_comes_near_means_no_file(scans, row):
     write_table(scans, *sound_rows(5), f"{row},ill,p")
-    with pytest.raises(
-        DataError, match="line 7 of labels.csv names it, but there is no such scan; near it comes ct/s05.nii.gz"
-    ):
+    with pytest.raises(DataError, match="line 7 of labels.csv names it, but there is no such file"):
         load_dataset("folder", scans, **GRID)
 
 
@@ -440,8 +435,7 @@ def test_a_table_names_the_groups_of_videos(clips, lister, columns):
         (lambda rows: rows[1:], "file", "no group", "fight/fight0.mp4.*no group in groups.csv"),
         (lambda rows: [*rows, "fight/x.mp4,fight,s"], "file", "missing file", "x.mp4.*there is no such file"),
         (lambda rows: [*rows, rows[0]], "set", "duplicate row", "is there twice"),
-        (lambda rows: [], "set", "empty table", "Add one row a file: file,class,source"),
-        (lambda rows: [rows[0].replace(",fight,", ",calm,"), *rows[1:]], "set", "another class", "line 2 says 'calm'"),
+        (lambda rows: [], "set", "empty table", "Add one row a file: file,source"),
         (lambda rows: [rows[0].replace("fight-0", "NA"), *rows[1:]], "set", "no group", "has no group .line 2: 'NA'"),
         (lambda rows: [f"{row},x" for row in rows], "set", "ragged row", "3 columns"),
     ],
@@ -459,8 +453,7 @@ def test_a_table_of_groups_is_checked_as_labels_are(clips, change, level, kind, 
     "header, words",
     [
         ("file,class,source,day", "has the columns file, class, source, day"),
-        ("file,class,", r"has the columns file, class, \(without a name\)"),
-        ("fight/fight0.mp4,fight,fight-0", "names a file in its first row. Put a header above"),
+        ("file", "has the columns file"),
     ],
 )
 def test_a_table_of_groups_with_other_columns_is_refused(clips, header, words):

@@ -1,4 +1,4 @@
-"""`python -m viptt_core`, and so `accelerate launch -m viptt_core`: the `viptt` command."""
+"""`python -m viptt_core`: the `viptt` command."""
 
 import sys
 

@@ -251,7 +251,8 @@ class _Decoder:
             return [self._contents(part, hashing=hashing) for part in source]
         if not isinstance(source, Path):
             return source
-        state = state_of(source)
+        status = source.stat()  # the inode and both times change with the contents
+        state = status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
         remembered = self.folder / _hash_of(os.path.abspath(source), *state)
         with suppress(OSError, UnicodeDecodeError):
             if len(contents := remembered.read_text(encoding="ascii")) == HASH_LENGTH:
@@ -265,12 +266,6 @@ class _Decoder:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 remembered.write_text(contents, encoding="ascii")  # half a hash is too short to be one
         return contents
-
-
-def state_of(path: Path) -> list[int]:
-    """Size of a file, and what changes with its contents: inode, times of modification and change (ns)."""
-    status = path.stat()
-    return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _hash_of(*parts: object) -> str:
@@ -323,13 +318,6 @@ class FileArray(np.lib.mixins.NDArrayOperatorsMixin):
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(np.asarray(self), name)
-
-    def reshape(self, *shape: int) -> FileArray | np.ndarray:
-        """Steps as rows of their own, [N * T, 1, H, W], stay in the files; any other shape is read into memory."""
-        n, steps, *sides = self.shape
-        if shape == (n * steps, 1, *sides):
-            return FileArray(self.paths, shape, self.dtype, self.per_file * steps)
-        return np.asarray(self).reshape(*shape)
 
     def _row(self, row: int) -> np.ndarray:
         number, within = divmod(row, self.per_file)
@@ -388,15 +376,10 @@ def read_kept(path: str) -> dict | None:
         _MAPPED.pop(path, None)
         warn_of(Fault("damaged file", path, "is damaged or cannot be read; it is made anew.", level="note"))
         return None
-    mark_used(path, used)
-    return json.loads(whole[-8 - int.from_bytes(whole[-8:-4], "little") : -8].decode())
-
-
-def mark_used(path: str | Path, marked: float) -> None:
-    """Keep a file from `sweep` for another while; written once a day at most, `marked` says when it was (seconds)."""
-    if time.time() - marked > DAY:
+    if time.time() - used > DAY:  # keeps it from `sweep` for another while
         with suppress(OSError):  # of a cache that may only be read
             os.utime(path)
+    return json.loads(whole[-8 - int.from_bytes(whole[-8:-4], "little") : -8].decode())
 
 
 def sweep(folder: Path) -> None:

@@ -22,17 +22,15 @@ from viptt_core.errors import (
     check_choice,
     check_grid,
     parse_hu_window,
-    raise_faults,
     warn_of,
 )
 from viptt_core.nifti import open_scan
-from viptt_core.scan_facts import ScanFacts, mask_faults, scan_facts, scan_faults
+from viptt_core.scan_facts import ScanFacts, scan_facts, scan_faults
 
 ORIENTATIONS = ("file", "canonical")
 # Stored this way, a scan comes out of the authors' steps as a radiologist sees it: from the feet upwards, the
 # front of the body on top, the patient's left on the right.
 CANONICAL_AXES = ("L", "A", "S")
-CROP_MARGIN_MM = 5.0  # around a mask: half a voxel of a mask at 10 mm, and the pleura
 # Faults that change what the voxels mean.
 WARNED_OF = ("voxels not finite", "one grey level", "not in HU", "filled or cut off", "no lung")
 
@@ -44,7 +42,6 @@ def load_volume(
     size: int = PAPER_SIZE,
     hu_window=HU_WINDOW,
     orientation: str = "file",
-    mask: str | PathLike | None = None,
 ) -> np.ndarray:
     """Read a chest CT and bring it to the paper's grid.
 
@@ -55,32 +52,30 @@ def load_volume(
         hu_window: Lower and upper bound in HU, mapped to 0 and 1.
         orientation: "file" takes the axes as they are stored, as the authors: the same patient stored in another way
             comes out turned or mirrored. "canonical" turns every scan, by its affine, to CANONICAL_AXES.
-        mask: NIfTI file on the same grid; only the box around its voxels above 0, with CROP_MARGIN_MM, is kept.
 
     Returns:
         float32 [depth,size,size] in [0,1]: with "file", the file's third axis, its second reversed, its first.
 
     Raises:
         SettingError: `depth` or `size` below 1 or too large, no window, an unknown orientation.
-        DataError: a file cannot be used, see `nifti.read_nifti`; the mask is none, empty or on another grid; with
-            "canonical", the file does not say how it lies, or its affine is degenerate.
+        DataError: the file cannot be used, see `nifti.read_nifti`; with "canonical", it does not say how it lies, or
+            its affine is degenerate.
 
     Warns:
         DataWarning: see WARNED_OF.
     """
-    volume, facts = read_volume(path, depth=depth, size=size, hu_window=hu_window, orientation=orientation, mask=mask)
+    volume, facts = read_volume(path, depth=depth, size=size, hu_window=hu_window, orientation=orientation)
     warn_of_scan(facts, path)
     return volume
 
 
 def read_volume(
-    path: str | PathLike, *, depth: int, size: int, hu_window, orientation: str, mask: str | PathLike | None = None
+    path: str | PathLike, *, depth: int, size: int, hu_window, orientation: str
 ) -> tuple[np.ndarray, ScanFacts]:
     """As `load_volume`, with the facts of the file for a caller who judges it himself, and without warnings."""
     check_grid(size, depth=depth)
     hu_window = parse_hu_window(hu_window)
     check_choice("orientation", orientation, ORIENTATIONS)
-    grid, kept = (None, None) if mask is None else _read_box(mask)
     with open_scan(path) as scan:
         turn = _AS_STORED
         if orientation == "canonical":
@@ -90,17 +85,8 @@ def read_volume(
                 raise DataError(what, path=path, remedy=remedy, kind="no orientation")
             canonical, step = axis_directions(scan.affine, path).astype(int).T  # then as the authors
             turn = _Turn(tuple((2 - canonical).tolist()), tuple(((step < 0) ^ (canonical == 1)).tolist()))
-        planes, shape = scan.planes(), scan.shape
-        if grid is not None:
-            if grid != shape:
-                what = f"has {list(grid)} voxels, its scan {list(shape)}."
-                remedy = f"Give the mask made from {path}."
-                raise DataError(what, path=mask, remedy=remedy, kind="mask on another grid")
-            x, y, z = kept
-            shape = tuple(part.stop - part.start for part in kept)
-            planes = (plane[y, x] for index, plane in enumerate(planes) if z.start <= index < z.stop)
         with np.errstate(over="ignore"):  # what float32 cannot hold, the window cuts off
-            volume = _resample(planes, shape, turn, (depth, size, size), hu_window)
+            volume = _resample(scan.planes(), scan.shape, turn, (depth, size, size), hu_window)
     return volume, scan_facts(scan)
 
 
@@ -149,8 +135,9 @@ def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
     0 where rounding takes it over the edge. A volume not square in-plane keeps all its voxels and is stretched.
 
     Args:
-        volume: [X,Y,Z], any real dtype; masks come out as fractions.
-        depth, size: See `load_volume`.
+        volume: [X,Y,Z], any real dtype.
+        depth: See `load_volume`.
+        size: See `load_volume`.
 
     Returns:
         float32 [depth,size,size], in the units of `volume`.
@@ -187,24 +174,6 @@ class _Turn(NamedTuple):
 
 
 _AS_STORED = _Turn((2, 1, 0), (False, True, False))  # the authors' turn: rows run from the last Y to the first
-
-
-def _read_box(path: str | PathLike) -> tuple[tuple[int, ...], list[slice]]:
-    """The grid X, Y, Z of a mask, and the part of it that is marked, with its margin."""
-    with open_scan(path) as mask:
-        used = [np.zeros(n, bool) for n in mask.shape]
-        for z, plane in enumerate(mask.planes()):
-            inside = plane > 0
-            used[0] |= inside.any(axis=0)
-            used[1] |= inside.any(axis=1)
-            used[2][z] = inside.any()
-        raise_faults([*mask_faults(str(path), scan_facts(mask))])
-    kept = []
-    for line, mm in zip(used, np.linalg.norm(mask.affine[:3, :3], axis=0), strict=True):
-        margin = min(round(CROP_MARGIN_MM / mm), line.size) if mm > 0 else 0
-        inside = np.flatnonzero(line)
-        kept.append(slice(max(int(inside[0]) - margin, 0), min(int(inside[-1]) + 1 + margin, line.size)))
-    return mask.shape, kept
 
 
 def _resample(planes: Iterable[np.ndarray], shape, turn: _Turn, result_shape, window=None) -> np.ndarray:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from accelerate import debug_launcher, notebook_launcher
-from accelerate.utils import set_seed
 
-from viptt_core.backbones import backbone_code, find_backbone
+from viptt_core.backbones import find_backbone
 from viptt_core.clips import ClipSet, digest
 from viptt_core.errors import SettingError, check_choice, check_counts
 from viptt_core.files import code_version, one_at_a_time, peak_memory_mb, provenance
@@ -29,13 +24,11 @@ from viptt_core.results import Run, is_finished, predictions_table, read_run, ru
 from viptt_core.splits import make_split
 from viptt_core.training import Task, Trainer
 from viptt_core.training.checkpoint import remove_checkpoints
-from viptt_core.training.device import Engine, pick_device, process_state
+from viptt_core.training.device import Engine, pick_device
 
 # A run is only used again when no module that this one reaches has changed in meaning, but for these: a preset's values
 # are part of the configuration, weights and their cards are how a run is kept, and the rest is how it is shown.
 APART = ("presets", "prediction", "shown")
-# What fine-tuning may take over from pretraining: how the names of these weights begin.
-TRANSFERS = {"all": "", "backbone": ("stem.", "backbone."), "temporal": ("temporal.", "feature.")}
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,8 @@ def plan_experiment(
     Args:
         preset: Its name, of those that `viptt presets` lists, or a TOML file of one's own, see `presets.load_preset`.
         starts: Comma-separated list of "random", "image", "video"; empty takes the preset's.
-        epochs, pretrain_epochs: Limits of fine-tuning and pretraining; 0 takes the preset's.
+        epochs: Limit of fine-tuning; 0 takes the preset's.
+        pretrain_epochs: Limit of pretraining; 0 takes the preset's.
         hu_window: Of scans, two numbers in HU or "-1000,400"; empty takes the preset's.
         seed: At least 0.
         engine: Fields of `training.device.Engine`: device, precision, frames_per_chunk and so on.
@@ -75,19 +69,19 @@ def plan_experiment(
     settings = load_preset(preset).with_epochs(epochs=epochs, pretrain_epochs=pretrain_epochs)
     if len(hu_window):
         settings = replace(settings, hu_window=hu_window)
-    find_backbone(settings.backbone, importing=True)
+    find_backbone(settings.backbone)
     arms = tuple(part.strip() for part in starts.split(",") if part.strip()) or settings.starts
     for start in arms:
         check_choice("start", start, STARTS)
+    if "image" in arms and not settings.backbone_weights:
+        what = f"the backbone of preset '{settings.name}' has no ImageNet weights to start from."
+        raise SettingError(what, remedy="Take the starts random and video, or another preset.")
     if len(set(arms)) < len(arms):
         raise SettingError(f"starts '{starts}' names an arm twice.", remedy="Name each once.")
     check_counts(least=0, seed=seed)
     for name in engine:
         check_choice("engine setting", name, [field.name for field in fields(Engine)])
     plan = Plan(settings, arms, seed, Engine(**engine))
-    if plan.engine.processes > 1:
-        # Asking CUDA itself would start it in this process, and GPUs do not survive the fork to come.
-        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     pick_device(plan.engine.device)
     if settings.backbone_weights and set(arms) - {"random"}:
         imagenet_features(settings.backbone_weights, settings.backbone)  # downloads them, or says now that it cannot
@@ -114,36 +108,26 @@ def build_model(preset: Preset, num_classes: int, *, seed: int, imagenet: bool =
     )
 
 
-def pretrain(plan: Plan, videos: ClipSet, *, start: str = "video", progress: bool = True) -> Run:
-    """Pretrain on videos ("video") or on their single frames ("image"), or find the finished run.
+def pretrain(plan: Plan, videos: ClipSet, *, progress: bool = True) -> Run:
+    """Pretrain on videos, or find the finished run.
 
     A finished run is reused only when data, settings, seed and the code's meaning are the same: all
     of them are in the hash that names its folder.
     """
-    check_choice("start", start, ("image", "video"))
-    stage = plan.preset.pretrain
-    if start == "image":
-        stage = replace(stage, batch_size=stage.batch_size * videos.clips.shape[1])
-        videos = single_frames(videos)
-    return _finished_run(_Job(plan, videos, "pretrain", start, stage, progress=progress))
+    return _finished_run(_Job(plan, videos, "pretrain", "video", plan.preset.pretrain, progress=progress))
 
 
-def finetune(
-    plan: Plan, scans: ClipSet, start: str, *, pretrained: Run | None = None, transfer: str = "", progress: bool = True
-) -> Run:
+def finetune(plan: Plan, scans: ClipSet, start: str, *, pretrained: Run | None = None, progress: bool = True) -> Run:
     """Fine-tune on scans from one start and predict the validation and test parts, or find the finished run.
 
     Args:
-        plan, scans, progress: The experiment, the set, and whether to show a progress bar.
+        plan: The experiment.
+        scans: The set.
+        progress: Whether to show a progress bar.
         start: "random", "image" or "video".
         pretrained: The pretraining run whose weights to take over; None for ImageNet or random weights.
-        transfer: Which of them, a key of TRANSFERS; "" is all from videos, and the backbone from single frames:
-            ImageNet weights, which these stand in for, have no recurrent part.
     """
-    transfer = transfer or ("backbone" if start == "image" else "all")
-    check_choice("transfer", transfer, tuple(TRANSFERS))
-    stage = plan.preset.stage(start)
-    return _finished_run(_Job(plan, scans, "finetune", start, stage, pretrained, transfer, progress))
+    return _finished_run(_Job(plan, scans, "finetune", start, plan.preset.stage(start), pretrained, progress))
 
 
 @dataclass(frozen=True)
@@ -178,27 +162,9 @@ def compare_starts(plan: Plan, scans: ClipSet, videos: ClipSet, *, progress: boo
     """Fine-tune from every start of the plan, pretraining first where no finished run fits."""
     runs = {}
     for start in plan.starts:
-        # The paper's "from scratch" is ImageNet weights; where the backbone has none, its stand-in
-        # is the same pretraining on still frames of the same videos.
-        needs_run = start == "video" or (start == "image" and not plan.preset.backbone_weights)
-        pretrained = pretrain(plan, videos, start=start, progress=progress) if needs_run else None
+        pretrained = pretrain(plan, videos, progress=progress) if start == "video" else None
         runs[start] = finetune(plan, scans, start, pretrained=pretrained, progress=progress)
     return Comparison(runs)
-
-
-def single_frames(videos: ClipSet) -> ClipSet:
-    """Every frame as a clip of length one, with the label and group of its video."""
-    n, frames, height, width = videos.clips.shape
-    return replace(
-        videos,
-        clips=videos.clips.reshape(n * frames, 1, height, width),
-        labels=np.repeat(videos.labels, frames),
-        groups=np.repeat(videos.groups, frames),
-        names=np.array([f"{name}#{t}" for name in videos.names for t in range(frames)]),
-        source=videos.source | {"single_frames": True},
-        parts=None if videos.parts is None else np.repeat(videos.parts, frames),
-        covariates={name: np.repeat(column, frames) for name, column in videos.covariates.items()},
-    )
 
 
 @dataclass(frozen=True)
@@ -211,7 +177,6 @@ class _Job:
     start: str
     stage: Stage
     pretrained: Run | None = None
-    transfer: str = "all"
     progress: bool = True
 
     def config(self) -> dict:
@@ -224,49 +189,32 @@ class _Job:
             "seed": self.plan.seed,
             "data": self.clips.source,
             "pretrained": self.pretrained.folder.name if self.pretrained else None,
-            "transfer": self.transfer if self.pretrained else None,
             "precision": self.plan.engine.precision,
-            "code": code_version("experiment", apart_from=APART) + backbone_code(self.plan.preset.backbone),
+            "code": code_version("experiment", apart_from=APART),
             "preset": shared | {self.kind: asdict(self.stage)},
         }
 
 
 def _finished_run(job: _Job) -> Run:
-    """Find the run, or train it in as many processes as the plan asks for."""
-    config, engine = job.config(), job.plan.engine
+    """Find the run, or train it."""
+    config = job.config()
     folder = runs_root() / f"{job.kind}-{job.start}-{digest(config)}"
     if not is_finished(folder):
-        arguments = (job, folder, config)
-        if engine.processes == 1 or "WORLD_SIZE" in os.environ:  # set by `accelerate launch`
-            _train(*arguments)
-        elif pick_device(engine.device).type == "cuda":
-            notebook_launcher(_train, arguments, num_processes=engine.processes)
-        else:
-            debug_launcher(_train, arguments, num_processes=engine.processes)  # the same on CPUs
+        with one_at_a_time(folder, f"Another program trains {folder.name}; waiting for it."):
+            if not is_finished(folder):  # by now
+                _train(job, folder, config)
     return read_run(folder)
 
 
 def _train(job: _Job, folder: Path, config: dict) -> None:
-    """Fit, predict the validation and test parts, write the run; in every process that takes part."""
-    state = process_state()
-    waiting = f"Another program trains {folder.name}; waiting for it."
-    with one_at_a_time(folder, waiting) if state.is_main_process else nullcontext():
-        state.wait_for_everyone()
-        if not is_finished(folder):
-            _train_locked(job, folder, config, main=state.is_main_process)
-        state.wait_for_everyone()
-
-
-def _train_locked(job: _Job, folder: Path, config: dict, *, main: bool) -> None:
+    """Fit, predict the validation and test parts, write the run."""
     plan, clips = job.plan, job.clips
-    set_seed(plan.seed)  # our own code draws from generators passed in; this is for libraries that do not
+    torch.manual_seed(plan.seed)  # our own code draws from generators passed in; this is for libraries that do not
     began = time.perf_counter()
     model = _start_model(job)
     split = make_split(plan.preset.splits, clips, stage=job.kind, seed=plan.seed)
     trainer = Trainer(model, Task(clips, split, job.stage, plan.seed), engine=plan.engine, folder=folder)
     history = trainer.run(f"{job.kind} ({job.start})" if job.progress else None)
-    if not main:
-        return
     predictions = _predict(trainer, job.start)
     config |= {
         "split": split.sizes(),
@@ -294,9 +242,7 @@ def _start_model(job: _Job) -> ViPTTNet:
     imagenet = job.kind == "pretrain" or job.start != "random"
     model = build_model(job.plan.preset, len(job.clips.class_names), seed=job.plan.seed, imagenet=imagenet)
     if job.pretrained is not None:
-        weights = open_weights(job.pretrained.folder).tensors
-        taken = {name: tensor for name, tensor in weights.items() if name.startswith(TRANSFERS[job.transfer])}
-        model.load_pretrained((model.state_dict() if job.transfer != "all" else {}) | taken)
+        model.load_pretrained(open_weights(job.pretrained.folder).tensors)
     return model
 
 

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from viptt_core.errors import DataError, SettingError, StorageError, ViPTTError
 
 PACKAGE = Path(__file__).parent
-RECORDED_PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "scipy", "scikit-learn", "nibabel", "av")
+RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "nibabel", "av")
 
 
 def artifact_root() -> Path:

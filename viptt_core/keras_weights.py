@@ -77,7 +77,6 @@ def _matched(file: h5py.File, path) -> tuple[dict[str, _Weight], dict[str, str |
         surplus = [f"{_shown(name)} is one too many" for name, _ in weights[len(expected) :]]
         what = f"holds {len(weights)} weights, ViPTT-Net has {len(expected)}: {(lacking or surplus)[0]}."
         raise DataError(what, path=path, remedy=_OTHER_NETWORK)
-    _check_order([name for name, _ in weights], path)
     sizes = {"hidden_size": gates // 4, "feature_size": features, "num_classes": classes}
     return dict(zip(expected, weights, strict=True)), {"backbone": "vgg16", "temporal": "lstm"} | sizes
 
@@ -101,20 +100,6 @@ def _expected_shapes(hidden: int, features: int, classes: int) -> dict[str, tupl
 def _kind(ours: str) -> str:
     """Keras's word for a weight of our model."""
     return "bias" if "bias" in ours else "recurrent_kernel" if "_hh_" in ours else "kernel"
-
-
-def _check_order(names: list[str], path) -> None:
-    """Where VGG16's own names stand in the file, they must rise: several of its kernels have the same shape.
-
-    Keras saves what was trained before what was frozen; with single layers frozen the order is another.
-    """
-    found = [re.findall(r"block(\d+)_conv(\d+)", name) for name in names]
-    numbers = [tuple(map(int, matches[-1])) for matches in found if matches]
-    for before, after in zip(numbers, numbers[1:], strict=False):
-        if after < before:
-            what = "has block{}_conv{} of VGG16 after block{}_conv{}.".format(*after, *before)
-            remedy = "Set trainable=True on all layers in Keras and save the model again."
-            raise DataError(what, path=path, remedy=remedy)
 
 
 def _tensor(name: str, data: h5py.Dataset, path) -> torch.Tensor:

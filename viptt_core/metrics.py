@@ -20,7 +20,8 @@ def confusion_matrix(y_true, y_pred, n_classes: int | None = None) -> np.ndarray
     """Counts of (true, predicted) pairs.
 
     Args:
-        y_true, y_pred: int [N], classes 0..K-1.
+        y_true: int [N], classes 0..K-1.
+        y_pred: int [N], classes 0..K-1.
         n_classes: K; None takes the largest class seen, plus one.
 
     Returns:
@@ -77,7 +78,8 @@ def cohen_kappa(y_true, y_pred) -> float:
     """Unweighted Cohen's kappa: agreement beyond what the two marginals give by chance.
 
     Args:
-        y_true, y_pred: int [N].
+        y_true: int [N].
+        y_pred: int [N].
 
     Returns:
         1 for agreement throughout, 0 for chance; nan where both hold one and the same class only, as in scikit-learn.
@@ -168,7 +170,8 @@ def bootstrap_ci(
 
     Args:
         statistic: (y_true, y_pred) -> float; resamples where it is nan are left out.
-        y_true, y_pred: arrays whose first axis is the N cases.
+        y_true: Array whose first axis is the N cases.
+        y_pred: Array whose first axis is the N cases.
         n_resamples: Number of resamples drawn with replacement.
         level: Coverage, between 0 and 1.
         seed: Of the resampling.

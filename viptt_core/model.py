@@ -1,4 +1,4 @@
-"""ViPTT-Net: a backbone on each frame or slice (a 3D one: on the clip), then a recurrent layer over its features.
+"""ViPTT-Net: a backbone on each frame or slice, then a recurrent layer over its features.
 
 stem (1x1, grey to 3 channels) -> backbone -> LSTM, last state (or another summary) -> dense + ReLU -> logits.
 Layer sizes and initial values are those of the authors' Keras code.
@@ -25,15 +25,15 @@ class ViPTTNet(nn.Module):
 
     Args:
         num_classes: K, 10 activities or 5 tuberculosis types.
-        backbone: A name of `backbones.BACKBONES`, such as "vgg16", "lite0", "r3d_18" (3D: sees whole clips) or "small"
-            (four convolutions); or another one of `backbones.find_backbone`, such as "timm:resnet18".
+        backbone: A name of `backbones.BACKBONES`, such as "vgg16", "lite0" or "small" (four convolutions); or a network
+            of timm, such as "timm:resnet18".
         backbone_weights: Name of the backbone's weights, for VGG16 torchvision's "IMAGENET1K_FEATURES", which Keras
             loads, for timm's networks "pretrained"; None or "" starts from random weights.
         temporal: How frames become one summary: "lstm" as the paper, or another of `TEMPORALS`.
         hidden_size: Size of that summary.
         feature_size: Units of the dense layer before the logits.
         stem: Start of the 1x1 stem: "glorot" (Keras), or "imagenet", which copies grey to three channels and
-            normalises them, so that pixels in 0..255 meet the backbone as it was trained (for r3d_18: on Kinetics).
+            normalises them, so that pixels in 0..255 meet the backbone as it was trained.
         generator: Source of the random start; None takes PyTorch's global one.
 
     Raises:
@@ -61,7 +61,7 @@ class ViPTTNet(nn.Module):
         if backbone_weights and not facts.weights:
             what = f"the {backbone} backbone has no ImageNet weights."
             raise SettingError(what, remedy="Leave backbone_weights empty.")
-        self.backbone_name, self.temporal_name, self.sees_clips = backbone, temporal, facts.sees_clips
+        self.backbone_name, self.temporal_name = backbone, temporal
         self.frames_per_chunk = 0  # 0: all frames of a batch at once; see `features`
         self.stem = nn.Conv2d(1, 3, kernel_size=1)  # Keras: Conv3D 1x1x1, the same function frame by frame
         self.backbone = facts.build(generator)
@@ -94,7 +94,7 @@ class ViPTTNet(nn.Module):
         """Class scores of a batch, float32 [B, K] logits.
 
         Args:
-            clips: float [B, T, H, W], grey, in the scale the model was trained with; or their features [B, T', F].
+            clips: float [B, T, H, W], grey, in the scale the model was trained with; or their features [B, T, F].
         """
         features = clips if clips.ndim == 3 else self.features(clips)
         # A few small matrices: exact arithmetic costs nothing here, and an LSTM adds up its rounding.
@@ -103,46 +103,37 @@ class ViPTTNet(nn.Module):
             return self.classifier(torch.relu(self.feature(summary)))
 
     def features(self, clips: Tensor) -> Tensor:
-        """What stem and backbone make of each frame, averaged over the plane: float [B, T', F].
-
-        T' is T; a backbone that sees whole clips gives fewer steps, see `Backbone.steps`.
+        """What stem and backbone make of each frame, averaged over the plane: float [B, T, F].
 
         With `frames_per_chunk` set, training keeps the activations of no more than so many frames:
         the frames go through in chunks, whose activations are computed again on the way back.
         The gradients are the same. Without gradients nothing is kept and chunks cost nothing.
-        Where the backbone sees whole clips, a chunk is as many of them as it has room for, but at least
-        one, however long: a cut through a clip would hide from each part what comes before and after.
         """
         batch, frames, height, width = clips.shape
-        # What goes through the backbone by itself: a whole clip [T, H, W], or a frame [H, W].
-        entries = clips if self.sees_clips else clips.reshape(batch * frames, height, width)
+        pictures = clips.reshape(batch * frames, height, width)
         together, run = batch * frames, self._frame_features
         if not self.updates_statistics:  # else they are those of the whole batch
             together = self.frames_per_chunk or (together if torch.is_grad_enabled() else INFERENCE_CHUNK)
         if torch.is_grad_enabled() and together < batch * frames:
             run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
-        chunk = max(1, together // (frames if self.sees_clips else 1))  # entries that go through at once
-        features = torch.cat([run(part) for part in entries.split(chunk)])  # [B * T, F] or [B, T', F]
-        return features.reshape(batch, -1, self.temporal.input_size)
+        features = torch.cat([run(part) for part in pictures.split(together)])  # [B * T, F]
+        return features.reshape(batch, frames, self.temporal.input_size)
 
     def _frame_features(self, grey: Tensor) -> Tensor:
-        """Frames [N, H, W] -> [N, F], or clips [N, T, H, W] -> [N, T', F]."""
+        """Frames [N, H, W] -> [N, F]."""
         # The stem as a linear map of each pixel: the same function as its 1x1 convolution, many times
         # faster from a single channel, and the result lies channels-last, as the backbone wants it.
         pictures = F.linear(grey.unsqueeze(-1), self.stem.weight.view(3, 1), self.stem.bias).movedim(-1, 1)
-        return self.backbone(pictures).mean(dim=(-2, -1)).movedim(1, -1)  # average pooling over the plane
+        return self.backbone(pictures).mean(dim=(-2, -1))  # average pooling over the plane
 
     @property
     def updates_statistics(self) -> bool:
         """Whether a pass in the present mode (train or eval) updates the backbone's batch normalisation."""
-        return normalises_batches(self.backbone)
+        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.backbone.modules())
 
     def place(self, device: torch.device) -> None:
         """Move the model to a device, its kernels laid out as they compute fastest: channels last."""
-        if not self.sees_clips:
-            self.to(device, memory_format=torch.channels_last)
-        else:  # PyTorch's name of that layout depends on the number of dimensions, and refuses all others
-            self.to(device).backbone.to(memory_format=torch.channels_last_3d)
+        self.to(device, memory_format=torch.channels_last)
 
     def freeze(self, *, backbone: bool, stem: bool) -> None:
         """Leave the weights of backbone or stem as they are in training; False trains them.
@@ -168,11 +159,6 @@ class ViPTTNet(nn.Module):
         self.load_state_dict(given, strict=False)
 
 
-def normalises_batches(network: nn.Module) -> bool:
-    """Whether a pass in the present mode normalises by the statistics of the batch."""
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in network.modules())
-
-
 def initialise_as_keras(model: nn.Module, generator: torch.Generator | None = None) -> None:
     """Give every layer Keras's start values.
 
@@ -184,15 +170,14 @@ def initialise_as_keras(model: nn.Module, generator: torch.Generator | None = No
             nn.init.xavier_uniform_(layer.weight, generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.LSTM | nn.GRU):
+        elif isinstance(layer, nn.LSTM):
             # Keras's fans are those of the whole kernel (inputs, gates x hidden), and so are these.
             nn.init.xavier_uniform_(layer.weight_ih_l0, generator=generator)
             nn.init.orthogonal_(layer.weight_hh_l0, generator=generator)
             nn.init.zeros_(layer.bias_ih_l0)
             nn.init.zeros_(layer.bias_hh_l0)
-            if isinstance(layer, nn.LSTM):
-                hidden = layer.hidden_size
-                nn.init.ones_(layer.bias_ih_l0.data[hidden : 2 * hidden])  # gates in the order i, f, c, o
+            hidden = layer.hidden_size
+            nn.init.ones_(layer.bias_ih_l0.data[hidden : 2 * hidden])  # gates in the order i, f, c, o
 
 
 def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
@@ -212,10 +197,6 @@ def check_architecture(found: dict, wanted: dict, path: Path) -> None:
 # --- Features float [B, T, F] -> one summary [B, hidden_size]: the paper's LSTM, and what can stand in its place ------
 
 
-def _last_state(layer: nn.LSTM | nn.GRU, features: Tensor) -> Tensor:
-    return layer(features)[0][:, -1]
-
-
 class KerasLSTM(nn.LSTM):
     """One-layer LSTM with one bias vector, as Keras has it.
 
@@ -229,7 +210,9 @@ class KerasLSTM(nn.LSTM):
         del self.bias_hh_l0
         self.register_buffer("bias_hh_l0", zeros, persistent=False)
 
-    summary = _last_state
+    def summary(self, features: Tensor) -> Tensor:
+        """The last state."""
+        return self(features)[0][:, -1]
 
 
 class ProjectedLSTM(nn.Module):
@@ -248,35 +231,6 @@ class ProjectedLSTM(nn.Module):
         """The last state."""
         frames = self.standardise(features.flatten(0, 1))  # [B, T, F] -> [B * T, F]
         return self.lstm.summary(self.value(frames).unflatten(0, features.shape[:2]))
-
-
-class GRU(nn.GRU):
-    """One-layer GRU, the same function as Keras's (reset after the product)."""
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size, batch_first=True)
-
-    summary = _last_state
-
-
-class BidirectionalLSTM(nn.Module):
-    """Two LSTMs of half the units, one from each end: a scan has no direction of time.
-
-    Raises:
-        SettingError: an odd number of units.
-    """
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__()
-        if hidden_size % 2:
-            raise SettingError(f"hidden_size is {hidden_size}.", remedy="Two directions need an even number.")
-        self.input_size, self.hidden_size = input_size, hidden_size
-        self.upward = KerasLSTM(input_size, hidden_size // 2)
-        self.downward = KerasLSTM(input_size, hidden_size // 2)
-
-    def summary(self, features: Tensor) -> Tensor:
-        """The last state of each direction, side by side."""
-        return torch.cat([self.upward.summary(features), self.downward.summary(features.flip(1))], dim=1)
 
 
 class MeanPooling(nn.Module):
@@ -304,31 +258,9 @@ class ProjectedMean(MeanPooling):
         return super().summary(self.standardise(features.flatten(0, 1)).unflatten(0, features.shape[:2]))
 
 
-class AttentionPooling(MeanPooling):
-    """A weighted mean over frames, the weights learnt; the order of frames does not count.
-
-    Source: Ilse, Tomczak and Welling (2018), Attention-based deep multiple instance learning, ICML.
-    """
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size)
-        self.score = nn.Linear(hidden_size, 1, bias=False)
-
-    def weights(self, features: Tensor) -> Tensor:
-        """Weight of each frame, float [B, T], summing to 1."""
-        return self.score(torch.tanh(self.value(features))).squeeze(-1).softmax(dim=1)
-
-    def summary(self, features: Tensor) -> Tensor:
-        """The weighted mean."""
-        return torch.einsum("bt,bth->bh", self.weights(features), self.value(features))
-
-
 TEMPORALS = {
     "lstm": KerasLSTM,
     "projected lstm": ProjectedLSTM,
-    "gru": GRU,
-    "bilstm": BidirectionalLSTM,
-    "attention": AttentionPooling,
     "mean": MeanPooling,
     "projected mean": ProjectedMean,
 }

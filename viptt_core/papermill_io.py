@@ -10,7 +10,6 @@ a `.py` notebook is read, and importing never raises: a plug-in that does would 
 from __future__ import annotations
 
 import ast
-import contextlib
 import difflib
 import functools
 import hashlib
@@ -19,8 +18,6 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from viptt_core.errors import DataError, SettingError
@@ -185,27 +182,6 @@ def check_parameters(namespace: dict[str, Any]) -> dict[str, Any]:
     names = [s.targets[0].id for cell in injected for s in ast.parse(cell).body if isinstance(s, ast.Assign)]
     _check_values(declared, {name: namespace[name] for name in (*names, *declared)})
     return {name: namespace[name] for name in declared}
-
-
-def read_parameters(notebook: Path, given: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Parameters of a `.py` notebook by name, with others given as text: `-p NAME VALUE`, as for papermill.
-
-    Raises:
-        DataError: there is no such notebook.
-        SettingError: a parameter it does not have, or a value of a wrong type.
-    """
-    if not notebook.is_file():
-        raise DataError("is not here.", path=notebook, remedy="Notebooks come with a clone of the repository.")
-    cell = re.search(r'^# %% tags=\["parameters"\]\n(.*?)^# %%', notebook.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    statements = ast.parse(cell[1]).body
-    declared = {statement.target.id: ast.unparse(statement.annotation) for statement in statements}
-    values: dict[str, Any] = dict(given)
-    for name in values.keys() & declared.keys():
-        if declared[name] != "str":
-            with contextlib.suppress(ValueError, SyntaxError):
-                values[name] = ast.literal_eval(values[name])
-    _check_values(declared, values)
-    return {statement.target.id: ast.literal_eval(statement.value) for statement in statements} | values
 
 
 def _check_values(declared: dict[str, str], values: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ class Leakage(ShownAsTable):
     """
 
     #: A row a seed and split, with `seed`, `split` (BY_CLIP or BY_GROUP), `n_test`, and of the test clips the shares
-    #: 0..1 `shared` (their group is in the training part too), `same_group` (their nearest training clip is of their
+    #: 0..1 `shared` (their group is in the training set too), `same_group` (their nearest training clip is of their
     #: group) and `accuracy` (it is of their class).
     runs: pd.DataFrame
     #: Size of the set.
@@ -52,7 +52,7 @@ class Leakage(ShownAsTable):
 
     @property
     def table(self) -> pd.DataFrame:
-        """Mean over the seeds, a row a split (index): `n_test`, `shared`, `same_group`, `accuracy`."""
+        """Means over the seeds of `n_test`, `shared`, `same_group` and `accuracy`, one row per split (the index)."""
         return self.runs.drop(columns="seed").groupby("split", sort=False).mean()
 
     @property
@@ -72,7 +72,7 @@ class Leakage(ShownAsTable):
             else "no sure gain for this probe. A network that sees more than coarse pixels may still have one"
         )
         return (
-            f"Split by clip, {row['shared']:.0%} of the test clips have their group in the training part too, and for "
+            f"Split by clip, {row['shared']:.0%} of the test clips have their group in the training set too, and for "
             f"{row['same_group']:.0%} the nearest training clip is of that very group. The nearest neighbour is then "
             f"right for {row['accuracy']:.0%}, by group for {self.table.loc[BY_GROUP, 'accuracy']:.0%}: "
             f"{round(100 * self.gains.mean()):+d} points ({points.min():+d} to {points.max():+d} over {len(points)} "
@@ -92,7 +92,8 @@ def measure_leakage(clips: ClipSet, *, seeds: int = 5, frames: int = 4, side: in
     Args:
         clips: Any set; only the frames looked at are read.
         seeds: Number of splits of each kind.
-        frames, side: See `coarse_pixels`.
+        frames: See `coarse_pixels`.
+        side: See `coarse_pixels`.
 
     Raises:
         SettingError: a count below 1.
@@ -180,7 +181,8 @@ def header_faults(headers: pd.DataFrame, labels: Sequence[int], groups: Sequence
 
     Args:
         headers: [N] rows, such as of `read_headers`.
-        labels, groups: [N].
+        labels: [N].
+        groups: [N].
     """
     labels, groups = np.asarray(labels), np.asarray(groups)
     classes, counts = np.unique(labels, return_counts=True)
@@ -267,7 +269,8 @@ def _as_numbers(headers: pd.DataFrame) -> np.ndarray:
 # --- What can be predicted without the network: a model has to beat it ---
 
 COMPONENTS = 40
-PERCENTILES = (5, 25, 50, 75, 90, 99)  # of all grey levels of a clip
+PERCENTILES = (5, 25, 50, 75, 90, 99)  # of the grey levels of a clip
+MIDDLES = (1, 1 / 2, 1 / 3)  # of each axis: what is looked for often lies in the middle
 GRID = {"frames": 16, "side": 28}  # at most so much of a clip goes into the principal components
 STRENGTH = 0.01  # inverse of the penalty on the weights of many features
 
@@ -275,9 +278,9 @@ STRENGTH = 0.01  # inverse of the penalty on the weights of many features
 def baseline_predictions(clips: ClipSet, split: Split, features: np.ndarray | None = None) -> pd.DataFrame:
     """Predictions, see `results.Run.predictions`, of the baselines that apply to a set; the arm is the baseline's name.
 
-    - "most frequent class": the class frequencies of the training part, whatever the clip.
+    - "most frequent class": the class frequencies of the training set, whatever the clip.
     - "PCA + logistic": logistic regression on the first COMPONENTS principal components of coarse pixels.
-    - "grey percentiles": logistic regression with class weights on PERCENTILES of the grey levels.
+    - "grey percentiles": logistic regression on `grey_percentiles`, standardised.
     - "features + logistic": the same, regularised, on what `over_time` makes of `features`, float32 [N, T', F], of a
       backbone that was not trained on this set; only where they are given.
     - "NAME alone": logistic regression on one covariate, such as the diameter of a nodule.
@@ -294,17 +297,17 @@ def baseline_predictions(clips: ClipSet, split: Split, features: np.ndarray | No
     pixels = coarse_pixels(clips, used, **GRID) / 255
     pca = PCA(min(COMPONENTS, len(split.train), pixels.shape[1]), random_state=0)
     logistic = LogisticRegression(max_iter=5000)
-    weighted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000, class_weight="balanced"))
+    scaled = make_pipeline(StandardScaler(), logistic)
     known = {
         "most frequent class": (DummyClassifier(), np.zeros((len(used), 1))),
         "PCA + logistic": (make_pipeline(pca, logistic), pixels),
-        "grey percentiles": (weighted, np.stack([np.percentile(clips.clips[n], PERCENTILES) for n in used])),
+        "grey percentiles": (scaled, np.stack([grey_percentiles(clips.clips[n]) for n in used])),
     }
     if features is not None:
-        strict = LogisticRegression(C=STRENGTH, max_iter=5000, class_weight="balanced")
+        strict = LogisticRegression(C=STRENGTH, max_iter=5000)
         known["features + logistic"] = (make_pipeline(StandardScaler(), strict), over_time(features[used]))
     for name, column in clips.covariates.items():
-        known[f"{name} alone"] = (make_pipeline(StandardScaler(), logistic), column[used, None])
+        known[f"{name} alone"] = (scaled, column[used, None])
     if clips.files:
         headers = read_headers([clips.files[name] for name in clips.names[used]])
         known["file headers alone"] = (_header_tree(), _as_numbers(headers))
@@ -319,6 +322,15 @@ def baseline_predictions(clips: ClipSet, split: Split, features: np.ndarray | No
             probabilities[:, model.classes_] = model.predict_proba(values[np.searchsorted(used, indices)])
             tables.append(predictions_table(clips, indices, probabilities, arm=arm, part=part))
     return pd.concat(tables, ignore_index=True)
+
+
+def grey_percentiles(clip: np.ndarray) -> np.ndarray:
+    """PERCENTILES of the grey levels of a clip [T,H,W], of all of it and of its MIDDLES: float64 [M * P]."""
+    parts = []
+    for share in MIDDLES:
+        edges = [(round(n * (1 - share) / 2), round(n * (1 + share) / 2)) for n in clip.shape]
+        parts.append(np.percentile(clip[tuple(slice(low, max(high, low + 1)) for low, high in edges)], PERCENTILES))
+    return np.concatenate(parts)
 
 
 def over_time(features: np.ndarray) -> np.ndarray:

@@ -91,9 +91,11 @@ def predictions_table(
     """Predictions of some clips of a set, one row each: arm, part, name, group, label, and p(CLASS) for each class.
 
     Args:
-        clips, indices: The set, and int [M], which of its clips.
+        clips: The set.
+        indices: int [M], which of its clips.
         probabilities: float [M, K]; six decimals are kept.
-        arm, part: Which model they are of; "validation" or "test".
+        arm: Which model they are of.
+        part: "validation" or "test".
     """
     columns = {"arm": arm, "part": part, "name": clips.names[indices], "group": clips.groups[indices]}
     table = pd.DataFrame(columns | {"label": clips.labels[indices]})

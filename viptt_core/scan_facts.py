@@ -26,7 +26,6 @@ BETWEEN = -300  # HU: lung is darker, fat and soft tissue are brighter
 LEAST_NEAR, MOST_BRIGHT = 0.03, 0.25  # shares of the voxels, with room for parts and metal
 CUT = -900  # HU: a scan that was cut off above has lost a part of the lung
 MOST_OF_A_MASK = 16  # a mask numbers its regions from 0 on
-MOST_MARKED = 0.7  # share of a scan that lungs fill: half of the box around them
 PADDING_GAP, PADDING_SHARE = 100, 0.05  # padding: the lowest value, this far (HU) below the next, of so many voxels
 SPIKE = 0.08  # share of one value that no tissue reaches: in real scans at most 3 %
 
@@ -53,7 +52,7 @@ class ScanFacts:
 
     @property
     def spread(self) -> tuple[np.ndarray, np.ndarray]:
-        """HU, and the share of the voxels that have about so many: of the percentiles, then of the spikes."""
+        """HU, and the share of voxels near each, first of the percentiles, then of the spikes."""
         values, shares = np.reshape(self.spikes, (-1, 2)).T
         others = np.full(len(self.percentiles), (1 - shares.sum()) / max(len(self.percentiles), 1))
         return np.append(self.percentiles, values), np.append(others, shares)
@@ -138,7 +137,7 @@ def scan_faults(where: str, facts: ScanFacts, orientation: str) -> Iterator[Faul
         yield Fault("bad spacing", where, what, CONVERT_AGAIN, level=matters)
     elif not all(SPACING_MM[0] <= mm <= SPACING_MM[1] for mm in facts.spacing):
         what = f"its header states a spacing of {_mm(facts.spacing)}."
-        yield Fault("bad spacing", where, what, f"{CONVERT_AGAIN} Only the margin around a mask depends on it.", "note")
+        yield Fault("bad spacing", where, what, CONVERT_AGAIN, "note")
     if facts.axes and facts.transforms == "turned":
         followed = "; the sform is followed" if canonical else ""
         what = f"its sform and qform turn it in different ways{followed}."
@@ -151,18 +150,6 @@ def scan_faults(where: str, facts: ScanFacts, orientation: str) -> Iterator[Faul
         size = f"{width:.0f} by {height:.0f} mm ({facts.shape[i]} by {facts.shape[j]} voxels)"
         what = f"its slices measure {size}; resizing stretches them to a square."
         yield Fault("not square", where, what, level="note")
-
-
-def mask_faults(where: str, mask: ScanFacts, level: str = "file") -> Iterator[Fault]:
-    """What is wrong with a lung mask by itself."""
-    values, shares = mask.spread
-    marked = shares[values > 0].sum()
-    if mask.highest <= 0:
-        what = "is an empty mask: no voxel is above 0."
-        yield Fault("empty mask", where, what, "Take the other mask set, or no crop.", level)
-    elif mask.lowest < 0 or marked > MOST_MARKED:
-        what = f"is no lung mask: its values are {mask.lowest:g} to {mask.highest:g}, {marked:.0%} of them above 0."
-        yield Fault("not a mask", where, what, "Give a mask that is 0 outside of the lungs.", level)
 
 
 def _unit_faults(where: str, facts: ScanFacts) -> Iterator[Fault]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-LONG = 60  # characters of a cell that may be broken into lines
 # Parts of the name of an arm as pages show them; other names, such as those of a reader's plan, stay as they are.
 ARM_WORDS = {
     "random": "random weights",
@@ -30,6 +29,8 @@ ARM_WORDS = {
     "extra steps": "extra steps on scans",
     "no finding": "no finding in the scans",
     "diameter_mm alone": "diameter alone",
+    "features + logistic": "logistic regression on ImageNet features",
+    "PCA + logistic": "logistic regression on pixels (PCA)",
 }
 
 
@@ -67,7 +68,7 @@ class ResultTable:
     """A table with sentences below it; or the sentences alone."""
 
     text: str = ""  #: sentences; lines are kept
-    table: pd.DataFrame | None = None  #: scrolls by itself on a narrow screen
+    table: pd.DataFrame | None = None  #: on a page without the columns that hold one value in every row
     caption: str = ""  #: above the table
     notes: tuple[str, ...] = ()  #: unfold below
 
@@ -76,8 +77,11 @@ class ResultTable:
         return "\n".join(filter(None, (self.caption, table, self.text, *self.notes)))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        page = "" if self.table is None else _table_html(self.table, self.caption)
-        page += f"<p>{_escaped(self.text)}</p>" if self.text else ""
+        page, text = "", self.text
+        if self.table is not None:
+            table, same = without_constants(self.table)
+            page, text = _table_html(table, self.caption), "\n".join(filter(None, (same, text)))
+        page += f"<p>{_escaped(text)}</p>" if text else ""
         notes = "".join(f"<li>{_escaped(note)}</li>" for note in self.notes)
         page += f"<details><summary>Notes on the rows</summary><ul>{notes}</ul></details>" if notes else ""
         return {"text/plain": str(self), "text/html": page}
@@ -93,14 +97,20 @@ class ShownAsTable:
         return self._shown()._repr_mimebundle_()
 
 
+def without_constants(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """A table without the columns, but the first, that hold one value in all of three rows or more; and a sentence
+    that says what they hold.
+    """
+    same = [name for name in table.columns[1:] if len(table) > 2 and table[name].nunique(dropna=False) == 1]
+    held = [(name, table[name].iloc[0]) for name in same]
+    told = "; ".join(f"{name} {value}" for name, value in held if str(value) not in ("", "nan"))
+    return table.drop(columns=same), f"In every row: {told}." if told else ""
+
+
 def _table_html(table: pd.DataFrame, caption: str) -> str:
-    """A table that scrolls by itself where it is wider than the page, text in its cells escaped."""
-
-    def unbroken(cell: re.Match) -> str:  # a narrow screen would break it into a word a line
-        style = "min-width:24em" if len(cell[1]) > LONG else "white-space:nowrap"
-        return f'<td style="{style}">{cell[1]}</td>'
-
-    page = re.sub("<td>([^<]*)</td>", unbroken, table.to_html(index=False, border=0, classes="table", na_rep=""))
+    """A table whose cells break between words, not within an interval; a viewer without our style lets it scroll."""
+    page = table.to_html(index=False, border=0, classes="table", na_rep="")
+    page = re.sub(r"\([^()<>]{,24}\)", lambda found: found[0].replace(" ", "\xa0"), page)
     if caption:
         caption = f'<caption style="caption-side:top;text-align:left">{_escaped(caption)}</caption>'
         page = page.replace("<thead>", f"{caption}<thead>", 1)

@@ -13,6 +13,35 @@
     all(".has-children > details > summary", function (summary) {
       summary.setAttribute("aria-label", "Pages below " + summary.closest("li").querySelector("a").textContent.trim());
     });
+    // A term says what it means, a citation which work it is: on hover and on focus, by the theme's own script.
+    all(".bd-article a.reference[title]", function (link) { link.dataset.bsToggle = "tooltip"; });
+    // Each cell says what its column is called, for the rows of tables that are cards (custom.css). A table that is
+    // laid out as cards is one no more for those who do not see it, unless it says so.
+    all(".bd-article table:has(thead)", function (table) {
+      var names = table.tHead.rows[table.tHead.rows.length - 1].cells;
+      table.setAttribute("role", "table");
+      table.querySelectorAll("thead, tbody").forEach(function (part) { part.setAttribute("role", "rowgroup"); });
+      Array.from(table.rows, function (row) {
+        row.setAttribute("role", "row");
+        Array.from(row.cells, function (cell, i) {
+          var head = cell.tagName === "TH" && (row.parentNode === table.tHead ? "columnheader" : "rowheader");
+          cell.setAttribute("role", head || "cell");
+          cell.dataset.label = names[i] ? names[i].textContent.trim() : "";
+          cell.classList.toggle("viptt-long", i === 0 || cell.textContent.length > 28);
+        });
+      });
+    });
+    // Rows are cards on a phone, and wherever a table does not fit.
+    var fit = function () {
+      all(".bd-article table[role=table]", function (table) {
+        table.classList.remove("viptt-cards");
+        var narrow = innerWidth <= 600 && table.tHead.rows[0].cells.length > 3;
+        table.classList.toggle("viptt-cards", narrow || table.offsetWidth > table.parentNode.clientWidth);
+      });
+    };
+    addEventListener("load", fit);
+    addEventListener("resize", fit);
+    document.addEventListener("toggle", fit, true); // of what unfolds
     // An entry of a list is a list item; a list in a list belongs to one; the role for bibliographies is gone.
     all("[role=doc-biblioentry]", function (entry) { entry.setAttribute("role", "listitem"); });
     all("li + ul", function (list) { list.previousElementSibling.append(list); });

@@ -1,4 +1,4 @@
-"""Backbones: what turns pictures or whole clips into features, what each expects, and its pretrained weights.
+"""Backbones: what turns pictures into features, what each expects, and its pretrained weights.
 
 Everything that differs between backbones stands in `BACKBONES`; torch and torchvision are imported only to build one.
 Those of timm are looked up by "timm:NAME", see `by_timm`.
@@ -7,8 +7,6 @@ Those of timm are looked up by "timm:NAME", see `by_timm`.
 from __future__ import annotations
 
 import http.client
-import importlib
-import sys
 import urllib.error
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from viptt_core.errors import DataError, SettingError, check_choice
+from viptt_core.errors import DataError, check_choice
 from viptt_core.files import file_digest, storing
 
 if TYPE_CHECKING:
@@ -33,8 +31,8 @@ TIMM = "timm:"  # begin of the names of timm's networks
 class Backbone:
     """One backbone and what the rest of the package must know of it."""
 
-    #: Makes the network float [N, 3, H, W] -> [N, F, h, w], or of clips [N, 3, T, H, W] -> [N, F, T', h, w]. Random
-    #: weights are drawn from the generator it is given (None: PyTorch's global one).
+    #: Makes the network float [N, 3, H, W] -> [N, F, h, w]. Random weights are drawn from the generator it is given
+    #: (None: PyTorch's global one).
     build: Callable[[torch.Generator | None], nn.Module]
     width: int  #: F, channels of the features
     #: Of red, green, blue, in pixel units 0..255; the backbone was pretrained on (pixel - mean) / deviation.
@@ -46,21 +44,15 @@ class Backbone:
     #: Where the file of the weights of a name lies, fetched if it must be; and what to do about a damaged one.
     file: Callable[[str], Path] | None = None
     damaged: str = "Delete it and start again."
-    #: Reads that file: tensors by name. How they begin: what our names lack, and what is left out.
+    #: Reads that file as tensors by name. `prefix` is what our names lack, `head` is what is left out.
     read: Callable[[Path], dict[str, Tensor]] | None = None
     prefix: str = ""
     head: str | tuple[str, ...] = ()
-    sees_clips: bool = False  #: whether it looks at a whole clip; else at each frame alone
-    time_stride: int = 1  #: frames to a step of the features
     #: Whether its random weights are Keras's, see `model.initialise_as_keras`; else torchvision's own.
     keras_start: bool = False
     #: Bytes of float32 that training keeps of each pixel of a frame until the way back; 0 where nobody measured them.
     kept_bytes: int = 0
     light: bool = False  #: whether it trains within minutes on a CPU
-
-    def steps(self, frames: int) -> int:
-        """T', the steps of the features of a clip of T frames."""
-        return -(-frames // self.time_stride)
 
 
 def _small(generator: torch.Generator | None) -> nn.Module:
@@ -86,28 +78,6 @@ def _vgg16(generator: torch.Generator | None) -> nn.Module:
     with torch.device("meta"):  # its three dense layers would take 500 MB only to be dropped
         features = vgg16().features
     return features.to_empty(device="cpu")
-
-
-def _efficientnet_b3(generator: torch.Generator | None) -> nn.Module:
-    """EfficientNet-B3 up to its last activation.
-
-    Without stochastic depth: it would draw from PyTorch's global generator at every step, which no checkpoint holds.
-    """
-    from torchvision.models import efficientnet_b3
-
-    return drawn(lambda: efficientnet_b3(stochastic_depth_prob=0.0), generator).features
-
-
-def _r3d_18(generator: torch.Generator | None) -> nn.Module:
-    """The 3D ResNet of 18 layers up to its last block, its parts named as in torchvision."""
-    from torch import nn
-    from torchvision.models.video import r3d_18
-
-    parts = dict(drawn(r3d_18, generator).named_children())
-    features = nn.Sequential()
-    for name in ("stem", "layer1", "layer2", "layer3", "layer4"):
-        features.add_module(name, parts[name])
-    return features
 
 
 def _lite0(stages: int) -> Callable[[torch.Generator | None], nn.Module]:
@@ -180,32 +150,6 @@ BACKBONES = {
         kept_bytes=1460,
     ),
     "small": Backbone(_small, 96, IMAGENET_MEANS, (1.0, 1.0, 1.0), keras_start=True, kept_bytes=84, light=True),
-    # Source of these two: torchvision, transforms() of the weights, times 255.
-    "efficientnet_b3": Backbone(
-        _efficientnet_b3,
-        1536,
-        (123.675, 116.28, 103.53),
-        (58.395, 57.12, 57.375),
-        weights={"IMAGENET1K_V1": "b3899882"},
-        file=partial(_torchvision_file, "efficientnet_b3"),
-        read=_read,
-        prefix="features.",
-        head="classifier.",
-        kept_bytes=3437,
-    ),
-    "r3d_18": Backbone(
-        _r3d_18,
-        512,
-        (110.2008, 100.63983, 95.99475),
-        (58.14765, 56.46975, 55.332195),
-        weights={"KINETICS400_V1": "b3b3357ead25631ec9c57362ff2128a92d0427e01e2cd184951a44380c3f2e9d"},
-        file=partial(_torchvision_file, "r3d_18"),
-        read=_read,
-        head="fc.",
-        sees_clips=True,
-        time_stride=8,
-        kept_bytes=845,
-    ),
 } | {
     name: Backbone(
         _lite0(stages),
@@ -224,43 +168,14 @@ BACKBONES = {
 }
 
 
-def find_backbone(name: str, *, importing: bool = False) -> Backbone:
-    """Look up a backbone.
-
-    Args:
-        name: A key of BACKBONES; "timm:NAME", a convolutional network of timm; or "package.module:NAME", a `Backbone`
-            of the reader's own in a Python module.
-        importing: Import that module. Only where the reader named it: a weights file of somebody else's must not
-            decide which code runs, so that elsewhere the module has to be imported already.
-
-    Raises:
-        SettingError: there is none of this name, or its module is not imported or fails to be.
-    """
-    if str(name).startswith(TIMM):
+def find_backbone(name: str) -> Backbone:
+    """Look up a key of BACKBONES, or "timm:NAME", a convolutional network of timm; a SettingError if there is none."""
+    if str(name).startswith(TIMM):  # a weights file may state a number
         from viptt_core.backbones.by_timm import timm_backbone
 
         return timm_backbone(name)
-    module, own, variable = str(name).partition(":")  # a weights file may state a number
-    if not own:
-        check_choice("backbone", name, tuple(BACKBONES))
-        return BACKBONES[name]
-    if module not in sys.modules and not importing:
-        what = f"backbone '{name}' is none of this package's."
-        raise SettingError(what, remedy=f"If you trust the module {module}, import it first.")
-    try:
-        backbone = getattr(importlib.import_module(module), variable)
-    except (ImportError, AttributeError) as error:
-        remedy = "Install its module, or set PYTHONPATH to the folder it lies in."
-        raise SettingError(f"backbone '{name}' cannot be imported ({error}).", remedy=remedy) from error
-    if not isinstance(backbone, Backbone):
-        raise SettingError(f"backbone '{name}' is no Backbone.", remedy="Make one, as those of BACKBONES are made.")
-    return backbone
-
-
-def backbone_code(name: str) -> str:
-    """Hash of the file with a backbone of the reader's own; "" for those of this package, whose code counts anyway."""
-    module, own, _ = name.partition(":")
-    return file_digest(Path(sys.modules[module].__file__), "sha256") if own and f"{module}:" != TIMM else ""
+    check_choice("backbone", name, tuple(BACKBONES))
+    return BACKBONES[name]
 
 
 def imagenet_file(name: str, backbone: str = "vgg16") -> tuple[Path, str]:
@@ -268,7 +183,7 @@ def imagenet_file(name: str, backbone: str = "vgg16") -> tuple[Path, str]:
 
     Args:
         name: One of the backbone's `weights`.
-        backbone: Whose weights. Those of a 3D backbone are of Kinetics, all others of ImageNet.
+        backbone: Whose weights.
 
     Raises:
         DataError: it cannot be had or is damaged.

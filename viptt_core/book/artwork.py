@@ -14,6 +14,8 @@ from viptt_core.figures import Picture, kappa_by_arm
 from viptt_core.figures.claim import claim_chart, interval_chart
 from viptt_core.study.outcomes import read_table
 
+WIDE = ".wide.svg"  # how the name of the form for wide windows ends: the book shows it where it fits
+
 
 def draw_artwork(root: Path) -> dict[str, Picture]:
     """The pictures by path from `root`, the artifact's.
@@ -37,6 +39,8 @@ def write_artwork(root: Path) -> None:
     """
     for name, picture in draw_artwork(root).items():
         files.write_file(root / name, picture.encode("svg"))
+        if picture.wide:
+            files.write_file((root / name).with_suffix(WIDE), picture.encode("svg", wide=True))
         shown = re.compile(rf'(\{{figure\}} {name.removeprefix("book/")}\n(?::.*\n)*?:alt: )".*"')
         for page in (root / "book").glob("*.md"):
             text = page.read_text(encoding="utf-8")

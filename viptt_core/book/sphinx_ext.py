@@ -1,4 +1,4 @@
-"""What the built book shows beside its text: how a page was made, where a figure comes from, formulas.
+"""What the built book shows beside its text: how a page was made, where a figure comes from, formulas, previews.
 
 A Sphinx extension, named in `_config.yml`. It reads committed files only and executes nothing.
 """
@@ -8,14 +8,19 @@ from __future__ import annotations
 import html
 import re
 import shutil
+import textwrap
 from datetime import datetime
 from pathlib import Path
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
 from viptt_core import __version__
+from viptt_core.book.artwork import WIDE
 from viptt_core.book.publish import PUBLISHED, published_file, read_notebook, what_changed
+from viptt_core.figures import WIDE_FROM
+from viptt_core.figures.claim import claim_chart
 from viptt_core.files import artifact_root
 
 FOLDER = "notebooks/"
@@ -25,6 +30,8 @@ FIGURE = re.compile(
     r"(?:<figcaption>(.*?)</figcaption>)?</figure>",
     re.DOTALL,
 )
+CARD = "_static/claim.png"  # the picture that stands beside a link to the book elsewhere
+WRITTEN = {"model_card": "MODEL_CARD.md", "changelog": "CHANGELOG.md"}  # pages whose text is another file
 
 
 def setup(app) -> dict[str, bool | str]:
@@ -36,8 +43,13 @@ def setup(app) -> dict[str, bool | str]:
                 app.disconnect(listener.id)
     app.add_directive("notebook-status", NotebookStatus)
     app.connect("html-page-context", _add_stamp)
+    app.connect("html-page-context", _add_links, priority=900)  # after the theme's own
+    app.connect("html-page-context", _add_metadata)
     app.connect("env-get-outdated", _made_anew)
     app.connect("doctree-resolved", _add_sources)
+    app.connect("doctree-resolved", _add_wide_forms)
+    app.connect("doctree-resolved", _add_previews)
+    app.connect("build-finished", _draw_card)
     return {"version": __version__, "parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -58,6 +70,41 @@ def _formula(translator, node: nodes.math | nodes.math_block) -> None:
         formula = f'<div class="math notranslate nohighlight">{convert(node.astext(), display="block")}</div>'
     translator.body.append(formula)
     raise nodes.SkipNode
+
+
+# --- Pictures in their wide form, terms with their meaning ------------------------------------------------
+
+
+def _add_wide_forms(app, doctree: nodes.document, docname: str) -> None:
+    for image in list(doctree.findall(nodes.image)) if app.builder.format == "html" else ():
+        wide = Path(image["uri"]).with_suffix(WIDE)
+        if "viptt-chart" in image["classes"] and Path(app.srcdir, wide).is_file():
+            place = "../" * docname.count("/") + wide.as_posix()
+            start = f'<picture><source media="(min-width:{WIDE_FROM}px)" srcset="{place}">'
+            image.parent.insert(image.parent.index(image) + 1, nodes.raw("", "</picture>", format="html"))
+            image.parent.insert(image.parent.index(image), nodes.raw("", start, format="html"))
+
+
+def _add_previews(app, doctree: nodes.document, docname: str) -> None:
+    """A term that is used says on hover and focus what it means, as citations do: `book.js` shows both."""
+    named = [node for node in doctree.findall(nodes.inline) if "std-term" in node["classes"]]
+    links = [node.parent for node in named if isinstance(node.parent, nodes.reference)]
+    meanings = meanings_of(app.env.get_doctree("glossary")) if links else {}
+    for link in links:
+        place = link.get("refid") or link["refuri"].partition("#")[2]
+        link["reftitle"] = meanings.get(place, "")
+
+
+def meanings_of(glossary: nodes.document) -> dict[str, str]:
+    """By its place on the page, the first sentence about each term."""
+    found = {}
+    for entry in glossary.findall(nodes.definition_list_item):
+        paragraph = next(entry.findall(nodes.definition)).next_node(nodes.paragraph)
+        cited = [node for node in paragraph.findall(addnodes.pending_xref) if node["refdomain"] == "cite"]
+        text = "".join(node.astext() for node in paragraph.children if node not in cited)
+        first = re.split(r"(?<=[.?!]) (?=[A-Z])", " ".join(text.split()).replace(" ,", ","))[0]
+        found |= {place: first for term in entry.findall(nodes.term) for place in term["ids"]}
+    return found
 
 
 # --- The line below each figure of a notebook's page: its code, its data, its command ----------------------
@@ -97,6 +144,57 @@ def complete_figures(page: str, name: str, out: Path) -> str:
         )
 
     return FIGURE.sub(complete, page)
+
+
+# --- What others see of a page, and where it leads --------------------------------------------------------
+
+
+def _add_links(app, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """The pages before and after under their short names; the link to edit one leads to what is edited."""
+    for key, name in zip(("prev", "next"), app.builder.relations.get(pagename, ("", "", ""))[1:], strict=True):
+        if name and (title := app.env.external_site_map[name].title):
+            context[key]["title"] = title
+    name = pagename.removeprefix(FOLDER)
+    source = f"{FOLDER}{name}.py" if pagename.startswith(FOLDER) else WRITTEN.get(pagename)
+    for button in (one for group in context["header_buttons"] for one in group.get("buttons", ())):
+        if source and button.get("label") == "source-edit-button":
+            start, _, _ = button["url"].rpartition("/book/")
+            button["url"] = f"{start}/{source}"
+
+
+def _add_metadata(app, pagename: str, templatename: str, context: dict, doctree) -> None:
+    if doctree is not None:
+        owner, repository = app.config.html_theme_options["repository_url"].split("/")[-2:]
+        site = f"https://{owner}.github.io/{repository}/"
+        context["metatags"] += metadata_html(doctree, site, f"{pagename}.html", app.config.html_title)
+
+
+def metadata_html(page: nodes.document, site: str, name: str, project: str) -> str:
+    """What search engines and links in a chat show of a page: its title, how it begins, a picture.
+
+    Args:
+        page: Its tree.
+        site: Address of the book, with a slash at the end.
+        name: Of the page's file in it.
+        project: Title of the book.
+    """
+    words = [node.astext() for node in page.findall(nodes.paragraph) if not isinstance(node.parent, nodes.Admonition)]
+    start = textwrap.shorten(" ".join(words), 300, placeholder=" …")
+    title = next((node.astext() for node in page.findall(nodes.title)), project)
+    told = {"og:title": title, "og:site_name": project, "og:type": "website", "og:description": start}
+    told |= {
+        "og:url": site + name,
+        "og:image": site + CARD,
+        "og:image:alt": "Kappa as published, and with all else equal",
+    }
+    tags = [f'<meta name="description" content="{html.escape(start)}" />']
+    tags += [f'<meta property="{key}" content="{html.escape(value)}" />' for key, value in told.items()]
+    return "\n".join(["", *tags, ""])
+
+
+def _draw_card(app, error: Exception | None) -> None:
+    if error is None and app.builder.format == "html":
+        Path(app.outdir, CARD).write_bytes(claim_chart(artifact_root()).encode("png", wide=True, dpi=130))
 
 
 # --- The foot of a notebook's page, and the table of all notebooks -----------------------------------------

@@ -11,7 +11,6 @@ from viptt_core.check.judge import Checked, judge, source_of
 from viptt_core.check.report import CheckReport
 from viptt_core.datasets import list_dataset
 from viptt_core.datasets.listing import VIDEO_ENDINGS, Listing, has_ending, printable
-from viptt_core.datasets.scans import MASKS
 from viptt_core.errors import DataError, Fault
 from viptt_core.presets import load_preset
 
@@ -27,13 +26,14 @@ def check_dataset(
 ) -> CheckReport:
     """Read every file of a data set once and judge the set.
 
-    What is read of a file is kept in the cache until it changes, for any preset and after a crash too. Where no item
-    can be listed, because of the label table for example, nothing is read.
+    Where no item can be listed, because of the label table for example, nothing is read.
 
     Args:
-        name, root: Of `datasets.LISTERS`, and its folder (or file).
+        name: Of `datasets.LISTERS`.
+        root: Its folder or file.
         preset: Whose number of frames, stride and orientation count.
-        n_jobs, progress: See `cache.Decoding`.
+        n_jobs: See `cache.Decoding`.
+        progress: See `cache.Decoding`.
         settings: Those of the lister. Those that are None or "" are dropped.
 
     Raises:
@@ -44,8 +44,7 @@ def check_dataset(
     settings = {key: value for key, value in settings.items() if value not in (None, "")}
     listing = _list(name, root, settings)
     readings = read_files(_jobs(listing), n_jobs=n_jobs, progress=progress)
-    crop = settings.get("masks", MASKS) if settings.get("crop") else ""
-    checked = Checked(listing, readings, wanted, crop)
+    checked = Checked(listing, readings, wanted)
     return CheckReport(checked, judge(checked), round(time.perf_counter() - start, 3))
 
 
@@ -67,5 +66,4 @@ def _jobs(listing: Listing) -> list[tuple[str, Path]]:
     if not listing.items:
         return []
     unlabelled = [("video" if has_ending(path, VIDEO_ENDINGS) else "scan", path) for path in listing.unlabelled]
-    masks = [("mask", path) for of_scan in listing.masks.values() for path in of_scan.values()]
-    return [*((listing.medium, source_of(item)) for item in listing.items), *unlabelled, *masks]
+    return [*((listing.medium, source_of(item)) for item in listing.items), *unlabelled]

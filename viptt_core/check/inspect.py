@@ -1,16 +1,12 @@
-"""One file -> what is in it, as plain facts: read to its end once, kept while it does not change.
+"""One file -> what is in it, as plain facts: read to its end once.
 
 Facts depend neither on a preset nor on the other files of a set: `judge` judges them anew each time.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
@@ -18,17 +14,13 @@ import numpy as np
 from xxhash import xxh3_128
 
 from viptt_core import files
-from viptt_core.cache import ELSEWHERE, mark_used, state_of, sweep
-from viptt_core.clips import digest
 from viptt_core.datasets.arrays import image_arrays, read_images
-from viptt_core.errors import DataError
+from viptt_core.errors import DataError, Fault
 from viptt_core.nifti import open_scan
 from viptt_core.scan_facts import ScanFacts, scan_facts
 from viptt_core.video import open_video
 
-UNREADABLE = "unreadable file"  # kind of what may be no fault of the file
 _INT16 = np.iinfo(np.int16)
-_HINT = f"what was read so far is kept, and {ELSEWHERE}"
 # Formats whose first plane is 8-bit luma, one byte a pixel.
 _LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray", "nv12")
 
@@ -59,7 +51,7 @@ class ArrayFacts:
 
 
 def inspect_scan(path: str | PathLike) -> ScanFacts:
-    """Read a CT scan or mask (NIfTI) to its end; raises a DataError if it cannot be used, see `nifti.read_nifti`."""
+    """Read a CT scan (NIfTI) to its end; raises a DataError if it cannot be used, see `nifti.read_nifti`."""
     with open_scan(path) as scan:
         content = xxh3_128(repr(scan.shape).encode())
         for plane in scan.planes():
@@ -97,28 +89,7 @@ def inspect_arrays(path: str | PathLike) -> ArrayFacts:
     return ArrayFacts(shapes, contents)
 
 
-INSPECTORS = {
-    "scan": (inspect_scan, ScanFacts),
-    "mask": (inspect_scan, ScanFacts),
-    "video": (inspect_video, VideoFacts),
-    "array": (inspect_arrays, ArrayFacts),
-}
-
-
-def inspect_file(role: str, path: Path) -> dict:
-    """Read a file as a key of INSPECTORS says; nothing that is wrong with it stops the others.
-
-    Returns:
-        JSON-ready: {"facts": ...} or {"fault": {"kind", "what", "remedy"}}.
-    """
-    try:
-        return {"facts": json.loads(json.dumps(asdict(INSPECTORS[role][0](path))))}  # lists, as when it was kept
-    except DataError as error:
-        kind, what, remedy = error.kind or UNREADABLE, error.what, error.remedy
-    except Exception as error:  # a library that fails in a new way on one of a thousand files
-        kind, what = UNREADABLE, f"made the reader fail ({type(error).__name__}: {error})."
-        remedy = "Leave it out, and report this."
-    return {"fault": {"kind": kind, "what": what, "remedy": remedy}}
+INSPECTORS = {"scan": inspect_scan, "video": inspect_video, "array": inspect_arrays}
 
 
 @dataclass(frozen=True)
@@ -127,58 +98,32 @@ class Reading:
 
     role: str  # what it was read as, a key of INSPECTORS
     path: Path
-    n_bytes: int
-    outcome: dict  # see `inspect_file`
-    reused: bool  # kept from an earlier check
+    n_bytes: int = 0
+    facts: ScanFacts | VideoFacts | ArrayFacts | None = None  # what is in it; None if it cannot be read
+    fault: Fault | None = None  # why not, its place left out
 
-    @cached_property
-    def facts(self) -> ScanFacts | VideoFacts | ArrayFacts | None:
-        """What is in the file; None if it cannot be read."""
-        return INSPECTORS[self.role][1](**self.outcome["facts"]) if "facts" in self.outcome else None
+
+def inspect_file(role: str, path: Path) -> Reading:
+    """Read a file as a key of INSPECTORS says; nothing that is wrong with it stops the others."""
+    try:
+        facts = INSPECTORS[role](path)
+        return Reading(role, path, path.stat().st_size, facts)
+    except DataError as error:
+        fault = Fault.of(error, "", "file")
+    except Exception as error:  # a library that fails in a new way on one of a thousand files
+        what, remedy = f"made the reader fail ({type(error).__name__}: {error}).", "Leave it out, and report this."
+        fault = Fault("unreadable file", "", what, remedy, "file")
+    return Reading(role, path, fault=fault)
 
 
 def read_files(jobs: Sequence[tuple[str, Path]], *, n_jobs: int | None, progress: bool) -> list[Reading]:
-    """Inspect files, each a role and a path, in worker processes; what was kept of an unchanged one is used again."""
+    """Inspect files, each a role and a path, in worker processes."""
     from tqdm import tqdm
 
-    folder, code = files.cache_root() / "checks", files.code_version("check.inspect")
-    with files.storing(folder, hint=_HINT):
-        folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
-    readings, todo = {}, []
-    for role, path in dict.fromkeys(jobs):
-        try:
-            state = state_of(path)
-        except OSError:  # gone since it was listed
-            state = [0]
-        place = folder / f"{digest([role, os.path.abspath(path), state, code])}.json"
-        kept = _kept(place)
-        readings[role, path] = Reading(role, path, state[0], kept or {}, reused=kept is not None)
-        todo += [((role, path), place)] if kept is None else []
-    shown = {"desc": "reading", "unit": "file", "mininterval": 1, "disable": not progress}
-    with tqdm(total=len(readings), initial=len(readings) - len(todo), **shown) as bar:
-        for job, outcome in files.in_workers(_read, todo, n_jobs):
-            readings[job] = replace(readings[job], outcome=outcome)
-            bar.update()
-    return list(readings.values())
-
-
-def _kept(place: Path) -> dict | None:
-    """An outcome that was kept; None where none is, or a damaged one."""
-    with suppress(OSError, ValueError):
-        outcome = json.loads(place.read_bytes())
-        mark_used(place, place.stat().st_mtime)
-        return outcome
-    return None
-
-
-def _read(job: tuple[str, Path], place: Path) -> tuple[tuple[str, Path], dict]:
-    """Inspect a file, and keep the outcome unless it may be another one in a minute."""
-    outcome = inspect_file(*job)
-    if outcome.get("fault", {}).get("kind") != UNREADABLE:
-        with files.storing(place, hint=_HINT):
-            files.put_in_place(place, [json.dumps(outcome).encode()])
-    return job, outcome
+    jobs, shown = list(dict.fromkeys(jobs)), {"desc": "reading", "unit": "file", "mininterval": 1}
+    readings = tqdm(files.in_workers(inspect_file, jobs, n_jobs), total=len(jobs), disable=not progress, **shown)
+    of_file = {(reading.role, reading.path): reading for reading in readings}
+    return [of_file[job] for job in jobs]
 
 
 def _whole_hu(plane: np.ndarray) -> np.ndarray:

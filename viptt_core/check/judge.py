@@ -1,15 +1,13 @@
-"""Facts of files -> what is wrong: with each file, with each beside the rest or its mask, with the set as a whole."""
+"""Facts of files -> what is wrong: with each file, with each beside the rest, with the set as a whole."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-
-import numpy as np
 
 from viptt_core.check.inspect import Reading
 from viptt_core.clips import Item
@@ -17,10 +15,9 @@ from viptt_core.ct import CANONICAL_AXES
 from viptt_core.datasets.listing import Listing
 from viptt_core.errors import COPY_AGAIN, LEVELS, Fault
 from viptt_core.presets import Preset
-from viptt_core.scan_facts import ScanFacts, mask_faults, scan_faults
+from viptt_core.scan_facts import scan_faults
 from viptt_core.splits import split_faults
 
-LUNG_MASKS = "masks"  # mask sets named so outline lungs, which every scan has; others, such as findings, may be empty
 _AXES = "".join(CANONICAL_AXES)
 
 
@@ -31,7 +28,6 @@ class Checked:
     listing: Listing
     readings: list[Reading]  # those with labels first
     preset: Preset  # whose frames and orientation count
-    crop: str  # the mask set that is to crop; "" where none is
 
     @cached_property
     def items(self) -> dict[Path, Item]:
@@ -54,7 +50,7 @@ class Checked:
 
 
 def source_of(item: Item) -> Path:
-    """The file that an item is made of, without its mask."""
+    """The file that an item is made of."""
     return Path(item.source[0] if isinstance(item.source, tuple) else item.source)
 
 
@@ -64,18 +60,16 @@ def judge(checked: Checked) -> tuple[Fault, ...]:
     faults = [*listing.faults, *_unreadable(checked)]
     for scan in checked.readable("scan"):
         faults += scan_faults(checked.where(scan.path), scan.facts, orientation)
-    for judge_set in (_axes, _videos, _masks, _classes, _copies, _shortcuts, _incomplete):
+    for judge_set in (_axes, _videos, _classes, _copies, _shortcuts):
         faults += judge_set(checked)
     unique = {(fault.kind, fault.where, fault.what): fault for fault in faults}  # a missing file is told twice
     return tuple(sorted(unique.values(), key=lambda fault: LEVELS.index(fault.level)))
 
 
 def _unreadable(checked: Checked) -> Iterator[Fault]:
-    cropping = checked.listing.masks.get(checked.crop, {}).values()
     for reading in checked.readings:
-        if reading.facts is None:
-            level = "note" if reading.role == "mask" and reading.path not in cropping else "file"
-            yield Fault(where=checked.where(reading.path), level=level, **reading.outcome["fault"])
+        if reading.fault is not None:
+            yield replace(reading.fault, where=checked.where(reading.path))
 
 
 def _axes(checked: Checked) -> Iterator[Fault]:
@@ -115,39 +109,7 @@ def _videos(checked: Checked) -> Iterator[Fault]:
             yield Fault("one grey level", where, what, "Leave it out.", level="file")
 
 
-def _masks(checked: Checked) -> Iterator[Fault]:
-    """Masks without scans, scans without masks, and masks that do not fit their scan."""
-    listing, read = checked.listing, {reading.path: reading.facts for reading in checked.readings}
-    scans = {path.name: path for path in (*checked.items, *listing.unlabelled)}
-    told = {Path(fault.where).name for fault in listing.faults if fault.kind != "mask without a scan"}
-    for mask_set, masks in listing.masks.items():
-        of_lungs, crops = mask_set.startswith(LUNG_MASKS), mask_set == checked.crop
-        for name, path in masks.items():
-            where = checked.where(path)
-            if name not in scans and name not in told:
-                what = "there is no scan of this name."
-                yield Fault("mask without a scan", where, what, "Is the scan missing?", level="note")
-            if of_lungs and read.get(path):
-                yield from _mask(where, read[path], read.get(scans.get(name)), "file" if crops else "note")
-        if of_lungs and not crops:
-            what, lacking = f"has no mask in {mask_set}/.", sorted(set(scans) - set(masks) - told)
-            yield from (Fault("missing mask", name, what, "Only a crop needs it.", level="note") for name in lacking)
-
-
-def _mask(where: str, mask: ScanFacts, scan: ScanFacts | None, level: str) -> Iterator[Fault]:
-    yield from mask_faults(where, mask, level)
-    if scan is not None and mask.shape != scan.shape:
-        what = f"has {mask.shape} voxels, its scan {scan.shape}."
-        yield Fault("mask on another grid", where, what, "Give the mask made from this scan.", level)
-    elif scan is not None:
-        corners = np.array([[0, 0, 0, 1], [*scan.shape, 1]]).T
-        difference = np.reshape(mask.affine, (3, 4)) - np.reshape(scan.affine, (3, 4))
-        if (apart := np.linalg.norm(difference @ corners, axis=0).max()) > max(scan.spacing):
-            what = f"its affine puts it {apart:.0f} mm away from its scan; voxels are taken by their index."
-            yield Fault("mask on another grid", where, what, level="note")
-
-
-# --- The set as a whole: content there twice, classes that the headers tell, files that are missing ---
+# --- The set as a whole: content there twice, classes that the headers tell ---
 
 
 def _copies(checked: Checked) -> Iterator[Fault]:
@@ -223,24 +185,3 @@ def count_classes(listing: Listing) -> dict[str, dict[str, int]]:
         groups = [item.group for item in listing.items if item.label == label]
         counts[name] = {"files": len(groups), "groups": len(set(groups))}
     return counts
-
-
-def _incomplete(checked: Checked) -> Iterator[Fault]:
-    """What a complete copy of a published set has and this one has not."""
-    from viptt_core.sources.registry import load_registry
-
-    listing, counts = checked.listing, count_classes(checked.listing)
-    if not (source := load_registry().get(listing.name)):
-        return
-    expected, here = source.expected, {"without labels": len(listing.unlabelled)}
-    complete = {"without labels": expected.test_files} | {
-        f"groups of {name}": expected.groups_per_class for name in counts
-    }
-    here |= {f"groups of {name}": n["groups"] for name, n in counts.items()}
-    if expected.classes in (None, len(counts)):  # all of them were asked for
-        complete |= {"labelled": expected.files} | expected.class_counts
-        here |= {"labelled": len(listing.items)} | {name: n["files"] for name, n in counts.items()}
-    lacking = [f"{name} {here.get(name, 0)} of {n}" for name, n in complete.items() if n and here.get(name, 0) != n]
-    if lacking:
-        what = f"of the files of a complete copy there are here: {', '.join(lacking)}."
-        yield Fault("incomplete set", ".", what, f"See: viptt data list {listing.name}", level="note")

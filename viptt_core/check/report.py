@@ -1,10 +1,10 @@
-"""What a check of a data set found: a table for people, and everything as JSON."""
+"""What a check of a data set found, as a table."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -39,11 +39,10 @@ class CheckReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Files listed, without label, and masks; groups."""
+        """Files listed, and without label; groups."""
         listing = self.checked.listing
-        n_masks, groups = sum(map(len, listing.masks.values())), {item.group for item in listing.items}
-        n_listed, n_unlabelled = len(listing.items), len(listing.unlabelled)
-        return {"listed": n_listed, "unlabelled": n_unlabelled, "masks": n_masks, "groups": len(groups)}
+        groups = {item.group for item in listing.items}
+        return {"listed": len(listing.items), "unlabelled": len(listing.unlabelled), "groups": len(groups)}
 
     @property
     def classes(self) -> dict[str, dict[str, int]]:
@@ -52,33 +51,13 @@ class CheckReport:
 
     @property
     def facts(self) -> dict[str, list[float] | dict[str, int]]:
-        """By name, in the words of the table: [lowest, median, highest], or a tally of values."""
+        """[lowest, median, highest] or a count of each value, by name, in the words of the table."""
         rows = list(_rows(self.checked))
         return {name: _summary([row[name] for row in rows if name in row]) for name in (rows[0] if rows else ())}
-
-    @property
-    def files(self) -> dict[str, dict]:
-        """File -> its facts, see `inspect`; or {"fault": kind}."""
-        outcomes = {self.checked.where(reading.path): reading.outcome for reading in self.checked.readings}
-        return {where: found.get("facts") or {"fault": found["fault"]["kind"]} for where, found in outcomes.items()}
-
-    @property
-    def reading(self) -> dict[str, int]:
-        """Files read now, and taken from an earlier check; bytes of those read now."""
-        now = [reading for reading in self.checked.readings if not reading.reused]
-        n_reused = len(self.checked.readings) - len(now)
-        return {"n_read": len(now), "n_reused": n_reused, "bytes_read": sum(reading.n_bytes for reading in now)}
 
     def of_level(self, level: str) -> list[Fault]:
         """Faults of one level, see `errors.LEVELS`."""
         return [fault for fault in self.faults if fault.level == level]
-
-    def to_dict(self) -> dict:
-        """Everything, JSON-ready."""
-        listing = self.checked.listing
-        names = {"name": listing.name, "root": str(listing.root), "preset": self.checked.preset.name}
-        derived = {key: getattr(self, key) for key in ("spoils", "counts", "classes", "facts", "files", "seconds")}
-        return names | derived | self.reading | {"faults": [asdict(fault) for fault in self.faults]}
 
     def __str__(self) -> str:
         parts = [self._verdict(), "", *self._overview(), *self._listed_faults(), "", self._reading()]
@@ -95,7 +74,7 @@ class CheckReport:
 
     def _overview(self) -> Iterator[str]:
         listing, counts, facts, classes = self.checked.listing, self.counts, self.facts, self.classes
-        words = {"listed": "labelled", "unlabelled": "without label", "masks": "masks"}
+        words = {"listed": "labelled", "unlabelled": "without label"}
         files = ", ".join(f"{counts[key]} {said}" for key, said in words.items() if counts[key] or key == "listed")
         yield f"{listing.name} in {listing.root}, judged for the preset '{self.checked.preset.name}'"
         yield f"  {files}; {counted(len(classes), 'class')}, {counted(counts['groups'], 'group')}"
@@ -124,16 +103,14 @@ class CheckReport:
                     own = f" {fault.remedy}" if len(remedies) > 1 and fault.remedy else ""
                     yield f"    {name}: {fault.what}{own}"
                 if len(alike) > LISTED:
-                    yield f"    ... and {len(alike) - LISTED} more, see --json"
+                    yield f"    ... and {len(alike) - LISTED} more"
                 if len(remedies) == 1 and alike[0].remedy:
                     yield f"    -> {alike[0].remedy}"
 
     def _reading(self) -> str:
-        n = self.reading
-        text = f"Read {counted(n['n_read'], 'file')} ({n['bytes_read'] / 1e6:.1f} MB) in {self.seconds:.1f} s."
-        if n["n_reused"]:
-            text += f" Unchanged since it was read before: {counted(n['n_reused'], 'file')}."
-        return text
+        readings = self.checked.readings
+        n_bytes = sum(reading.n_bytes for reading in readings)
+        return f"Read {counted(len(readings), 'file')} ({n_bytes / 1e6:.1f} MB) in {self.seconds:.1f} s."
 
 
 def _rows(checked: Checked) -> Iterator[dict[str, float | str]]:

@@ -8,7 +8,6 @@ import os
 import sys
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 from viptt_core import __version__
 from viptt_core.cli.command import Parser, add_command, path, print_table
@@ -18,8 +17,6 @@ from viptt_core.cli.study import add_study_commands
 from viptt_core.errors import ViPTTError
 
 GROUPS = ("data", "weights", "study")  # commands that have commands of their own
-# The notebook that `viptt train` takes its parameters from.
-NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "02_finetune.py"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,9 +50,6 @@ def build_parser(part: str = "") -> argparse.ArgumentParser:
     add_predict_commands(commands)
     add_study_commands(commands)
 
-    train = add_command(commands, _train, "accelerate launch -m viptt_core train -p preset corrected")
-    text = "a parameter of the notebook, as for papermill: papermill notebooks/02_finetune.py --help-notebook"
-    train.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=text)
     presets = add_command(commands, _presets)
     presets.add_argument("name", nargs="?", help="preset to show, or a TOML file of your own")
     summary = add_command(commands, _summary)
@@ -75,31 +69,6 @@ def build_parser(part: str = "") -> argparse.ArgumentParser:
 
 # The reference in the book takes functions without arguments, and shows no command of a command.
 others_parser, data_parser, weights_parser, study_parser = (partial(build_parser, part) for part in ("others", *GROUPS))
-
-
-def _train(options) -> None:
-    """Run the comparison of 02_finetune without a notebook, in the processes that a launcher starts."""
-    from viptt_core.datasets import load_scans, load_videos
-    from viptt_core.experiment import compare_starts, plan_from
-    from viptt_core.papermill_io import read_parameters
-    from viptt_core.probes import baseline_predictions
-    from viptt_core.results import Summary
-    from viptt_core.splits import make_split
-    from viptt_core.training.device import process_state
-
-    given = read_parameters(NOTEBOOK, options.p)
-    plan = plan_from(given, compile=given["compile_backbone"])
-    main = process_state().is_main_process
-    scans = load_scans(plan.preset, given, progress=main)
-    videos = load_videos(plan.preset, given, progress=main)
-    if main:
-        print(f"Scans: {scans.report()}\nVideos: {videos.report()}", flush=True)
-    comparison = compare_starts(plan, scans, videos)
-    if main:
-        print(f"{comparison.report()}\n")
-        split = make_split(plan.preset.splits, scans, stage="finetune", seed=given["seed"])
-        baselines = baseline_predictions(scans, split)
-        print(Summary(comparison.predictions, baselines, caveat=comparison.caveat, synthetic=scans.synthetic))
 
 
 def _presets(options) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -13,8 +12,11 @@ class Parser(argparse.ArgumentParser):
     """A parser that answers what it does not know with the usage of its own command and the near match."""
 
     def parse_known_args(self, args=None, namespace=None):
-        """As argparse does, but what is unknown is an error of the command it was given to."""
+        """As argparse does, but names may stand behind options, and what is unknown is an error of its command."""
         options, unknown = super().parse_known_args(args, namespace)
+        if names := [action.dest for action in self._get_positional_actions() if action.nargs == "*"]:
+            setattr(options, names[0], getattr(options, names[0]) + [word for word in unknown if word[0] != "-"])
+            unknown = [word for word in unknown if word[0] == "-"]
         if unknown:
             near = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
@@ -34,7 +36,6 @@ def add_command(commands, run: Callable, example: str = "") -> Parser:
     epilog = f"Example: {example}" if example else None
     parser = commands.add_parser(name, help=text[0].lower() + text[1:-1], description=text, epilog=epilog)
     parser.set_defaults(run=run)
-    parser._negative_number_matcher = re.compile("-[0-9]")  # -1000,400 is a value, no option
     return parser
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from viptt_core.cli.command import add_command, add_group, path, positive, print_table
@@ -23,16 +21,9 @@ CHECK_SETTINGS = {
     "group_pattern": "regular expression: which part of a file's name is its group",
     "groups": "CSV that names the group of each file in class folders: file, class, group",
     "classes": "folders or labels to take, separated by commas; A+B joins two; or all",
-    "fold": "of ucf101: which published split, 1 to 3",
-    "crop": "of imageclef: lungs, so that a scan without a mask counts as a fault",
-    "masks": "of imageclef: masks1 or masks2",
-    "subset": "of medmnist3d: which file of the folder",
-    "pixels": "of medmnist3d: 28 or 64",
-    "slice_axis": "of medmnist3d: which axis of a volume runs from slice to slice, 0 to 2",
     "task": "of lidc: types or malignancy",
     "centre": "of lidc: pixels a side of the middle of each slice that are kept",
 }
-NUMBERS = ("fold", "pixels", "slice_axis", "centre")
 
 
 def add_data_commands(commands) -> None:
@@ -53,11 +44,10 @@ def add_data_commands(commands) -> None:
     check = add_command(data, _check, example)
     check.add_argument("name", help="see `viptt data list`")
     check.add_argument("root", type=path, help="folder or .npz file")
-    check.add_argument("--json", action="store_true", help="print JSON; progress goes to the error stream")
     check.add_argument("--preset", default=CHECK_PRESET, help="whose grid counts")
     own = check.add_argument_group("settings of the data set", "The same as the notebooks take.")
     for name, text in CHECK_SETTINGS.items():
-        own.add_argument(f"--{name.replace('_', '-')}", type=int if name in NUMBERS else str, help=text)
+        own.add_argument(f"--{name.replace('_', '-')}", type=int if name == "centre" else str, help=text)
 
     phantom = add_command(commands, _phantom, "viptt phantom data/phantom -n 20")
     phantom.add_argument("-n", type=positive, default=20, help="number of scans")
@@ -90,7 +80,6 @@ def _list(options) -> None:
 
 
 def _describe(source: DataSource) -> None:
-    expected = [f"{k.replace('_', ' ')}: {_in_words(value)}" for k, value in asdict(source.expected).items() if value]
     files = [f"{file.url} ({file.checksum or 'checksum recorded at the first download'})" for file in source.files]
     for name, entry in medmnist_sets().items() if source.name == "medmnist3d" else ():
         counts = ", ".join(f"{part} {n}" for part, n in entry["n_samples"].items())
@@ -104,7 +93,7 @@ def _describe(source: DataSource) -> None:
         "Files": files,
         "How to get it": [f"{number}. {step}" for number, step in enumerate(source.steps, 1)],
         "Layout": source.layout.split("\n"),
-        "A complete copy holds": expected,
+        "A complete copy holds": [f"{source.n_files:,} labelled files"] if source.n_files else [],
         "How to use it": _use_lines(source),
         "Note": source.notes,
     }
@@ -143,7 +132,7 @@ def _check(options) -> int:
     """Read every file of a data set once and report what would spoil a run; exit code 1 if anything would."""
     settings = {name: getattr(options, name) for name in ("preset", *CHECK_SETTINGS)}
     report = _report(options.name, options.root, n_jobs=options.jobs, **settings)
-    print(json.dumps(report.to_dict(), indent=1) if options.json else report)
+    print(report)
     return int(report.spoils)
 
 
@@ -195,10 +184,3 @@ def _use_lines(source, root: Path | None = None) -> list[str]:
         root = source.default_data_root
         root = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
     return [line.replace("{root}", shlex.quote(str(root))) for line in source.use]
-
-
-def _in_words(value) -> str:
-    """Numbers or names, or numbers by name, in a line."""
-    if isinstance(value, dict):
-        value = [f"{name} {n}" for name, n in value.items()]
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

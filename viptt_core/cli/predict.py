@@ -1,4 +1,4 @@
-"""`viptt predict`, `submit`, `validate-submission`, `score` and `weights`: using what was trained."""
+"""`viptt predict`, `submit`, `score` and `weights`: using what was trained."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ import sys
 from viptt_core.cli.command import add_command, add_group, path, positive
 from viptt_core.errors import SettingError, check_choice
 
-FORMS = {
-    "txt": "{}\n".format,
-    "csv": lambda predictions: predictions.table().to_csv(index=False),
-    "json": lambda predictions: json.dumps(predictions.to_dict(), indent=1) + "\n",
-}
+FORMS = {"txt": "{}\n".format, "csv": lambda predictions: predictions.table().to_csv(index=False)}
 
 
 def add_predict_commands(commands) -> None:
@@ -20,12 +16,8 @@ def add_predict_commands(commands) -> None:
     predict = add_command(commands, _predict, "viptt predict data/own --weights runs/RUN -o predictions.csv")
     text = "file, run (folder or name), or a name of `viptt weights list`"
     predict.add_argument("--weights", required=True, metavar="W", help=text)
-    predict.add_argument(
-        "-o", "--output", type=path, help="write to this file instead; .csv, .json or .txt say the form"
-    )
-    form = predict.add_mutually_exclusive_group()
-    for name in ("json", "csv"):
-        form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print {name.upper()}")
+    predict.add_argument("-o", "--output", type=path, help="write to this file instead; .csv or .txt says the form")
+    predict.add_argument("--csv", action="store_true", help="print CSV")
 
     example = "viptt submit data/imageclef/test --weights RUN1 RUN2 RUN3 --ensemble vote -o submission.txt"
     submit = add_command(commands, _submit, example)
@@ -39,18 +31,10 @@ def add_predict_commands(commands) -> None:
 
     for command in (predict, submit):
         command.add_argument("scans", nargs="+", type=path, metavar="SCANS", help="NIfTI files, and folders of them")
-        text = "folder of lung masks, for weights trained on the lungs' box (default: masks1 beside a scan)"
-        command.add_argument("--masks", type=path, help=text)
         command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
         text = "fp32: the same digits on every machine; auto: the fastest, differs in the third digit"
         command.add_argument("--precision", default="fp32", help=text)
         command.add_argument("--jobs", type=positive, help="threads that read (default: the available cores)")
-
-    validate = add_command(commands, _validate_submission, "viptt validate-submission submission.txt --expected 421")
-    validate.add_argument("file", type=path, help="the file")
-    text = "scans, TST_0001.nii.gz to TST_N.nii.gz"
-    validate.add_argument("--expected", type=positive, default=421, metavar="N", help=text)
-    validate.add_argument("--scans", type=path, help="folder of the scans: the expected names are theirs instead")
 
     example = "viptt score predictions.csv labels.csv --label-column diagnosis --patient-column patient"
     score = add_command(commands, _score, example)
@@ -61,7 +45,6 @@ def add_predict_commands(commands) -> None:
     score.add_argument("--label-column", default="", help=text)
     text = "intervals are then over patients (default: each scan its own)"
     score.add_argument("--patient-column", default="", help=text)
-    score.add_argument("--json", action="store_true", help="print JSON")
 
     weights = add_group(commands, "weights", "List, show, get and convert weights.")
     shown = add_command(weights, _list, "viptt weights list runs/RUN")
@@ -71,8 +54,6 @@ def add_predict_commands(commands) -> None:
     get.add_argument("name", help=text)
     text = "of a file, or of weights: where to write .safetensors"
     get.add_argument("output", nargs="?", type=path, metavar="OUT", help=text)
-    text = "of a file .h5: its classes, A,B,C, in the order of the outputs (default: the paper's, by their number)"
-    get.add_argument("--classes", default="", help=text)
 
 
 def _predict(options) -> int:
@@ -84,7 +65,7 @@ def _predict(options) -> int:
     check_choice("ending of the output", ending, FORMS)
     if options.output:
         check_output(options.output)
-    form = options.form or ending
+    form = "csv" if options.csv else ending
     predictions = _predictions(options, [options.weights], options.scans)
     text = FORMS[form](predictions)
     if options.output:
@@ -99,7 +80,7 @@ def _predict(options) -> int:
 
 def _submit(options) -> None:
     """Predict the scans of ImageCLEF's TB-type task and write the file to submit."""
-    from viptt_core.submission import count_classes, counts_text, expected_names
+    from viptt_core.submission import count_classes, counts_text
     from viptt_core.submission.entry import entry_models, entry_scans, keep_entry, plan_entry, write_entry
 
     plan = plan_entry(options.weights, ensemble=options.ensemble, output=options.output, fill=options.fill or 0)
@@ -109,24 +90,7 @@ def _submit(options) -> None:
     _say_failed(entry.predictions)
     classes = write_entry(entry).tolist()
     print(f"{len(classes)} scans in {plan.output}: {counts_text(count_classes(classes))}")
-    whole = sorted(entry.names) == expected_names(len(classes))  # the benchmark's test set
-    which = f"--expected {len(classes)}" if whole else f"--scans {options.scans[0]}"
-    check = f"Check it: viptt validate-submission {plan.output} {which}"
-    print(*entry.predictions.notes, check, sep="\n")
-
-
-def _validate_submission(options) -> None:
-    """Check a submission file: a scan missing, double or misnamed, a class out of 1..5."""
-    from viptt_core.submission import counts_text, expected_names, validate_submission
-
-    if options.scans:
-        from viptt_core.prediction.scans import find_scans
-
-        names = [path.name for path in find_scans([options.scans])]
-    else:
-        names = expected_names(options.expected)
-    counts = validate_submission(options.file, names)
-    print(f"{options.file} is sound: {sum(counts.values())} scans, {counts_text(counts)}")
+    print(*entry.predictions.notes, sep="\n", end="\n" * bool(entry.predictions.notes))
 
 
 def _score(options) -> None:
@@ -139,12 +103,7 @@ def _score(options) -> None:
     table = read_labels(options.labels, **columns)
     found = [match_labels(rows, table, arm=arm) for arm, rows in read_predictions(options.predictions).items()]
     summary = Summary(*(each.rows for each in found), synthetic=is_synthetic(table.path.parent), about="labelled scans")
-    if options.json:
-        record = {"synthetic": summary.synthetic, "scored": len(found[0].rows)} | found[0].left_out
-        record["rows"] = json.loads(summary.table.to_json(orient="records"))
-        print(json.dumps(record, indent=1))
-    else:
-        print(f"{found[0].report()}\n{summary}")
+    print(f"{found[0].report()}\n{summary}")
 
 
 def _list(options) -> None:
@@ -164,13 +123,12 @@ def _list(options) -> None:
 
 def _get(options) -> None:
     """Download the authors' weights or take a Keras file, and convert them; or write weights without their backbone."""
-    from viptt_core.datasets.listing import class_choice
     from viptt_core.prediction.weights import get_released, import_keras, pack_weights
 
     if options.output and not options.name.endswith((".h5", ".hdf5", ".keras")):
         weights = pack_weights(options.name, options.output)
     elif options.output:
-        weights = import_keras(path(options.name), options.output, classes=class_choice(options.classes))
+        weights = import_keras(path(options.name), options.output)
     elif options.name.endswith(".h5"):
         raise SettingError("a file needs a name for what is written.", path=options.name, remedy="Add OUT.safetensors.")
     else:
@@ -186,7 +144,7 @@ def _predictions(options, weights, scans):
     from viptt_core.training.device import Engine
 
     engine = Engine(device=options.device, precision=options.precision)
-    return predict_scans(weights, scans, masks=options.masks, engine=engine, n_jobs=options.jobs)
+    return predict_scans(weights, scans, engine=engine, n_jobs=options.jobs)
 
 
 def _say_failed(predictions, *, told: bool = False) -> int:

@@ -23,15 +23,14 @@ from viptt_core.datasets.own import list_folder
 from viptt_core.datasets.scans import decode_scan, list_imageclef, list_mosmed
 from viptt_core.datasets.simulated import list_actions, list_phantoms, simulate_clip, simulate_scan
 from viptt_core.datasets.spelling import one_spelling
-from viptt_core.datasets.videos import decode_video, list_ucf50, list_ucf101
+from viptt_core.datasets.videos import decode_video, list_ucf50
 from viptt_core.errors import Fault, SettingError, check_choice, raise_faults
 from viptt_core.files import code_version
 from viptt_core.presets import Preset, fits
-from viptt_core.splits import part_faults, split_faults
+from viptt_core.splits import split_faults
 
 LISTERS: dict[str, Callable[..., Listing]] = {
     "ucf50": list_ucf50,
-    "ucf101": list_ucf101,
     "imageclef": list_imageclef,
     "medmnist3d": list_medmnist3d,
     "lidc": list_lidc,
@@ -42,7 +41,7 @@ LISTERS: dict[str, Callable[..., Listing]] = {
 }
 SYNTHETIC = ("phantom", "actions")
 # Parameters of the notebooks that are settings of scans, and of videos.
-OF_SCANS = ("labels", "file_column", "label_column", "patient_column", "classes", "crop", "slice_axis", "on_error")
+OF_SCANS = ("labels", "file_column", "label_column", "patient_column", "classes", "on_error")
 OF_VIDEOS = ("group_pattern", "groups", "on_error")
 # What a decoder may import without its pixels depending on it: how files are found, named and kept.
 NO_PIXELS = ("cache", "clips", "datasets.labels", "datasets.listing", "datasets.spelling", "errors", "files", "sources")
@@ -58,7 +57,7 @@ class Medium:
 
     @property
     def code(self) -> str:
-        """Version of all code that decides the pixels: when it changes, the set is decoded again."""
+        """Version of all code that decides the pixels; when it changes, the set is decoded again."""
         return code_version(self.decode.__module__.removeprefix("viptt_core."), apart_from=NO_PIXELS)
 
 
@@ -92,7 +91,8 @@ def load_for(preset: Preset, name: str, root: str | Path | None = None, **settin
 
     Args:
         preset: Gives the grid, and n of a synthetic set.
-        name, root: See `load_dataset`.
+        name: See `load_dataset`.
+        root: See `load_dataset`.
         settings: They win over the preset's. Those that are None or "" are dropped.
     """
     given = {setting: value for setting, value in settings.items() if value not in (None, "")}
@@ -136,7 +136,6 @@ def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listi
             raise SettingError(f"{setting} is {value!r}.", remedy=remedy)
     listing = LISTERS[name](root or None, **settings)
     faults = [*listing.faults, *_same_names(() if settings.get("classes") else listing.class_names)]
-    faults += part_faults([item.group for item in listing.items], [item.part for item in listing.items])
     if not listing.items and not any(fault.spoils for fault in faults):
         faults.append(Fault("no file left", ".", "no file of it can be used.", "See what was left out, and why."))
     return replace(listing, faults=tuple(faults))
@@ -192,5 +191,5 @@ def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Pres
         faults = split_faults(usual.splits, left, listing.class_names)
         raise_faults([fault for fault in faults if fault.spoils], listing.root, remedy=remedy)
     of_files = listing.items if listing.medium in ENDINGS else ()
-    files = {item.name: item.source[0] if isinstance(item.source, tuple) else item.source for item in of_files}
+    files = {item.name: item.source for item in of_files}
     return replace(clips, synthetic=listing.synthetic, faults=(*listing.faults, *clips.faults), files=files)

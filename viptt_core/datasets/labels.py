@@ -23,7 +23,7 @@ from viptt_core.datasets.listing import (
     nothing_to_read,
     parts_without_files,
 )
-from viptt_core.datasets.spelling import NO_GROUP, form, is_missing, number, one_spelling
+from viptt_core.datasets.spelling import NO_GROUP, is_missing, number, one_spelling
 from viptt_core.errors import DataError, Fault, listed, raise_faults
 
 COLUMN_SETTINGS = ("file_column", "label_column", "patient_column")
@@ -67,8 +67,6 @@ class Table:
     columns: Columns  #: those that were read
     rows: tuple[TableRow, ...] = ()  #: in the table's order
     faults: tuple[Fault, ...] = ()  #: what is wrong with it
-    #: Line and text of each cell of several lines, which may have swallowed rows.
-    long_cells: tuple[tuple[int, str], ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -93,7 +91,7 @@ def csv_files(folder: Folder) -> list[Path]:
     return [path for path in folder.with_ending((".csv",)) if path.parent == folder.root]
 
 
-def named_table(folder: Folder, given: str | Path) -> Path:
+def _named_table(folder: Folder, given: str | Path) -> Path:
     """The table that a setting names, by its path from here or from the folder."""
     path = Path(given).expanduser()
     below = folder.root / path
@@ -107,8 +105,9 @@ def label_table(folder: Folder, given: str | Path | None, columns: Columns) -> T
         DataError: none has the columns, or more than one has; the file is not there or cannot be read.
     """
     if given:
-        return read_table(named_table(folder, given), columns, folder.root)
-    headers = {path: _header(path, columns.needed) for path in csv_files(folder)}
+        return read_table(_named_table(folder, given), columns, folder.root)
+    firsts = {path: _first_rows(path, columns.needed) for path in csv_files(folder)}
+    headers = {path: (rows[0] if rows else [], code) for path, (rows, code) in firsts.items()}
     tables = [path for path, (names, _) in headers.items() if set(columns.needed) <= set(names)]
     if len(tables) == 1:
         return read_table(tables[0], columns, folder.root)
@@ -169,7 +168,7 @@ def _checked(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Table:
     """The table with its rows, and the faults that show without the files."""
     columns, header = table.columns, rows[0][1]
     places = [header.index(name) if name else -1 for name in columns[:3]]
-    kept, faults, ragged, long_cells = [], [], [], []
+    kept, faults, ragged = [], [], []
     for line, cells in rows[1:]:
         while len(cells) > len(header) and not cells[-1]:
             cells.pop()
@@ -181,7 +180,6 @@ def _checked(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Table:
             faults.append(fault)
         else:
             kept.append(row)
-            long_cells += [(line, cell) for cell in cells if "\n" in cell]
     if ragged:
         what = f"has {len(header)} columns, and more or fewer cells in line {listed(ragged)}."
         remedy = 'Put text that holds the separator into "quotes"; leave nothing between two for an empty cell.'
@@ -191,7 +189,7 @@ def _checked(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Table:
         faults.append(table.fault("empty table", "holds no row below its header.", remedy))
     spelling, notes = one_spelling((row.group for row in kept), (), table.where, columns.group_noun)
     kept = [row._replace(group=spelling[row.group]) for row in kept]
-    return replace(table, rows=tuple(kept), faults=(*faults, *notes), long_cells=tuple(long_cells))
+    return replace(table, rows=tuple(kept), faults=(*faults, *notes))
 
 
 def _row_fault(table: Table, row: TableRow) -> Fault | None:
@@ -209,13 +207,8 @@ def _row_fault(table: Table, row: TableRow) -> Fault | None:
     return None
 
 
-def _header(path: Path, needed: Collection[str] = ()) -> tuple[list[str], str]:
-    """Names of the columns, and the encoding or why there is none; `needed` tells where a cell ends."""
-    rows, encoding = _first_rows(path, needed)
-    return rows[0] if rows else [], encoding
-
-
 def _first_rows(path: Path, needed: Collection[str] = ()) -> tuple[list[list[str]], str]:
+    """Cells of the first rows, and the encoding or why there are none; `needed` tells where a cell ends."""
     try:
         with open(path, "rb") as file:
             text, encoding = _decoded(b"".join(file.readlines(HEADER_BYTES)))
@@ -224,11 +217,11 @@ def _first_rows(path: Path, needed: Collection[str] = ()) -> tuple[list[list[str
     return [cells for _, cells in _split_rows(text, needed)[0]], encoding
 
 
-def names_a_file(path: Path, files: Iterable[Path], *, rows: int | None = None) -> bool:
-    """Whether a cell in the first rows of a table names one of the files, or nearly so."""
-    stems = {_letters(_path_parts(file.name)[0][-1]) for file in files}
-    cells = (cell for row in _first_rows(path)[0][:rows] for text in row for cell in re.split("[,;\t]", text) if cell)
-    return any(_letters(_path_parts(cell)[0][-1]) in stems for cell in cells)
+def names_a_file(path: Path, files: Iterable[Path]) -> bool:
+    """Whether a cell in the first rows of a table names one of the files."""
+    stems = {_path_parts(file.name)[0][-1] for file in files}
+    cells = (cell for row in _first_rows(path)[0] for text in row for cell in re.split("[,;\t]", text) if cell)
+    return any(_path_parts(cell)[0][-1] in stems for cell in cells)
 
 
 def _decoded(content: bytes) -> tuple[str, str]:
@@ -315,24 +308,20 @@ def _numbers_first(label: str) -> tuple[bool, Fraction, str]:
 # --- Which file a row means ---
 
 
-def join(
-    table: Table, files: Sequence[Path], root: Path, noun: str = "scan"
-) -> tuple[dict[Path, TableRow], list[Fault]]:
+def join(table: Table, files: Sequence[Path], root: Path) -> tuple[dict[Path, TableRow], list[Fault]]:
     r"""Join rows to files, never on their order: a row names the end of a file's path, with or without the ending.
 
     "/" or "\", the case of the ending and the form of Unicode do not matter. A path with ".." begins at the table; of
     two files that a path could mean, it means the one that it leads to from `root`.
 
     Returns:
-        Row by file, and the faults: rows without a file, several of one file, files of one name, swallowed rows.
+        Row by file, and the faults: rows without a file, several of one file, files of one name.
     """
     start = os.path.abspath(root)
     below = {path: path.relative_to(root).as_posix() for path in files}
-    ends, near = defaultdict(list), defaultdict(list)  # files by the last parts of their paths, and by letters
+    ends = defaultdict(list)  # files by the last parts of their paths
     for path, name in below.items():
         parts, ending = _path_parts(f"{start}/{name}")
-        for letters in {_letters(part) for part in _path_parts(name)[0]}:  # a row may name the folder of its scan
-            near[letters].append(name)
         for n in range(1, min(len(parts), 3) + 1):
             ends[parts[-n:]].append((path, parts, ending))
     joined, faults, rows_of = {}, [], defaultdict(list)
@@ -345,34 +334,23 @@ def join(
         joined |= dict.fromkeys(found, row)
         rows_of[found[0] if len(found) == 1 else (parts, ending)].append(row)
         if not found:
-            nearest = near.get(_letters(parts[-1]))
-            what = f"line {row.line} of {table.path.name} names it, but there is no such {noun}"
-            what += f"; near it comes {listed(nearest)}." if nearest else "."
-            remedy = f"Mend the name, add the {noun}, or delete the row."
+            what = f"line {row.line} of {table.path.name} names it, but there is no such file."
+            remedy = "Mend the name, add the file, or delete the row."
             faults.append(Fault("missing file", row.file, what, remedy, level="file"))
         elif len(found) > 1:
-            what = f"{len(found)} {noun}s are named so: {listed([below[path] for path in found])}."
+            what = f"{len(found)} files are named so: {listed([below[path] for path in found])}."
             remedy = "Keep one of them, or write the folder into the table."
             faults.append(Fault("two files of one name", row.file, what, remedy))
-    return joined, [*faults, *_double_rows(table, rows_of.values(), noun), *_swallowed_rows(table, files, joined)]
+    return joined, [*faults, *_double_rows(table, rows_of.values())]
 
 
-def _double_rows(table: Table, rows_of_files: Iterable[Sequence[TableRow]], noun: str) -> Iterator[Fault]:
+def _double_rows(table: Table, rows_of_files: Iterable[Sequence[TableRow]]) -> Iterator[Fault]:
     for first, *others in rows_of_files:
         if others:
             times = "twice" if len(others) == 1 else f"{len(others) + 1} times"
             rows = ", ".join(f"'{row.file}' in line {row.line}" for row in (first, *others))
             what = f"'{first.file}' is there {times}: {rows}."
-            yield table.fault("duplicate row", what, f"Keep one row a {noun}.")
-
-
-def _swallowed_rows(table: Table, files: Sequence[Path], joined: Collection[Path]) -> Iterator[Fault]:
-    """Cells of several lines that name a file without a row: a quote was left open."""
-    unlisted = {_path_parts(path.name)[0] for path in files if path not in joined}
-    for line, cell in table.long_cells:
-        pieces = [piece.strip(' "') for piece in re.split(r"[,;\t\n]", cell)]
-        if any(_path_parts(piece)[0][-1:] in unlisted for piece in pieces):
-            yield table.unclosed(line)
+            yield table.fault("duplicate row", what, "Keep one row a file.")
 
 
 def _path_parts(text: str, start: str | Path = "") -> tuple[tuple[str, ...], str]:
@@ -385,30 +363,17 @@ def _path_parts(text: str, start: str | Path = "") -> tuple[tuple[str, ...], str
     return (*parts[:-1], parts[-1][: len(parts[-1]) - len(ending)]), ending
 
 
-def _letters(stem: str) -> str:
-    """What near misses share: letters and digits, in lower case, numbers without zeros in front."""
-    return re.sub(r"[\W_]+|(?<!\d)0+(?=\d)", "", stem.casefold())
-
-
 def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing:
     """A listing of files in class folders, their groups taken from a table: file, perhaps class, group."""
-    path = named_table(folder, groups)
-    header, _ = _header(path)
-    first, *between, last = header if len(header) > 1 else ("file", "group")
-    if len(between) > 1 or "" in (first, *between, last):  # a column without a name would be taken for none
-        what = f"has the columns {listed([column or '(without a name)' for column in header])}."
+    path = _named_table(folder, groups)
+    header = (_first_rows(path)[0] or [["file", "group"]])[0]
+    if not 2 <= len(header) <= 3:
+        what = f"has the columns {listed(header)}."
         fault = Fault("missing column", path.name, what, "Give it two (file, group) or three (file, class, group).")
         return replace(listing, items=(), faults=(*listing.faults, fault))
-    files = {path: name for name, paths in folder.class_folders(FILE_ENDINGS).items() for path in paths}
-    if names_a_file(path, files, rows=1):
-        fault = Fault("no header", path.name, "names a file in its first row.", "Put a header above: file,class,group.")
-        return replace(listing, items=(), faults=(*listing.faults, fault))
-    table = read_table(path, Columns(first, *(between or [""]), last, "group"), folder.root)
-    rows, faults = join(table, list(files), folder.root, "file")
-    for file, row in rows.items():
-        if row.label and form(row.label) != form(files[file]):
-            what = f"line {row.line} says '{row.label}' of '{row.file}', which lies in {files[file]}/."
-            faults.append(table.fault("another class", what, "Move the file, or mend the row."))
+    table = read_table(path, Columns(header[0], "", header[-1], "group"), folder.root)
+    files = [path for paths in folder.class_folders(FILE_ENDINGS).values() for path in paths]
+    rows, faults = join(table, files, folder.root)
     if table.complete:
         what = f"no group in {path.name}."
         lacking = [item.name for item in listing.items if item.source not in rows]

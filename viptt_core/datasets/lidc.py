@@ -7,15 +7,18 @@ planes), `names`, `patient` (text), `malignancy_label` (0, 1, else not clear), `
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from viptt_core import files
 from viptt_core.clips import Item
-from viptt_core.datasets.arrays import Volume, array_head, find_file, item_faults, opened, read_array
+from viptt_core.datasets.arrays import Volume, array_head, find_file, opened, read_array
 from viptt_core.datasets.listing import Listing
-from viptt_core.errors import DataError, SettingError, check_choice, check_counts
+from viptt_core.datasets.spelling import NO_GROUP, is_missing
+from viptt_core.errors import DataError, Fault, SettingError, check_choice, check_counts
 
 TASKS = {
     "types": ("ground-glass", "part-solid", "calcified", "solid irregular", "solid"),
@@ -40,7 +43,7 @@ def list_lidc(root: str | Path, *, task: str = "types", centre: int = 24) -> Lis
     """
     check_choice("task", task, tuple(TASKS))
     check_counts(centre=centre)
-    columns = _read_columns(path := find_file(root, "", None))
+    columns = _read_columns(path := find_file(root))
     if centre > (side := min(columns["volumes"][1:3])):
         raise SettingError(f"centre is {centre}.", remedy=f"The slices have {side} pixels a side: give no more.")
     labels = columns["malignancy_label"].astype(np.int64)
@@ -52,8 +55,19 @@ def list_lidc(root: str | Path, *, task: str = "types", centre: int = 24) -> Lis
         source = Volume(path, "volumes", n, digest, SLICE_AXIS, padded=True, centre=centre)
         name, patient, diameter = (columns[column][n].item() for column in ("names", "patient", "diameter_mm"))
         items.append(Item(str(name), int(labels[n]), str(patient), source, covariates={"diameter_mm": diameter}))
-    settings, faults = {"file": digest, "task": task, "centre": centre}, tuple(item_faults(items, TASKS[task]))
+    settings, faults = {"file": digest, "task": task, "centre": centre}, tuple(_faults(items, TASKS[task]))
     return Listing("lidc", path, "array", tuple(items), TASKS[task], faults, settings=settings)
+
+
+def _faults(items: Sequence[Item], names: Sequence[str]) -> Iterator[Fault]:
+    """Classes without a nodule, names that occur twice, nodules of no patient."""
+    for label in sorted({*range(len(names))} - {item.label for item in items}):
+        yield Fault("class without volumes", ".", f"no volume is of the class {names[label]}.", "Take the other task.")
+    for name, count in Counter(item.name for item in items).items():
+        if count > 1:
+            yield Fault("two volumes of one name", name, f"is the name of {count} volumes.", "Give each its own.")
+    if blank := [item.name for item in items if is_missing(item.group, NO_GROUP)]:
+        yield Fault("no patient", blank[0], f"{len(blank)} volumes have no patient.", "Fill them in.")
 
 
 def nodule_types(

@@ -20,8 +20,7 @@ VIDEO_ENDINGS += (".flv", ".3gp", ".3g2", ".ts", ".mts", ".m2ts", ".vob", ".ogv"
 SCAN_ENDINGS = (".nii.gz", ".nii")
 FILE_ENDINGS = (*SCAN_ENDINGS, *VIDEO_ENDINGS)
 ENDINGS = {"video": VIDEO_ENDINGS, "scan": SCAN_ENDINGS}
-MASK_FOLDERS = ("masks1", "masks2", "masks", "findings")  # of ImageCLEF: same file names as the scans, but no scans
-MASK_WORDS = re.compile("mask|seg|labels|annotation|finding", re.IGNORECASE)  # in the name of another such folder
+MASK_FOLDERS = ("masks", "masks1", "masks2", "findings", "seg")  # hold files named as the scans, but no scans
 EACH_FILE_ITS_OWN = "(.*)"  # group pattern
 # What `viptt phantom` and `viptt actions` leave beside the files they write.
 SYNTHETIC_RECORDS = ("phantom.json", "example.json", "actions.json")
@@ -54,7 +53,6 @@ class Listing:
     class_names: tuple[str, ...]  #: in label order
     faults: tuple[Fault, ...] = ()  #: what is wrong with the folder as such
     unlabelled: tuple[Path, ...] = ()  #: files that belong to the set and have no label, such as a hidden test part
-    masks: dict[str, dict[str, Path]] = field(default_factory=dict)  #: name of a mask set -> name of a scan -> its mask
     #: JSON-ready; what else decides the pixels or names the set, recorded in `ClipSet.source`.
     settings: dict = field(default_factory=dict)
 
@@ -85,6 +83,13 @@ class Folder:
     def with_ending(self, endings: Sequence[str]) -> list[Path]:
         """Files of a kind, by their names."""
         return [path for path in self.files if has_ending(path, endings)]
+
+    def scans(self, *, has_masks: bool = False) -> list[Path]:
+        """Scans without what lies in a folder of masks: all of it with `has_masks`, else what is named as a scan is."""
+        paths = self.with_ending(SCAN_ENDINGS)
+        beside = {path for path in paths if not {*MASK_FOLDERS}.intersection(path.relative_to(self.root).parts[:-1])}
+        named = {_stem(path) for path in beside}
+        return [path for path in paths if path in beside or not (has_masks or _stem(path) in named)]
 
     def class_folders(self, endings: Sequence[str]) -> dict[str, list[Path]]:
         """Files of a kind that lie directly in a folder of `root`, by the name of that folder."""
@@ -232,7 +237,8 @@ def list_classes(
     """Videos or scans in one folder a class.
 
     Args:
-        name, medium: See `Listing`.
+        name: See `Listing`.
+        medium: See `Listing`.
         folder: Its files.
         classes: Names of the class folders, in label order, as a sequence or "A, B"; "A+B" is one class of two
             folders. None or "all" takes every folder.
@@ -254,8 +260,8 @@ def list_classes(
     if len(class_names) < 2:
         remedy = f"Give the folder that holds one folder a class. There are: {listed(list(there))}."
         faults.append(Fault("fewer than two classes", ".", f"fewer than two classes of {medium}s.", remedy))
-    others = ", ".join(name for name in there if not MASK_WORDS.search(name))
-    for part in filter(MASK_WORDS.search, () if asked or medium == "video" else there):  # by nobody's choice
+    others = ", ".join(name for name in there if name not in MASK_FOLDERS)
+    for part in () if asked else (name for name in there if name in MASK_FOLDERS):  # by nobody's choice
         remedy = f"If it holds masks, name the classes: classes='{others}'."
         faults.append(Fault("class of masks", part, "is taken for a class.", remedy, "note"))
     for fault in files_besides(folder, sources, ENDINGS[medium]):
@@ -326,44 +332,6 @@ def _is_dicom(path: Path) -> bool:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
-
-
-# --- Masks beside scans ---
-
-
-def scans_and_masks(
-    folder: Folder, *, has_masks: bool = False
-) -> tuple[list[Path], dict[str, dict[str, Path]], list[Fault]]:
-    """Part the scans below a folder from their masks.
-
-    Args:
-        folder: Its files.
-        has_masks: Whether the set comes with masks in MASK_FOLDERS. Else a folder that is called like one of masks
-            holds scans as any other, unless most of its files are named as scans elsewhere.
-
-    Returns:
-        Scans; name of a mask set -> name of a scan -> its mask; what is taken for a mask, and belongs to no scan.
-    """
-    scans, of_folder, masks, faults = [], defaultdict(list), {}, []
-    for path in folder.with_ending(SCAN_ENDINGS):
-        above = path.relative_to(folder.root).parts[:-1]
-        called = (part for part in above if (part in MASK_FOLDERS if has_masks else MASK_WORDS.search(part)))
-        mask_set = next(called, None)
-        (scans if mask_set is None else of_folder[mask_set]).append(path)
-    stems = {_stem(scan) for scan in scans}
-    for mask_set, paths in of_folder.items():
-        alone = [] if has_masks else [path for path in paths if _stem(path) not in stems]
-        if 2 * len(alone) > len(paths):
-            scans += paths
-            continue
-        masks[mask_set] = {path.name: path for path in paths}
-        remedy = "If they are scans, rename the folder."
-        if mask_set not in MASK_FOLDERS:
-            what = f"{len(paths) - len(alone)} files are named as scans elsewhere and taken for their masks."
-            faults.append(Fault("masks beside scans", mask_set, what, remedy, "note"))
-        what = "is taken for a mask, and there is no scan of its name."
-        faults += [Fault("mask without a scan", folder.name(path), what, remedy, "left out") for path in alone]
-    return sorted(scans), masks, faults
 
 
 def _stem(path: Path) -> str:

@@ -39,7 +39,8 @@ def list_folder(
     Args:
         root: The folder. A CSV in it with the columns named here makes it scans with labels.
         labels: The CSV; None looks for it in `root`. Its rows name files by path, name, or stem.
-        file_column, label_column: Its columns. Labels may be numbers or words; each that occurs is a class.
+        file_column: Its column of file names.
+        label_column: Its column of labels, numbers or words; each label that occurs is a class.
         patient_column: Scans of one patient never fall into two parts of a split; "": each scan its own.
         classes: Folders or labels to take, in label order, as for `listing.list_classes`.
         group_pattern: Which part of a file's name is its group, see `listing.group_items`; "(.*)": each its own.

@@ -14,6 +14,7 @@ from viptt_core.constants import TB_CLASSES
 from viptt_core.datasets.labels import Columns, Table, classes_of_labels, join, label_table
 from viptt_core.datasets.listing import (
     EACH_FILE_ITS_OWN,
+    SCAN_ENDINGS,
     Folder,
     Listing,
     class_choice,
@@ -22,40 +23,30 @@ from viptt_core.datasets.listing import (
     group_items,
     list_classes,
     nothing_to_read,
-    scans_and_masks,
     walk_folder,
 )
-from viptt_core.errors import Fault, SettingError, check_choice
+from viptt_core.errors import Fault
 from viptt_core.scan_facts import ScanFacts
 
 IMAGECLEF_COLUMNS = Columns("FileName", "TypeOfTB", remedy="Call its columns FileName and TypeOfTB")
 IMAGECLEF_TEST = "TST_"  # names of the hidden test part begin so
 MOSMED_CLASSES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
-CROPS = ("lungs",)
-MASKS = "masks1"  # crop, unless another set is named
 
 
-def list_imageclef(
-    root: str | Path, *, labels: str | Path | None = None, crop: str | None = None, masks: str = MASKS
-) -> Listing:
+def list_imageclef(root: str | Path, *, labels: str | Path | None = None) -> Listing:
     """CT scans (NIfTI) and a label CSV, as ImageCLEF 2021 Tuberculosis comes; each scan is its own group.
 
     Args:
         root: Folder with the scans, in it or below it (mask folders are passed over).
         labels: The CSV with columns FileName, TypeOfTB (1..5); None looks for it in `root`.
-        crop: None as the authors, or "lungs": the box around the lung mask.
-        masks: Which mask set crops, the name of its folder: "masks1" or "masks2".
     """
-    if masks != MASKS and crop is None:
-        raise SettingError(f"masks is '{masks}', and nothing is cropped.", remedy="Give crop='lungs', or leave it out.")
     folder = walk_folder(existing_folder(root, "scans (.nii.gz) and the label CSV"))
     known = {str(k): name for k, name in enumerate(TB_CLASSES, 1)}
     listing = list_table("imageclef", folder, label_table(folder, labels, IMAGECLEF_COLUMNS), known=known)
     without = [fault for fault in listing.faults if fault.kind == "no label"]
     hidden = [fault for fault in without if Path(fault.where).name.startswith(IMAGECLEF_TEST)]
     faults = tuple(fault for fault in listing.faults if fault not in hidden)
-    listing = replace(listing, faults=faults, unlabelled=tuple(folder.root / fault.where for fault in hidden))
-    return listing if crop is None else _with_crop(listing, crop, masks)
+    return replace(listing, faults=faults, unlabelled=tuple(folder.root / fault.where for fault in hidden))
 
 
 def list_mosmed(root: str | Path, *, classes: str | Sequence[str] | None = None) -> Listing:
@@ -91,7 +82,7 @@ def list_table(
         group_pattern: For a table without patients: see `listing.group_items`.
     """
     class_of, class_names, faults = classes_of_labels(table, known, class_choice(classes))
-    scans, masks, of_masks = scans_and_masks(folder, has_masks=known is not None)
+    scans = folder.scans(has_masks=known is not None)
     rows, unjoined = join(table, scans, folder.root)
     unique = len({scan.name for scan in scans}) == len(scans)
     items = []
@@ -103,42 +94,28 @@ def list_table(
     items, ungrouped = group_items(items, group_pattern)
     faults += ungrouped
     faults += [nothing_to_read(folder, ("scan",))] if not scans else []
-    faults += files_besides(folder, {*scans, *(path for of_scan in masks.values() for path in of_scan.values())})
+    faults += files_besides(folder, set(folder.with_ending(SCAN_ENDINGS)))
     what, lacking = f"no label in {table.path.name}.", [folder.name(scan) for scan in scans if scan not in rows]
     if table.complete:
         faults += [Fault("no label", name, what, "Add a row for it.", "left out") for name in lacking]
-    faults = (*table.faults, *faults, *unjoined, *of_masks, *folder.faults)
-    return Listing(name, folder.root, "scan", items, class_names, faults, masks=masks)
+    faults = (*table.faults, *faults, *unjoined, *folder.faults)
+    return Listing(name, folder.root, "scan", items, class_names, faults)
 
 
-def decode_scan(source: Path | tuple[Path, Path], grid: Grid) -> np.ndarray:
-    """A scan on the grid, uint8 [T,H,W]; the source is its file, or the file and the mask to crop it by."""
-    levels, facts = read_scan(source, grid)
-    ct.warn_of_scan(facts, source[0] if isinstance(source, tuple) else source)
+def decode_scan(path: Path, grid: Grid) -> np.ndarray:
+    """A scan on the grid, uint8 [T,H,W]."""
+    levels, facts = read_scan(path, grid)
+    ct.warn_of_scan(facts, path)
     return levels
 
 
-def read_scan(source: Path | tuple[Path, Path], grid) -> tuple[np.ndarray, ScanFacts]:
+def read_scan(path: Path, grid) -> tuple[np.ndarray, ScanFacts]:
     """As `decode_scan`, with the facts of the file and without warnings; `grid` is a Grid, or has those fields."""
-    path, mask = source if isinstance(source, tuple) else (source, None)
     settings = {name: getattr(grid, name) for name in ("size", "hu_window", "orientation")}
-    volume, facts = ct.read_volume(path, depth=grid.frames, mask=mask, **settings)
+    volume, facts = ct.read_volume(path, depth=grid.frames, **settings)
     return to_grey_levels(volume), facts
 
 
 def to_grey_levels(volume: np.ndarray) -> np.ndarray:
     """Volume in [0,1] of any shape -> whole grey levels 0..255, uint8."""
     return np.rint(volume * 255).astype(np.uint8)
-
-
-def _with_crop(listing: Listing, crop: str, masks: str) -> Listing:
-    """The listing with a mask beside each scan."""
-    check_choice("crop", crop, CROPS)
-    of_scan = listing.masks.get(masks, {})
-    lacking = [item.name for item in listing.items if item.source.name not in of_scan]
-    what, remedy = f"has no mask in {masks}/.", "Add it, or do not crop."
-    faults = [Fault("missing mask", name, what, remedy, level="file") for name in lacking]
-    there = [item for item in listing.items if item.source.name in of_scan]
-    items = tuple(replace(item, source=(item.source, of_scan[item.source.name])) for item in there)
-    settings = listing.settings | {"crop": crop}
-    return replace(listing, items=items, faults=(*listing.faults, *faults), settings=settings)

@@ -1,10 +1,8 @@
-"""Videos, one folder a class: UCF50, and UCF101 with its published parts."""
+"""Videos, one folder a class, as UCF50 has them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +14,12 @@ from viptt_core.datasets.labels import with_groups
 from viptt_core.datasets.listing import (
     EACH_FILE_ITS_OWN,
     VIDEO_ENDINGS,
-    Folder,
     Listing,
     existing_folder,
     list_classes,
     walk_folder,
 )
-from viptt_core.errors import Fault, SettingError, check_choice
-
-UCF101_LISTS = "ucfTrainTestlist"  # folder of the published lists, as their archive unpacks
+from viptt_core.errors import SettingError
 
 
 def decode_video(source: Path, grid: Grid) -> np.ndarray:
@@ -47,68 +42,13 @@ def list_ucf50(
         group_pattern: See `listing.group_items`.
         groups: A CSV that names the group of each video instead, see `labels.with_groups`.
     """
-    folder = _unpacked(existing_folder(root, "videos, one folder a class"), "UCF50")
-    if not groups:
-        return _list_ucf("ucf50", folder, classes, group_pattern)
-    if group_pattern != UCF_GROUP_PATTERN:
+    if groups and group_pattern != UCF_GROUP_PATTERN:
         raise SettingError("groups and group_pattern both say what belongs together.", remedy="Give one of them.")
-    return with_groups(_list_ucf("ucf50", folder, classes, EACH_FILE_ITS_OWN), folder, groups)
-
-
-def list_ucf101(root: str | Path, *, classes: str | Sequence[str] | None = None, fold: int = 1) -> Listing:
-    """UCF101 with the training and test part of one of its three published splits, which keep groups together.
-
-    Args:
-        root: Folder with `UCF-101/Class/*.avi` and `ucfTrainTestlist/`, as its archives unpack.
-        classes: As for `list_ucf50`.
-        fold: Which published split: 1, 2 or 3.
-    """
-    check_choice("fold", fold, (1, 2, 3))
-    top = existing_folder(root, f"UCF-101/ and {UCF101_LISTS}/")
-    listing = _list_ucf("ucf101", _unpacked(top, "UCF-101"), classes, UCF_GROUP_PATTERN)
-    part_of, faults = _published_parts(top, fold)
-    if not part_of:
-        return replace(listing, faults=(*listing.faults, *faults))
-    names = {item.name for item in listing.items}
-    used = {name.split("/")[0] for name in names}
-    what = f"{UCF101_LISTS} names it, but there is no such video."
-    faults += [
-        Fault("missing file", name, what, "Unpack the archive again.", level="file")
-        for name in part_of
-        if name.split("/")[0] in used and name not in names
-    ]
-    faults += [
-        Fault("not in the split lists", item.name, f"is in no list of split {fold}.", level="left out")
-        for item in listing.items
-        if item.name not in part_of
-    ]
-    items = tuple(replace(item, part=part_of[item.name]) for item in listing.items if item.name in part_of)
-    return replace(listing, items=items, faults=(*listing.faults, *faults))
-
-
-def _published_parts(top: Path, fold: int) -> tuple[dict[str, str], list[Fault]]:
-    """Name of a video -> its part, by the lists in the folder of the videos or beside it."""
-    lists = next((place for place in (top, top.parent) if (place / UCF101_LISTS).is_dir()), top) / UCF101_LISTS
-    part_of, faults = {}, []
-    for part in ("train", "test"):
-        table = lists / f"{part}list{fold:02d}.txt"
-        if table.is_file():
-            lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
-            names = (re.split(r"[\\/]", line.split(" ")[0].strip()) for line in lines)
-            part_of |= {"/".join(name[-2:]): part for name in names if name != [""]}
-        else:
-            what, remedy = "no such file; it holds the published splits.", "Get it with: viptt data get ucf101."
-            faults.append(Fault("missing split lists", f"{UCF101_LISTS}/{table.name}", what, remedy))
-    return part_of, faults
-
-
-def _list_ucf(name: str, folder: Folder, classes: str | Sequence[str] | None, group_pattern: str) -> Listing:
-    papers = UCF_CLASSES if set(UCF_CLASSES) <= set(folder.class_folders(VIDEO_ENDINGS)) else None
-    return list_classes(name, folder, "video", classes=classes or papers, group_pattern=group_pattern)
-
-
-def _unpacked(root: Path, name: str) -> Folder:
-    """The folder that an archive unpacks to, if the one given is that above it."""
+    root = existing_folder(root, "videos, one folder a class")
     folder = walk_folder(root)
-    inside = (root / name).is_dir() and not folder.class_folders(VIDEO_ENDINGS)
-    return walk_folder(root / name) if inside else folder
+    if (root / "UCF50").is_dir() and not folder.class_folders(VIDEO_ENDINGS):
+        folder = walk_folder(root / "UCF50")
+    papers = UCF_CLASSES if set(UCF_CLASSES) <= set(folder.class_folders(VIDEO_ENDINGS)) else None
+    pattern = EACH_FILE_ITS_OWN if groups else group_pattern
+    listing = list_classes("ucf50", folder, "video", classes=classes or papers, group_pattern=pattern)
+    return with_groups(listing, folder, groups) if groups else listing

@@ -7,14 +7,15 @@ from pathlib import Path
 from viptt_core.constants import PAPER_KAPPA_PRETRAINED, PAPER_KAPPA_SCRATCH, TB_TRAIN_COUNTS
 from viptt_core.figures import ARM_COLOURS, MARKS, Estimate, Picture, draw_estimates, styled
 from viptt_core.files import artifact_root
-from viptt_core.shown import with_interval
+from viptt_core.shown import arm_label, with_interval
 from viptt_core.statistics import PAPER_TEST_SCANS, PAPER_VALIDATION_COUNTS, kappa_interval_by_simulation
+from viptt_core.study.ledger import PLACES, headline
 from viptt_core.study.plan import study_names
 from viptt_core.study.report import NO_VERDICT, open_results
+from viptt_core.study.verdict import make_verdicts
 
 PAPER_SCANS = sum(PAPER_VALIDATION_COUNTS)
 SIZES = (50, 100, PAPER_SCANS, PAPER_TEST_SCANS, 1000, 2000)  # scans in a test
-STUDIES = {"synthetic": "simulated scans; synthetic data", "real": "real CT: lung nodules"}
 
 
 @styled
@@ -36,22 +37,25 @@ def claim_chart(root: Path | None = None) -> Picture:
         )
     ]
     panels = {f"As published, validation scans\ngain {gain:+.2f}; intervals: ours, for n = {PAPER_SCANS}": published}
-    files = []
-    for name, on in STUDIES.items():
-        if name not in study_names() or (results := open_results(name, folder=root or artifact_root())).primary.empty:
-            continue
-        row, arms = results.primary.iloc[0], results.rows("arms").set_index("arm").loc[list(results.plan.primary[::-1])]
-        difference = with_interval(row["difference"], row["low"], row["high"], signed=True)
-        panels[f"Equal arms, {on}\n{difference}: {row['verdict'] or NO_VERDICT}"] = [
-            Estimate(each.Index, each.kappa, each.kappa_low, each.kappa_high, ARM_COLOURS[start], MARKS[start])
-            for each, start in zip(arms.itertuples(), arms["start"], strict=True)
-        ]
-        files += results.data("arms.csv", "contrasts.csv")
+    files, records = [], []
+    for name, (place, _) in PLACES.items():
+        results = open_results(name, folder=root or artifact_root()) if name in study_names() else None
+        made = make_verdicts(results.plan, results.tables, synthetic=results.synthetic) if results else []
+        for row in (record for record in made if record["primary"]):
+            arms = results.rows("arms").set_index("arm").loc[[row["baseline"], row["arm"]]]
+            difference = with_interval(row["difference"], row["low"], row["high"], signed=True)
+            on = f"{place} (synthetic data)" if results.synthetic else place
+            panels[f"All else equal, {on}\n{difference}: {row['verdict'] or NO_VERDICT}"] = [
+                Estimate(arm_label(each.Index), each.kappa, each.kappa_low, each.kappa_high, ARM_COLOURS[start], mark)
+                for each, start, mark in zip(arms.itertuples(), arms["start"], arms["start"].map(MARKS), strict=True)
+            ]
+            files += results.data("arms.csv", "contrasts.csv")
+            records.append(row)
     figure, axes, told = draw_estimates(panels, "kappa with 95 % interval; shaded: the difference")
     for axis, (below, above) in zip(axes, panels.values(), strict=True):
         axis.axvspan(below.value, above.value, color=ARM_COLOURS["video"], alpha=0.22, lw=0, zorder=0)
     alt = f"Kappa with 95 % intervals, in {len(panels)} panel{'s' * (len(panels) > 1)}. {told}."
-    return Picture(figure, alt, data=files)
+    return Picture(figure, alt, title=f"{headline(records)}.", data=files)
 
 
 @styled

@@ -15,7 +15,16 @@ from nibabel.orientations import apply_orientation
 from viptt_core import ct
 from viptt_core.clips import ClipSet
 from viptt_core.constants import CT_WINDOWS, PAPER_FRAMES, TB_CLASSES, UCF_CLASSES, UCF_FRAME_RATE
-from viptt_core.figures import OTHER_COLOUR, WIDTH, Photograph, Picture, draw_slice, legend_below, new_axes, styled
+from viptt_core.figures import (
+    OTHER_COLOUR,
+    Photograph,
+    Picture,
+    chart_width,
+    draw_slice,
+    legend_below,
+    new_axes,
+    styled,
+)
 from viptt_core.files import artifact_root
 from viptt_core.nifti import read_nifti
 from viptt_core.probes import BY_CLIP, BY_GROUP, Leakage
@@ -23,7 +32,7 @@ from viptt_core.splits import PARTS, Split
 
 WINDOW_COLOURS = ("#0072B2", "#009E73", "#D55E00")
 LUNG_HU = (-950, -600)  # air-filled lung, not the air around the patient
-PART_COLOURS = {"train": "#BBBBBB", "validation": "#E69F00", "test": "#0072B2"}
+PART_COLOURS = {"train": "#A6A6A6", "validation": "#E69F00", "test": "#3B8FD1"}  # for a light and a dark page
 PATIENTS = {"Infiltrative": 3, "Focal": 1, "Tuberculoma": 2, "Miliary": 3, "Fibro-cavernous": 4}  # typical ones
 PHANTOM_GRID = (256, 130)  # voxels in-plane, slices: coarser than a scan, to be quick
 MOST_GROUPS = 25  # of a class that a chart shows
@@ -90,7 +99,7 @@ def group_structure(clips: ClipSet, splits: dict[str, Split]) -> Picture:
         splits: By the title of its panel.
     """
     most = max(np.unique(clips.groups, return_counts=True)[1].max(), 1)
-    figure, axes = new_axes(len(splits), 1, size=(WIDTH, len(splits) * (0.27 * len(clips.class_names) + 0.75)))
+    figure, axes = new_axes(len(splits), 1, size=(chart_width(), len(splits) * (0.27 * len(clips.class_names) + 0.75)))
     colours, told, hidden = ListedColormap(list(PART_COLOURS.values())), [], 0
     for axis, (title, split) in zip(axes[:, 0], splits.items(), strict=True):
         part_of = np.full(len(clips), np.nan)
@@ -206,7 +215,7 @@ def leakage_chart(leakage: Leakage) -> Picture:
     """Accuracy of the nearest neighbour under both splits, a line a seed, and what always naming one class gets."""
     import seaborn
 
-    figure, axes = new_axes(1, 1, size=(WIDTH, 2.2))
+    figure, axes = new_axes(1, 1, size=(chart_width(), 2.2))
     axis, order = axes[0, 0], [BY_CLIP, BY_GROUP]
     look = {"data": leakage.runs, "x": "accuracy", "y": "split", "order": order, "hue": "split", "hue_order": order}
     look |= {"palette": ["#D55E00", OTHER_COLOUR], "legend": False, "ax": axis}

@@ -14,13 +14,14 @@ from viptt_core.figures import (
     SMALL,
     WIDTH,
     Picture,
+    chart_width,
     kappa_by_arm,
     legend_below,
     new_axes,
     styled,
 )
 from viptt_core.results import Summary
-from viptt_core.shown import ResultTable
+from viptt_core.shown import ResultTable, arm_label
 from viptt_core.submission import AUTHORS_WEIGHTS, combine, counts_text
 from viptt_core.submission.entry import Entry, counts_table
 
@@ -31,6 +32,7 @@ PUBLISHED_COUNTS = {
     "the ensemble handed in": (181, 117, 45, 53, 25),
 }
 WRONG = "#D55E00"
+GREYS = ("#BBBBBB", "#8A8A8A", "#555555")  # of models that are no arms, in turn
 COLOURS = {"mean": OTHER_COLOUR, "vote": "#56B4E9", "authors": WRONG, "true": "black"}
 MARKS = ListedColormap(["white", "#FBE3D5"])  # of answers that a run gave, and of those that none gave
 
@@ -39,8 +41,8 @@ MARKS = ListedColormap(["white", "#FBE3D5"])  # of answers that a run gave, and 
 def counts_chart(entry: Entry) -> Picture:
     """Number of scans in each class, a bar a model and an ensemble, and the truth where it is known."""
     rows = counts_table(entry)
-    who = (rows["kind"] + ": " + rows["who"]).replace("true: true", "true")
-    colours = {name: ARM_COLOURS.get(name, "#CCCCCC") for name in rows["who"]} | COLOURS
+    who = (rows["kind"] + ": " + rows["who"].map(arm_label)).replace("true: true", "true")
+    colours = dict(zip(rows["who"], GREYS * len(rows), strict=False)) | ARM_COLOURS | COLOURS
     figure = _bars(rows.assign(who=who), [colours[name] for name in rows["who"]], "How many scans in each class")
     alt = f"Number of scans in each class, by model and by ensemble. {_told(rows)}."
     return Picture(figure, alt, synthetic=entry.synthetic, table=rows)
@@ -50,7 +52,7 @@ def counts_chart(entry: Entry) -> Picture:
 def published_chart() -> Picture:
     """The same counts as the authors published them: two of their three runs, and what they handed in."""
     rows = pd.DataFrame.from_dict(PUBLISHED_COUNTS, orient="index", columns=TB_CLASSES).reset_index(names="who")
-    figure = _bars(rows, ["#BBBBBB", "#888888", COLOURS["authors"]], "The authors' answers, 421 test scans")
+    figure = _bars(rows, [*GREYS[:2], COLOURS["authors"]], "The authors' answers, 421 test scans")
     words = "Predicted classes of the 421 hidden test scans, as the authors published them."
     return Picture(figure, f"{words} {_told(rows)}.", table=rows)
 
@@ -96,7 +98,7 @@ def scores_chart(summary: Summary | ResultTable, entry: Entry) -> Picture | Resu
 def _bars(rows: pd.DataFrame, colours: list[str], title: str):
     """A group of bars a class: one for each row, labelled by its "who"."""
     height = 0.16 * len(rows) * len(TB_CLASSES) + 1.2
-    figure, axes = new_axes(1, 1, size=(WIDTH, height))
+    figure, axes = new_axes(1, 1, size=(chart_width(), height))
     counts = rows.set_index("who")[list(TB_CLASSES)].T
     axis = counts.plot.barh(ax=axes[0, 0], color=colours, width=0.86, edgecolor="white", legend=False)
     for bars in axis.containers:

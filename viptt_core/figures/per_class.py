@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 
 from viptt_core.clips import Grid
@@ -10,18 +12,20 @@ from viptt_core.datasets.simulated import simulate_scan
 from viptt_core.figures import (
     FINDING_COLOUR,
     SMALL,
-    WIDTH,
     Estimate,
     Picture,
+    chart_width,
     draw_estimates,
     draw_matrices,
+    is_wide,
     legend_below,
     new_axes,
     styled,
 )
 from viptt_core.figures.study import look, picture_of
 from viptt_core.figures.viewer import FINDING, PHANTOM_LOOK, Shown, Viewer
-from viptt_core.shown import ResultTable
+from viptt_core.shown import ResultTable, arm_label
+from viptt_core.study import sentences
 from viptt_core.study.evidence import FILE as EVIDENCE
 from viptt_core.study.evidence import Evidence, finding_on_grid
 from viptt_core.study.report import StudyResults
@@ -40,14 +44,16 @@ def confusion_chart(results: StudyResults) -> Picture | ResultTable:
         return results.absent("Confusion matrices")
     names = list(dict.fromkeys(next(iter(tables.values()))["true"]))
     counts = {
-        arm: rows.pivot_table(index="true", columns="predicted", values="count", aggfunc="sum", fill_value=0)
+        arm_label(arm): rows.pivot_table(index="true", columns="predicted", values="count", aggfunc="sum", fill_value=0)
         .reindex(index=names, columns=names, fill_value=0)
         .to_numpy()
         for arm, rows in tables.items()
     }
     figure, told = draw_matrices(counts, names, "shares")
     alt = f"Confusion matrices, mean over seeds. Rightly predicted of each true class, {told}."
-    return picture_of(results, figure, alt, "confusion.csv")
+    arm = results.plan.primary[0]
+    title = sentences.confusion_title(results, arm if arm in tables else next(iter(tables)))
+    return picture_of(results, figure, alt, "confusion.csv", title=title)
 
 
 @styled
@@ -58,18 +64,18 @@ def class_chart(results: StudyResults) -> Picture | ResultTable:
         return results.absent("Scores by class")
     names, step = list(dict.fromkeys(next(iter(tables.values()))["class"])), 1 / (len(tables) + 1)
     height = len(names) * (0.19 * len(tables) + 0.3) + 0.8
-    figure, axes = new_axes(1, len(PER_CLASS), size=(WIDTH, height), sharey=True)
+    figure, axes = new_axes(1, len(PER_CLASS), size=(chart_width(), height), sharey=True)
     told = []
     for number, (arm, rows) in enumerate(tables.items()):
         rows, (colour, marker) = rows.set_index("class").loc[names], look(results, arm)
         y = np.arange(len(names)) + step * (number - (len(tables) - 1) / 2)
         for axis, (title, column) in zip(axes[0], PER_CLASS.items(), strict=True):
             axis.hlines(y, rows[f"{column}_low"], rows[f"{column}_high"], color=colour, lw=2)
-            axis.plot(rows[column], y, marker, color=colour, ms=5, label=arm, clip_on=False)
+            axis.plot(rows[column], y, marker, color=colour, ms=5, label=arm_label(arm), clip_on=False)
             axis.set(xlim=(0, 1), xlabel=title)
             axis.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
         recalls = ", ".join(f"{name} {recall:.2f}" for name, recall in rows["recall"].items())
-        told.append(f"{arm}: {recalls}")
+        told.append(f"{arm_label(arm)}: {recalls}")
     axis.set_yticks(range(len(names)), names, fontsize=SMALL)
     axis.set_ylim(len(names) - 0.5, -0.5)
     for axis in axes[0]:
@@ -78,7 +84,7 @@ def class_chart(results: StudyResults) -> Picture | ResultTable:
     figure.tight_layout()
     legend_below(figure, axis)
     alt = f"Precision, recall and F1 of each class and arm with intervals. Recall, {'; '.join(told)}."
-    return picture_of(results, figure, alt, "per_class.csv")
+    return picture_of(results, figure, alt, "per_class.csv", title=sentences.classes_title(results, "recall", "recall"))
 
 
 @styled
@@ -89,13 +95,15 @@ def auc_chart(results: StudyResults) -> Picture | ResultTable:
         return results.absent("AUC of each class")
     panels = {}
     for arm, rows in tables.items():
-        for row in rows.itertuples():
-            estimate = Estimate(arm, row.auc, np.nan, np.nan, *look(results, arm), chance=0.5)
-            panels.setdefault(f"{rows.loc[row.Index, 'class']}, {row.support} cases", []).append(estimate)
-    figure, _, told = draw_estimates(panels, "AUC against all others; tick: chance")
-    return picture_of(
-        results, figure, f"AUC of each class against all others, mean over seeds. {told}.", "per_class.csv"
-    )
+        by_seed = results.areas(arm)
+        for row in rows.to_dict("records"):
+            ends = (by_seed[row["class"]].min(), by_seed[row["class"]].max()) if len(by_seed) else (np.nan, np.nan)
+            estimate = Estimate(arm_label(arm), row["auc"], *ends, *look(results, arm), chance=0.5)
+            panels.setdefault(f"{row['class']}, {row['support']} cases", []).append(estimate)
+    figure, _, told = draw_estimates(panels, "AUC; bar: lowest to highest seed; tick: chance")
+    alt = f"AUC of each class against all others, mean over seeds, from the lowest to the highest seed. {told}."
+    title = sentences.classes_title(results, "auc", "AUC")
+    return picture_of(results, figure, alt, "per_class.csv", f"{sentences.main_of(results)}.npz", title=title)
 
 
 @styled
@@ -105,23 +113,27 @@ def curves_chart(results: StudyResults) -> Picture | ResultTable:
     if not tables:
         return results.absent("Curves")
     names = list(dict.fromkeys(next(iter(tables.values()))["class"]))
-    figure, axes = new_axes(len(names), 2, size=(WIDTH, 1.75 * len(names) + 0.3))
+    if is_wide():
+        figure, axes = new_axes(2, len(names), size=(chart_width(), 4.2))
+        axes = axes.T
+    else:
+        figure, axes = new_axes(len(names), 2, size=(chart_width(), 1.75 * len(names) + 0.3))
     told = []
     for (arm, table), line in zip(tables.items(), LINES * len(tables), strict=False):
         for (name, curve), rows in table.groupby(["class", "curve"], sort=False):
             axis, (along, up) = axes[names.index(name), list(CURVES).index(curve)], CURVES[curve]
-            axis.plot(rows["x"], rows["y"], line, color=look(results, arm)[0], lw=1.6, label=arm)
+            axis.plot(rows["x"], rows["y"], line, color=look(results, arm)[0], lw=1.6, label=arm_label(arm))
             axis.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
             axis.set_xlabel(along, fontsize=SMALL, labelpad=1)
             axis.set_ylabel(up, fontsize=SMALL)
-            told.append(f"{name}, {curve.upper()}, {arm} {rows['area'].iloc[0]:.2f}")
+            told.append(f"{name}, {curve.upper()}, {arm_label(arm)} {rows['area'].iloc[0]:.2f}")
     for axis, name in zip(axes[:, 0], names, strict=True):
         axis.plot([0, 1], [0, 1], color="#AAAAAA", lw=0.8, zorder=0)
         axis.set_title(name, fontsize=10)
     figure.tight_layout(h_pad=0.6)
     legend_below(figure, axes[0, 0])
     alt = f"ROC and precision-recall curves, each class against the rest. Areas under them: {'; '.join(told)}."
-    return picture_of(results, figure, alt, "curves.csv")
+    return picture_of(results, figure, alt, "curves.csv", title=sentences.curves_title(results))
 
 
 @styled
@@ -130,21 +142,28 @@ def calibration_chart(results: StudyResults) -> Picture | ResultTable:
     tables = _of_arms(results, "calibration")
     if not tables:
         return results.absent("Calibration")
-    figure, axes = new_axes(1, 1, size=(WIDTH, 3.6))
-    axis, ece, told = axes[0, 0], results.rows("arms").set_index("arm")["ece"], []
-    axis.plot([0, 1], [0, 1], color="#AAAAAA", lw=0.8, label="as confident as right")
-    for (arm, rows), line in zip(tables.items(), LINES * len(tables), strict=False):
+    columns = len(tables) if is_wide() else 1  # an arm a panel where there is room
+    figure, axes = new_axes(1, columns, size=(chart_width(), max(2.4, 7 / columns) if is_wide() else 3.6), sharey=True)
+    ece, told = results.rows("arms").set_index("arm")["ece"], []
+    for number, (arm, rows) in enumerate(tables.items()):
+        axis, line = axes[0, number % columns], LINES[number % len(LINES)]
+        if number < columns:
+            axis.plot([0, 1], [0, 1], color="#AAAAAA", lw=0.8, label="as confident as right")
+            axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", aspect="equal")
         rows, (colour, marker) = rows[rows["n"] > 0], look(results, arm)
-        sizes, label = 10 + 120 * rows["n"] / rows["n"].sum(), f"{arm}: ECE {ece[arm]:.2f}"
+        sizes, label = 10 + 120 * rows["n"] / rows["n"].sum(), f"{arm_label(arm)}: ECE {ece[arm]:.2f}"
         axis.plot(rows["confidence"], rows["accuracy"], line, color=colour, lw=1.6)
         axis.scatter(rows["confidence"], rows["accuracy"], sizes, color=colour, marker=marker, label=label)
+        if is_wide():
+            axis.set_title(textwrap.fill(label, 64 // columns), fontsize=9.5)
         bins = ", ".join(f"{row.confidence:.2f} right {row.accuracy:.2f}" for row in rows.itertuples())
         told.append(f"{label}; at confidence {bins}")
-    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", aspect="equal")
+    axes[0, 0].set_ylabel("accuracy")
     figure.tight_layout()
-    legend_below(figure, axis)
+    if not is_wide():
+        legend_below(figure, axis)
     alt = f"Accuracy over confidence. {'. '.join(told)}."
-    return picture_of(results, figure, alt, "calibration.csv")
+    return picture_of(results, figure, alt, "calibration.csv", title=sentences.calibration_title(results))
 
 
 # --- What the networks rest on ---------------------------------------------------------------------------------
@@ -156,7 +175,7 @@ def importance_chart(results: StudyResults) -> Picture | ResultTable:
         return results.absent("What the networks rest on")
     a, told = _of_primary(results, evidence), []
     chosen = _examples(evidence, a)
-    figure, axes = new_axes(len(chosen), 1, size=(WIDTH, 1.15 * len(chosen) + 0.3), sharex=True)
+    figure, axes = new_axes(len(chosen), 1, size=(chart_width(), 1.15 * len(chosen) + 0.3), sharex=True)
     slices = np.arange(evidence.findings.shape[1]) + 1
     for axis, i in zip(axes[:, 0], chosen, strict=True):
         importance, on = evidence.importance[a, i].astype(float), evidence.findings[i]
@@ -170,10 +189,12 @@ def importance_chart(results: StudyResults) -> Picture | ResultTable:
     axis.set_xlabel("slice; bar: importance", fontsize=SMALL)
     figure.tight_layout()
     alt = (
-        f"{len(chosen)} phantoms as the arm {evidence.arms[a]} sees them: a bar a slice for its importance, blue where "
-        f"the finding is. {'; '.join(told)}."
+        f"{len(chosen)} phantoms as the arm {arm_label(evidence.arms[a])} sees them: a bar a slice for its importance, "
+        f"blue where the finding is. {'; '.join(told)}."
     )
-    return picture_of(results, figure, alt, EVIDENCE)
+    met = sum(bool(evidence.findings[i, evidence.importance[a, i].argmax()]) for i in chosen)
+    title = f"In {met} of these {len(chosen)} phantoms the most important slice shows the finding (blue)"
+    return picture_of(results, figure, alt, EVIDENCE, title=title)
 
 
 @styled
@@ -185,10 +206,11 @@ def evidence_chart(results: StudyResults) -> Picture | ResultTable:
     panels = {}
     for row in rows.itertuples():
         ends = row.observed_low, row.observed_high
-        estimate = Estimate(row.arm, row.observed, *ends, *look(results, row.arm), chance=row.chance)
+        estimate = Estimate(arm_label(row.arm), row.observed, *ends, *look(results, row.arm), chance=row.chance)
         panels.setdefault(MEASURES[row.measure], []).append(estimate)
     figure, _, told = draw_estimates(panels, "tick: chance")
-    return picture_of(results, figure, f"Importance on the true finding, against chance. {told}.", "evidence.csv")
+    alt = f"Importance on the true finding, against chance. {told}."
+    return picture_of(results, figure, alt, "evidence.csv", title=sentences.evidence_title(results))
 
 
 @styled
@@ -208,7 +230,7 @@ def browse_examples(results: StudyResults) -> Viewer | ResultTable:
                 simulate_scan((seed, index, label, True), grid),
                 name=name,
                 heading=TB_CLASSES[label],
-                note="; ".join(f"{arm} predicts {TB_CLASSES[predicted]}" for arm, predicted in said),
+                note="; ".join(f"{arm_label(arm)} predicts {TB_CLASSES[predicted]}" for arm, predicted in said),
                 overlays={FINDING: finding_on_grid(seed, index, label, grid)},
                 synthetic=True,
             )

@@ -1,6 +1,7 @@
 """Figures of a study: its primary contrast, differences, attribution, sources, numbers of scans and videos, baselines.
 
-All read `report.StudyResults`; what a study lacks is a sentence in place of the picture.
+All read `report.StudyResults`; the title of each is what it shows, see `sentences`. What a study lacks is a sentence in
+place of the picture.
 """
 
 from __future__ import annotations
@@ -13,25 +14,31 @@ from viptt_core.figures import (
     MARKS,
     OTHER_COLOUR,
     SMALL,
-    WIDTH,
     Estimate,
     Picture,
+    chart_width,
     draw_estimates,
+    is_wide,
     legend_below,
     new_axes,
     styled,
 )
-from viptt_core.shown import ResultTable, with_interval
-from viptt_core.study.report import NO_VERDICT, StudyResults
-from viptt_core.study.verdict import contrast_name
+from viptt_core.shown import ResultTable, arm_label, with_interval
+from viptt_core.study import sentences
+from viptt_core.study.report import START, StudyResults, factor_label
+from viptt_core.study.sentences import ALONG
+from viptt_core.study.verdict import contrast_name, measure_label, source_label
 
-NONE_ON = "neither weights nor rotation"  # cell of the factorial
-ALONG = {"n_train": "labelled scans", "n_videos": "videos"}
+NOTHING_ON = "neither class weights nor rotation"  # cell of the factorial
+ALWAYS_ZERO = "most frequent class"  # a baseline whose kappa is 0 by construction
 
 
 @styled
 def seed_chart(results: StudyResults) -> Picture | ResultTable:
-    """The primary experiment, a dot a seed, lines join the same seed; below, the differences and their interval."""
+    """The primary experiment, a dot a seed, lines join the same seed; below, the differences and their interval.
+
+    Where there are baselines, they stand above the arms with their intervals.
+    """
     (arm, baseline), row, measure = results.plan.primary, results.primary, results.plan.families[0].measure
     if row.empty:
         return results.absent("The primary contrast")
@@ -39,31 +46,46 @@ def seed_chart(results: StudyResults) -> Picture | ResultTable:
     together = [one.name for one in results.plan.experiments()[experiment] if one.name not in (arm, baseline)]
     scores = {name: results.scores(name, measure) for name in (*together, baseline, arm)}
     scores = {name: values for name, values in scores.items() if len(values)}
-    height = 0.42 * len(scores) + 0.4
-    figure, axes = new_axes(2, 1, size=(WIDTH, height + 2.1), height_ratios=(height, 0.8))
-    (upper, lower), told = axes[:, 0], []
-    for y, (name, values) in enumerate(scores.items()):
-        colour, marker = look(results, name)
-        words = f"{name}: mean {values.mean():.2f}"
+    others = results.rows("baselines") if measure == "kappa" else pd.DataFrame()
+    others = [one for one in others.itertuples() if one.arm != ALWAYS_ZERO]
+    height = 0.42 * (len(scores) + len(others)) + 0.5
+    figure, axes = new_axes(2, 1, size=(chart_width(), height + 1.6), height_ratios=(height, 0.8))
+    (upper, lower), told, names = axes[:, 0], [], []
+    for one in others:
+        y = len(names)
+        names.append(f"{arm_label(one.arm)}: {one.kappa:.2f}")
+        upper.hlines(y, one.kappa_low, one.kappa_high, color=OTHER_COLOUR, lw=2)
+        upper.plot(one.kappa, y, "^", color=OTHER_COLOUR, ms=6)
+        told.append(f"{arm_label(one.arm)} {with_interval(one.kappa, one.kappa_low, one.kappa_high)}")
+    for name, values in scores.items():
+        y, (colour, marker), label = len(names), look(results, name), arm_label(name)
+        names.append(f"{label}: mean {values.mean():.2f}")
         upper.plot(values, np.full(len(values), y), marker, color=colour, ms=4.5, alpha=0.7)
         upper.plot([values.mean()] * 2, [y - 0.22, y + 0.22], color="black", lw=2)
-        upper.text(0, y - 0.27, words, va="bottom", fontsize=SMALL, transform=upper.get_yaxis_transform())
-        told.append(f"{name} {values.min():.2f} to {values.max():.2f}, mean {values.mean():.2f}, {len(values)} seeds")
-    pairs = pd.concat([scores[baseline], scores[arm]], axis=1, join="inner").to_numpy()
-    upper.plot(pairs.T, [[len(scores) - 2], [len(scores) - 1]] * np.ones(len(pairs)), color="#888888", lw=0.6, zorder=0)
-    upper.set(yticks=[], ylim=(len(scores) - 0.6, -0.85), xlabel=f"{measure} on test cases, a dot a seed")
+        told.append(f"{label} {values.min():.2f} to {values.max():.2f}, mean {values.mean():.2f}, {len(values)} seeds")
+    pairs, last = pd.concat([scores[baseline], scores[arm]], axis=1, join="inner").to_numpy(), len(names) - 1
+    upper.plot(pairs.T, [[last - 1], [last]] * np.ones(len(pairs)), color="#888888", lw=0.6, zorder=0)
+    upper.set(yticks=[], ylim=(last + 0.75, -0.85), xlabel=f"{measure_label(measure)} on test cases, one dot per seed")
+    if is_wide():
+        upper.set_ylim(last + 0.5, -0.5)
+        upper.set_yticks(range(len(names)), names, fontsize=SMALL + 0.5)
+        upper.tick_params(axis="y", length=0)
+    for y, words in enumerate(() if is_wide() else names):  # none lies between the last two, where the lines are
+        place = {"y": y + 0.27, "va": "top"} if y == last else {"y": y - 0.27, "va": "bottom"}
+        upper.text(0, s=words, fontsize=SMALL, transform=upper.get_yaxis_transform(), **place)
     lower.plot(np.diff(pairs, axis=1), np.zeros(len(pairs)), "o", color=look(results, arm)[0], ms=4.5, alpha=0.7)
     lower.hlines(0.5, row["low"], row["high"], color="black", lw=2)
     lower.plot(row["difference"], 0.5, "D", color="black", ms=6)
     lower.axvline(0, color="black", lw=0.8, ls=":")
-    signed = f"{with_interval(row['difference'], row['low'], row['high'], signed=True)}: {row['verdict'] or NO_VERDICT}"
-    lower.set(yticks=[], ylim=(1.1, -0.5), xlabel=f"difference {signed}")
+    difference = with_interval(row["difference"], row["low"], row["high"], signed=True)
+    lower.set(yticks=[], ylim=(1.1, -0.5), xlabel=f"difference {difference}")
     for axis in (upper, lower):
         axis.spines["left"].set_visible(False)
         axis.locator_params(axis="x", nbins=6)
     figure.tight_layout()
-    alt = f"{measure.capitalize()} by seed: {'; '.join(told)}. Mean difference, {contrast_name(row)}: {signed}."
-    return picture_of(results, figure, alt, f"{experiment}.npz", "contrasts.csv")
+    alt = f"{measure.capitalize()} by seed: {'; '.join(told)}. Mean difference, {contrast_name(row)}: {difference}."
+    files = [f"{experiment}.npz", "contrasts.csv"] + ["baselines.csv"] * bool(others)
+    return picture_of(results, figure, alt, *files, title=sentences.contrast_title(row))
 
 
 @styled
@@ -75,45 +97,52 @@ def forest_chart(results: StudyResults, *families: str, measure: str = "") -> Pi
         return results.absent(" and ".join(families).capitalize() or "Contrasts")
     panels = {}
     for family, group in rows.groupby("family", sort=False):
-        panels[f"{family} ({group['measure'].iloc[0]})\n{_at(group)} intervals"] = [
+        panels[f"{family} ({measure_label(group['measure'].iloc[0])})\n{_at(group)} intervals"] = [
             Estimate(
                 contrast_name(row), row["difference"], row["low"], row["high"], *look(results, row["arm"]), signed=True
             )
             for row in group.to_dict("records")
         ]
     figure, _, told = draw_estimates(panels, "difference; hollow: the interval includes 0")
-    return picture_of(results, figure, f"Differences with their intervals. {told}.", "contrasts.csv")
+    alt = f"Differences with their intervals. {told}."
+    return picture_of(results, figure, alt, "contrasts.csv", title=sentences.contrasts_title(rows))
 
 
 @styled
 def attribution_chart(results: StudyResults) -> Picture | ResultTable:
-    """What each factor adds within the frozen network, and the gap that they add up to; it is not the paper's gap."""
+    """What each change adds within the frozen network, and the gap that they add up to; it is not the paper's gap.
+
+    As long as cells of the factorial are missing: those that are there.
+    """
     rows = results.rows("attribution")
     if rows.empty:
-        return results.absent("Attribution within the frozen network")
-    marks = {rows["factor"].iloc[0]: ("#444444", "D"), "start": (ARM_COLOURS["video"], "o")}
+        return factorial_chart(results)
+    marks = {rows["factor"].iloc[0]: ("#444444", "D"), START: (ARM_COLOURS["video"], "o")}
     parts = [
-        Estimate(row.factor, row.points, row.low, row.high, *marks.get(row.factor, (OTHER_COLOUR, "o")), signed=True)
-        for row in rows.itertuples()
+        Estimate(factor_label(name), *values, *marks.get(name, (OTHER_COLOUR, "o")), signed=True)
+        for name, *values in rows[["factor", "points", "low", "high"]].itertuples(index=False)
     ]
     panels = {f"Within the frozen network\n{_at(rows)} intervals": parts}
     figure, _, told = draw_estimates(panels, "kappa; hollow: the interval includes 0")
-    return picture_of(results, figure, f"The gap, then each factor's part of it, in kappa. {told}.", "attribution.csv")
+    alt = f"All changes together, then the part of each, in kappa. {told}."
+    return picture_of(results, figure, alt, "attribution.csv", title=sentences.attribution_title(results))
 
 
 @styled
 def factorial_chart(results: StudyResults) -> Picture | ResultTable:
-    """Kappa of every arm of the factorial: a panel for what is on, a row for each of the two starts."""
+    """Kappa of every arm of the factorial, those not run named as such: a panel for what is on, a row a start."""
     names = results.plan.factorial_arms
     arms = {row.arm: row for row in results.rows("arms", arm=names).itertuples()}
     if not arms:
         return results.absent("The factorial")
     panels = {}
-    for name in [name for name in names if name in arms]:
-        start, _, on = name.partition("-")
-        panels.setdefault(on.replace("-", " + ") or NONE_ON, []).append(_kappa(results, arms[name], f"start: {start}"))
+    for name in names:
+        start, *on = name.split("-")
+        row = _kappa(results, arms[name], arm_label(start)) if name in arms else _not_run(arm_label(start))
+        panels.setdefault(" and ".join(map(factor_label, on)) or NOTHING_ON, []).append(row)
     figure, _, told = draw_estimates(panels, "kappa")
-    return picture_of(results, figure, f"Kappa of the {len(arms)} arms of the factorial. {told}.", "arms.csv")
+    alt = f"Kappa of {len(arms)} of the {len(names)} arms of the factorial. {told}."
+    return picture_of(results, figure, alt, "arms.csv", title=sentences.factorial_title(results))
 
 
 @styled
@@ -124,33 +153,32 @@ def sources_chart(results: StudyResults) -> Picture | ResultTable:
         return results.absent("What was learned of the videos")
     panels = {}
     for row in rows.itertuples():
-        by_size = "" if np.isnan(row.size_accuracy) else f", size of the picture {row.size_accuracy:.2f}"
-        title = f"{row.source}, {row.classes} classes\nlargest class {row.chance:.2f}{by_size}"
         chance = np.nanmax([row.chance, row.size_accuracy])
-        estimate = Estimate(row.arm, row.accuracy, row.low, row.high, *look(results, row.arm), chance=chance)
-        panels.setdefault(title, []).append(estimate)
+        estimate = Estimate(arm_label(row.arm), row.accuracy, row.low, row.high, *look(results, row.arm), chance=chance)
+        panels.setdefault(f"{source_label(row.source)}, {row.classes} classes", []).append(estimate)
     figure, _, told = draw_estimates(panels, "accuracy on held-out videos; tick: without seeing them")
-    return picture_of(results, figure, f"Accuracy of pretraining on held-out videos. {told}.", "sources.csv")
+    alt = f"Accuracy of pretraining on held-out videos. {told}."
+    return picture_of(results, figure, alt, "sources.csv", title=sentences.sources_title(results))
 
 
 @styled
 def trend_chart(results: StudyResults, along: str = "n_train") -> Picture | ResultTable:
-    """Kappa over one of ALONG, a line a start: the experiment "labels" varies scans, "dose" videos."""
-    rows = results.rows("trend", experiment="labels" if along == "n_train" else "dose")
-    if rows.empty:
-        return results.absent(f"Kappa by number of {ALONG[along]}")
-    figure, axes = new_axes(1, 1, size=(WIDTH, 3.2))
+    """Kappa over one of `sentences.ALONG`, a line a start; a sentence where only one number was run."""
+    rows = sentences.trend_rows(results, along)
+    if not sentences.trend_is_drawn(rows, along):
+        return sentences.trend_answer(results, along)
+    figure, axes = new_axes(1, 1, size=(chart_width(), 3.2))
     axis, told = axes[0, 0], []
     for number, (start, group) in enumerate(rows.groupby("start", sort=False)):
         group = group.sort_values(along)
         sizes = group[along] * 1.03 ** (number - 0.5)  # so that intervals do not hide each other
-        axis.plot(sizes, group["kappa"], f"{MARKS[start]}-", ms=6, color=ARM_COLOURS[start], label=f"start: {start}")
+        axis.plot(sizes, group["kappa"], f"{MARKS[start]}-", ms=6, color=ARM_COLOURS[start], label=arm_label(start))
         axis.vlines(sizes, group["low"], group["high"], color=ARM_COLOURS[start], lw=1.6)
         points = [
             f"{size} {ALONG[along]} {with_interval(*row)}"
             for size, row in zip(group[along], group[["kappa", "low", "high"]].to_numpy(), strict=True)
         ]
-        told.append(f"start {start}: {', '.join(points)}")
+        told.append(f"{arm_label(start)}: {', '.join(points)}")
     sizes = sorted(rows[along].unique())
     # Where none is a number, too, the axis is linear up to the first other one.
     axis.set_xscale("symlog", linthresh=min(size for size in sizes if size) / 2)
@@ -160,24 +188,7 @@ def trend_chart(results: StudyResults, along: str = "n_train") -> Picture | Resu
     figure.tight_layout()
     legend_below(figure, axis)
     alt = f"Kappa with 95 % intervals over the number of {ALONG[along]}. {'; '.join(told)}."
-    return picture_of(results, figure, alt, "trend.csv")
-
-
-@styled
-def baselines_chart(results: StudyResults, *experiments: str) -> Picture | ResultTable:
-    """Kappa of the arms of some experiments, by default the primary one, above what needs no network."""
-    experiments = experiments or (results.plan.arm(results.plan.primary[0]).experiment,)
-    arms, baselines = results.rows("arms", experiment=experiments), results.rows("baselines")
-    if arms.empty:
-        return results.absent("Kappa")
-    panels = {
-        title: [_kappa(results, row, row.arm) for row in rows.itertuples()]
-        for title, rows in (("networks", arms), ("without a network", baselines))
-        if len(rows)
-    }
-    figure, _, told = draw_estimates(panels, "kappa")
-    files = ["arms.csv"] + ["baselines.csv"] * bool(len(baselines))
-    return picture_of(results, figure, f"Kappa of arms and baselines. {told}.", *files)
+    return picture_of(results, figure, alt, "trend.csv", title=sentences.trend_title(results, along))
 
 
 def look(results: StudyResults, arm: str) -> tuple[str, str]:
@@ -186,13 +197,17 @@ def look(results: StudyResults, arm: str) -> tuple[str, str]:
     return ARM_COLOURS.get(start, OTHER_COLOUR), MARKS.get(start, "^")
 
 
-def picture_of(results: StudyResults, figure, alt: str, *files: str) -> Picture:
+def picture_of(results: StudyResults, figure, alt: str, *files: str, title: str) -> Picture:
     """A picture that is marked where the study is synthetic, and names the files that it is drawn from."""
-    return Picture(figure, alt, synthetic=results.synthetic, data=results.data(*files))
+    return Picture(figure, alt, title=title, synthetic=results.synthetic, data=results.data(*files))
 
 
 def _kappa(results: StudyResults, row, name: str) -> Estimate:
     return Estimate(name, row.kappa, row.kappa_low, row.kappa_high, *look(results, row.arm))
+
+
+def _not_run(name: str) -> Estimate:
+    return Estimate(f"{name}, not run", np.nan, np.nan, np.nan)
 
 
 def _at(rows: pd.DataFrame) -> str:

@@ -110,7 +110,7 @@ function vipttViewer(box, data) {
     tell(levels, "valuetext", round(level) + units);
     tell(widths, "valuetext", round(width) + units);
     part("window").textContent = `W ${round(width)} L ${round(level)}${units}`;
-    for (const [button, one, other] of presets) tell(button, "pressed", one === level && other === width);
+    for (const [button, one, other] of presets.slice(0, -1)) tell(button, "pressed", one === level && other === width);
     for (const node of box.querySelectorAll("feComponentTransfer > *")) {
       node.setAttribute("slope", (high - low) / width);
       node.setAttribute("intercept", (low - level) / width + 0.5);

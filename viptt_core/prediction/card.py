@@ -9,7 +9,6 @@ import pandas as pd
 
 from viptt_core.clips import ClipSet
 from viptt_core.ct import ORIENTATIONS
-from viptt_core.datasets.scans import CROPS
 from viptt_core.errors import SettingError, check_choice, check_counts, parse_hu_window
 from viptt_core.results import scores_of
 from viptt_core.sources.registry import load_registry
@@ -36,7 +35,7 @@ class Preprocessing:
     pixel_range: str  #: scale in which pixels enter the model, "0..1" or "0..255"
     hu_window: tuple = ()  #: of scans, lower and upper bound in HU
     orientation: str = ""  #: of scans, "file" or "canonical", see `ct.load_volume`
-    crop: str = ""  #: of scans, "lungs" for the box around the lung mask, "" for the whole scan
+    crop: str = ""  #: always empty today: a scan is taken whole
     fit: str = ""  #: of videos, see `video.load_clip`
     stride: int = 1  #: of videos, see `video.load_clip`
 
@@ -46,7 +45,7 @@ class Preprocessing:
         check_counts(most=LARGEST_GRID, frames=self.frames, size=self.size, stride=self.stride)
         if self.kind == "scan":
             check_choice("orientation", self.orientation, ORIENTATIONS)
-            check_choice("crop", self.crop, ("", *CROPS))
+            check_choice("crop", self.crop, ("",))
             object.__setattr__(self, "hu_window", parse_hu_window(self.hu_window))
 
 
@@ -120,8 +119,8 @@ def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFra
 def _preprocessing_of(clips: ClipSet, orientation: str, pixel_range: str) -> Preprocessing:
     source, (_, frames, size, _) = clips.source, clips.clips.shape
     if "hu_window" in source:
-        settings = {"orientation": source.get("orientation", orientation), "crop": source.get("crop", "")}
-        return Preprocessing("scan", frames, size, pixel_range, tuple(source["hu_window"]), **settings)
+        window, orientation = tuple(source["hu_window"]), source.get("orientation", orientation)
+        return Preprocessing("scan", frames, size, pixel_range, window, orientation)
     if "stride" in source:
         return Preprocessing("video", frames, size, pixel_range, fit=source["fit"], stride=source["stride"])
     return Preprocessing("volume", frames, size, pixel_range)

@@ -5,29 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.special import entr
 
-from viptt_core.datasets.listing import (
-    MASK_FOLDERS,
-    SCAN_ENDINGS,
-    has_ending,
-    nothing_to_read,
-    printable,
-    scans_and_masks,
-    walk_folder,
-)
+from viptt_core.datasets.listing import SCAN_ENDINGS, has_ending, nothing_to_read, printable, walk_folder
 from viptt_core.datasets.scans import read_scan
-from viptt_core.errors import DataError, SettingError, raise_faults, warn_of
+from viptt_core.errors import DataError, SettingError, raise_faults
 from viptt_core.files import available_cores
 from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
 from viptt_core.prediction.weights import Weights, open_weights
@@ -88,18 +79,6 @@ class Predictions(ShownAsTable):
             notice=f"{RESEARCH_ONLY} Trained on synthetic data." if self.weights[model].synthetic else RESEARCH_ONLY,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """The rows of the first model's table (None for what a failed scan has not), and what that model is."""
-        weights, rows = self.weights[0], self.table()
-        return {
-            "notice": RESEARCH_ONLY,
-            "notes": list(self.notes),
-            "classes": list(self.class_names),
-            "weights": {"file": weights.path.name, "sha256": weights.sha256, "about": weights.card.about},
-            "preprocessing": asdict(weights.card.preprocessing),
-            "scans": rows.astype(object).where(rows.notna(), None).to_dict("records"),
-        }
-
     def _shown(self) -> ResultTable:
         shown = self.table().drop(columns=["warnings", "error", "notice"]).round(3)
         if self.weights[0].synthetic:
@@ -113,8 +92,7 @@ class Predictions(ShownAsTable):
 def find_scans(paths: Sequence[str | PathLike]) -> list[Path]:
     """Scans among files and folders, in this order; folders are searched to their end, mask folders left out.
 
-    A file that is named twice counts once. Folders that cannot be read are among them, and fail as a scan does. A
-    folder that is taken for one of masks is warned of.
+    A file that is named twice counts once. Folders that cannot be read are among them, and fail as a scan does.
 
     Raises:
         DataError: a path does not exist, or a folder holds no scan.
@@ -135,7 +113,6 @@ def predict_scans(
     weights: Weights | str | PathLike | Sequence[Weights | str | PathLike],
     scans: str | PathLike | Sequence[str | PathLike],
     *,
-    masks: str | PathLike | None = None,
     engine: Engine | None = None,
     n_jobs: int | None = None,
     progress: bool = True,
@@ -145,7 +122,6 @@ def predict_scans(
     Args:
         weights: See `weights.open_weights`; several are all asked about each scan, which is read once.
         scans: NIfTI files and folders, see `find_scans`.
-        masks: Folder of masks, named as the scans, for weights of the lungs' box; None: `masks1` beside a scan.
         engine: How to compute; None takes the fastest device, in fp32: the same digits on every machine.
         n_jobs: Threads that read (decompression leaves the interpreter's lock); None takes the available cores.
 
@@ -154,13 +130,13 @@ def predict_scans(
 
     Raises:
         DataError: weights cannot be used, or are none for scans; a path does not exist.
-        SettingError: several weights of different classes, or masks that no weights ask for.
+        SettingError: several weights of different classes.
     """
     from tqdm import tqdm
 
     several = [weights] if isinstance(weights, Weights | str | PathLike) else list(weights)
     opened = tuple(each if isinstance(each, Weights) else open_weights(each) for each in several)
-    _check_models(opened, masks)
+    _check_models(opened)
     paths = find_scans([scans] if isinstance(scans, str | PathLike) else scans)
     engine = engine or Engine(precision="fp32")
     device = pick_device(engine.device)
@@ -170,7 +146,7 @@ def predict_scans(
     precisions = [pick_precision(engine.precision, device, model.backbone_name) for model in models]
     probabilities = np.full((len(opened), len(paths), len(opened[0].classes)), np.nan)
     told: list[tuple[tuple[str, ...], str]] = []  # of each scan
-    read = partial(_read, weights=opened, masks=None if masks is None else Path(masks))
+    read = partial(_read, weights=opened)
     with (
         closing(read_ahead(read, paths, n_jobs or available_cores())) as reading,
         tqdm(total=len(paths), desc="predicting", unit="scan", disable=not progress) as bar,
@@ -217,20 +193,14 @@ def scan_warnings(where: str, facts: ScanFacts, grid: Preprocessing) -> list[str
     return told
 
 
-def _read(
-    path: Path, *, weights: Sequence[Weights], masks: Path | None
-) -> tuple[dict[Preprocessing, np.ndarray], tuple[str, ...], str]:
+def _read(path: Path, *, weights: Sequence[Weights]) -> tuple[dict[Preprocessing, np.ndarray], tuple[str, ...], str]:
     """Grey levels of a scan by grid, uint8 [T,H,W], and what is unusual about it; or why it could not be read."""
     levels, warnings = {}, {}  # the latter for its keys, in their order
     try:
         if os.path.isdir(path):  # among files only where it could not be looked into
             raise DataError("is a folder that cannot be read.", remedy="See that you may read it.")
         for grid in dict.fromkeys(each.card.preprocessing for each in weights):
-            mask = (masks or path.parent / MASK_FOLDERS[0]) / path.name
-            if grid.crop and not os.path.isfile(mask):  # without rights on its folder neither
-                remedy = "Give the folder of masks with --masks."
-                raise DataError(f"has no lung mask {mask}.", path=path, remedy=remedy)
-            levels[grid], facts = read_scan((path, mask) if grid.crop else path, grid)  # as training saw scans
+            levels[grid], facts = read_scan(path, grid)  # as training saw scans
             warnings |= dict.fromkeys(scan_warnings(str(path), facts, grid))
     except DataError as error:
         remedy = error.remedy
@@ -247,7 +217,7 @@ def _read(
     return levels, tuple(warnings), ""
 
 
-def _check_models(weights: Sequence[Weights], masks) -> None:
+def _check_models(weights: Sequence[Weights]) -> None:
     """All checks that need no scan."""
     if not weights:
         raise SettingError("no weights are named.", remedy="Name at least one file of weights.")
@@ -259,10 +229,6 @@ def _check_models(weights: Sequence[Weights], masks) -> None:
         if each.classes != weights[0].classes:
             told = [f"{one.path} tells {', '.join(one.classes)}" for one in (each, weights[0])]
             raise SettingError(f"{'; '.join(told)}.", remedy="Ask them one by one.")
-    if masks is not None and not Path(masks).is_dir():
-        raise DataError("is no folder of masks.", path=masks, remedy="Check the path.")
-    if masks is not None and not any(each.card.preprocessing.crop for each in weights):
-        raise SettingError("these weights were trained on whole scans.", remedy="Leave the masks out.")
 
 
 def _scans_below(root: Path) -> list[Path]:
@@ -273,9 +239,7 @@ def _scans_below(root: Path) -> list[Path]:
         for fault in folder.faults
         if fault.kind == "unreadable folder" or has_ending(Path(fault.where), SCAN_ENDINGS)
     ]
-    scans, _, left_out = scans_and_masks(folder)
-    for fault in left_out:
-        warn_of(fault)
+    scans = folder.scans()
     if not scans and not unreadable:
         raise_faults([nothing_to_read(folder, ("scan",))], root)
     return sorted([*scans, *unreadable])

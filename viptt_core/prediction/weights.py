@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ class Weights:
 
     @property
     def name(self) -> str:
-        """What a reader calls them: the run, or the file without its ending."""
+        """What a reader calls them, the run or the file without its ending."""
         return self.path.parent.name if self.path.name == WEIGHTS else self.path.stem
 
     @property
@@ -255,27 +254,26 @@ def get_released(name: str, *, progress: bool = True) -> Weights:
     return open_weights(target)
 
 
-def import_keras(path: Path, target: Path, *, classes: Sequence[str] = ()) -> Weights:
-    """Convert a Keras file of the authors' network.
+def import_keras(path: Path, target: Path) -> Weights:
+    """Convert a Keras file of the authors' network: of ten outputs one for videos, of five one for scans.
 
     Args:
-        path, target: The .h5 file, see `keras_weights.load_keras_weights`; and the .safetensors to write.
-        classes: In the order of the outputs; empty takes the paper's ten activities or five types by their number. A
-            network of the ten activities is one for videos, any other one for scans.
+        path: The .h5 file, see `keras_weights.load_keras_weights`.
+        target: The .safetensors to write.
 
     Raises:
         DataError: the file is damaged, or of another network.
-        SettingError: the classes are not as many as the outputs, or `target` has another ending.
+        SettingError: `target` has another ending.
     """
     from viptt_core.keras_weights import load_keras_weights, read_keras_architecture  # h5py: 11 MB for this alone
 
     _check_ending(target)
     architecture = read_keras_architecture(path)
-    n = architecture["num_classes"]
-    names = tuple(classes) or {len(known): known for known in (UCF_CLASSES, TB_CLASSES)}.get(n, ())
-    if len(names) != n:
-        message = f"{path} has {n} outputs, {len(names)} classes are named."
-        raise SettingError(message, remedy="Name them in their order: --classes A,B,C")
+    names = {len(known): known for known in (UCF_CLASSES, TB_CLASSES)}.get(n := architecture["num_classes"])
+    if names is None:
+        raise DataError(
+            f"has {n} outputs.", path=path, remedy="The paper's networks tell ten activities or five types."
+        )
     preset, stage = load_preset("paper"), "pretrain" if names == UCF_CLASSES else "finetune"
     shape = (preset.frames, preset.size, getattr(preset, stage).pixel_range)
     if stage == "pretrain":

@@ -51,10 +51,10 @@ class Preset:
     fit: str  # "stretch" a frame to a square as the authors, or "crop" its centre
     hu_window: tuple[float, ...]  # of scans, HU: what lies below the first is black, what lies above the second white
     orientation: str  # of scans: "file", as stored, as the authors; "canonical": turned by the affine, see ct.py
-    backbone: str  # a name of `backbones`, such as "vgg16", "timm:NAME", or "package.module:NAME" for the reader's own
+    backbone: str  # a name of `backbones`, such as "vgg16", or "timm:NAME"
     backbone_weights: str  # name of the pretrained weights, "" for none: torchvision's, or "pretrained" for timm's
     stem: str  # start of the 1x1x1 stem: "glorot" as Keras, or "imagenet" (see model.py)
-    temporal: str  # how frames become one summary: "lstm", "gru", "bilstm", "attention" or "mean"
+    temporal: str  # how frames become one summary: a name of `model.TEMPORALS`
     hidden_size: int  # of that summary
     feature_size: int  # of the dense layer before the logits
     splits: str  # "authors": by clip, test = validation for scans; or another kind of splits.py

@@ -35,7 +35,8 @@ def fetch(
     Args:
         source: See `registry.data_source`.
         root: Folder to put it into; None takes `data/NAME`.
-        subset, pixels: See `remote_files`.
+        subset: See `remote_files`.
+        pixels: See `remote_files`.
         progress: Show progress bars.
 
     Returns:

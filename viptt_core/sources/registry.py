@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -41,25 +41,8 @@ class RemoteFile:
 
     @property
     def result(self) -> str:
-        """What is there in the end: the file, or the folder it was unpacked to."""
+        """What is there in the end, the file or the folder it was unpacked to."""
         return (self.folder or Path(self.name).stem) if self.unpack else self.name
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What a complete copy holds. A field without a known value is None or empty."""
-
-    classes: int | None = None
-    files: int | None = None  # labelled clips or scans
-    class_counts: dict[str, int] = field(default_factory=dict)  # of them, by class
-    test_files: int | None = None  # scans without public labels
-    groups_per_class: int | None = None
-    frame_size: tuple[int, ...] = ()  # of a video: width, height in pixels
-    slice_size: tuple[int, ...] = ()  # of a scan: width, height in voxels
-    masks: tuple[str, ...] = ()  # mask folders, whose files are named as the scans
-    folds: dict[str, list[int]] = field(default_factory=dict)  # fold -> [train, test] files
-    long_clips: dict[str, int] = field(default_factory=dict)  # clips of 70 frames or more, the paper's classes
-    short_clips: int | None = None  # clips of these classes with fewer
 
 
 @dataclass(frozen=True)
@@ -82,7 +65,7 @@ class DataSource:
     use: tuple[str, ...] = ()  # command lines; {root} stands for the folder
     notes: tuple[str, ...] = ()
     files: tuple[RemoteFile, ...] = ()
-    expected: Expected = Expected()
+    n_files: int | None = None  # labelled clips or scans of a complete copy
 
     @property
     def default_root(self) -> Path:

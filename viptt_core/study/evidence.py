@@ -27,7 +27,8 @@ class Evidence:
 
     Attributes:
         arms: A names.
-        names, labels: str [N], int64 [N], indices into constants.TB_CLASSES.
+        names: str [N].
+        labels: int64 [N], indices into constants.TB_CLASSES.
         findings: bool [N, T].
         importance: float16 [A, N, T], how much the probability of the predicted class drops without a slice.
         predicted: int64 [A, N].
@@ -73,7 +74,9 @@ def finding_on_grid(seed: int, index: int, label: int, grid: Grid) -> np.ndarray
     """The true finding of a phantom on the grid of its clip.
 
     Args:
-        seed, index, label: Seed of the set "phantom", the phantom's place in it (0..n-1), and its class.
+        seed: Of the set "phantom".
+        index: The phantom's place in the set, 0..n-1.
+        label: Its class.
         grid: As given to the set.
 
     Returns:
@@ -121,7 +124,8 @@ def on_finding(importance: np.ndarray, findings: np.ndarray, classes: np.ndarray
 
     Args:
         importance: float [N, T]; what is below 0 counts nothing.
-        findings, classes: bool [N, T], int [N].
+        findings: bool [N, T].
+        classes: int [N].
         seed: Of the bootstrap over scans; a scan is never its own other patient.
 
     Returns:

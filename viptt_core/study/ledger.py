@@ -8,24 +8,38 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from viptt_core import files
+from viptt_core.constants import PAPER_KAPPA_PRETRAINED, PAPER_KAPPA_SCRATCH
 from viptt_core.errors import DataError, check_choice
 from viptt_core.files import artifact_root
 from viptt_core.presets import build
 from viptt_core.results import SCORE_COLUMNS
-from viptt_core.shown import with_interval
+from viptt_core.shown import arm_label, interval, with_interval
 from viptt_core.study.outcomes import RECORD, read_table
 from viptt_core.study.plan import study_names
 from viptt_core.study.report import StudyResults, interval_cells, open_results, show_table
-from viptt_core.study.verdict import VERDICTS, make_verdicts, read_verdicts, verdict_text, verdicts_json
+from viptt_core.study.sentences import attribution_answer, baselines_answer
+from viptt_core.study.verdict import (
+    HARMS,
+    HELPS,
+    NO_GAIN,
+    PAPER_GAIN,
+    UNDECIDED,
+    VERDICTS,
+    contrast_name,
+    make_verdicts,
+    read_verdicts,
+    verdict_text,
+    verdicts_json,
+)
 
 CLAIMS = "claims.toml"
 SOURCES = ("P", "C")  # the paper's abstract, the authors' public notebooks
@@ -35,6 +49,13 @@ DATA = {
     "real": "LIDC-IDRI, five types of nodules",
     "malignancy": "LIDC-IDRI, benign or malignant",
     "paper": "ImageCLEF and UCF50",
+}
+# Where a study tests, for a first reader, and what its test cases are called.
+PLACES = {
+    "synthetic": ("simulated scans", "simulated scans (synthetic)"),
+    "real": ("real CT of lung nodules", "real nodules"),
+    "malignancy": ("real CT of lung nodules, benign or malignant", "real nodules, benign or malignant"),
+    "paper": ("the paper's scans", "scans of the paper's benchmark"),
 }
 WHY = {
     "imageclef": "ImageCLEF's scans need a registration; command below",
@@ -49,9 +70,11 @@ class Claim:
     """A published statement.
 
     Attributes:
-        name, claim: Its key, and the statement in words.
+        name: Its key.
+        claim: The statement in words.
         source: One of SOURCES.
-        value, unit: The number; None where the statement has none.
+        value: The number; None where the statement has none.
+        unit: Of the number.
         run: What the training log says beside the value: gpu, epochs, best_epoch (from 1), accuracy or micro_auc at
             that epoch, seconds_per_epoch (median), hours.
         difference_of: Two claims whose difference is the value, which is then not published but computed here.
@@ -158,10 +181,95 @@ def verdicts_text(root: Path) -> str:
     return verdicts_json(records)
 
 
-def _answers(root: Path, every: bool = True) -> str:
-    """The answer to every question, or to the primary ones."""
-    records = [record for record in read_verdicts(root) if every or record["primary"]]
-    return "\n".join(f"- {record['question']} {verdict_text(record)}" for record in records) or NOT_YET
+def _answers(root: Path) -> str:
+    """The answer to every question, a bullet a question."""
+    sentences: dict[tuple[str, str], list[str]] = {}
+    for record in read_verdicts(root):
+        sentences.setdefault((record["study"], record["question"]), []).append(verdict_text(record))
+    bullets = []
+    for (_, question), said in sentences.items():
+        bullets.append(f"- **{question}** {said[0]}" if len(said) == 1 else f"- **{question}**")
+        bullets += [f"  - {sentence}" for sentence in said if len(said) > 1]
+    return "\n".join(bullets) or NOT_YET
+
+
+def first_answer(root: Path) -> str:
+    """The claim, our answer, its evidence and what stays open, for a reader who sees nothing else."""
+    records = _primary(root)
+    does_it_hold, found = _finding(records)
+    cases = [f"{one['seeds']} seeds on {one['n']:,} {_place(one)[1]}" for one in records]
+    other = "the paper's own scans, which need a registration"
+    if any(one["study"] == "paper" and one["verdict"] for one in records):
+        other = "other videos, other scans and other networks"
+    lines = [
+        "- **The claim:** pretraining on videos of people helps a network to tell types of tuberculosis apart on chest "
+        f"CT: kappa {PAPER_KAPPA_PRETRAINED:.2f} instead of {PAPER_KAPPA_SCRATCH:.2f} "
+        "([ViPTT-Net](https://arxiv.org/abs/2105.12810)).",
+        f"- **Our answer:** {does_it_hold}. With all else equal, we find {found}.",
+        *(f"  - On {_place(one)[0]}, {_in_short(one)}." for one in records),
+        f"- **The evidence:** {'; '.join(('fixed plans', *cases))}.",
+        f"- **Still open:** {other}.",
+    ]
+    return "\n".join(lines)
+
+
+def _primary(root: Path) -> list[dict[str, Any]]:
+    """The primary records that have a verdict; all of them where none has."""
+    records = [record for record in read_verdicts(root) if record["primary"]]
+    return [record for record in records if record["verdict"]] or records
+
+
+def headline(records: Sequence[dict[str, Any]]) -> str:
+    """What the paper reports and what we find, a sentence each, from the primary records."""
+    return f"The paper reports a gain of {PAPER_GAIN:.2f}. With all else equal, we find {_finding(records)[1]}"
+
+
+def _message(root: Path) -> str:
+    return f"**{headline(_primary(root))}.**"
+
+
+def _further(root: Path) -> str:
+    """What else a first reader should know: what each of the changes adds, and what needs no network."""
+    found, on_real_scans = (open_results(name, folder=root) for name in ("synthetic", "real"))
+    changes, baselines = found.rows("attribution"), on_real_scans.rows("baselines")
+    lines = ["- **On simulated scans.** " + attribution_answer(found).text] if len(changes) else []
+    lines += ["- **On real nodules.** " + baselines_answer(on_real_scans).text] if len(baselines) else []
+    return "\n".join(lines) or NOT_YET
+
+
+def _finding(records: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """Whether the claim holds, and what we find, from the verdicts that there are."""
+    said = {record["verdict"] for record in records if record["verdict"]}
+    if not said:
+        return "open", "nothing that decides yet"
+    if said == {HELPS}:
+        return "yes, where we could test it", "a gain"
+    if HELPS in said:
+        return "in part", "a gain in some tests and not in others"
+    if UNDECIDED in said:
+        return "not shown", "no gain so far, and cannot exclude one"
+    found = "a loss" if said == {HARMS} else NO_GAIN
+    return "not where we could test it", found
+
+
+def _place(record: dict[str, Any]) -> tuple[str, str]:
+    return PLACES.get(record["study"], (f"study {record['study']}", f"{record['data']} test cases"))
+
+
+def _in_short(record: dict[str, Any]) -> str:
+    """A primary record as part of a sentence: the direction is a word, so the amount has no sign."""
+    arm, start, more = arm_label(record["arm"]), arm_label("image"), f"{arm_label('image').split()[0]} + "
+    plain = arm.startswith(more) and arm_label(record["baseline"]) == start
+    what = f"pretraining on {arm.removeprefix(more)}" if plain else contrast_name(record)
+    said, low, high = record["sentence"].partition(". ")[0], record["low"], record["high"]
+    level, measure, verdict = f"{100 * record['level']:.3g}\u00a0% interval", record["measure"], record["verdict"]
+    if verdict in (HARMS, HELPS):
+        low, high = sorted((abs(low), abs(high)))
+        changes = f"{'lowers' if verdict == HARMS else 'raises'} {measure} by {abs(record['difference']):.3f}"
+        return f"{what} {changes} ({level} {low:.3f} to {high:.3f}){said[len(verdict) :]}"
+    difference = with_interval(record["difference"], math.nan, math.nan, signed=True)
+    ends = interval(low, high, signed=True)
+    return f"{what} changes {measure} by {difference} ({level} {ends}): {said[0].lower()}{said[1:]}"
 
 
 def published_table(root: Path) -> str:
@@ -228,7 +336,8 @@ def scores_table(root: Path) -> str:
         parts.append(read_table(path).assign(data="fine-tuning page", seeds=1))
     rows = pd.concat(parts, ignore_index=True)
     scores = zip(*(interval_cells(rows, name) for name in ("kappa", "accuracy")), strict=True)
-    named = zip(rows["data"], "`" + rows["arm"] + "`", rows["n"].astype(str), rows["seeds"].astype(str), strict=True)
+    arms = rows["arm"].map(arm_label)
+    named = zip(rows["data"], arms, rows["n"].astype(str), rows["seeds"].astype(str), strict=True)
     cells = [(*row, *score) for row, score in zip(named, scores, strict=True)]
     return markdown_table(("data", "arm", "n", "seeds", "kappa", "accuracy"), "llrrrr", cells)
 
@@ -241,8 +350,8 @@ def markdown_table(head: Iterable[str], align: str, rows: Iterable[Iterable[str]
 
 # What stands on each page between `<!-- NAME -->` and `<!-- end of NAME -->`.
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
-    "README.md": {"verdict": partial(_answers, every=False)},
-    "book/intro.md": {"verdict": partial(_answers, every=False)},
+    "README.md": {"verdict": first_answer, "message": _message, "further": _further},
+    "book/intro.md": {"verdict": first_answer, "message": _message, "further": _further},
     "book/claims.md": {
         "verdict": _answers,
         "published": published_table,
@@ -265,7 +374,7 @@ def page_text(page: str, root: Path) -> str:
     text = (root / page).read_text(encoding="utf-8") if (root / page).is_file() else ""
     for name, make in PAGES[page].items() if text else ():
         before, begin, rest = text.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition(f"\n<!-- end of {name} -->")
+        _, end, after = f"\n{rest}".partition(f"\n<!-- end of {name} -->")
         if not begin or not end:
             remedy = "Take it from the repository again."
             raise DataError(f"lacks the comments around its {name}.", path=root / page, remedy=remedy)
@@ -280,7 +389,8 @@ def write_pages(root: Path | None = None) -> list[Path]:
         root: Of the repository; None finds it.
 
     Raises:
-        DataError, StorageError: see `page_text`; a page cannot be written.
+        DataError: see `page_text`.
+        StorageError: a page cannot be written.
     """
     root, written = root or artifact_root(), []
     for page in (VERDICTS, *PAGES):

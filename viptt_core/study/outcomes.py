@@ -48,7 +48,8 @@ class Outcomes:
     """What the runs of an experiment predicted.
 
     Attributes:
-        names, groups: str [N], the cases and what they are resampled by.
+        names: str [N], the cases.
+        groups: str [N], what they are resampled by.
         labels: int64 [N].
         class_names: K names.
         runs: One row a run, columns RUN_COLUMNS.
@@ -74,7 +75,7 @@ class Outcomes:
 
     @property
     def tested(self) -> np.ndarray:
-        """Which cases each run tested: bool [R, N]."""
+        """Which cases each run tested, bool [R, N]."""
         return ~np.isnan(self.probabilities[..., 0])
 
     @property

@@ -34,10 +34,15 @@ class Arm:
         start: "random", "image" (ImageNet weights) or "video" (the same, pretrained on videos). Unlike in an
             experiment of one's own, a frozen backbone may start at random: as a control.
         sources: Names of the sets of videos it is pretrained on, a head each; () takes all of the study's.
-        freeze_backbone, class_weights, rotate: Of fine-tuning; None leaves the preset's.
-        temporal, backbone: "" leaves the preset's.
-        videos, scans: One of VIDEO_VARIANTS, SCAN_VARIANTS.
-        n_train, n_videos: Scans of a cohort, videos of a draw; 0 takes the study's.
+        freeze_backbone: Of fine-tuning; None leaves the preset's.
+        class_weights: Of fine-tuning; None leaves the preset's.
+        rotate: Of fine-tuning; None leaves the preset's.
+        temporal: "" leaves the preset's.
+        backbone: "" leaves the preset's.
+        videos: One of VIDEO_VARIANTS.
+        scans: One of SCAN_VARIANTS.
+        n_train: Scans of a cohort; 0 takes the study's.
+        n_videos: Videos of a draw; 0 takes the study's.
         extra_steps: Whether fine-tuning gets the steps of pretraining in addition, without stopping early.
         seeds: 0 takes the study's.
         rates: Learning rates to choose from; () takes the study's.
@@ -68,7 +73,8 @@ class Family:
     """A question, and the contrasts that answer it: their intervals are at 1 - 0.05 / number of contrasts.
 
     Attributes:
-        name, question: For the reader.
+        name: For the reader.
+        question: For the reader.
         contrasts: (arm, baseline) pairs, or for a difference of differences (arm, baseline, arm, baseline).
         measure: One of MEASURES.
         verdict: False where cohorts overlap, or for a look only: the intervals then stand alone.
@@ -86,7 +92,8 @@ class Study:
     """A whole plan.
 
     Attributes:
-        name, about: For the reader.
+        name: For the reader.
+        about: For the reader.
         preset: Every setting that no arm changes.
         settings: Fields of the preset that the study changes; `pretrain` and `finetune` are tables of their own.
         scans: Arguments of `datasets.load_dataset`: `dataset`, and its settings. `root` names the folder. With
@@ -102,7 +109,8 @@ class Study:
         rates: Learning rates of which each seed and fold takes the one of lowest validation loss, of pretraining, too;
             () takes the preset's.
         pretrain_steps: Of every pretraining, whatever the sizes of its sets; 0 leaves their number to the preset.
-        arms, families: In the order of the tables. The one contrast of the first family is the primary one.
+        arms: In the order of the tables.
+        families: In the order of the tables. The one contrast of the first family is the primary one.
         factors: Of the factorial: arms "START" and "START-FACTOR-FACTOR..." for all combinations; () for none.
         factorial_seeds: Runs of the arms of the factorial that are not listed; 0 takes the study's.
         gate: Whether there is a verdict only on sources that were learned, see `tables.learned`.
@@ -157,7 +165,7 @@ class Study:
 
     @property
     def factorial_arms(self) -> list[str]:
-        """Arms of the factorial, none without factors: bit 0 of the place is the start, the others the factors."""
+        """Arms of the factorial, none without factors. Bit 0 of an arm's place is the start, the others the factors."""
         places = range(2 ** (1 + len(self.factors))) if self.factors else ()
         on = [[factor for bit, factor in enumerate(self.factors, 1) if place >> bit & 1] for place in places]
         return ["-".join(["video" if place & 1 else "image", *on[place]]) for place in places]

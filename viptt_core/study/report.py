@@ -5,6 +5,7 @@ A part that a study lacks, or that was not run yet, becomes a sentence that says
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -17,20 +18,21 @@ import pandas as pd
 from viptt_core.constants import TB_RARE_CLASSES
 from viptt_core.errors import DataError
 from viptt_core.files import artifact_root
-from viptt_core.metrics import cohen_kappa, per_class
-from viptt_core.shown import ResultTable, with_interval
+from viptt_core.metrics import cohen_kappa, per_class, roc_auc
+from viptt_core.shown import ResultTable, arm_label, with_interval
 from viptt_core.study.evidence import FILE as EVIDENCE
 from viptt_core.study.evidence import Evidence, read_evidence
 from viptt_core.study.outcomes import RECORD, read_outcomes, read_table
 from viptt_core.study.plan import PLANS, Arm, Study, load_study
-from viptt_core.study.verdict import contrast_name, read_verdicts, verdict_text
+from viptt_core.study.tables import GAP, START
+from viptt_core.study.verdict import contrast_name, measure_label, read_verdicts, source_label, verdict_text
 
 NO_VERDICT = "no verdict"  # fewer than 8 seeds, videos not learned, or none was planned
-SYNTHETIC = "Synthetic data: says nothing about patients."
 SEPARATOR = ";"  # names of arms hold commas
 PER_CLASS = {"precision": "precision", "recall": "recall", "F1": "f1"}
-NOT_APART = ("name", "experiment", "start", "seeds")  # fields of an arm that have a column of their own
+NOT_APART = ("name", "experiment", "start", "seeds")  # fields of an arm that are told otherwise
 WORDS = {"n_train": "scans", "n_videos": "videos", "videos": "kind of videos", "scans": "kind of scans"}
+FACTOR_WORDS = {GAP: "all changes together", START: "videos", "weights": "class weights"}
 WORDS |= {"rotate": "rotation", "temporal": "temporal part", "freeze_backbone": "frozen CNN", "rates": "learning rates"}
 
 
@@ -101,6 +103,19 @@ class StudyResults:
             scores[seed] = cohen_kappa(labels, predicted) if measure == "kappa" else recall.mean()
         return pd.Series(scores)
 
+    def areas(self, arm: str) -> pd.DataFrame:
+        """Area under the ROC curve of each class against the rest, a row a seed; empty where the arm was not run."""
+        path = self.folder / f"{self.plan.arm(arm).experiment}.npz"
+        if self.rows("arms", arm=arm).empty or not path.is_file():
+            return pd.DataFrame()
+        one, rows = read_outcomes(path).of_arm(arm), []
+        for labels, probabilities in (
+            (one.labels[there], run[there]) for run, there in zip(one.probabilities, one.tested, strict=True)
+        ):
+            p = probabilities.astype(float)
+            rows.append([roc_auc(1 * (labels == k), p[:, [k, k]] * [-1, 1]) for k in range(len(one.class_names))])
+        return pd.DataFrame(rows, columns=one.class_names).groupby(one.runs["seed"]).mean()
+
     def data(self, *files: str) -> tuple[str, ...]:
         """Paths of committed files of the study, from the artifact's root."""
         return tuple(f"results/{self.plan.name}/{file}" for file in files)
@@ -112,10 +127,6 @@ class StudyResults:
         name = self.plan.name
         how = "make paper" if name == "paper" else f"viptt study run {name}, then viptt study pack {name}"
         return ResultTable(f"{what}: study '{name}' is not run yet. Run {how}.")
-
-    def footer(self, *sentences: str) -> str:
-        """Sentences below a part, and the mark of simulated scans."""
-        return " ".join(filter(None, (*sentences, SYNTHETIC if self.synthetic else "")))
 
 
 def open_results(study: str, *, arms: str = "", folder: str | Path = "") -> StudyResults:
@@ -153,7 +164,37 @@ def open_results(study: str, *, arms: str = "", folder: str | Path = "") -> Stud
 
 
 # --- Words: the same on every page ------------------------------------------------------------------------------
-def answers(results: StudyResults, *families: str) -> ResultTable:
+def factor_label(name: str) -> str:
+    """A row of the attribution as pages name it."""
+    return FACTOR_WORDS.get(name, name)
+
+
+@dataclass(frozen=True)
+class Words:
+    """Sentences with a look of their own on a page."""
+
+    text: str
+    page: str  #: the same in HTML
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        return {"text/plain": self.text, "text/html": self.page}
+
+
+def banner(*studies: StudyResults) -> Words:
+    """What stands once at the top of a page: which of its studies are simulated, and what that means."""
+    names = [f"'{one.plan.name}'" for one in studies if one.synthetic and one.tables]
+    if not names:
+        return Words(text := "No result on this page is simulated.", f"<p>{text}</p>")
+    some = f"Study {names[0]} is" if len(names) == 1 else f"Studies {' and '.join(names)} are"
+    text = f"{some} simulated: its results say nothing about patients. Its figures are marked."
+    title = '<p class="admonition-title">Synthetic data</p>'
+    return Words(text, f'<div class="admonition important">{title}<p>{html.escape(text)}</p></div>')
+
+
+def answers(results: StudyResults, *families: str) -> Words | ResultTable:
     """The sentences that answer the questions of a study, or of some families; read from `results/verdict.json`."""
     questions = {}
     for record in read_verdicts(results.folder.parents[1]):
@@ -161,7 +202,11 @@ def answers(results: StudyResults, *families: str) -> ResultTable:
             questions.setdefault(record["question"], []).append(verdict_text(record))
     if not questions:
         return results.absent(" and ".join(families).capitalize() or "The answers")
-    return ResultTable("\n".join("\n".join((asked, *said)) for asked, said in questions.items()))
+    page = ""
+    for question, said in questions.items():
+        items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in said)
+        page += f"<p><strong>{html.escape(question)}</strong></p><ul>{items}</ul>"
+    return Words("\n".join("\n".join((asked, *said)) for asked, said in questions.items()), page)
 
 
 def interval_cells(rows: pd.DataFrame, column: str, *, signed: bool = False) -> list[str]:
@@ -192,7 +237,7 @@ PARTS = {
     "scores": Part(
         "arms",
         "Scores of the arms, mean over seeds",
-        "arm; seeds; cases=n; kappa:interval; accuracy:interval; AUC=auc:.2f; recall of rare classes=rare_recall:"
+        "arm; seeds; cases=n; kappa:interval; accuracy:interval; AUC=auc:.2f; recall of rare types=rare_recall:"
         "interval; median=kappa_median:.2f; SD=seed_sd:.3f",
         f"{INTERVAL} Median and SD: of kappa, over seeds.",
     ),
@@ -208,7 +253,7 @@ PARTS = {
     "contrasts": Part(
         "contrasts",
         "Contrasts",
-        "family; contrast; measure; seeds; cases=n; difference:signed; interval at=level:.1%; verdict",
+        "family; contrast; difference:signed; verdict; measure; interval at=level:.1%; seeds; cases=n",
         "The more contrasts a family has, the wider its intervals: all of them hold in at least 95 of 100 studies.",
     ),
     "attribution": Part(
@@ -221,7 +266,7 @@ PARTS = {
     "trend": Part(
         "trend",
         "Kappa by number of labelled scans and of videos",
-        "varied=experiment; start; labelled scans=n_train; videos=n_videos; seeds; kappa:interval",
+        "varied=experiment; starts from=start; labelled scans=n_train; videos=n_videos; seeds; kappa:interval",
         f"{INTERVAL} Cohorts overlap: intervals, no verdict.",
     ),
     "sources": Part(
@@ -267,11 +312,22 @@ PARTS = {
 }
 
 
+# How the names in a column are shown.
+LABELS = {
+    "arm": arm_label,
+    "start": arm_label,
+    "factor": factor_label,
+    "source": source_label,
+    "measure": measure_label,
+}
+
+
 def show_table(results: StudyResults, name: str, **wanted: str | Sequence[str]) -> ResultTable:
     """One of PARTS, with the rows whose columns hold what is wanted, such as `family="controls"`; "scores" without it
-    shows the primary experiment. A sentence where the study has none.
+    shows the primary experiment, and what needs no network below. A sentence where the study has none.
     """
     part = PARTS[name]
+    beside = results.rows("baselines") if name == "scores" and not wanted else pd.DataFrame()
     if name == "scores" and not wanted:
         wanted = {"experiment": results.plan.arm(results.plan.primary[0]).experiment}
     if name == "classes":
@@ -282,16 +338,21 @@ def show_table(results: StudyResults, name: str, **wanted: str | Sequence[str]) 
     if name == "contrasts":
         names = [contrast_name(row) for row in rows.to_dict("records")]
         rows = rows.assign(contrast=names, verdict=rows["verdict"].replace("", NO_VERDICT))
+    rows = pd.concat([rows, beside], ignore_index=True)
     cells = {}
     for column in part.columns.split("; "):
         heading, _, form = column.partition(":")
         heading, _, named = heading.partition("=")
         cells[heading] = _cells(rows, named or heading, form)
-    return ResultTable(results.footer(part.text), pd.DataFrame(cells), part.caption)
+    return ResultTable(part.text, pd.DataFrame(cells), part.caption)
 
 
 def _cells(rows: pd.DataFrame, column: str, form: str) -> pd.Series | list[str]:
     """A column as text, see `Part`; a number that is not there is an empty cell."""
+    if column in LABELS:
+        return rows[column].map(LABELS[column])
+    if not form and rows[column].dtype == float and not (rows[column] % 1).any():  # counts, some of which are not there
+        form = ".0f"
     if form in ("interval", "signed"):
         return interval_cells(rows, column, signed=form == "signed")
     if rows[column].dtype == bool:
@@ -305,7 +366,7 @@ def plan_table(results: StudyResults) -> ResultTable:
     plan, run = results.plan, results.rows("arms")
     run = dict(zip(run.get("arm", ()), run.get("seeds", ()), strict=True))
     lines = [
-        {"experiment": arm.experiment, "arm": arm.name, "start": arm.start, "what sets it apart": _apart(arm)}
+        {"arm": arm_label(arm.name), "in files and commands": arm.name, "what sets it apart": _apart(arm)}
         | {"seeds planned": plan.seeds_of(arm), "seeds run": run.get(arm.name, 0)}
         for arm in plan.arms
     ]
@@ -313,16 +374,14 @@ def plan_table(results: StudyResults) -> ResultTable:
     rates = (
         f"Of the learning rates {', '.join(f'{rate:g}' for rate in plan.rates)} each seed and fold takes the one of "
     )
-    return ResultTable(
-        results.footer(
-            f"Primary contrast: {' against '.join(plan.primary)}, by {plan.families[0].measure}. No seeds are added.",
-            f"{rates}lowest validation loss." if plan.rates else "Learning rates are the preset's.",
-            f"Plan: {Path(plan.file).name}, digest {plan.digest}.",
-            "" if followed == plan.digest else f"The results follow another plan than this one, digest {followed}.",
-        ),
-        pd.DataFrame(lines),
-        plan.about,
+    text = (
+        f"Primary contrast: {' against '.join(map(arm_label, plan.primary))}, by {plan.families[0].measure}. "
+        "No seeds are added.",
+        f"{rates}lowest validation loss." if plan.rates else "Learning rates are the preset's.",
+        f"Plan: {Path(plan.file).name}, digest {plan.digest}.",
+        "" if followed == plan.digest else f"The results follow another plan than this one, digest {followed}.",
     )
+    return ResultTable(" ".join(filter(None, text)), pd.DataFrame(lines), plan.about)
 
 
 def families_table(results: StudyResults) -> ResultTable:
@@ -337,7 +396,8 @@ def families_table(results: StudyResults) -> ResultTable:
 
 def _apart(arm: Arm) -> str:
     """What an arm states that is not as in the plainest one, in words."""
-    said = []
+    start = arm_label(arm.start)
+    said = [] if arm_label(arm.name).startswith(start) else [f"starts from {start}"]
     for one in fields(Arm):
         value, name = getattr(arm, one.name), WORDS.get(one.name, one.name.replace("_", " "))
         if one.name in NOT_APART or value == one.default:

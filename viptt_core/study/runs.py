@@ -334,8 +334,7 @@ class Runner:
             kept = None if task.features is None else task.features.array[task.features.rows[0]]
             predicted = baseline_predictions(task.clips, task.split, kept)
             for name, rows in predicted[predicted["part"] == "test"].groupby("arm", sort=False):
-                run = {"arm": name, "seed": cell.seed, "fold": cell.fold, "n_train": len(task.split.train)}
-                run |= {"plan": self.study.digest}
+                run = self._row(name, cell.seed, cell.fold, task.split)
                 parts.append(_outcomes(run, task.clips, task.split.test, probabilities_of(rows)))
         return collect(parts)
 
@@ -346,21 +345,21 @@ class Runner:
             videos, parts = self.source(arm, name), []
             for seed in range(self.study.seeds_of(arm) if videos.files else 0):
                 split = make_split(self.study.preset_of(arm).splits, videos, stage="pretrain", seed=seed)
-                run = {"arm": SIZE, "seed": seed, "fold": 0, "n_train": len(split.train), "plan": self.study.digest}
+                run = self._row(SIZE, seed, 0, split)
                 parts.append(_outcomes(run, videos, split.test, size_predictions(videos, split)))
             if parts:
                 found[name] = collect(parts)
         return found
 
+    def _row(self, arm: str, seed: int, fold: int, split: Split) -> dict:
+        """What is said of any run, see `outcomes.RUN_COLUMNS`."""
+        return {"arm": arm, "seed": seed, "fold": fold, "n_train": len(split.train), "plan": self.study.digest}
+
     def _run_row(self, cell: Cell, fit: Fit, task: Task) -> dict:
         history = fit.history
         best = min(history.epochs, key=lambda epoch: epoch["val_loss"])
-        return {
-            "arm": cell.arm.name,
-            "seed": cell.seed,
-            "fold": cell.fold,
+        return self._row(cell.arm.name, cell.seed, cell.fold, task.split) | {
             "learning_rate": fit.rate,
-            "n_train": len(task.split.train),
             "epochs": len(history.epochs),
             "best_epoch": history.best_epoch,
             "epoch_limit": task.stage.epochs,
@@ -370,7 +369,6 @@ class Runner:
             "seconds": round(fit.seconds, 2),
             "device": self._device,
             "commit": self._commit,
-            "plan": self.study.digest,
         }
 
     @cached_property

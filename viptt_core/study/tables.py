@@ -72,9 +72,10 @@ class Tested(Outcomes):
         return self.over_runs(lambda labels, p: metrics.roc_auc(1 * (labels == k), p[:, [k, k]] * [-1, 1]))
 
     def interval(self, column: str, statistic: str, classes=None) -> dict[str, float]:
-        """Mean over runs and its 95 % interval, as columns of a row."""
+        """Mean over runs and its 95 % interval, cut to the values that a score can take, as columns of a row."""
         found = compare([self], statistic, classes=classes)
-        return {column: found.estimate, f"{column}_low": found.low, f"{column}_high": found.high}
+        low, high = np.clip((found.low, found.high), -1 if statistic == "kappa" else 0, 1).tolist()
+        return {column: found.estimate, f"{column}_low": low, f"{column}_high": high}
 
 
 def compare(
@@ -88,7 +89,10 @@ def compare(
 
     Args:
         arms: One or more.
-        statistic, weights, classes, level: See `statistics.two_level_comparison`.
+        statistic: See `statistics.two_level_comparison`.
+        weights: See `statistics.two_level_comparison`.
+        classes: See `statistics.two_level_comparison`.
+        level: See `statistics.two_level_comparison`.
 
     Raises:
         SettingError: the arms share no run, or tested other cases in one.

@@ -30,6 +30,9 @@ PAPER_GAIN = PAPER_KAPPA_PRETRAINED - PAPER_KAPPA_SCRATCH
 CLASSES = 5  # from which on a kappa is held against GAIN
 CONTRAST = ("arm", "baseline", "arm2", "baseline2")
 NUMBERS = ("difference", "low", "high", "level")
+# As pages name them.
+MEASURE_WORDS = {"rare recall": "recall of rare types"}
+SOURCE_WORDS = {"actions": "simulated actions", "ut": "UT-Interaction", "fights": "CCTV fights"}
 COLUMNS = ("family", "question", *CONTRAST, "measure", *NUMBERS, "seeds", "n", "verdict")
 
 
@@ -37,7 +40,8 @@ def decide(low: float, high: float, *, measure: str, classes: int, seeds: int) -
     """The verdict on a difference by its interval.
 
     Args:
-        low, high: The interval's ends; nan where there is none.
+        low: Lower end of the interval; nan where there is none.
+        high: Upper end of the interval; nan where there is none.
         measure: One of `plan.MEASURES`.
         classes: How many are told apart.
         seeds: Of an arm; folds do not count.
@@ -81,7 +85,7 @@ def make_verdicts(study: Study, tables: dict[str, pd.DataFrame], *, synthetic: b
         why = f"fewer than {SEEDS_OF_A_VERDICT} seeds" if planned[row["family"]] else "the plan asks for none"
         seeds = min(study.seeds_of(study.arm(row[key])) for key in CONTRAST if row[key])
         why = f"{row['seeds']} of {seeds} seeds have run" if row["seeds"] < seeds else why
-        why = f"not learned: {' and '.join(failed)}" if failed else why
+        why = f"not learned: {' and '.join(map(source_label, failed))}" if failed else why
         # Twelve digits, as in the tables: the same file on every machine.
         record = {"study": study.name, "data": data} | {name: row[name] for name in COLUMNS}
         record |= {name: float(f"{row[name]:.12g}") for name in NUMBERS}
@@ -112,10 +116,20 @@ def _sentence(study: Study, row: dict, data: str, why: str) -> str:
     difference = with_interval(row["difference"], np.nan, np.nan, signed=True)
     ends = interval(row["low"], row["high"], signed=True)
     return (
-        f"{says[0].upper()}{says[1:]}. {contrast_name(row)}: {row['measure']} {difference} "
+        f"{says[0].upper()}{says[1:]}. {contrast_name(row)}: {measure_label(row['measure'])} {difference} "
         f"({100 * row['level']:.3g} % interval {ends}; {row['seeds']} seed{'' if row['seeds'] == 1 else 's'}, "
         f"{row['n']:,} {data} test cases)."
     )
+
+
+def measure_label(name: str) -> str:
+    """What a contrast compares, as pages name it."""
+    return MEASURE_WORDS.get(name, name)
+
+
+def source_label(name: str) -> str:
+    """A set of videos as pages name it."""
+    return SOURCE_WORDS.get(name, name)
 
 
 def contrast_name(row) -> str:

@@ -34,7 +34,6 @@ from viptt_core.submission import (
     check_names,
     combine,
     count_classes,
-    expected_names,
     write_submission,
 )
 
@@ -53,7 +52,6 @@ class EntryPlan:
     ensemble: str
     output: Path
     fill: int = 0
-    expected: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Entry:
 
     @property
     def models(self) -> list[str]:
-        """Names that tell the models apart: their initialisations if these differ, else their files or runs."""
+        """Names that tell the models apart, their initialisations if these differ, else their files or runs."""
         weights = self.predictions.weights
         starts = [each.card.training.get("start") for each in weights]
         seeds = [each.card.training.get("seed") for each in weights]
@@ -116,7 +114,6 @@ def plan_entry(
     ensemble: str = "mean",
     output: str | PathLike = "",
     fill: int = 0,
-    expected: int = 0,
 ) -> EntryPlan:
     """Check the settings of an entry, before models are trained or scans are read.
 
@@ -126,7 +123,6 @@ def plan_entry(
         ensemble: One of `submission.ENSEMBLES`.
         output: The file to write; "" for submission.txt among the runs.
         fill: Class 1..5 for a scan that cannot be read; 0: then nothing is written.
-        expected: Number of scans TST_0001.nii.gz and so on that must be there; 0: any scans.
 
     Raises:
         SettingError: a setting does not exist or is out of its range, or three models are needed.
@@ -136,12 +132,11 @@ def plan_entry(
     references = tuple(text for text in (str(each).strip() for each in named) if text)
     check_ensemble(ensemble, len(references or STARTS))
     check_counts(least=0, most=len(TB_CLASSES), fill=fill)
-    check_counts(least=0, expected=expected)
     if not output:
         runs_root().mkdir(parents=True, exist_ok=True)
     path = Path(output or runs_root() / OUTPUT).expanduser()
     check_output(path)
-    return EntryPlan(references, ensemble, path, fill, expected)
+    return EntryPlan(references, ensemble, path, fill)
 
 
 def entry_models(
@@ -152,9 +147,11 @@ def entry_models(
     The three are of the initialisations that are planned, and where these are fewer, of the last with the next seeds.
 
     Args:
-        plan, progress: See `plan_entry`, and whether to show progress bars.
+        plan: See `plan_entry`.
+        progress: Whether to show progress bars.
         training: See `experiment.plan_experiment`: settings as in notebook 02, so that its runs are found.
-        n_train, n_videos: Numbers of synthetic scans and videos; 0: the preset's.
+        n_train: Number of synthetic scans; 0 takes the preset's.
+        n_videos: Number of synthetic videos; 0 takes the preset's.
 
     Raises:
         SettingError: neither weights nor a training is named, or models are of other classes than the task's.
@@ -191,10 +188,12 @@ def entry_scans(
     """Find the scans of an entry; where none are named, write synthetic ones of patients that no run has seen.
 
     Args:
-        plan, progress: See `plan_entry`, and whether to show a progress bar.
+        plan: See `plan_entry`.
+        progress: Whether to show a progress bar.
         scans: Files and folders, see `scans.find_scans`.
         labels: Their classes, where these are known, see `score.read_labels`; returned beside the files.
-        preset, n: The grid and the number of synthetic scans; 0: N_SCANS.
+        preset: Whose grid the synthetic scans have.
+        n: Number of synthetic scans; 0 takes N_SCANS.
 
     Raises:
         DataError: no scans, names that `submission.check_names` refuses, or labels that cannot be joined.
@@ -210,7 +209,7 @@ def entry_scans(
         scans = write_folder(folder, imageclef(n, seed=COHORT, size=size), n_jobs=None, progress=progress)
         labels = read_labels(scans / "TRN_labels.csv")
     paths = find_scans([scans] if isinstance(scans, str | PathLike) else scans)
-    check_names([path.name for path in paths], expected_names(plan.expected))
+    check_names([path.name for path in paths])
     if labels:  # its faults are said now, and not after the work
         join_labels([str(path) for path in paths], TB_CLASSES, labels)
     return paths, labels

@@ -6,12 +6,11 @@ import gzip
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from viptt_core import files
 from viptt_core.constants import TB_CLASSES, UCF_CLASSES, UCF_FRAME_RATE, UCF_GROUPS
@@ -31,16 +30,16 @@ class Folder:
     Attributes:
         record: Name of the JSON file with the settings, the first that is written.
         settings: What decides the files.
-        make: Yields the contents of files that belong together, one after the other, as far as there are names.
-        files: Names of files that belong together, relative to the folder, and the arguments of `make` for them.
+        make: Gives the content of a file.
+        files: Names of files, relative to the folder, and the arguments of `make` for each.
         table: Name of the CSV with the labels, the last that is written; "" for none.
         rows: Its lines.
     """
 
     record: str
     settings: dict
-    make: Callable[..., Iterator[bytes]]
-    files: Sequence[tuple[tuple[str, ...], tuple]]
+    make: Callable[..., bytes]
+    files: Sequence[tuple[str, tuple]]
     table: str = ""
     rows: Sequence[str] = ()
 
@@ -64,7 +63,7 @@ def write_folder(root: str | Path, folder: Folder, *, n_jobs: int | None = 1, pr
     check_counts(n_jobs=1 if n_jobs is None else n_jobs)
     root = Path(root)
     _claim(root, folder)
-    jobs = [(root, names, folder.make, arguments) for names, arguments in folder.files]
+    jobs = [(root / name, folder.make, arguments) for name, arguments in folder.files]
     for _ in tqdm(files.in_workers(_write, jobs, n_jobs), "writing", len(jobs), disable=not progress):
         pass
     if folder.table:
@@ -93,14 +92,10 @@ def _claim(root: Path, folder: Folder) -> None:
     _put(record, f"{settings}\n".encode())
 
 
-def _write(root: Path, names: Sequence[str], make: Callable[..., Iterator[bytes]], arguments: tuple) -> None:
-    """Write files that belong together; one that is there is complete and is kept."""
-    paths = [root / name for name in names]
-    if all(path.exists() for path in paths):
-        return
-    for path, content in zip(paths, make(*arguments), strict=False):
-        if not path.exists():
-            _put(path, content)
+def _write(path: Path, make: Callable[..., bytes], arguments: tuple) -> None:
+    """Write a file; one that is there is complete and is kept."""
+    if not path.exists():
+        _put(path, make(*arguments))
 
 
 def _put(path: Path, content: bytes) -> None:
@@ -116,9 +111,8 @@ def _put(path: Path, content: bytes) -> None:
 def imageclef(n: int, *, seed: int = 0, size: int = 512, slices: int | None = None) -> Folder:
     """n phantoms as ImageCLEF's TB task has them, each of another patient.
 
-    `TRN_0001.nii.gz ...` (int16 HU), `masks1/` and `masks2/` (uint8 lungs, two versions), `findings/` (uint8),
-    and `TRN_labels.csv` (FileName, TypeOfTB: 1..5). Phantom i has seed (seed, i) and the i-th of
-    `cohort_labels(n, seed)`; for `size` and `slices` see `make_phantom`.
+    `TRN_0001.nii.gz ...` (int16 HU) and `TRN_labels.csv` (FileName, TypeOfTB: 1..5). Phantom i has seed (seed, i) and
+    the i-th of `cohort_labels(n, seed)`; for `size` and `slices` see `make_phantom`.
 
     Raises:
         SettingError: an argument is outside what is allowed.
@@ -127,13 +121,10 @@ def imageclef(n: int, *, seed: int = 0, size: int = 512, slices: int | None = No
     labels = phantom.cohort_labels(n, seed).tolist()
     settings = {"version": phantom.VERSION, "n": n, "seed": seed, "size": size, "slices": slices}
     names = [f"TRN_{i + 1:04d}.nii.gz" for i in range(n)]
-    scans = [
-        (tuple(f"{part}{name}" for part in ("", "masks1/", "masks2/", "findings/")), ((seed, i), label, size, slices))
-        for i, (name, label) in enumerate(zip(names, labels, strict=True))
-    ]
+    scans = [(name, ((seed, i), labels[i], size, slices)) for i, name in enumerate(names)]
     rows = ["FileName,TypeOfTB", *(f"{name},{label + 1}" for name, label in zip(names, labels, strict=True))]
     settings["difficulty"] = phantom.difficulty()
-    return Folder("phantom.json", settings, _scan_and_masks, scans, "TRN_labels.csv", rows)
+    return Folder("phantom.json", settings, _scan, scans, "TRN_labels.csv", rows)
 
 
 def own_scans(n: int, patients: int, *, seed: int = 0, size: int = 512, slices: int | None = None) -> Folder:
@@ -160,9 +151,9 @@ def own_scans(n: int, patients: int, *, seed: int = 0, size: int = 512, slices: 
     settings = {"n": n, "patients": patients, "seed": seed, "size": size, "slices": slices}
     for i, (patient, *grid) in enumerate(_grids(**settings)):
         name = f"scan_{i + 1:0{max(3, len(str(n)))}}.nii.gz"
-        scans.append(((name,), ((seed, patient), labels[patient], *grid)))
+        scans.append((name, ((seed, patient), labels[patient], *grid)))
         rows.append(f"{name},{TB_CLASSES[labels[patient]]},P{patient + 1:0{max(3, len(str(patients)))}}")
-    return Folder("example.json", {"version": phantom.VERSION, **settings}, _scan_and_masks, scans, "labels.csv", rows)
+    return Folder("example.json", {"version": phantom.VERSION, **settings}, _scan, scans, "labels.csv", rows)
 
 
 def _grids(n: int, patients: int, seed: int, size: int, slices: int | None) -> list[tuple[int, int, int]]:
@@ -180,17 +171,10 @@ def _grids(n: int, patients: int, seed: int, size: int, slices: int | None) -> l
     return grids
 
 
-def _scan_and_masks(seed: tuple[int, int], label: int, size: int, slices: int | None) -> Iterator[bytes]:
-    """One phantom, both sets of lung masks and the finding, each as a file."""
+def _scan(seed: tuple[int, int], label: int, size: int, slices: int | None) -> bytes:
+    """One phantom as a file."""
     scan = phantom.make_phantom(seed, label, size=size, slices=slices)
-    yield _nifti(scan.hu, scan.affine)
-    # The second set: outlines smoothed over about 6 mm, at least three voxels, as by another method.
-    box = [2 * max(int(3 / step), least) + 1 for step, least in zip(scan.spacing, (1, 1, 0), strict=True)]
-    second = np.zeros_like(scan.lungs)
-    for side in (1, 2):
-        second[ndimage.uniform_filter((scan.lungs == side).astype(np.float32), box) > 0.42] = side
-    for volume in (scan.lungs, second, scan.finding.astype(np.uint8)):
-        yield _nifti(volume, scan.affine)
+    return _nifti(scan.hu, scan.affine)
 
 
 def _nifti(volume: np.ndarray, affine: np.ndarray) -> bytes:
@@ -228,17 +212,16 @@ def ucf50(
     check_counts(most=frames[1], fewest_frames=frames[0])
     scenes = itertools.product(range(len(UCF_CLASSES)), range(1, groups + 1), range(1, clips_per_group + 1))
     videos = [
-        ((f"{UCF_CLASSES[scene[0]]}/{actions.clip_name(*scene)}.avi",), (seed, scene, tuple(frames)))
-        for scene in scenes
+        (f"{UCF_CLASSES[scene[0]]}/{actions.clip_name(*scene)}.avi", (seed, scene, tuple(frames))) for scene in scenes
     ]
     settings = {"version": actions.VERSION, "seed": seed, "groups": groups, "clips_per_group": clips_per_group}
     return Folder("actions.json", settings | {"frames": frames}, _video, videos)
 
 
-def _video(seed: int, scene: tuple[int, int, int], frames: tuple[int, int]) -> Iterator[bytes]:
+def _video(seed: int, scene: tuple[int, int, int], frames: tuple[int, int]) -> bytes:
     """The clip of (label, group, number), with a number of frames of its own, as a file."""
     count = np.random.default_rng([seed, 3, *scene]).integers(frames[0], frames[1] + 1)
-    yield encode_avi(actions.make_clip(*scene, seed=seed, frames=count))
+    return encode_avi(actions.make_clip(*scene, seed=seed, frames=count))
 
 
 def encode_avi(clip: np.ndarray) -> bytes:

@@ -1,4 +1,4 @@
-"""One training loop for both stages and for any number of processes; it resumes where it was killed."""
+"""One training loop for both stages; it resumes where it was killed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from viptt_core.training.device import (
     Engine,
     autocast,
     is_cacheable,
-    over_processes,
     settle,
     stays_on_device,
     to_pixels,
@@ -48,10 +47,10 @@ class Task:
     split: Split  #: training learns from `train` and watches `validation`; `test` is not touched
     stage: Stage  #: optimiser, augmentation, what is frozen, when to stop
     seed: int = 0  #: of the batches and the augmentation
-    #: Of all clips, where stem and backbone stay as they are; None: the trainer gathers them itself.
+    #: Of all clips, where stem and backbone stay as they are; with None the trainer gathers them itself.
     features: Features | None = None
-    #: int [K], which head each class belongs to. Classes of different heads never compete: it is as if each head had a
-    #: last layer of its own. A batch is of one head, and each counts as much. None: all classes are of one.
+    #: int [K], which head each class belongs to; with None all belong to one. Classes of different heads never
+    #: compete, as if each head had a last layer of its own. A batch is of one head, and each counts as much.
     heads: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -79,7 +78,7 @@ class History:
     epochs: list[dict] = field(default_factory=list)
     best_epoch: int = 0  #: epoch whose weights the model was left with (lowest validation loss)
     stopped_early: bool = False  #: whether early stopping ended training before the epoch limit
-    #: How it ran, with device, processes, precision, frames_per_chunk, compiled, feature_cache, resumed.
+    #: How it ran, with device, precision, frames_per_chunk, compiled, feature_cache, resumed.
     engine: dict = field(default_factory=dict)
 
 
@@ -98,8 +97,7 @@ def fit(
 class Trainer:
     """One training: `run` is the whole loop, `step` one update of the weights.
 
-    Several processes (`accelerate launch`, `notebook_launcher`) share each batch and give the weights of
-    one. A killed run goes on from its last checkpoint and ends as if it had not been, on a CPU bit for bit.
+    A killed run goes on from its last checkpoint and ends as if it had not been, on a CPU bit for bit.
 
     Args:
         model: Any ViPTTNet; moved to the device.
@@ -108,12 +106,12 @@ class Trainer:
         folder: Where checkpoints and `history.csv` go; None keeps neither.
 
     Attributes:
-        settled: The device, precision, chunk and processes it runs with.
+        settled: The device, precision and chunk it runs with.
         feed: The set on its way to the device; `feed.batches` gives what `step` takes.
         history: Epochs so far.
 
     Raises:
-        SettingError: the device is not there, or the processes see different checkpoints.
+        SettingError: the device is not there.
         DataError: the checkpoint in `folder` is damaged or of another training.
     """
 
@@ -128,14 +126,13 @@ class Trainer:
         )
         device = settled.device
         if settled.feature_cache and self.features is None:
-            given = {"precision": settled.precision, "progress": settled.rank == 0 and folder is not None}
+            given = {"precision": settled.precision, "progress": folder is not None}
             self.features = gather_features(model, clips, stage, task.split.train, **given)
         if self.features is not None:
             array, labels = self.features.array, np.zeros(len(self.features.array), np.int64)
             for rows in self.features.rows:
                 labels[rows[rows >= 0]] = clips.labels[rows >= 0]
         self.feed = Feed(array, device, labels, resident=stays_on_device(array, device))
-        self.shared_model = over_processes(model, settled)
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         fused = device.type in ("cpu", "cuda")  # into one pass over the weights where the device can
         self.optimiser = keras_rules.OPTIMISERS[stage.optimiser](weights, lr=stage.learning_rate, fused=fused)
@@ -174,10 +171,9 @@ class Trainer:
         """
         from tqdm import tqdm
 
-        stage, train, device = self.task.stage, self.task.split.train, self.settled
-        total, hidden = stage.epochs * self.steps_in_epoch, progress is None or device.rank > 0
-        bar = tqdm(desc=progress, total=total, initial=self.steps, unit="step", disable=hidden, mininterval=1)
-        board = self._tensorboard()
+        stage, train = self.task.stage, self.task.split.train
+        shown = {"unit": "step", "disable": progress is None, "mininterval": 1}
+        bar = tqdm(desc=progress, total=stage.epochs * self.steps_in_epoch, initial=self.steps, **shown)
         while self.epoch < stage.epochs and not self.history.stopped_early:
             # After a kill the epoch is drawn again, and the steps that were taken are skipped.
             self._keep_generators()
@@ -189,13 +185,13 @@ class Trainer:
                 turns = 0 if angles is None else (angles.numpy()[:, None] == (0, *ROTATION_DEGREES)).argmax(axis=1)
                 rows = self.features.of(np.concatenate(left), turns)
                 left, angles = np.split(rows, np.cumsum([len(batch) for batch in left])[:-1]), None
-            parts = self.feed.batches(left, angles, rank=device.rank, processes=device.processes)
+            parts = self.feed.batches(left, angles)
             for group in self.optimiser.param_groups:
                 group["lr"] = self.plateau.learning_rate
             losses, begun = [], time.perf_counter()
             for batch in parts:
                 losses.append(self.step(batch))
-                self.total += losses[-1] * (len(batches[self.position]) / device.processes)
+                self.total += losses[-1] * len(batches[self.position])
                 self.position, self.steps = self.position + 1, self.steps + 1
                 bar.update()
                 if len(losses) == self.engine.check_every or self.position == self.steps_in_epoch:
@@ -204,11 +200,11 @@ class Trainer:
                     if self.position < self.steps_in_epoch:
                         self.seconds, begun = self.seconds + time.perf_counter() - begun, time.perf_counter()
                         self._save()
-            loss = float(device.accelerator.reduce(self.total, "sum")) / drawn
+            loss = float(self.total) / drawn
             record = {"epoch": self.epoch + 1, "loss": loss, **self.validate()}
             record["learning_rate"] = self.plateau.learning_rate
             record["seconds"] = self.seconds + time.perf_counter() - begun
-            self._end_epoch(record, board)
+            self._end_epoch(record)
             shown = {name: f"{record[name]:.3f}" for name in ("loss", "val_loss")}
             bar.set_postfix(epoch=f"{self.epoch}/{stage.epochs}", **shown, refresh=False)
         bar.close()
@@ -216,32 +212,25 @@ class Trainer:
         return self.history
 
     def step(self, batch: Batch) -> Tensor:
-        """Update the weights once, by this process's part of a batch of `feed.batches`.
-
-        Returns:
-            The loss of that part, a float32 number on the device; over the processes its average is that of the batch.
-        """
+        """Update the weights once, by a batch of `feed.batches`; returns its loss, a float32 number on the device."""
         with self.settled.naming_memory():
-            pixels = to_pixels(batch.rows, self.task.stage.pixel_range)  # uint8 -> float32 [B, T, H, W]; or [B, T', F]
+            pixels = to_pixels(batch.rows, self.task.stage.pixel_range)  # uint8 -> float32 [B, T, H, W]; or [B, T, F]
             if batch.angles is not None:
                 pixels = rotate_clips(pixels, batch.angles)
             self.optimiser.zero_grad(set_to_none=True)
             with autocast(self.settled.device, self.settled.precision):
-                logits = self._of_own_head(self.shared_model(pixels), batch.labels)  # [B, T, H, W] -> [B, K]
-            loss = keras_rules.weighted_loss(logits, batch.labels, self.class_weights, batch.weight)
-            self.settled.accelerator.backward(self.scaler.scale(loss))
+                logits = self._of_own_head(self.model(pixels), batch.labels)  # [B, T, H, W] -> [B, K]
+            loss = keras_rules.weighted_loss(logits, batch.labels, self.class_weights)
+            self.scaler.scale(loss).backward()
             self.scaler.step(self.optimiser)
             self.scaler.update()
         return loss.detach()
 
     def validate(self) -> dict[str, float]:
         """Loss (unweighted, as Keras's), accuracy and kappa on the validation part, each a mean over the heads."""
-        indices, rank, processes = self.task.split.validation, self.settled.rank, self.settled.processes
-        each = math.ceil(len(indices) / processes)
-        padded = np.resize(indices, each * processes)  # repeats some, so that all shares are equally long
-        logits = torch.from_numpy(self.predict(padded[rank * each : (rank + 1) * each])).to(self.settled.device)
-        logits, labels = self.settled.accelerator.gather(logits)[: len(indices)], self.task.clips.labels[indices]
-        logits = self._of_own_head(logits, torch.from_numpy(labels)).cpu()  # [M, K]
+        indices = self.task.split.validation
+        logits, labels = torch.from_numpy(self.predict(indices)), self.task.clips.labels[indices]
+        logits = self._of_own_head(logits.to(self.settled.device), torch.from_numpy(labels)).cpu()  # [M, K]
         heads, scores = self.task.head_of_class[labels], []
         for head in np.unique(heads):
             true, of_head = labels[heads == head], logits[heads == head]
@@ -262,7 +251,7 @@ class Trainer:
 
     # --- Between the steps ---------------------------------------------------------------------------
 
-    def _end_epoch(self, record: dict, board) -> None:
+    def _end_epoch(self, record: dict) -> None:
         """Decide about learning rate and stopping, keep the best weights, write the log, save."""
         if not (math.isfinite(record["loss"]) and math.isfinite(record["val_loss"])):
             raise TrainingError(f"the loss of epoch {self.epoch + 1} is not finite.", remedy=self._remedy())
@@ -275,28 +264,16 @@ class Trainer:
             self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.plateau.update(record["val_loss"])
         self._keep_generators()
-        if self.folder is not None and self.settled.rank == 0:
+        if self.folder is not None:
             files.write_file(self.folder / "history.csv", pd.DataFrame(self.history.epochs).to_csv(index=False))
-        if board is not None:
-            for name in record.keys() - {"epoch"}:
-                board.add_scalar(name, record[name], self.epoch)
-            board.flush()
         self._save()
-
-    def _tensorboard(self):
-        """A writer into the run's folder, where one is wanted; else None."""
-        if not self.engine.tensorboard or self.folder is None or self.settled.rank > 0:
-            return None
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(self.folder / "tensorboard")
 
     def _check_finite(self, losses: list[Tensor], batches: list[np.ndarray]) -> None:
         """Stop if one of the last losses is not finite, and name the clips it came from."""
-        summed = self.settled.accelerator.reduce(torch.stack(losses), "sum").cpu().numpy()
-        if np.isfinite(summed).all():
+        values = torch.stack(losses).cpu().numpy()
+        if np.isfinite(values).all():
             return
-        first = self.position - len(losses) + int(np.flatnonzero(~np.isfinite(summed))[0])
+        first = self.position - len(losses) + int(np.flatnonzero(~np.isfinite(values))[0])
         # The batch before it may be the one whose update spoilt the weights.
         names = [str(self.task.clips.names[i]) for step in (first - 1, first) if step >= 0 for i in batches[step]]
         what = f"the loss is not finite in epoch {self.epoch + 1}, step {first + 1}."
@@ -329,9 +306,9 @@ class Trainer:
         }
 
     def _save(self) -> None:
-        """Write a checkpoint if there is a folder and the last one is old enough. No process waits for another."""
+        """Write a checkpoint if there is a folder and the last one is old enough."""
         due = time.monotonic() - self.saved_at >= self.engine.checkpoint_seconds
-        if self.folder is None or self.settled.rank > 0 or not due:
+        if self.folder is None or not due:
             return
         weights = self.model.state_dict()
         if not all(tensor.isfinite().all() for tensor in weights.values()):
@@ -348,10 +325,6 @@ class Trainer:
     def _resume(self) -> None:
         """Go on from the checkpoint in the folder, if there is one."""
         found = checkpoint.read_checkpoint(self.folder) if self.folder is not None else None
-        step = torch.tensor([found.state["at"]["steps"] if found else 0], device=self.settled.device)
-        if len(set(self.settled.accelerator.gather(step).tolist())) > 1:
-            remedy = "Put the run's folder on a disk that all machines share."
-            raise SettingError("the processes do not see the same checkpoint.", remedy=remedy)
         if found is not None:
             with checkpoint.refusing(found.path):
                 self._take_over(found)

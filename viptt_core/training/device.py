@@ -1,30 +1,23 @@
-"""How training and prediction run on the machine at hand: device, precision, memory, processes.
+"""How training and prediction run on the machine at hand: device, precision, memory.
 
 Nothing here changes what is computed, only how fast, in how much memory and to how many digits.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import math
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from viptt_core.backbones import find_backbone
 from viptt_core.errors import DataWarning, SettingError, TrainingError, check_choice, check_counts
-from viptt_core.model import ViPTTNet, normalises_batches
+from viptt_core.model import ViPTTNet
 from viptt_core.presets import Stage
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PIXEL_SCALES = {"0..1": 1 / 255, "0..255": 1.0}
@@ -48,29 +41,22 @@ class Engine:
     frames_per_chunk: int = 0
     compile: bool = False  #: run the backbone through torch.compile; pays off on a GPU and in long runs
     feature_cache: bool = True  #: compute the features of a frozen stem and backbone once
-    processes: int = 1  #: processes that train together when started from a notebook; one a GPU
     checkpoint_seconds: float = 60.0  #: least time between two checkpoints of a running training
     #: Steps between two looks at whether all losses were finite. A look waits for the device, so it is not taken at
     #: every step; checkpoints are only written right after one.
     check_every: int = 20
-    tensorboard: bool = False  #: also log to TensorBoard, in the run's folder
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, ("auto", *PRECISIONS))
         check_counts(least=0, frames_per_chunk=self.frames_per_chunk)
-        check_counts(processes=self.processes, check_every=self.check_every)
-        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
-            raise SettingError("TensorBoard is not installed.", remedy='Run: pip install "viptt-core[tensorboard]"')
+        check_counts(check_every=self.check_every)
 
 
 @dataclass(frozen=True)
 class Settled:
     """What an `Engine` comes to for one model, one stage and this machine."""
 
-    accelerator: Accelerator  #: brings the processes together
-    device: torch.device  #: where this process computes
-    rank: int  #: number of this process, from 0
-    processes: int  #: how many train together
+    device: torch.device  #: where it is computed
     precision: str  #: of the backbone, "fp32", "bf16" or "fp16"
     frames_per_chunk: int  #: frames whose activations are kept at once; 0 is all of them
     compiled: bool  #: whether the backbone runs through torch.compile
@@ -78,7 +64,7 @@ class Settled:
 
     def record(self) -> dict:
         """How a run is computed, as JSON."""
-        names = ("device", "processes", "precision", "frames_per_chunk", "compiled", "feature_cache")
+        names = ("device", "precision", "frames_per_chunk", "compiled", "feature_cache")
         return {name: getattr(self, name) for name in names} | {"device": str(self.device)}
 
     @contextmanager
@@ -98,15 +84,10 @@ class Settled:
 def settle(engine: Engine, model: ViPTTNet, stage: Stage, array: np.ndarray) -> Settled:
     """Decide once how a training runs, and bring the model into that state: placed, frozen, chunked, compiled.
 
-    The first of the clips, uint8 [N, T, H, W], is tried; of features [M, T', F] nothing is, since no backbone runs.
+    The first of the clips, uint8 [N, T, H, W], is tried; of features [M, T, F] nothing is, since no backbone runs.
     The stage says what is frozen, and the range of the pixels.
     """
-    from accelerate import Accelerator
-
-    # Precision is ours, because only the backbone gets it.
-    accelerator = Accelerator(cpu=trains_on_cpus(), mixed_precision="no")
-    rank, processes = accelerator.process_index, accelerator.num_processes
-    device = accelerator.device if processes > 1 else pick_device(engine.device)
+    device = pick_device(engine.device)
     model.place(device)
     model.freeze(backbone=stage.freeze_backbone, stem=stage.freeze_stem)
     model.train()
@@ -123,13 +104,13 @@ def settle(engine: Engine, model: ViPTTNet, stage: Stage, array: np.ndarray) -> 
         warnings.warn(what, DataWarning, stacklevel=4)
     if not cached and not chunk:
         room = free_memory(device) - (array.nbytes if stays_on_device(array, device) else 0)
-        chunk = pick_chunk(model, (math.ceil(stage.batch_size / processes), *array.shape[1:]), precision, room)
+        chunk = pick_chunk(model, (stage.batch_size, *array.shape[1:]), precision, room)
     model.frames_per_chunk = chunk
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # the shapes of a training hardly change
     if engine.compile:
         model.backbone.compile()
-    return Settled(accelerator, device, rank, processes, precision, chunk, engine.compile, cached)
+    return Settled(device, precision, chunk, engine.compile, cached)
 
 
 def is_cacheable(stage: Stage) -> bool:
@@ -145,14 +126,11 @@ def to_pixels(batch: Tensor, pixel_range: str) -> Tensor:
     return batch if batch.ndim == 3 else batch.float() * PIXEL_SCALES[pixel_range]
 
 
-# --- Device and processes ---
+# --- Device ---
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Turn a device name into a device that is on this machine; "auto" takes CUDA, then MPS, then the CPU.
-
-    Among processes started by `accelerate launch`, "auto" and "cuda" are the GPU of this process.
-    """
+    """Turn a device name into a device that is on this machine; "auto" takes CUDA, then MPS, then the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     remedy = "Use 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'."
@@ -165,32 +143,6 @@ def pick_device(name: str = "auto") -> torch.device:
     if (device.index or 0) >= there.get(device.type, 0):
         raise SettingError(f"device '{name}' is not on this machine.", remedy=remedy)
     return device
-
-
-def trains_on_cpus() -> bool:
-    """Whether processes that train together do so on CPUs: no GPU is there, or the launcher was told so."""
-    told = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on")
-    return told or not torch.cuda.is_available()
-
-
-def process_state():
-    """Accelerate's view of the processes that train together: rank, barrier."""
-    from accelerate import PartialState
-
-    return PartialState(cpu=trains_on_cpus())  # not told, it takes processes on CPUs for strangers
-
-
-def over_processes(model: ViPTTNet, settled: Settled) -> nn.Module:
-    """The model wrapped so that processes average their gradients; itself where there is only one."""
-    if settled.processes == 1:
-        return model
-    normalises = normalises_batches(model)
-    if normalises and settled.device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # changes its parts in place
-    elif normalises:
-        what = "on CPUs each process normalises its own share of a batch: the result is not that of one process."
-        warnings.warn(what, DataWarning, stacklevel=3)
-    return settled.accelerator.prepare_model(model, device_placement=False)
 
 
 # --- Precision ---
@@ -250,10 +202,7 @@ def stays_on_device(array: np.ndarray, device: torch.device) -> bool:
 
 
 def pick_chunk(model: ViPTTNet, shape: tuple[int, ...], precision: str, room: int) -> int:
-    """Frames per chunk with which the activations of a batch [B, T, H, W] fit into `room` bytes; 0 when all of them do.
-
-    A backbone that sees whole clips takes at least one at once, whatever the number, see `ViPTTNet.features`.
-    """
+    """Frames per chunk with which the activations of a batch [B, T, H, W] fit into `room` bytes; 0 when all do."""
     learning = any(p.requires_grad for part in (model.stem, model.backbone) for p in part.parameters())
     if model.updates_statistics or not learning:
         return 0

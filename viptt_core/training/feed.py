@@ -1,4 +1,4 @@
-"""Clips on their way to the device: moved as they are stored, dealt out to processes, turned in their plane there."""
+"""Clips on their way to the device: moved as they are stored, turned in their plane there."""
 
 from __future__ import annotations
 
@@ -21,14 +21,11 @@ TOGETHER = 64  # clips that are moved at once where the whole set is
 
 @dataclass(frozen=True)
 class Batch:
-    """What one process takes of one batch, on its device."""
+    """One batch, on the device."""
 
-    rows: Tensor  #: uint8 clips [B, T, H, W], or float32 features [B, T', F]
+    rows: Tensor  #: uint8 clips [B, T, H, W], or float32 features [B, T, F]
     labels: Tensor  #: int64 [B]
     angles: Tensor | None  #: float32 [B], degrees to rotate the clips by; None where nothing is rotated
-    #: What to multiply the sum of the losses by, so that the average over the processes is the mean of the whole batch;
-    #: 0 for a clip that only stands in where there is none.
-    weight: float
 
 
 class Feed:
@@ -38,7 +35,7 @@ class Feed:
     on the last one.
 
     Args:
-        array: uint8 clips [N, T, H, W], or float32 features [N, T', F].
+        array: uint8 clips [N, T, H, W], or float32 features [N, T, F].
         device: Where the batches are wanted.
         labels: int64 [N]; only `batches` needs them.
         resident: Whether the whole array is moved to the device at once, see `device.stays_on_device`.
@@ -54,28 +51,18 @@ class Feed:
             parts = np.array_split(np.arange(len(array)), range(TOGETHER, len(array), TOGETHER))
             self.on_device = torch.cat(list(self.rows(parts)))
 
-    def batches(
-        self, indices: Sequence[np.ndarray], angles: Tensor | None = None, *, rank: int = 0, processes: int = 1
-    ) -> Iterator[Batch]:
-        """Yield this process's part of each batch: every `processes`-th clip of it, from the `rank`-th on.
+    def batches(self, indices: Sequence[np.ndarray], angles: Tensor | None = None) -> Iterator[Batch]:
+        """Yield batches.
 
         Args:
-            indices: int64, those of a whole batch each.
+            indices: int64, those of a batch each.
             angles: float32 degrees, one a clip in the order of the batches; None where nothing is rotated.
-            rank, processes: Of this process, from 0, and how many share each batch.
         """
-        # In a batch smaller than the number of processes, the rest takes part with a clip that counts nothing.
-        parts = [slice(rank, None, processes) if rank < len(whole) else slice(1) for whole in indices]
-        weights = [processes / len(whole) if rank < len(whole) else 0.0 for whole in indices]
-        mine = [whole[part] for whole, part in zip(indices, parts, strict=True)]
         # What belongs to the clips is sent over once an epoch, so that no step waits for it.
-        lengths, turns = [len(part) for part in mine], [None] * len(mine)
-        labels = self.labels.index_select(0, self._sent(mine)).split(lengths)
-        if angles is not None:
-            of_batches = angles.split([len(whole) for whole in indices])
-            my_angles = torch.cat([turn[part] for turn, part in zip(of_batches, parts, strict=True)])
-            turns = my_angles.to(self.device).split(lengths)
-        yield from map(Batch, self.rows(mine), labels, turns, weights)
+        lengths = [len(part) for part in indices]
+        labels = self.labels.index_select(0, self._sent(indices)).split(lengths)
+        turns = [None] * len(indices) if angles is None else angles.to(self.device).split(lengths)
+        yield from map(Batch, self.rows(indices), labels, turns)
 
     def rows(self, indices: Sequence[np.ndarray]) -> Iterator[Tensor]:
         """Yield the rows at each array of indices, on the device and in the array's own dtype."""

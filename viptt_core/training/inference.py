@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from viptt_core.backbones import backbone_code, find_backbone
 from viptt_core.cache import ELSEWHERE, FileArray, keep, read_kept, sweep
 from viptt_core.clips import ClipSet, digest
 from viptt_core.constants import ROTATION_DEGREES
@@ -50,9 +49,10 @@ def predict_logits(
 
     Args:
         model: On its device; left in the mode (training or not) it came in.
-        array: uint8 clips [N, T, H, W] or float32 features [N, T', F], or a Feed of them.
+        array: uint8 clips [N, T, H, W] or float32 features [N, T, F], or a Feed of them.
         indices: int [M].
-        pixel_range, precision: See `device.PIXEL_SCALES` and `device.pick_precision`.
+        pixel_range: See `device.PIXEL_SCALES`.
+        precision: See `device.pick_precision`.
 
     Returns:
         float32 [M, K].
@@ -72,8 +72,8 @@ def predict_logits(
 class Features:
     """Features of the clips of a set, as they lie in the plane and turned."""
 
-    array: np.ndarray  #: float32 [M, T', F]
-    #: int64 [A, N], which of them are those of clip n, turned by the a-th of 0 and ROTATION_DEGREES; -1: not computed.
+    array: np.ndarray  #: float32 [M, T, F]
+    #: int64 [A, N], which of them are of clip n, turned by the a-th of 0 and ROTATION_DEGREES; -1 where not computed.
     rows: np.ndarray
 
     def of(self, clips: np.ndarray, angles: np.ndarray | int = 0) -> np.ndarray:
@@ -101,7 +101,10 @@ def gather_features(
     """Features of all clips of a set, in memory; where the stage rotates, also of some in each of the six turns.
 
     Args:
-        model, clips, precision, progress: See `cached_features`.
+        model: See `cached_features`.
+        clips: See `cached_features`.
+        precision: See `cached_features`.
+        progress: See `cached_features`.
         stage: What scale the pixels are in, and whether it rotates.
         turned: int [M], clips to be turned, those that train; None turns none.
     """
@@ -139,14 +142,16 @@ def cached_features(
     of the model, on its device, decide together with the other settings what is computed, see `predict_logits`.
 
     Args:
-        model, clips: Whose features, of which set.
-        pixel_range, precision: See `predict_logits`.
+        model: Whose features.
+        clips: Of which set.
+        pixel_range: See `predict_logits`.
+        precision: See `predict_logits`.
         rows: int [M], which clips; None takes all N.
         degrees: To rotate every frame by, see `feed.rotate_clips`.
         progress: Show a progress bar.
 
     Returns:
-        float32 [M, T', F], in files; T' is T unless the backbone sees whole clips.
+        float32 [M, T, F], in files.
 
     Raises:
         DataError: a feature is not finite; names the clip.
@@ -155,7 +160,7 @@ def cached_features(
     from tqdm import tqdm
 
     rows = np.arange(len(clips.clips)) if rows is None else rows
-    n, frames = len(rows), clips.clips.shape[1]
+    n = len(rows)
     parts = _in_parts(rows, clips.clips)  # a file each
     identity = {
         "clips": clips.key,
@@ -163,7 +168,7 @@ def cached_features(
         "pixel_range": pixel_range,
         "precision": precision,
         "degrees": degrees,
-        "code": code_version("training.inference", apart_from=("presets",)) + backbone_code(model.backbone_name),
+        "code": code_version("training.inference", apart_from=("presets",)),
     }
     folder = cache_root() / "features"
     paths = [f"{folder}/{digest([identity, part.tolist(), clips.names[part].tolist()])}.npy" for part in parts]
@@ -186,12 +191,12 @@ def cached_features(
                     raise DataError(what, remedy="Use precision fp32, or check the clip.")
                 keep(paths[k], features)
                 bar.update(len(features))
-    shape = (n, find_backbone(model.backbone_name).steps(frames), model.temporal.input_size)
+    shape = (n, clips.clips.shape[1], model.temporal.input_size)
     return FileArray(paths, shape, np.dtype(np.float32), per_file=len(parts[0]))
 
 
 def frame_features(model: ViPTTNet, pixels: torch.Tensor, precision: str) -> torch.Tensor:
-    """Features float32 [B, T', F] of float clips [B, T, H, W], statistics of normalisation as they are."""
+    """Features float32 [B, T, F] of float clips [B, T, H, W], statistics of normalisation as they are."""
     with _predicting(model), autocast(pixels.device, precision):
         return model.features(pixels).float()
 

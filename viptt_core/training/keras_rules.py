@@ -55,19 +55,20 @@ class ReduceOnPlateau:
         return self.learning_rate
 
 
-def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None, factor: float | None = None) -> Tensor:
+def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
     """Keras's class-weighted cross-entropy: sum of w_i l_i over the batch size.
 
     PyTorch's own `weight=` divides by the sum of the weights instead, so that at batch size 1 the weight would vanish.
 
     Args:
-        logits, labels, class_weights: float [B, K], int64 [B], and float [K] or None.
-        factor: What to multiply the sum by; None takes 1/B. Another one where processes share a batch.
+        logits: float [B, K].
+        labels: int64 [B].
+        class_weights: float [K] or None.
     """
     losses = F.cross_entropy(logits, labels, reduction="none")  # [B]
     if class_weights is not None:
         losses = losses * class_weights[labels]
-    return losses.sum() * (1 / len(labels) if factor is None else factor)
+    return losses.sum() * (1 / len(labels))
 
 
 def balanced_class_weights(labels: np.ndarray, heads: np.ndarray) -> np.ndarray:
