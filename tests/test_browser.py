@@ -39,6 +39,7 @@ KINDS = (
     VIEWER_PAGE,
     "notebooks/03_ablations.html",
     "claims.html",
+    "live.html",
     "status.html",
     "references.html",
     "search.html",
