@@ -257,7 +257,7 @@ def test_without_weights_and_scans_synthetic_ones_are_made_and_marked(private_ro
     assert loaded == [("phantom", 40), ("actions", None)]
     assert len(models) == 3  # the last initialisation once more, with the next seed
     entry = keep_entry(plan, predict_scans(models, paths, n_jobs=1, progress=False), known)
-    assert entry.synthetic and entry.models == ["image, seed 0", "video, seed 0", "video, seed 1"]
+    assert entry.synthetic and entry.models == ["random, seed 0", "video, seed 0", "video, seed 1"]
     classes = write_entry(entry)
     assert plan.output == private_root / "runs" / "submission.txt"
     assert len(plan.output.read_text().splitlines()) == 6
