@@ -16,7 +16,7 @@ PAPER_SIZE = 224  # pixels, height and width [C]
 # --- ImageCLEF 2021 Tuberculosis, TB type -------------------------------------------------
 # Index + 1 is the number used in the label CSV and the submission file. [B]
 TB_CLASSES = ("Infiltrative", "Focal", "Tuberculoma", "Miliary", "Fibro-cavernous")
-TB_TRAIN_COUNTS = (420, 226, 101, 100, 70)  # scans a class, training part [B]
+TB_TRAIN_COUNTS = (420, 226, 101, 100, 70)  # scans a class, training set [B]
 TB_RARE_CLASSES = ("Tuberculoma", "Miliary", "Fibro-cavernous")  # fewer than 12 % each
 
 # --- UCF50 ---------------------------------------------------------------------------------

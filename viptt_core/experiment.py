@@ -1,4 +1,4 @@
-"""The paper's experiment: pretrain on videos, fine-tune on scans from each start, compare on the test part."""
+"""The paper's experiment: pretrain on videos, fine-tune on scans from each start, compare on the test set."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def pretrain(plan: Plan, videos: ClipSet, *, progress: bool = True) -> Run:
 
 
 def finetune(plan: Plan, scans: ClipSet, start: str, *, pretrained: Run | None = None, progress: bool = True) -> Run:
-    """Fine-tune on scans from one start and predict the validation and test parts, or find the finished run.
+    """Fine-tune on scans from one start and predict the validation and test sets, or find the finished run.
 
     Args:
         plan: The experiment.
@@ -150,7 +150,7 @@ class Comparison:
     def caveat(self) -> str:
         """What a reader must know beside the scores; empty when there is nothing."""
         if next(iter(self.runs.values())).config["selection_biased"]:
-            return "Selection-biased: the test part is the one that picked the checkpoints."
+            return "Selection-biased: the test set is the one that picked the checkpoints."
         return ""
 
     def report(self) -> str:
@@ -207,7 +207,7 @@ def _finished_run(job: _Job) -> Run:
 
 
 def _train(job: _Job, folder: Path, config: dict) -> None:
-    """Fit, predict the validation and test parts, write the run."""
+    """Fit, predict the validation and test sets, write the run."""
     plan, clips = job.plan, job.clips
     torch.manual_seed(plan.seed)  # our own code draws from generators passed in; this is for libraries that do not
     began = time.perf_counter()
@@ -247,7 +247,7 @@ def _start_model(job: _Job) -> ViPTTNet:
 
 
 def _predict(trainer: Trainer, arm: str) -> pd.DataFrame:
-    """Predictions of the validation and test parts."""
+    """Predictions of the validation and test sets."""
     tables = []
     for part in ("validation", "test"):
         indices = getattr(trainer.task.split, part)

@@ -87,7 +87,7 @@ class Leakage(ShownAsTable):
 
 
 def measure_leakage(clips: ClipSet, *, seeds: int = 5, frames: int = 4, side: int = 8) -> Leakage:
-    """Compare a split by clip with a split by group, both with a fifth as test part and the rest as training part.
+    """Compare a split by clip with a split by group, both with a fifth as test set and the rest as training set.
 
     Args:
         clips: Any set; only the frames looked at are read.

@@ -14,7 +14,7 @@ from viptt_core.clips import ClipSet
 from viptt_core.errors import DataError
 from viptt_core.files import artifact_root, write_file
 from viptt_core.metrics import accuracy, bootstrap_ci, cohen_kappa, roc_auc
-from viptt_core.shown import ResultTable, ShownAsTable, with_interval
+from viptt_core.shown import ResultTable, ShownAsTable, arm_label, with_interval
 
 SUMMARY_MIME = "application/vnd.viptt.summary+json"
 SCORES = {"kappa": "kappa", "accuracy": "accuracy", "auc": "AUC"}  # column -> heading
@@ -28,7 +28,7 @@ class Run:
     folder: Path  #: where it lies; `weights.safetensors` is in it
     config: dict  #: everything that decided its outcome
     history: pd.DataFrame  #: one row an epoch, see `training.History`
-    predictions: pd.DataFrame  #: of the validation and test parts, see `predictions_table`
+    predictions: pd.DataFrame  #: of the validation and test sets, see `predictions_table`
     provenance: dict  #: commit, versions, machine, duration, memory
 
     def report(self) -> str:
@@ -134,7 +134,7 @@ class Summary(ShownAsTable):
     """
 
     def __init__(
-        self, *predictions: pd.DataFrame, caveat: str = "", synthetic: bool = False, about: str = "test part"
+        self, *predictions: pd.DataFrame, caveat: str = "", synthetic: bool = False, about: str = "Test set"
     ) -> None:
         rows = pd.concat(predictions, ignore_index=True)
         of_arms = rows[rows["part"] == "test"].groupby("arm", sort=False)
@@ -147,7 +147,7 @@ class Summary(ShownAsTable):
         return super()._repr_mimebundle_() | {SUMMARY_MIME: record}
 
     def _shown(self) -> ResultTable:
-        shown = self.table[["arm", "n"]].copy()
+        shown = self.table[["arm", "n"]].assign(arm=self.table["arm"].map(arm_label))
         for score, heading in SCORES.items():
             values = self.table[[score, f"{score}_low", f"{score}_high"]].itertuples(index=False)
             shown[f"{heading} (95 % interval)"] = [with_interval(*row, digits=3) for row in values]

@@ -1,4 +1,4 @@
-"""Train, validation and test parts: the authors' own, those a set was published with, and by group."""
+"""Train, validation and test sets: the authors' own, those a set was published with, and by group."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def make_split(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, fold: in
 def split_by_group(labels: np.ndarray, groups: np.ndarray, *, seed: int, fold: int = 0, folds: int = FOLDS) -> Split:
     """Stratified split in which no group is in two parts.
 
-    The groups fall into `folds` parts of about equal class mix; part `fold` is the test part, the next one validates,
+    The groups fall into `folds` parts of about equal class mix; part `fold` is the test set, the next one validates,
     the others train (60/20/20 with five). Over all folds every clip is tested once.
 
     Raises:
@@ -110,7 +110,7 @@ def authors_split(labels: np.ndarray, stage: str) -> Split:
     """The authors' splits by clip: `train_test_split(0.2, random_state=0)`, stratified for scans.
 
     Of videos, clips of one source fall on both sides, and Keras's `validation_split=0.2` takes the last fifth of the
-    training part, in its shuffled order (1366 clips: 873, 219, 274). Of scans they report the part that also picks
+    training set, in its shuffled order (1366 clips: 873, 219, 274). Of scans they report the part that also picks
     the checkpoint; it stands here as validation and test.
     """
     from sklearn.model_selection import train_test_split

@@ -199,7 +199,7 @@ def shapley_weights(n_factors: int) -> np.ndarray:
 # --- What n scans can show: simulated kappa intervals, the best of k runs, the smallest gain that is found ------------
 
 
-PAPER_VALIDATION_COUNTS = (84, 46, 20, 20, 14)  # scans a class, a fifth of the training part [C]
+PAPER_VALIDATION_COUNTS = (84, 46, 20, 20, 14)  # scans a class, a fifth of the training set [C]
 PAPER_TEST_SCANS = 421  # hidden test of the benchmark [B]; their classes are not public
 SIMULATIONS = 10_000  # test sets simulated; moves a 95 % bound by about 0.001 at 184 cases
 

@@ -102,7 +102,7 @@ def _score(options) -> None:
     columns = {name: getattr(options, name) for name in ("file_column", "label_column", "patient_column")}
     table = read_labels(options.labels, **columns)
     found = [match_labels(rows, table, arm=arm) for arm, rows in read_predictions(options.predictions).items()]
-    summary = Summary(*(each.rows for each in found), synthetic=is_synthetic(table.path.parent), about="labelled scans")
+    summary = Summary(*(each.rows for each in found), synthetic=is_synthetic(table.path.parent), about="Labelled scans")
     print(f"{found[0].report()}\n{summary}")
 
 

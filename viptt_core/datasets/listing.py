@@ -52,7 +52,7 @@ class Listing:
     items: tuple[Item, ...]  #: what can be decoded, labels and groups known
     class_names: tuple[str, ...]  #: in label order
     faults: tuple[Fault, ...] = ()  #: what is wrong with the folder as such
-    unlabelled: tuple[Path, ...] = ()  #: files that belong to the set and have no label, such as a hidden test part
+    unlabelled: tuple[Path, ...] = ()  #: files that belong to the set and have no label, such as a hidden test set
     #: JSON-ready; what else decides the pixels or names the set, recorded in `ClipSet.source`.
     settings: dict = field(default_factory=dict)
 

@@ -29,7 +29,7 @@ from viptt_core.errors import Fault
 from viptt_core.scan_facts import ScanFacts
 
 IMAGECLEF_COLUMNS = Columns("FileName", "TypeOfTB", remedy="Call its columns FileName and TypeOfTB")
-IMAGECLEF_TEST = "TST_"  # names of the hidden test part begin so
+IMAGECLEF_TEST = "TST_"  # names of the hidden test set begin so
 MOSMED_CLASSES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
 
 

@@ -62,7 +62,7 @@ class Card:
     classes: tuple  #: names of the K classes, in the order of the logits
     preprocessing: Preprocessing  #: what their input is
     data: dict  #: of the set they were trained on, name, whether synthetic, clips of each part, licence
-    training: dict  #: stage, initialisation, seed, the preset's values, epoch kept, grey levels of the training part
+    training: dict  #: stage, initialisation, seed, the preset's values, epoch kept, grey levels of the training set
     #: Scores of each part, a dictionary of part, n, auc; kappa, accuracy and their 95 % intervals, such as kappa_low
     #: and kappa_high. None where a score is undefined.
     metrics: tuple

@@ -30,7 +30,7 @@ class Stage:
     learning_rate: float
     freeze_backbone: bool
     freeze_stem: bool  # with a frozen backbone too, features are computed once and kept
-    class_weights: bool  # n / (classes * n_c), on the training part
+    class_weights: bool  # n / (classes * n_c), on the training set
     rotate: bool  # the authors' axial rotation augmentation
     pixel_range: str  # "0..1" or "0..255": the scale in which pixels enter the stem
     shuffle: str  # "samples": new batches each epoch; "batches": fixed batches in a new order

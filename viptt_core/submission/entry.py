@@ -298,6 +298,6 @@ def scores(entry: Entry) -> Summary | ResultTable:
         arms.append(rows.assign(arm=f"{ENSEMBLE}{method}", **columns))
     left = matched[0].report().replace("\n", "; ")
     caveat = f"{left}. Ensembles answer with a class, which has no AUC."
-    summary = Summary(*arms, caveat=caveat, synthetic=entry.synthetic, about="labelled scans")
+    summary = Summary(*arms, caveat=caveat, synthetic=entry.synthetic, about="Labelled scans")
     summary.table.loc[summary.table["arm"].str.startswith(ENSEMBLE), ["auc", "auc_low", "auc_high"]] = np.nan
     return summary
