@@ -31,7 +31,7 @@ BUILT = os.environ.get("VIPTT_BOOK")
 WIDTHS = (PHONE, DESK)
 TABLE_WIDTHS = (PHONE, 768, DESK, 1920)
 MOST_BYTES, MOST_BYTES_OF_A_PAGE = 40e6, 3e6
-VIEWER_PAGE, MOST_BYTES_OF_VIEWER_PAGE = "notebooks/00_data.html", 2.2e6  # all 70 slices of a scan, wide and narrow charts
+VIEWER_PAGE, MOST_BYTES_OF_VIEWER_PAGE = "notebooks/00_data.html", 2.2e6  # 70 slices, wide and narrow charts
 # One page of each kind.
 KINDS = (
     "intro.html",
