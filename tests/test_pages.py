@@ -124,7 +124,7 @@ def test_the_claim_picture_shows_the_published_values_and_those_of_the_tables():
 @pytest.mark.parametrize("name", ["README.md", "MODEL_CARD.md", "results/README.md", *sorted(TYPED)])
 def test_an_estimate_with_its_interval_stands_only_where_it_is_generated(name):
     words = (ROOT / name).read_text(encoding="utf-8")
-    words = re.sub(r"<!-- (verdict|scores) -->.*?<!-- end of \1 -->|^:alt: .*$", "", words, flags=re.S | re.M)
+    words = re.sub(r"<!-- (verdict|further|scores) -->.*?<!-- end of \1 -->|^:alt: .*$", "", words, flags=re.S | re.M)
     assert re.findall(r"[-+]?\d\.\d+ \([-+]?\d\.\d+ to [-+]?\d\.\d+\)", words) == []
 
 
