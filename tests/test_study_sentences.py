@@ -54,7 +54,7 @@ def test_what_each_change_adds_follows_from_its_interval():
     rows = factors(start=(-0.3, -0.1), weights=(-0.1, 0.2), rotation=(0.01, 0.2))
     rows += [dict(rows[0], factor="naive gap", points=0.05)]
     results = with_table("attribution", rows)
-    told = "Rotation: add to kappa; videos: take from kappa; class weights: no difference shown"
+    told = "Raises kappa: rotation; lowers kappa: videos; no difference shown: class weights"
     assert sentences.attribution_title(results) == told
     answer = sentences.attribution_answer(results).text
     assert answer.startswith("All changes together: kappa +0.050") and "videos -0.200 (-0.300 to -0.100)" in answer

@@ -50,7 +50,14 @@ def setup(app) -> dict[str, bool | str]:
     app.connect("doctree-resolved", _add_wide_forms)
     app.connect("doctree-resolved", _add_previews)
     app.connect("build-finished", _draw_card)
+    app.connect("build-finished", _without_maps)
     return {"version": __version__, "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _without_maps(app, exception: Exception | None) -> None:
+    """Take away the theme's maps for debugging its scripts, a tenth of the book."""
+    for path in Path(app.outdir).glob("_static/**/*.map"):
+        path.unlink()
 
 
 def _made_anew(app, env, added, changed, removed) -> list[str]:

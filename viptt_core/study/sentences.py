@@ -71,11 +71,11 @@ def attribution_title(results: StudyResults) -> str:
     """Which of the changes move kappa."""
     rows = results.rows("attribution")
     rows = rows[rows["factor"] != GAP].to_dict("records") if len(rows) else []
-    told = {"add to kappa": [], "take from kappa": [], "no difference shown": []}
+    told = {"raises kappa": [], "lowers kappa": [], "no difference shown": []}
     for row in rows:
-        which = "add to kappa" if row["low"] > 0 else "take from kappa" if row["high"] < 0 else "no difference shown"
+        which = "raises kappa" if row["low"] > 0 else "lowers kappa" if row["high"] < 0 else "no difference shown"
         told[which].append(factor_label(row["factor"]))
-    return _capital("; ".join(f"{listed(names)}: {which}" for which, names in told.items() if names))
+    return _capital("; ".join(f"{which}: {listed(names)}" for which, names in told.items() if names))
 
 
 def attribution_answer(results: StudyResults) -> ResultTable:
