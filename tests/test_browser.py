@@ -121,7 +121,7 @@ def test_pages_have_no_serious_barrier(browser, book, on_disk, axe, scheme, widt
 def test_no_table_hides_a_column(browser, book, on_disk):
     found = {}
     with open_tab(browser, on_disk) as tab:
-        for name in book.pages:
+        for name in KINDS if BUILT else book.pages:
             tab.open(name)
             if told := [line for width in TABLE_WIDTHS for line in cut_off(tab, width)]:
                 found[name] = told
