@@ -6,18 +6,16 @@ All of it comes from `results/` while the book is built; `book/_static/explorer.
 from __future__ import annotations
 
 import re
-import shutil
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from docutils import nodes
-from jinja2 import Environment
 from scipy import stats
 from sphinx.util.docutils import SphinxDirective
 
-from viptt_core.book.sphinx_ext import DATA
+from viptt_core.book.sphinx_ext import DATA, copy_data, fill_template
 from viptt_core.figures import ARM_COLOURS
 from viptt_core.files import artifact_root
 from viptt_core.shown import ARM_WORDS, arm_label, with_interval
@@ -35,7 +33,6 @@ WEIGHTS = (1, -1, -1, 1)  # of the arms of a contrast, as in the tables
 def setup(app) -> dict[str, bool]:
     """Add the directive, and copy the files that the page links to."""
     app.add_directive("claim-explorer", ClaimExplorer)
-    app.connect("env-get-outdated", lambda app, env, *changed: [PAGE] if PAGE in env.found_docs else [])
     app.connect("html-page-context", _copy_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -50,21 +47,18 @@ class ClaimExplorer(SphinxDirective):
 
 
 def _copy_files(app, pagename: str, templatename: str, context: dict, doctree) -> None:
-    for file in re.findall(rf'href="{DATA}/([^"]+)"', context["body"]) if pagename == PAGE else ():
-        (Path(app.outdir) / DATA / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(artifact_root() / file, Path(app.outdir) / DATA / file)
+    if pagename == PAGE:
+        copy_data(re.findall(rf'href="{DATA}/([^"]+)"', context["body"]), Path(app.outdir))
 
 
 def part_html(part: str, root: Path) -> str:
     """A part of the page, one of PARTS; `root` holds `results/`."""
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = page.from_string(Path(__file__).with_suffix(".html").read_text("utf-8"))
     told = {"part": part, "data": DATA, "not_run": NOT_RUN, "contrasts": list_contrasts(root)}
     if part == "changes":
         told |= list_changes(root)
     if part == "resampling":
         told |= {"drawn": [one.get("resampling") for one in told["contrasts"]], "predictions": list_predictions(root)}
-    return template.render(told)
+    return fill_template("explorer.html", told)
 
 
 @cache  # for the parts of the page; a build is a process

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import torch
 from docutils import nodes
-from jinja2 import Environment
 from sphinx.util.docutils import SphinxDirective
 
+from viptt_core.book.sphinx_ext import fill_template
 from viptt_core.clips import Grid
 from viptt_core.constants import TB_CLASSES
 from viptt_core.datasets.simulated import list_phantoms, simulate_scan
@@ -28,7 +28,7 @@ from viptt_core.study.outcomes import read_packed, write_packed
 from viptt_core.training.checkpoint import read_tensors
 from viptt_core.training.inference import frame_features
 
-PAGE, FILE = "live", Path("results", "live.npz")
+FILE = Path("results", "live.npz")
 WEIGHTS = ("demo-synthetic-image", "demo-synthetic")  # one network an arm, of the same frozen backbone
 IN_A_ROW = 8  # slices of a picture
 QUALITY = 80  # of WebP
@@ -37,7 +37,6 @@ QUALITY = 80  # of WebP
 def setup(app) -> dict[str, bool]:
     """Add the directive."""
     app.add_directive("live-network", LiveNetwork)
-    app.connect("env-get-outdated", lambda app, env, *changed: [PAGE] if PAGE in env.found_docs else [])
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -91,8 +90,7 @@ def live_html(root: Path) -> str:
         kappa = with_interval(test["kappa"], test["kappa_low"], test["kappa_high"])
         told["arms"].append({"label": arm_label(card.training["start"]), "kappa": kappa, "n": test["n"]})
     told |= {"data": data, "n": len(read_evidence(evidence).names) if evidence.is_file() else 0}
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return page.from_string(Path(__file__).with_suffix(".html").read_text("utf-8")).render(told)
+    return fill_template("live.html", told)
 
 
 def _packed(values: np.ndarray) -> str:

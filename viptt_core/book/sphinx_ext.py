@@ -9,10 +9,12 @@ import html
 import re
 import shutil
 import textwrap
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
 from docutils import nodes
+from jinja2 import Environment
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
@@ -62,7 +64,14 @@ def _without_maps(app, exception: Exception | None) -> None:
 
 def _made_anew(app, env, added, changed, removed) -> list[str]:
     """Pages that depend on more than their own file."""
-    return [name for name in (*(f"{FOLDER}{name}" for name in PUBLISHED), "status") if name in env.found_docs]
+    pages = (*(f"{FOLDER}{name}" for name in PUBLISHED), "status", "explorer", "live")
+    return [name for name in pages if name in env.found_docs]
+
+
+def fill_template(template: str, told: dict) -> str:
+    """HTML of a template beside this module, with what is told in it; text is escaped."""
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return page.from_string(Path(__file__).with_name(template).read_text(encoding="utf-8")).render(told)
 
 
 # --- Formulas as MathML, which browsers draw without a script ---------------------------------------------
@@ -126,6 +135,13 @@ def _add_sources(app, doctree: nodes.document, docname: str) -> None:
             node.replace_self(nodes.raw("", text, format="html"))
 
 
+def copy_data(files: Iterable[str], out: Path) -> None:
+    """Copy committed files, named from the artifact's root, into the folder DATA of the built book `out`."""
+    for file in files:
+        (out / DATA / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(artifact_root() / file, out / DATA / file)
+
+
 def complete_figures(page: str, name: str, out: Path) -> str:
     """HTML of a notebook's page with a line below each figure; the files it names are copied into the built book.
 
@@ -140,9 +156,7 @@ def complete_figures(page: str, name: str, out: Path) -> str:
         module, _, function = code.rpartition(".")
         drawn_by = f"../_modules/{module.replace('.', '/')}.html#{function}"
         files = [file for file in named.split() if (artifact_root() / file).is_file()]
-        for file in files:
-            (out / DATA / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(artifact_root() / file, out / DATA / file)
+        copy_data(files, out)
         data = [f'<a href="../{DATA}/{file}" download>{file}</a>' for file in files] + [numbers] * bool(numbers)
         data = data or [f'the cells of <a href="../_sources/notebooks/{name}.ipynb" download>this notebook</a>']
         return (
