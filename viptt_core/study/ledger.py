@@ -22,7 +22,7 @@ from viptt_core.errors import DataError, check_choice
 from viptt_core.files import artifact_root
 from viptt_core.presets import build
 from viptt_core.results import SCORE_COLUMNS
-from viptt_core.shown import arm_label, interval, with_interval
+from viptt_core.shown import WORDS, arm_label, interval, with_interval
 from viptt_core.study.outcomes import RECORD, read_table
 from viptt_core.study.plan import study_names
 from viptt_core.study.report import StudyResults, interval_cells, open_results, show_table
@@ -34,32 +34,21 @@ from viptt_core.study.verdict import (
     PAPER_GAIN,
     UNDECIDED,
     VERDICTS,
+    by_question,
     contrast_name,
     make_verdicts,
     read_verdicts,
-    verdict_text,
     verdicts_json,
 )
 
 CLAIMS = "claims.toml"
 SOURCES = ("P", "C")  # the paper's abstract, the authors' public notebooks
-# The studies of the page, in its order.
-DATA = {
-    "synthetic": "Synthetic data",
-    "real": "LIDC-IDRI, five types of nodules",
-    "malignancy": "LIDC-IDRI, benign or malignant",
-    "paper": "ImageCLEF and UCF50",
-}
-# Where a study tests, for a first reader, and what its test cases are called.
-PLACES = {
-    "synthetic": ("simulated scans", "simulated scans (synthetic)"),
-    "real": ("real CT of lung nodules", "real nodules"),
-    "malignancy": ("real CT of lung nodules, benign or malignant", "real nodules, benign or malignant"),
-    "paper": ("the paper's scans", "scans of the paper's benchmark"),
-}
-WHY = {
-    "imageclef": "ImageCLEF's scans need a registration; command below",
-    "ucf50": "UCF50's videos are a download of their own; command below",
+DATA: dict[str, str] = WORDS["studies"]  # the studies of the page, in its order
+PLACES: dict[str, list[str]] = WORDS["places"]  # where a study tests, for a first reader, and its test cases
+# What stands above the answers on each kind of data.
+ANSWERS = {
+    "synthetic": "### On synthetic data\n\nSimulated scans: these answers say nothing about patients.",
+    "real": "### On real scans",
 }
 NOT_YET = "The studies are not run yet."
 
@@ -140,7 +129,7 @@ def _does_not_count(claim: Claim, results: StudyResults) -> str:
     """Why a study says nothing about a claim; "" where it does."""
     sets = {results.plan.scans["dataset"], *(source["dataset"] for source in results.plan.sources.values())}
     if claim.why or not results.record:
-        return claim.why or WHY[claim.needs]
+        return claim.why or WORDS["needs"][claim.needs]
     if not claim.answer:
         return "no table holds it"
     if claim.needs not in sets:
@@ -182,15 +171,17 @@ def verdicts_text(root: Path) -> str:
 
 
 def _answers(root: Path) -> str:
-    """The answer to every question, a bullet a question."""
-    sentences: dict[tuple[str, str], list[str]] = {}
-    for record in read_verdicts(root):
-        sentences.setdefault((record["study"], record["question"]), []).append(verdict_text(record))
-    bullets = []
-    for (_, question), said in sentences.items():
-        bullets.append(f"- **{question}** {said[0]}" if len(said) == 1 else f"- **{question}**")
-        bullets += [f"  - {sentence}" for sentence in said if len(said) > 1]
-    return "\n".join(bullets) or NOT_YET
+    """The answer to every question, a bullet a question: those on simulated scans, then those on real ones."""
+    records, parts = read_verdicts(root), []
+    for data, heading in ANSWERS.items():
+        there = [record for record in records if record["data"] == data]
+        bullets = []
+        for study in dict.fromkeys(record["study"] for record in there):
+            for question, said in by_question(record for record in there if record["study"] == study).items():
+                bullets.append(f"- **{question}** {said[0]}" if len(said) == 1 else f"- **{question}**")
+                bullets += [f"  - {sentence}" for sentence in said if len(said) > 1]
+        parts += [f"{heading}\n\n" + "\n".join(bullets)] if bullets else []
+    return "\n\n".join(parts) or NOT_YET
 
 
 def first_answer(root: Path) -> str:
@@ -252,8 +243,8 @@ def _finding(records: Sequence[dict[str, Any]]) -> tuple[str, str]:
     return "not where we could test it", found
 
 
-def _place(record: dict[str, Any]) -> tuple[str, str]:
-    return PLACES.get(record["study"], (f"study {record['study']}", f"{record['data']} test cases"))
+def _place(record: dict[str, Any]) -> list[str]:
+    return PLACES.get(record["study"], [f"study {record['study']}", f"{record['data']} test cases"])
 
 
 def _in_short(record: dict[str, Any]) -> str:
@@ -329,8 +320,9 @@ def scores_table(root: Path) -> str:
     """Scores of the arms of the primary experiments, of those with nothing to learn, and of the fine-tuning page."""
     parts = [pd.DataFrame(columns=["data", "arm", "n", "seeds", *SCORE_COLUMNS[2:]])]
     for name, results in studies_below(root).items():
-        main = results.plan.arm(results.plan.primary[0]).experiment
-        wanted = [arm.name for arm in results.plan.arms if main == arm.experiment or arm.scans == "no finding"]
+        wanted = [
+            arm.name for arm in results.plan.arms if results.plan.main == arm.experiment or arm.scans == "no finding"
+        ]
         parts.append(results.rows("arms", arm=wanted).assign(data=DATA.get(name, name)))
     if (path := root / "results" / "02_finetune.csv").is_file():
         parts.append(read_table(path).assign(data="fine-tuning page", seeds=1))
