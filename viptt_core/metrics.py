@@ -95,18 +95,6 @@ def accuracy(y_true, y_pred) -> float:
     return float(SCORES["accuracy"](confusion_matrix(y_true, y_pred)))
 
 
-def per_class(y_true, y_pred, n_classes: int) -> dict[str, np.ndarray]:
-    """Recall, precision, F1 and support of each class.
-
-    Returns:
-        "recall", "precision", "f1" (float [K]; 0 where the denominator is 0, as in scikit-learn)
-        and "support" (int [K], true cases).
-    """
-    table = confusion_matrix(y_true, y_pred, n_classes)
-    scores = {name: np.nan_to_num(of_tables(table)) for name, of_tables in CLASS_SCORES.items()}
-    return scores | {"support": table.sum(axis=1)}
-
-
 def roc_auc(y_true, probabilities) -> float:
     """Area under the ROC curve, averaged over the classes, each against the rest; ties count half.
 

@@ -61,12 +61,11 @@ class ResultTable:
     text: str = ""  #: sentences; lines are kept
     table: pd.DataFrame | None = None  #: on a page without the columns that hold one value in every row
     caption: str = ""  #: above the table
-    notes: tuple[str, ...] = ()  #: unfold below
     page: str = ""  #: HTML in place of the sentences
 
     def __str__(self) -> str:
         table = "" if self.table is None else self.table.to_string(index=False)
-        return "\n".join(filter(None, (self.caption, table, self.text, *self.notes)))
+        return "\n".join(filter(None, (self.caption, table, self.text)))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         page, text = "", self.text
@@ -74,8 +73,6 @@ class ResultTable:
             table, same = without_constants(self.table)
             page, text = _table_html(table, self.caption), "\n".join(filter(None, (same, text)))
         page += self.page or (f"<p>{_escaped(text)}</p>" if text else "")
-        notes = "".join(f"<li>{_escaped(note)}</li>" for note in self.notes)
-        page += f"<details><summary>Notes on the rows</summary><ul>{notes}</ul></details>" if notes else ""
         return {"text/plain": str(self), "text/html": page}
 
 

@@ -209,10 +209,10 @@ def first_of_each_class(clips: ClipSet, count: int) -> list[int]:
 
 
 @styled
-def show_clips(clips: ClipSet, *, per_class: int = 1, columns: int = 8) -> Picture:
-    """Filmstrips: one row a clip, `columns` of its frames or slices from first to last, each class in turn."""
-    rows = first_of_each_class(clips, per_class)
-    steps = np.linspace(0, clips.clips.shape[1] - 1, min(columns, clips.clips.shape[1])).round().astype(int)
+def show_clips(clips: ClipSet) -> Picture:
+    """Filmstrips: a clip of each class a row, eight of its frames or slices from first to last."""
+    rows, length = first_of_each_class(clips, 1), clips.clips.shape[1]
+    steps = np.linspace(0, length - 1, min(8, length)).round().astype(int)
     figure, axes = new_axes(len(rows), len(steps), size=(len(steps), len(rows)))  # inches: one a picture
     for row, i in zip(axes, rows, strict=True):
         for axis, step in zip(row, steps, strict=True):
@@ -271,16 +271,16 @@ def training_curves(history: pd.DataFrame, *, synthetic: bool = False) -> Pictur
 
 
 @styled
-def confusion(predictions: pd.DataFrame, *, part: str = "test", synthetic: bool = False) -> Picture:
-    """Confusion matrix of each arm: counts written, colour the share of the true class."""
+def confusion(predictions: pd.DataFrame, *, synthetic: bool = False) -> Picture:
+    """Confusion matrix of each arm on the test set: counts written, colour the share of the true class."""
     names = class_names_of(predictions)
     counts = {
         arm_label(arm): metrics.confusion_matrix(rows["label"].to_numpy(), predicted_classes(rows), len(names))
-        for arm, rows in predictions[predictions["part"] == part].groupby("arm", sort=False)
+        for arm, rows in predictions[predictions["part"] == "test"].groupby("arm", sort=False)
     }
     figure, told = draw_matrices(counts, names, "counts")
     tables = [pd.DataFrame(table, columns=names).assign(arm=arm, true=names) for arm, table in counts.items()]
-    alt = f"Confusion matrices of the {part} set. Recall by class, {told}."
+    alt = f"Confusion matrices of the test set. Recall by class, {told}."
     return Picture(figure, alt, synthetic=synthetic, table=pd.concat(tables)[["arm", "true", *names]])
 
 

@@ -148,8 +148,8 @@ def sources_chart(results: StudyResults) -> Picture | ResultTable:
 def trend_chart(results: StudyResults, along: str = "n_train") -> Picture | ResultTable:
     """Kappa over one of `sentences.ALONG`, a line a start; a sentence where only one number was run."""
     rows = sentences.trend_rows(results, along)
-    if not sentences.trend_is_drawn(rows, along):
-        return sentences.trend_answer(results, along)
+    if missing := sentences.trend_missing(rows, along):
+        return ResultTable(missing)
     figure, axes = new_axes(1, 1, size=(chart_width(), 3.2))
     axis, told = axes[0, 0], []
     for number, (start, group) in enumerate(rows.groupby("start", sort=False)):

@@ -341,9 +341,10 @@ def markdown_table(head: Iterable[str], align: str, rows: Iterable[Iterable[str]
 
 
 # What stands on each page between `<!-- NAME -->` and `<!-- end of NAME -->`.
+FIRST = {"verdict": first_answer, "message": _message, "further": _further}
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
-    "README.md": {"verdict": first_answer, "message": _message, "further": _further},
-    "book/intro.md": {"verdict": first_answer, "message": _message, "further": _further},
+    "README.md": FIRST,
+    "book/intro.md": FIRST,
     "book/claims.md": {
         "verdict": _answers,
         "published": published_table,

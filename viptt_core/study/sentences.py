@@ -106,26 +106,12 @@ def trend_rows(results: StudyResults, along: str) -> pd.DataFrame:
     return results.needed(f"Kappa by number of {ALONG[along]}", "trend", experiment=experiment)
 
 
-def trend_is_drawn(rows: pd.DataFrame, along: str) -> bool:
-    """Whether any arm was run with more than one number, the dose beside no videos: one point is no trend."""
-    return rows[along].nunique() > (2 if along == "n_videos" else 1)
-
-
-@or_absent
-def trend_answer(results: StudyResults, along: str) -> ResultTable:
-    """Kappa at the smallest and at the largest number, or that there is no trend yet."""
-    rows = trend_rows(results, along)
-    if not trend_is_drawn(rows, along):
-        sizes = listed(f"{int(size):,}" for size in sorted(set(rows[along])) if size)
-        return ResultTable(f"Kappa by number of {ALONG[along]}: of the plan's numbers only {sizes} has run.")
-    told = []
-    for start, group in _by_line(rows, along).items():
-        ends = group.iloc[[0, -1]]
-        first, last = (
-            f"{cell} at {int(n):,}" for cell, n in zip(interval_cells(ends, "kappa"), ends[along], strict=True)
-        )
-        told.append(f"{start}: kappa {first}, {last} {ALONG[along]}.")
-    return ResultTable(" ".join(told))
+def trend_missing(rows: pd.DataFrame, along: str) -> str:
+    """Why there is no trend, "" where there is one: more than one number, the dose beside no videos, was run."""
+    if rows[along].nunique() > (2 if along == "n_videos" else 1):
+        return ""
+    sizes = listed(f"{int(size):,}" for size in sorted(set(rows[along])) if size)
+    return f"Kappa by number of {ALONG[along]}: of the plan's numbers only {sizes} has run."
 
 
 def trend_title(results: StudyResults, along: str) -> str:
