@@ -320,18 +320,15 @@ def scores_table(root: Path) -> str:
     """Scores of the arms of the primary experiments, of those with nothing to learn, and of the fine-tuning page."""
     parts = [pd.DataFrame(columns=["data", "arm", "n", "seeds", *SCORE_COLUMNS[2:]])]
     for name, results in studies_below(root).items():
-        wanted = [
-            arm.name for arm in results.plan.arms if results.plan.main == arm.experiment or arm.scans == "no finding"
-        ]
+        arms, main = results.plan.arms, results.plan.main
+        wanted = [arm.name for arm in arms if arm.experiment == main or arm.scans == "no finding"]
         parts.append(results.rows("arms", arm=wanted).assign(data=DATA.get(name, name)))
     if (path := root / "results" / "02_finetune.csv").is_file():
         parts.append(read_table(path).assign(data="fine-tuning page", seeds=1))
     rows = pd.concat(parts, ignore_index=True)
-    scores = zip(*(interval_cells(rows, name) for name in ("kappa", "accuracy")), strict=True)
-    arms = rows["arm"].map(arm_label)
-    named = zip(rows["data"], arms, rows["n"].astype(str), rows["seeds"].astype(str), strict=True)
-    cells = [(*row, *score) for row, score in zip(named, scores, strict=True)]
-    return markdown_table(("data", "arm", "n", "seeds", "kappa", "accuracy"), "llrrrr", cells)
+    scores = {name: interval_cells(rows, name) for name in ("kappa", "accuracy")}
+    table = rows[["data", "arm", "n", "seeds"]].assign(arm=rows["arm"].map(arm_label), **scores).astype(str)
+    return markdown_table(table, "llrrrr", table.to_numpy())
 
 
 def markdown_table(head: Iterable[str], align: str, rows: Iterable[Iterable[str]]) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -224,18 +223,7 @@ def interval_cells(rows: pd.DataFrame, column: str, *, signed: bool = False) -> 
 
 
 # --- Tables, declared -------------------------------------------------------------------------------------------
-class Part(NamedTuple):
-    """How a table of a study is shown, see `report.toml`."""
-
-    table: str
-    caption: str
-    columns: str
-    text: str = ""
-
-
-PARTS = {name: Part(**part) for name, part in read_toml(Path(__file__).with_suffix(".toml")).items()}
-
-
+PARTS = read_toml(Path(__file__).with_suffix(".toml"))
 # How the names in a column are shown.
 LABELS = {"arm": arm_label, "start": arm_label, "factor": label, "source": label, "measure": label}
 
@@ -250,23 +238,23 @@ def show_table(results: StudyResults, name: str, **wanted: str | Sequence[str]) 
         wanted = {"experiment": results.plan.main}
     if name == "classes":
         wanted = {"arm": results.arms} | wanted
-    rows = results.rows(part.table, **wanted)
+    rows = results.rows(part["table"], **wanted)
     if rows.empty:
-        return results.absent(part.caption)
+        return results.absent(part["caption"])
     if name == "contrasts":
         names = [contrast_name(row) for row in rows.to_dict("records")]
         rows = rows.assign(contrast=names, verdict=rows["verdict"].replace("", NO_VERDICT))
     rows = pd.concat([rows, beside], ignore_index=True)
     cells = {}
-    for column in part.columns.split("; "):
+    for column in part["columns"].split("; "):
         heading, _, form = column.partition(":")
         heading, _, named = heading.partition("=")
         cells[heading] = _cells(rows, named or heading, form)
-    return ResultTable(part.text, pd.DataFrame(cells), part.caption)
+    return ResultTable(part.get("text", ""), pd.DataFrame(cells), part["caption"])
 
 
 def _cells(rows: pd.DataFrame, column: str, form: str) -> pd.Series | list[str]:
-    """A column as text, see `Part`; a number that is not there is an empty cell."""
+    """A column as text, see `report.toml`; a number that is not there is an empty cell."""
     if column in LABELS:
         return rows[column].map(LABELS[column])
     if not form and rows[column].dtype == float and not (rows[column] % 1).any():  # counts, some of which are not there

@@ -1,11 +1,4 @@
-"""What studies conclude: the rule, a sentence for each contrast, and all of them in `results/verdict.json`.
-
-- `decide(low, high, measure=, classes=, seeds=)`: the rule, of numbers alone.
-- `unlearned(study, sources, arms)`: sources that arms rest on and that were not learned; any closes the gate.
-- `make_verdicts(study, tables, synthetic=)`: a record for each row of "contrasts": its columns in COLUMNS, and `study`
-  (the plan's name), `data` ("synthetic" or "real"), `sentence`, `primary` (whether the study was made for it).
-- `verdicts_json(records)`: the file's text, of the records of all studies. `read_verdicts(root)`: its records.
-"""
+"""What studies conclude: the rule, a sentence for each contrast, and all of them in `results/verdict.json`."""
 
 from __future__ import annotations
 
@@ -67,6 +60,9 @@ def unlearned(study: Study, sources: pd.DataFrame, arms: Sequence[Arm]) -> list[
 
 def make_verdicts(study: Study, tables: dict[str, pd.DataFrame], *, synthetic: bool) -> list[dict[str, Any]]:
     """A record for each contrast that has an interval.
+
+    It has COLUMNS of the row, `study` (the plan's name), `data` ("synthetic" or "real"), `sentence`, and `primary`:
+    whether the study was made for it.
 
     Args:
         study: The plan.
