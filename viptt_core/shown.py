@@ -7,7 +7,7 @@ import inspect
 import re
 import textwrap
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 
@@ -31,6 +31,12 @@ def arm_label(name: str) -> str:
 def label(name: str) -> str:
     """A measure, a set of videos or a factor as pages name it."""
     return WORDS["labels"].get(name, name)
+
+
+def with_ends(row: Mapping, column: str) -> tuple[float, float, float]:
+    """A number of a row and the ends of its interval: COLUMN_low and COLUMN_high, or low and high; nan where none."""
+    prefix = f"{column}_" if f"{column}_low" in row else ""
+    return row[column], row.get(f"{prefix}low", np.nan), row.get(f"{prefix}high", np.nan)
 
 
 def with_interval(value: float, low: float, high: float, *, digits: int = 2, signed: bool = False) -> str:

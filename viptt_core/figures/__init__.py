@@ -25,7 +25,7 @@ from viptt_core.figures.picture import (
 )
 from viptt_core.figures.picture import WIDE_FROM as WIDE_FROM
 from viptt_core.results import class_names_of, predicted_classes
-from viptt_core.shown import arm_label, with_interval
+from viptt_core.shown import arm_label, with_ends, with_interval
 
 ARM_COLOURS = {"random": "#999999", "image": "#E69F00", "video": "#0072B2"}
 MARKS = {"random": "D", "image": "s", "video": "o"}  # beside the colours of the starts
@@ -74,10 +74,8 @@ class Estimate:
 
 
 def estimate(row: Mapping, column: str, colour: str, mark: str, **settings) -> Estimate:
-    """A score of an arm, a row of a table, with its interval: COLUMN_low and COLUMN_high, or low and high."""
-    prefix = f"{column}_" if f"{column}_low" in row else ""
-    ends = row[f"{prefix}low"], row[f"{prefix}high"]
-    return Estimate(arm_label(row["arm"]), row[column], *ends, colour, mark, **settings)
+    """A score of an arm, a row of a table, with its interval, see `shown.with_ends`."""
+    return Estimate(arm_label(row["arm"]), *with_ends(row, column), colour, mark, **settings)
 
 
 def new_axes(rows: int, columns: int, *, size: Sequence[float], **settings):

@@ -22,7 +22,7 @@ from viptt_core.errors import DataError, check_choice
 from viptt_core.files import artifact_root
 from viptt_core.presets import build
 from viptt_core.results import SCORE_COLUMNS
-from viptt_core.shown import WORDS, arm_label, interval, with_interval
+from viptt_core.shown import WORDS, arm_label, interval, with_ends, with_interval
 from viptt_core.study.outcomes import RECORD, read_table
 from viptt_core.study.plan import study_names
 from viptt_core.study.report import StudyResults, interval_cells, open_results, show_table
@@ -117,7 +117,7 @@ def status(claim: Claim, results: StudyResults) -> str:
     """
     if why := _does_not_count(claim, results):
         return f"not attempted: {why}"
-    _, low, high = _estimate(claim.answer, _row(results, claim.answer))
+    _, low, high = with_ends(_row(results, claim.answer), claim.answer["column"])
     if math.isnan(low):
         return "undecided: no interval"
     if claim.value is None:
@@ -147,11 +147,6 @@ def _row(results: StudyResults, answer: dict) -> pd.Series | None:
         check_choice(f"column of {answer['table']}.csv", column, tuple(table))
     rows = results.rows(answer["table"], **wanted)
     return None if rows.empty else rows.iloc[0]
-
-
-def _estimate(answer: dict, row: pd.Series) -> tuple[float, float, float]:
-    prefix = f"{answer['column']}_" if f"{answer['column']}_low" in row else ""
-    return row[answer["column"]], float(row[f"{prefix}low"]), float(row[f"{prefix}high"])
 
 
 # --- What stands on pages: each takes the root of the repository -------------------------------------------------
@@ -270,8 +265,9 @@ def published_table(root: Path) -> str:
         value = "no number" if claim.value is None else f"{claim.value:.2f}" if claim.unit == "kappa" else claim.value
         ours = ""
         if not _does_not_count(claim, results):
-            row, signed = _row(results, claim.answer), claim.answer["column"] == "difference"
-            ours = f"{with_interval(*_estimate(claim.answer, row), signed=signed)}, {row['seeds']:.0f} seeds"
+            row, column = _row(results, claim.answer), claim.answer["column"]
+            number = with_interval(*with_ends(row, column), signed=column == "difference")
+            ours = f"{number}, {row['seeds']:.0f} seeds"
         told = [f"{key.replace('_', '-')} {claim.run[key]}" for key in ("accuracy", "micro_auc") if key in claim.run]
         told += [f"{claim.run['gpu']}, {claim.run['hours']:.2f} hours"] if claim.run else []
         words = f"{claim.claim} ({'; '.join(told)})" if told else claim.claim

@@ -21,7 +21,7 @@ from viptt_core.errors import DataError
 from viptt_core.files import artifact_root
 from viptt_core.metrics import confusion_matrix
 from viptt_core.presets import read_toml
-from viptt_core.shown import WORDS, ResultTable, arm_label, label, with_interval
+from viptt_core.shown import WORDS, ResultTable, arm_label, label, with_ends, with_interval
 from viptt_core.statistics import score_tables
 from viptt_core.study.evidence import FILE as EVIDENCE
 from viptt_core.study.evidence import Evidence, read_evidence
@@ -216,10 +216,8 @@ def answers(results: StudyResults, *families: str) -> ResultTable:
 
 
 def interval_cells(rows: pd.DataFrame, column: str, *, signed: bool = False) -> list[str]:
-    """The cells of a column with its interval, if there is one, from COLUMN_low and COLUMN_high or low and high."""
-    prefix, unknown = f"{column}_" if f"{column}_low" in rows else "", pd.Series(np.nan, rows.index)
-    values = zip(rows[column], *(rows.get(f"{prefix}{end}", unknown) for end in ("low", "high")), strict=True)
-    return [with_interval(*each, signed=signed) for each in values]
+    """The cells of a column with its interval, see `shown.with_ends`."""
+    return [with_interval(*with_ends(row, column), signed=signed) for row in rows.to_dict("records")]
 
 
 # --- Tables, declared -------------------------------------------------------------------------------------------
