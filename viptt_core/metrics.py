@@ -128,6 +128,11 @@ def roc_auc(y_true, probabilities) -> float:
 # --- Bootstrap --------------------------------------------------------------------------------------------------------
 
 
+def check_level(level: float) -> None:
+    """Raise a SettingError for a coverage that is none."""
+    require(0 < level < 1, f"level is {level}.", "Give a number between 0 and 1, such as 0.95.")
+
+
 def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """Bounds that leave out the same share of values at both ends.
 
@@ -138,7 +143,7 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
     Returns:
         (low, high); (nan, nan) where all values are nan.
     """
-    require(0 < level < 1, f"level is {level}.", "Give a number between 0 and 1, such as 0.95.")
+    check_level(level)
     values = values[~np.isnan(values)]
     low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)]) if len(values) else [np.nan] * 2
     return float(low), float(high)
