@@ -69,7 +69,7 @@ class Tested(Outcomes):
 
     @cached_property
     def areas(self) -> np.ndarray:
-        """Area under the ROC curve of each class against the rest: float [J, K], nan where it is not defined."""
+        """Area under the ROC curve of each class against the rest, float [J, K]; nan where it is not defined."""
         ks = range(len(self.class_names))
         return np.array([[metrics.roc_auc(1 * (y == k), p[:, [k, k]] * [-1, 1]) for k in ks] for y, p in self.by_run])
 
