@@ -20,36 +20,9 @@ import psutil
 from benchmarks import ROOT, describe_machine
 from benchmarks.page import RESULTS
 from viptt_core.files import format_size, git_commit, write_file
+from viptt_core.presets import read_toml
 
-DEMO = "papermill notebooks/02_finetune.py out.ipynb -p epochs 50"
-OWN = "papermill notebooks/02_finetune.py out.ipynb -p dataset folder -p data_root data/own"
-OWN += " -p label_column diagnosis -p patient_column patient"
-# What is typed, and what it does. A group is typed in a clean checkout of its own, in this order. `runs/RUN` is the run
-# that fine-tuned from videos.
-GROUPS = (
-    (
-        (DEMO, "both arms on synthetic data: `make demo`"),
-        (DEMO, "the same again: finished runs are reused"),
-        ("viptt summary out.ipynb", "prints its table"),
-        ("viptt phantom data/phantom -n 20", "writes 20 synthetic scans"),
-        ("viptt data check imageclef data/phantom", "checks them, and finds 20 too few"),
-        ("viptt predict data/phantom --weights runs/RUN -o predictions.csv", "predicts them"),
-        ("papermill notebooks/05_submission.py out.ipynb", "from weights to a submission"),
-    ),
-    (
-        ("viptt phantom data/own -n 90 --patients 60 --size 128", "an example of your own data"),
-        ("viptt phantom data/new -n 30 --patients 20 --size 128 --seed 1", "and of new scans"),
-        (OWN, "both arms on the example"),
-    ),
-    (("papermill notebooks/00_data.py out.ipynb", "the page on data"),),
-    (("papermill notebooks/01_pretrain.py out.ipynb", "pretraining"),),
-    (("papermill notebooks/03_ablations.py out.ipynb", "the page on ablations"),),
-    (("papermill notebooks/04_per_class.py out.ipynb", "the page on classes"),),
-    (("make recheck", "every number again from the predictions"),),
-    (("make paper PLAN=1", "says what the study would take"),),
-    (("jupyter-book build book/", "the book from executed notebooks"),),
-    (("make test", "ruff and the tests"),),
-)
+GROUPS = [group["commands"] for group in read_toml(Path(__file__).with_suffix(".toml"))["groups"]]
 
 
 def measure(typed: str, folder: Path) -> dict:

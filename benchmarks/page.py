@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 
 from benchmarks import PROFILES, ROOT, Result, Target
 from viptt_core.errors import DataError
-from viptt_core.figures import STYLE, WIDE, with_dark_scheme
+from viptt_core.figures.picture import STYLE, WIDE, with_dark_scheme
 from viptt_core.files import write_file
 
 FORMAT = 3  # of the result files

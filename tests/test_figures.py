@@ -20,6 +20,7 @@ from viptt_core import ct, figures
 from viptt_core.constants import TB_CLASSES
 from viptt_core.figures import data as figures_data
 from viptt_core.figures.data import group_structure, hu_windows, sampling_of_scan, sampling_of_video
+from viptt_core.figures.picture import with_dark_scheme
 from viptt_core.figures.viewer import compare_clips
 from viptt_core.probes import measure_leakage
 from viptt_core.results import Summary
@@ -126,7 +127,7 @@ def test_what_has_one_form_is_embedded_once(make_clip_set):
 
 
 def test_a_chart_has_colours_for_a_dark_page_and_orange_stays_orange():
-    svg = figures.with_dark_scheme(b'<svg a="1"><path style="fill: #ffffff; stroke: #e69f00"/></svg>').decode()
+    svg = with_dark_scheme(b'<svg a="1"><path style="fill: #ffffff; stroke: #e69f00"/></svg>').decode()
     assert svg.startswith('<svg a="1"><style>@media (prefers-color-scheme: dark)')
     dark = dict(re.findall(r'\[style\*="(\w+: #\w{6})"\]\{\w+:(#\w{6})!important\}', svg))
     assert to_rgb(dark["fill: #ffffff"]) < (0.1, 0.1, 0.15)

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from viptt_core.errors import SettingError
-from viptt_core.metrics import accuracy, cohen_kappa, kappa_of_tables, per_class
+from viptt_core.metrics import CLASS_SCORES, accuracy, cohen_kappa, confusion_matrix, kappa_of_tables
 from viptt_core.statistics import mean_interval, resample, two_level_comparison
 
 
@@ -32,7 +32,7 @@ def width(interval):
 
 
 def mean_of(score):
-    return lambda y_true, y_pred: per_class(y_true, y_pred, 4)[score][[1, 3]].mean()
+    return lambda y_true, y_pred: CLASS_SCORES[score](confusion_matrix(y_true, y_pred, 4))[[1, 3]].mean()
 
 
 @pytest.mark.parametrize("grouped", [False, True])

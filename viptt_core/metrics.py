@@ -95,18 +95,6 @@ def accuracy(y_true, y_pred) -> float:
     return float(SCORES["accuracy"](confusion_matrix(y_true, y_pred)))
 
 
-def per_class(y_true, y_pred, n_classes: int) -> dict[str, np.ndarray]:
-    """Recall, precision, F1 and support of each class.
-
-    Returns:
-        "recall", "precision", "f1" (float [K]; 0 where the denominator is 0, as in scikit-learn)
-        and "support" (int [K], true cases).
-    """
-    table = confusion_matrix(y_true, y_pred, n_classes)
-    scores = {name: np.nan_to_num(of_tables(table)) for name, of_tables in CLASS_SCORES.items()}
-    return scores | {"support": table.sum(axis=1)}
-
-
 def roc_auc(y_true, probabilities) -> float:
     """Area under the ROC curve, averaged over the classes, each against the rest; ties count half.
 
@@ -140,6 +128,11 @@ def roc_auc(y_true, probabilities) -> float:
 # --- Bootstrap --------------------------------------------------------------------------------------------------------
 
 
+def check_level(level: float) -> None:
+    """Raise a SettingError for a coverage that is none."""
+    require(0 < level < 1, f"level is {level}.", "Give a number between 0 and 1, such as 0.95.")
+
+
 def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """Bounds that leave out the same share of values at both ends.
 
@@ -150,7 +143,7 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
     Returns:
         (low, high); (nan, nan) where all values are nan.
     """
-    require(0 < level < 1, f"level is {level}.", "Give a number between 0 and 1, such as 0.95.")
+    check_level(level)
     values = values[~np.isnan(values)]
     low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)]) if len(values) else [np.nan] * 2
     return float(low), float(high)

@@ -193,10 +193,8 @@ def _check_values(declared: dict[str, str], values: dict[str, Any]) -> None:
             problems.append(f"there is no parameter '{name}'" + (f"; did you mean '{near[0]}'?" if near else "."))
             continue
         expected = declared[name]
-        fits = isinstance(value, TYPES.get(expected, object))
-        if isinstance(value, bool) and expected in ("int", "float"):  # Python counts True as an int
-            fits = False
-        if not fits:
+        as_number = isinstance(value, bool) and expected in ("int", "float")  # Python counts True as an int
+        if as_number or not isinstance(value, TYPES.get(expected, object)):
             advice = f" (to pass it as text: -r {name} {value})" if expected == "str" else ""
             problems.append(f"parameter '{name}' must be {expected}, not {value!r}{advice}.")
     if problems:

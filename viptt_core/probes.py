@@ -15,7 +15,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 from nibabel.affines import voxel_sizes
-from sklearn.model_selection import train_test_split
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import PredefinedSplit, cross_val_predict, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -217,12 +218,8 @@ def header_faults(headers: pd.DataFrame, labels: Sequence[int], groups: Sequence
 
 def _told_by_headers(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> float:
     """Balanced accuracy of a tree in folds [N], which must not depend on the labels."""
-    right = np.empty(len(labels))
-    for fold in np.unique(folds):
-        test = folds == fold
-        tree = _header_tree().fit(features[~test], labels[~test])
-        right[test] = tree.predict(features[test]) == labels[test]
-    return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+    predicted = cross_val_predict(_header_tree(), features, labels, cv=PredefinedSplit(folds))
+    return float(balanced_accuracy_score(labels, predicted))
 
 
 def size_predictions(clips: ClipSet, split: Split) -> np.ndarray:
@@ -241,15 +238,18 @@ def size_predictions(clips: ClipSet, split: Split) -> np.ndarray:
     if not clips.files:
         raise SettingError("these clips are of no files.", remedy="Ask for the size of real videos only.")
     headers = read_headers([clips.files[name] for name in clips.names])
-    sides, known = (
-        headers[["width", "height"]].min(axis=1).to_numpy()[:, None],
-        np.sort(np.r_[split.train, split.validation]),
-    )
+    sides = headers[["width", "height"]].min(axis=1).to_numpy()[:, None]
+    known = np.sort(np.r_[split.train, split.validation])
     folds = StratifiedGroupKFold(3, shuffle=True, random_state=0)
     tree = GridSearchCV(_header_tree().set_params(class_weight=None), {"min_samples_leaf": LEAVES}, cv=folds)
     tree.fit(sides[known], clips.labels[known], groups=clips.groups[known])
-    probabilities = np.zeros((len(split.test), len(clips.class_names)))
-    probabilities[:, tree.classes_] = tree.predict_proba(sides[split.test])
+    return _probabilities(tree, sides[split.test], clips)
+
+
+def _probabilities(model, values: np.ndarray, clips: ClipSet) -> np.ndarray:
+    """Of all classes of a set, float64 [M,K]: 0 of a class that the model has not met."""
+    probabilities = np.zeros((len(values), len(clips.class_names)))
+    probabilities[:, model.classes_] = model.predict_proba(values)
     return probabilities
 
 
@@ -318,8 +318,7 @@ def baseline_predictions(clips: ClipSet, split: Split, features: np.ndarray | No
         model.fit(values[np.searchsorted(used, split.train)], clips.labels[split.train])
         for part in ("validation", "test"):
             indices = getattr(split, part)
-            probabilities = np.zeros((len(indices), len(clips.class_names)))
-            probabilities[:, model.classes_] = model.predict_proba(values[np.searchsorted(used, indices)])
+            probabilities = _probabilities(model, values[np.searchsorted(used, indices)], clips)
             tables.append(predictions_table(clips, indices, probabilities, arm=arm, part=part))
     return pd.concat(tables, ignore_index=True)
 

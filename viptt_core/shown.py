@@ -6,33 +6,18 @@ import html
 import inspect
 import re
 import textwrap
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import resources
 
 import numpy as np
 import pandas as pd
 
-# Parts of the name of an arm as pages show them; other names, such as those of a reader's plan, stay as they are.
-ARM_WORDS = {
-    "random": "random weights",
-    "image": "ImageNet only",
-    "video": "ImageNet + videos",
-    "image+both": "ImageNet + both video sets",
-    "image+UT": "ImageNet + UT-Interaction",
-    "image+fights": "ImageNet + CCTV fights",
-    "weights": "class weights",
-    "mean": "mean instead of LSTM",
-    "shuffled labels": "shuffled video labels",
-    "shuffled frames": "shuffled video frames",
-    "still frames": "still videos",
-    "slices shuffled": "shuffled slices",
-    "extra steps": "extra steps on scans",
-    "no finding": "no finding in the scans",
-    "diameter_mm alone": "diameter alone",
-    "features + logistic": "logistic regression on ImageNet features",
-    "grey percentiles": "logistic regression on grey percentiles",
-    "PCA + logistic": "logistic regression on pixels (PCA)",
-}
+# How pages name what plans and tables name: parts of arms, then baselines ("arms"); measures, sources of videos and
+# factors ("labels"); fields of an arm ("fields"). What is not there, such as of a reader's plan, stays as it is.
+WORDS = tomllib.loads((resources.files("viptt_core") / "words.toml").read_text(encoding="utf-8"))
+ARM_WORDS = WORDS["arms"]
 
 
 def arm_label(name: str) -> str:
@@ -41,6 +26,17 @@ def arm_label(name: str) -> str:
     first, *factors = start.split("-")  # a factorial's arm: "video-weights-rotation"
     parts = (first, *factors, *rest) if first in ARM_WORDS else (start, *rest)
     return ", ".join(ARM_WORDS.get(part, part) for part in parts)
+
+
+def label(name: str) -> str:
+    """A measure, a set of videos or a factor as pages name it."""
+    return WORDS["labels"].get(name, name)
+
+
+def with_ends(row: Mapping, column: str) -> tuple[float, float, float]:
+    """A number of a row and the ends of its interval: COLUMN_low and COLUMN_high, or low and high; nan where none."""
+    prefix = f"{column}_" if f"{column}_low" in row else ""
+    return row[column], row.get(f"{prefix}low", np.nan), row.get(f"{prefix}high", np.nan)
 
 
 def with_interval(value: float, low: float, high: float, *, digits: int = 2, signed: bool = False) -> str:
@@ -71,20 +67,18 @@ class ResultTable:
     text: str = ""  #: sentences; lines are kept
     table: pd.DataFrame | None = None  #: on a page without the columns that hold one value in every row
     caption: str = ""  #: above the table
-    notes: tuple[str, ...] = ()  #: unfold below
+    page: str = ""  #: HTML in place of the sentences
 
     def __str__(self) -> str:
         table = "" if self.table is None else self.table.to_string(index=False)
-        return "\n".join(filter(None, (self.caption, table, self.text, *self.notes)))
+        return "\n".join(filter(None, (self.caption, table, self.text)))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         page, text = "", self.text
         if self.table is not None:
             table, same = without_constants(self.table)
             page, text = _table_html(table, self.caption), "\n".join(filter(None, (same, text)))
-        page += f"<p>{_escaped(text)}</p>" if text else ""
-        notes = "".join(f"<li>{_escaped(note)}</li>" for note in self.notes)
-        page += f"<details><summary>Notes on the rows</summary><ul>{notes}</ul></details>" if notes else ""
+        page += self.page or (f"<p>{_escaped(text)}</p>" if text else "")
         return {"text/plain": str(self), "text/html": page}
 
 

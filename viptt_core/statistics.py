@@ -9,7 +9,7 @@ from math import factorial
 import numpy as np
 from scipy import stats
 
-from viptt_core.metrics import CLASS_SCORES, SCORES, kappa_of_tables, percentile_interval, require
+from viptt_core.metrics import CLASS_SCORES, SCORES, check_level, kappa_of_tables, percentile_interval, require
 
 LEVEL = 0.95  # coverage of an interval unless another is asked for
 STATISTICS = (*SCORES, *CLASS_SCORES)  # those by class are averaged over the classes given
@@ -110,7 +110,7 @@ def two_level_comparison(
     """
     alike = len({(arm.n_units, arm.seed, *arm.drawn.shape) for arm in arms}) == 1
     require(alike, "arms differ in seeds, groups or classes.", "Give one resampling of the same cases an arm.")
-    _check_level(level)
+    check_level(level)
     weights = np.array([1.0, -1.0][: len(arms)] if weights is None else weights, dtype=float)
     good = weights.shape == (len(arms),) and np.isfinite(weights).all()
     require(good, f"weights are {weights} for {len(arms)} arms.", "Give one finite number an arm.")
@@ -124,10 +124,6 @@ def two_level_comparison(
         tail = (1 + level) / 2
         drawn += seed_part * np.sqrt(n_seeds / (n_seeds - 1)) * stats.t.ppf(tail, n_seeds - 1) / stats.norm.ppf(tail)
     return Comparison(mean, *percentile_interval(drawn, level), n_seeds)
-
-
-def _check_level(level: float) -> None:
-    require(0 < level < 1, f"level is {level}.", "Give a number between 0 and 1, such as 0.95.")
 
 
 def score_tables(statistic: str, tables: np.ndarray, classes=None) -> np.ndarray:
@@ -165,10 +161,9 @@ def mean_interval(differences, *, overlap: float = 0.0, level: float = LEVEL) ->
     good = differences.ndim == 1 and len(differences) > 1 and np.isfinite(differences).all()
     require(good, f"differences are {differences}.", "Give a list of at least two finite numbers.")
     require(overlap >= 0, f"overlap is {overlap}.", "Give the number of test cases over that of training cases.")
-    _check_level(level)
+    check_level(level)
     n, mean = len(differences), float(differences.mean())
-    error = differences.std(ddof=1) * np.sqrt(1 / n + overlap)
-    half = float(error * stats.t.ppf((1 + level) / 2, n - 1))
+    half = float(differences.std(ddof=1) * np.sqrt(1 / n + overlap) * stats.t.ppf((1 + level) / 2, n - 1))
     return Comparison(mean, mean - half, mean + half, n)
 
 

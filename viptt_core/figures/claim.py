@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from viptt_core.constants import PAPER_KAPPA_PRETRAINED, PAPER_KAPPA_SCRATCH, TB_TRAIN_COUNTS
-from viptt_core.figures import ARM_COLOURS, MARKS, Estimate, Picture, draw_estimates, styled
+from viptt_core.figures import ARM_COLOURS, MARKS, Estimate, Picture, draw_estimates, estimate, styled
 from viptt_core.files import artifact_root
-from viptt_core.shown import arm_label, with_interval
+from viptt_core.shown import with_interval
 from viptt_core.statistics import PAPER_TEST_SCANS, PAPER_VALIDATION_COUNTS, kappa_interval_by_simulation
 from viptt_core.study.ledger import PLACES, headline
 from viptt_core.study.plan import study_names
@@ -29,25 +29,25 @@ def claim_chart(root: Path | None = None) -> Picture:
         root: Holds `results/`; None takes the repository.
     """
     gain = PAPER_KAPPA_PRETRAINED - PAPER_KAPPA_SCRATCH
-    published = [
-        Estimate(name, kappa, *kappa_interval_by_simulation(PAPER_VALIDATION_COUNTS, kappa), ARM_COLOURS[start], mark)
-        for name, kappa, start, mark in (
-            ("from scratch", PAPER_KAPPA_SCRATCH, "image", MARKS["image"]),
-            ("pretrained on videos", PAPER_KAPPA_PRETRAINED, "video", MARKS["video"]),
-        )
-    ]
+    published = []
+    for name, kappa, start in (
+        ("from scratch", PAPER_KAPPA_SCRATCH, "image"),
+        ("pretrained on videos", PAPER_KAPPA_PRETRAINED, "video"),
+    ):
+        ends = kappa_interval_by_simulation(PAPER_VALIDATION_COUNTS, kappa)
+        published.append(Estimate(name, kappa, *ends, ARM_COLOURS[start], MARKS[start]))
     panels = {f"As published, validation scans\ngain {gain:+.2f}; intervals: ours, for n = {PAPER_SCANS}": published}
     files, records = [], []
     for name, (place, _) in PLACES.items():
         results = open_results(name, folder=root or artifact_root()) if name in study_names() else None
         made = make_verdicts(results.plan, results.tables, synthetic=results.synthetic) if results else []
         for row in (record for record in made if record["primary"]):
-            arms = results.rows("arms").set_index("arm").loc[[row["baseline"], row["arm"]]]
+            arms = results.rows("arms").set_index("arm", drop=False).loc[[row["baseline"], row["arm"]]]
             difference = with_interval(row["difference"], row["low"], row["high"], signed=True)
             on = f"{place} (synthetic data)" if results.synthetic else place
             panels[f"All else equal, {on}\n{difference}: {row['verdict'] or NO_VERDICT}"] = [
-                Estimate(arm_label(each.Index), each.kappa, each.kappa_low, each.kappa_high, ARM_COLOURS[start], mark)
-                for each, start, mark in zip(arms.itertuples(), arms["start"], arms["start"].map(MARKS), strict=True)
+                estimate(each, "kappa", ARM_COLOURS[each["start"]], MARKS[each["start"]])
+                for each in arms.to_dict("records")
             ]
             files += results.data("arms.csv", "contrasts.csv")
             records.append(row)
@@ -68,8 +68,5 @@ def interval_chart() -> Picture:
         ends = kappa_interval_by_simulation(counts, kappa, n=n)
         rows.append(Estimate(f"{n} scans", kappa, *ends, ARM_COLOURS["video"]))
     figure, _, told = draw_estimates({"": rows}, f"kappa of 95 in 100 tests, true kappa {kappa:g}")
-    return Picture(
-        figure,
-        f"Between what bounds kappa falls in 95 of 100 tests if the true one is {kappa:g}, by the number of scans: "
-        f"{told}. Simulated.",
-    )
+    words = f"Between what bounds kappa falls in 95 of 100 tests if the true one is {kappa:g}, by the number of scans"
+    return Picture(figure, f"{words}: {told}. Simulated.")

@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -81,13 +82,12 @@ def hu_windows(path: str | Path = "") -> Picture:
         f"{name} window {(values < low).mean():.0%} below and {(values > high).mean():.0%} above"
         for name, (low, high) in CT_WINDOWS.items()
     )
-    return Photograph(
-        figure,
-        f"Axial slice {z + 1} of {hu.shape[2]} of a chest CT in {len(windows)} grey scales: "
-        + ", ".join(f"{name} {low} to {high} HU" for name, (low, high) in windows.items())
-        + f". Below, the histogram of its values with the bounds of the windows. Voxels outside: {cut}. {credit}",
-        synthetic=file is None,
+    scales = ", ".join(f"{name} {low} to {high} HU" for name, (low, high) in windows.items())
+    alt = (
+        f"Axial slice {z + 1} of {hu.shape[2]} of a chest CT in {len(windows)} grey scales: {scales}. Below, the "
+        f"histogram of its values with the bounds of the windows. Voxels outside: {cut}. {credit}"
     )
+    return Photograph(figure, alt, synthetic=file is None)
 
 
 @styled
@@ -105,10 +105,8 @@ def group_structure(clips: ClipSet, splits: dict[str, Split]) -> Picture:
         part_of = np.full(len(clips), np.nan)
         for number, part in reversed(list(enumerate(PARTS))):  # a clip that validates and tests counts as validating
             part_of[getattr(split, part)] = number
-        groups, member = np.unique(clips.groups, return_inverse=True)
-        held = np.stack([np.bincount(member[part_of == number], minlength=len(groups)) > 0 for number in range(3)])
-        straddling = int((held.sum(axis=0) > 1).sum())
-        rows = []
+        parts_of_group, rows = pd.Series(part_of).groupby(clips.groups).nunique(), []
+        straddling = f"{(parts_of_group > 1).sum()} of {len(parts_of_group)} groups"
         for label in range(len(clips.class_names)):
             names = np.unique(clips.groups[clips.labels == label])
             hidden = max(hidden, len(names) - MOST_GROUPS)
@@ -118,25 +116,19 @@ def group_structure(clips: ClipSet, splits: dict[str, Split]) -> Picture:
         for row, parts in enumerate(rows):
             stripes[2 * row, : len(parts)] = parts
         axis.imshow(stripes, cmap=colours, vmin=0, vmax=2, aspect="auto", interpolation="nearest")
-        axis.set_title(f"{title}: {straddling} of {len(groups)} groups straddle", fontsize=10)
+        axis.set_title(f"{title}: {straddling} straddle", fontsize=10)
         axis.spines[["left", "bottom"]].set_visible(False)
         axis.set_xticks([])
         axis.set_yticks(2 * np.arange(len(rows)), clips.class_names, fontsize=9)
         axis.tick_params(left=False)
-        told.append(f"{title}, {straddling} of {len(groups)} groups are in more than one part")
+        told.append(f"{title}, {straddling} are in more than one part")
     handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in PART_COLOURS.values()]
     axes[-1, 0].set_xlabel("a block a group, a stripe a clip")
     figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))  # room for the legend
     figure.legend(handles, PARTS, ncols=3, loc="lower center", bbox_to_anchor=(0.55, 0))
     more = f" At most {MOST_GROUPS} groups a class are drawn." if hidden > 0 else ""
-    return Picture(
-        figure,
-        f"{len(groups)} groups of up to {most} clips, a row a class, coloured by the part each clip falls into: "
-        + "; ".join(told)
-        + "."
-        + more,
-        synthetic=clips.synthetic,
-    )
+    alt = f"{len(parts_of_group)} groups of up to {most} clips, a row a class, coloured by the part of each clip: "
+    return Picture(figure, f"{alt}{'; '.join(told)}.{more}", synthetic=clips.synthetic)
 
 
 @styled
@@ -163,12 +155,8 @@ def sampling_of_scan(*, depths: tuple[int, ...] = (PAPER_FRAMES, 16)) -> Picture
         axis.text(0.5, -0.04, f"{met:.0%} of the nodules met", transform=axis.transAxes, ha="center", va="top")
         told.append(f"{depth} slices {apart:.1f} millimetres apart meet {met:.0%}")
     figure.tight_layout()
-    return Photograph(
-        figure,
-        f"A simulated chest with {n_nodules} small nodules seen from the front, with fewer and fewer slices. Of the "
-        f"nodules, {'; '.join(told)}.",
-        synthetic=True,
-    )
+    alt = f"A simulated chest with {n_nodules} small nodules seen from the front, with fewer and fewer slices."
+    return Photograph(figure, f"{alt} Of the nodules, {'; '.join(told)}.", synthetic=True)
 
 
 @styled
@@ -202,12 +190,8 @@ def sampling_of_video(samplings: dict[str, tuple[int, int]], *, length: int = 16
     axis.tick_params(left=False)
     axis.spines["left"].set_visible(False)
     figure.tight_layout()
-    return Photograph(
-        figure,
-        f"A simulated video of {seconds:.1f} seconds, and marks at the frames that are read: "
-        f"{'; '.join(told)}. What comes later is never seen.",
-        synthetic=True,
-    )
+    alt = f"A simulated video of {seconds:.1f} seconds, and marks at the frames that are read: {'; '.join(told)}."
+    return Photograph(figure, f"{alt} What comes later is never seen.", synthetic=True)
 
 
 @styled
@@ -227,12 +211,8 @@ def leakage_chart(leakage: Leakage) -> Picture:
     axis.xaxis.set_major_formatter("{x:.0%}")
     figure.tight_layout()
     legend_below(figure, axis)
-    return Picture(
-        figure,
-        f"Bars of the accuracy of a nearest neighbour. {leakage.sentence()}",
-        synthetic=leakage.synthetic,
-        table=leakage.runs,
-    )
+    alt = f"Bars of the accuracy of a nearest neighbour. {leakage.sentence()}"
+    return Picture(figure, alt, synthetic=leakage.synthetic, table=leakage.runs)
 
 
 def slices_read(n_slices: int, depth: int) -> np.ndarray:

@@ -12,7 +12,6 @@ from viptt_core.figures import (
     ARM_COLOURS,
     OTHER_COLOUR,
     SMALL,
-    WIDTH,
     Picture,
     chart_width,
     kappa_by_arm,
@@ -20,6 +19,7 @@ from viptt_core.figures import (
     new_axes,
     styled,
 )
+from viptt_core.figures.picture import WIDTH
 from viptt_core.results import Summary
 from viptt_core.shown import ResultTable, arm_label
 from viptt_core.submission import AUTHORS_WEIGHTS, combine, counts_text

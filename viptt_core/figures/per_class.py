@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 import numpy as np
+import pandas as pd
 
 from viptt_core.clips import Grid
 from viptt_core.constants import TB_CLASSES
@@ -17,18 +18,18 @@ from viptt_core.figures import (
     chart_width,
     draw_estimates,
     draw_matrices,
+    estimate,
     is_wide,
     legend_below,
     new_axes,
-    styled,
 )
-from viptt_core.figures.study import look, picture_of
+from viptt_core.figures.study import chart, look, picture_of
 from viptt_core.figures.viewer import FINDING, PHANTOM_LOOK, Shown, Viewer
 from viptt_core.shown import ResultTable, arm_label
 from viptt_core.study import sentences
 from viptt_core.study.evidence import FILE as EVIDENCE
 from viptt_core.study.evidence import Evidence, finding_on_grid
-from viptt_core.study.report import StudyResults
+from viptt_core.study.report import AbsentError, StudyResults
 
 LINES = ("-", "--", ":", "-.")  # of arms, in turn: two may have the same start
 CURVES = {"roc": ("false positives", "true positives"), "pr": ("recall", "precision")}
@@ -36,12 +37,10 @@ PER_CLASS = {"precision": "precision", "recall": "recall", "F1": "f1"}
 MEASURES = {"share": "share of the importance on the finding", "top": "most important slice on the finding"}
 
 
-@styled
+@chart
 def confusion_chart(results: StudyResults) -> Picture | ResultTable:
     """Confusion matrix of each arm, summed over seeds: share of the true class in per cent."""
-    tables = _of_arms(results, "confusion")
-    if not tables:
-        return results.absent("Confusion matrices")
+    tables = _of_arms(results, "Confusion matrices", "confusion")
     names = list(dict.fromkeys(next(iter(tables.values()))["true"]))
     counts = {
         arm_label(arm): rows.pivot_table(index="true", columns="predicted", values="count", aggfunc="sum", fill_value=0)
@@ -56,12 +55,10 @@ def confusion_chart(results: StudyResults) -> Picture | ResultTable:
     return picture_of(results, figure, alt, "confusion.csv", title=title)
 
 
-@styled
+@chart
 def class_chart(results: StudyResults) -> Picture | ResultTable:
     """Precision, recall and F1 with intervals as dots, arms grouped by class."""
-    tables = _of_arms(results, "per_class")
-    if not tables:
-        return results.absent("Scores by class")
+    tables = _of_arms(results, "Scores by class", "per_class")
     names, step = list(dict.fromkeys(next(iter(tables.values()))["class"])), 1 / (len(tables) + 1)
     height = len(names) * (0.19 * len(tables) + 0.3) + 0.8
     figure, axes = new_axes(1, len(PER_CLASS), size=(chart_width(), height), sharey=True)
@@ -87,31 +84,27 @@ def class_chart(results: StudyResults) -> Picture | ResultTable:
     return picture_of(results, figure, alt, "per_class.csv", title=sentences.classes_title(results, "recall", "recall"))
 
 
-@styled
+@chart
 def auc_chart(results: StudyResults) -> Picture | ResultTable:
     """AUC of each class against all others, a panel a class, a row an arm; tick: chance."""
-    tables = _of_arms(results, "per_class")
-    if not tables:
-        return results.absent("AUC of each class")
+    tables = _of_arms(results, "AUC of each class", "per_class")
     panels = {}
     for arm, rows in tables.items():
         by_seed = results.areas(arm)
         for row in rows.to_dict("records"):
-            ends = (by_seed[row["class"]].min(), by_seed[row["class"]].max()) if len(by_seed) else (np.nan, np.nan)
-            estimate = Estimate(arm_label(arm), row["auc"], *ends, *look(results, arm), chance=0.5)
-            panels.setdefault(f"{row['class']}, {row['support']} cases", []).append(estimate)
+            ends = by_seed.get(row["class"], pd.Series(np.nan)).agg(["min", "max"])
+            one = Estimate(arm_label(arm), row["auc"], *ends, *look(results, arm), chance=0.5)
+            panels.setdefault(f"{row['class']}, {row['support']} cases", []).append(one)
     figure, _, told = draw_estimates(panels, "AUC; bar: lowest to highest seed; tick: chance")
     alt = f"AUC of each class against all others, mean over seeds, from the lowest to the highest seed. {told}."
     title = sentences.classes_title(results, "auc", "AUC")
-    return picture_of(results, figure, alt, "per_class.csv", f"{sentences.main_of(results)}.npz", title=title)
+    return picture_of(results, figure, alt, "per_class.csv", f"{results.plan.main}.npz", title=title)
 
 
-@styled
+@chart
 def curves_chart(results: StudyResults) -> Picture | ResultTable:
     """ROC and precision-recall curves, each class against the rest, mean over seeds."""
-    tables = _of_arms(results, "curves")
-    if not tables:
-        return results.absent("Curves")
+    tables = _of_arms(results, "Curves", "curves")
     names = list(dict.fromkeys(next(iter(tables.values()))["class"]))
     if is_wide():
         figure, axes = new_axes(2, len(names), size=(chart_width(), 4.2))
@@ -136,12 +129,10 @@ def curves_chart(results: StudyResults) -> Picture | ResultTable:
     return picture_of(results, figure, alt, "curves.csv", title=sentences.curves_title(results))
 
 
-@styled
+@chart
 def calibration_chart(results: StudyResults) -> Picture | ResultTable:
     """Reliability diagram: accuracy over confidence, larger marks for bins with more cases, ECE in the legend."""
-    tables = _of_arms(results, "calibration")
-    if not tables:
-        return results.absent("Calibration")
+    tables = _of_arms(results, "Calibration", "calibration")
     columns = len(tables) if is_wide() else 1  # an arm a panel where there is room
     figure, axes = new_axes(1, columns, size=(chart_width(), max(2.4, 7 / columns) if is_wide() else 3.6), sharey=True)
     ece, told = results.rows("arms").set_index("arm")["ece"], []
@@ -167,14 +158,11 @@ def calibration_chart(results: StudyResults) -> Picture | ResultTable:
 
 
 # --- What the networks rest on ---------------------------------------------------------------------------------
-@styled
+@chart
 def importance_chart(results: StudyResults) -> Picture | ResultTable:
     """Importance of each slice of some phantoms to the arm of the primary contrast, slices with the finding in blue."""
-    evidence = results.evidence
-    if evidence is None:
-        return results.absent("What the networks rest on")
-    a, told = _of_primary(results, evidence), []
-    chosen = _examples(evidence, a)
+    evidence, a, chosen = _examples(results, "What the networks rest on")
+    told = []
     figure, axes = new_axes(len(chosen), 1, size=(chart_width(), 1.15 * len(chosen) + 0.3), sharex=True)
     slices = np.arange(evidence.findings.shape[1]) + 1
     for axis, i in zip(axes[:, 0], chosen, strict=True):
@@ -197,31 +185,25 @@ def importance_chart(results: StudyResults) -> Picture | ResultTable:
     return picture_of(results, figure, alt, EVIDENCE, title=title)
 
 
-@styled
+@chart
 def evidence_chart(results: StudyResults) -> Picture | ResultTable:
     """How much of the importance falls on slices with the finding, with interval, and chance as a tick."""
-    rows = results.rows("evidence")
-    if rows.empty:
-        return results.absent("Importance on slices with the finding")
     panels = {}
-    for row in rows.itertuples():
-        ends = row.observed_low, row.observed_high
-        estimate = Estimate(arm_label(row.arm), row.observed, *ends, *look(results, row.arm), chance=row.chance)
-        panels.setdefault(MEASURES[row.measure], []).append(estimate)
+    for row in results.needed("Importance on slices with the finding", "evidence").to_dict("records"):
+        one = estimate(row, "observed", *look(results, row["arm"]), chance=row["chance"])
+        panels.setdefault(MEASURES[row["measure"]], []).append(one)
     figure, _, told = draw_estimates(panels, "tick: chance")
     alt = f"Importance on the true finding, against chance. {told}."
     return picture_of(results, figure, alt, "evidence.csv", title=sentences.evidence_title(results))
 
 
-@styled
+@chart
 def browse_examples(results: StudyResults) -> Viewer | ResultTable:
     """Page through phantoms of the evidence, simulated again, the finding outlined; of each type an error first."""
-    evidence = results.evidence
-    if evidence is None:
-        return results.absent("Examples to browse")
+    evidence, _, chosen = _examples(results, "Examples to browse")
     preset = results.plan.preset_of(results.plan.arm(results.plan.primary[0]))
     grid, seed, clips = Grid(preset.frames, preset.size), results.plan.scans["seed"], []
-    for i in _examples(evidence, _of_primary(results, evidence)):
+    for i in chosen:
         name, label = str(evidence.names[i]), int(evidence.labels[i])
         index = int(name.rpartition("_")[2]) - 1
         said = zip(evidence.arms, evidence.predicted[:, i], strict=True)
@@ -238,20 +220,22 @@ def browse_examples(results: StudyResults) -> Viewer | ResultTable:
     return Viewer(clips, PHANTOM_LOOK, data=results.data(EVIDENCE))
 
 
-def _of_primary(results: StudyResults, evidence: Evidence) -> int:
-    """The place of the arm of the primary contrast in the evidence; of the last arm where it is not in it."""
-    arm = results.plan.primary[0]
-    return evidence.arms.index(arm) if arm in evidence.arms else -1
-
-
-def _of_arms(results: StudyResults, table: str) -> dict:
+def _of_arms(results: StudyResults, what: str, table: str) -> dict[str, pd.DataFrame]:
     """The rows of a table by arm, for the arms to show that it has."""
-    return {arm: rows for arm in results.arms if len(rows := results.rows(table, arm=arm))}
+    rows = results.needed(what, table, arm=results.arms)
+    return dict(list(rows.groupby("arm", sort=False)))
 
 
-def _examples(evidence: Evidence, arm: int) -> list[int]:
-    """Of each type the first phantom that an arm got wrong, else the first; those with a finding on a slice."""
-    wrong, met = evidence.predicted[arm] != evidence.labels, evidence.findings.any(axis=1)
+def _examples(results: StudyResults, what: str) -> tuple[Evidence, int, list[int]]:
+    """The evidence; the place of the primary arm in it, of the last where it is not in it; and phantoms to show.
+
+    Of each type the first phantom that this arm got wrong, else the first; those with a finding on a slice.
+    """
+    evidence, arm = results.evidence, results.plan.primary[0]
+    if evidence is None:
+        raise AbsentError(what)
+    a = evidence.arms.index(arm) if arm in evidence.arms else -1
+    wrong, met = evidence.predicted[a] != evidence.labels, evidence.findings.any(axis=1)
     order = np.lexsort((~wrong, evidence.labels))
     order = order[met[order]]
-    return order[np.unique(evidence.labels[order], return_index=True)[1]].tolist()
+    return evidence, a, order[np.unique(evidence.labels[order], return_index=True)[1]].tolist()

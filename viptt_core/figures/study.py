@@ -6,6 +6,8 @@ place of the picture.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -18,22 +20,28 @@ from viptt_core.figures import (
     Picture,
     chart_width,
     draw_estimates,
+    estimate,
     is_wide,
     legend_below,
     new_axes,
     styled,
 )
-from viptt_core.shown import ResultTable, arm_label, with_interval
+from viptt_core.shown import ResultTable, arm_label, label, with_interval
 from viptt_core.study import sentences
-from viptt_core.study.report import START, StudyResults, factor_label
+from viptt_core.study.report import StudyResults, interval_cells, or_absent
 from viptt_core.study.sentences import ALONG
-from viptt_core.study.verdict import contrast_name, measure_label, source_label
+from viptt_core.study.tables import START
+from viptt_core.study.verdict import contrast_name
 
-NOTHING_ON = "neither class weights nor rotation"  # cell of the factorial
 ALWAYS_ZERO = "most frequent class"  # a baseline whose kappa is 0 by construction
 
 
-@styled
+def chart(draw: Callable) -> Callable:
+    """Draw in the house style, or say why there is nothing to draw."""
+    return styled(or_absent(draw))
+
+
+@chart
 def seed_chart(results: StudyResults) -> Picture | ResultTable:
     """The primary experiment, a dot a seed, lines join the same seed; below, the differences and their interval.
 
@@ -42,8 +50,8 @@ def seed_chart(results: StudyResults) -> Picture | ResultTable:
     (arm, baseline), row, measure = results.plan.primary, results.primary, results.plan.families[0].measure
     if row.empty:
         return results.absent("The primary contrast")
-    row, experiment = row.iloc[0], results.plan.arm(arm).experiment
-    together = [one.name for one in results.plan.experiments()[experiment] if one.name not in (arm, baseline)]
+    row = row.iloc[0]
+    together = [one.name for one in results.plan.experiments()[results.plan.main] if one.name not in (arm, baseline)]
     scores = {name: results.scores(name, measure) for name in (*together, baseline, arm)}
     scores = {name: values for name, values in scores.items() if len(values)}
     others = results.rows("baselines") if measure == "kappa" else pd.DataFrame()
@@ -58,14 +66,14 @@ def seed_chart(results: StudyResults) -> Picture | ResultTable:
         upper.plot(one.kappa, y, "^", color=OTHER_COLOUR, ms=6)
         told.append(f"{arm_label(one.arm)} {with_interval(one.kappa, one.kappa_low, one.kappa_high)}")
     for name, values in scores.items():
-        y, (colour, marker), label = len(names), look(results, name), arm_label(name)
-        names.append(f"{label}: mean {values.mean():.2f}")
+        y, (colour, marker), words = len(names), look(results, name), arm_label(name)
+        names.append(f"{words}: mean {values.mean():.2f}")
         upper.plot(values, np.full(len(values), y), marker, color=colour, ms=4.5, alpha=0.7)
         upper.plot([values.mean()] * 2, [y - 0.22, y + 0.22], color="black", lw=2)
-        told.append(f"{label} {values.min():.2f} to {values.max():.2f}, mean {values.mean():.2f}, {len(values)} seeds")
+        told.append(f"{words} {values.min():.2f} to {values.max():.2f}, mean {values.mean():.2f}, {len(values)} seeds")
     pairs, last = pd.concat([scores[baseline], scores[arm]], axis=1, join="inner").to_numpy(), len(names) - 1
     upper.plot(pairs.T, [[last - 1], [last]] * np.ones(len(pairs)), color="#888888", lw=0.6, zorder=0)
-    upper.set(yticks=[], ylim=(last + 0.75, -0.85), xlabel=f"{measure_label(measure)} on test cases, one dot per seed")
+    upper.set(yticks=[], ylim=(last + 0.75, -0.85), xlabel=f"{label(measure)} on test cases, one dot per seed")
     if is_wide():
         upper.set_ylim(last + 0.5, -0.5)
         upper.set_yticks(range(len(names)), names, fontsize=SMALL + 0.5)
@@ -84,20 +92,18 @@ def seed_chart(results: StudyResults) -> Picture | ResultTable:
         axis.locator_params(axis="x", nbins=6)
     figure.tight_layout()
     alt = f"{measure.capitalize()} by seed: {'; '.join(told)}. Mean difference, {contrast_name(row)}: {difference}."
-    files = [f"{experiment}.npz", "contrasts.csv"] + ["baselines.csv"] * bool(others)
+    files = [f"{results.plan.main}.npz", "contrasts.csv"] + ["baselines.csv"] * bool(others)
     return picture_of(results, figure, alt, *files, title=sentences.contrast_title(row))
 
 
-@styled
+@chart
 def forest_chart(results: StudyResults, *families: str, measure: str = "") -> Picture | ResultTable:
     """Differences with their intervals at the level of their family, a panel a family; hollow: includes 0."""
     wanted = ({"family": families} if families else {}) | ({"measure": measure} if measure else {})
-    rows = results.rows("contrasts", **wanted)
-    if rows.empty:
-        return results.absent(" and ".join(families).capitalize() or "Contrasts")
+    rows = results.needed(" and ".join(families).capitalize() or "Contrasts", "contrasts", **wanted)
     panels = {}
     for family, group in rows.groupby("family", sort=False):
-        panels[f"{family} ({measure_label(group['measure'].iloc[0])})\n{_at(group)} intervals"] = [
+        panels[f"{family} ({label(group['measure'].iloc[0])})\n{_at(group)} intervals"] = [
             Estimate(
                 contrast_name(row), row["difference"], row["low"], row["high"], *look(results, row["arm"]), signed=True
             )
@@ -108,18 +114,15 @@ def forest_chart(results: StudyResults, *families: str, measure: str = "") -> Pi
     return picture_of(results, figure, alt, "contrasts.csv", title=sentences.contrasts_title(rows))
 
 
-@styled
+@chart
 def attribution_chart(results: StudyResults) -> Picture | ResultTable:
-    """What each change adds within the frozen network, and the gap that they add up to; it is not the paper's gap.
-
-    As long as cells of the factorial are missing: those that are there.
-    """
+    """What each change adds within the frozen network, and the gap that they add up to; it is not the paper's gap."""
     rows = results.rows("attribution")
     if rows.empty:
-        return factorial_chart(results)
+        return sentences.attribution_answer(results)
     marks = {rows["factor"].iloc[0]: ("#444444", "D"), START: (ARM_COLOURS["video"], "o")}
     parts = [
-        Estimate(factor_label(name), *values, *marks.get(name, (OTHER_COLOUR, "o")), signed=True)
+        Estimate(label(name), *values, *marks.get(name, (OTHER_COLOUR, "o")), signed=True)
         for name, *values in rows[["factor", "points", "low", "high"]].itertuples(index=False)
     ]
     panels = {f"Within the frozen network\n{_at(rows)} intervals": parts}
@@ -128,45 +131,25 @@ def attribution_chart(results: StudyResults) -> Picture | ResultTable:
     return picture_of(results, figure, alt, "attribution.csv", title=sentences.attribution_title(results))
 
 
-@styled
-def factorial_chart(results: StudyResults) -> Picture | ResultTable:
-    """Kappa of every arm of the factorial, those not run named as such: a panel for what is on, a row a start."""
-    names = results.plan.factorial_arms
-    arms = {row.arm: row for row in results.rows("arms", arm=names).itertuples()}
-    if not arms:
-        return results.absent("The factorial")
-    panels = {}
-    for name in names:
-        start, *on = name.split("-")
-        row = _kappa(results, arms[name], arm_label(start)) if name in arms else _not_run(arm_label(start))
-        panels.setdefault(" and ".join(map(factor_label, on)) or NOTHING_ON, []).append(row)
-    figure, _, told = draw_estimates(panels, "kappa")
-    alt = f"Kappa of {len(arms)} of the {len(names)} arms of the factorial. {told}."
-    return picture_of(results, figure, alt, "arms.csv", title=sentences.factorial_title(results))
-
-
-@styled
+@chart
 def sources_chart(results: StudyResults) -> Picture | ResultTable:
     """Accuracy on held-out videos, a panel a source, a row a pretraining; tick: the better of what needs no video."""
-    rows = results.rows("sources")
-    if rows.empty:
-        return results.absent("What was learned of the videos")
     panels = {}
-    for row in rows.itertuples():
-        chance = np.nanmax([row.chance, row.size_accuracy])
-        estimate = Estimate(arm_label(row.arm), row.accuracy, row.low, row.high, *look(results, row.arm), chance=chance)
-        panels.setdefault(f"{source_label(row.source)}, {row.classes} classes", []).append(estimate)
+    for row in results.needed("What was learned of the videos", "sources").to_dict("records"):
+        chance = np.nanmax([row["chance"], row["size_accuracy"]])
+        one = estimate(row, "accuracy", *look(results, row["arm"]), chance=chance)
+        panels.setdefault(f"{label(row['source'])}, {row['classes']} classes", []).append(one)
     figure, _, told = draw_estimates(panels, "accuracy on held-out videos; tick: without seeing them")
     alt = f"Accuracy of pretraining on held-out videos. {told}."
     return picture_of(results, figure, alt, "sources.csv", title=sentences.sources_title(results))
 
 
-@styled
+@chart
 def trend_chart(results: StudyResults, along: str = "n_train") -> Picture | ResultTable:
     """Kappa over one of `sentences.ALONG`, a line a start; a sentence where only one number was run."""
     rows = sentences.trend_rows(results, along)
-    if not sentences.trend_is_drawn(rows, along):
-        return sentences.trend_answer(results, along)
+    if missing := sentences.trend_missing(rows, along):
+        return ResultTable(missing)
     figure, axes = new_axes(1, 1, size=(chart_width(), 3.2))
     axis, told = axes[0, 0], []
     for number, (start, group) in enumerate(rows.groupby("start", sort=False)):
@@ -174,11 +157,8 @@ def trend_chart(results: StudyResults, along: str = "n_train") -> Picture | Resu
         sizes = group[along] * 1.03 ** (number - 0.5)  # so that intervals do not hide each other
         axis.plot(sizes, group["kappa"], f"{MARKS[start]}-", ms=6, color=ARM_COLOURS[start], label=arm_label(start))
         axis.vlines(sizes, group["low"], group["high"], color=ARM_COLOURS[start], lw=1.6)
-        points = [
-            f"{size} {ALONG[along]} {with_interval(*row)}"
-            for size, row in zip(group[along], group[["kappa", "low", "high"]].to_numpy(), strict=True)
-        ]
-        told.append(f"{arm_label(start)}: {', '.join(points)}")
+        cells = zip(group[along], interval_cells(group, "kappa"), strict=True)
+        told.append(f"{arm_label(start)}: {', '.join(f'{size} {ALONG[along]} {cell}' for size, cell in cells)}")
     sizes = sorted(rows[along].unique())
     # Where none is a number, too, the axis is linear up to the first other one.
     axis.set_xscale("symlog", linthresh=min(size for size in sizes if size) / 2)
@@ -200,14 +180,6 @@ def look(results: StudyResults, arm: str) -> tuple[str, str]:
 def picture_of(results: StudyResults, figure, alt: str, *files: str, title: str) -> Picture:
     """A picture that is marked where the study is synthetic, and names the files that it is drawn from."""
     return Picture(figure, alt, title=title, synthetic=results.synthetic, data=results.data(*files))
-
-
-def _kappa(results: StudyResults, row, name: str) -> Estimate:
-    return Estimate(name, row.kappa, row.kappa_low, row.kappa_high, *look(results, row.arm))
-
-
-def _not_run(name: str) -> Estimate:
-    return Estimate(f"{name}, not run", np.nan, np.nan, np.nan)
 
 
 def _at(rows: pd.DataFrame) -> str:

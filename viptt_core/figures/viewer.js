@@ -41,7 +41,7 @@ function vipttViewer(box, data) {
     return parent.appendChild(node);
   }
 
-  // --- The picture: a panel a clip, in it the grey image, and over it maps and outlines -------------------------
+  // --- The picture: a panel a clip, in it the grey image, and over it outlines -------------------------
   function choose(view) {
     frame.textContent = "";
     panels = view.clips.map(clip => {
@@ -50,13 +50,12 @@ function vipttViewer(box, data) {
       if (clip.synthetic) add(bar, "span", "", "synthetic");
       if (data.sides) for (const letter of ["R", "L"]) add(layers, "span", "viptt-side", letter);
       const [w, h] = clip.size, image = `<image width="${w}" height="${h}" preserveAspectRatio="none"/>`;
-      const drawn = clip.overlays.map(one => one.paths ? `<path transform="scale(${w / one.size[0]} ${h / one.size[1]})"/>`
-        : image);
+      const drawn = clip.overlays.map(one => `<path transform="scale(${w / one.size[0]} ${h / one.size[1]})"/>`);
       layers.insertAdjacentHTML("beforeend", `<svg viewBox="0 0 ${w} ${h}">${image}${drawn.join("")}</svg>`);
-      const nodes = [...layers.lastChild.children], contents = [clip, ...clip.overlays];
+      const nodes = [...layers.lastChild.children];
       nodes[0].setAttribute("filter", `url(#${filter})`);
-      for (const { frames = [] } of contents) for (const one of frames) new Image().src = address(one); // decoded early
-      return { clip, nodes, contents };
+      for (const one of clip.frames) new Image().src = address(one); // decoded early
+      return { clip, nodes };
     });
     last = range.max = max(...view.clips.map(clip => clip.steps)) - 1;
     part("caption").textContent = view.caption;
@@ -67,10 +66,10 @@ function vipttViewer(box, data) {
   }
   function move(to) {
     at = range.value = clamp(to, 0, last);
-    for (const { clip, nodes, contents } of panels) {
+    for (const { clip, nodes } of panels) {
       const step = last ? round(at * (clip.steps - 1) / last) : 0; // a shorter clip goes slower
-      contents.forEach(({ frames, paths }, i) =>
-        frames ? nodes[i].setAttribute("href", address(frames[step])) : nodes[i].setAttribute("d", paths[step]));
+      nodes[0].setAttribute("href", address(clip.frames[step]));
+      clip.overlays.forEach(({ paths }, i) => nodes[i + 1].setAttribute("d", paths[step]));
     }
     part("place").textContent = `${unit} ${at + 1}/${last + 1}`;
     tell(picture, "valuenow", at + 1);
@@ -127,14 +126,13 @@ function vipttViewer(box, data) {
 
   // --- Overlays, switched by name in all clips --------------------------------------------------------------------
   const switches = Object.create(null);
-  for (const { name, paths } of views.flatMap(view => view.clips.flatMap(clip => clip.overlays))) {
+  for (const { name } of views.flatMap(view => view.clips.flatMap(clip => clip.overlays))) {
     if (switches[name]) continue;
     const row = add(part("overlays"), "div", "viptt-row");
-    row.innerHTML = `<label><input type="checkbox" checked><span class="viptt-swatch"></span></label>
-      <input type="range" min="0" max="100" value="${paths ? 100 : 60}">`;
+    row.innerHTML = `<label><input type="checkbox" checked><span class="viptt-outline"></span></label>
+      <input type="range" min="0" max="100" value="100">`;
     const [tick, opacity] = switches[name] = row.querySelectorAll("input");
     tick.parentElement.append(name);
-    tick.nextSibling.classList.toggle("viptt-outline", !!paths);
     tell(opacity, "label", "opacity of " + name);
     for (const control of [tick, opacity]) on(control, "input", () => { overlaid = true; showOverlays(); });
   }

@@ -28,7 +28,6 @@ WIDTHS = {"together": 720, "alone": 420}  # at most, CSS pixels
 MOST_BYTES = 700_000  # of the pictures of one viewer, above it they become smaller: 70 slices of 224 x 224 fit
 LARGEST, SMALLEST = 256, 48  # sides of a packed picture, in pixels
 QUALITY = 70  # of WebP
-MAP_COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], cv2.COLORMAP_INFERNO)[0]  # BGR [256, 3]
 SCRIPT, STYLE_SHEET = (
     (resources.files("viptt_core.figures") / f"viewer.{kind}").read_text("utf-8") for kind in ("js", "css")
 )
@@ -43,9 +42,8 @@ class Shown:
         name: In the list of clips, and over the picture.
         heading: Its class, over the names of the list.
         note: More to say in the caption.
-        overlays: What can be laid over it, by name, on a grid of its own that covers the same field of view:
-            bool [T, h, w], a region, shown by its outline; or uint8 [T, h, w], a map, shown in colours, the more
-            transparent the lower it is.
+        overlays: Regions whose outline can be laid over it, by name: bool [T, h, w], on a grid of its own that covers
+            the same field of view.
         synthetic: Whether it was simulated; the picture then says so.
 
     Raises:
@@ -63,16 +61,11 @@ class Shown:
         if self.frames.ndim != 3 or self.frames.dtype != np.uint8 or not len(self.frames):
             raise SettingError(f"frames are {self.frames.dtype} {self.frames.shape}.", remedy="Give uint8 [T, H, W].")
         for name, values in self.overlays.items():
-            if values.ndim != 3 or len(values) != len(self.frames) or values.dtype not in (bool, np.uint8):
+            if values.ndim != 3 or len(values) != len(self.frames) or values.dtype != bool:
                 raise SettingError(
                     f"overlay '{name}' is {values.dtype} {values.shape}, the clip {self.frames.shape}.",
-                    remedy="Give bool or uint8 [T, h, w], one for each frame.",
+                    remedy="Give bool [T, h, w], one for each frame.",
                 )
-
-    @property
-    def regions(self) -> list[np.ndarray]:
-        """The overlays that are drawn as outlines."""
-        return [values for values in self.overlays.values() if values.dtype == bool]
 
     @property
     def caption(self) -> str:
@@ -213,7 +206,7 @@ def _still(view: Sequence[Shown], look: Look) -> tuple[Figure, str]:
     figure, axes = new_axes(1, len(view), size=(2.4 * len(view), 2.7))
     for axis, clip in zip(axes[0], view, strict=True):
         step = round(start * (len(clip.frames) - 1) / max(last, 1))
-        finding = clip.regions[0][step] if clip.regions else None
+        finding = next((region[step] for region in clip.overlays.values()), None)
         draw_slice(axis, clip.frames[step], finding, sides=look.sides)
         axis.set_title(clip.heading, fontsize=9, loc="center")
     figure.tight_layout()
@@ -235,7 +228,7 @@ def _start(view: Sequence[Shown]) -> int:
     areas = [
         region.sum(axis=(1, 2))
         for clip in view
-        for region in clip.regions
+        for region in clip.overlays.values()
         if region.any() and len(region) == _longest(view)
     ]
     return int(sum(area / area.max() for area in areas).argmax()) if areas else _longest(view) // 2
@@ -243,14 +236,10 @@ def _start(view: Sequence[Shown]) -> int:
 
 def _pack(clip: Shown, side: int) -> dict:
     """What the script shows of a clip, reduced to a largest side; a region as an SVG path a step in a box of `size`."""
-    overlays = []
-    for name, values in clip.overlays.items():
-        if values.dtype == bool:
-            height, width = values.shape[1:]
-            drawn = {"size": [2 * width, 2 * height], "paths": [outline(region) for region in values]}
-        else:
-            drawn = {"frames": [_webp(_coloured(_reduced(heat, side))) for heat in values]}
-        overlays.append({"name": name} | drawn)
+    overlays = [
+        {"name": name, "size": [2 * n for n in region.shape[:0:-1]], "paths": [outline(plane) for plane in region]}
+        for name, region in clip.overlays.items()
+    ]
     return {
         "title": " \N{MIDDLE DOT} ".join(filter(None, (clip.heading, clip.name))),
         "synthetic": clip.synthetic,
@@ -278,12 +267,6 @@ def outline(region: np.ndarray) -> str:
 def _reduced(picture: np.ndarray, side: int) -> np.ndarray:
     scale = side / max(picture.shape)
     return picture if scale >= 1 else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-
-
-def _coloured(values: np.ndarray) -> np.ndarray:
-    """A map, uint8 [h, w], in colours, BGRA: the lower, the more transparent."""
-    alpha = np.minimum(2 * values.astype(int), 255).astype(np.uint8)
-    return np.dstack([MAP_COLOURS[values], alpha])
 
 
 def _webp(picture: np.ndarray) -> str:

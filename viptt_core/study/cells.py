@@ -81,9 +81,7 @@ def pack(study: Study, folder: Path | None = None) -> list[Path]:
         DataError: nothing has run.
     """
     folder, here = folder or artifact_root() / "results" / study.name, study_folder(study)
-    packed = {}
-    for experiment, arms in study.experiments().items():
-        packed[experiment] = [cell.file(study) for cell in cells_of(study, arms)]
+    packed = {name: [cell.file(study) for cell in cells_of(study, arms)] for name, arms in study.experiments().items()}
     for name in study.sources:
         packed[SOURCE + name] = sorted((here / "pretraining").glob(f"*/*-{slug(name)}.npz"))
     for experiment in (*packed, BASELINES):
@@ -92,10 +90,9 @@ def pack(study: Study, folder: Path | None = None) -> list[Path]:
     packed = {name: collect(parts) for name, parts in packed.items() if parts}
     if not packed:
         raise DataError("no arm of the study has run.", path=here, remedy=f"Run: viptt study run {study.file}")
-    written = []
-    for name, outcomes in packed.items():
-        written.append(folder / f"{name}.npz")
-        write_outcomes(written[-1], outcomes)
+    written = [folder / f"{name}.npz" for name in packed]
+    for path, outcomes in zip(written, packed.values(), strict=True):
+        write_outcomes(path, outcomes)
     if (here / EVIDENCE).is_file():
         written.append(folder / EVIDENCE)
         files.write_file(written[-1], (here / EVIDENCE).read_bytes())
@@ -127,17 +124,16 @@ def unpack(study: Study, folder: Path | None = None) -> None:
     record = folder / RECORD
     if not record.is_file() or json.loads(record.read_text(encoding="utf-8")).get("plan") != study.digest:
         return
-    for experiment in (*study.experiments(), *(SOURCE + name for name in study.sources), BASELINES):
-        if not (folder / f"{experiment}.npz").is_file():
+    for path in folder.glob("*.npz"):
+        if path.name == EVIDENCE:
             continue
-        whole, places = read_outcomes(folder / f"{experiment}.npz"), {}
+        whole, places = read_outcomes(path), {}
         for row, run in enumerate(whole.runs.itertuples()):
-            place = baselines_file(study, experiment)
-            if run.arm in planned and experiment.startswith(SOURCE):
-                ending = f"-{slug(experiment.removeprefix(SOURCE))}.npz"
-                place = pretraining_file(study, planned[run.arm], run.seed, ending)
-            elif run.arm in planned:
-                place = Cell(planned[run.arm], run.seed, run.fold).file(study)
+            place, arm = baselines_file(study, path.stem), planned.get(run.arm)
+            if arm and path.stem.startswith(SOURCE):
+                place = pretraining_file(study, arm, run.seed, f"-{slug(path.stem.removeprefix(SOURCE))}.npz")
+            elif arm:
+                place = Cell(arm, run.seed, run.fold).file(study)
             places.setdefault(place, []).append(row)
         for place, rows in places.items():
             if not place.is_file():

@@ -22,7 +22,7 @@ from viptt_core.errors import DataError, check_choice
 from viptt_core.files import artifact_root
 from viptt_core.presets import build
 from viptt_core.results import SCORE_COLUMNS
-from viptt_core.shown import arm_label, interval, with_interval
+from viptt_core.shown import WORDS, arm_label, interval, with_ends, with_interval
 from viptt_core.study.outcomes import RECORD, read_table
 from viptt_core.study.plan import study_names
 from viptt_core.study.report import StudyResults, interval_cells, open_results, show_table
@@ -34,32 +34,21 @@ from viptt_core.study.verdict import (
     PAPER_GAIN,
     UNDECIDED,
     VERDICTS,
+    by_question,
     contrast_name,
     make_verdicts,
     read_verdicts,
-    verdict_text,
     verdicts_json,
 )
 
 CLAIMS = "claims.toml"
 SOURCES = ("P", "C")  # the paper's abstract, the authors' public notebooks
-# The studies of the page, in its order.
-DATA = {
-    "synthetic": "Synthetic data",
-    "real": "LIDC-IDRI, five types of nodules",
-    "malignancy": "LIDC-IDRI, benign or malignant",
-    "paper": "ImageCLEF and UCF50",
-}
-# Where a study tests, for a first reader, and what its test cases are called.
-PLACES = {
-    "synthetic": ("simulated scans", "simulated scans (synthetic)"),
-    "real": ("real CT of lung nodules", "real nodules"),
-    "malignancy": ("real CT of lung nodules, benign or malignant", "real nodules, benign or malignant"),
-    "paper": ("the paper's scans", "scans of the paper's benchmark"),
-}
-WHY = {
-    "imageclef": "ImageCLEF's scans need a registration; command below",
-    "ucf50": "UCF50's videos are a download of their own; command below",
+DATA: dict[str, str] = WORDS["studies"]  # the studies of the page, in its order
+PLACES: dict[str, list[str]] = WORDS["places"]  # where a study tests, for a first reader, and its test cases
+# What stands above the answers on each kind of data.
+ANSWERS = {
+    "synthetic": "### On synthetic data\n\nSimulated scans: these answers say nothing about patients.",
+    "real": "### On real scans",
 }
 NOT_YET = "The studies are not run yet."
 
@@ -128,7 +117,7 @@ def status(claim: Claim, results: StudyResults) -> str:
     """
     if why := _does_not_count(claim, results):
         return f"not attempted: {why}"
-    _, low, high = _estimate(claim.answer, _row(results, claim.answer))
+    _, low, high = with_ends(_row(results, claim.answer), claim.answer["column"])
     if math.isnan(low):
         return "undecided: no interval"
     if claim.value is None:
@@ -140,7 +129,7 @@ def _does_not_count(claim: Claim, results: StudyResults) -> str:
     """Why a study says nothing about a claim; "" where it does."""
     sets = {results.plan.scans["dataset"], *(source["dataset"] for source in results.plan.sources.values())}
     if claim.why or not results.record:
-        return claim.why or WHY[claim.needs]
+        return claim.why or WORDS["needs"][claim.needs]
     if not claim.answer:
         return "no table holds it"
     if claim.needs not in sets:
@@ -160,11 +149,6 @@ def _row(results: StudyResults, answer: dict) -> pd.Series | None:
     return None if rows.empty else rows.iloc[0]
 
 
-def _estimate(answer: dict, row: pd.Series) -> tuple[float, float, float]:
-    prefix = f"{answer['column']}_" if f"{answer['column']}_low" in row else ""
-    return row[answer["column"]], float(row[f"{prefix}low"]), float(row[f"{prefix}high"])
-
-
 # --- What stands on pages: each takes the root of the repository -------------------------------------------------
 def studies_below(root: Path) -> dict[str, StudyResults]:
     """The studies of DATA that have a plan here, then others that have results."""
@@ -182,15 +166,17 @@ def verdicts_text(root: Path) -> str:
 
 
 def _answers(root: Path) -> str:
-    """The answer to every question, a bullet a question."""
-    sentences: dict[tuple[str, str], list[str]] = {}
-    for record in read_verdicts(root):
-        sentences.setdefault((record["study"], record["question"]), []).append(verdict_text(record))
-    bullets = []
-    for (_, question), said in sentences.items():
-        bullets.append(f"- **{question}** {said[0]}" if len(said) == 1 else f"- **{question}**")
-        bullets += [f"  - {sentence}" for sentence in said if len(said) > 1]
-    return "\n".join(bullets) or NOT_YET
+    """The answer to every question, a bullet a question: those on simulated scans, then those on real ones."""
+    records, parts = read_verdicts(root), []
+    for data, heading in ANSWERS.items():
+        there = [record for record in records if record["data"] == data]
+        bullets = []
+        for study in dict.fromkeys(record["study"] for record in there):
+            for question, said in by_question(record for record in there if record["study"] == study).items():
+                bullets.append(f"- **{question}** {said[0]}" if len(said) == 1 else f"- **{question}**")
+                bullets += [f"  - {sentence}" for sentence in said if len(said) > 1]
+        parts += [f"{heading}\n\n" + "\n".join(bullets)] if bullets else []
+    return "\n\n".join(parts) or NOT_YET
 
 
 def first_answer(root: Path) -> str:
@@ -252,8 +238,8 @@ def _finding(records: Sequence[dict[str, Any]]) -> tuple[str, str]:
     return "not where we could test it", found
 
 
-def _place(record: dict[str, Any]) -> tuple[str, str]:
-    return PLACES.get(record["study"], (f"study {record['study']}", f"{record['data']} test cases"))
+def _place(record: dict[str, Any]) -> list[str]:
+    return PLACES.get(record["study"], [f"study {record['study']}", f"{record['data']} test cases"])
 
 
 def _in_short(record: dict[str, Any]) -> str:
@@ -279,8 +265,9 @@ def published_table(root: Path) -> str:
         value = "no number" if claim.value is None else f"{claim.value:.2f}" if claim.unit == "kappa" else claim.value
         ours = ""
         if not _does_not_count(claim, results):
-            row, signed = _row(results, claim.answer), claim.answer["column"] == "difference"
-            ours = f"{with_interval(*_estimate(claim.answer, row), signed=signed)}, {row['seeds']:.0f} seeds"
+            row, column = _row(results, claim.answer), claim.answer["column"]
+            number = with_interval(*with_ends(row, column), signed=column == "difference")
+            ours = f"{number}, {row['seeds']:.0f} seeds"
         told = [f"{key.replace('_', '-')} {claim.run[key]}" for key in ("accuracy", "micro_auc") if key in claim.run]
         told += [f"{claim.run['gpu']}, {claim.run['hours']:.2f} hours"] if claim.run else []
         words = f"{claim.claim} ({'; '.join(told)})" if told else claim.claim
@@ -329,17 +316,15 @@ def scores_table(root: Path) -> str:
     """Scores of the arms of the primary experiments, of those with nothing to learn, and of the fine-tuning page."""
     parts = [pd.DataFrame(columns=["data", "arm", "n", "seeds", *SCORE_COLUMNS[2:]])]
     for name, results in studies_below(root).items():
-        main = results.plan.arm(results.plan.primary[0]).experiment
-        wanted = [arm.name for arm in results.plan.arms if main == arm.experiment or arm.scans == "no finding"]
+        arms, main = results.plan.arms, results.plan.main
+        wanted = [arm.name for arm in arms if arm.experiment == main or arm.scans == "no finding"]
         parts.append(results.rows("arms", arm=wanted).assign(data=DATA.get(name, name)))
     if (path := root / "results" / "02_finetune.csv").is_file():
         parts.append(read_table(path).assign(data="fine-tuning page", seeds=1))
     rows = pd.concat(parts, ignore_index=True)
-    scores = zip(*(interval_cells(rows, name) for name in ("kappa", "accuracy")), strict=True)
-    arms = rows["arm"].map(arm_label)
-    named = zip(rows["data"], arms, rows["n"].astype(str), rows["seeds"].astype(str), strict=True)
-    cells = [(*row, *score) for row, score in zip(named, scores, strict=True)]
-    return markdown_table(("data", "arm", "n", "seeds", "kappa", "accuracy"), "llrrrr", cells)
+    scores = {name: interval_cells(rows, name) for name in ("kappa", "accuracy")}
+    table = rows[["data", "arm", "n", "seeds"]].assign(arm=rows["arm"].map(arm_label), **scores).astype(str)
+    return markdown_table(table, "llrrrr", table.to_numpy())
 
 
 def markdown_table(head: Iterable[str], align: str, rows: Iterable[Iterable[str]]) -> str:
@@ -349,9 +334,10 @@ def markdown_table(head: Iterable[str], align: str, rows: Iterable[Iterable[str]
 
 
 # What stands on each page between `<!-- NAME -->` and `<!-- end of NAME -->`.
+FIRST = {"verdict": first_answer, "message": _message, "further": _further}
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
-    "README.md": {"verdict": first_answer, "message": _message, "further": _further},
-    "book/intro.md": {"verdict": first_answer, "message": _message, "further": _further},
+    "README.md": FIRST,
+    "book/intro.md": FIRST,
     "book/claims.md": {
         "verdict": _answers,
         "published": published_table,

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,11 @@ class Study:
         """Names of the two arms of the primary contrast, the baseline last."""
         return self.families[0].contrasts[0]
 
+    @property
+    def main(self) -> str:
+        """The experiment of the primary contrast."""
+        return self.arm(self.primary[0]).experiment
+
     def arm(self, name: str) -> Arm:
         """One arm.
 
@@ -166,9 +173,7 @@ class Study:
     @property
     def factorial_arms(self) -> list[str]:
         """Arms of the factorial, none without factors. Bit 0 of an arm's place is the start, the others the factors."""
-        places = range(2 ** (1 + len(self.factors))) if self.factors else ()
-        on = [[factor for bit, factor in enumerate(self.factors, 1) if place >> bit & 1] for place in places]
-        return ["-".join(["video" if place & 1 else "image", *on[place]]) for place in places]
+        return ["-".join([start, *on]) for start, on in _combinations(self.factors)]
 
     def seeds_of(self, arm: Arm) -> int:
         """Runs of an arm."""
@@ -265,18 +270,21 @@ def parse_study(name: str, table: dict[str, Any], file: str) -> Study:
     return study
 
 
+def _combinations(factors: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The start and the factors that are on of each arm of the factorial, see `Study.factorial_arms`."""
+    places = range(2 ** (1 + len(factors))) if factors else ()
+    on = [[factor for bit, factor in enumerate(factors, 1) if place >> bit & 1] for place in places]
+    return [("video" if place & 1 else "image", on[place]) for place in places]
+
+
 def _factorial(values: dict[str, Any], listed: set[str]) -> list[Arm]:
     """The arms of the factorial that are not listed. A factor that is off is stated as off, too."""
-    factors, arms = values.get("factors", []), []
-    for start in ("image", "video") if factors else ():
-        for mask in range(2 ** len(factors)):
-            on = [factor for bit, factor in enumerate(factors) if mask >> bit & 1]
-            name = "-".join([start, *on])
-            if name not in listed:
-                stated = {"class_weights": "weights" in on, "rotate": "rotation" in on}
-                stated |= {"freeze_backbone": "unfrozen" not in on, "seeds": values.get("factorial_seeds", 0)}
-                arms.append(Arm(name, "attribution", start, **stated))
-    return arms
+    arms = []
+    for start, on in sorted(_combinations(values.get("factors", [])), key=itemgetter(0)):
+        stated = {"class_weights": "weights" in on, "rotate": "rotation" in on}
+        stated |= {"freeze_backbone": "unfrozen" not in on, "seeds": values.get("factorial_seeds", 0)}
+        arms.append(Arm("-".join([start, *on]), "attribution", start, **stated))
+    return [arm for arm in arms if arm.name not in listed]
 
 
 def _check(study: Study) -> None:

@@ -67,8 +67,7 @@ def write_study(study: Study, root: Path | None = None) -> list[Path]:
 
 
 def _predictions(folder: Path) -> dict[str, Outcomes]:
-    files = [path for path in sorted(folder.glob("*.npz")) if path.name != evidence.FILE]
-    return {path.stem: read_outcomes(path) for path in files}
+    return {path.stem: read_outcomes(path) for path in sorted(folder.glob("*.npz")) if path.name != evidence.FILE}
 
 
 def _tables(study: Study, folder: Path, outcomes: dict[str, Outcomes]) -> dict[str, pd.DataFrame]:
@@ -110,9 +109,7 @@ def _page(root: Path, page: str) -> list[str]:
         now = ledger.page_text(page, root).splitlines()
     except ViPTTError as error:
         return [f"{page}: {error}"]
-    for number, (old, new) in enumerate(zip_longest(there, now), 1):
-        if old != new:
-            print(f"{page}: differs", flush=True)
-            return [f"{page}: line {number} is {old!r}, computed {new!r}"]
-    print(f"{page}: identical", flush=True)
-    return []
+    pairs = enumerate(zip_longest(there, now), 1)
+    differences = [f"{page}: line {number} is {old!r}, computed {new!r}" for number, (old, new) in pairs if old != new]
+    print(f"{page}: {'differs' if differences else 'identical'}", flush=True)
+    return differences[:1]

@@ -5,35 +5,51 @@ A part that a study lacks, or that was not run yet, becomes a sentence that says
 
 from __future__ import annotations
 
+import functools
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from viptt_core.constants import TB_RARE_CLASSES
 from viptt_core.errors import DataError
 from viptt_core.files import artifact_root
-from viptt_core.metrics import cohen_kappa, per_class, roc_auc
-from viptt_core.shown import ResultTable, arm_label, with_interval
+from viptt_core.metrics import confusion_matrix
+from viptt_core.presets import read_toml
+from viptt_core.shown import WORDS, ResultTable, arm_label, label, with_ends, with_interval
+from viptt_core.statistics import score_tables
 from viptt_core.study.evidence import FILE as EVIDENCE
 from viptt_core.study.evidence import Evidence, read_evidence
 from viptt_core.study.outcomes import RECORD, read_outcomes, read_table
 from viptt_core.study.plan import PLANS, Arm, Study, load_study
-from viptt_core.study.tables import GAP, START
-from viptt_core.study.verdict import contrast_name, measure_label, read_verdicts, source_label, verdict_text
+from viptt_core.study.tables import Tested, gather
+from viptt_core.study.verdict import by_question, contrast_name, read_verdicts
 
 NO_VERDICT = "no verdict"  # fewer than 8 seeds, videos not learned, or none was planned
 SEPARATOR = ";"  # names of arms hold commas
-PER_CLASS = {"precision": "precision", "recall": "recall", "F1": "f1"}
 NOT_APART = ("name", "experiment", "start", "seeds")  # fields of an arm that are told otherwise
-WORDS = {"n_train": "scans", "n_videos": "videos", "videos": "kind of videos", "scans": "kind of scans"}
-FACTOR_WORDS = {GAP: "all changes together", START: "videos", "weights": "class weights"}
-WORDS |= {"rotate": "rotation", "temporal": "temporal part", "freeze_backbone": "frozen CNN", "rates": "learning rates"}
+
+
+class AbsentError(Exception):
+    """A study has no part of this name, or it was not run yet."""
+
+
+def or_absent(show: Callable) -> Callable:
+    """Let a function of a study's results give the sentence of `StudyResults.absent` for a part that is `needed`."""
+
+    @functools.wraps(show)
+    def shown(results: StudyResults, *args, **settings):
+        try:
+            return show(results, *args, **settings)
+        except AbsentError as error:
+            return results.absent(str(error))
+
+    return shown
 
 
 @dataclass(frozen=True)
@@ -67,9 +83,15 @@ class StudyResults:
     @property
     def arms(self) -> tuple[str, ...]:
         """The arms to show by class."""
-        run = set(self.rows("arms").get("arm", ()))
-        experiment = self.plan.arm(self.plan.primary[0]).experiment
-        return self.shown or tuple(arm.name for arm in self.plan.experiments()[experiment] if arm.name in run)
+        return self.shown or tuple(
+            arm.name for arm in self.plan.experiments()[self.plan.main] if arm.name in self.seeds
+        )
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """Seeds of each arm that was run."""
+        rows = self.rows("arms")
+        return dict(zip(rows["arm"], rows["seeds"], strict=True)) if len(rows) else {}
 
     @cached_property
     def evidence(self) -> Evidence | None:
@@ -84,6 +106,13 @@ class StudyResults:
             rows = rows[rows[column].isin([values] if isinstance(values, str) else list(values))]
         return rows
 
+    def needed(self, what: str, table: str, **wanted: str | Iterable[str]) -> pd.DataFrame:
+        """The same for a page that shows `what`; where there are none `or_absent` says so."""
+        rows = self.rows(table, **wanted)
+        if rows.empty:
+            raise AbsentError(what)
+        return rows
+
     @property
     def primary(self) -> pd.DataFrame:
         """The one row of the primary contrast; empty where it was not run."""
@@ -91,30 +120,28 @@ class StudyResults:
 
     def scores(self, arm: str, measure: str = "kappa") -> pd.Series:
         """Score of an arm on the test cases by seed, folds put together; empty where it was not run."""
-        path, scores = self.folder / f"{self.plan.arm(arm).experiment}.npz", {}
-        if self.rows("arms", arm=arm).empty or not path.is_file():
+        one = self._tested(arm)
+        if one is None:
             return pd.Series(dtype=float)
-        outcomes = read_outcomes(path)
-        names = outcomes.class_names
-        rare = [k for k, name in enumerate(names) if name in TB_RARE_CLASSES]
-        for seed, classes in zip(outcomes.of_arm(arm).runs["seed"].unique(), outcomes.by_seed(arm)[0], strict=True):
-            labels, predicted = outcomes.labels[classes >= 0], classes[classes >= 0]
-            recall = per_class(labels, predicted, len(names))["recall"][rare]
-            scores[seed] = cohen_kappa(labels, predicted) if measure == "kappa" else recall.mean()
-        return pd.Series(scores)
+        classes, k = one.by_seed(arm)[0], len(one.class_names)
+        tables = [confusion_matrix(one.labels[named >= 0], named[named >= 0], k) for named in classes]
+        rare = [k for k, name in enumerate(one.class_names) if name in TB_RARE_CLASSES]
+        statistic, of_classes = ("kappa", None) if measure == "kappa" else ("recall", rare)
+        return pd.Series(score_tables(statistic, np.stack(tables), of_classes), one.runs["seed"].unique())
 
     def areas(self, arm: str) -> pd.DataFrame:
         """Area under the ROC curve of each class against the rest, a row a seed; empty where the arm was not run."""
-        path = self.folder / f"{self.plan.arm(arm).experiment}.npz"
-        if self.rows("arms", arm=arm).empty or not path.is_file():
+        one = self._tested(arm)
+        if one is None:
             return pd.DataFrame()
-        one, rows = read_outcomes(path).of_arm(arm), []
-        for labels, probabilities in (
-            (one.labels[there], run[there]) for run, there in zip(one.probabilities, one.tested, strict=True)
-        ):
-            p = probabilities.astype(float)
-            rows.append([roc_auc(1 * (labels == k), p[:, [k, k]] * [-1, 1]) for k in range(len(one.class_names))])
-        return pd.DataFrame(rows, columns=one.class_names).groupby(one.runs["seed"]).mean()
+        return pd.DataFrame(one.areas, columns=one.class_names).groupby(one.runs["seed"]).mean()
+
+    def _tested(self, arm: str) -> Tested | None:
+        experiment = self.plan.arm(arm).experiment
+        path = self.folder / f"{experiment}.npz"
+        return (
+            gather(self.plan, {experiment: read_outcomes(path)})[arm] if arm in self.seeds and path.is_file() else None
+        )
 
     def data(self, *files: str) -> tuple[str, ...]:
         """Paths of committed files of the study, from the artifact's root."""
@@ -163,163 +190,40 @@ def open_results(study: str, *, arms: str = "", folder: str | Path = "") -> Stud
     )
 
 
-# --- Words: the same on every page ------------------------------------------------------------------------------
-def factor_label(name: str) -> str:
-    """A row of the attribution as pages name it."""
-    return FACTOR_WORDS.get(name, name)
-
-
-@dataclass(frozen=True)
-class Words:
-    """Sentences with a look of their own on a page."""
-
-    text: str
-    page: str  #: the same in HTML
-
-    def __str__(self) -> str:
-        return self.text
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        return {"text/plain": self.text, "text/html": self.page}
-
-
-def banner(*studies: StudyResults) -> Words:
+# --- Sentences and cells ----------------------------------------------------------------------------------------------
+def banner(*studies: StudyResults) -> ResultTable:
     """What stands once at the top of a page: which of its studies are simulated, and what that means."""
     names = [f"'{one.plan.name}'" for one in studies if one.synthetic and one.tables]
     if not names:
-        return Words(text := "No result on this page is simulated.", f"<p>{text}</p>")
+        return ResultTable("No result on this page is simulated.")
     some = f"Study {names[0]} is" if len(names) == 1 else f"Studies {' and '.join(names)} are"
     text = f"{some} simulated: its results say nothing about patients. Its figures are marked."
     title = '<p class="admonition-title">Synthetic data</p>'
-    return Words(text, f'<div class="admonition important">{title}<p>{html.escape(text)}</p></div>')
+    return ResultTable(text, page=f'<div class="admonition important">{title}<p>{html.escape(text)}</p></div>')
 
 
-def answers(results: StudyResults, *families: str) -> Words | ResultTable:
+def answers(results: StudyResults, *families: str) -> ResultTable:
     """The sentences that answer the questions of a study, or of some families; read from `results/verdict.json`."""
-    questions = {}
-    for record in read_verdicts(results.folder.parents[1]):
-        if record["study"] == results.plan.name and (not families or record["family"] in families):
-            questions.setdefault(record["question"], []).append(verdict_text(record))
-    if not questions:
+    records = [one for one in read_verdicts(results.folder.parents[1]) if one["study"] == results.plan.name]
+    said = by_question(one for one in records if not families or one["family"] in families)
+    if not said:
         return results.absent(" and ".join(families).capitalize() or "The answers")
     page = ""
-    for question, said in questions.items():
-        items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in said)
+    for question, sentences in said.items():
+        items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
         page += f"<p><strong>{html.escape(question)}</strong></p><ul>{items}</ul>"
-    return Words("\n".join("\n".join((asked, *said)) for asked, said in questions.items()), page)
+    return ResultTable("\n".join("\n".join((asked, *sentences)) for asked, sentences in said.items()), page=page)
 
 
 def interval_cells(rows: pd.DataFrame, column: str, *, signed: bool = False) -> list[str]:
-    """The cells of a column with its interval, from COLUMN_low and COLUMN_high, or from low and high."""
-    prefix = f"{column}_" if f"{column}_low" in rows else ""
-    values = zip(rows[column], rows[f"{prefix}low"], rows[f"{prefix}high"], strict=True)
-    return [with_interval(*each, signed=signed) for each in values]
+    """The cells of a column with its interval, see `shown.with_ends`."""
+    return [with_interval(*with_ends(row, column), signed=signed) for row in rows.to_dict("records")]
 
 
 # --- Tables, declared -------------------------------------------------------------------------------------------
-INTERVAL = "Intervals (95 %) cover training seed and test cases; with one seed, test cases alone."
-
-
-class Part(NamedTuple):
-    """How a table of a study is shown: its columns as "HEADING=COLUMN:FORMAT", what stands above and below it.
-
-    Without "=COLUMN" the column is called as its heading. FORMAT is "interval", "signed" (interval of a difference),
-    or one of Python's; none leaves the cell.
-    """
-
-    table: str
-    caption: str
-    columns: str
-    text: str = ""
-
-
-PARTS = {
-    "scores": Part(
-        "arms",
-        "Scores of the arms, mean over seeds",
-        "arm; seeds; cases=n; kappa:interval; accuracy:interval; AUC=auc:.2f; recall of rare types=rare_recall:"
-        "interval; median=kappa_median:.2f; SD=seed_sd:.3f",
-        f"{INTERVAL} Median and SD: of kappa, over seeds.",
-    ),
-    "runs": Part(
-        "arms",
-        "How the runs ended",
-        "arm; runs; learning rate=learning_rate:g; epoch kept=best_epoch:g; ended by the limit of epochs=at_limit; "
-        "named one class only=collapsed",
-        "Learning rate, epoch: medians. Of the learning rates of the plan each run takes the one of lowest validation "
-        "loss. A run that the limit of epochs ended might have gained more. One that names a single class for every "
-        "case has collapsed: it counts.",
-    ),
-    "contrasts": Part(
-        "contrasts",
-        "Contrasts",
-        "family; contrast; difference:signed; verdict; measure; interval at=level:.1%; seeds; cases=n",
-        "The more contrasts a family has, the wider its intervals: all of them hold in at least 95 of 100 studies.",
-    ),
-    "attribution": Part(
-        "attribution",
-        "Where the gap within the frozen network comes from",
-        "factor; kappa=points:signed; interval at=level:.1%; share of the gap in %=percent:.0f",
-        "Shapley values: what turning a factor on adds, averaged over all orders; they add up to the gap. Shares stand "
-        "where the interval of the gap excludes 0.",
-    ),
-    "trend": Part(
-        "trend",
-        "Kappa by number of labelled scans and of videos",
-        "varied=experiment; starts from=start; labelled scans=n_train; videos=n_videos; seeds; kappa:interval",
-        f"{INTERVAL} Cohorts overlap: intervals, no verdict.",
-    ),
-    "sources": Part(
-        "sources",
-        "What was learned of the videos: accuracy on those held out",
-        "videos=source; arm; classes; seeds; held out=n; groups; accuracy:interval; largest class=chance:.2f; "
-        "size of the picture=size_accuracy:.2f; learned",
-        "Learned: the lower end of the interval (95 %, over groups) lies above the largest class and above what the "
-        "size of the picture gives.",
-    ),
-    "baselines": Part(
-        "baselines",
-        "Without a network",
-        "baseline=arm; cases=n; kappa:interval; accuracy:interval; AUC=auc:.2f",
-        "Intervals (95 %): over test cases.",
-    ),
-    "classes": Part(
-        "per_class",
-        "Scores by class, mean over seeds",
-        "class; arm; cases=support; AUC=auc:.2f; precision:interval; recall:interval; F1=f1:interval",
-        f"AUC: the class against all others. {INTERVAL}",
-    ),
-    "evidence": Part(
-        "evidence",
-        "Importance on slices with the finding",
-        "arm; measure; scans; on the finding=observed:interval; chance:.2f; above chance=gain:signed",
-        "Chance: the same importance on the findings of other patients of the class. Intervals (95 %): over scans, of "
-        "one network an arm.",
-    ),
-    "power": Part(
-        "power",
-        "What so many test scans can show",
-        "question; test scans=n; true kappa=kappa:.2f; answer=value:interval",
-        "Simulated: no network is in it, one run an arm, what seeds add is left out.",
-    ),
-    "cost": Part(
-        "cost",
-        "What it cost",
-        "experiment; runs; fits; core-hours=hours_total:.2f; on=device",
-        "A run fits every learning rate. Hours are of the clock, one thread a fit.",
-    ),
-    "missing": Part("missing", "Planned arms that were not run", "arm"),
-}
-
-
+PARTS = read_toml(Path(__file__).with_suffix(".toml"))
 # How the names in a column are shown.
-LABELS = {
-    "arm": arm_label,
-    "start": arm_label,
-    "factor": factor_label,
-    "source": source_label,
-    "measure": measure_label,
-}
+LABELS = {"arm": arm_label, "start": arm_label, "factor": label, "source": label, "measure": label}
 
 
 def show_table(results: StudyResults, name: str, **wanted: str | Sequence[str]) -> ResultTable:
@@ -329,26 +233,26 @@ def show_table(results: StudyResults, name: str, **wanted: str | Sequence[str]) 
     part = PARTS[name]
     beside = results.rows("baselines") if name == "scores" and not wanted else pd.DataFrame()
     if name == "scores" and not wanted:
-        wanted = {"experiment": results.plan.arm(results.plan.primary[0]).experiment}
+        wanted = {"experiment": results.plan.main}
     if name == "classes":
         wanted = {"arm": results.arms} | wanted
-    rows = results.rows(part.table, **wanted)
+    rows = results.rows(part["table"], **wanted)
     if rows.empty:
-        return results.absent(part.caption)
+        return results.absent(part["caption"])
     if name == "contrasts":
         names = [contrast_name(row) for row in rows.to_dict("records")]
         rows = rows.assign(contrast=names, verdict=rows["verdict"].replace("", NO_VERDICT))
     rows = pd.concat([rows, beside], ignore_index=True)
     cells = {}
-    for column in part.columns.split("; "):
+    for column in part["columns"].split("; "):
         heading, _, form = column.partition(":")
         heading, _, named = heading.partition("=")
         cells[heading] = _cells(rows, named or heading, form)
-    return ResultTable(part.text, pd.DataFrame(cells), part.caption)
+    return ResultTable(part.get("text", ""), pd.DataFrame(cells), part["caption"])
 
 
 def _cells(rows: pd.DataFrame, column: str, form: str) -> pd.Series | list[str]:
-    """A column as text, see `Part`; a number that is not there is an empty cell."""
+    """A column as text, see `report.toml`; a number that is not there is an empty cell."""
     if column in LABELS:
         return rows[column].map(LABELS[column])
     if not form and rows[column].dtype == float and not (rows[column] % 1).any():  # counts, some of which are not there
@@ -363,11 +267,10 @@ def _cells(rows: pd.DataFrame, column: str, form: str) -> pd.Series | list[str]:
 # --- The plan ---------------------------------------------------------------------------------------------------
 def plan_table(results: StudyResults) -> ResultTable:
     """Every arm with what sets it apart, seeds planned and run; below it the rules."""
-    plan, run = results.plan, results.rows("arms")
-    run = dict(zip(run.get("arm", ()), run.get("seeds", ()), strict=True))
+    plan = results.plan
     lines = [
         {"arm": arm_label(arm.name), "in files and commands": arm.name, "what sets it apart": _apart(arm)}
-        | {"seeds planned": plan.seeds_of(arm), "seeds run": run.get(arm.name, 0)}
+        | {"seeds planned": plan.seeds_of(arm), "seeds run": results.seeds.get(arm.name, 0)}
         for arm in plan.arms
     ]
     followed = results.record.get("plan", plan.digest)
@@ -399,7 +302,7 @@ def _apart(arm: Arm) -> str:
     start = arm_label(arm.start)
     said = [] if arm_label(arm.name).startswith(start) else [f"starts from {start}"]
     for one in fields(Arm):
-        value, name = getattr(arm, one.name), WORDS.get(one.name, one.name.replace("_", " "))
+        value, name = getattr(arm, one.name), WORDS["fields"].get(one.name, one.name.replace("_", " "))
         if one.name in NOT_APART or value == one.default:
             continue
         value = " and ".join(f"{each}" for each in value) if isinstance(value, tuple) else value

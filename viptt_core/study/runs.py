@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from viptt_core.probes import baseline_predictions, size_predictions
 from viptt_core.results import probabilities_of
 from viptt_core.splits import Split, make_split, split_by_group
 from viptt_core.study.cells import (
+    BASELINES,
     Cell,
     baselines_file,
     cells_of,
@@ -81,11 +82,8 @@ def best_fit(model: ViPTTNet, task: Task, rates: Sequence[float], *, engine: Eng
     """
     best, lowest, begun, failed = None, math.inf, time.perf_counter(), None
     for rate in rates:
-        copied = copy.deepcopy(model)
-        place = folder and folder / f"{rate:g}"
-        trainer = Trainer(
-            copied, replace(task, stage=replace(task.stage, learning_rate=rate)), engine=engine, folder=place
-        )
+        copied, tried = copy.deepcopy(model), replace(task, stage=replace(task.stage, learning_rate=rate))
+        trainer = Trainer(copied, tried, engine=engine, folder=folder and folder / f"{rate:g}")
         try:
             history = trainer.run()
         except TrainingError as error:
@@ -132,21 +130,18 @@ class Runner:
         grid = {name: getattr(preset, name) for name in GRID}
         named = dict(settings)
         name, root = named.pop("dataset"), named.pop("root", None)
-        return self._once(
-            ("set", grid, settings), lambda: load_for(preset, name, root, progress=self.progress, **named)
-        )
+        load = partial(load_for, preset, name, root, progress=self.progress, **named)
+        return self._once(("set", grid, settings), load)
 
     def _features(self, arm: Arm, clips: ClipSet, stage: Stage, turned: np.ndarray | None = None) -> Features | None:
         """Features of a whole set; None where the backbone learns. A random backbone is that of seed 0 in all runs."""
         if not is_cacheable(stage) or not self.engine.feature_cache:
             return None
         preset, imagenet = self.study.preset_of(arm), arm.start != "random"
-        turned = turned if stage.rotate else None
 
         def gather() -> Features:
             model = build_model(preset, 2, seed=0, imagenet=imagenet)
-            device = pick_device(self.engine.device)
-            model.place(device)
+            model.place(device := pick_device(self.engine.device))
             precision = pick_precision(self.engine.precision, device, preset.backbone)
             return gather_features(model, clips, stage, turned, precision=precision, progress=self.progress)
 
@@ -228,19 +223,18 @@ class Runner:
         """What a run has to learn."""
         study, whole, split = self.study, self.scans(arm), self.split(arm, seed, fold)
         stage = study.stage_of(arm)
-        turned = None
-        if stage.rotate:
-            turned = self._once(
-                ("turned", arm.name),
-                lambda: np.unique(
-                    np.concatenate([self.split(c.arm, c.seed, c.fold).train for c in cells_of(study, [arm])])
-                ),
-            )
+        turned = self._once(("turned", arm.name), lambda: self._trained_on(arm)) if stage.rotate else None
         scans, features = vary(whole, self._features(arm, whole, stage, turned), arm.scans, seed)
         if arm.extra_steps:  # as many as a pretraining takes, on the scans
             epochs = stage.epochs + math.ceil(study.pretrain_steps / math.ceil(len(split.train) / stage.batch_size))
             stage = replace(stage, epochs=epochs, stop_patience=epochs)
         return Task(scans, split, stage, seed, features)
+
+    def _trained_on(self, arm: Arm) -> np.ndarray:
+        """The scans that any run of an arm trains on."""
+        return np.unique(
+            np.concatenate([self.split(arm, one.seed, one.fold).train for one in cells_of(self.study, [arm])])
+        )
 
     def fit(self, arm: Arm, seed: int, fold: int) -> tuple[Fit, Task, float]:
         """Pretrain where the arm asks for it, and fine-tune; with the learning rate of pretraining, nan without."""
@@ -253,17 +247,18 @@ class Runner:
         rates = self.study.rates_of(arm, task.stage)
         return best_fit(model, task, rates, engine=self.engine, folder=_for_long(folder, task)), task, rate
 
-    def run(self, cell: Cell) -> None:
-        """Run a cell into its file, unless it is there."""
+    def run(self, cell: Cell) -> Cell:
+        """Run a cell into its file, unless it is there; returns it."""
         path, keep = cell.file(self.study), cell.seed == cell.fold == 0 and cell.arm.name in self.study.primary
         with one_at_a_time(path, f"Another process runs {cell.arm.name}, seed {cell.seed}; waiting for it."):
             if path.is_file():
-                return
+                return cell
             fit, task, pretrain_rate = self.fit(cell.arm, cell.seed, cell.fold)
             if keep:  # what evidence is asked of
                 files.write_file(weights_file(self.study, cell.arm), save(_learned(fit.model)))
             row = self._run_row(cell, fit, task) | {"pretrain_rate": pretrain_rate}
             write_outcomes(path, _outcomes(row, task.clips, task.split.test, _softmax(fit.logits)))
+        return cell
 
     def run_all(self, arms: Sequence[Arm], jobs: int = 1) -> None:
         """Run every cell of some arms that is not there, so many processes at a time."""
@@ -274,17 +269,14 @@ class Runner:
         if not todo:
             return
         self.prepare(arms)
-        cells = tqdm(desc=self.study.name, total=len(todo), unit="run")
-        with cells:
+        with tqdm(desc=self.study.name, total=len(todo), unit="run") as cells:
             for cell in self._done(todo, jobs):
                 cells.set_postfix_str(f"{cell.arm.name}, seed {cell.seed}", refresh=False)
                 cells.update()
 
     def _done(self, todo: Sequence[Cell], jobs: int) -> Iterator[Cell]:
         if jobs == 1:
-            for cell in todo:
-                self.run(cell)
-                yield cell
+            yield from map(self.run, todo)
             return
         quiet = replace(self, progress=False, _kept={})
         with ProcessPoolExecutor(jobs, get_context("spawn"), _become, (quiet,)) as pool:
@@ -298,10 +290,24 @@ class Runner:
                 self._features(arm, self.source(arm, name), self.study.preset_of(arm).pretrain)
 
     def run_baselines(self) -> None:
-        """Predict without a network: the scans of the first arm's runs, and the videos of each source of files."""
-        write_outcomes(baselines_file(self.study), self.baselines())
-        for name, outcomes in self.source_baselines().items():
-            write_outcomes(baselines_file(self.study, SOURCE + name), outcomes)
+        """Predict without a network: scans of the first arm's runs, and videos of files by the size of the picture."""
+        study, arm, parts = self.study, self.study.arms[0], {BASELINES: []}
+        for cell in cells_of(study, [arm]):
+            task = self.task(arm, cell.seed, cell.fold)
+            kept = None if task.features is None else task.features.array[task.features.rows[0]]
+            predicted = baseline_predictions(task.clips, task.split, kept)
+            for name, rows in predicted[predicted["part"] == "test"].groupby("arm", sort=False):
+                run = self._row(name, cell.seed, cell.fold, task.split)
+                parts[BASELINES].append(_outcomes(run, task.clips, task.split.test, probabilities_of(rows)))
+        for name in study.sources:
+            arm = next(arm for arm in study.arms if arm.start == "video")
+            videos = self.source(arm, name)
+            for seed in range(study.seeds_of(arm) if videos.files else 0):
+                split = make_split(study.preset_of(arm).splits, videos, stage="pretrain", seed=seed)
+                one = _outcomes(self._row(SIZE, seed, 0, split), videos, split.test, size_predictions(videos, split))
+                parts.setdefault(SOURCE + name, []).append(one)
+        for experiment, each in parts.items():
+            write_outcomes(baselines_file(study, experiment), collect(each))
 
     def run_evidence(self, n: int = 200) -> None:
         """Importance of slices to the primary arms of seed 0, for the first n test phantoms; only phantoms have it."""
@@ -326,31 +332,6 @@ class Runner:
         kept = task.features.array[task.features.of(rows)]
         write_evidence(study_folder(study) / EVIDENCE, gather_evidence(models, kept, empty, **given))
 
-    def baselines(self) -> Outcomes:
-        """What needs no network, on the scans of the first arm's runs."""
-        arm, parts = self.study.arms[0], []
-        for cell in cells_of(self.study, [arm]):
-            task = self.task(arm, cell.seed, cell.fold)
-            kept = None if task.features is None else task.features.array[task.features.rows[0]]
-            predicted = baseline_predictions(task.clips, task.split, kept)
-            for name, rows in predicted[predicted["part"] == "test"].groupby("arm", sort=False):
-                run = self._row(name, cell.seed, cell.fold, task.split)
-                parts.append(_outcomes(run, task.clips, task.split.test, probabilities_of(rows)))
-        return collect(parts)
-
-    def source_baselines(self) -> dict[str, Outcomes]:
-        """What the size of the picture tells of the videos of each source of files, by source."""
-        arm, found = next(arm for arm in self.study.arms if arm.start == "video"), {}
-        for name in self.study.sources:
-            videos, parts = self.source(arm, name), []
-            for seed in range(self.study.seeds_of(arm) if videos.files else 0):
-                split = make_split(self.study.preset_of(arm).splits, videos, stage="pretrain", seed=seed)
-                run = self._row(SIZE, seed, 0, split)
-                parts.append(_outcomes(run, videos, split.test, size_predictions(videos, split)))
-            if parts:
-                found[name] = collect(parts)
-        return found
-
     def _row(self, arm: str, seed: int, fold: int, split: Split) -> dict:
         """What is said of any run, see `outcomes.RUN_COLUMNS`."""
         return {"arm": arm, "seed": seed, "fold": fold, "n_train": len(split.train), "plan": self.study.digest}
@@ -367,18 +348,15 @@ class Runner:
             "val_loss": best["val_loss"],
             "val_kappa": best["val_kappa"],
             "seconds": round(fit.seconds, 2),
-            "device": self._device,
-            "commit": self._commit,
+            **_machine(),
         }
 
-    @cached_property
-    def _device(self) -> str:
-        record = files.provenance()
-        return record.get("gpu") or record.get("processor") or record["device"]
 
-    @cached_property
-    def _commit(self) -> str:
-        return files.provenance()["commit"]
+@cache
+def _machine() -> dict[str, str]:
+    """Device and commit of this process."""
+    record = files.provenance()
+    return {"device": record.get("gpu") or record.get("processor") or record["device"], "commit": record["commit"]}
 
 
 # --- In other processes ---------------------------------------------------------------------------------------------
@@ -393,8 +371,7 @@ def _become(runner: Runner) -> None:
 
 
 def _run_here(cell: Cell) -> Cell:
-    _HERE.run(cell)
-    return cell
+    return _HERE.run(cell)
 
 
 # --- Files ----------------------------------------------------------------------------------------------------------

@@ -67,9 +67,11 @@ class Tested(Outcomes):
         """Mean over runs of a score of labels [M] and probabilities [M, K], where it is defined."""
         return float(_mean([score(*run) for run in self.by_run]))
 
-    def area(self, k: int) -> float:
-        """Area under the ROC curve of class k against the rest, mean over runs."""
-        return self.over_runs(lambda labels, p: metrics.roc_auc(1 * (labels == k), p[:, [k, k]] * [-1, 1]))
+    @cached_property
+    def areas(self) -> np.ndarray:
+        """Area under the ROC curve of each class against the rest, float [J, K]; nan where it is not defined."""
+        ks = range(len(self.class_names))
+        return np.array([[metrics.roc_auc(1 * (y == k), p[:, [k, k]] * [-1, 1]) for k in ks] for y, p in self.by_run])
 
     def interval(self, column: str, statistic: str, classes=None) -> dict[str, float]:
         """Mean over runs and its 95 % interval, cut to the values that a score can take, as columns of a row."""
@@ -140,7 +142,7 @@ def make_tables(study: Study, outcomes: dict[str, Outcomes]) -> dict[str, pd.Dat
     arms = {name: one for name, one in tested.items() if one.arm}
     baselines = [one for one in tested.values() if not one.arm]
     # Curves of all arms would be larger than all other tables together.
-    main = study.arm(study.primary[0]).experiment
+    main = study.main
     scores, sources = pd.DataFrame([_arm_row(one) for one in arms.values()]), _sources(study, outcomes)
     return {
         "arms": scores,
@@ -182,7 +184,7 @@ def _by_arm(arms: dict[str, Tested], make: Callable[[Tested], pd.DataFrame]) -> 
 
 def _scores(one: Tested) -> dict:
     scores = one.interval("kappa", "kappa") | one.interval("accuracy", "accuracy")
-    return {"n": len(one.names)} | scores | {"auc": _mean([one.area(k) for k in range(len(one.class_names))])}
+    return {"n": len(one.names)} | scores | {"auc": _mean(_mean(one.areas))}
 
 
 def _arm_row(one: Tested) -> dict:
@@ -213,7 +215,7 @@ def _per_class(one: Tested) -> pd.DataFrame:
     support = np.bincount(one.labels, minlength=len(one.class_names))
     rows = []
     for k, name in enumerate(one.class_names):
-        row = {"class": name, "support": support[k], "auc": one.area(k)}
+        row = {"class": name, "support": support[k], "auc": _mean(one.areas[:, k])}
         rows.append(row | one.interval("precision", "precision", [k]) | one.interval("recall", "recall", [k]))
         rows[-1] |= one.interval("f1", "f1", [k])
     return pd.DataFrame(rows)

@@ -9,7 +9,7 @@ import numpy as np
 
 from viptt_core.clips import ClipSet
 from viptt_core.errors import SettingError, check_choice
-from viptt_core.splits import FOLDS, Split, group_parts
+from viptt_core.splits import FOLDS, PARTS, Split, group_parts
 from viptt_core.study.plan import SCAN_VARIANTS, VIDEO_VARIANTS
 from viptt_core.training.inference import Features
 
@@ -55,14 +55,9 @@ def join(sets: dict[str, ClipSet]) -> tuple[ClipSet, np.ndarray]:
 
 def join_splits(splits: Sequence[Split], sizes: Sequence[int]) -> Split:
     """The splits of sets that `join` puts one after another, as one."""
-    starts = np.cumsum([0, *sizes])
-    parts = ("train", "validation", "test")
-    return Split(
-        *(
-            np.concatenate([getattr(one, part) + start for one, start in zip(splits, starts, strict=False)])
-            for part in parts
-        )
-    )
+    starts = np.cumsum([0, *sizes[:-1]])
+    moved = [[getattr(one, part) + start for part in PARTS] for one, start in zip(splits, starts, strict=True)]
+    return Split(*map(np.concatenate, zip(*moved, strict=True)))
 
 
 def vary(clips: ClipSet, features: Features | None, variant: str, seed: int) -> tuple[ClipSet, Features | None]:
@@ -78,20 +73,18 @@ def vary(clips: ClipSet, features: Features | None, variant: str, seed: int) -> 
         SettingError: unknown variant.
     """
     check_choice("variant", variant, VARIANTS)
-    rng = np.random.default_rng([seed, VARIANTS.index(variant)])
-    if variant == "shuffled labels":
-        return replace(
-            clips, labels=rng.permutation(clips.labels), source=clips.source | {"variant": [variant, seed]}
-        ), features
+    rng, source = np.random.default_rng([seed, VARIANTS.index(variant)]), clips.source | {"variant": [variant, seed]}
     if variant in ("sound", "no finding"):
         return clips, features
+    if variant == "shuffled labels":
+        return replace(clips, labels=rng.permutation(clips.labels), source=source), features
     n, frames = clips.clips.shape[:2] if features is None else (len(clips), features.array.shape[1])
     order = np.full((n, frames), frames // 2)
     if variant != "still frames":
         order = rng.permuted(np.tile(np.arange(frames), (n, 1)), axis=1)
     if features is None:
         changed = np.take_along_axis(clips.clips[:], order[:, :, None, None], axis=1)
-        return replace(clips, clips=changed, source=clips.source | {"variant": [variant, seed]}), None
+        return replace(clips, clips=changed, source=source), None
     array = np.empty_like(features.array)
     for rows in features.rows:  # a clip keeps its order whichever way it is turned
         there = rows >= 0

@@ -1,16 +1,9 @@
-"""What studies conclude: the rule, a sentence for each contrast, and all of them in `results/verdict.json`.
-
-- `decide(low, high, measure=, classes=, seeds=)`: the rule, of numbers alone.
-- `unlearned(study, sources, arms)`: sources that arms rest on and that were not learned; any closes the gate.
-- `make_verdicts(study, tables, synthetic=)`: a record for each row of "contrasts": its columns in COLUMNS, and `study`
-  (the plan's name), `data` ("synthetic" or "real"), `sentence`, `primary` (whether the study was made for it).
-- `verdicts_json(records)`: the file's text, of the records of all studies. `read_verdicts(root)`: its records.
-"""
+"""What studies conclude: the rule, a sentence for each contrast, and all of them in `results/verdict.json`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +12,7 @@ import pandas as pd
 
 from viptt_core.constants import PAPER_KAPPA_PRETRAINED, PAPER_KAPPA_SCRATCH
 from viptt_core.errors import DataError
-from viptt_core.shown import arm_label, interval, with_interval
+from viptt_core.shown import arm_label, interval, label, with_interval
 from viptt_core.study.cells import pretraining_of
 from viptt_core.study.plan import SEEDS_OF_A_VERDICT, Arm, Study
 
@@ -30,9 +23,6 @@ PAPER_GAIN = PAPER_KAPPA_PRETRAINED - PAPER_KAPPA_SCRATCH
 CLASSES = 5  # from which on a kappa is held against GAIN
 CONTRAST = ("arm", "baseline", "arm2", "baseline2")
 NUMBERS = ("difference", "low", "high", "level")
-# As pages name them.
-MEASURE_WORDS = {"rare recall": "recall of rare types"}
-SOURCE_WORDS = {"actions": "simulated actions", "ut": "UT-Interaction", "fights": "CCTV fights"}
 COLUMNS = ("family", "question", *CONTRAST, "measure", *NUMBERS, "seeds", "n", "verdict")
 
 
@@ -71,6 +61,9 @@ def unlearned(study: Study, sources: pd.DataFrame, arms: Sequence[Arm]) -> list[
 def make_verdicts(study: Study, tables: dict[str, pd.DataFrame], *, synthetic: bool) -> list[dict[str, Any]]:
     """A record for each contrast that has an interval.
 
+    It has COLUMNS of the row, `study` (the plan's name), `data` ("synthetic" or "real"), `sentence`, and `primary`:
+    whether the study was made for it.
+
     Args:
         study: The plan.
         tables: Of `tables.make_tables`, or as committed.
@@ -85,7 +78,7 @@ def make_verdicts(study: Study, tables: dict[str, pd.DataFrame], *, synthetic: b
         why = f"fewer than {SEEDS_OF_A_VERDICT} seeds" if planned[row["family"]] else "the plan asks for none"
         seeds = min(study.seeds_of(study.arm(row[key])) for key in CONTRAST if row[key])
         why = f"{row['seeds']} of {seeds} seeds have run" if row["seeds"] < seeds else why
-        why = f"not learned: {' and '.join(map(source_label, failed))}" if failed else why
+        why = f"not learned: {' and '.join(map(label, failed))}" if failed else why
         # Twelve digits, as in the tables: the same file on every machine.
         record = {"study": study.name, "data": data} | {name: row[name] for name in COLUMNS}
         record |= {name: float(f"{row[name]:.12g}") for name in NUMBERS}
@@ -116,20 +109,10 @@ def _sentence(study: Study, row: dict, data: str, why: str) -> str:
     difference = with_interval(row["difference"], np.nan, np.nan, signed=True)
     ends = interval(row["low"], row["high"], signed=True)
     return (
-        f"{says[0].upper()}{says[1:]}. {contrast_name(row)}: {measure_label(row['measure'])} {difference} "
+        f"{says[0].upper()}{says[1:]}. {contrast_name(row)}: {label(row['measure'])} {difference} "
         f"({100 * row['level']:.3g} % interval {ends}; {row['seeds']} seed{'' if row['seeds'] == 1 else 's'}, "
         f"{row['n']:,} {data} test cases)."
     )
-
-
-def measure_label(name: str) -> str:
-    """What a contrast compares, as pages name it."""
-    return MEASURE_WORDS.get(name, name)
-
-
-def source_label(name: str) -> str:
-    """A set of videos as pages name it."""
-    return SOURCE_WORDS.get(name, name)
 
 
 def contrast_name(row) -> str:
@@ -137,6 +120,14 @@ def contrast_name(row) -> str:
     arm, baseline, arm2, baseline2 = (arm_label(row[key]) for key in CONTRAST)
     plain = f"{arm} against {baseline}"
     return f"({plain}) against ({arm2} against {baseline2})" if row["arm2"] else plain
+
+
+def by_question(records: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
+    """What some records say, below the question that it answers."""
+    said: dict[str, list[str]] = {}
+    for record in records:
+        said.setdefault(record["question"], []).append(verdict_text(record))
+    return said
 
 
 def verdict_text(record: dict[str, Any]) -> str:
