@@ -16,7 +16,7 @@ from tracked import ROOT, tracked_files
 
 from viptt_core.book import sphinx_ext
 from viptt_core.book.publish import PUBLISHED
-from viptt_core.book.sphinx_ext import complete_figures, meanings_of, metadata_html, stamp_html, status_table
+from viptt_core.book.sphinx_ext import beginning_of, complete_figures, meanings_of, stamp_html, status_table
 from viptt_core.figures import Picture, styled
 
 PROVENANCE = {
@@ -106,24 +106,16 @@ def test_every_published_figure_says_what_drew_it_from_files_that_are_there(name
         assert all((ROOT / file).is_file() for file in files.split()), files
 
 
-# --- What others see of a page, terms ----------------------------------------------------------------------
+# --- How a page begins, pictures, previews ----------------------------------------------------------------------
 
 
 def page_of(text):
     return docutils.core.publish_doctree(text, settings_overrides={"report_level": 5})
 
 
-def test_what_others_see_of_a_page_is_its_title_and_how_it_begins():
-    page = page_of('Scans & <videos>\n================\n\n.. note:: Not this.\n\nSays "it".\n\n' + 90 * "More. ")
-    told = metadata_html(page, "https://owner.github.io/viptt-net/", "paper.html", "The book")
-    found = dict(re.findall(r'(?:name|property)="([^"]*)" content="([^"]*)"', told))
-    assert found["og:title"] == "Scans &amp; &lt;videos&gt;" and found["og:site_name"] == "The book"
-    assert found["description"] == found["og:description"] and found["description"].startswith(
-        "Says &quot;it&quot;. More."
-    )
-    assert len(found["description"]) < 320 and found["description"].endswith(" …")
-    assert found["og:url"] == "https://owner.github.io/viptt-net/paper.html"
-    assert found["og:image"] == f"https://owner.github.io/viptt-net/{sphinx_ext.CARD}"
+def test_a_page_is_described_by_how_its_text_begins():
+    found = beginning_of(page_of('Scans\n=====\n\n.. note:: Not this.\n\nSays "it".\n\n' + 90 * "More. "))
+    assert found.startswith('Says "it". More.') and len(found) <= 300 and found.endswith(" …")
 
 
 def test_a_chart_brings_its_wide_form_where_there_is_one(tmp_path):
@@ -142,6 +134,29 @@ def test_a_term_is_previewed_by_the_first_sentence_about_it():
     for term in glossary.findall(nodes.term):
         term["ids"] = [f"term-{term.astext()}"]
     assert meanings_of(glossary) == {"term-clip": "A video, e.g. a film.", "term-scan": "A file of CT."}
+
+
+def test_a_link_to_a_named_figure_shows_it_and_one_to_a_term_says_what_it_means():
+    figure = ".. figure:: _static/{0}.svg\n\n   Picture\n   of {0} & more.\n".format
+    names = {"a": "model", "b": "notebooks/00_data"}
+    pages = {page: page_of(figure(name)) for name, page in names.items()}
+    for name, page in names.items():
+        pages[page].ids[f"figure-{name}"] = next(pages[page].findall(nodes.figure))
+    pages["glossary"] = page_of("clip\n  A video.\n\nscan\n  A file.\n")
+    page = pages["notebooks/00_data"]
+    for term in pages["glossary"].findall(nodes.term):
+        term["ids"] = [f"term-{term.astext()}"]
+    places = ("../model.html#figure-a", "", "../glossary.html#term-scan", "../model.html#layers", "https://a.org")
+    links = [nodes.reference("", "", nodes.inline(), refuri=place) for place in places]
+    links[1]["refid"] = "figure-b"
+    links[2].next_node()["classes"] = ["std-term"]
+    page.append(nodes.paragraph("", "", *links))
+    images = {f"_static/{name}.svg": ({"a page"}, f"{name}1.svg") for name in "ab"}
+    app = SimpleNamespace(env=SimpleNamespace(get_doctree=pages.get, images=images))
+    sphinx_ext._add_previews(app, page, "notebooks/00_data")
+    shown = '<template><img src="../_images/{0}1.svg" alt="Picture of {0} &amp; more."></template>'.format
+    assert [link.astext() for link in links] == [shown("a"), shown("b"), "", "", ""]
+    assert [link.get("reftitle") for link in links] == [None, None, "A file.", None, None]
 
 
 # --- The stamp and the status -----------------------------------------------------------------------------

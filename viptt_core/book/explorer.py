@@ -30,11 +30,10 @@ NOT_RUN = "not run yet"
 WEIGHTS = (1, -1, -1, 1)  # of the arms of a contrast, as in the tables
 
 
-def setup(app) -> dict[str, bool]:
+def setup(app) -> None:
     """Add the directive, and copy the files that the page links to."""
     app.add_directive("claim-explorer", ClaimExplorer)
     app.connect("html-page-context", _copy_files)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 class ClaimExplorer(SphinxDirective):

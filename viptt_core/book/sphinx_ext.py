@@ -19,11 +19,9 @@ from jinja2 import Environment
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
-from viptt_core import __version__
 from viptt_core.book.artwork import WIDE
 from viptt_core.book.publish import PUBLISHED, published_file, read_notebook, what_changed
 from viptt_core.figures import WIDE_FROM
-from viptt_core.figures.claim import claim_chart
 from viptt_core.files import artifact_root
 
 FOLDER = "notebooks/"
@@ -33,12 +31,11 @@ FIGURE = re.compile(
     r"(?:<figcaption>(.*?)</figcaption>)?</figure>",
     re.DOTALL,
 )
-CARD = "_static/claim.png"  # the picture that stands beside a link to the book elsewhere
 NAMED = "figure-"  # how the name of a figure begins: links to it show it
 WRITTEN = {"model_card": "MODEL_CARD.md", "changelog": "CHANGELOG.md"}  # pages whose text is another file
 
 
-def setup(app) -> dict[str, bool | str]:
+def setup(app) -> None:
     """Add everything to Sphinx, and take away the scripts of Thebe, which name another host."""
     app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
     for event in ("env-before-read-docs", "doctree-resolved"):
@@ -48,14 +45,12 @@ def setup(app) -> dict[str, bool | str]:
     app.add_directive("notebook-status", NotebookStatus)
     app.connect("html-page-context", _add_stamp)
     app.connect("html-page-context", _add_links, priority=900)  # after the theme's own
-    app.connect("html-page-context", _add_metadata)
+    app.connect("html-page-context", _add_description)
     app.connect("env-get-outdated", _made_anew)
     app.connect("doctree-resolved", _add_sources)
     app.connect("doctree-resolved", _add_wide_forms)
     app.connect("doctree-resolved", _add_previews)
-    app.connect("build-finished", _draw_card)
     app.connect("build-finished", _without_maps)
-    return {"version": __version__, "parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def _without_maps(app, exception: Exception | None) -> None:
@@ -177,7 +172,7 @@ def complete_figures(page: str, name: str, out: Path) -> str:
     return FIGURE.sub(complete, page)
 
 
-# --- What others see of a page, and where it leads --------------------------------------------------------
+# --- How a page begins, and where it leads --------------------------------------------------------
 
 
 def _add_links(app, pagename: str, templatename: str, context: dict, doctree) -> None:
@@ -193,39 +188,15 @@ def _add_links(app, pagename: str, templatename: str, context: dict, doctree) ->
             button["url"] = f"{start}/{source}"
 
 
-def _add_metadata(app, pagename: str, templatename: str, context: dict, doctree) -> None:
+def _add_description(app, pagename: str, templatename: str, context: dict, doctree) -> None:
     if doctree is not None:
-        owner, repository = app.config.html_theme_options["repository_url"].split("/")[-2:]
-        site = f"https://{owner}.github.io/{repository}/"
-        context["metatags"] += metadata_html(doctree, site, f"{pagename}.html", app.config.html_title)
+        context["metatags"] += f'\n<meta name="description" content="{html.escape(beginning_of(doctree))}" />\n'
 
 
-def metadata_html(page: nodes.document, site: str, name: str, project: str) -> str:
-    """What search engines and links in a chat show of a page: its title, how it begins, a picture.
-
-    Args:
-        page: Its tree.
-        site: Address of the book, with a slash at the end.
-        name: Of the page's file in it.
-        project: Title of the book.
-    """
+def beginning_of(page: nodes.document) -> str:
+    """What search engines show of a page: how its text begins."""
     words = [node.astext() for node in page.findall(nodes.paragraph) if not isinstance(node.parent, nodes.Admonition)]
-    start = textwrap.shorten(" ".join(words), 300, placeholder=" …")
-    title = next((node.astext() for node in page.findall(nodes.title)), project)
-    told = {"og:title": title, "og:site_name": project, "og:type": "website", "og:description": start}
-    told |= {
-        "og:url": site + name,
-        "og:image": site + CARD,
-        "og:image:alt": "Kappa as published, and with all else equal",
-    }
-    tags = [f'<meta name="description" content="{html.escape(start)}" />']
-    tags += [f'<meta property="{key}" content="{html.escape(value)}" />' for key, value in told.items()]
-    return "\n".join(["", *tags, ""])
-
-
-def _draw_card(app, error: Exception | None) -> None:
-    if error is None and app.builder.format == "html":
-        Path(app.outdir, CARD).write_bytes(claim_chart(artifact_root()).encode("png", wide=True, dpi=130))
+    return textwrap.shorten(" ".join(words), 300, placeholder=" …")
 
 
 # --- The foot of a notebook's page, and the table of all notebooks -----------------------------------------
