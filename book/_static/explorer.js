@@ -1,4 +1,4 @@
-/* The page "Claim explorer". What it shows stands in the page already; here it is toggled, filtered and resampled. */
+/* The page "Claim explorer". What it shows stands in the page already; here it is toggled and resampled. */
 (function () {
   "use strict";
   const RESAMPLES = 2000, A_FRAME = 20, BARS = 60;
@@ -18,24 +18,6 @@
     all(".viptt-headline", part).forEach(line => { line.hidden = true; });
     boxes.forEach(box => box.addEventListener("change", show));
     show();
-  }
-
-  // --- All contrasts: rows that hold every word, of the study and verdict asked for ---
-  function startContrasts(part) {
-    const form = part.querySelector("form"), rows = all("tbody tr", part), status = part.querySelector("[role=status]");
-    const [study, verdict] = all("select", form), words = form.querySelector("input");
-    const filter = () => {
-      const wanted = words.value.toLowerCase().split(/\s+/);
-      const fits = row => (!study.value || row.dataset.study === study.value) &&
-        (!verdict.value || row.dataset.verdict === verdict.value) &&
-        wanted.every(word => row.textContent.toLowerCase().includes(word));
-      rows.forEach(row => { row.hidden = !fits(row); });
-      const count = rows.filter(row => !row.hidden).length;
-      status.textContent = `${count === rows.length ? "" : `${count} of `}${rows.length} contrasts`;
-    };
-    form.addEventListener("input", filter);
-    form.addEventListener("submit", event => event.preventDefault());
-    filter(); // a browser may have kept what was typed
   }
 
   // --- Resampling: as viptt_core/statistics.py does it ---
@@ -198,7 +180,7 @@
     choose();
   }
 
-  const parts = { "viptt-changes": startChanges, "viptt-contrasts": startContrasts, "viptt-resampling": startResampling };
+  const parts = { "viptt-changes": startChanges, "viptt-resampling": startResampling };
   document.addEventListener("DOMContentLoaded", () => {
     all(".viptt-scripted").forEach(part => { part.hidden = false; });
     for (const [id, begin] of Object.entries(parts)) {

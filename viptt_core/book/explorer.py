@@ -1,6 +1,6 @@
-"""The page "Claim explorer": every comparison of every study as HTML, and as JSON the predictions that it resamples.
+"""The page "Claim explorer": the changes and their results as HTML, and as JSON the predictions that it resamples.
 
-All of it comes from `results/` while the book is built; `book/_static/explorer.js` hides, filters and resamples.
+All of it comes from `results/` while the book is built; `book/_static/explorer.js` hides and resamples.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from viptt_core.figures import ARM_COLOURS
 from viptt_core.files import artifact_root
 from viptt_core.shown import ARM_WORDS, arm_label, with_interval
 from viptt_core.statistics import score_tables
-from viptt_core.study.outcomes import RECORD, read_outcomes
-from viptt_core.study.report import NO_VERDICT, StudyResults, open_results
+from viptt_core.study.ledger import studies_below
+from viptt_core.study.outcomes import read_outcomes
+from viptt_core.study.report import NO_VERDICT, StudyResults
 from viptt_core.study.tables import Tested, gather
 from viptt_core.study.verdict import CONTRAST, contrast_name, read_verdicts, verdict_text
 
-PAGE, PARTS = "explorer", ("changes", "contrasts", "resampling")
+PAGE, PARTS = "explorer", ("changes", "resampling")
 NOT_RUN = "not run yet"
 WEIGHTS = (1, -1, -1, 1)  # of the arms of a contrast, as in the tables
 
@@ -62,13 +63,9 @@ def part_html(part: str, root: Path) -> str:
 
 @cache  # for the parts of the page; a build is a process
 def read_studies(root: Path) -> tuple[tuple[StudyResults, dict[str, Tested]], ...]:
-    """The studies that have results, the one of most seeds first, each with its arms that were run."""
-    names = [path.parent.name for path in (root / "results").glob(f"*/{RECORD}")]
-    studies = sorted(
-        (open_results(name, folder=root) for name in names), key=lambda one: (-one.plan.seeds, one.plan.name)
-    )
+    """The studies, the one of most seeds first, each with its arms that were run."""
     found = []
-    for one in studies:
+    for one in sorted(studies_below(root).values(), key=lambda one: (-one.plan.seeds, one.plan.name)):
         files = {name: one.folder / f"{name}.npz" for name in one.plan.experiments()}
         outcomes = {name: read_outcomes(path) for name, path in files.items() if path.is_file()}
         found.append((one, gather(one.plan, outcomes)))
@@ -77,7 +74,7 @@ def read_studies(root: Path) -> tuple[tuple[StudyResults, dict[str, Tested]], ..
 
 @cache
 def list_contrasts(root: Path) -> list[dict]:
-    """A record for every planned contrast, as it is shown; with an interval, what `resampling` gives, too."""
+    """A record for every planned contrast; with an interval, what `resampling` gives, too."""
     sentences = {_key(record["study"], record): verdict_text(record) for record in read_verdicts(root)}
     found = []
     for results, tested in read_studies(root):
@@ -86,11 +83,9 @@ def list_contrasts(root: Path) -> list[dict]:
         planned = [(family, arms) for family in results.plan.families for arms in family.contrasts]
         for family, arms in planned:
             plain = dict.fromkeys(CONTRAST, "") | dict(zip(CONTRAST, arms, strict=False)) | {"family": family.name}
-            one = {"study": study, "synthetic": results.synthetic, "arms": arms, "name": contrast_name(plain)}
+            one = {"study": study, "arms": arms, "name": contrast_name(plain)}
             one |= {"question": family.question, "measure": family.measure, "verdict": NOT_RUN}
             if row := rows.get(_key(study, plain)):
-                one |= {name: row[name] for name in ("seeds", "n", "level")}
-                one |= {"difference": with_interval(row["difference"], row["low"], row["high"], signed=True)}
                 one |= {"verdict": row["verdict"] or NO_VERDICT, "sentence": sentences.get(_key(study, plain), "")}
                 if not pd.isna(row["low"]):
                     one["resampling"] = {"study": study} | resampling(row, [tested[name] for name in arms])
@@ -159,10 +154,8 @@ def _digits(classes: np.ndarray) -> str:
 
 
 def list_changes(root: Path) -> dict:
-    """The factorial: what can be toggled, and a record for every combination; no `cells` where no study has one."""
-    results, tested = next((one for one in read_studies(root) if one[0].plan.factors), (None, {}))
-    if results is None:
-        return {"cells": []}
+    """The factorial: what can be toggled, and a record for every combination."""
+    results, tested = next(one for one in read_studies(root) if one[0].plan.factors)
     plan, cells = results.plan, []
     asked = [one | {"number": number} for number, one in enumerate(list_contrasts(root)) if one["study"] == plan.name]
     asked = [one for one in asked if set(one["arms"]) <= set(plan.factorial_arms)]
