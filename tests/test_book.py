@@ -106,7 +106,7 @@ def test_every_published_figure_says_what_drew_it_from_files_that_are_there(name
         assert all((ROOT / file).is_file() for file in files.split()), files
 
 
-# --- What others see of a page, terms ----------------------------------------------------------------------
+# --- What others see of a page, pictures, previews -----------------------------------------------------------
 
 
 def page_of(text):
@@ -142,6 +142,29 @@ def test_a_term_is_previewed_by_the_first_sentence_about_it():
     for term in glossary.findall(nodes.term):
         term["ids"] = [f"term-{term.astext()}"]
     assert meanings_of(glossary) == {"term-clip": "A video, e.g. a film.", "term-scan": "A file of CT."}
+
+
+def test_a_link_to_a_named_figure_shows_it_and_one_to_a_term_says_what_it_means():
+    figure = ".. figure:: _static/{0}.svg\n\n   Picture\n   of {0} & more.\n".format
+    names = {"a": "model", "b": "notebooks/00_data"}
+    pages = {page: page_of(figure(name)) for name, page in names.items()}
+    for name, page in names.items():
+        pages[page].ids[f"figure-{name}"] = next(pages[page].findall(nodes.figure))
+    pages["glossary"] = page_of("clip\n  A video.\n\nscan\n  A file.\n")
+    page = pages["notebooks/00_data"]
+    for term in pages["glossary"].findall(nodes.term):
+        term["ids"] = [f"term-{term.astext()}"]
+    places = ("../model.html#figure-a", "", "../glossary.html#term-scan", "../model.html#layers", "https://a.org")
+    links = [nodes.reference("", "", nodes.inline(), refuri=place) for place in places]
+    links[1]["refid"] = "figure-b"
+    links[2].next_node()["classes"] = ["std-term"]
+    page.append(nodes.paragraph("", "", *links))
+    images = {f"_static/{name}.svg": ({"a page"}, f"{name}1.svg") for name in "ab"}
+    app = SimpleNamespace(env=SimpleNamespace(get_doctree=pages.get, images=images))
+    sphinx_ext._add_previews(app, page, "notebooks/00_data")
+    shown = '<template><img src="../_images/{0}1.svg" alt="Picture of {0} &amp; more."></template>'.format
+    assert [link.astext() for link in links] == [shown("a"), shown("b"), "", "", ""]
+    assert [link.get("reftitle") for link in links] == [None, None, "A file.", None, None]
 
 
 # --- The stamp and the status -----------------------------------------------------------------------------

@@ -162,6 +162,27 @@ def corner(picture):
         return shown.convert("RGB").getpixel((2, 2))
 
 
+def test_terms_citations_and_figures_are_previewed_on_hover_and_focus(browser, base):
+    with open_tab(browser, base) as tab:
+        article, tooltip = tab.page.locator(".bd-article"), tab.page.get_by_role("tooltip")
+        for page, name, told in (
+            ("paper.html", "seed", "The number that fixes all random draws"),
+            ("paper.html", "Cohen, 1960", "A coefficient of agreement"),
+            ("glossary.html", "the network", "The network, with the paper’s sizes"),
+        ):
+            tab.open(page)
+            link = article.get_by_role("link", name=name, exact=True).first
+            for look, leave in ((link.hover, lambda: tab.page.mouse.move(0, 0)), (link.focus, link.blur)):
+                look()
+                tooltip.wait_for()
+                assert told in (tooltip.inner_text() or tooltip.locator("img").get_attribute("alt"))
+                leave()
+                tooltip.wait_for(state="detached")
+        link.hover()
+        assert tooltip.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+        assert tab.take_faults() == []
+
+
 def test_search_finds_the_pages_of_a_word(browser, base):
     with open_tab(browser, base) as tab:
         tab.open("notebooks/02_finetune.html")

@@ -13,8 +13,21 @@
     all(".has-children > details > summary", function (summary) {
       summary.setAttribute("aria-label", "Pages below " + summary.closest("li").querySelector("a").textContent.trim());
     });
-    // A term says what it means, a citation which work it is: on hover and on focus, by the theme's own script.
+    // A term says what it means, a citation which work it is, a link to a figure shows it: on hover and on focus, by
+    // the theme's own script.
     all(".bd-article a.reference[title]", function (link) { link.dataset.bsToggle = "tooltip"; });
+    all(".bd-article a.reference > template", function (shown) {
+      Object.assign(shown.parentNode.dataset, {bsToggle: "tooltip", bsHtml: "true", bsTitle: shown.innerHTML});
+    });
+    // A browser would break a command at a hyphen, even between the two of an option.
+    all(".highlight-bash pre, .highlight-bash pre span", function (part) {
+      Array.from(part.childNodes).filter(function (node) { return node.nodeType === 3; }).forEach(function (text) {
+        text.replaceWith.apply(text, text.data.split(/(\S*-\S*)/).map(function (words, i) {
+          if (i % 2 === 0) return words;
+          return Object.assign(document.createElement("span"), {className: "viptt-word", textContent: words});
+        }));
+      });
+    });
     // Each cell says what its column is called, for the rows of tables that are cards (custom.css). A table that is
     // laid out as cards is one no more for those who do not see it, unless it says so.
     all(".bd-article table:has(thead)", function (table) {

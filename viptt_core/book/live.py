@@ -34,10 +34,9 @@ IN_A_ROW = 8  # slices of a picture
 QUALITY = 80  # of WebP
 
 
-def setup(app) -> dict[str, bool]:
+def setup(app) -> None:
     """Add the directive."""
     app.add_directive("live-network", LiveNetwork)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 class LiveNetwork(SphinxDirective):

@@ -6,6 +6,7 @@ A Sphinx extension, named in `_config.yml`. It reads committed files only and ex
 from __future__ import annotations
 
 import html
+import posixpath
 import re
 import shutil
 import textwrap
@@ -18,7 +19,6 @@ from jinja2 import Environment
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
-from viptt_core import __version__
 from viptt_core.book.artwork import WIDE
 from viptt_core.book.publish import PUBLISHED, published_file, read_notebook, what_changed
 from viptt_core.figures import WIDE_FROM
@@ -32,11 +32,12 @@ FIGURE = re.compile(
     r"(?:<figcaption>(.*?)</figcaption>)?</figure>",
     re.DOTALL,
 )
+NAMED = "figure-"  # how the name of a figure begins: links to it show it
 CARD = "_static/claim.png"  # the picture that stands beside a link to the book elsewhere
 WRITTEN = {"model_card": "MODEL_CARD.md", "changelog": "CHANGELOG.md"}  # pages whose text is another file
 
 
-def setup(app) -> dict[str, bool | str]:
+def setup(app) -> None:
     """Add everything to Sphinx, and take away the scripts of Thebe, which name another host."""
     app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
     for event in ("env-before-read-docs", "doctree-resolved"):
@@ -53,7 +54,6 @@ def setup(app) -> dict[str, bool | str]:
     app.connect("doctree-resolved", _add_previews)
     app.connect("build-finished", _draw_card)
     app.connect("build-finished", _without_maps)
-    return {"version": __version__, "parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def _without_maps(app, exception: Exception | None) -> None:
@@ -102,13 +102,21 @@ def _add_wide_forms(app, doctree: nodes.document, docname: str) -> None:
 
 
 def _add_previews(app, doctree: nodes.document, docname: str) -> None:
-    """A term that is used says on hover and focus what it means, as citations do: `book.js` shows both."""
-    named = [node for node in doctree.findall(nodes.inline) if "std-term" in node["classes"]]
-    links = [node.parent for node in named if isinstance(node.parent, nodes.reference)]
-    meanings = meanings_of(app.env.get_doctree("glossary")) if links else {}
-    for link in links:
-        place = link.get("refid") or link["refuri"].partition("#")[2]
-        link["reftitle"] = meanings.get(place, "")
+    """What a link leads to is shown on hover and focus, by `book.js`: what a term means, a figure that has a name."""
+    meanings = {}
+    for link in doctree.findall(nodes.reference):
+        page, _, place = link.get("refuri", "").partition("#")
+        place = link.get("refid", place)
+        if any("std-term" in node["classes"] for node in link.findall(nodes.inline)):
+            meanings = meanings or meanings_of(app.env.get_doctree("glossary"))
+            link["reftitle"] = meanings.get(place, "")
+        elif place.startswith(NAMED):
+            name = posixpath.normpath(posixpath.join(posixpath.dirname(docname), page)).removesuffix(".html")
+            figure = app.env.get_doctree(name if page else docname).ids[place]
+            image = f"{'../' * docname.count('/')}_images/{app.env.images[figure.next_node(nodes.image)['uri']][1]}"
+            caption = html.escape(figure.next_node(nodes.caption).astext().replace("\n", " "))
+            shown = f'<template><img src="{image}" alt="{caption}"></template>'
+            link += nodes.raw("", shown, format="html")
 
 
 def meanings_of(glossary: nodes.document) -> dict[str, str]:
