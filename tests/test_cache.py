@@ -468,24 +468,6 @@ def test_a_damaged_clip_is_noticed_on_opening_and_decoded_again(build, damage):
     assert build.decoded() == ["6"] and path.read_bytes() == content
 
 
-def test_what_nobody_opened_for_long_and_what_a_kill_left_goes_and_nothing_else(build):
-    clips = build(5, 6, 7)
-    folder = cache_root() / "clips"
-    (folder / ".abc").write_bytes(b"half")
-    (folder / ".young").write_bytes(b"half")
-    days = {Path(path): 50 + 20 * i for i, path in enumerate(clips.clips.paths)}  # 50, 70, 90
-    for path, old in {**days, folder / ".abc": 2}.items():
-        os.utime(path, (time.time() - old * cache.DAY,) * 2)
-    build(6)  # used: it counts from now on
-    build(8)
-    assert [path.exists() for path in days] == [True, True, False]
-    assert {path.name for path in folder.glob(".*") if path.suffix != ".lock"} == {".young"}
-    with pytest.raises(DataError, match="is gone or cut off.*Start again"):
-        clips.clips[2]
-    build.decoded()
-    assert levels(build(5, 6, 7)) == [5, 6, 7] and build.decoded() == ["7"]
-
-
 # --- The array over the files -------------------------------------------------------------------------------------
 
 

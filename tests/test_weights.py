@@ -165,7 +165,7 @@ def test_a_run_saves_a_card_whose_scores_are_those_of_its_predictions(make_clip_
     source = {"set": "phantom", "hu_window": [-1000, 400]}
     scans = make_clip_set(n=40, frames=4, classes=2, synthetic=True, source=source)
     brightness = np.linspace(0, 1, 40)[:, None, None, None]  # the darkest and the brightest are not all in one part
-    scans = replace(scans, clips=np.rint(scans.clips * (0.2 + 0.8 * brightness)).astype(np.uint8))
+    scans = replace(scans, clips=np.rint(scans.clips[:] * (0.2 + 0.8 * brightness)).astype(np.uint8))
     run = compare_starts(plan, scans, make_clip_set(seed=1), progress=False).runs["video"]
     weights = open_weights(run.folder)
     card = weights.card

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from viptt_core.cache import ELSEWHERE, FileArray, keep, read_kept, sweep
+from viptt_core.cache import ELSEWHERE, FileArray, keep, read_kept
 from viptt_core.clips import ClipSet, digest
 from viptt_core.constants import ROTATION_DEGREES
 from viptt_core.errors import DataError, SettingError
@@ -176,7 +176,6 @@ def cached_features(
         bar = tqdm(total=n, desc="backbone features", unit="clip", disable=not progress, mininterval=1)
         waiting = "Another process computes the same features; waiting for it."
         with one_at_a_time(folder / digest(identity), waiting, hint=ELSEWHERE), bar:
-            sweep(folder)
             todo = [k for k, path in enumerate(paths) if read_kept(path) is None]
             bar.update(n - sum(len(parts[k]) for k in todo))
             feed = Feed(clips.clips, next(model.parameters()).device)  # each clip is needed once
