@@ -17,12 +17,12 @@ import numpy as np
 from viptt_core.cache import Decoding, Recipe, build_clip_set
 from viptt_core.clips import ClipSet, Grid
 from viptt_core.datasets.arrays import decode_volume, list_medmnist3d
+from viptt_core.datasets.labels import one_spelling
 from viptt_core.datasets.lidc import list_lidc
 from viptt_core.datasets.listing import ENDINGS, Listing
 from viptt_core.datasets.own import list_folder
 from viptt_core.datasets.scans import decode_scan, list_imageclef, list_mosmed
 from viptt_core.datasets.simulated import list_actions, list_phantoms, simulate_clip, simulate_scan
-from viptt_core.datasets.spelling import one_spelling
 from viptt_core.datasets.videos import decode_video, list_ucf50
 from viptt_core.errors import Fault, SettingError, check_choice, raise_faults
 from viptt_core.files import code_version
@@ -44,7 +44,7 @@ SYNTHETIC = ("phantom", "actions")
 OF_SCANS = ("labels", "file_column", "label_column", "patient_column", "classes", "on_error")
 OF_VIDEOS = ("group_pattern", "groups", "on_error")
 # What a decoder may import without its pixels depending on it: how files are found, named and kept.
-NO_PIXELS = ("cache", "clips", "datasets.labels", "datasets.listing", "datasets.spelling", "errors", "files", "sources")
+NO_PIXELS = ("cache", "clips", "datasets.labels", "datasets.listing", "errors", "files", "sources")
 _VIDEO_FIELDS = ("frames", "size", "stride", "fit")
 
 

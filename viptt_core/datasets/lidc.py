@@ -16,8 +16,8 @@ import numpy as np
 from viptt_core import files
 from viptt_core.clips import Item
 from viptt_core.datasets.arrays import Volume, find_file, opened
+from viptt_core.datasets.labels import NO_GROUP, is_missing
 from viptt_core.datasets.listing import Listing
-from viptt_core.datasets.spelling import NO_GROUP, is_missing
 from viptt_core.errors import DataError, Fault, SettingError, check_choice, check_counts
 
 TASKS = {
