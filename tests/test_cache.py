@@ -473,12 +473,12 @@ def test_a_damaged_clip_is_noticed_on_opening_and_decoded_again(build, damage):
 
 @pytest.fixture
 def stored(tmp_path):
-    """The same numbers in memory and in files of three rows, the last of one."""
+    """The same numbers in memory and in a file for each row."""
     array = np.random.default_rng(0).integers(0, 256, (7, 4, 3, 5), np.uint8)
-    paths = [tmp_path / f"{begin}.npy" for begin in (0, 3, 6)]
-    for path, begin in zip(paths, (0, 3, 6), strict=True):
-        keep(str(path), array[begin : begin + 3])
-    return array, FileArray(list(map(str, paths)), array.shape, array.dtype, per_file=3)
+    paths = [str(tmp_path / f"{row}.npy") for row in range(7)]
+    for path, row in zip(paths, array, strict=True):
+        keep(path, row)
+    return array, FileArray(paths, array.shape)
 
 
 ROWS = [-1, np.int64(3), slice(1, 6, 2), slice(5, 1, -2), [4, 0, 4], np.arange(7) % 2 == 0, np.array([[0, 1], [5, 6]])]

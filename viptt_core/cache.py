@@ -132,7 +132,7 @@ def _clip_set(recipe: Recipe, outcomes: Sequence[_Outcome], *, skipping: bool) -
     left_out = [replace(fault, where=name) for name, fault in refused.items()]
     notes = [fault for outcome in outcomes for fault in outcome.faults if fault is not outcome.refusal]
     return ClipSet(
-        clips=FileArray([outcome.path for _, outcome in used], (len(used), *shape), np.dtype(np.uint8)),
+        clips=FileArray([outcome.path for _, outcome in used], (len(used), *shape)),
         labels=np.array([item.label for item in items], np.int64),
         groups=np.array([item.group for item in items]),
         names=np.array([item.name for item in items]),
@@ -272,19 +272,17 @@ def _hash_of(*parts: object) -> str:
 
 @dataclass(frozen=True, eq=False)
 class FileArray:
-    """Files of `keep` as one array; none is in memory, or open between two calls.
+    """Files of `keep` as one array of uint8; none is in memory, or open between two calls.
 
     What is indexed is copied from its files; `np.asarray` takes the whole into memory.
     """
 
-    paths: Sequence[str]  #: the files, in order
+    paths: Sequence[str]  #: a file of uint8 for each row
     shape: tuple[int, ...]  #: [N, ...] of all together
-    dtype: np.dtype  #: of all
-    per_file: int = 1  #: rows of a file; the last may have fewer
 
+    dtype = np.dtype(np.uint8)
     ndim = property(lambda self: len(self.shape))
-    size = property(lambda self: prod(self.shape))
-    nbytes = property(lambda self: self.size * self.dtype.itemsize)
+    size = nbytes = property(lambda self: prod(self.shape))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -298,20 +296,18 @@ class FileArray:
         if first is None or first is Ellipsis or any(isinstance(other, list | np.ndarray) for other in others):
             return np.asarray(self)[index]
         rows, others = np.arange(len(self))[first], tuple(others)
-        shape = np.broadcast_to(self.dtype.type(0), self.shape[1:])[others].shape
+        shape = np.broadcast_to(np.uint8(0), self.shape[1:])[others].shape
         found = np.empty((rows.size, *shape), self.dtype)
         for n, row in enumerate(rows.ravel().tolist()):
             found[n] = self._row(row)[others]
         return found.reshape(rows.shape + shape)
 
     def _row(self, row: int) -> np.ndarray:
-        number, within = divmod(row, self.per_file)
-        begin = HEADER + within * prod(self.shape[1:]) * self.dtype.itemsize
         try:
-            return np.memmap(self.paths[number], self.dtype, "r", begin, self.shape[1:])
+            return np.memmap(self.paths[row], self.dtype, "r", HEADER, self.shape[1:])
         except (OSError, ValueError) as error:
             what = f"is gone or cut off ({error})."
-            raise DataError(what, path=self.paths[number], remedy="Start again: it is made anew.") from error
+            raise DataError(what, path=self.paths[row], remedy="Start again: it is made anew.") from error
 
 
 def keep(path: str, array: np.ndarray, said: dict | None = None) -> None:
