@@ -15,7 +15,7 @@ from files import write_noise_scan, write_weights
 from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES
 from viptt_core.ct import load_volume
-from viptt_core.datasets.scans import read_scan
+from viptt_core.datasets.folders import read_scan
 from viptt_core.errors import DataError, SettingError
 from viptt_core.prediction import scans as predict
 from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing

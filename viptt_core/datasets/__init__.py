@@ -17,13 +17,18 @@ import numpy as np
 from viptt_core.cache import Decoding, Recipe, build_clip_set
 from viptt_core.clips import ClipSet, Grid
 from viptt_core.datasets.arrays import decode_volume, list_medmnist3d
+from viptt_core.datasets.folders import (
+    decode_scan,
+    decode_video,
+    list_folder,
+    list_imageclef,
+    list_mosmed,
+    list_ucf50,
+)
 from viptt_core.datasets.labels import one_spelling
 from viptt_core.datasets.lidc import list_lidc
 from viptt_core.datasets.listing import ENDINGS, Listing
-from viptt_core.datasets.own import list_folder
-from viptt_core.datasets.scans import decode_scan, list_imageclef, list_mosmed
 from viptt_core.datasets.simulated import list_actions, list_phantoms, simulate_clip, simulate_scan
-from viptt_core.datasets.videos import decode_video, list_ucf50
 from viptt_core.errors import Fault, SettingError, check_choice, raise_faults
 from viptt_core.files import code_version
 from viptt_core.presets import Preset, fits

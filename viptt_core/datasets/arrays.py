@@ -16,8 +16,8 @@ import numpy as np
 
 from viptt_core import ct, files
 from viptt_core.clips import Grid, Item
+from viptt_core.datasets.folders import to_grey_levels
 from viptt_core.datasets.listing import Listing
-from viptt_core.datasets.scans import to_grey_levels
 from viptt_core.errors import DataError, Fault, SettingError, warn_of
 from viptt_core.sources.registry import medmnist_sets
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from viptt_core.constants import TB_CLASSES
+from viptt_core.datasets.folders import IMAGECLEF_COLUMNS
 from viptt_core.datasets.labels import Columns, Table, classes_of_labels, join, read_table
-from viptt_core.datasets.scans import IMAGECLEF_COLUMNS
 from viptt_core.errors import DataError, counted, listed, raise_faults
 from viptt_core.results import probability_column
 
