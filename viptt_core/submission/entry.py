@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from viptt_core import files
+from viptt_core import files, submission
 from viptt_core.constants import TB_CLASSES
 from viptt_core.datasets import load_for
 from viptt_core.datasets.labels import Table
@@ -27,15 +27,6 @@ from viptt_core.prediction.weights import Weights, open_weights
 from viptt_core.presets import STARTS, load_preset
 from viptt_core.results import Summary, probability_column, runs_root
 from viptt_core.shown import ResultTable
-from viptt_core.submission import (
-    AUTHORS_WEIGHTS,
-    ENSEMBLES,
-    check_ensemble,
-    check_names,
-    combine,
-    count_classes,
-    write_submission,
-)
 
 OUTPUT = "submission.txt"
 KEPT = ".predictions.csv"  # beside the submission: the probabilities of each model
@@ -99,12 +90,13 @@ class Entry:
         read = ~self.predictions.failed
         classes = np.zeros(len(read), np.int64)
         if read.any():
-            classes[read] = combine(self.predictions.probabilities[:, read], method)
+            classes[read] = submission.combine(self.predictions.probabilities[:, read], method)
         return classes
 
     def ensembles(self) -> dict[str, np.ndarray]:
         """The classes by each ensemble that so many models allow."""
-        allowed = [m for m in ENSEMBLES if m != "authors" or len(self.predictions.weights) == len(AUTHORS_WEIGHTS)]
+        n_authors, n_models = len(submission.AUTHORS_WEIGHTS), len(self.predictions.weights)
+        allowed = [method for method in submission.ENSEMBLES if method != "authors" or n_models == n_authors]
         return {method: self.classes(method) for method in allowed}
 
 
@@ -130,7 +122,7 @@ def plan_entry(
     """
     named = weights.split(",") if isinstance(weights, str) else weights
     references = tuple(text for text in (str(each).strip() for each in named) if text)
-    check_ensemble(ensemble, len(references or STARTS))
+    submission.check_ensemble(ensemble, len(references or STARTS))
     check_counts(least=0, most=len(TB_CLASSES), fill=fill)
     if not output:
         runs_root().mkdir(parents=True, exist_ok=True)
@@ -209,7 +201,7 @@ def entry_scans(
         scans = write_folder(folder, imageclef(n, seed=COHORT, size=size), n_jobs=None, progress=progress)
         labels = read_labels(scans / "TRN_labels.csv")
     paths = find_scans([scans] if isinstance(scans, str | PathLike) else scans)
-    check_names([path.name for path in paths])
+    submission.check_names([path.name for path in paths])
     if labels:  # its faults are said now, and not after the work
         join_labels([str(path) for path in paths], TB_CLASSES, labels)
     return paths, labels
@@ -236,7 +228,7 @@ def write_entry(entry: Entry) -> np.ndarray:
         what = f"not written: the task wants every scan. Not read: {listed(names)}."
         raise DataError(what, path=plan.output, remedy=remedy)
     classes = np.where(failed, plan.fill, entry.classes(plan.ensemble))
-    write_submission(plan.output, entry.names, classes)
+    submission.write_submission(plan.output, entry.names, classes)
     return classes
 
 
@@ -272,13 +264,13 @@ def counts_table(entry: Entry) -> pd.DataFrame:
     rows += [(method, "ensemble", numbers) for method, numbers in entry.ensembles().items()]
     counted = [
         {"who": who, "kind": kind}
-        | count_classes(numbers.tolist())
+        | submission.count_classes(numbers.tolist())
         | {"said by no model": (numbers != votes).all(0).sum()}
         for who, kind, numbers in rows
     ]
     if entry.labels is not None:
         true = match_labels(entry.predictions.table(), entry.labels).rows["label"] + 1
-        counted.append({"who": "true", "kind": "true"} | count_classes(true) | {"said by no model": ""})
+        counted.append({"who": "true", "kind": "true"} | submission.count_classes(true) | {"said by no model": ""})
     return pd.DataFrame(counted)
 
 
