@@ -126,18 +126,15 @@ def read_images(path: Path, array: str, digest: str) -> np.ndarray:
 @contextmanager
 def opened(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
     """The arrays of a file, each read when it is asked for; whatever goes wrong is raised as a DataError."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            yield arrays
-    except DataError:
-        raise
-    except Exception as error:  # zipfile, zlib and NumPy raise a dozen types where bytes are damaged
-        kind, what, remedy = "damaged file", f"cannot be read as an .npz file ({error}).", _AGAIN
-        if isinstance(error, OSError) and error.strerror:
-            kind, what, remedy = "unreadable file", f"cannot be read ({error.strerror}).", "See that you may read it."
-        elif not path.stat().st_size:
-            kind = "empty file"
-        raise DataError(what, path=path, remedy=remedy, kind=kind) from error
+    with files.reading(path):
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                yield arrays
+        except (DataError, OSError, MemoryError):
+            raise
+        except Exception as error:  # zipfile, zlib and NumPy raise a dozen types where bytes are damaged
+            what = f"cannot be read as an .npz file ({error})."
+            raise DataError(what, path=path, remedy=_AGAIN, kind="damaged file") from error
 
 
 def find_file(root: str | Path) -> Path:
