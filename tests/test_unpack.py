@@ -231,7 +231,8 @@ def test_killed_in_the_middle_then_done_again(place, out, tmp_path, stored_rars)
     path, began, goes_on, ended = write(place, "rar4", FILES), *(tmp_path / name for name in ("began", "on", "ended"))
     slow = tmp_path / "slow"
     waits = f"while [ ! -e {goes_on} ]; do sleep 0.01; done"
-    slow.write_text(f"#!/bin/sh\necho half > $2/half; touch {began}; {waits}; (echo more > $2/more) 2> /dev/null; touch {ended}\n")
+    more = f"(echo more > $2/more) 2> /dev/null; touch {ended}"  # nobody reads any longer what it says
+    slow.write_text(f"#!/bin/sh\necho half > $2/half; touch {began}; {waits}; {more}\n")
     slow.chmod(0o755)
     script = (
         f"import sys\nfrom pathlib import Path\nfrom viptt_core.sources import unpack\n"
