@@ -106,19 +106,19 @@ def load_for(preset: Preset, name: str, root: str | Path | None = None, **settin
     return _load(name, root, given, preset)
 
 
-def load_scans(preset: Preset, given: Mapping[str, Any], *, progress: bool = True) -> ClipSet:
+def load_scans(preset: Preset, given: Mapping[str, Any]) -> ClipSet:
     """Load the scans that the parameters of a notebook name, see `load_for`."""
     settings = {name: given[name] for name in OF_SCANS} | {"n": given["n_scans"] or None}
-    return load_for(preset, given["dataset"], given["data_root"], progress=progress, **settings)
+    return load_for(preset, given["dataset"], given["data_root"], **settings)
 
 
-def load_videos(preset: Preset, given: Mapping[str, Any], *, progress: bool = True) -> ClipSet:
+def load_videos(preset: Preset, given: Mapping[str, Any]) -> ClipSet:
     """Load the videos that the parameters of a notebook name; where it has scans, too, their names say so."""
     both = "pretrain_dataset" in given
     names = ("pretrain_dataset", "pretrain_root", "pretrain_classes") if both else ("dataset", "data_root", "classes")
     name, root, classes = (given[name] for name in names)
     settings = {name: given[name] for name in OF_VIDEOS} | {"n": given["n_videos"] or None}
-    return load_for(preset, name, root, classes=classes, progress=progress, **settings)
+    return load_for(preset, name, root, classes=classes, **settings)
 
 
 def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listing:

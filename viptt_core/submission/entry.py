@@ -132,7 +132,7 @@ def plan_entry(
 
 
 def entry_models(
-    plan: EntryPlan, training: Plan | None = None, *, n_train: int = 0, n_videos: int = 0, progress: bool = True
+    plan: EntryPlan, training: Plan | None = None, *, n_train: int = 0, n_videos: int = 0
 ) -> tuple[Weights, ...]:
     """Open the models of an entry; where none are named, train three on synthetic data, or find them.
 
@@ -140,7 +140,6 @@ def entry_models(
 
     Args:
         plan: See `plan_entry`.
-        progress: Whether to show progress bars.
         training: See `experiment.plan_experiment`: settings as in notebook 02, so that its runs are found.
         n_train: Number of synthetic scans; 0 takes the preset's.
         n_videos: Number of synthetic videos; 0 takes the preset's.
@@ -152,13 +151,13 @@ def entry_models(
     if not references:
         if training is None:
             raise SettingError("no weights are named.", remedy="Name at least one file of weights.")
-        scans = load_for(training.preset, "phantom", n=n_train or None, progress=progress)
-        videos = load_for(training.preset, "actions", n=n_videos or None, progress=progress)
-        runs, seed = [*compare_starts(training, scans, videos, progress=progress).runs.values()], training.seed
+        scans = load_for(training.preset, "phantom", n=n_train or None)
+        videos = load_for(training.preset, "actions", n=n_videos or None)
+        runs, seed = [*compare_starts(training, scans, videos).runs.values()], training.seed
         while len(runs) < 3:
             seed += 1
             again = replace(training, starts=training.starts[-1:], seed=seed)
-            runs += compare_starts(again, scans, videos, progress=progress).runs.values()
+            runs += compare_starts(again, scans, videos).runs.values()
         references = [run.folder for run in runs]
     opened = tuple(map(open_weights, references))
     for each in opened:
@@ -175,13 +174,11 @@ def entry_scans(
     labels: Table | None = None,
     preset: str = "demo",
     n: int = 0,
-    progress: bool = True,
 ) -> tuple[list[Path], Table | None]:
     """Find the scans of an entry; where none are named, write synthetic ones of patients that no run has seen.
 
     Args:
         plan: See `plan_entry`.
-        progress: Whether to show a progress bar.
         scans: Files and folders, see `scans.find_scans`.
         labels: Their classes, where these are known, see `score.read_labels`; returned beside the files.
         preset: Whose grid the synthetic scans have.
@@ -198,7 +195,7 @@ def entry_scans(
 
         n, size = n or N_SCANS, PHANTOM_OVERSAMPLING * load_preset(preset).size
         folder = files.artifact_root() / "data" / f"phantoms-{COHORT}-{n}-{size}"
-        scans = write_folder(folder, imageclef(n, seed=COHORT, size=size), n_jobs=None, progress=progress)
+        scans = write_folder(folder, imageclef(n, seed=COHORT, size=size), n_jobs=None)
         labels = read_labels(scans / "TRN_labels.csv")
     paths = find_scans([scans] if isinstance(scans, str | PathLike) else scans)
     submission.check_names([path.name for path in paths])
