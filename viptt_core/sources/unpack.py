@@ -71,7 +71,7 @@ def unpack(archive: Path, folder: Path, *, progress: bool = True) -> None:
                 check_space(folder.parent, size + 4096 * len(entries))
                 part.mkdir()
                 if progress:
-                    print(f"{archive.name}: unpacking {format_size(size)}, then comparing them with the listing.")
+                    print(f"{archive.name}: unpacking {format_size(size)}, then comparing it with the listing.")
                 with tqdm(desc="compared", total=size, unit="B", unit_scale=True, disable=not progress) as bar:
                     root = _unrar(file, part, entries, bar)
                 inner = list(root.iterdir())
