@@ -241,7 +241,7 @@ def test_models_are_named_by_start_file_or_number(tmp_path, scans):
 def test_without_weights_and_scans_synthetic_ones_are_made_and_marked(private_root, monkeypatch, make_clip_set):
     loaded = []
 
-    def load(preset, name, *, n, progress):
+    def load(preset, name, *, n):
         loaded.append((name, n))
         classes = TB_CLASSES if name == "phantom" else tuple("abcde")
         return make_clip_set(

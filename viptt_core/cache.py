@@ -274,7 +274,7 @@ def _hash_of(*parts: object) -> str:
 class FileArray:
     """Files of `keep` as one array of uint8; none is in memory, or open between two calls.
 
-    What is indexed is copied from its files; `np.asarray` takes the whole into memory.
+    What is indexed is copied from its files; all else that an ndarray has takes the whole into memory.
     """
 
     paths: Sequence[str]  #: a file of uint8 for each row
@@ -301,6 +301,11 @@ class FileArray:
         for n, row in enumerate(rows.ravel().tolist()):
             found[n] = self._row(row)[others]
         return found.reshape(rows.shape + shape)
+
+    def __getattr__(self, name: str):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(np.asarray(self), name)
 
     def _row(self, row: int) -> np.ndarray:
         try:
