@@ -50,14 +50,13 @@ n_scans: int = 0  # number of phantoms; 0: the preset's
 n_videos: int = 0  # number of synthetic videos; 0: the preset's
 seed: int = 0  # of split, initial weights, batches and augmentation
 device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
-precision: str = "auto"  # "auto" (the fastest the device supports), "fp32", "bf16" or "fp16"
+precision: str = "auto"  # "auto" (the fastest the device supports), "fp32" or "bf16"
 frames_per_chunk: int = 0  # fewer frames at a time need less memory; 0: as many as fit
-compile_backbone: bool = False  # torch.compile: slow to start, then faster on a GPU
 on_error: str = ""  # "skip" leaves out unreadable real files and lists them; empty: stop and name them
 
 # %%
 given = check_parameters(globals())
-plan = plan_from(given, compile=compile_backbone)
+plan = plan_from(given)
 
 # %% [markdown]
 # ## The scans

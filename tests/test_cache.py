@@ -468,35 +468,17 @@ def test_a_damaged_clip_is_noticed_on_opening_and_decoded_again(build, damage):
     assert build.decoded() == ["6"] and path.read_bytes() == content
 
 
-def test_what_nobody_opened_for_long_and_what_a_kill_left_goes_and_nothing_else(build):
-    clips = build(5, 6, 7)
-    folder = cache_root() / "clips"
-    (folder / ".abc").write_bytes(b"half")
-    (folder / ".young").write_bytes(b"half")
-    days = {Path(path): 50 + 20 * i for i, path in enumerate(clips.clips.paths)}  # 50, 70, 90
-    for path, old in {**days, folder / ".abc": 2}.items():
-        os.utime(path, (time.time() - old * cache.DAY,) * 2)
-    build(6)  # used: it counts from now on
-    build(8)
-    assert [path.exists() for path in days] == [True, True, False]
-    assert {path.name for path in folder.glob(".*") if path.suffix != ".lock"} == {".young"}
-    with pytest.raises(DataError, match="is gone or cut off.*Start again"):
-        clips.clips[2]
-    build.decoded()
-    assert levels(build(5, 6, 7)) == [5, 6, 7] and build.decoded() == ["7"]
-
-
 # --- The array over the files -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def stored(tmp_path):
-    """The same numbers in memory and in files of three rows, the last of one."""
+    """The same numbers in memory and in a file for each row."""
     array = np.random.default_rng(0).integers(0, 256, (7, 4, 3, 5), np.uint8)
-    paths = [tmp_path / f"{begin}.npy" for begin in (0, 3, 6)]
-    for path, begin in zip(paths, (0, 3, 6), strict=True):
-        keep(str(path), array[begin : begin + 3])
-    return array, FileArray(list(map(str, paths)), array.shape, array.dtype, per_file=3)
+    paths = [str(tmp_path / f"{row}.npy") for row in range(7)]
+    for path, row in zip(paths, array, strict=True):
+        keep(path, row)
+    return array, FileArray(paths, array.shape)
 
 
 ROWS = [-1, np.int64(3), slice(1, 6, 2), slice(5, 1, -2), [4, 0, 4], np.arange(7) % 2 == 0, np.array([[0, 1], [5, 6]])]

@@ -1,7 +1,6 @@
 """`viptt data`: what it prints, what it hands on, and its exit codes."""
 
 import sys
-import zipfile
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -44,11 +43,7 @@ def no_network(monkeypatch):
         asked.append((file.url, file.checksum))
         path = folder / file.name
         folder.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".zip":
-            with zipfile.ZipFile(path, "w") as archive:
-                archive.writestr("TOY/a/1.avi", b"one")
-        else:
-            path.write_bytes(b"content")
+        path.write_bytes(rar4(Item("TOY/a/1.avi", b"one")) if path.suffix == ".rar" else b"content")
         return path
 
     monkeypatch.setattr("viptt_core.sources.fetch.download", download)
@@ -89,13 +84,13 @@ def test_get_fetches_checks_and_says_what_to_type(private_root, check, no_networ
     assert "the report" in text and f"-p dataset medmnist3d -p data_root {place}" in text
 
 
-def test_get_names_archives_that_can_go(tmp_path, check, no_network, monkeypatch, capsys):
-    files = (RemoteFile("https://example.org/Toy.zip", unpack=True, folder="UCF50"),)
+def test_get_names_archives_that_can_go(tmp_path, check, no_network, stored_rars, monkeypatch, capsys):
+    files = (RemoteFile("https://example.org/Toy.rar", unpack=True, folder="UCF50"),)
     toy = replace(data_source("ucf50"), files=files, size=10)
     monkeypatch.setattr("viptt_core.cli.data.data_source", lambda name: toy)
     assert main(["data", "get", "ucf50", "--root", str(tmp_path), "--no-check"]) == 0
     text = capsys.readouterr().out
-    assert f"No longer needed: rm {tmp_path / 'Toy.zip'}" in text and not check.calls
+    assert f"No longer needed: rm {tmp_path / 'Toy.rar'}" in text and not check.calls
     assert f"-p dataset ucf50 -p data_root {tmp_path / 'UCF50'}" in text
     assert (tmp_path / "UCF50" / "a" / "1.avi").read_bytes() == b"one"
 

@@ -241,7 +241,7 @@ def test_models_are_named_by_start_file_or_number(tmp_path, scans):
 def test_without_weights_and_scans_synthetic_ones_are_made_and_marked(private_root, monkeypatch, make_clip_set):
     loaded = []
 
-    def load(preset, name, *, n, progress):
+    def load(preset, name, *, n):
         loaded.append((name, n))
         classes = TB_CLASSES if name == "phantom" else tuple("abcde")
         return make_clip_set(
@@ -250,10 +250,10 @@ def test_without_weights_and_scans_synthetic_ones_are_made_and_marked(private_ro
 
     monkeypatch.setattr(entry_module, "load_for", load)
     plan = plan_entry(ensemble="authors")
-    paths, known = entry_scans(plan, preset="study", n=6, progress=False)
+    paths, known = entry_scans(plan, preset="study", n=6)
     assert len(paths) == 6 and private_root in paths[0].parents
     training = plan_experiment("study", starts="random,video", epochs=1, pretrain_epochs=1, device="cpu")
-    models = entry_models(plan, training, n_train=40, progress=False)
+    models = entry_models(plan, training, n_train=40)
     assert loaded == [("phantom", 40), ("actions", None)]
     assert len(models) == 3  # the last initialisation once more, with the next seed
     entry = keep_entry(plan, predict_scans(models, paths, n_jobs=1, progress=False), known)

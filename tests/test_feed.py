@@ -19,14 +19,12 @@ def array():
 
 ROADS = {
     "as asked for": lambda array: Feed(array, CPU).rows(BATCHES),
-    "resident": lambda array: Feed(array, CPU, resident=True).rows(BATCHES),
     "sent ahead": lambda array: read_ahead(Feed(array, CPU)._gathered, BATCHES, 1),
 }
 
 
 @pytest.mark.parametrize("road", ROADS.values(), ids=ROADS)
-def test_rows_come_in_the_order_asked_for_by_every_road(array, road, monkeypatch):
-    monkeypatch.setattr("viptt_core.training.feed.TOGETHER", 2)  # so that it goes over in pieces
+def test_rows_come_in_the_order_asked_for_by_every_road(array, road):
     for got, batch in zip(road(array), BATCHES, strict=True):
         np.testing.assert_array_equal(got.numpy(), array[batch])
 

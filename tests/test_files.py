@@ -92,8 +92,7 @@ def test_imports_are_followed_into_functions():
 @pytest.mark.parametrize(
     "decoder, needed",
     [
-        ("datasets.scans", {"ct", "nifti"}),
-        ("datasets.videos", {"video"}),
+        ("datasets.folders", {"ct", "nifti", "video"}),
         ("datasets.arrays", {"ct"}),
         ("datasets.simulated", {"ct", "video", "synthetic.phantom", "synthetic.render", "synthetic.choreography"}),
     ],

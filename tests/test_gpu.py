@@ -35,15 +35,14 @@ def test_fp32_on_the_gpu_gives_the_losses_of_the_cpu(make_clip_set):
 
 
 def test_the_precision_the_gpu_supports_gives_nearly_the_losses_of_fp32(make_clip_set):
-    assert pick_precision("auto", torch.device("cuda", 0), "vgg16") in ("bf16", "fp16")
+    assert pick_precision("auto", torch.device("cuda", 0), "vgg16") in ("bf16", "fp32")
     reduced, exact = (losses(make_clip_set, device="cuda", precision=precision) for precision in ("auto", "fp32"))
     assert reduced == pytest.approx(exact, rel=0.02)
 
 
-@pytest.mark.parametrize("resident", [True, False])
-def test_rows_arrive_on_the_gpu(make_clip_set, resident):
+def test_rows_arrive_on_the_gpu(make_clip_set):
     array, batches = make_clip_set().clips, [np.array([3, 1]), np.array([0]), np.array([19])]
-    for got, batch in zip(Feed(array, torch.device("cuda"), resident=resident).rows(batches), batches, strict=True):
+    for got, batch in zip(Feed(array, torch.device("cuda")).rows(batches), batches, strict=True):
         assert got.is_cuda and np.array_equal(got.cpu().numpy(), array[batch])
 
 

@@ -13,7 +13,7 @@ from viptt_core.splits import Split
 from viptt_core.training import Task, fit
 from viptt_core.training import inference as features_module
 from viptt_core.training.device import Engine, is_cacheable
-from viptt_core.training.inference import cached_features
+from viptt_core.training.inference import gather_features
 
 SPLIT = Split(np.arange(10), np.arange(10, 15), np.arange(15, 20))
 STAGE = dataclasses.replace(load_preset("frozen").pretrain, epochs=3, batch_size=4, pixel_range="0..1", rotate=False)
@@ -25,7 +25,7 @@ def model(seed=0):
 
 
 def features(net, clips, **settings):
-    return cached_features(net.eval(), clips, "0..1", **({"precision": "fp32"} | settings))
+    return gather_features(net.eval(), clips, STAGE, **({"precision": "fp32"} | settings)).array
 
 
 @pytest.fixture

@@ -231,9 +231,9 @@ def endless_names(file):
         (drop_list, "no Keras model: it has no list layer_names"),
         (drop_dataset, "lists 'dense/bias:0', which it does not hold in '/model_weights/dense'"),
         (drop_layer, "lists 'lstm', which it does not hold"),
-        (list_numbers, "layer_names at .* no list of names"),
+        (list_numbers, "lists '0', which it does not hold"),
         (bad_utf8, "damaged .UnicodeDecodeError"),
-        (endless_names, "layer_names at .* too long"),
+        (endless_names, r"lists 'a{50,120}\.\.\.', which it does not hold"),
     ],
 )
 def test_a_file_that_lacks_a_part_is_refused_with_the_part(path, model, layers, damage, match):
@@ -254,7 +254,7 @@ def replace(create):
     return damage
 
 
-NO_ARRAY = "holds at '.*bias:0' no float16, 32 or 64 array in one piece within the file"
+NO_ARRAY = "holds at '.*bias:0' no float array in one piece within the file"
 
 
 def virtual(group, name):
@@ -270,8 +270,8 @@ def outside(group, name):
 @pytest.mark.parametrize(
     "create, match",
     [
-        (lambda g, n: g.__setitem__(n, h5py.ExternalLink("other.h5", "/bias")), "has a link at .*bias:0"),
-        (lambda g, n: g.__setitem__(n, h5py.SoftLink("/model_weights/dense")), "has a link at .*bias:0"),
+        (lambda g, n: g.__setitem__(n, h5py.ExternalLink("other.h5", "/bias")), "lists .*bias:0', which it does not"),
+        (lambda g, n: g.__setitem__(n, h5py.SoftLink("/model_weights/dense")), "lists .*bias:0', which it does not"),
         (virtual, NO_ARRAY),
         (outside, NO_ARRAY),
         (lambda g, n: g.create_dataset(n, (5,), "f4", chunks=(5,), compression="gzip"), NO_ARRAY),

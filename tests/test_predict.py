@@ -15,7 +15,7 @@ from files import write_noise_scan, write_weights
 from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES
 from viptt_core.ct import load_volume
-from viptt_core.datasets.scans import read_scan
+from viptt_core.datasets.folders import read_scan
 from viptt_core.errors import DataError, SettingError
 from viptt_core.prediction import scans as predict
 from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing
@@ -254,23 +254,21 @@ def run(capsys, *arguments):
 
 def test_every_form_of_output_holds_the_same_numbers_and_the_notice(tmp_path, scans, weights, capsys):
     expected = quiet(weights, scans)
-    code, text, _ = run(capsys, *scans, "--weights", weights, "--csv")
-    rows = list(csv.DictReader(io.StringIO(text)))
-    assert code == 0 and [row["scan"] for row in rows] == list(map(str, scans))
+    target = tmp_path / "out.csv"
+    assert run(capsys, *scans, "--weights", weights, "-o", target)[0] == 0
+    rows = list(csv.DictReader(io.StringIO(target.read_text())))
+    assert [row["scan"] for row in rows] == list(map(str, scans))
     for n, row in enumerate(rows):
         assert [float(row[name]) for name in TB_CLASSES] == expected.probabilities[0, n].round(6).tolist()
         assert row["class"] == TB_CLASSES[expected.probabilities[0, n].argmax()] and row["notice"] == RESEARCH_ONLY
     code, text, _ = run(capsys, *scans, "--weights", weights)
     assert code == 0 and text.rstrip().endswith(RESEARCH_ONLY)
-    target = tmp_path / "out.csv"
-    assert run(capsys, *scans, "--weights", weights, "-o", target)[0] == 0
-    assert target.read_text() == run(capsys, *scans, "--weights", weights, "--csv")[1]
 
 
 def test_a_damaged_file_among_many_gives_exit_code_one_and_is_listed(tmp_path, scans, weights, capsys):
     scans[1].write_bytes(scans[1].read_bytes()[:2000])
-    code, text, said = run(capsys, scans[0].parent, "--weights", weights, "--csv")
-    rows = list(csv.DictReader(io.StringIO(text)))
+    code, _, said = run(capsys, scans[0].parent, "--weights", weights, "-o", tmp_path / "out.csv")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
     assert code == 1 and [bool(row["error"]) for row in rows] == [False, True, False]
     assert "truncated" in rows[1]["error"] and rows[1]["Focal"] == "" and rows[0]["Focal"]
     assert f"{scans[1]}: failed:" in said and "1 of 3 scans could not be read" in said
@@ -280,10 +278,9 @@ def test_a_damaged_file_among_many_gives_exit_code_one_and_is_listed(tmp_path, s
 
 def test_what_cannot_be_written_is_said_before_the_work(tmp_path, scans, weights, capsys, monkeypatch):
     monkeypatch.setattr(predict, "_read", None)
-    for name, words in (("no/out.csv", "no such folder"), ("out.xlsx", "'xlsx' does not exist. Known: txt, csv.")):
-        for form in ([], ["--csv"]):
-            code, _, said = run(capsys, *scans, "--weights", weights, "-o", tmp_path / name, *form)
-            assert code == 1 and words in said
+    for name, words in (("no/out.csv", "no such folder"), ("out.xlsx", "'.xlsx' does not exist. Known: .csv.")):
+        code, _, said = run(capsys, *scans, "--weights", weights, "-o", tmp_path / name)
+        assert code == 1 and words in said
 
 
 # --- Real scans ---------------------------------------------------------------------------------------

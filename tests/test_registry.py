@@ -1,14 +1,13 @@
 """The registry of data sets: complete, well formed, and its sets fetched from a server on this machine."""
 
 import hashlib
-import io
 import re
-import zipfile
 from pathlib import Path
 
 import pytest
 from loopback import file as sent
 from loopback import serve
+from rar_writer import Item, rar5
 
 from viptt_core.constants import TB_TRAIN_COUNTS
 from viptt_core.errors import DataError, SettingError
@@ -37,12 +36,8 @@ def server():
         yield loopback
 
 
-def zipped(**files: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name.replace("__", "/") + ".avi", content)
-    return buffer.getvalue()
+def archived(**files: bytes) -> bytes:
+    return rar5(*(Item(f"{name.replace('__', '/')}.avi", content) for name, content in files.items()))
 
 
 def source_of(*files: RemoteFile, **fields) -> DataSource:
@@ -104,23 +99,23 @@ def test_medmnist_files_come_with_the_packages_address_and_md5():
         remote_files(data_source("ucf50"), subset="nodulemnist3d")
 
 
-def test_a_set_is_downloaded_unpacked_and_not_asked_for_again(server, tmp_path):
-    server.script(sent(zipped(Toy__a__1=b"one", Toy__b__2=b"two")), sent(zipped(x=b"x", y=b"y")))
+def test_a_set_is_downloaded_unpacked_and_not_asked_for_again(server, tmp_path, stored_rars):
+    server.script(sent(archived(Toy__a__1=b"one", Toy__b__2=b"two")), sent(archived(x=b"x", y=b"y")))
     files = (
-        RemoteFile(f"{server.url}/Toy.zip", unpack=True, folder="TOY"),
-        RemoteFile(f"{server.url}/lists.zip", unpack=True),
+        RemoteFile(f"{server.url}/Toy.rar", unpack=True, folder="TOY"),
+        RemoteFile(f"{server.url}/lists.rar", unpack=True),
     )
     root = tmp_path / "new" / "toy"
     assert fetch(source_of(*files), root, progress=False) == root
     assert (root / "TOY" / "a" / "1.avi").read_bytes() == b"one"  # the archive's only folder got its name
     assert sorted(path.name for path in (root / "lists").iterdir()) == ["x.avi", "y.avi"]
-    assert (root / "Toy.zip").is_file() and not list(root.glob(".*.part"))
+    assert (root / "Toy.rar").is_file() and not list(root.glob(".*.part"))
 
-    assert server.paths == ["/Toy.zip", "/lists.zip"]
-    (root / "Toy.zip").unlink()  # the reader is told that it may go
+    assert server.paths == ["/Toy.rar", "/lists.rar"]
+    (root / "Toy.rar").unlink()  # the reader is told that it may go
     assert fetch(source_of(files[0]), root, progress=False) == root / "TOY"
     assert fetch(source_of(*files), root, progress=False) == root
-    assert server.paths == ["/Toy.zip", "/lists.zip"]
+    assert server.paths == ["/Toy.rar", "/lists.rar"]
 
 
 def test_a_single_file_is_verified_and_given_as_the_data_root(server, tmp_path):

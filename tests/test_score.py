@@ -20,7 +20,7 @@ def labelled(*tables, **settings):
 
 
 def predictions(scans, classes, names=ILL_WELL, failed=()):
-    """As `viptt predict --csv` writes them; the class of each scan has 0.6."""
+    """As `viptt predict -o` writes them; the class of each scan has 0.6."""
     rows = np.full((len(scans), len(names)), 0.4 / (len(names) - 1))
     rows[np.arange(len(scans)), classes] = 0.6
     table = pd.DataFrame(rows, columns=list(names))

@@ -6,13 +6,10 @@ import os
 import re
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import threading
 import time
-import warnings
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -24,23 +21,14 @@ from viptt_core.sources import unpack as room
 from viptt_core.sources.unpack import unpack
 
 RARS = {"rar4": rar4, "rar5": rar5}
-KINDS = ("zip", *RARS)
 FILES = {"UCF/Biking/v_Biking_g01_c01.avi": bytes(range(256)) * 9000, "UCF/read me.txt": b"hello", "none": b""}
 
 
 def write(place: Path, kind: str, files) -> Path:
     """An archive of (name, data) pairs, however odd the names."""
     pairs = list(files.items()) if isinstance(files, dict) else files
-    path = place / f"set.{'zip' if kind == 'zip' else 'rar'}"
-    if kind in RARS:
-        path.write_bytes(RARS[kind](*(Item(name, data) for name, data in pairs)))
-        return path
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # two of the same name
-        for name, data in pairs:
-            info = zipfile.ZipInfo("x")
-            info.filename, info.compress_type = name, zipfile.ZIP_DEFLATED
-            file.writestr(info, data)
+    path = place / "set.rar"
+    path.write_bytes(RARS[kind](*(Item(name, data) for name, data in pairs)))
     return path
 
 
@@ -88,7 +76,7 @@ def refused(path: Path, out: Path, match: str, kind=DataError) -> None:
     assert tree(path.parents[1]) == before and str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", RARS)
 def test_unpacks_byte_for_byte(place, out, stored_rars, kind):
     unpack(write(place, kind, FILES), out, progress=False)
     assert contents(out) == FILES
@@ -144,20 +132,20 @@ BAD_NAMES = {
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", RARS)
 def test_names_refused(place, out, kind, name):
     refused(write(place, kind, [("good", b"x"), (name, b"x")]), out, f"entry .*{BAD_NAMES[name]}.*Nothing was unpacked")
 
 
 @pytest.mark.parametrize("pair", [("a", "a"), ("a/b", "A/B"), ("e\u0301", "\u00c9"), ("a/b", "a/./b")])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", RARS)
 def test_names_that_meet_refused(place, out, kind, pair):
     refused(write(place, kind, [(pair[0], b"x"), (pair[1], b"y")]), out, "meets the entry")
 
 
 BAD_RARS = {
     "4 link": (rar4(Item("l", b"/etc/passwd", mode=UNIX_LINK)), "'l' is a link"),
-    "4 pipe": (rar4(Item("l", mode=UNIX_FIFO)), "'l' is a link, a device, a pipe"),
+    "4 pipe": (rar4(Item("l", mode=UNIX_FIFO)), "'l' is a link, a device or a pipe"),
     "4 encrypted": (rar4(Item("good"), Item("s", b"x", encrypted=True)), "is encrypted"),
     "4 encrypted listing": (rar4(Item("s", b"x"), encrypted=True), "is encrypted"),
     "4 volume": (rar4(Item("s", b"x"), volume=True), "several volumes"),
@@ -186,39 +174,10 @@ def test_rars_refused(place, out, case):
     refused(path, out, BAD_RARS[case][1])
 
 
-@pytest.mark.parametrize("mode", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
-def test_zip_modes_refused(place, out, mode):
-    with zipfile.ZipFile(place / "a.zip", "w") as file:
-        info = zipfile.ZipInfo("l")
-        info.external_attr = (mode | 0o777) << 16
-        file.writestr(info, "/etc/passwd")
-    refused(place / "a.zip", out, "'l' is a link, a device, a pipe")
-
-
 def _patched(path: Path, change) -> Path:
     data = bytearray(path.read_bytes())
     path.write_bytes(bytes(change(data) or data))
     return path
-
-
-def _in_directory(at: int, value: bytes):
-    """A change of the first entry of a zip's directory."""
-
-    def change(data: bytearray) -> None:
-        start = data.index(b"PK\1\2") + at
-        data[start : start + len(value)] = value
-
-    return change
-
-
-def test_encrypted_zips_refused(place, out):
-    refused(_patched(write(place, "zip", FILES), _in_directory(8, b"\1")), out, "encrypted.*unpack it by hand")
-
-
-@pytest.mark.parametrize("size", [10, 9000])
-def test_zip_that_says_another_size_leaves_nothing(place, out, size):
-    path = write(place, "zip", {"a": b"x" * 5000})
-    refused(_patched(path, _in_directory(24, size.to_bytes(4, "little"))), out, "damaged or cut short")
 
 
 def _flip(data: bytearray) -> None:
@@ -226,38 +185,30 @@ def _flip(data: bytearray) -> None:
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:24_000], lambda data: data[:78_000], _flip])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", RARS)
 def test_cut_or_changed_archives_leave_nothing(place, out, stored_rars, kind, change):
     path = write(place, kind, {"a": os.urandom(40_000), "b": os.urandom(40_000)})
     refused(_patched(path, change), out, "(damaged or cut short|could not be unpacked).*Download it again")
 
 
-def test_bombs(place, out, monkeypatch):
-    path = write(place, "zip", {"zeros": bytes(2_000_000)})
-    monkeypatch.setattr(room, "HARMLESS_BYTES", 1_000_000)
-    refused(path, out, "'zeros' brings the unpacked size to 2.0 MB.*bomb")
-    monkeypatch.undo()
-    unpack(path, out, progress=False)  # so small that it harms nobody
-
-
 @pytest.mark.parametrize("content", [b"\n<!DOCTYPE html><html>", b"", b"hello", b"PK\3\4", b"x" * 100 + rar5()])
 def test_what_is_no_archive_is_refused(place, out, content):
     (place / "a.rar").write_bytes(content)
-    what = "a web page" if b"html" in content else "damaged" if content[:2] == b"PK" else "neither a RAR nor a zip"
+    what = "a web page" if b"html" in content else "a zip archive" if content[:2] == b"PK" else "not a RAR archive"
     refused(place / "a.rar", out, what)
 
 
 def test_a_folder_that_is_there_is_left_as_it_is(place, out):
-    with pytest.raises(DataError, match="set.zip: is absent"):
-        unpack(place / "set.zip", out)
+    with pytest.raises(DataError, match="set.rar: is absent"):
+        unpack(place / "set.rar", out)
     out.mkdir(parents=True)
     (out / "mine").write_text("x")
-    unpack(write(place, "zip", FILES), out, progress=False)
+    unpack(write(place, "rar5", FILES), out, progress=False)
     assert contents(out) == {"mine": b"x"}
 
 
-def test_disk_too_small_and_leftovers_do_not_count(place, out, monkeypatch):
-    path, leftover = write(place, "zip", FILES), out.parent / ".out.part"
+def test_disk_too_small_and_leftovers_do_not_count(place, out, stored_rars, monkeypatch):
+    path, leftover = write(place, "rar5", FILES), out.parent / ".out.part"
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 9000))
     with pytest.raises(StorageError, match="needs 2.3 MB, free are 9.0 kB"):
         unpack(path, out, progress=False)
@@ -280,7 +231,8 @@ def test_killed_in_the_middle_then_done_again(place, out, tmp_path, stored_rars)
     path, began, goes_on, ended = write(place, "rar4", FILES), *(tmp_path / name for name in ("began", "on", "ended"))
     slow = tmp_path / "slow"
     waits = f"while [ ! -e {goes_on} ]; do sleep 0.01; done"
-    slow.write_text(f"#!/bin/sh\necho half > $2/half; touch {began}; {waits}; echo more > $2/more; touch {ended}\n")
+    more = f"(echo more > $2/more) 2> /dev/null; touch {ended}"  # nobody reads any longer what it says
+    slow.write_text(f"#!/bin/sh\necho half > $2/half; touch {began}; {waits}; {more}\n")
     slow.chmod(0o755)
     script = (
         f"import sys\nfrom pathlib import Path\nfrom viptt_core.sources import unpack\n"
@@ -298,7 +250,7 @@ def test_killed_in_the_middle_then_done_again(place, out, tmp_path, stored_rars)
 
 
 def test_the_second_of_two_calls_waits_and_finds_the_folder(place, out):
-    path = write(place, "zip", FILES)
+    path = write(place, "rar5", FILES)
     out.parent.mkdir()
     with FileLock(out.parent / ".out.lock"):
         thread = threading.Thread(target=unpack, args=(path, out), kwargs={"progress": False})
@@ -321,10 +273,6 @@ WRONG = {
     "hard link": (f'{GOOD}\nos.link(folder + "/a/b", folder + "/../c")', "not a plain file"),
     "folder link": ('os.symlink("/etc", folder + "/a")', "'a' was written"),
     "exit code": ('print("one\\ntwo is broken", file=sys.stderr)\nsys.exit(3)', "exit code 3, one two is broken"),
-    "too much": (
-        'file = open(folder + "/a", "wb")\nwhile True: file.write(bytes(9999)); file.flush(); time.sleep(.001)',
-        "wrote more than the listing says, and was stopped",
-    ),
 }
 
 
@@ -343,12 +291,12 @@ def test_interrupt_ends_the_program(place, out, programs, tmp_path, monkeypatch)
     pid = tmp_path / "pid"
     programs(first=f'open("{pid}", "w").write(str(os.getpid()))\ntime.sleep(60)')
 
-    def wait(process, timeout=None, wait=subprocess.Popen.wait):
-        if timeout is not None and pid.exists() and pid.read_text():
-            raise KeyboardInterrupt
-        return wait(process, timeout)
+    def interrupted(process, *_, **__):
+        while not (pid.exists() and pid.read_text()):
+            time.sleep(0.01)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         unpack(write(place, "rar5", {"a/b": b"hello"}), out, progress=False)
     assert tree(out.parent) == []

@@ -253,7 +253,7 @@ def test_videos_of_any_common_ending_are_read(tmp_path, ending, container, codec
             file.mux(stream.encode())
     clips = load_dataset("folder", tmp_path, **GRID)
     assert clips.class_names == ("a", "b") and clips.faults == ()
-    assert np.abs(clips.clips.mean(axis=(1, 2, 3)) - (60, 180)).max() < 8
+    assert np.abs(clips.clips[:].mean(axis=(1, 2, 3)) - (60, 180)).max() < 8
 
 
 @pytest.mark.parametrize(

@@ -20,16 +20,14 @@ from viptt_core.video import load_clip, open_video
 
 
 @pytest.mark.parametrize("kept", [400, 800, 1600])  # milliseconds of 2400
-def test_frames_that_an_edit_list_cuts_off_are_not_called_truncated(tmp_path, kept):
+def test_frames_that_an_edit_list_cuts_off_are_not_read(tmp_path, kept):
     path = write_video(tmp_path / "trimmed.mp4", scene(60))
     patch_after(path, b"elst", 12, struct.pack(">I", kept))  # ISO 14496-12, 8.6.6: how much is shown
     n = count_frames(path)
     assert n == len(authors_steps(path)) and abs(n - kept / 40) <= 1
     assert_agrees(load_clip(path, frames=n), authors_steps(path))
-    message = refused(path, "Lower `frames`", ClipTooShortError, load_clip, frames=60)
-    assert f"{n} frames can be decoded, 60 are needed" in message and "truncated" not in message
-    with open_video(path) as video:
-        assert sum(1 for _ in video.frames()) < video.promised == 60 and not video.ends_early
+    message = refused(path, "lower `frames`", ClipTooShortError, load_clip, frames=60)
+    assert f"{n} frames can be decoded, 60 are needed" in message and "was trimmed" in message
 
 
 @pytest.mark.parametrize(
@@ -37,9 +35,6 @@ def test_frames_that_an_edit_list_cuts_off_are_not_called_truncated(tmp_path, ke
     [
         ("v.avi", {}),
         ("v.mp4", {"movflags": "faststart"}),
-        ("v.mkv", {}),
-        ("v.mkv", {"cluster_size_limit": "2000"}),
-        ("v.mkv", {"live": "1", "cluster_size_limit": "2000"}),
     ],
 )
 @pytest.mark.parametrize("kept", [0.5, 0.9])
@@ -51,7 +46,7 @@ def test_a_file_that_ends_early_is_called_truncated(tmp_path, name, options, kep
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
     np.testing.assert_array_equal(load_clip(path, frames=5), whole)
     message = refused(path, "download the file again", ClipTooShortError, load_clip, frames=60)
-    assert ("It is truncated" if name.endswith(("mkv", "webm")) else "promises 60: it is truncated") in message
+    assert "promises 60: it is truncated" in message
 
 
 @pytest.mark.parametrize("name", ["v.avi", "v.mp4", "v.mkv", "v.webm"])
@@ -62,13 +57,6 @@ def test_what_follows_a_whole_file_is_no_truncation(tmp_path, name):
     for behind in (b"", bytes(40), b"\x19" * 40, b"\xff" * 40):
         path.write_bytes(whole + behind)
         assert "truncated" not in refused(path, "Lower `frames`", ClipTooShortError, load_clip, frames=20)
-
-
-@pytest.mark.parametrize("n_bytes", [0, 2**32 - 9])
-def test_a_length_that_was_never_filled_in_is_no_truncation(tmp_path, n_bytes):
-    path = write_video(tmp_path / "stream.avi", scene(9))
-    patch_after(path, b"RIFF", 4, struct.pack("<I", n_bytes))
-    assert "truncated" not in refused(path, "Lower `frames`", ClipTooShortError, load_clip, frames=20)
 
 
 def test_a_frame_size_that_no_camera_has_is_refused_before_memory_is_taken(tmp_path):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import os
 import time
 import warnings
@@ -39,12 +38,9 @@ from viptt_core.errors import (
 )
 
 HASH_LENGTH = 32  # hexadecimal digits
-MOST_MAPPED = 200  # files; macOS lets a process open 256
 HEADER = 128  # bytes before the array in an .npy file of up to four axes
 RESIDUE = 0x2144DF1C  # CRC-32 of any bytes that are followed by their own CRC-32
 ELSEWHERE = "VIPTT_CACHE names another folder"
-DAY = 86400  # seconds
-UNUSED_DAYS = 60  # what nobody opened for so long is deleted
 SETTLED = 2 * 10**9  # ns after a change; until then another change may leave a file the same times
 
 
@@ -102,7 +98,6 @@ def build_clip_set(recipe: Recipe, decoding: Decoding) -> ClipSet:
         turn = files.one_at_a_time(place, waiting, hint=ELSEWHERE)
         bar = tqdm(total=len(items), initial=len(items) - len(todo), desc="decoding", mininterval=1, **shown)
         with turn, bar:
-            sweep(folder)
             for i, outcome in files.in_workers(decoder.decode_once, todo, decoding.n_jobs):
                 outcomes[i] = outcome
                 bar.update()
@@ -137,7 +132,7 @@ def _clip_set(recipe: Recipe, outcomes: Sequence[_Outcome], *, skipping: bool) -
     left_out = [replace(fault, where=name) for name, fault in refused.items()]
     notes = [fault for outcome in outcomes for fault in outcome.faults if fault is not outcome.refusal]
     return ClipSet(
-        clips=FileArray([outcome.path for _, outcome in used], (len(used), *shape), np.dtype(np.uint8)),
+        clips=FileArray([outcome.path for _, outcome in used], (len(used), *shape)),
         labels=np.array([item.label for item in items], np.int64),
         groups=np.array([item.group for item in items]),
         names=np.array([item.name for item in items]),
@@ -276,21 +271,18 @@ def _hash_of(*parts: object) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class FileArray(np.lib.mixins.NDArrayOperatorsMixin):
-    """Files of `keep` as one array; none is in memory, and few are open between two calls.
+class FileArray:
+    """Files of `keep` as one array of uint8; none is in memory, or open between two calls.
 
-    What is indexed is copied from its files; arithmetic and all else that an ndarray can do takes the whole into
-    memory.
+    What is indexed is copied from its files; all else that an ndarray has takes the whole into memory.
     """
 
-    paths: Sequence[str]  #: the files, in order
+    paths: Sequence[str]  #: a file of uint8 for each row
     shape: tuple[int, ...]  #: [N, ...] of all together
-    dtype: np.dtype  #: of all
-    per_file: int = 1  #: rows of a file; the last may have fewer
 
+    dtype = np.dtype(np.uint8)
     ndim = property(lambda self: len(self.shape))
-    size = property(lambda self: prod(self.shape))
-    nbytes = property(lambda self: self.size * self.dtype.itemsize)
+    size = nbytes = property(lambda self: prod(self.shape))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -304,15 +296,11 @@ class FileArray(np.lib.mixins.NDArrayOperatorsMixin):
         if first is None or first is Ellipsis or any(isinstance(other, list | np.ndarray) for other in others):
             return np.asarray(self)[index]
         rows, others = np.arange(len(self))[first], tuple(others)
-        shape = np.broadcast_to(self.dtype.type(0), self.shape[1:])[others].shape
+        shape = np.broadcast_to(np.uint8(0), self.shape[1:])[others].shape
         found = np.empty((rows.size, *shape), self.dtype)
         for n, row in enumerate(rows.ravel().tolist()):
             found[n] = self._row(row)[others]
         return found.reshape(rows.shape + shape)
-
-    def __array_ufunc__(self, ufunc, method: str, *inputs, **settings):
-        inputs = (np.asarray(each) if isinstance(each, FileArray) else each for each in inputs)
-        return getattr(ufunc, method)(*inputs, **settings)
 
     def __getattr__(self, name: str):
         if name.startswith("_"):
@@ -320,30 +308,11 @@ class FileArray(np.lib.mixins.NDArrayOperatorsMixin):
         return getattr(np.asarray(self), name)
 
     def _row(self, row: int) -> np.ndarray:
-        number, within = divmod(row, self.per_file)
-        shape = self.shape[1:]
-        size = prod(shape)
         try:
-            begin = HEADER + within * size * self.dtype.itemsize
-            return np.frombuffer(_mapped(self.paths[number]), self.dtype, size, begin).reshape(shape)
+            return np.memmap(self.paths[row], self.dtype, "r", HEADER, self.shape[1:])
         except (OSError, ValueError) as error:
             what = f"is gone or cut off ({error})."
-            raise DataError(what, path=self.paths[number], remedy="Start again: it is made anew.") from error
-
-
-_MAPPED: dict[str, mmap.mmap] = {}  # files that stay open for the next call
-
-
-def _mapped(path: str) -> mmap.mmap:
-    if (found := _MAPPED.get(path)) is None:
-        if len(_MAPPED) >= MOST_MAPPED:
-            _MAPPED.clear()
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            found = _MAPPED[path] = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-        finally:
-            os.close(descriptor)
-    return found
+            raise DataError(what, path=self.paths[row], remedy="Start again: it is made anew.") from error
 
 
 def keep(path: str, array: np.ndarray, said: dict | None = None) -> None:
@@ -365,28 +334,13 @@ def keep(path: str, array: np.ndarray, said: dict | None = None) -> None:
 
 def read_kept(path: str) -> dict | None:
     """What is said of an array of `keep`, its "shape" among it; None if it is not there or, with a warning, damaged."""
-    _MAPPED.pop(path, None)  # it may have been replaced since
     try:
-        whole, used = _mapped(path), os.stat(path).st_mtime
+        whole = memoryview(np.memmap(path, np.uint8, "r"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):  # the latter of an empty file
-        whole, used = b"", 0.0
+        whole = b""
     if isal_zlib.crc32(whole) != RESIDUE:
-        _MAPPED.pop(path, None)
         warn_of(Fault("damaged file", path, "is damaged or cannot be read; it is made anew.", level="note"))
         return None
-    if time.time() - used > DAY:  # keeps it from `sweep` for another while
-        with suppress(OSError):  # of a cache that may only be read
-            os.utime(path)
-    return json.loads(whole[-8 - int.from_bytes(whole[-8:-4], "little") : -8].decode())
-
-
-def sweep(folder: Path) -> None:
-    """Delete what nobody opened for UNUSED_DAYS, and what killed processes left a day ago."""
-    _MAPPED.clear()  # workers may replace what is damaged
-    for entry in os.scandir(folder):
-        with suppress(OSError):
-            age = time.time() - entry.stat(follow_symlinks=False).st_mtime
-            if age > DAY * (1 if entry.name.startswith(".") else UNUSED_DAYS):
-                os.unlink(entry)
+    return json.loads(bytes(whole[-8 - int.from_bytes(whole[-8:-4], "little") : -8]))

@@ -19,13 +19,10 @@ import torch
 from torch import nn
 
 from viptt_core.backbones import BACKBONES
-from viptt_core.errors import DataError
+from viptt_core.errors import COPY_AGAIN, DataError
 from viptt_core.files import kind_of
 from viptt_core.model import check_architecture
 
-_MOST_NAMES = 64  # in one list; ViPTT-Net has 35 weights, so a longer list is of another network
-_LONGEST_NAME = 1000  # bytes; also bounds what is read of a list of names
-_COPY_AGAIN = "Copy or download the file again."
 _OTHER_LAYOUT = "Load it with Keras 2 (tf_keras) and save it by model.save('name.h5')."
 _OTHER_NETWORK = "Give the weights of a ViPTT-Net with VGG16 and LSTM, as the authors released them."
 
@@ -110,7 +107,7 @@ def _tensor(name: str, data: h5py.Dataset, path) -> torch.Tensor:
     with np.errstate(over="ignore"):  # of float64 values, which then are not finite
         values = data[()].astype(np.float32)
     if not np.isfinite(values).all():
-        raise DataError(f"holds NaN or infinite values in {_shown(name)}.", path=path, remedy=_COPY_AGAIN)
+        raise DataError(f"holds NaN or infinite values in {_shown(name)}.", path=path, remedy=COPY_AGAIN)
     if values.ndim == 5:  # the stem: a 3D convolution of one frame, here a 2D one
         values = values[0]
     if values.ndim > 1:
@@ -134,75 +131,44 @@ def _opened(path: str | PathLike) -> Iterator[h5py.File]:
         raise
     except Exception as error:  # the type depends on where the damage is: OSError, KeyError, RuntimeError, ValueError
         what = f"is missing, may not be read, or is damaged ({type(error).__name__}: {error})."
-        raise DataError(what, path=path, remedy=f"Check the path. {_COPY_AGAIN}") from error
+        raise DataError(what, path=path, remedy=f"Check the path. {COPY_AGAIN}") from error
 
 
 def _weights(file: h5py.File, path) -> Iterator[_Weight]:
     """The weights of all layers in Keras's order, each checked but not read."""
-    root = _descend(file, "model_weights", path) if _has(file, "model_weights") else file  # else weights only
-    layers = _names(root, "layer_names", path)
-    if layers is None:
-        newer = _has(root, "layers") or _has(root, "_layer_checkpoint_dependencies")
-        what = "is of the newer layout .weights.h5" if newer else "holds no Keras model: it has no list layer_names"
-        raise DataError(f"{what}.", path=path, remedy=_OTHER_LAYOUT)
-    for layer in layers:
-        group = _descend(root, layer, path)
-        names = _names(group, "weight_names", path) if isinstance(group, h5py.Group) else None
-        if names is None:
-            what = f"has no list weight_names at the layer {_shown(layer)}."
-            raise DataError(what, path=path, remedy=_OTHER_LAYOUT)
-        for name in names:
-            data = _descend(group, name, path)
+    held = {}
+    file.visititems(held.__setitem__)  # no links: they can lead to other files
+    if "layers" in held or "_layer_checkpoint_dependencies" in held:
+        raise DataError("is of the newer layout .weights.h5.", path=path, remedy=_OTHER_LAYOUT)
+    root = held.get("model_weights", file)  # else weights only
+    for layer, group in _listed(root, "layer_names", held, path):
+        for name, data in _listed(group, "weight_names", held, path):
             if not _is_plain(data):
-                what = f"holds at {_shown(f'{layer}/{name}')} no float16, 32 or 64 array in one piece within the file."
+                what = f"holds at {_shown(f'{layer}/{name}')} no float array in one piece within the file."
                 raise DataError(what, path=path, remedy=_OTHER_LAYOUT)
             yield f"{layer}/{name}", data
 
 
-def _names(group: h5py.Group, attribute: str, path) -> list[str] | None:
-    """The list of names in an attribute; None if there is no such attribute.
+def _listed(group: h5py.Group, attribute: str, held: dict, path) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
+    """The objects in a group whose names an attribute of it lists, by these names.
 
     Keras splits lists of more than 64,512 bytes into several attributes; those of ViPTT-Net are far shorter.
     """
-    if not h5py.h5a.exists(group.id, attribute.encode()):
-        return None
-    stored = h5py.h5a.open(group.id, attribute.encode())
-    text = h5py.check_string_dtype(stored.dtype)  # None for an empty list, too; a length of None: each has its own
-    few = len(stored.shape) == 1 and stored.shape[0] <= _MOST_NAMES
-    if not few or (stored.shape[0] and text is None) or (text and (text.length or 0) > _LONGEST_NAME):
-        what = f"holds in {attribute} at {_shown(group.name)} no list of names, or one too long for ViPTT-Net."
-        raise DataError(what, path=path, remedy=_OTHER_NETWORK)
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in group.attrs[attribute]]
-
-
-def _has(group: h5py.Group, name: str) -> bool:
-    """Whether a link of this name exists, wherever it leads."""
-    return group.id.links.exists(name.encode())
-
-
-def _descend(group: h5py.Group, name: str, path) -> h5py.Group | h5py.Dataset:
-    """The object at a name with slashes, by hard links only: others can lead to other files."""
-    here = group
-    for part in filter(None, name.split("/")):
-        if not isinstance(here, h5py.Group) or not _has(here, part):
+    if attribute not in group.attrs:
+        what = f"holds no Keras model: it has no list {attribute} at {_shown(group.name)}."
+        raise DataError(what, path=path, remedy=_OTHER_LAYOUT)
+    for stored in group.attrs[attribute]:
+        name = stored.decode() if isinstance(stored, bytes) else str(stored)
+        if (place := f"{group.name}/{name}".strip("/")) not in held:
             what = f"lists {_shown(name)}, which it does not hold in {_shown(group.name)}."
-            raise DataError(what, path=path, remedy=_COPY_AGAIN)
-        if here.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
-            what = f"has a link at {_shown(name)} instead of the weight itself."
-            raise DataError(what, path=path, remedy=_OTHER_LAYOUT)
-        here = here[part]
-    return here
+            raise DataError(what, path=path, remedy=COPY_AGAIN)
+        yield name, held[place]
 
 
 def _is_plain(data) -> bool:
     """Whether this is a float array in one piece within the file, not outside, packed or without values."""
-    if not isinstance(data, h5py.Dataset) or not data.shape:
-        return False
-    if data.dtype.kind != "f" or data.dtype.itemsize not in (2, 4, 8):
-        return False
-    layout = data.id.get_create_plist()
-    in_one_piece = layout.get_layout() == h5py.h5d.CONTIGUOUS and not layout.get_external_count()
-    return in_one_piece and data.id.get_offset() is not None  # else HDF5 would make up zeros
+    # HDF5 would make up zeros for an array that has no place.
+    return isinstance(data, h5py.Dataset) and data.dtype.kind == "f" and data.id.get_offset() and not data.external
 
 
 def _shown(name) -> str:

@@ -234,33 +234,25 @@ class ProjectedLSTM(nn.Module):
 
 
 class MeanPooling(nn.Module):
-    """The plain mean over frames, then a linear map to `hidden_size`: a clip as a bag of pictures."""
+    """The plain mean over frames, then a linear map to `hidden_size`: a clip as a bag of pictures.
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    With `standardised`, features are standardised first, as for `ProjectedLSTM`.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, standardised: bool = False) -> None:
         super().__init__()
         self.input_size, self.hidden_size = input_size, hidden_size
         self.value = nn.Linear(input_size, hidden_size)
+        self.standardise = nn.BatchNorm1d(input_size, affine=False) if standardised else nn.Identity()
 
     def summary(self, features: Tensor) -> Tensor:
         """The mean, mapped."""
-        return self.value(features.mean(dim=1))
-
-
-class ProjectedMean(MeanPooling):
-    """The plain mean over frames of features that are standardised first, as for `ProjectedLSTM`."""
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size)
-        self.standardise = nn.BatchNorm1d(input_size, affine=False)
-
-    def summary(self, features: Tensor) -> Tensor:
-        """The mean, mapped."""
-        return super().summary(self.standardise(features.flatten(0, 1)).unflatten(0, features.shape[:2]))
+        return self.value(self.standardise(features.flatten(0, 1)).unflatten(0, features.shape[:2]).mean(dim=1))
 
 
 TEMPORALS = {
     "lstm": KerasLSTM,
     "projected lstm": ProjectedLSTM,
     "mean": MeanPooling,
-    "projected mean": ProjectedMean,
+    "projected mean": partial(MeanPooling, standardised=True),
 }

@@ -50,11 +50,6 @@ _DECODER_OPTIONS = {"max_pixels": str(MOST_PIXELS)}
 # Headers of intact videos promise up to this many frames more than there are (UT-Interaction).
 HEADER_SLACK = 2
 
-EBML = b"\x1aE\xdf\xa3"  # how Matroska and WebM files begin; RFC 8794, 11.2.1
-# Identifiers of what they consist of, and clusters in them; RFC 9559, 5.1.
-EBML_PARTS = "1a45dfa3 18538067 114d9b74 1549a966 1654ae6b 1f43b675 1c53bb6b 1254c367 1043a770 1941a469"
-EBML_PARTS = {bytes.fromhex(part) for part in f"{EBML_PARTS} 5854 ec bf e7 a7 ab a3 a0".split()}
-
 
 def load_clip(
     path: str | PathLike, *, frames=PAPER_FRAMES, size=PAPER_SIZE, stride: int = 1, fit: str = "stretch"
@@ -99,7 +94,7 @@ def load_clip(
             remedy, kind = "Lower `frames` or `stride`, or leave the clip out.", "too few frames"
             if video.ends_early:
                 cause = f"Its header promises {video.promised}: it" if video.promised else "It"
-                what, kind = f"{what} {cause} is truncated or damaged.", "truncated file"
+                what, kind = f"{what} {cause} is truncated, damaged, or was trimmed.", "truncated file"
                 remedy = f"{COPY_AGAIN} Else: {remedy[0].lower()}{remedy[1:]}"
             raise ClipTooShortError(what, path=path, remedy=remedy, kind=kind)
     if damaged:
@@ -153,12 +148,11 @@ class Video:
 
     @property
     def ends_early(self) -> bool:
-        """Whether there is less than there was, once all frames are decoded.
+        """Whether there is less than the header promises, if it does, or something broken, once all frames are decoded.
 
-        The header alone does not tell: it counts frames that an edit list cuts off, or none, as in Matroska.
+        The header of an MP4 also counts frames that an edit list cuts off: a video that was trimmed ends early, too.
         """
-        is_whole = 0 < self.promised <= self.decoded + HEADER_SLACK
-        return self.broken or (not is_whole and _is_cut(self.path))
+        return self.broken or self.promised > self.decoded + HEADER_SLACK
 
 
 @contextmanager
@@ -193,43 +187,6 @@ def open_video(path: str | PathLike) -> Iterator[Video]:
             except av.FFmpegError as error:
                 what = f"cannot be decoded ({error.strerror})."
                 raise DataError(what, path=path, remedy=COPY_AGAIN, kind="damaged file") from error
-
-
-def _is_cut(path: Path) -> bool:
-    """Whether one of the parts that an AVI, MP4 or Matroska file consists of reaches beyond its end."""
-    n_bytes, start = path.stat().st_size, 0
-    with path.open("rb") as file:
-        length_of = {b"RIFF": _riff_length, EBML: _ebml_length}.get(file.read(4), _box_length)
-        while start < n_bytes:
-            file.seek(start)
-            length = length_of(file.read(16).ljust(16, b"\0"))
-            if length is None:
-                break
-            start += length
-    return start > n_bytes
-
-
-def _riff_length(head: bytes) -> int | None:
-    length = int.from_bytes(head[4:8], "little")
-    never_filled_in = length == 0 or length >= 2**32 - 9
-    return None if head[:4] != b"RIFF" or never_filled_in else length + 8
-
-
-def _box_length(head: bytes) -> int | None:
-    """ISO 14496-12, 4.2: 1 stands for the eight bytes that follow, 0 for all the rest."""
-    length = int.from_bytes(head[:4], "big")
-    length = int.from_bytes(head[8:16], "big") if length == 1 else length
-    return length if head[4:8].isalnum() and length >= 8 else None
-
-
-def _ebml_length(head: bytes) -> int | None:
-    """RFC 8794, 4 to 6: an identifier and a length, each as long as its first set bit says; unknown if all are set."""
-    begin = 9 - head[0].bit_length()
-    size = 9 - head[begin].bit_length()
-    if head[:begin] not in EBML_PARTS or size > 8:
-        return None
-    length, unknown = int.from_bytes(head[begin : begin + size], "big") & ~(1 << 7 * size), (1 << 7 * size) - 1
-    return begin + size + (0 if length == unknown else length)  # unknown: what is in it is looked at part by part
 
 
 def _frame_pixels(frame: av.VideoFrame, used: np.ndarray | None, exact: bool) -> np.ndarray:

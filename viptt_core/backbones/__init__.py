@@ -81,10 +81,10 @@ def _vgg16(generator: torch.Generator | None) -> nn.Module:
 
 
 def _lite0(stages: int) -> Callable[[torch.Generator | None], nn.Module]:
-    """The first stages of EfficientNet-Lite0, see `lite0`."""
+    """The first stages of EfficientNet-Lite0, see `by_timm`."""
 
     def build(generator: torch.Generator | None) -> nn.Module:
-        from viptt_core.backbones.lite0 import Lite0
+        from viptt_core.backbones.by_timm import Lite0
 
         return drawn(lambda: Lite0(stages), generator)
 
@@ -114,15 +114,15 @@ def _torchvision_file(backbone: str, name: str) -> Path:
 
 
 def _lite0_file(name: str) -> Path:
-    from viptt_core.backbones import lite0
+    from viptt_core.backbones.by_timm import weights_file
 
-    return lite0.weights_file()
+    return weights_file()
 
 
 def _lite0_read(path: Path) -> dict[str, Tensor]:
-    from viptt_core.backbones import lite0
+    from viptt_core.backbones.by_timm import timm_names
 
-    return lite0.timm_names(_read(path))
+    return timm_names(_read(path))
 
 
 def _read(path: Path) -> dict[str, Tensor]:

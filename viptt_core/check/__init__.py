@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+
 from viptt_core.check.inspect import read_files
-from viptt_core.check.judge import Checked, judge, source_of
-from viptt_core.check.report import CheckReport
+from viptt_core.check.judge import Checked, count_classes, judge, source_of
 from viptt_core.datasets import list_dataset
+from viptt_core.datasets.arrays import PARTS
 from viptt_core.datasets.listing import VIDEO_ENDINGS, Listing, has_ending, printable
-from viptt_core.errors import DataError, Fault
+from viptt_core.errors import LEVELS, LISTED, DataError, Fault, counted
 from viptt_core.presets import load_preset
+from viptt_core.scan_facts import slice_axis
+
+_HEADINGS = {
+    "set": "Stops a run, or spoils its splits",
+    "file": "Files that stop or spoil a run",
+    "left out": "Left out of every run",
+    "note": "Good to know",
+}
+_VALUES_LISTED = 5  # of a tally, such as frame sizes
 
 
 def check_dataset(
@@ -67,3 +82,134 @@ def _jobs(listing: Listing) -> list[tuple[str, Path]]:
         return []
     unlabelled = [("video" if has_ending(path, VIDEO_ENDINGS) else "scan", path) for path in listing.unlabelled]
     return [*((listing.medium, source_of(item)) for item in listing.items), *unlabelled]
+
+
+# --- What was found, as a table ---
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found."""
+
+    checked: Checked
+    faults: tuple[Fault, ...]  # the worst first
+    seconds: float
+
+    @property
+    def spoils(self) -> bool:
+        """Whether something would stop a run or spoil its result."""
+        return any(fault.spoils for fault in self.faults)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Files listed, and without label; groups."""
+        listing = self.checked.listing
+        groups = {item.group for item in listing.items}
+        return {"listed": len(listing.items), "unlabelled": len(listing.unlabelled), "groups": len(groups)}
+
+    @property
+    def classes(self) -> dict[str, dict[str, int]]:
+        """Class -> {"files", "groups"}, in label order."""
+        return count_classes(self.checked.listing)
+
+    @property
+    def facts(self) -> dict[str, list[float] | dict[str, int]]:
+        """[lowest, median, highest] or a count of each value, by name, in the words of the table."""
+        rows = list(_rows(self.checked))
+        return {name: _summary([row[name] for row in rows if name in row]) for name in (rows[0] if rows else ())}
+
+    def of_level(self, level: str) -> list[Fault]:
+        """Faults of one level, see `errors.LEVELS`."""
+        return [fault for fault in self.faults if fault.level == level]
+
+    def __str__(self) -> str:
+        parts = [self._verdict(), "", *self._overview(), *self._listed_faults(), "", self._reading()]
+        return printable("\n".join(parts))
+
+    def _verdict(self) -> str:
+        left_out, notes = counted(len(self.of_level("left out")), "file"), counted(len(self.of_level("note")), "note")
+        beside = f"{left_out} left out, {notes}"
+        if not self.spoils:
+            return f"SOUND: nothing was found that would spoil a run ({beside})."
+        return (
+            f"NOT SOUND: {counted(sum(f.spoils for f in self.faults), 'fault')} would stop or spoil a run ({beside})."
+        )
+
+    def _overview(self) -> Iterator[str]:
+        listing, counts, facts, classes = self.checked.listing, self.counts, self.facts, self.classes
+        words = {"listed": "labelled", "unlabelled": "without label"}
+        files = ", ".join(f"{counts[key]} {said}" for key, said in words.items() if counts[key] or key == "listed")
+        yield f"{listing.name} in {listing.root}, judged for the preset '{self.checked.preset.name}'"
+        yield f"  {files}; {counted(len(classes), 'class')}, {counted(counts['groups'], 'group')}"
+        if classes:
+            width = max(len("class"), *map(len, classes))
+            yield f"\n  {'class'.ljust(width)}   files  groups   share"
+            for name, n in classes.items():
+                share = n["files"] / max(counts["listed"], 1)
+                yield f"  {name.ljust(width)}  {n['files']:6}  {n['groups']:6}  {share:6.1%}"
+        if facts:
+            yield ""
+            width = max(map(len, facts))
+            yield from (f"  {name.ljust(width)}  {_shown(value)}" for name, value in facts.items())
+
+    def _listed_faults(self) -> Iterator[str]:
+        for level in LEVELS:
+            faults = sorted(self.of_level(level), key=lambda fault: fault.kind)  # stable: files keep their order
+            if faults:
+                yield f"\n{_HEADINGS[level]}"
+            for kind, group in groupby(faults, key=lambda fault: fault.kind):
+                alike = list(group)
+                remedies = {fault.remedy for fault in alike}
+                yield f"  {kind} ({len(alike)})"
+                for fault in alike[:LISTED]:
+                    name = "the set" if fault.where == "." else fault.where
+                    own = f" {fault.remedy}" if len(remedies) > 1 and fault.remedy else ""
+                    yield f"    {name}: {fault.what}{own}"
+                if len(alike) > LISTED:
+                    yield f"    ... and {len(alike) - LISTED} more"
+                if len(remedies) == 1 and alike[0].remedy:
+                    yield f"    -> {alike[0].remedy}"
+
+    def _reading(self) -> str:
+        readings = self.checked.readings
+        n_bytes = sum(reading.n_bytes for reading in readings)
+        return f"Read {counted(len(readings), 'file')} ({n_bytes / 1e6:.1f} MB) in {self.seconds:.1f} s."
+
+
+def _rows(checked: Checked) -> Iterator[dict[str, float | str]]:
+    """What the table says of each file, or of each volume of an array file."""
+    for facts in (scan.facts for scan in checked.readable("scan")):
+        axis = slice_axis(facts)
+        i, j = (k for k in range(3) if k != axis)
+        yield {
+            "slices": facts.shape[axis],
+            "voxels of a slice": f"{facts.shape[i]} x {facts.shape[j]}",
+            "mm between slices": facts.spacing[axis],
+            "mm in a slice": facts.spacing[i],
+            "lowest HU": facts.lowest,
+            "highest HU": facts.highest,
+            "lung or air, %": 100 * facts.air,
+            "orientation": facts.axes or "none",
+        }
+    for facts in (video.facts for video in checked.readable("video")):
+        size = f"{facts.width} x {facts.height}"
+        yield {"frames": facts.frames, "frame size": size, "frames a second": facts.rate, "codec": facts.codec}
+    for shapes in (array.facts.shapes for array in checked.readable("array")):
+        for array, (n, *sides) in shapes.items():
+            part = PARTS.get(array.removesuffix("_images"), "none")
+            yield from [{"voxels": " x ".join(map(str, sides)), "parts": part}] * n
+
+
+def _summary(values: list[float] | list[str]) -> list[float] | dict[str, int]:
+    if isinstance(values[0], str):
+        return dict(Counter(values).most_common())
+    return np.quantile(values, (0, 0.5, 1)).tolist()
+
+
+def _shown(value: list[float] | dict[str, int]) -> str:
+    if isinstance(value, dict):
+        common = sorted(value.items(), key=lambda pair: -pair[1])
+        text = ", ".join(f"{name} ({n})" for name, n in common[:_VALUES_LISTED])
+        return text + (f" and {len(common) - _VALUES_LISTED} others" if len(common) > _VALUES_LISTED else "")
+    low, middle, high = (f"{number:.4g}" for number in value)
+    return low if low == high else f"{low} to {high} (median {middle})"

@@ -8,16 +8,13 @@ import sys
 from viptt_core.cli.command import add_command, add_group, path, positive
 from viptt_core.errors import SettingError, check_choice
 
-FORMS = {"txt": "{}\n".format, "csv": lambda predictions: predictions.table().to_csv(index=False)}
-
 
 def add_predict_commands(commands) -> None:
     """Add the commands to the subparsers of `viptt`."""
     predict = add_command(commands, _predict, "viptt predict data/own --weights runs/RUN -o predictions.csv")
     text = "file, run (folder or name), or a name of `viptt weights list`"
     predict.add_argument("--weights", required=True, metavar="W", help=text)
-    predict.add_argument("-o", "--output", type=path, help="write to this file instead; .csv or .txt says the form")
-    predict.add_argument("--csv", action="store_true", help="print CSV")
+    predict.add_argument("-o", "--output", type=path, help="write a table to this .csv file instead")
 
     example = "viptt submit data/imageclef/test --weights RUN1 RUN2 RUN3 --ensemble vote -o submission.txt"
     submit = add_command(commands, _submit, example)
@@ -38,7 +35,7 @@ def add_predict_commands(commands) -> None:
 
     example = "viptt score predictions.csv labels.csv --label-column diagnosis --patient-column patient"
     score = add_command(commands, _score, example)
-    score.add_argument("predictions", type=path, help="what `viptt predict --csv` wrote, or `viptt submit` kept")
+    score.add_argument("predictions", type=path, help="what `viptt predict -o` wrote, or `viptt submit` kept")
     score.add_argument("labels", type=path, help="CSV with one row a scan")
     score.add_argument("--file-column", default="", help="file name or path of a scan (default: FileName)")
     text = "class: a name, or 1..5 for ImageCLEF's (default: Label, else TypeOfTB)"
@@ -61,21 +58,18 @@ def _predict(options) -> int:
     from viptt_core.files import write_file
     from viptt_core.prediction.scans import check_output
 
-    ending = options.output.suffix.removeprefix(".") if options.output else "txt"
-    check_choice("ending of the output", ending, FORMS)
     if options.output:
+        check_choice("ending of the output", options.output.suffix, (".csv",))
         check_output(options.output)
-    form = "csv" if options.csv else ending
     predictions = _predictions(options, [options.weights], options.scans)
-    text = FORMS[form](predictions)
     if options.output:
-        write_file(options.output, text)
+        write_file(options.output, predictions.table().to_csv(index=False))
         warned = sum(map(bool, predictions.warnings))
         told = f", {warned} of them with warnings" if warned else ""
         print(f"{len(predictions.names)} scans in {options.output}{told}")
     else:
-        print(text, end="")
-    return _say_failed(predictions, told=form == "txt" and not options.output)
+        print(predictions)
+    return _say_failed(predictions, told=not options.output)
 
 
 def _submit(options) -> None:

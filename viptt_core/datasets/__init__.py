@@ -17,13 +17,18 @@ import numpy as np
 from viptt_core.cache import Decoding, Recipe, build_clip_set
 from viptt_core.clips import ClipSet, Grid
 from viptt_core.datasets.arrays import decode_volume, list_medmnist3d
+from viptt_core.datasets.folders import (
+    decode_scan,
+    decode_video,
+    list_folder,
+    list_imageclef,
+    list_mosmed,
+    list_ucf50,
+)
+from viptt_core.datasets.labels import one_spelling
 from viptt_core.datasets.lidc import list_lidc
 from viptt_core.datasets.listing import ENDINGS, Listing
-from viptt_core.datasets.own import list_folder
-from viptt_core.datasets.scans import decode_scan, list_imageclef, list_mosmed
 from viptt_core.datasets.simulated import list_actions, list_phantoms, simulate_clip, simulate_scan
-from viptt_core.datasets.spelling import one_spelling
-from viptt_core.datasets.videos import decode_video, list_ucf50
 from viptt_core.errors import Fault, SettingError, check_choice, raise_faults
 from viptt_core.files import code_version
 from viptt_core.presets import Preset, fits
@@ -44,7 +49,7 @@ SYNTHETIC = ("phantom", "actions")
 OF_SCANS = ("labels", "file_column", "label_column", "patient_column", "classes", "on_error")
 OF_VIDEOS = ("group_pattern", "groups", "on_error")
 # What a decoder may import without its pixels depending on it: how files are found, named and kept.
-NO_PIXELS = ("cache", "clips", "datasets.labels", "datasets.listing", "datasets.spelling", "errors", "files", "sources")
+NO_PIXELS = ("cache", "clips", "datasets.labels", "datasets.listing", "errors", "files", "sources")
 _VIDEO_FIELDS = ("frames", "size", "stride", "fit")
 
 
@@ -101,19 +106,19 @@ def load_for(preset: Preset, name: str, root: str | Path | None = None, **settin
     return _load(name, root, given, preset)
 
 
-def load_scans(preset: Preset, given: Mapping[str, Any], *, progress: bool = True) -> ClipSet:
+def load_scans(preset: Preset, given: Mapping[str, Any]) -> ClipSet:
     """Load the scans that the parameters of a notebook name, see `load_for`."""
     settings = {name: given[name] for name in OF_SCANS} | {"n": given["n_scans"] or None}
-    return load_for(preset, given["dataset"], given["data_root"], progress=progress, **settings)
+    return load_for(preset, given["dataset"], given["data_root"], **settings)
 
 
-def load_videos(preset: Preset, given: Mapping[str, Any], *, progress: bool = True) -> ClipSet:
+def load_videos(preset: Preset, given: Mapping[str, Any]) -> ClipSet:
     """Load the videos that the parameters of a notebook name; where it has scans, too, their names say so."""
     both = "pretrain_dataset" in given
     names = ("pretrain_dataset", "pretrain_root", "pretrain_classes") if both else ("dataset", "data_root", "classes")
     name, root, classes = (given[name] for name in names)
     settings = {name: given[name] for name in OF_VIDEOS} | {"n": given["n_videos"] or None}
-    return load_for(preset, name, root, classes=classes, progress=progress, **settings)
+    return load_for(preset, name, root, classes=classes, **settings)
 
 
 def list_dataset(name: str, root: str | Path | None = None, **settings) -> Listing:

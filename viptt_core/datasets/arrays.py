@@ -6,11 +6,9 @@ A, B and C runs from slice to slice.
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,13 +16,12 @@ import numpy as np
 
 from viptt_core import ct, files
 from viptt_core.clips import Grid, Item
+from viptt_core.datasets.folders import to_grey_levels
 from viptt_core.datasets.listing import Listing
-from viptt_core.datasets.scans import to_grey_levels
 from viptt_core.errors import DataError, Fault, SettingError, warn_of
 from viptt_core.sources.registry import medmnist_sets
 
 PARTS = {"train": "train", "val": "validation", "test": "test"}  # MedMNIST's names and ours
-MOST_BYTES = 2**31  # that an array may unpack to
 SAMPLED = 200  # volumes that are looked at to find the slices
 LEAST_PADDING = 0.05  # mean share of the planes along an axis that must be empty
 _AGAIN = "Get the file again; how: viptt data list."
@@ -61,9 +58,9 @@ def list_medmnist3d(root: str | Path) -> Listing:
         what = f"is not as MedMNIST published it: its MD5 is {digest}, published is {published}."
         raise DataError(what, path=path, remedy=_AGAIN, kind="checksum differs")
     names = tuple(info["label"][str(k)] for k in range(len(info["label"])))
-    with opened(path) as archive:
-        labels = {part: read_array(archive, f"{part}_labels").reshape(-1).tolist() for part in PARTS}
-        padding = find_padding(read_array(archive, "train_images")[:SAMPLED])
+    with opened(path) as arrays:
+        labels = {part: arrays[f"{part}_labels"].reshape(-1).tolist() for part in PARTS}
+        padding = find_padding(arrays["train_images"][:SAMPLED])
     axis, items, faults = padding or 0, [], ()
     for part, of_part in labels.items():
         for i, label in enumerate(of_part):
@@ -111,8 +108,8 @@ def decode_volume(source: Volume, grid: Grid) -> np.ndarray:
 
 def image_arrays(path: Path) -> tuple[str, ...]:
     """Names of a file's arrays of volumes: "volumes", or one for each of MedMNIST's parts."""
-    with opened(path) as archive:
-        return ("volumes",) if "volumes.npy" in archive.namelist() else tuple(f"{part}_images" for part in PARTS)
+    with opened(path) as arrays:
+        return ("volumes",) if "volumes" in arrays else tuple(f"{part}_images" for part in PARTS)
 
 
 @lru_cache(maxsize=len(PARTS))
@@ -120,65 +117,24 @@ def read_images(path: Path, array: str, digest: str) -> np.ndarray:
     """All volumes of one of the `image_arrays` of the file with this MD5, uint8 [N,A,B,C]; kept for the next call.
 
     Raises:
-        DataError: the file is damaged, or claims a size that is not there.
+        DataError: the file is damaged.
     """
-    with opened(path) as archive:
-        return read_array(archive, array)
-
-
-# --- The file: every array is measured before memory is taken for it ---
-
-
-class Head(NamedTuple):
-    """What an array says of itself."""
-
-    shape: tuple[int, ...]
-    fortran_order: bool
-    dtype: np.dtype
+    with opened(path) as arrays:
+        return arrays[array]
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive; whatever goes wrong with it is raised as a DataError."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except DataError:
-        raise
-    except Exception as error:  # zipfile, zlib and NumPy raise a dozen types where bytes are damaged
-        kind, what, remedy = "damaged file", f"cannot be read as an .npz file ({error}).", _AGAIN
-        if isinstance(error, OSError) and error.strerror:
-            kind, what, remedy = "unreadable file", f"cannot be read ({error.strerror}).", "See that you may read it."
-        elif not path.stat().st_size:
-            kind = "empty file"
-        raise DataError(what, path=path, remedy=remedy, kind=kind) from error
-
-
-def array_head(archive: zipfile.ZipFile, name: str) -> Head:
-    """What an array says of itself; refused if it claims bytes that are not there, or too many."""
-    info = archive.getinfo(f"{name}.npy")
-    with archive.open(info) as member:
-        major, minor = np.lib.format.read_magic(member)
-        head = Head(*getattr(np.lib.format, f"read_array_header_{major}_{minor}")(member))
-        there = info.file_size - member.tell()
-    claimed = prod(head.shape) * head.dtype.itemsize
-    if head.dtype.hasobject:
-        what, remedy = f"{name} is a pickle, which may hold a program.", "Save text as text: column.astype(str)."
-        raise DataError(what, path=archive.filename, remedy=remedy, kind="column of objects")
-    if claimed != there:
-        what = f"{name} claims {claimed} bytes, and holds {there}."
-        raise DataError(what, path=archive.filename, remedy=_AGAIN, kind="damaged file")
-    if claimed > MOST_BYTES:
-        what = f"{name} would take {claimed} bytes; {MOST_BYTES} are the most."
-        raise DataError(what, path=archive.filename, remedy="Write its volumes as NIfTI files.", kind="too large")
-    return head
-
-
-def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """An array, see `array_head`."""
-    array_head(archive, name)
-    with archive.open(f"{name}.npy") as member:
-        return np.lib.format.read_array(member, allow_pickle=False)
+def opened(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of a file, each read when it is asked for; whatever goes wrong is raised as a DataError."""
+    with files.reading(path):
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                yield arrays
+        except (DataError, OSError, MemoryError):
+            raise
+        except Exception as error:  # zipfile, zlib and NumPy raise a dozen types where bytes are damaged
+            what = f"cannot be read as an .npz file ({error})."
+            raise DataError(what, path=path, remedy=_AGAIN, kind="damaged file") from error
 
 
 def find_file(root: str | Path) -> Path:

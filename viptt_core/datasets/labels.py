@@ -7,13 +7,13 @@ import io
 import json
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 from viptt_core.datasets.listing import (
     FILE_ENDINGS,
@@ -23,7 +23,6 @@ from viptt_core.datasets.listing import (
     nothing_to_read,
     parts_without_files,
 )
-from viptt_core.datasets.spelling import NO_GROUP, is_missing, number, one_spelling
 from viptt_core.errors import DataError, Fault, listed, raise_faults
 
 COLUMN_SETTINGS = ("file_column", "label_column", "patient_column")
@@ -31,6 +30,13 @@ OTHER_TABLES = (".tsv", ".txt", ".xls", ".xlsx", ".ods")
 HEADER_BYTES = 1 << 16  # of a table that are read to learn its columns
 LONGEST = 1000  # characters of a name, a label or a group
 END_ROW = "end-of-the-table"
+# How pandas, R, spreadsheets and databases write a cell without a value, as `form` gives it.
+MISSING = {"", "na", "n/a", "nan", "none", "null", "<na>", "nat", "-", "--", "---", ".", "?", "n.a.", "n.a", "n / a"}
+MISSING |= {"-nan", "(null)", "(blank)", "na character_", "na integer_", "na real_", "#n/a", "#na", "#nv", "#ref!"}
+MISSING |= {"#value!", "#div/0!", "#name?", "#num!", "#null!", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
+NO_GROUP = MISSING | {"unknown"}
+NUMBER = re.compile(r"[+-]?\d{1,99}([.,]\d{0,99})?(e[+-]?\d{1,2})?")
+QUOTES = "\"'`\u00b4\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb\u2039\u203a"
 csv.field_size_limit(2**31 - 1)  # an open quote makes one cell of the rest, and notes may be long
 
 
@@ -380,3 +386,48 @@ def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing
         faults += [Fault("no group", name, what, "Add a row for it.", level="file") for name in lacking]
     items = tuple(replace(item, group=rows[item.source].group) for item in listing.items if item.source in rows)
     return replace(listing, items=items, faults=(*listing.faults, *table.faults, *faults))
+
+
+# --- When two cells of a table say the same, and when one says nothing ---
+
+
+def is_missing(value: str, words: Collection[str] = MISSING) -> bool:
+    """Whether a cell stands for no value."""
+    return form(value) in words
+
+
+def one_spelling(
+    values: Iterable[str], known: Collection[str], where: str, noun: str
+) -> tuple[dict[str, str], list[Fault]]:
+    """One spelling for "focal" and "Focal", "1", "01" and "1.0": the known one, else the most frequent one.
+
+    Returns:
+        Spelling by value, and a note, of that noun in that table, for each value that is not as it was written.
+    """
+    counts = Counter(values)
+    alike = defaultdict(list)
+    for value in sorted({*counts, *known}, key=lambda value: (value not in known, -counts[value], value)):
+        alike[form(value)].append(value)
+    spelling, notes = {}, []
+    for first, *others in alike.values():
+        spelling[first] = first
+        for value in others:
+            spelling[value] = value if value in known else first
+            if value not in known:
+                what = f"the {noun} {value!r} ({counts[value]} of the rows) is taken as {first!r}."
+                notes.append(Fault("near-equal values", where, what, "Write them alike.", level="note"))
+    return spelling, notes
+
+
+def form(value: str) -> str:
+    """What near-equal values share, whatever their case, quotes, blanks, dashes, and however a number is written."""
+    seen = (char for char in normalize("NFKC", value) if category(char) != "Cf")  # without those of no width
+    text = "".join("-" if category(char) == "Pd" or char == "\N{MINUS SIGN}" else char for char in seen)
+    text = " ".join(text.casefold().strip(f"{QUOTES} ").split())
+    value = number(text)
+    return re.sub(r"(?<=\w)[-_ ]+(?=\w)", " ", text) if value is None else str(value)
+
+
+def number(text: str) -> Fraction | None:
+    """The number that a text writes, None if it writes none."""
+    return Fraction(text.replace(",", ".")) if NUMBER.fullmatch(text) else None

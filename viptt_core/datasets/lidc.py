@@ -15,9 +15,9 @@ import numpy as np
 
 from viptt_core import files
 from viptt_core.clips import Item
-from viptt_core.datasets.arrays import Volume, array_head, find_file, opened, read_array
+from viptt_core.datasets.arrays import Volume, find_file, opened
+from viptt_core.datasets.labels import NO_GROUP, is_missing
 from viptt_core.datasets.listing import Listing
-from viptt_core.datasets.spelling import NO_GROUP, is_missing
 from viptt_core.errors import DataError, Fault, SettingError, check_choice, check_counts
 
 TASKS = {
@@ -44,7 +44,7 @@ def list_lidc(root: str | Path, *, task: str = "types", centre: int = 24) -> Lis
     check_choice("task", task, tuple(TASKS))
     check_counts(centre=centre)
     columns = _read_columns(path := find_file(root))
-    if centre > (side := min(columns["volumes"][1:3])):
+    if centre > (side := min(columns["volumes"].shape[1:3])):
         raise SettingError(f"centre is {centre}.", remedy=f"The slices have {side} pixels a side: give no more.")
     labels = columns["malignancy_label"].astype(np.int64)
     if task == "types":
@@ -82,23 +82,21 @@ def nodule_types(
     return np.select([texture <= 2, texture < 4, calcification < 5.5, irregular], [0, 1, 2, 3], 4)
 
 
-def _read_columns(path: Path) -> dict[str, np.ndarray | tuple[int, ...]]:
-    """All arrays but the volumes, of which the shape is given."""
-    with opened(path) as archive:
-        stored = archive.namelist()
-        heads = {name: array_head(archive, name) for name in _ARRAYS if f"{name}.npy" in stored}
-        columns = {name: read_array(archive, name) for name in heads if name != "volumes"}
-    wrong = [f"it lacks {name}" for name in _ARRAYS if name not in heads]
+def _read_columns(path: Path) -> dict[str, np.ndarray]:
+    """All arrays by name."""
+    with opened(path) as arrays:
+        columns = {name: np.asarray(arrays[name]) for name in _ARRAYS if name in arrays}
+    wrong = [f"it lacks {name}" for name in _ARRAYS if name not in columns]
     if not wrong:
-        n, shape = heads["names"].shape, heads["volumes"].shape
-        wrong = [f"{name} {head.dtype} {list(head.shape)}" for name, head in heads.items()]
-        fits = all(heads[name].shape == n for name in ("patient", "malignancy_label", "diameter_mm"))
-        fits &= len(n) == 1 and heads["attr_mean"].shape == n + heads["attr_names"].shape
-        fits &= all(heads[name].dtype.kind in "iuf" for name in ("malignancy_label", "diameter_mm", "attr_mean"))
-        fits &= shape[:1] == n and len(shape) == 4 and 0 not in shape and heads["volumes"].dtype == np.uint8
+        n, volumes = columns["names"].shape, columns["volumes"]
+        wrong = [f"{name} {column.dtype} {list(column.shape)}" for name, column in columns.items()]
+        fits = all(columns[name].shape == n for name in ("patient", "malignancy_label", "diameter_mm"))
+        fits &= len(n) == 1 and columns["attr_mean"].shape == n + columns["attr_names"].shape
+        fits &= all(columns[name].dtype.kind in "iuf" for name in ("malignancy_label", "diameter_mm", "attr_mean"))
+        fits &= volumes.shape[:1] == n and volumes.ndim == 4 and volumes.size > 0 and volumes.dtype == np.uint8
         if fits and all(np.isfinite(columns[name]).all() for name in ("diameter_mm", "attr_mean")):
             wrong = [f"no rating {name}" for name in RATINGS if name not in columns["attr_names"]]
     if wrong:
         what = f"is not in the layout of these nodules: {', '.join(wrong)}."
         raise DataError(what, path=path, remedy="See: viptt data list lidc", kind="another layout")
-    return columns | {"volumes": shape}
+    return columns

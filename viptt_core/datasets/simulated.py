@@ -7,8 +7,8 @@ import numpy as np
 from viptt_core import ct, video
 from viptt_core.clips import Grid, Item
 from viptt_core.constants import TB_CLASSES, UCF_CLASSES
+from viptt_core.datasets.folders import to_grey_levels
 from viptt_core.datasets.listing import Listing
-from viptt_core.datasets.scans import to_grey_levels
 from viptt_core.errors import SettingError
 
 # Synthetic scans are simulated on a grid this much finer than asked for, then prepared as real ones.

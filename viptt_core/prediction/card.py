@@ -35,7 +35,6 @@ class Preprocessing:
     pixel_range: str  #: scale in which pixels enter the model, "0..1" or "0..255"
     hu_window: tuple = ()  #: of scans, lower and upper bound in HU
     orientation: str = ""  #: of scans, "file" or "canonical", see `ct.load_volume`
-    crop: str = ""  #: always empty; a scan is taken whole
     fit: str = ""  #: of videos, see `video.load_clip`
     stride: int = 1  #: of videos, see `video.load_clip`
 
@@ -45,7 +44,6 @@ class Preprocessing:
         check_counts(most=LARGEST_GRID, frames=self.frames, size=self.size, stride=self.stride)
         if self.kind == "scan":
             check_choice("orientation", self.orientation, ORIENTATIONS)
-            check_choice("crop", self.crop, ("",))
             object.__setattr__(self, "hu_window", parse_hu_window(self.hu_window))
 
 

@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 from scipy.special import entr
 
+from viptt_core.datasets.folders import read_scan
 from viptt_core.datasets.listing import SCAN_ENDINGS, has_ending, nothing_to_read, printable, walk_folder
-from viptt_core.datasets.scans import read_scan
 from viptt_core.errors import DataError, SettingError, raise_faults
 from viptt_core.files import available_cores
 from viptt_core.prediction.card import RESEARCH_ONLY, Preprocessing

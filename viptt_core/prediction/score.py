@@ -13,15 +13,15 @@ import numpy as np
 import pandas as pd
 
 from viptt_core.constants import TB_CLASSES
+from viptt_core.datasets.folders import IMAGECLEF_COLUMNS
 from viptt_core.datasets.labels import Columns, Table, classes_of_labels, join, read_table
-from viptt_core.datasets.scans import IMAGECLEF_COLUMNS
 from viptt_core.errors import DataError, counted, listed, raise_faults
 from viptt_core.results import probability_column
 
 LABEL_COLUMNS = ("Label", IMAGECLEF_COLUMNS.label)  # looked for in this order
 MODEL_COLUMN = "weights"  # of the file that `viptt submit` keeps: which model a row is of
 MOST_OFF = 1e-3  # by which probabilities, rounded as they are written, may miss a sum of 1
-REMEDY = "Give the file that `viptt predict --csv` wrote."
+REMEDY = "Give the file that `viptt predict -o` wrote."
 LEFT_OUT = {
     "failed": "could not be read and left out of the scores",
     "unlabelled": "without a label and left out of the scores",
@@ -65,7 +65,7 @@ def read_labels(
 
 
 def read_predictions(path: str | PathLike) -> dict[str, pd.DataFrame]:
-    """Read what `viptt predict --csv` or `viptt submit` wrote: one table a model, by the name of its arm.
+    """Read what `viptt predict -o` or `viptt submit` wrote: one table a model, by the name of its arm.
 
     Raises:
         DataError: there is no such file, it is none of these, a model has a scan twice, or a row holds neither an

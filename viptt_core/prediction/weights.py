@@ -225,6 +225,7 @@ def _stated(header: dict[str, str], path: Path) -> tuple[dict, Card]:
             raise ValueError("there is none, or no architecture: nothing says how scans are prepared for it")
         if table.get("format") != FORMAT:
             raise ValueError(f"format {table.get('format')}, not {FORMAT}: another version of this package wrote it")
+        table.get("preprocessing", {}).pop("crop", None)  # of older cards, always empty
         card = build(Card, table, "card", path.name)
         if len(card.classes) != architecture.get("num_classes"):
             raise ValueError(f"it names {len(card.classes)} classes for {architecture.get('num_classes')} logits")

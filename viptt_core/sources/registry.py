@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import tomllib
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from viptt_core.errors import SettingError, check_choice
 from viptt_core.files import artifact_root
-from viptt_core.presets import build
+from viptt_core.presets import build, read_toml
 
 FILE = "registry.toml"
 # How a reader gets a set, as the table says it.
@@ -85,8 +83,7 @@ class DataSource:
 @functools.cache
 def load_registry() -> dict[str, DataSource]:
     """All data sets by name, in the file's order; raises a SettingError for an unknown, missing or mistyped field."""
-    text = resources.files("viptt_core.sources").joinpath(FILE).read_text(encoding="utf-8")
-    return {name: parse_source(name, table) for name, table in tomllib.loads(text).items()}
+    return {name: parse_source(name, table) for name, table in read_toml(Path(__file__).with_name(FILE)).items()}
 
 
 def parse_source(name: str, table: dict[str, Any]) -> DataSource:

@@ -1,4 +1,4 @@
-"""Archives, RAR and zip: unpacked whole and checked, or not at all.
+"""RAR archives: unpacked whole and checked, or not at all.
 
 The listing is vetted before a byte is written, and what was written is compared with it. A RAR needs a program.
 """
@@ -11,11 +11,8 @@ import shutil
 import stat
 import struct
 import subprocess
-import tempfile
 import unicodedata
-import zipfile
 import zlib
-from contextlib import suppress
 from pathlib import Path
 
 import rarfile
@@ -24,9 +21,6 @@ from tqdm import tqdm
 
 from viptt_core.errors import DataError, ViPTTError
 from viptt_core.files import check_space, format_size, kind_of, one_at_a_time, storing
-
-Archive = zipfile.ZipFile | rarfile.RarFile
-Entry = zipfile.ZipInfo | rarfile.RarInfo  # both have file_size, CRC and is_dir()
 
 MOST_RATIO = 100
 # Under this no archive is a bomb: it harms no disk, and small files of zeros or text may well shrink 1,000 times.
@@ -50,12 +44,12 @@ COMMANDS = {
 }
 
 # What readers of archives raise on damaged or hostile bytes.
-_DAMAGE = (rarfile.Error, zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError)
+_DAMAGE = (rarfile.Error, zlib.error, struct.error, EOFError, OSError)
 _DAMAGE += (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError)
 
 
 def unpack(archive: Path, folder: Path, *, progress: bool = True) -> None:
-    """Unpack a RAR or zip archive into a folder, unless that is there.
+    """Unpack a RAR archive into a folder, unless that is there.
 
     A folder that is all there is in the archive becomes `folder` itself. What a killed call left is removed by the
     next one; of two calls at once the second waits.
@@ -76,9 +70,10 @@ def unpack(archive: Path, folder: Path, *, progress: bool = True) -> None:
                 size = sum(info.file_size for info in entries.values())
                 check_space(folder.parent, size + 4096 * len(entries))
                 part.mkdir()
-                # Each byte counts twice: it is written, and then read again.
-                with tqdm(desc=archive.name, total=2 * size, unit="B", unit_scale=True, disable=not progress) as bar:
-                    root = (_unzip if isinstance(file, zipfile.ZipFile) else _unrar)(file, part, entries, bar)
+                if progress:
+                    print(f"{archive.name}: unpacking {format_size(size)}, then comparing it with the listing.")
+                with tqdm(desc="compared", total=size, unit="B", unit_scale=True, disable=not progress) as bar:
+                    root = _unrar(file, part, entries, bar)
                 inner = list(root.iterdir())
                 os.replace(inner[0] if len(inner) == 1 and inner[0].is_dir() else root, folder)
         except ViPTTError:
@@ -90,11 +85,9 @@ def unpack(archive: Path, folder: Path, *, progress: bool = True) -> None:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _open(archive: Path) -> Archive:
-    if kind_of(archive).startswith("a zip archive"):
-        return zipfile.ZipFile(archive)
+def _open(archive: Path) -> rarfile.RarFile:
     if not rarfile.is_rarfile(archive):
-        what = f"is {kind_of(archive) or 'absent, empty or of another kind'}, neither a RAR nor a zip archive."
+        what = f"is {kind_of(archive) or 'absent, empty or of another kind'}, not a RAR archive."
         raise DataError(what, path=archive, remedy=f"{AGAIN} An archive of another kind can be unpacked by hand.")
     blocks = []
     file = rarfile.RarFile(archive, errors="strict", part_only=True, info_callback=blocks.append)
@@ -107,21 +100,17 @@ def _open(archive: Path) -> Archive:
     return file
 
 
-def _vetted(archive: Path, file: Archive) -> dict[str, Entry]:
+def _vetted(archive: Path, file: rarfile.RarFile) -> dict[str, rarfile.RarInfo]:
     """The entries by clean relative path; refused as a whole if one of them is not in order."""
     entries, spelled, size = {}, {}, 0
     for info in file.infolist():
-        if isinstance(info, zipfile.ZipInfo):  # its `filename` ends at the first NUL
-            name, mode, link = info.orig_filename, info.external_attr >> 16, info.flag_bits & 0x2041
-        else:
-            is_unix = info.host_os == rarfile.RAR_OS_UNIX
-            name, mode, link = info.filename, info.mode if is_unix else 0, info.file_redir
+        name, mode = info.filename, info.mode if info.host_os == rarfile.RAR_OS_UNIX else 0
         path = "/".join(part for part in name.split("/") if part not in ("", "."))
         key = unicodedata.normalize("NFC", path.casefold())  # as a careless file system sees it
         size += info.file_size
         fault = ""
-        if link or stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            fault = "is a link, a device, a pipe or encrypted"
+        if info.file_redir or stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            fault = "is a link, a device or a pipe"
         elif re.match("/|[A-Za-z]:", name) or ".." in name.split("/"):
             fault = "leads out of the folder"
         elif re.search(r"[\\\x00-\x1f\x7f]", name):
@@ -134,18 +123,11 @@ def _vetted(archive: Path, file: Archive) -> dict[str, Entry]:
             raise DataError(f"the entry {name[:200]!r} {fault}.", path=archive, remedy=UNSAFE)
         entries[path], spelled[key] = info, path
     if not entries:
-        raise zipfile.BadZipFile("it holds nothing")
+        raise rarfile.BadRarFile("it holds nothing")
     return entries
 
 
-def _unzip(file: zipfile.ZipFile, part: Path, entries: dict[str, Entry], bar: tqdm) -> Path:
-    file.extractall(part / "zip")
-    if fault := _difference(part / "zip", entries, bar):
-        raise zipfile.BadZipFile(fault)
-    return part / "zip"
-
-
-def _unrar(file: rarfile.RarFile, part: Path, entries: dict[str, Entry], bar: tqdm) -> Path:
+def _unrar(file: rarfile.RarFile, part: Path, entries: dict[str, rarfile.RarInfo], bar: tqdm) -> Path:
     """Let one program after the other unpack a RAR until one has written what the listing says."""
     # Under this name, away from other archives: unar takes `UCF101.rar` beside `UCF100.rar` for its next volume.
     link = part / "archive.rar"
@@ -158,7 +140,7 @@ def _unrar(file: rarfile.RarFile, part: Path, entries: dict[str, Entry], bar: tq
             root.mkdir()
             bar.reset()
             words = [word.format(archive=link, folder=root) for word in command.split()]
-            fault = _run(words, root, bar) or _difference(root, entries, bar)
+            fault = _run(words) or _difference(root, entries, bar)
             if not fault:
                 return root
             faults.append(f"{name}: {fault}")
@@ -168,30 +150,15 @@ def _unrar(file: rarfile.RarFile, part: Path, entries: dict[str, Entry], bar: tq
     raise DataError(what, path=file.filename, remedy=remedy)
 
 
-def _run(command: list[str], root: Path, bar: tqdm) -> str:
-    """Run a program to its end, or until it has written too much; returns why it failed, or ""."""
-    with tempfile.TemporaryFile() as log:  # a pipe that nobody empties would stop the program
-        environment = os.environ | {"LC_ALL": "C.UTF-8"}
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
-        try:
-            while process.returncode is None:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(1)
-                with suppress(OSError):  # a file may be gone between two looks
-                    paths = (os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names)
-                    written = sum(os.lstat(path).st_size for path in paths)
-                    bar.update(written - bar.n)
-                    if written > bar.total // 2:
-                        return "wrote more than the listing says, and was stopped"
-        finally:
-            process.kill()
-            process.wait()
-        log.seek(0)
-        words = " ".join(log.read().decode(errors="replace").split())[-600:]
-    return f"exit code {process.returncode}, {words}" if process.returncode else ""
+def _run(command: list[str]) -> str:
+    """Run a program to its end; returns why it failed, or ""."""
+    into_one = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run(command, env=os.environ | {"LC_ALL": "C.UTF-8"}, **into_one)
+    words = " ".join(done.stdout.decode(errors="replace").split())[-600:]
+    return f"exit code {done.returncode}, {words}" if done.returncode else ""
 
 
-def _difference(root: Path, entries: dict[str, Entry], bar: tqdm) -> str:
+def _difference(root: Path, entries: dict[str, rarfile.RarInfo], bar: tqdm) -> str:
     """What below `root` differs from the listing: names, sizes, CRC-32, links; "" if nothing does."""
     missing = {path: info for path, info in entries.items() if not info.is_dir()}
     folders = {*entries, *(str(parent) for path in entries for parent in Path(path).parents)} - missing.keys()

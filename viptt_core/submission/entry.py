@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from viptt_core import files
+from viptt_core import files, submission
 from viptt_core.constants import TB_CLASSES
 from viptt_core.datasets import load_for
 from viptt_core.datasets.labels import Table
@@ -27,15 +27,6 @@ from viptt_core.prediction.weights import Weights, open_weights
 from viptt_core.presets import STARTS, load_preset
 from viptt_core.results import Summary, probability_column, runs_root
 from viptt_core.shown import ResultTable
-from viptt_core.submission import (
-    AUTHORS_WEIGHTS,
-    ENSEMBLES,
-    check_ensemble,
-    check_names,
-    combine,
-    count_classes,
-    write_submission,
-)
 
 OUTPUT = "submission.txt"
 KEPT = ".predictions.csv"  # beside the submission: the probabilities of each model
@@ -99,12 +90,13 @@ class Entry:
         read = ~self.predictions.failed
         classes = np.zeros(len(read), np.int64)
         if read.any():
-            classes[read] = combine(self.predictions.probabilities[:, read], method)
+            classes[read] = submission.combine(self.predictions.probabilities[:, read], method)
         return classes
 
     def ensembles(self) -> dict[str, np.ndarray]:
         """The classes by each ensemble that so many models allow."""
-        allowed = [m for m in ENSEMBLES if m != "authors" or len(self.predictions.weights) == len(AUTHORS_WEIGHTS)]
+        n_authors, n_models = len(submission.AUTHORS_WEIGHTS), len(self.predictions.weights)
+        allowed = [method for method in submission.ENSEMBLES if method != "authors" or n_models == n_authors]
         return {method: self.classes(method) for method in allowed}
 
 
@@ -130,7 +122,7 @@ def plan_entry(
     """
     named = weights.split(",") if isinstance(weights, str) else weights
     references = tuple(text for text in (str(each).strip() for each in named) if text)
-    check_ensemble(ensemble, len(references or STARTS))
+    submission.check_ensemble(ensemble, len(references or STARTS))
     check_counts(least=0, most=len(TB_CLASSES), fill=fill)
     if not output:
         runs_root().mkdir(parents=True, exist_ok=True)
@@ -140,7 +132,7 @@ def plan_entry(
 
 
 def entry_models(
-    plan: EntryPlan, training: Plan | None = None, *, n_train: int = 0, n_videos: int = 0, progress: bool = True
+    plan: EntryPlan, training: Plan | None = None, *, n_train: int = 0, n_videos: int = 0
 ) -> tuple[Weights, ...]:
     """Open the models of an entry; where none are named, train three on synthetic data, or find them.
 
@@ -148,7 +140,6 @@ def entry_models(
 
     Args:
         plan: See `plan_entry`.
-        progress: Whether to show progress bars.
         training: See `experiment.plan_experiment`: settings as in notebook 02, so that its runs are found.
         n_train: Number of synthetic scans; 0 takes the preset's.
         n_videos: Number of synthetic videos; 0 takes the preset's.
@@ -160,13 +151,13 @@ def entry_models(
     if not references:
         if training is None:
             raise SettingError("no weights are named.", remedy="Name at least one file of weights.")
-        scans = load_for(training.preset, "phantom", n=n_train or None, progress=progress)
-        videos = load_for(training.preset, "actions", n=n_videos or None, progress=progress)
-        runs, seed = [*compare_starts(training, scans, videos, progress=progress).runs.values()], training.seed
+        scans = load_for(training.preset, "phantom", n=n_train or None)
+        videos = load_for(training.preset, "actions", n=n_videos or None)
+        runs, seed = [*compare_starts(training, scans, videos).runs.values()], training.seed
         while len(runs) < 3:
             seed += 1
             again = replace(training, starts=training.starts[-1:], seed=seed)
-            runs += compare_starts(again, scans, videos, progress=progress).runs.values()
+            runs += compare_starts(again, scans, videos).runs.values()
         references = [run.folder for run in runs]
     opened = tuple(map(open_weights, references))
     for each in opened:
@@ -183,13 +174,11 @@ def entry_scans(
     labels: Table | None = None,
     preset: str = "demo",
     n: int = 0,
-    progress: bool = True,
 ) -> tuple[list[Path], Table | None]:
     """Find the scans of an entry; where none are named, write synthetic ones of patients that no run has seen.
 
     Args:
         plan: See `plan_entry`.
-        progress: Whether to show a progress bar.
         scans: Files and folders, see `scans.find_scans`.
         labels: Their classes, where these are known, see `score.read_labels`; returned beside the files.
         preset: Whose grid the synthetic scans have.
@@ -206,10 +195,10 @@ def entry_scans(
 
         n, size = n or N_SCANS, PHANTOM_OVERSAMPLING * load_preset(preset).size
         folder = files.artifact_root() / "data" / f"phantoms-{COHORT}-{n}-{size}"
-        scans = write_folder(folder, imageclef(n, seed=COHORT, size=size), n_jobs=None, progress=progress)
+        scans = write_folder(folder, imageclef(n, seed=COHORT, size=size), n_jobs=None)
         labels = read_labels(scans / "TRN_labels.csv")
     paths = find_scans([scans] if isinstance(scans, str | PathLike) else scans)
-    check_names([path.name for path in paths])
+    submission.check_names([path.name for path in paths])
     if labels:  # its faults are said now, and not after the work
         join_labels([str(path) for path in paths], TB_CLASSES, labels)
     return paths, labels
@@ -236,7 +225,7 @@ def write_entry(entry: Entry) -> np.ndarray:
         what = f"not written: the task wants every scan. Not read: {listed(names)}."
         raise DataError(what, path=plan.output, remedy=remedy)
     classes = np.where(failed, plan.fill, entry.classes(plan.ensemble))
-    write_submission(plan.output, entry.names, classes)
+    submission.write_submission(plan.output, entry.names, classes)
     return classes
 
 
@@ -272,13 +261,13 @@ def counts_table(entry: Entry) -> pd.DataFrame:
     rows += [(method, "ensemble", numbers) for method, numbers in entry.ensembles().items()]
     counted = [
         {"who": who, "kind": kind}
-        | count_classes(numbers.tolist())
+        | submission.count_classes(numbers.tolist())
         | {"said by no model": (numbers != votes).all(0).sum()}
         for who, kind, numbers in rows
     ]
     if entry.labels is not None:
         true = match_labels(entry.predictions.table(), entry.labels).rows["label"] + 1
-        counted.append({"who": "true", "kind": "true"} | count_classes(true) | {"said by no model": ""})
+        counted.append({"who": "true", "kind": "true"} | submission.count_classes(true) | {"said by no model": ""})
     return pd.DataFrame(counted)
 
 

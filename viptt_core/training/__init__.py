@@ -22,15 +22,7 @@ from viptt_core.model import ViPTTNet, check_architecture
 from viptt_core.presets import Stage
 from viptt_core.splits import Split
 from viptt_core.training import checkpoint, keras_rules
-from viptt_core.training.device import (
-    PIXEL_SCALES,
-    Engine,
-    autocast,
-    is_cacheable,
-    settle,
-    stays_on_device,
-    to_pixels,
-)
+from viptt_core.training.device import PIXEL_SCALES, Engine, autocast, is_cacheable, settle, to_pixels
 from viptt_core.training.feed import Batch, Feed, draw_angles, rotate_clips
 from viptt_core.training.inference import Features, gather_features, predict_logits
 
@@ -78,7 +70,7 @@ class History:
     epochs: list[dict] = field(default_factory=list)
     best_epoch: int = 0  #: epoch whose weights the model was left with (lowest validation loss)
     stopped_early: bool = False  #: whether early stopping ended training before the epoch limit
-    #: How it ran, with device, precision, frames_per_chunk, compiled, feature_cache, resumed.
+    #: How it ran, with device, precision, frames_per_chunk, feature_cache, resumed.
     engine: dict = field(default_factory=dict)
 
 
@@ -132,11 +124,10 @@ class Trainer:
             array, labels = self.features.array, np.zeros(len(self.features.array), np.int64)
             for rows in self.features.rows:
                 labels[rows[rows >= 0]] = clips.labels[rows >= 0]
-        self.feed = Feed(array, device, labels, resident=stays_on_device(array, device))
+        self.feed = Feed(array, device, labels)
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         fused = device.type in ("cpu", "cuda")  # into one pass over the weights where the device can
         self.optimiser = keras_rules.OPTIMISERS[stage.optimiser](weights, lr=stage.learning_rate, fused=fused)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=settled.precision == "fp16")
         self.class_weights = None
         if stage.class_weights:
             balanced = keras_rules.balanced_class_weights(clips.labels[task.split.train], task.head_of_class)
@@ -221,9 +212,8 @@ class Trainer:
             with autocast(self.settled.device, self.settled.precision):
                 logits = self._of_own_head(self.model(pixels), batch.labels)  # [B, T, H, W] -> [B, K]
             loss = keras_rules.weighted_loss(logits, batch.labels, self.class_weights)
-            self.scaler.scale(loss).backward()
-            self.scaler.step(self.optimiser)
-            self.scaler.update()
+            loss.backward()
+            self.optimiser.step()
         return loss.detach()
 
     def validate(self) -> dict[str, float]:
@@ -302,7 +292,6 @@ class Trainer:
             "stopping": vars(self.stopping),
             "plateau": vars(self.plateau),
             "rng": self.drawn_from[0],
-            "scaler": self.scaler.state_dict(),
         }
 
     def _save(self) -> None:
@@ -343,7 +332,6 @@ class Trainer:
         self.best = {name: tensor.to(self.settled.device) for name, tensor in tensors["best"].items()}
         self.model.load_state_dict(tensors["model"])
         checkpoint.restore_optimiser(self.optimiser, self.model, tensors["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
         self.rng.bit_generator.state = state["rng"]
         self.angle_rng.set_state(tensors["progress"]["angles"])
         self.total.copy_(tensors["progress"]["total"])

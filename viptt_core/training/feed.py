@@ -16,8 +16,6 @@ from torch import Tensor
 
 from viptt_core.constants import ROTATION_DEGREES, ROTATION_PROBABILITY
 
-TOGETHER = 64  # clips that are moved at once where the whole set is
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -31,25 +29,17 @@ class Batch:
 class Feed:
     """A set on its way to a device, batch by batch.
 
-    On an accelerator an array that is not resident is sent batch by batch, the next one while the device still works
-    on the last one.
+    To an accelerator the next batch is sent while it still works on the last one.
 
     Args:
         array: uint8 clips [N, T, H, W], or float32 features [N, T, F].
         device: Where the batches are wanted.
         labels: int64 [N]; only `batches` needs them.
-        resident: Whether the whole array is moved to the device at once, see `device.stays_on_device`.
     """
 
-    def __init__(
-        self, array: np.ndarray, device: torch.device, labels: np.ndarray | None = None, *, resident: bool = False
-    ) -> None:
+    def __init__(self, array: np.ndarray, device: torch.device, labels: np.ndarray | None = None) -> None:
         self.array, self.device = array, device
         self.labels = None if labels is None else torch.from_numpy(labels).to(device)
-        self.on_device: Tensor | None = None
-        if resident:  # in parts: the array may lie in files
-            parts = np.array_split(np.arange(len(array)), range(TOGETHER, len(array), TOGETHER))
-            self.on_device = torch.cat(list(self.rows(parts)))
 
     def batches(self, indices: Sequence[np.ndarray], angles: Tensor | None = None) -> Iterator[Batch]:
         """Yield batches.
@@ -60,16 +50,14 @@ class Feed:
         """
         # What belongs to the clips is sent over once an epoch, so that no step waits for it.
         lengths = [len(part) for part in indices]
-        labels = self.labels.index_select(0, self._sent(indices)).split(lengths)
+        rows = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *indices])).to(self.device)
+        labels = self.labels.index_select(0, rows).split(lengths)
         turns = [None] * len(indices) if angles is None else angles.to(self.device).split(lengths)
         yield from map(Batch, self.rows(indices), labels, turns)
 
     def rows(self, indices: Sequence[np.ndarray]) -> Iterator[Tensor]:
         """Yield the rows at each array of indices, on the device and in the array's own dtype."""
-        if self.on_device is not None:
-            for part in self._sent(indices).split([len(part) for part in indices]):
-                yield self.on_device.index_select(0, part)
-        elif self.device.type == "cpu":
+        if self.device.type == "cpu":
             yield from map(self._gathered, indices)
         else:
             for rows in read_ahead(self._gathered, indices, 1):
@@ -78,10 +66,6 @@ class Feed:
     def _gathered(self, part: np.ndarray) -> Tensor:
         rows = torch.from_numpy(self.array[part])
         return rows.pin_memory() if self.device.type == "cuda" else rows
-
-    def _sent(self, indices: Sequence[np.ndarray]) -> Tensor:
-        """All these indices in a row, on the device."""
-        return torch.from_numpy(np.concatenate([np.empty(0, np.int64), *indices])).to(self.device)
 
 
 def read_ahead(read: Callable, keys: Iterable, n_jobs: int) -> Iterator:

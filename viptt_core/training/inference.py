@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from viptt_core.cache import ELSEWHERE, FileArray, keep, read_kept, sweep
+from viptt_core.cache import ELSEWHERE, keep, read_kept
 from viptt_core.clips import ClipSet, digest
 from viptt_core.constants import ROTATION_DEGREES
 from viptt_core.errors import DataError, SettingError
@@ -100,99 +100,64 @@ def gather_features(
 ) -> Features:
     """Features of all clips of a set, in memory; where the stage rotates, also of some in each of the six turns.
 
+    They are computed at the first call and found in the cache at later ones. An interrupted call is taken up again,
+    and of two processes one computes while the other waits.
+
     Args:
-        model: See `cached_features`.
-        clips: See `cached_features`.
-        precision: See `cached_features`.
-        progress: See `cached_features`.
+        model: Whose features, on its device; its stem and backbone decide with the other settings what is computed.
+        clips: Of which set.
         stage: What scale the pixels are in, and whether it rotates.
         turned: int [M], clips to be turned, those that train; None turns none.
-    """
-    rows = np.arange(len(clips.clips))
-    turned = turned if stage.rotate and turned is not None else rows[:0]
-    wanted = [(rows, 0.0), *((turned, degrees) for degrees in ROTATION_DEGREES if len(turned))]
-    place = np.full((len(wanted), len(rows)), -1)
-    array, filled = None, 0
-    for which, (part, degrees) in enumerate(wanted):
-        settings = {"rows": part, "degrees": degrees, "precision": precision, "progress": progress}
-        found = cached_features(model, clips, stage.pixel_range, **settings)
-        if array is None:  # once, at its full size: several of it would not fit
-            array = np.empty((sum(len(part) for part, _ in wanted), *found.shape[1:]), found.dtype)
-        for begin in range(0, len(found), found.per_file):
-            piece = found[begin : begin + found.per_file]
-            array[filled + begin : filled + begin + len(piece)] = piece
-        place[which, part] = filled + np.arange(len(part))
-        filled += len(part)
-    return Features(array, place)
-
-
-def cached_features(
-    model: ViPTTNet,
-    clips: ClipSet,
-    pixel_range: str,
-    rows: np.ndarray | None = None,
-    degrees: float = 0.0,
-    *,
-    precision: str,
-    progress: bool = False,
-) -> FileArray:
-    """Features of clips, computed at the first call and found in the cache at later ones.
-
-    An interrupted call is taken up again, and of two processes one computes while the other waits. Stem and backbone
-    of the model, on its device, decide together with the other settings what is computed, see `predict_logits`.
-
-    Args:
-        model: Whose features.
-        clips: Of which set.
-        pixel_range: See `predict_logits`.
-        precision: See `predict_logits`.
-        rows: int [M], which clips; None takes all N.
-        degrees: To rotate every frame by, see `feed.rotate_clips`.
+        precision: See `device.pick_precision`.
         progress: Show a progress bar.
-
-    Returns:
-        float32 [M, T, F], in files.
 
     Raises:
         DataError: a feature is not finite; names the clip.
         StorageError: the cache cannot be written.
     """
+    rows = np.arange(len(clips.clips))
+    turned = turned if stage.rotate and turned is not None else rows[:0]
+    wanted = [(rows, 0.0), *((turned, degrees) for degrees in ROTATION_DEGREES if len(turned))]
+    place, filled = np.full((len(wanted), len(rows)), -1), 0
+    n_frames, n_features = clips.clips.shape[1], model.temporal.input_size
+    array = np.empty((sum(len(part) for part, _ in wanted), n_frames, n_features), np.float32)
+    for which, (part, degrees) in enumerate(wanted):
+        place[which, part] = filled + np.arange(len(part))
+        settings = {"pixel_range": stage.pixel_range, "precision": precision, "degrees": degrees}
+        _fill(array[filled : filled + len(part)], model, clips, part, settings, progress)
+        filled += len(part)
+    return Features(array, place)
+
+
+def _fill(into: np.ndarray, model: ViPTTNet, clips: ClipSet, rows: np.ndarray, settings: dict, progress: bool) -> None:
+    """Put features of the clips at `rows`, int [M], into an array, float32 [M, T, F], see `gather_features`."""
     from tqdm import tqdm
 
-    rows = np.arange(len(clips.clips)) if rows is None else rows
-    n = len(rows)
     parts = _in_parts(rows, clips.clips)  # a file each
-    identity = {
-        "clips": clips.key,
-        "weights": _weights_digest(model),
-        "pixel_range": pixel_range,
-        "precision": precision,
-        "degrees": degrees,
-        "code": code_version("training.inference", apart_from=("presets",)),
-    }
+    code = code_version("training.inference", apart_from=("presets",))
+    identity = {"clips": clips.key, "weights": _weights_digest(model), "code": code} | settings
     folder = cache_root() / "features"
     paths = [f"{folder}/{digest([identity, part.tolist(), clips.names[part].tolist()])}.npy" for part in parts]
     if not all(map(read_kept, paths)):
-        bar = tqdm(total=n, desc="backbone features", unit="clip", disable=not progress, mininterval=1)
+        bar = tqdm(total=len(rows), desc="backbone features", unit="clip", disable=not progress, mininterval=1)
         waiting = "Another process computes the same features; waiting for it."
         with one_at_a_time(folder / digest(identity), waiting, hint=ELSEWHERE), bar:
-            sweep(folder)
             todo = [k for k, path in enumerate(paths) if read_kept(path) is None]
-            bar.update(n - sum(len(parts[k]) for k in todo))
+            bar.update(len(rows) - sum(len(parts[k]) for k in todo))
             feed = Feed(clips.clips, next(model.parameters()).device)  # each clip is needed once
             for k, batch in zip(todo, feed.rows([parts[k] for k in todo]), strict=True):
-                pixels = to_pixels(batch, pixel_range)
-                if degrees:
-                    pixels = rotate_clips(pixels, torch.full((len(pixels),), degrees))
-                features = frame_features(model, pixels, precision).cpu().numpy()
+                pixels = to_pixels(batch, settings["pixel_range"])
+                if settings["degrees"]:
+                    pixels = rotate_clips(pixels, torch.full((len(pixels),), settings["degrees"]))
+                features = frame_features(model, pixels, settings["precision"]).cpu().numpy()
                 spoilt = parts[k][~np.isfinite(features).all(axis=(1, 2))]
                 if len(spoilt):
                     what = f"the features of clip {clips.names[spoilt[0]]} are not finite."
                     raise DataError(what, remedy="Use precision fp32, or check the clip.")
                 keep(paths[k], features)
                 bar.update(len(features))
-    shape = (n, clips.clips.shape[1], model.temporal.input_size)
-    return FileArray(paths, shape, np.dtype(np.float32), per_file=len(parts[0]))
+    for path, part in zip(paths, np.split(into, np.cumsum([len(part) for part in parts])[:-1]), strict=True):
+        part[...] = np.load(path)
 
 
 def frame_features(model: ViPTTNet, pixels: torch.Tensor, precision: str) -> torch.Tensor:
