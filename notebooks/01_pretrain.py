@@ -38,7 +38,7 @@ epochs: int = 0  # maximum number; 0: the preset's
 n_videos: int = 0  # number of synthetic videos; 0: the preset's
 seed: int = 0  # of split, initial weights and batches
 device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
-precision: str = "auto"  # "auto" (the fastest the device supports), "fp32" or "bf16"
+precision: str = "auto"  # "auto" (the fastest the device supports), "fp32", "bf16" or "fp16"
 frames_per_chunk: int = 0  # fewer frames at a time need less memory; 0: as many as fit
 on_error: str = ""  # "skip" leaves out unreadable videos and lists them; empty: stop and name them
 

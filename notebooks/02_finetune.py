@@ -50,7 +50,7 @@ n_scans: int = 0  # number of phantoms; 0: the preset's
 n_videos: int = 0  # number of synthetic videos; 0: the preset's
 seed: int = 0  # of split, initial weights, batches and augmentation
 device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
-precision: str = "auto"  # "auto" (the fastest the device supports), "fp32" or "bf16"
+precision: str = "auto"  # "auto" (the fastest the device supports), "fp32", "bf16" or "fp16"
 frames_per_chunk: int = 0  # fewer frames at a time need less memory; 0: as many as fit
 on_error: str = ""  # "skip" leaves out unreadable real files and lists them; empty: stop and name them
 

@@ -14,7 +14,7 @@ from viptt_core.presets import load_preset
 from viptt_core.splits import Split
 from viptt_core.training import Task, Trainer, fit
 from viptt_core.training import device as engine_module
-from viptt_core.training.device import Engine, autocast, pick_chunk, pick_precision, settle
+from viptt_core.training.device import Engine, autocast, fits_fp16, pick_chunk, pick_precision, settle
 
 CPU = torch.device("cpu")
 SPLIT = Split(np.arange(4), np.arange(4, 6), np.arange(6, 8))
@@ -98,21 +98,37 @@ def test_out_of_memory_names_the_setting_that_needs_less(make_clip_set, monkeypa
 
 def test_precision_follows_what_the_device_has(monkeypatch):
     cuda = torch.device("cuda", 0)
-    for capability, expected in (((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp32")):
+    for capability, expected in (((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
         assert pick_precision("auto", cuda, "vgg16") == expected
     for units, expected in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(engine_module, "cpu_has_bf16", lambda units=units: units)
         assert pick_precision("auto", CPU, "vgg16") == expected
         assert pick_precision("auto", CPU, "small") == "fp32"
-    assert pick_precision("bf16", CPU, "small") == "bf16"
+    assert pick_precision("fp16", CPU, "vgg16") == "fp16"
 
 
-def test_reduced_precision_stays_near_fp32():
+def test_fp16_that_overflows_falls_back_to_fp32_and_says_so(make_clip_set):
+    model = vgg()
+    bright = torch.full((1, 2, 32, 32), 255, dtype=torch.uint8)
+    assert fits_fp16(model, bright, "0..1")
+    with torch.no_grad():
+        model.stem.weight.fill_(1000)  # 255 x 1000 is beyond the largest fp16
+    assert not fits_fp16(model, bright // 255, "0..255")
+    stage = dataclasses.replace(STAGE, pixel_range="0..255", learning_rate=1e-9)
+    with pytest.warns(DataWarning, match="fp16 overflows.*fp32"):
+        history = fit(
+            model, Task(make_clip_set(n=8, size=32), SPLIT, stage), engine=Engine(device="cpu", precision="fp16")
+        )
+    assert history.engine["precision"] == "fp32"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_reduced_precision_stays_near_fp32(precision):
     model, clips = vgg().eval(), torch.rand(4, 3, 32, 32)
     with torch.no_grad():
         exact = model(clips)
-        with autocast(CPU, "bf16"):
+        with autocast(CPU, precision):
             reduced = model(clips)
     assert reduced.dtype == torch.float32
     # bf16 has 8 bits of precision, and VGG16 is 13 convolutions deep.
@@ -122,11 +138,12 @@ def test_reduced_precision_stays_near_fp32():
 def test_training_in_reduced_precision_gives_nearly_the_losses_of_fp32(make_clip_set):
     clips, stage = make_clip_set(n=8, size=32, frames=1), dataclasses.replace(STAGE, learning_rate=0.01)
     losses = []
-    for name in ("fp32", "bf16"):
+    for name in ("fp32", "bf16", "fp16"):
         history = fit(vgg(), Task(clips, SPLIT, stage), engine=Engine(device="cpu", precision=name))
         assert history.engine["precision"] == name
         losses.append([epoch["loss"] for epoch in history.epochs])
-    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    for reduced in losses[1:]:
+        assert losses[0] == pytest.approx(reduced, rel=0.02)
 
 
 @pytest.mark.parametrize(

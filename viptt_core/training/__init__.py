@@ -128,6 +128,7 @@ class Trainer:
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         fused = device.type in ("cpu", "cuda")  # into one pass over the weights where the device can
         self.optimiser = keras_rules.OPTIMISERS[stage.optimiser](weights, lr=stage.learning_rate, fused=fused)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settled.precision == "fp16")
         self.class_weights = None
         if stage.class_weights:
             balanced = keras_rules.balanced_class_weights(clips.labels[task.split.train], task.head_of_class)
@@ -212,8 +213,9 @@ class Trainer:
             with autocast(self.settled.device, self.settled.precision):
                 logits = self._of_own_head(self.model(pixels), batch.labels)  # [B, T, H, W] -> [B, K]
             loss = keras_rules.weighted_loss(logits, batch.labels, self.class_weights)
-            loss.backward()
-            self.optimiser.step()
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
         return loss.detach()
 
     def validate(self) -> dict[str, float]:
@@ -292,6 +294,7 @@ class Trainer:
             "stopping": vars(self.stopping),
             "plateau": vars(self.plateau),
             "rng": self.drawn_from[0],
+            "scaler": self.scaler.state_dict(),
         }
 
     def _save(self) -> None:
@@ -332,6 +335,7 @@ class Trainer:
         self.best = {name: tensor.to(self.settled.device) for name, tensor in tensors["best"].items()}
         self.model.load_state_dict(tensors["model"])
         checkpoint.restore_optimiser(self.optimiser, self.model, tensors["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
         self.rng.bit_generator.state = state["rng"]
         self.angle_rng.set_state(tensors["progress"]["angles"])
         self.total.copy_(tensors["progress"]["total"])

@@ -19,7 +19,7 @@ from viptt_core.errors import DataWarning, SettingError, TrainingError, check_ch
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import Stage
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PIXEL_SCALES = {"0..1": 1 / 255, "0..255": 1.0}
 # Saved activations may fill this share of the free memory before frames go through in chunks.
 ACTIVATION_SHARE = 0.6
@@ -32,8 +32,8 @@ class Engine:
     """Settings of how, not of what."""
 
     device: str = "auto"  #: "auto" (CUDA, then MPS, then CPU) or a name, see `pick_device`
-    #: Of the backbone, "fp32", "bf16" or "auto" (see `pick_precision`). The recurrent layer, the loss and the weights
-    #: are always fp32.
+    #: Of the backbone, "fp32", "bf16", "fp16", or "auto" (see `pick_precision`). The recurrent layer, the loss and the
+    #: weights are always fp32.
     precision: str = "auto"
     #: Frames whose activations training keeps at once, see `ViPTTNet.features`; 0 keeps all where they fit, else as
     #: many as do.
@@ -55,7 +55,7 @@ class Settled:
     """What an `Engine` comes to for one model, one stage and this machine."""
 
     device: torch.device  #: where it is computed
-    precision: str  #: of the backbone, "fp32" or "bf16"
+    precision: str  #: of the backbone, "fp32", "bf16" or "fp16"
     frames_per_chunk: int  #: frames whose activations are kept at once; 0 is all of them
     feature_cache: bool  #: whether the backbone's features are computed once and kept
 
@@ -90,6 +90,9 @@ def settle(engine: Engine, model: ViPTTNet, stage: Stage, array: np.ndarray) -> 
         model.backbone.eval()  # its normalisation statistics stay as they are, too
     given = array.ndim == 3
     precision = "fp32" if given else pick_precision(engine.precision, device, model.backbone_name)
+    if precision == "fp16" and not fits_fp16(model, torch.from_numpy(array[:1]).to(device), stage.pixel_range):
+        warnings.warn("fp16 overflows in the backbone; training in fp32.", DataWarning, stacklevel=4)
+        precision = "fp32"
     cached, chunk = given or (engine.feature_cache and is_cacheable(stage)), engine.frames_per_chunk
     if chunk and model.updates_statistics:
         what = "frames_per_chunk has no effect: the statistics of this backbone are those of the whole batch."
@@ -144,23 +147,33 @@ def cpu_has_bf16() -> bool:
 
 
 def pick_precision(name: str, device: torch.device, backbone: str) -> str:
-    """Turn "auto" into the fastest precision the device really supports: bf16 with hardware for it, else fp32.
+    """Turn "auto" into the fastest precision the device really supports: "fp32", "bf16" or "fp16".
 
-    CUDA has it from compute capability 8.0. A light backbone, as the small one, stays in fp32 on a CPU: it trains in
-    minutes anyway, and the same digits on all machines are worth more.
+    CUDA: bf16 from compute capability 8.0, below it fp16. CPU: bf16 with hardware for it, else fp32.
+    A light backbone, as the small one, stays in fp32 on a CPU: it trains in minutes anyway, and the same digits
+    on all machines are worth more.
     """
     if name != "auto":
         return name
     if device.type == "cuda":
-        has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        has_bf16 = device.type == "cpu" and not find_backbone(backbone).light and cpu_has_bf16()
-    return "bf16" if has_bf16 else "fp32"
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    return "bf16" if device.type == "cpu" and not find_backbone(backbone).light and cpu_has_bf16() else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Context in which the backbone computes in `precision`."""
     return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
+
+
+@torch.no_grad()
+def fits_fp16(model: ViPTTNet, clips: Tensor, pixel_range: str) -> bool:
+    """Whether the backbone's values stay in the range of fp16, which 0..255 pixels can make them leave.
+
+    Tried on `clips`, uint8 [B, T, H, W], and on a frame of the largest value a pixel can have.
+    """
+    with autocast(clips.device, "fp16"):
+        tried = [model.features(to_pixels(part, pixel_range)) for part in (clips, torch.full_like(clips[:1, :1], 255))]
+    return all(bool(torch.isfinite(features).all()) for features in tried)
 
 
 # --- Memory ---
