@@ -23,7 +23,6 @@ from viptt_core.figures.picture import (
     is_wide,
     styled,
 )
-from viptt_core.figures.picture import WIDE_FROM as WIDE_FROM
 from viptt_core.results import class_names_of, predicted_classes
 from viptt_core.shown import arm_label, with_ends, with_interval
 
