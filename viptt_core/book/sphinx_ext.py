@@ -21,8 +21,8 @@ from sphinx.util.docutils import SphinxDirective
 
 from viptt_core.book.artwork import WIDE
 from viptt_core.book.publish import PUBLISHED, published_file, read_notebook, what_changed
-from viptt_core.figures.picture import WIDE_FROM
 from viptt_core.figures.claim import claim_chart
+from viptt_core.figures.picture import WIDE_FROM
 from viptt_core.files import artifact_root
 
 FOLDER = "notebooks/"
