@@ -20,14 +20,16 @@ from viptt_core.video import load_clip, open_video
 
 
 @pytest.mark.parametrize("kept", [400, 800, 1600])  # milliseconds of 2400
-def test_frames_that_an_edit_list_cuts_off_are_not_read(tmp_path, kept):
+def test_frames_that_an_edit_list_cuts_off_are_not_called_truncated(tmp_path, kept):
     path = write_video(tmp_path / "trimmed.mp4", scene(60))
     patch_after(path, b"elst", 12, struct.pack(">I", kept))  # ISO 14496-12, 8.6.6: how much is shown
     n = count_frames(path)
     assert n == len(authors_steps(path)) and abs(n - kept / 40) <= 1
     assert_agrees(load_clip(path, frames=n), authors_steps(path))
-    message = refused(path, "lower `frames`", ClipTooShortError, load_clip, frames=60)
-    assert f"{n} frames can be decoded, 60 are needed" in message and "was trimmed" in message
+    message = refused(path, "Lower `frames`", ClipTooShortError, load_clip, frames=60)
+    assert f"{n} frames can be decoded, 60 are needed" in message and "truncated" not in message
+    with open_video(path) as video:
+        assert abs(sum(1 for _ in video.frames()) - video.promised) <= 1 and not video.ends_early
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ the decoder holds anyway, gives the same grey levels faster; where that is not s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ def load_clip(
             remedy, kind = "Lower `frames` or `stride`, or leave the clip out.", "too few frames"
             if video.ends_early:
                 cause = f"Its header promises {video.promised}: it" if video.promised else "It"
-                what, kind = f"{what} {cause} is truncated, damaged, or was trimmed.", "truncated file"
+                what, kind = f"{what} {cause} is truncated or damaged.", "truncated file"
                 remedy = f"{COPY_AGAIN} Else: {remedy[0].lower()}{remedy[1:]}"
             raise ClipTooShortError(what, path=path, remedy=remedy, kind=kind)
     if damaged:
@@ -148,10 +149,7 @@ class Video:
 
     @property
     def ends_early(self) -> bool:
-        """Whether there is less than the header promises, if it does, or something broken, once all frames are decoded.
-
-        The header of an MP4 also counts frames that an edit list cuts off: a video that was trimmed ends early, too.
-        """
+        """Whether less came than the header promises, or something broken, once all frames are decoded."""
         return self.broken or self.promised > self.decoded + HEADER_SLACK
 
 
@@ -183,10 +181,17 @@ def open_video(path: str | PathLike) -> Iterator[Video]:
                 raise DataError(what, path=path, remedy=COPY_AGAIN, kind="damaged file")
             codec.options, codec.thread_count = _DECODER_OPTIONS, 1  # threads slow down clips this small
             try:
-                yield Video(file, container, stream, stream.frames)
+                yield Video(file, container, stream, _promised(container, stream))
             except av.FFmpegError as error:
                 what = f"cannot be decoded ({error.strerror})."
                 raise DataError(what, path=path, remedy=COPY_AGAIN, kind="damaged file") from error
+
+
+def _promised(container: av.container.InputContainer, stream: av.VideoStream) -> int:
+    """Frames that the header states, without those that an edit list of an MP4 cuts off; 0 where it does not say."""
+    if "mp4" not in container.format.name or not (stream.duration and stream.average_rate):
+        return stream.frames
+    return min(stream.frames, math.ceil(stream.duration * stream.time_base * stream.average_rate))
 
 
 def _frame_pixels(frame: av.VideoFrame, used: np.ndarray | None, exact: bool) -> np.ndarray:

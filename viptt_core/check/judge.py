@@ -97,7 +97,7 @@ def _videos(checked: Checked) -> Iterator[Fault]:
         what = f"{facts.frames} frames can be decoded{'' if enough else f', {checked.needed} are needed'}"
         if facts.ends_early:
             promised = f"; its header promises {facts.promised}" if facts.promised else ""
-            what = f"{what}{promised}: it is cut off, damaged, or was trimmed."
+            what = f"{what}{promised}: it is cut off or damaged."
             yield Fault("truncated file", where, what, COPY_AGAIN, level="note" if enough else "file")
         elif not enough:
             yield Fault("too few frames", where, f"{what}.", "Ask for fewer frames to keep it.", level="left out")
