@@ -31,7 +31,7 @@ from viptt_core.presets import load_preset
 from viptt_core.shown import arm_label, interval, with_interval
 from viptt_core.splits import authors_split
 from viptt_core.statistics import PAPER_VALIDATION_COUNTS, kappa_interval_by_simulation
-from viptt_core.study.ledger import headline, load_claims
+from viptt_core.study.ledger import PLACES, headline, load_claims
 from viptt_core.study.plan import SEEDS_OF_A_VERDICT
 from viptt_core.study.report import open_results
 from viptt_core.study.verdict import GAIN, read_verdicts
@@ -111,7 +111,7 @@ def test_the_claim_picture_shows_the_published_values_and_those_of_the_tables():
         value = claims[claim].value
         assert with_interval(value, *kappa_interval_by_simulation(PAPER_VALIDATION_COUNTS, value)) in alt
     assert f"gain {claims['kappa_gain'].value:+.2f}" in alt
-    records = [record for record in read_verdicts(ROOT) if record["primary"]]
+    records = [record for record in read_verdicts(ROOT) if record["primary"] and record["study"] in PLACES]
     assert records and pictures()["_static/claim.svg"].title == f"{headline(records)}."
     for record in records:
         assert with_interval(record["difference"], record["low"], record["high"], signed=True) in alt
