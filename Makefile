@@ -117,7 +117,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@set -o pipefail; \
 	  install() { .venv/bin/python -u -m pip install --disable-pip-version-check --no-input --progress-bar off \
 	    -c constraints.txt "$$@"; }; \
-	  ( while sleep 20 > /dev/null; do echo "  .venv has $$(du -sm .venv | cut -f 1) MB"; done ) & trap "kill $$!" EXIT; \
+	  ( while sleep 20 > /dev/null 2>&1; do echo "  .venv has $$(du -sm .venv | cut -f 1) MB"; done ) & trap "kill $$!" EXIT; \
 	  { $(if $(TORCH_INDEX),install --no-deps --index-url "$(TORCH_INDEX)" torch torchvision && )install -e '.[all]'; } | \
 	  while read -r line; do case "$$line" in \
 	    *.metadata*) ;; Downloading* | "Using cached"*) echo "  $$line";; Installing\ c*) echo "  Installing";; esac; done
