@@ -30,7 +30,7 @@ def list_phantoms(root: None = None, *, n: int = 300, seed: int = 0, finding: bo
     names = [f"PHA_{i + 1:04d}" for i in range(n)]
     items = tuple(Item(names[i], label, names[i], (seed, i, label, finding)) for i, label in enumerate(labels))
     settings = {"version": generator.VERSION, "n": n, "seed": seed, "finding": finding}
-    settings["oversampling"] = PHANTOM_OVERSAMPLING
+    settings |= {"oversampling": PHANTOM_OVERSAMPLING}
     return Listing("phantom", None, "phantom", items, TB_CLASSES, settings=settings)
 
 
@@ -57,7 +57,7 @@ def simulate_scan(source: tuple[int, int, int, bool], grid: Grid) -> np.ndarray:
     from viptt_core.synthetic.phantom import make_phantom
 
     seed, index, label, finding = source
-    size = round(PHANTOM_OVERSAMPLING * grid.size)
+    size = PHANTOM_OVERSAMPLING * grid.size
     scan = make_phantom((seed, index), label, size=size, finding=finding, depth=grid.frames)
     volume = ct.prepare_volume(scan.hu, depth=grid.frames, size=grid.size, hu_window=grid.hu_window)
     return to_grey_levels(volume)

@@ -26,8 +26,6 @@ BACKGROUND_CONTRAST = 1.0  # 1 as painted, 0 flat
 PROP_VISIBILITY = (0.35, 1.0)  # range over groups; at 0 a prop has the colour of the ground
 AMPLITUDE = (0.75, 1.15)  # range over groups, size of the movements
 TEMPO = (0.8, 1.25)  # range over groups, times the action's own rate
-CAMERA_SHAKE = 1.0  # 0: tripod
-DRIFT = 1.0  # how far the figure may stand or wander from the middle of the picture
 
 # --- The painter's box: RGB, 0..255 ---------------------------------------------------------------------
 SKIN = ((236, 194, 164), (213, 164, 128), (172, 120, 84), (122, 80, 56), (92, 60, 44))
@@ -275,14 +273,14 @@ def make_clip(
     speeds, starts = rng.uniform((0.5, 1.6, 7), (1.2, 3.2, 11), (4, 3)), rng.uniform(0, 2 * np.pi, (4, 3))
     waves = np.sin(time[:, None, None] * speeds + starts) * (1, 0.5, 0.25)  # [F, 4, 3]
     pan, nod, wander, flicker = waves.sum(-1).T
-    pan, nod = CAMERA_SHAKE * 0.05 * pan, CAMERA_SHAKE * 0.012 * nod
+    pan, nod = 0.05 * pan, 0.012 * nod
     scene = moves.Scene(look, time * look.hertz * rng.uniform(0.94, 1.06) + rng.uniform())
     forward, left = look.move(scene, look) or (0.0, 0.0)
     zoom = look.size * rng.uniform(0.93, 1.07)
     speed = zoom * (forward * np.cos(look.heading) - look.side * left * np.sin(look.heading))
     enlarge = -(-SMALL // min(shape))
     height, width = shape[0] * enlarge, shape[1] * enlarge
-    middle = ASPECT / 2 + DRIFT * (0.07 * wander + rng.uniform(-0.1, 0.1))
+    middle = ASPECT / 2 + (0.07 * wander + rng.uniform(-0.1, 0.1))
     drawing = _project(scene, zoom, np.stack([middle + pan, look.row + nod], -1), height, width)
     period, rows = round(PERIOD * width), round((1 + 2 * MARGIN) * height)
     canvas = cv2.resize(look.canvas, (period, rows), interpolation=cv2.INTER_AREA)

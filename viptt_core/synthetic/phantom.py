@@ -40,21 +40,12 @@ def difficulty() -> list[float]:
 
 @dataclass(frozen=True)
 class Phantom:
-    """One synthetic scan. All arrays are [X, Y, Z]: X to the patient's left, Y to the front, Z to the head.
+    """One synthetic scan. All arrays are [X, Y, Z]: X to the patient's left, Y to the front, Z to the head."""
 
-    Attributes:
-        hu: int16, Hounsfield units.
-        spacing: Voxel size in mm along X, Y, Z.
-        label: Index into TB_CLASSES, 0..4.
-        lungs: uint8, 1 right lung, 2 left lung, 0 elsewhere; disease in a lung belongs to it.
-        finding: bool, where the finding is (half maximum of each of its parts); all False when left out.
-    """
-
-    hu: np.ndarray
-    spacing: tuple[float, float, float]
-    label: int
-    lungs: np.ndarray
-    finding: np.ndarray
+    hu: np.ndarray  #: int16, Hounsfield units
+    spacing: tuple[float, float, float]  #: voxel size in mm along X, Y, Z
+    lungs: np.ndarray  #: uint8, 1 right lung, 2 left lung, 0 elsewhere; disease in a lung belongs to it
+    finding: np.ndarray  #: bool, where the finding is (half maximum of each of its parts); all False when left out
 
     @property
     def affine(self) -> np.ndarray:
@@ -206,7 +197,7 @@ def make_phantom(
         drawn.append(np.full(grid.whole, empty, part.dtype))
         drawn[-1][kept] = part
     hu, lungs, found = (volume.transpose(2, 1, 0) for volume in drawn)
-    return Phantom(hu, tuple(float(step) for step in grid.spacing), int(label), lungs, found)
+    return Phantom(hu, tuple(grid.spacing.tolist()), lungs, found)
 
 
 def cohort_labels(n: int, seed: int) -> np.ndarray:
