@@ -13,14 +13,6 @@ from viptt_core.files import artifact_root
 from viptt_core.presets import build, read_toml
 
 FILE = "registry.toml"
-# How a reader gets a set, as the table says it.
-ACCESS = {
-    "download": "`viptt data get`",
-    "registration": "registration",
-    "request": "by hand",
-    "yours": "you have it",
-    "built in": "built in",
-}
 MEDMNIST_DEFAULT = "nodulemnist3d"
 
 
@@ -53,7 +45,7 @@ class DataSource:
     kind: str  # "video", "scan", "volume", "any" or "example"
     role: str  # "pretraining", "fine-tuning", "pretraining or fine-tuning" or "example"
     licence: str
-    access: str  # a key of ACCESS
+    access: str  # "download", "registration", "request", "yours" or "built in"
     steps: tuple[str, ...]
     layout: str  # the folder, as a tree
     citation: str = ""
@@ -75,9 +67,6 @@ class DataSource:
         if self.name == "medmnist3d":
             return self.default_root / f"{MEDMNIST_DEFAULT}.npz"
         return self.default_root / self.files[0].result if len(self.files) == 1 else self.default_root
-
-    def numbered_steps(self) -> str:
-        return "\n".join(f"  {number}. {step}" for number, step in enumerate(self.steps, 1))
 
 
 @functools.cache

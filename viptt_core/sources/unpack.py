@@ -9,10 +9,8 @@ import os
 import re
 import shutil
 import stat
-import struct
 import subprocess
 import unicodedata
-import zlib
 from pathlib import Path
 
 import rarfile
@@ -42,10 +40,6 @@ COMMANDS = {
     "7z": "7z x -y -bd -bso0 -bsp0 -o{folder} -- {archive}",
     "bsdtar": "bsdtar -x --no-same-owner --no-same-permissions -C {folder} -f {archive}",
 }
-
-# What readers of archives raise on damaged or hostile bytes.
-_DAMAGE = (rarfile.Error, zlib.error, struct.error, EOFError, OSError)
-_DAMAGE += (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError)
 
 
 def unpack(archive: Path, folder: Path, *, progress: bool = True) -> None:
@@ -78,7 +72,7 @@ def unpack(archive: Path, folder: Path, *, progress: bool = True) -> None:
                 os.replace(inner[0] if len(inner) == 1 and inner[0].is_dir() else root, folder)
         except ViPTTError:
             raise
-        except _DAMAGE as error:
+        except Exception as error:  # rarfile, zlib and struct raise a dozen types where bytes are damaged or hostile
             what = f"is damaged or cut short ({error or type(error).__name__})."
             raise DataError(what, path=archive, remedy=AGAIN) from error
         finally:
