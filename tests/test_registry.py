@@ -110,20 +110,20 @@ def test_medmnist_files_come_with_the_packages_address_and_md5():
 def test_a_set_is_downloaded_unpacked_and_not_asked_for_again(server, tmp_path, stored_rars):
     server.script(sent(archived(Toy__a__1=b"one", Toy__b__2=b"two")), sent(archived(x=b"x", y=b"y")))
     files = (
-        RemoteFile(f"{server.url}/Toy.rar", unpack=True, folder="TOY"),
+        RemoteFile(f"{server.url}/set.rar", unpack=True),
         RemoteFile(f"{server.url}/lists.rar", unpack=True),
     )
     root = tmp_path / "new" / "toy"
     assert fetch(source_of(*files), root, progress=False) == root
-    assert (root / "TOY" / "a" / "1.avi").read_bytes() == b"one"  # the archive's only folder got its name
+    assert (root / "set" / "a" / "1.avi").read_bytes() == b"one"  # the archive's only folder got its name
     assert sorted(path.name for path in (root / "lists").iterdir()) == ["x.avi", "y.avi"]
-    assert (root / "Toy.rar").is_file() and not list(root.glob(".*.part"))
+    assert (root / "set.rar").is_file() and not list(root.glob(".*.part"))
 
-    assert server.paths == ["/Toy.rar", "/lists.rar"]
-    (root / "Toy.rar").unlink()  # the reader is told that it may go
-    assert fetch(source_of(files[0]), root, progress=False) == root / "TOY"
+    assert server.paths == ["/set.rar", "/lists.rar"]
+    (root / "set.rar").unlink()  # the reader is told that it may go
+    assert fetch(source_of(files[0]), root, progress=False) == root / "set"
     assert fetch(source_of(*files), root, progress=False) == root
-    assert server.paths == ["/Toy.rar", "/lists.rar"]
+    assert server.paths == ["/set.rar", "/lists.rar"]
 
 
 def test_a_single_file_is_verified_and_given_as_the_data_root(server, tmp_path):

@@ -22,7 +22,6 @@ class RemoteFile:
 
     url: str
     unpack: bool = False
-    folder: str = ""  # name of the folder an archive becomes; "" takes the archive's own name
     checksum: str = ""  # "md5:HEX" or "sha256:HEX"; "" is recorded at the first download, compared afterwards
 
     @property
@@ -31,8 +30,8 @@ class RemoteFile:
 
     @property
     def result(self) -> str:
-        """What is there in the end, the file or the folder it was unpacked to."""
-        return (self.folder or Path(self.name).stem) if self.unpack else self.name
+        """What is there in the end, the file or the folder it was unpacked to: the archive's name without ending."""
+        return Path(self.name).stem if self.unpack else self.name
 
 
 @dataclass(frozen=True)

@@ -193,19 +193,15 @@ def _project(scene: moves.Scene, zoom: float, centre: np.ndarray, height: int, w
     edges, parts, depths = np.cumsum([0] + [len(p.radii) for p in pieces]), [], []
     for p, a, b in zip(pieces, edges, edges[1:], strict=False):
         spot, rounding = spots[:, a:b], rings[:, a:b] if p.radii.any() else 0
-        lit = 0.55 * rounding - (0.3, 0.35) * np.max(rounding, -2, keepdims=True) if not p.flat else 0
         colour = np.clip(p.colour * look.cast, 0, 255)
         depths.append(depth[:, a:b].mean(1) - p.nudge)
-        parts.append(
-            SimpleNamespace(
-                line=max(round(p.line * zoom * height), 1) if p.line else 0,
-                outline=fixed(spot + rounding),
-                lit=None if p.flat else fixed(spot + lit),
-                shadow=None if p.flat else fixed(shade[:, a:b] + rounding * np.array((1, 0.5))),
-                dark=tuple(colour * (1 if p.flat else 0.8)),
-                bright=tuple(np.minimum(colour * 1.1, 255)),
-            )
-        )
+        part = SimpleNamespace(outline=fixed(spot + rounding), flat=p.flat, dark=tuple(colour * (1 if p.flat else 0.8)))
+        part.line = max(round(p.line * zoom * height), 1) if p.line else 0
+        if not p.flat:
+            part.shadow = fixed(shade[:, a:b] + rounding * np.array((1, 0.5)))
+            part.lit = fixed(spot + (0.55 * rounding - (0.3, 0.35) * np.max(rounding, -2, keepdims=True)))
+            part.bright = tuple(np.minimum(colour * 1.1, 255))
+        parts.append(part)
     order, dim = np.argsort(-np.stack(depths, 1), 1), 0.8 if look.surface == "water" else 0.68
     return SimpleNamespace(parts=parts, order=order, dim=dim)
 
@@ -214,7 +210,7 @@ def _draw(frame: np.ndarray, drawing: SimpleNamespace, k: int) -> None:
     """Paint shadows and pieces of frame `k` into `frame`, in place."""
     mask = np.zeros(frame.shape[:2], np.uint8)
     for part in drawing.parts:
-        if part.shadow is not None:
+        if not part.flat:
             cv2.fillConvexPoly(mask, cv2.convexHull(part.shadow[k]), 255, cv2.LINE_8, FIXED_POINT)
     cv2.copyTo(cv2.convertScaleAbs(frame, alpha=drawing.dim), mask, frame)
     for part in (drawing.parts[j] for j in drawing.order[k]):
@@ -222,7 +218,7 @@ def _draw(frame: np.ndarray, drawing: SimpleNamespace, k: int) -> None:
             cv2.polylines(frame, [part.outline[k]], False, part.dark, part.line, cv2.LINE_AA, FIXED_POINT)
             continue
         cv2.fillConvexPoly(frame, cv2.convexHull(part.outline[k]), part.dark, cv2.LINE_AA, FIXED_POINT)
-        if part.lit is not None:
+        if not part.flat:
             cv2.fillConvexPoly(frame, cv2.convexHull(part.lit[k]), part.bright, cv2.LINE_AA, FIXED_POINT)
 
 
