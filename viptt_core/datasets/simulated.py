@@ -18,11 +18,8 @@ PHANTOM_OVERSAMPLING = 2
 def list_phantoms(root: None = None, *, n: int = 300, seed: int = 0, finding: bool = True) -> Listing:
     """Synthetic chest CT with the five TB types, in ImageCLEF's class frequencies; each goes the way of a real scan.
 
-    Args:
-        root: None: nothing is read.
-        n: Number of phantoms, each a patient (group) of its own.
-        seed: Of the whole cohort.
-        finding: False leaves the disease out of the same patients (a control: nothing to learn).
+    Each of the `n` is a patient (group) of its own. Without `finding` the disease is left out of the same patients (a
+    control: nothing to learn).
     """
     from viptt_core.synthetic import phantom as generator
 
@@ -30,7 +27,7 @@ def list_phantoms(root: None = None, *, n: int = 300, seed: int = 0, finding: bo
     names = [f"PHA_{i + 1:04d}" for i in range(n)]
     items = tuple(Item(names[i], label, names[i], (seed, i, label, finding)) for i, label in enumerate(labels))
     settings = {"version": generator.VERSION, "n": n, "seed": seed, "finding": finding}
-    settings |= {"oversampling": PHANTOM_OVERSAMPLING}
+    settings["oversampling"] = PHANTOM_OVERSAMPLING
     return Listing("phantom", None, "phantom", items, TB_CLASSES, settings=settings)
 
 

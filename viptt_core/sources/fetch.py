@@ -32,12 +32,7 @@ def fetch(
 ) -> Path:
     """Download and unpack what is missing of a data set; archives are kept, and can be deleted.
 
-    Args:
-        source: See `registry.data_source`.
-        root: Folder to put it into; None takes `data/NAME`.
-        subset: See `remote_files`.
-        pixels: See `remote_files`.
-        progress: Show progress bars.
+    It is put into `root`, by default `data/NAME`; for `subset` and `pixels` see `remote_files`.
 
     Returns:
         The file or folder to give as data_root.

@@ -45,7 +45,6 @@ def write_folder(root: str | Path, folder: Folder, *, n_jobs: int | None = 1, pr
         root: The folder, made if it is not there; returned.
         folder: What it shall hold.
         n_jobs: See `files.in_workers`.
-        progress: Show a progress bar.
 
     Raises:
         DataError: it holds anything that was not written with these settings.
@@ -102,10 +101,10 @@ def imageclef(n: int, *, seed: int = 0, size: int = 512, slices: int | None = No
     phantom.check_grid(size, slices)
     labels = phantom.cohort_labels(n, seed).tolist()
     settings = {"version": phantom.VERSION, "n": n, "seed": seed, "size": size, "slices": slices}
+    settings["difficulty"] = phantom.difficulty()
     names = [f"TRN_{i + 1:04d}.nii.gz" for i in range(n)]
     scans = [(name, ((seed, i), labels[i], size, slices)) for i, name in enumerate(names)]
     rows = ["FileName,TypeOfTB", *(f"{name},{label + 1}" for name, label in zip(names, labels, strict=True))]
-    settings["difficulty"] = phantom.difficulty()
     return Folder("phantom.json", settings, _scan, scans, "TRN_labels.csv", rows)
 
 
@@ -118,8 +117,6 @@ def own_scans(n: int, patients: int, *, seed: int = 0, size: int = 512, slices: 
 
     Args:
         n: Scans, at least one a patient and at most MOST_SCANS.
-        patients: People.
-        seed: Of the whole set.
         size: Voxels along X and Y of a patient's first scan, at least LEAST_SIZE; each later one has a 16th fewer.
         slices: Of every scan, at least 4; None: by a slice thickness of its own.
 
@@ -171,11 +168,7 @@ def ucf50(
 ) -> Folder:
     """Synthetic videos laid out as UCF50: `CLASS/v_CLASS_gNN_cNN.avi`, 320x240, 26 frames a second.
 
-    Args:
-        seed: Of the whole set, 0 or more.
-        groups: Of each class, 1 to 25.
-        clips_per_group: 1 to 99.
-        frames: Fewest and most frames of a clip; each clip's number is drawn between them.
+    Of each class 1 to 25 groups of 1 to 99 clips. `frames`: fewest and most of a clip; each has a number of its own.
 
     Raises:
         SettingError: an argument is outside what is allowed.

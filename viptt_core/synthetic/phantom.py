@@ -1,8 +1,7 @@
 """Synthetic chest CT in Hounsfield units, with the five TB types as radiology describes them.
 
-A patient is drawn once, in millimetres (x to the left, y to the front, z to the head, y = 0 in the middle of
-the chest cavity), and can then be sampled on any voxel grid. Extended organs are signed depths, turned into
-soft coverage about one voxel wide; everything small (vessels, ribs, nodules) is a capsule that keeps its
+A patient is drawn once, in millimetres, and can then be sampled on any voxel grid. Extended organs are signed depths,
+turned into soft coverage about one voxel wide; everything small (vessels, ribs, nodules) is a capsule that keeps its
 volume on every grid, so that a 2 mm nodule in a 5 mm voxel counts with its volume fraction.
 
 What is learnt from phantoms says nothing about patients: they show that the code runs and reacts.
