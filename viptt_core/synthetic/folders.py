@@ -126,28 +126,21 @@ def own_scans(n: int, patients: int, *, seed: int = 0, size: int = 512, slices: 
     check_counts(n=n, patients=patients)
     check_counts(least=LEAST_SIZE, size=size)
     phantom.check_grid(size, slices)
-    labels, scans, rows = phantom.cohort_labels(patients, seed).tolist(), [], ["FileName,diagnosis,patient"]
-    settings = {"n": n, "patients": patients, "seed": seed, "size": size, "slices": slices}
-    for i, (patient, *grid) in enumerate(_grids(**settings)):
-        name = f"scan_{i + 1:0{max(3, len(str(n)))}}.nii.gz"
-        scans.append((name, ((seed, patient), labels[patient], *grid)))
-        rows.append(f"{name},{TB_CLASSES[labels[patient]]},P{patient + 1:0{max(3, len(str(patients)))}}")
-    return Folder("example.json", {"version": phantom.VERSION, **settings}, _scan, scans, "labels.csv", rows)
-
-
-def _grids(n: int, patients: int, seed: int, size: int, slices: int | None) -> list[tuple[int, int, int]]:
-    """(patient, voxels in-plane, slices) of each scan, patient by patient."""
     if not patients <= n <= MOST_SCANS * patients:
         what = f"{n} scans of {patients} patients are not possible."
         raise SettingError(what, remedy=f"Each patient has 1 to {MOST_SCANS} scans.")
-    rng = np.random.default_rng(seed)
+    settings = {"version": phantom.VERSION, "n": n, "patients": patients, "seed": seed, "size": size, "slices": slices}
+    labels, rng = phantom.cohort_labels(patients, seed).tolist(), np.random.default_rng(seed)
     further = rng.choice(np.repeat(np.arange(patients), MOST_SCANS - 1), n - patients, replace=False)
-    length = sum(PATIENT["length"]) / 2  # mm
-    grids = []
+    scans, rows = [], ["FileName,diagnosis,patient"]
     for patient, count in enumerate(1 + np.bincount(further, minlength=patients)):
         thickness = rng.permutation(THICKNESSES)
-        grids += [(patient, size - k * (size // 16), slices or round(length / thickness[k])) for k in range(count)]
-    return grids
+        for k in range(count):
+            name = f"scan_{len(scans) + 1:0{max(3, len(str(n)))}}.nii.gz"
+            depth = slices or round(sum(PATIENT["length"]) / 2 / thickness[k])  # a usual length in mm
+            scans.append((name, ((seed, patient), labels[patient], size - k * (size // 16), depth)))
+            rows.append(f"{name},{TB_CLASSES[labels[patient]]},P{patient + 1:0{max(3, len(str(patients)))}}")
+    return Folder("example.json", settings, _scan, scans, "labels.csv", rows)
 
 
 def _scan(seed: tuple[int, int], label: int, size: int, slices: int | None) -> bytes:
