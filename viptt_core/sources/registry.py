@@ -30,7 +30,7 @@ class RemoteFile:
 
     @property
     def result(self) -> str:
-        """What is there in the end, the file or the folder it was unpacked to: the archive's name without ending."""
+        """What is there in the end, the file or the folder it was unpacked to, of the name of its archive."""
         return Path(self.name).stem if self.unpack else self.name
 
 

@@ -163,12 +163,8 @@ def _difference(root: Path, entries: dict[str, rarfile.RarInfo], bar: tqdm) -> s
         info = missing.pop(path, None)
         if info is None or not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             return f"'{path}' was written, which is not in the listing or not a plain file"
-        crc = 0
-        with open(place, "rb") as written:
-            while data := written.read(1 << 20):
-                crc = isal_zlib.crc32(data, crc)
         # A RAR 5 may have another checksum than CRC-32, which the program compares.
-        if status.st_size != info.file_size or info.CRC not in (None, crc):
+        if status.st_size != info.file_size or info.CRC not in (None, isal_zlib.crc32(place.read_bytes())):
             return f"'{path}' has another size or checksum than the listing says"
         bar.update(info.file_size)
     return f"{len(missing):,} files were not written, among them '{min(missing)}'" if missing else ""

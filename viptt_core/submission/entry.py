@@ -29,7 +29,6 @@ from viptt_core.results import Summary, probability_column, runs_root
 from viptt_core.shown import ResultTable
 
 COHORT = 2021  # seed of the synthetic test patients; those of training and of the studies have other seeds
-N_SCANS = 100  # synthetic ones, by default
 ENSEMBLE = "ensemble: "  # how their names begin among the arms
 
 
@@ -175,7 +174,7 @@ def entry_scans(
         scans: Files and folders, see `scans.find_scans`.
         labels: Their classes, where these are known, see `score.read_labels`; returned beside the files.
         preset: Whose grid the synthetic scans have.
-        n: Number of synthetic scans; 0 takes N_SCANS.
+        n: Number of synthetic scans; 0 takes 100.
 
     Raises:
         DataError: no scans, names that `submission.check_names` refuses, or labels that cannot be joined.
@@ -186,7 +185,7 @@ def entry_scans(
             raise SettingError("labels are named, but no scans.", remedy="Name their folder with scans.")
         from viptt_core.synthetic.folders import imageclef, write_folder
 
-        n, size = n or N_SCANS, PHANTOM_OVERSAMPLING * load_preset(preset).size
+        n, size = n or 100, PHANTOM_OVERSAMPLING * load_preset(preset).size
         folder = files.artifact_root() / "data" / f"phantoms-{COHORT}-{n}-{size}"
         scans = write_folder(folder, imageclef(n, seed=COHORT, size=size), n_jobs=None)
         labels = read_labels(scans / "TRN_labels.csv")
