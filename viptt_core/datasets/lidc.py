@@ -24,7 +24,6 @@ TASKS = {
     "types": ("ground-glass", "part-solid", "calcified", "solid irregular", "solid"),
     "malignancy": ("benign", "malignant"),
 }
-SLICE_AXIS = 2
 RATINGS = ("Texture_value", "Calcification_value", "Spiculation_value", "Lobulation_value")
 _ARRAYS = ("volumes", "names", "patient", "malignancy_label", "diameter_mm", "attr_mean", "attr_names")
 
@@ -52,7 +51,7 @@ def list_lidc(root: str | Path, *, task: str = "types", centre: int = 24) -> Lis
         labels = nodule_types(*(ratings[name] for name in RATINGS))
     digest, items = files.file_digest(path, "md5"), []
     for n in np.flatnonzero(np.isin(labels, range(len(TASKS[task])))).tolist():
-        source = Volume(path, "volumes", n, digest, SLICE_AXIS, padded=True, centre=centre)
+        source = Volume(path, "volumes", n, digest, slice_axis=2, padded=True, centre=centre)
         name, patient, diameter = (columns[column][n].item() for column in ("names", "patient", "diameter_mm"))
         items.append(Item(str(name), int(labels[n]), str(patient), source, covariates={"diameter_mm": diameter}))
     settings, faults = {"file": digest, "task": task, "centre": centre}, tuple(_faults(items, TASKS[task]))
