@@ -47,6 +47,11 @@ def fetch(
         raise DataError(what, remedy=f"This is how you get it:{''.join(steps)}")
     root = source.default_root if root is None else Path(root).expanduser()
     wanted = remote_files(source, subset=subset, pixels=pixels)
+    if missing := [file for file in wanted if not (root / file.result).exists()]:
+        come = [path for file in missing for path in (root / file.name, *_parts(root / file.name)) if path.is_file()]
+        # Clips and scans are compressed already: an archive grows by little.
+        needed = (source.size or 0) * (2.1 if any(file.unpack for file in missing) else 1)
+        files.check_space(root, int(needed) - sum(path.stat().st_size for path in come))
     for file in wanted:
         if file.unpack and (root / file.result).exists():
             continue  # its archive may be gone
