@@ -42,12 +42,7 @@ def confusion_chart(results: StudyResults) -> Picture | ResultTable:
     """Confusion matrix of each arm, summed over seeds: share of the true class in per cent."""
     tables = _of_arms(results, "Confusion matrices", "confusion")
     names = list(dict.fromkeys(next(iter(tables.values()))["true"]))
-    counts = {
-        arm_label(arm): rows.pivot_table(index="true", columns="predicted", values="count", aggfunc="sum", fill_value=0)
-        .reindex(index=names, columns=names, fill_value=0)
-        .to_numpy()
-        for arm, rows in tables.items()
-    }
+    counts = {arm_label(arm): rows["count"].to_numpy().reshape(len(names), -1) for arm, rows in tables.items()}
     figure, told = draw_matrices(counts, names, "shares")
     alt = f"Confusion matrices, mean over seeds. Rightly predicted of each true class, {told}."
     arm = results.plan.primary[0]
@@ -222,8 +217,7 @@ def browse_examples(results: StudyResults) -> Viewer | ResultTable:
 
 def _of_arms(results: StudyResults, what: str, table: str) -> dict[str, pd.DataFrame]:
     """The rows of a table by arm, for the arms to show that it has."""
-    rows = results.needed(what, table, arm=results.arms)
-    return dict(list(rows.groupby("arm", sort=False)))
+    return dict(list(results.needed(what, table, arm=results.arms).groupby("arm", sort=False)))
 
 
 def _examples(results: StudyResults, what: str) -> tuple[Evidence, int, list[int]]:

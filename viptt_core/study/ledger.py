@@ -7,10 +7,8 @@ in `results/`; no number is typed there.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from viptt_core import files
 from viptt_core.constants import PAPER_KAPPA_PRETRAINED, PAPER_KAPPA_SCRATCH
 from viptt_core.errors import DataError, check_choice
 from viptt_core.files import artifact_root
-from viptt_core.presets import build
+from viptt_core.presets import build, read_toml
 from viptt_core.results import SCORE_COLUMNS
 from viptt_core.shown import WORDS, arm_label, interval, with_ends, with_interval
 from viptt_core.study.outcomes import RECORD, read_table
@@ -56,45 +54,28 @@ NOT_YET = "The studies are not run yet."
 # --- What the paper says, and what became of it -----------------------------------------------------------------
 @dataclass(frozen=True)
 class Claim:
-    """A published statement.
+    """A published statement."""
 
-    Attributes:
-        name: Its key.
-        claim: The statement in words.
-        source: One of SOURCES.
-        value: The number; None where the statement has none.
-        unit: Of the number.
-        run: What the training log says beside the value: gpu, epochs, best_epoch (from 1), accuracy or micro_auc at
-            that epoch, seconds_per_epoch (median), hours.
-        difference_of: Two claims whose difference is the value, which is then not published but computed here.
-        needs: The data set it is about, a name of the registry.
-        command: What reproduces it, in the top folder of the repository; "" where there is none, then see `why`.
-        answer: Where our number stands, in the study on the data of the paper: `table` and `column`, and `row`, what
-            the other columns must hold. {} where no table holds it.
-        why: Why there is no command or no answer.
-    """
-
-    name: str
-    claim: str
-    source: str
-    value: float | None = None
-    unit: str = ""
+    name: str  #: its key
+    claim: str  #: the statement in words
+    source: str  #: one of SOURCES
+    value: float | None = None  #: the number; None where the statement has none
+    unit: str = ""  #: of the number
+    #: What the training log says beside the value (gpu, epochs, best_epoch from 1, accuracy or micro_auc at that epoch,
+    #: median seconds_per_epoch, hours).
     run: dict[str, str | float] = field(default_factory=dict)
-    difference_of: tuple = ()
-    needs: str = ""
-    command: str = ""
+    difference_of: tuple = ()  #: two claims whose difference is the value, which is then computed here, not published
+    needs: str = ""  #: the data set it is about, a name of the registry
+    command: str = ""  #: what reproduces it, in the top folder of the repository; "" where there is none, see `why`
+    #: Where our number stands in the study on the data of the paper (`table` and `column`, and `row`, what the other
+    #: columns must hold); {} where no table holds it.
     answer: dict = field(default_factory=dict)
-    why: str = ""
+    why: str = ""  #: why there is no command or no answer
 
 
 def load_claims() -> dict[str, Claim]:
-    """All published statements by name, in the order of CLAIMS.
-
-    Raises:
-        SettingError: an unknown or missing field, or a source that is none.
-    """
-    text = resources.files("viptt_core.study").joinpath(CLAIMS).read_text(encoding="utf-8")
-    claims = {name: parse_claim(name, table) for name, table in tomllib.loads(text).items()}
+    """All published statements by name, in the order of CLAIMS; a SettingError where `parse_claim` gives one."""
+    claims = {name: parse_claim(name, table) for name, table in read_toml(Path(__file__).with_name(CLAIMS)).items()}
     for name, claim in claims.items():
         if claim.difference_of:
             first, second = (claims[other].value for other in claim.difference_of)
@@ -103,7 +84,7 @@ def load_claims() -> dict[str, Claim]:
 
 
 def parse_claim(name: str, table: dict) -> Claim:
-    """Build one claim out of its parsed TOML table."""
+    """Build a claim out of its TOML table; a SettingError for an unknown or missing field, or a source that is none."""
     claim = build(Claim, {"name": name} | table, name, CLAIMS)
     check_choice(f"source of [{name}]", claim.source, SOURCES)
     return claim
@@ -208,10 +189,6 @@ def _primary(root: Path) -> list[dict[str, Any]]:
 def headline(records: Sequence[dict[str, Any]]) -> str:
     """What the paper reports and what we find, a sentence each, from the primary records."""
     return f"The paper reports a gain of {PAPER_GAIN:.2f}. With all else equal, we find {_finding(records)[1]}"
-
-
-def _message(root: Path) -> str:
-    return f"**{headline(_primary(root))}.**"
 
 
 def _further(root: Path) -> str:
@@ -334,7 +311,11 @@ def markdown_table(head: Iterable[str], align: str, rows: Iterable[Iterable[str]
 
 
 # What stands on each page between `<!-- NAME -->` and `<!-- end of NAME -->`.
-FIRST = {"verdict": first_answer, "message": _message, "further": _further}
+FIRST = {
+    "verdict": first_answer,
+    "message": lambda root: f"**{headline(_primary(root))}.**",
+    "further": _further,
+}
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": FIRST,
     "book/intro.md": FIRST,
@@ -369,10 +350,7 @@ def page_text(page: str, root: Path) -> str:
 
 
 def write_pages(root: Path | None = None) -> list[Path]:
-    """Write VERDICTS and those of PAGES that are there; returns their paths.
-
-    Args:
-        root: Of the repository; None finds it.
+    """Write VERDICTS and those of PAGES that are there, below the root of the repository; returns their paths.
 
     Raises:
         DataError: see `page_text`.
