@@ -244,7 +244,7 @@ def test_fewer_slices_meet_fewer_nodules_as_counted_one_by_one():
 
 
 def test_the_seconds_of_a_video_are_those_of_its_frames():
-    picture = sampling_of_video({"paper": (70, 1), "long": (70, 3)}, length=160)
+    picture = sampling_of_video({"paper": (70, 1), "long": (70, 3)})
     assert "paper, 70 frames to second 2.7; long, 70 frames to second 8.0" in picture.alt
     assert "simulated video of 8.0 seconds" in picture.alt  # long enough for all
     marks = [line.get_xdata() for line in picture.figure.axes[1].lines if line.get_marker() == "|"]

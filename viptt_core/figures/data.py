@@ -157,16 +157,12 @@ def sampling_of_scan(*, depths: tuple[int, ...] = (PAPER_FRAMES, 16)) -> Picture
 
 
 @styled
-def sampling_of_video(samplings: dict[str, tuple[int, int]], *, length: int = 160) -> Picture:
-    """Which seconds of a video are seen, a row a sampling.
-
-    Args:
-        samplings: (frames, stride) by name; sampling starts at the first frame.
-        length: Frames of the simulated video, or more where a sampling asks for more.
-    """
+def sampling_of_video(samplings: dict[str, tuple[int, int]]) -> Picture:
+    """Which seconds of a simulated video are seen, a row a sampling: (frames, stride) by name, from the first frame."""
     from viptt_core.synthetic.actions import make_clip
 
-    length = max(length, *((count - 1) * stride + 1 for count, stride in samplings.values()))
+    # Frames, more where a sampling asks for more.
+    length = max(160, *((count - 1) * stride + 1 for count, stride in samplings.values()))
     thumbnails, seconds = 8, length / UCF_FRAME_RATE
     frames = make_clip(UCF_CLASSES.index("TennisSwing"), 1, 1, frames=length)
     figure, axes = new_axes(2, 1, size=(7.4, 1.3 + 0.34 * len(samplings)))

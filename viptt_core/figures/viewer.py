@@ -10,7 +10,7 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -28,9 +28,7 @@ WIDTHS = {"together": 720, "alone": 420}  # at most, CSS pixels
 MOST_BYTES = 700_000  # of the pictures of one viewer, above it they become smaller: 70 slices of 224 x 224 fit
 LARGEST, SMALLEST = 256, 48  # sides of a packed picture, in pixels
 QUALITY = 70  # of WebP
-SCRIPT, STYLE_SHEET = (
-    (resources.files("viptt_core.figures") / f"viewer.{kind}").read_text("utf-8") for kind in ("js", "css")
-)
+SCRIPT, STYLE_SHEET = (Path(__file__).with_name(f"viewer.{kind}").read_text("utf-8") for kind in ("js", "css"))
 
 
 @dataclass(frozen=True)

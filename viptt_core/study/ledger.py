@@ -96,9 +96,10 @@ def status(claim: Claim, results: StudyResults) -> str:
     Only results on the data set that the claim is about, after the plan as it is now, count. A claim without a number
     is judged by the sign.
     """
-    if why := _does_not_count(claim, results):
-        return f"not attempted: {why}"
-    _, low, high = with_ends(_row(results, claim.answer), claim.answer["column"])
+    ours = _ours(claim, results)
+    if isinstance(ours, str):
+        return f"not attempted: {ours}"
+    _, low, high = with_ends(ours, claim.answer["column"])
     if math.isnan(low):
         return "undecided: no interval"
     if claim.value is None:
@@ -106,8 +107,8 @@ def status(claim: Claim, results: StudyResults) -> str:
     return "reproduced" if low <= claim.value <= high else "differs"
 
 
-def _does_not_count(claim: Claim, results: StudyResults) -> str:
-    """Why a study says nothing about a claim; "" where it does."""
+def _ours(claim: Claim, results: StudyResults) -> pd.Series | str:
+    """The row with our number, of contrasts a plain one unless `arm2` is named; or why the study has none."""
     sets = {results.plan.scans["dataset"], *(source["dataset"] for source in results.plan.sources.values())}
     if claim.why or not results.record:
         return claim.why or WORDS["needs"][claim.needs]
@@ -117,17 +118,13 @@ def _does_not_count(claim: Claim, results: StudyResults) -> str:
         return "the study is on other data"
     if not results.follows_plan:
         return "the results follow another plan than the one that is here"
-    return "" if _row(results, claim.answer) is not None else "no run of its arms"
-
-
-def _row(results: StudyResults, answer: dict) -> pd.Series | None:
-    """The row that holds a number; of contrasts, a plain one unless `arm2` is named. SettingError: no such column."""
+    answer = claim.answer
     wanted = ({"arm2": ""} if answer["table"] == "contrasts" else {}) | answer["row"]
     table = results.rows(answer["table"])
     for column in (*wanted, answer["column"]) if len(table) else ():
         check_choice(f"column of {answer['table']}.csv", column, tuple(table))
     rows = results.rows(answer["table"], **wanted)
-    return None if rows.empty else rows.iloc[0]
+    return "no run of its arms" if rows.empty else rows.iloc[0]
 
 
 # --- What stands on pages: each takes the root of the repository -------------------------------------------------
@@ -240,9 +237,9 @@ def published_table(root: Path) -> str:
     results, rows = open_results("paper", folder=root), []
     for claim in load_claims().values():
         value = "no number" if claim.value is None else f"{claim.value:.2f}" if claim.unit == "kappa" else claim.value
-        ours = ""
-        if not _does_not_count(claim, results):
-            row, column = _row(results, claim.answer), claim.answer["column"]
+        row, ours = _ours(claim, results), ""
+        if not isinstance(row, str):
+            column = claim.answer["column"]
             number = with_interval(*with_ends(row, column), signed=column == "difference")
             ours = f"{number}, {row['seeds']:.0f} seeds"
         told = [f"{key.replace('_', '-')} {claim.run[key]}" for key in ("accuracy", "micro_auc") if key in claim.run]
@@ -311,11 +308,7 @@ def markdown_table(head: Iterable[str], align: str, rows: Iterable[Iterable[str]
 
 
 # What stands on each page between `<!-- NAME -->` and `<!-- end of NAME -->`.
-FIRST = {
-    "verdict": first_answer,
-    "message": lambda root: f"**{headline(_primary(root))}.**",
-    "further": _further,
-}
+FIRST = {"verdict": first_answer, "message": lambda root: f"**{headline(_primary(root))}.**", "further": _further}
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": FIRST,
     "book/intro.md": FIRST,

@@ -134,14 +134,10 @@ def run_differences(arms: Sequence[Tested], runs, statistic: str, weights, class
 def make_tables(study: Study, outcomes: dict[str, Outcomes]) -> dict[str, pd.DataFrame]:
     """All tables of a study by name, of what was run; empty where there is nothing to say.
 
-    Args:
-        study: The plan.
-        outcomes: By experiment, and those of sources after SOURCE; arms that the plan does not name are baselines.
-
-    Returns:
-        Intervals are those of `compare`, at 95 % but for contrasts (1 - 0.05 / number of contrasts that the family
-        plans) and the attribution (by its number of rows). "missing" names planned arms that were not run; contrasts
-        with them are left out.
+    Outcomes are given by experiment, and those of sources after SOURCE; arms that the plan does not name are baselines.
+    Intervals are those of `compare`, at 95 % but for contrasts (1 - 0.05 / number of contrasts that the family plans)
+    and the attribution (by its number of rows). "missing" names planned arms that were not run; contrasts with them
+    are left out.
 
     Raises:
         SettingError: arms to be compared were not tested on the same cases, or share no seed.
