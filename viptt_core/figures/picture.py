@@ -9,7 +9,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
@@ -90,11 +90,9 @@ class Picture:
         """The form for wide windows; None where there is but one."""
         if not self.vector or self.again is None:
             return None
-        token = _wide.set(True)
-        try:
-            figure = self.again().figure
-        finally:
-            _wide.reset(token)
+        drawing = copy_context()
+        drawing.run(_wide.set, True)
+        figure = drawing.run(self.again).figure
         return None if figure.get_figwidth() == self.figure.get_figwidth() else figure
 
     def encode(self, kind: str, *, wide: bool = False, **settings) -> bytes:

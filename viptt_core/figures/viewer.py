@@ -217,12 +217,15 @@ def _pack(clip: Shown, side: int) -> dict:
         {"name": name, "size": [2 * n for n in region.shape[:0:-1]], "paths": [outline(plane) for plane in region]}
         for name, region in clip.overlays.items()
     ]
+    scale = side / max(clip.frames.shape[1:])
+    reduced = {"dsize": None, "fx": scale, "fy": scale, "interpolation": cv2.INTER_AREA}
+    frames = [cv2.resize(frame, **reduced) for frame in clip.frames] if scale < 1 else clip.frames
     return {
         "title": " \N{MIDDLE DOT} ".join(filter(None, (clip.heading, clip.name))),
         "synthetic": clip.synthetic,
         "steps": len(clip.frames),
         "size": clip.frames.shape[:0:-1],
-        "frames": [webp(_reduced(frame, side), QUALITY) for frame in clip.frames],
+        "frames": [webp(frame, QUALITY) for frame in frames],
         "overlays": overlays,
     }
 
@@ -239,11 +242,6 @@ def outline(region: np.ndarray) -> str:
         moves = " ".join(f"{x} {y}" for x, y in np.diff(corners, axis=0))
         path += f"M{corners[0][0]} {corners[0][1]}l{moves}z"
     return path
-
-
-def _reduced(picture: np.ndarray, side: int) -> np.ndarray:
-    scale = side / max(picture.shape)
-    return picture if scale >= 1 else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 def webp(picture: np.ndarray, quality: int) -> str:
