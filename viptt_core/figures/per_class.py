@@ -202,16 +202,9 @@ def browse_examples(results: StudyResults) -> Viewer | ResultTable:
         name, label = str(evidence.names[i]), int(evidence.labels[i])
         index = int(name.rpartition("_")[2]) - 1
         said = zip(evidence.arms, evidence.predicted[:, i], strict=True)
-        clips.append(
-            Shown(
-                simulate_scan((seed, index, label, True), grid),
-                name=name,
-                heading=TB_CLASSES[label],
-                note="; ".join(f"{arm_label(arm)} predicts {TB_CLASSES[predicted]}" for arm, predicted in said),
-                overlays={FINDING: finding_on_grid(seed, index, label, grid)},
-                synthetic=True,
-            )
-        )
+        note = "; ".join(f"{arm_label(arm)} predicts {TB_CLASSES[predicted]}" for arm, predicted in said)
+        frames, finding = simulate_scan((seed, index, label, True), grid), finding_on_grid(seed, index, label, grid)
+        clips.append(Shown(frames, name, TB_CLASSES[label], note, {FINDING: finding}, synthetic=True))
     return Viewer(clips, PHANTOM_LOOK, data=results.data(EVIDENCE))
 
 

@@ -220,11 +220,9 @@ def leak_answer(results: StudyResults) -> ResultTable:
     """Whether kappa is above chance where there is nothing to learn."""
     arms = [arm.name for arm in results.plan.arms if arm.scans == "no finding"]
     rows = results.needed("Scans without a finding", "arms", arm=arms)
-    leaks = rows.loc[rows["kappa_low"] > 0, "arm"]
-    found = f"A kappa above 0, so a leak: {listed(map(arm_label, leaks))}"
-    return ResultTable(
-        f"{found if len(leaks) else 'No kappa above 0 is shown'}. Kappa: {listed(_each_arm(rows, 'kappa'))}."
-    )
+    leaks = listed(map(arm_label, rows.loc[rows["kappa_low"] > 0, "arm"]))
+    found = f"A kappa above 0, so a leak: {leaks}" if leaks else "No kappa above 0 is shown"
+    return ResultTable(f"{found}. Kappa: {listed(_each_arm(rows, 'kappa'))}.")
 
 
 # --- Single classes -----------------------------------------------------------------------------------------------
@@ -246,10 +244,8 @@ def confusion_answer(results: StudyResults) -> ResultTable:
 def classes_title(results: StudyResults, column: str, word: str) -> str:
     """The class with the lowest and the one with the highest score, mean over the arms to show."""
     means = results.rows("per_class", arm=results.arms).groupby("class", sort=False)[column].mean()
-    return (
-        f"Lowest {word}: {means.idxmin()}, {means.min():.2f}; highest: {means.idxmax()}, {means.max():.2f} "
-        "(mean over arms)"
-    )
+    ends = f"Lowest {word}: {means.idxmin()}, {means.min():.2f}; highest: {means.idxmax()}, {means.max():.2f}"
+    return f"{ends} (mean over arms)"
 
 
 @or_absent
