@@ -16,12 +16,9 @@ def add_study_commands(commands) -> None:
     """Add `study` and `recheck` to the commands of `viptt`."""
     text = "Run a study after its plan, and compute what it shows; `make paper` calls these in order."
     steps = add_group(commands, "study", text)
-    examples = {_run: "viptt study run my.toml"}
     for run in (_show, _estimate, _data, _run, _pack):
-        step, text = (
-            add_command(steps, run, examples.get(run, "")),
-            "a plan that `viptt study show` lists, or PLAN.toml",
-        )
+        step = add_command(steps, run, "viptt study run my.toml" if run is _run else "")
+        text = "a plan that `viptt study show` lists, or PLAN.toml"
         step.add_argument("study", metavar="STUDY", nargs="?" if run is _show else None, help=text)
         if run is _run:
             text = f"as `viptt study show` has it, or '{BASELINES}'; none: everything, packed and judged"
