@@ -116,7 +116,7 @@ def list_table(
     Args:
         name: Of the set.
         folder: Its files.
-        table: Its labels, and its patients where it has that column.
+        table: Their labels, and their patients where it has that column.
         known: Class by label, for a published set; None: each label is a class.
         classes: Labels to take, see `labels.classes_of_labels`; None or "all" takes every label.
         group_pattern: For a table without patients: see `listing.group_items`.
@@ -230,16 +230,17 @@ def decode_video(source: Path, grid: Grid) -> np.ndarray:
 
 def decode_scan(path: Path, grid: Grid) -> np.ndarray:
     """A scan on the grid, uint8 [T,H,W]."""
-    levels, facts = read_scan(path, grid)
-    ct.warn_of_scan(facts, path)
-    return levels
+    return to_grey_levels(ct.load_volume(path, **_volume_settings(grid)))
 
 
 def read_scan(path: Path, grid) -> tuple[np.ndarray, ScanFacts]:
     """As `decode_scan`, with the facts of the file and without warnings; `grid` is a Grid, or has those fields."""
-    settings = {name: getattr(grid, name) for name in ("size", "hu_window", "orientation")}
-    volume, facts = ct.read_volume(path, depth=grid.frames, **settings)
+    volume, facts = ct.read_volume(path, **_volume_settings(grid))
     return to_grey_levels(volume), facts
+
+
+def _volume_settings(grid) -> dict:
+    return {"depth": grid.frames} | {name: getattr(grid, name) for name in ("size", "hu_window", "orientation")}
 
 
 def to_grey_levels(volume: np.ndarray) -> np.ndarray:
