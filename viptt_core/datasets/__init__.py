@@ -5,7 +5,6 @@ A set is a *lister*, which finds files, labels and groups, and a *medium*, which
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -161,7 +160,7 @@ def split_settings(name: str, settings: dict) -> tuple[dict, dict, dict]:
 
 
 def _lister_settings(name: str) -> list[str]:
-    return [parameter for parameter in inspect.signature(LISTERS[name]).parameters if parameter != "root"]
+    return [parameter for parameter in get_type_hints(LISTERS[name]) if parameter not in ("root", "return")]
 
 
 def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Preset) -> ClipSet:
@@ -189,7 +188,6 @@ def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Pres
         decoded = set(clips.names.tolist())
         left = [item for item in listing.items if item.name in decoded]
         remedy = f"{len(listing.items) - len(left)} clips are too short or cannot be read and were left out."
-        faults = split_faults(usual.splits, left, listing.class_names)
-        raise_faults([fault for fault in faults if fault.spoils], listing.root, remedy=remedy)
+        raise_faults(split_faults(usual.splits, left, listing.class_names), listing.root, remedy=remedy)
     files = {item.name: item.file for item in listing.items if item.source == item.file}
     return replace(clips, synthetic=listing.synthetic, faults=(*listing.faults, *clips.faults), files=files)

@@ -135,9 +135,7 @@ def list_table(
     faults += ungrouped
     faults += [nothing_to_read(folder, ("scan",))] if not scans else []
     faults += files_besides(folder, set(folder.with_ending(SCAN_ENDINGS)))
-    what, lacking = f"no label in {table.path.name}.", [folder.name(scan) for scan in scans if scan not in rows]
-    if table.complete:
-        faults += [Fault("no label", name, what, "Add a row for it.", "left out") for name in lacking]
+    faults += table.lacking("label", (folder.name(scan) for scan in scans if scan not in rows), "left out")
     faults = (*table.faults, *faults, *unjoined, *folder.faults)
     return Listing(name, folder.root, "scan", items, class_names, faults)
 

@@ -74,10 +74,11 @@ class Table:
     rows: tuple[TableRow, ...] = ()  #: in the table's order
     faults: tuple[Fault, ...] = ()  #: what is wrong with it
 
-    @property
-    def complete(self) -> bool:
-        """Whether all of its rows could be read, so that a file without one has none."""
-        return not any(fault.spoils for fault in self.faults)
+    def lacking(self, noun: str, names: Iterable[str], level: str) -> list[Fault]:
+        """A fault for each of these files without a row; none where rows could not be read, which may be theirs."""
+        names = () if any(fault.spoils for fault in self.faults) else names
+        what = f"no {noun} in {self.path.name}."
+        return [Fault(f"no {noun}", name, what, "Add a row for it.", level) for name in names]
 
     def fault(self, kind: str, what: str, remedy: str) -> Fault:
         """Something that is wrong with the table."""
@@ -371,10 +372,7 @@ def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing
     table = read_table(path, Columns(header[0], "", header[-1], "group"), folder.root)
     files = [path for paths in folder.class_folders(FILE_ENDINGS).values() for path in paths]
     rows, faults = join(table, files, folder.root)
-    if table.complete:
-        what = f"no group in {path.name}."
-        lacking = [item.name for item in listing.items if item.source not in rows]
-        faults += [Fault("no group", name, what, "Add a row for it.", level="file") for name in lacking]
+    faults += table.lacking("group", (item.name for item in listing.items if item.source not in rows), "file")
     items = tuple(replace(item, group=rows[item.source].group) for item in listing.items if item.source in rows)
     return replace(listing, items=items, faults=(*listing.faults, *table.faults, *faults))
 
