@@ -202,17 +202,16 @@ class _Decoder:
         return None if again else outcome
 
     def _decoded(self, source: object, contents: object) -> _Outcome:
-        clip, refusals = np.empty((0, 0, 0), np.uint8), []
+        refusals = []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DataWarning)
             try:
-                decoded = self.decode(source)
-                if decoded.dtype != np.uint8 or decoded.ndim != 3:
-                    raise DataError(f"is {decoded.dtype} {decoded.shape} when decoded, not uint8 [T,H,W].")
-                clip = decoded
+                clip = self.decode(source)
+                if clip.dtype != np.uint8 or clip.ndim != 3:
+                    raise DataError(f"is {clip.dtype} {clip.shape} when decoded, not uint8 [T,H,W].")
             except DataError as error:
                 level = "left out" if isinstance(error, ClipTooShortError) else "file"
-                refusals = [Fault.of(error, str(error.path or ""), level)]
+                clip, refusals = np.empty((0, 0, 0), np.uint8), [Fault.of(error, str(error.path or ""), level)]
         faults = [each.message.args[0] for each in caught if issubclass(each.category, DataWarning)] + refusals
         if self._contents(source) != contents:
             what, remedy = "changed while it was read.", "Start again once it is complete."
