@@ -16,7 +16,7 @@ import numpy as np
 from viptt_core import files
 from viptt_core.clips import Item
 from viptt_core.datasets.arrays import Volume, find_file, opened
-from viptt_core.datasets.labels import NO_GROUP, is_missing
+from viptt_core.datasets.labels import NO_GROUP, form
 from viptt_core.datasets.listing import Listing
 from viptt_core.errors import DataError, Fault, SettingError, check_choice, check_counts
 
@@ -65,7 +65,7 @@ def _faults(items: Sequence[Item], names: Sequence[str]) -> Iterator[Fault]:
     for name, count in Counter(item.name for item in items).items():
         if count > 1:
             yield Fault("two volumes of one name", name, f"is the name of {count} volumes.", "Give each its own.")
-    if blank := [item.name for item in items if is_missing(item.group, NO_GROUP)]:
+    if blank := [item.name for item in items if form(item.group) in NO_GROUP]:
         yield Fault("no patient", blank[0], f"{len(blank)} volumes have no patient.", "Fill them in.")
 
 
