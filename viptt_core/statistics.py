@@ -9,7 +9,8 @@ from math import factorial
 import numpy as np
 from scipy import stats
 
-from viptt_core.metrics import CLASS_SCORES, SCORES, check_level, kappa_of_tables, percentile_interval, require
+from viptt_core.errors import require
+from viptt_core.metrics import CLASS_SCORES, SCORES, check_level, kappa_of_tables, percentile_interval
 
 LEVEL = 0.95  # coverage of an interval unless another is asked for
 STATISTICS = (*SCORES, *CLASS_SCORES)  # those by class are averaged over the classes given
@@ -138,18 +139,10 @@ def score_tables(statistic: str, tables: np.ndarray, classes=None) -> np.ndarray
 
 
 def mean_interval(differences, *, overlap: float = 0.0, level: float = LEVEL) -> Comparison:
-    """Mean of differences with Student's t interval; corrected where their training sets overlap.
+    """Mean of differences, float [J], one a run, with Student's t interval of J - 1 degrees of freedom.
 
-    The training sets of two folds overlap, so the plain interval is too narrow: the variance of the
-    mean is taken as (1/J + n_test/n_train) s**2 instead of s**2 / J.
-
-    Args:
-        differences: float [J], one a run, J >= 2.
-        overlap: n_test / n_train for folds or repeated splits of one data set; 0 is the plain interval.
-        level: Coverage, between 0 and 1.
-
-    Returns:
-        Comparison; the interval has J - 1 degrees of freedom.
+    The training sets of two folds overlap, so the plain interval is too narrow: the variance of the mean is taken as
+    (1/J + overlap) s**2 instead of s**2 / J. The overlap is n_test / n_train for folds or repeated splits of one set.
 
     Raises:
         SettingError: fewer than two differences, nan, an overlap below 0, a level out of range.
@@ -171,11 +164,11 @@ def mean_interval(differences, *, overlap: float = 0.0, level: float = LEVEL) ->
 
 
 def shapley_weights(n_factors: int) -> np.ndarray:
-    """What k factors contribute, as weights of the values of all their combinations.
+    """What turning each of k factors on adds, averaged over all orders of turning all of them on.
 
     Returns:
-        float64 [k, 2**k]; column m is the combination in which factor f is on where bit f of m is 1. Times the values
-        of the combinations: what turning a factor on adds, averaged over all orders of turning all of them on.
+        float64 [k, 2**k], weights of the values of all combinations; in that of column m factor f is on where bit f
+        of m is 1.
 
     Source:
         Shapley (1953), Contributions to the Theory of Games 2, 307-317.
