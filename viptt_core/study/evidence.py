@@ -14,7 +14,7 @@ import pandas as pd
 from viptt_core import ct
 from viptt_core.clips import Grid
 from viptt_core.datasets.simulated import PHANTOM_OVERSAMPLING
-from viptt_core.errors import SettingError
+from viptt_core.errors import require
 from viptt_core.study.outcomes import read_packed, write_packed
 
 FILE = "evidence.npz"  # in the folder of a study
@@ -124,9 +124,8 @@ def on_finding(importance: np.ndarray, findings: np.ndarray, classes: np.ndarray
     usable = findings.any(axis=1) & weight.any(axis=1)
     other = (classes[:, None] == classes) & usable & ~np.eye(len(classes), dtype=bool)
     kept = np.flatnonzero(usable & other.any(axis=1))
-    if len(kept) < 2:
-        what = f"{usable.sum()} scans have finding and importance, {len(kept)} of them another to be compared with."
-        raise SettingError(what, remedy="Give at least two of one class.")
+    what = f"{usable.sum()} scans have finding and importance, {len(kept)} of them another to be compared with."
+    require(len(kept) > 1, what, "Give at least two of one class.")
     on = weight[kept] @ findings[kept].T / weight[kept].sum(axis=1, keepdims=True)  # [importance, finding]
     other = other[np.ix_(kept, kept)]
     draws = np.random.default_rng(seed).multinomial(len(kept), np.full(len(kept), 1 / len(kept)), RESAMPLES)

@@ -7,10 +7,9 @@ is frozen, its features are computed once for all cells, and a fit takes seconds
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -46,7 +45,7 @@ from viptt_core.study.cells import (
 )
 from viptt_core.study.evidence import FILE as EVIDENCE
 from viptt_core.study.evidence import finding_on_grid, gather_evidence, write_evidence
-from viptt_core.study.outcomes import RUN_COLUMNS, SIZE, SOURCE, Outcomes, collect, write_outcomes
+from viptt_core.study.outcomes import RUN_COLUMNS, SIZE, SOURCE, Outcomes, collect, read_outcomes, write_outcomes
 from viptt_core.study.plan import Arm, Study, slug
 from viptt_core.study.variants import draw, join, join_splits, validated, vary
 from viptt_core.training import History, Task, Trainer
@@ -137,13 +136,13 @@ class Runner:
 
     def pretraining(self, arm: Arm, seed: int) -> tuple[dict[str, torch.Tensor], float]:
         """What an arm's seed takes over from videos, trained unless it is there; and the learning rate of that."""
-        weights, told = (pretraining_file(self.study, arm, seed, ending) for ending in (".safetensors", ".json"))
+        weights = pretraining_file(self.study, arm, seed, ".safetensors")
         with one_at_a_time(weights, "Another process pretrains the same; waiting for it."):
-            if not told.is_file():
+            if not weights.is_file():
                 fit = self._pretrain(pretraining_of(self.study, arm), seed, weights.with_suffix(""))
                 files.write_file(weights, save(_learned(fit.model)))
-                files.write_file(told, json.dumps({"rate": fit.rate}))
-        return load_file(weights), json.loads(told.read_text(encoding="utf-8"))["rate"]
+        of_source = pretraining_file(self.study, arm, seed, f"-{slug(self.study.sources_of(arm)[0])}.npz")
+        return load_file(weights), read_outcomes(of_source).runs["learning_rate"].item()
 
     def _pretrain(self, arm: Arm, seed: int, folder: Path) -> Fit:
         """Train on all sources of an arm, and write what came of the test videos of each."""
@@ -245,18 +244,12 @@ class Runner:
         if not todo:
             return
         self.prepare(arms)
-        with tqdm(desc=self.study.name, total=len(todo), unit="run") as cells:
-            for cell in self._done(todo, jobs):
+        quiet = replace(self, progress=False, _kept={})
+        pool = ProcessPoolExecutor(jobs, get_context("spawn"), _become, (quiet,))  # no process before it has work
+        with pool, tqdm(desc=self.study.name, total=len(todo), unit="run") as cells:
+            for cell in map(self.run, todo) if jobs == 1 else pool.map(_run_here, todo):
                 cells.set_postfix_str(f"{cell.arm.name}, seed {cell.seed}", refresh=False)
                 cells.update()
-
-    def _done(self, todo: Sequence[Cell], jobs: int) -> Iterator[Cell]:
-        if jobs == 1:
-            yield from map(self.run, todo)
-            return
-        quiet = replace(self, progress=False, _kept={})
-        with ProcessPoolExecutor(jobs, get_context("spawn"), _become, (quiet,)) as pool:
-            yield from pool.map(_run_here, todo)
 
     def prepare(self, arms: Sequence[Arm]) -> None:
         """Decode or simulate what some arms need, and compute the features that are kept."""
