@@ -58,6 +58,12 @@ class DataWarning(UserWarning):
     """Something unusual in the input that was handled, and how."""
 
 
+def require(good, what: str, remedy: str) -> None:
+    """Raise a SettingError unless `good`."""
+    if not good:
+        raise SettingError(what, remedy=remedy)
+
+
 def check_choice(what: str, value: str, known) -> None:
     """Raise a SettingError that lists `known` and the near match unless `value` is one of them."""
     if value in known:

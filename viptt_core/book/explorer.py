@@ -23,7 +23,7 @@ from viptt_core.statistics import score_tables
 from viptt_core.study.ledger import studies_below
 from viptt_core.study.report import NO_VERDICT, StudyResults
 from viptt_core.study.tables import WEIGHTS, Tested, run_differences, shared_runs
-from viptt_core.study.verdict import CONTRAST, contrast_name, read_verdicts, verdict_text
+from viptt_core.study.verdict import CONTRAST, contrast_name, read_verdicts
 
 PAGE, PARTS = "explorer", ("changes", "contrasts", "resampling")
 NOT_RUN = "not run yet"
@@ -70,7 +70,7 @@ def read_studies(root: Path) -> list[StudyResults]:
 @cache
 def list_contrasts(root: Path) -> list[dict]:
     """A record for every planned contrast, as it is shown; with an interval, what `resampling` gives, too."""
-    sentences = {_key(record["study"], record): verdict_text(record) for record in read_verdicts(root)}
+    sentences = {_key(record["study"], record): record["sentence"] for record in read_verdicts(root)}
     found = []
     for results in read_studies(root):
         study = results.plan.name

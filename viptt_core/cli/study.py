@@ -127,14 +127,14 @@ def _write(study) -> None:
     from viptt_core.files import artifact_root
     from viptt_core.study.cells import pack, study_folder
     from viptt_core.study.recheck import write_study
-    from viptt_core.study.verdict import read_verdicts, verdict_text
+    from viptt_core.study.verdict import read_verdicts
 
     packed = pack(study) if study_folder(study).is_dir() else []  # else those that were committed
     for path in [*packed, *write_study(study)]:
         print(path)
     for record in read_verdicts(artifact_root()):
         if record["study"] == study.name:
-            print(f"{record['question']} {verdict_text(record)}")
+            print(f"{record['question']} {record['sentence']}")
 
 
 def _ledger(options) -> None:
