@@ -60,8 +60,9 @@ def contrasts_title(rows: pd.DataFrame) -> str:
     if len(rows) == 1:
         return contrast_title(rows.iloc[0])
     counts = Counter(rows["verdict"])
-    told = [f"{counts[verdict]} {words}" for verdict, words in VERDICT_WORDS.items() if counts[verdict]]
-    return f"Of {len(rows)} differences: {', '.join(told)}"
+    told = [f"{words} in {counts[verdict]}" for verdict, words in VERDICT_WORDS.items() if counts[verdict]]
+    told[0] += f" of {len(rows)} differences"
+    return _capital(", ".join(told))
 
 
 # --- Attribution ------------------------------------------------------------------------------------------------
