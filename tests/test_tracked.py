@@ -44,7 +44,7 @@ def test_no_source_is_ignored():
 
 
 def test_predictions_of_all_studies_together_stay_light():
-    assert sum(path.stat().st_size for path in tracked_files("results/*")) < 12e6
+    assert sum(path.stat().st_size for path in tracked_files("results/**/*")) < 12e6
 
 
 def test_a_source_distribution_holds_every_file(tmp_path):
