@@ -12,7 +12,7 @@ from browser import DESK, PHONE, ROOT, open_tab, too_wide
 from scipy import stats
 
 from viptt_core.book.explorer import NOT_RUN, PARTS, list_changes, list_contrasts, list_predictions, part_html
-from viptt_core.shown import arm_label, with_interval
+from viptt_core.shown import arm_label, label, with_interval
 from viptt_core.statistics import mean_interval, resample, two_level_comparison
 from viptt_core.study.outcomes import read_table
 from viptt_core.study.report import NO_VERDICT, open_results
@@ -190,15 +190,16 @@ def test_the_list_is_filtered_by_words_study_and_verdict(show):
         for row, one in zip(rows.all_inner_texts(), listed, strict=True):
             wanted = [one[name] for name in ("study", "name", "question", "verdict")]
             if "difference" in one:
-                wanted += [f"{one['measure']} {one['difference']}", f"{one['seeds']} seed", f"{one['n']:,} cases"]
+                shown = f"{label(one['measure'])} {one['difference']}"
+                wanted += [shown, f"{one['seeds']} seed", f"{one['n']:,} cases"]
             assert [text for text in wanted if text not in row] == []
-        for label, key in (("Study", "study"), ("Verdict", "verdict")):
+        for choice, key in (("Study", "study"), ("Verdict", "verdict")):
             for value in dict.fromkeys(one[key] for one in listed):
-                part.get_by_label(label).select_option(value)
+                part.get_by_label(choice).select_option(value)
                 wanted = [k for k, one in enumerate(listed) if one[key] == value]
                 assert visible() == wanted
                 assert status.inner_text().startswith(f"{len(wanted)} of " * (len(wanted) < len(listed)))
-            part.get_by_label(label).select_option("")
+            part.get_by_label(choice).select_option("")
         part.get_by_label("Text").fill("IMAGENET labels?")
         words = [k for k, one in enumerate(listed) if "labels?" in (one["name"] + one["question"]).lower()]
         assert visible() == [k for k in words if "imagenet" in listed[k]["name"].lower()]

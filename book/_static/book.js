@@ -41,6 +41,7 @@
           cell.setAttribute("role", head || "cell");
           cell.dataset.label = names[i] ? names[i].textContent.trim() : "";
           cell.classList.toggle("viptt-long", i === 0 || cell.textContent.length > 28);
+          cell.classList.toggle("viptt-name", cell.textContent.trim().length <= 12);
         });
       });
     });

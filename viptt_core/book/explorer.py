@@ -18,7 +18,7 @@ from sphinx.util.docutils import SphinxDirective
 from viptt_core.book.sphinx_ext import DATA, copy_data, fill_template
 from viptt_core.figures import ARM_COLOURS
 from viptt_core.files import artifact_root
-from viptt_core.shown import ARM_WORDS, arm_label, with_interval
+from viptt_core.shown import ARM_WORDS, arm_label, label, with_interval
 from viptt_core.statistics import score_tables
 from viptt_core.study.ledger import studies_below
 from viptt_core.study.report import NO_VERDICT, StudyResults
@@ -52,7 +52,7 @@ def _copy_files(app, pagename: str, templatename: str, context: dict, doctree) -
 
 def part_html(part: str, root: Path) -> str:
     """A part of the page, one of PARTS; `root` holds `results/`."""
-    told = {"part": part, "data": DATA, "not_run": NOT_RUN, "contrasts": list_contrasts(root)}
+    told = {"part": part, "data": DATA, "not_run": NOT_RUN, "label": label, "contrasts": list_contrasts(root)}
     if part == "changes":
         told |= list_changes(root)
     if part == "resampling":
