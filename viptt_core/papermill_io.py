@@ -37,9 +37,7 @@ def to_notebook_json(text: str, path: str) -> str:
     """Convert the text of a percent notebook to `.ipynb` JSON that is the same on every call.
 
     Cell ids come from position and content; `metadata.viptt.source` has the hash of the text, see `notebook_sha256`.
-
-    Raises:
-        DataError: the text is no percent notebook or has no cell tagged `parameters`.
+    A DataError if the text is no percent notebook or has no cell tagged `parameters`.
     """
     if not re.search(r"^# ?%%", text, flags=re.MULTILINE):
         what = "is a Python file, but no jupytext percent notebook."
@@ -180,22 +178,16 @@ def check_parameters(namespace: dict[str, Any]) -> dict[str, Any]:
     declared = {name: kind.__name__ for name, kind in annotated.items() if name in namespace}
     injected = [cell for cell in namespace.get("In", [])[-2:-1] if cell.strip().startswith(INJECTED_FIRST_LINE + "\n")]
     names = [s.targets[0].id for cell in injected for s in ast.parse(cell).body if isinstance(s, ast.Assign)]
-    _check_values(declared, {name: namespace[name] for name in (*names, *declared)})
-    return {name: namespace[name] for name in declared}
-
-
-def _check_values(declared: dict[str, str], values: dict[str, Any]) -> None:
-    """Raise a SettingError that names each value without a parameter, or of another type than is declared."""
     problems = []
-    for name, value in values.items():
-        if name not in declared:
+    for name in dict.fromkeys((*names, *declared)):
+        value, expected = namespace[name], declared.get(name)
+        as_number = isinstance(value, bool) and expected in ("int", "float")  # Python counts True as an int
+        if expected is None:
             near = difflib.get_close_matches(name, declared, n=1, cutoff=0.5)
             problems.append(f"there is no parameter '{name}'" + (f"; did you mean '{near[0]}'?" if near else "."))
-            continue
-        expected = declared[name]
-        as_number = isinstance(value, bool) and expected in ("int", "float")  # Python counts True as an int
-        if as_number or not isinstance(value, TYPES.get(expected, object)):
+        elif as_number or not isinstance(value, TYPES.get(expected, object)):
             advice = f" (to pass it as text: -r {name} {value})" if expected == "str" else ""
             problems.append(f"parameter '{name}' must be {expected}, not {value!r}{advice}.")
     if problems:
         raise SettingError(" ".join(problems), remedy=f"Parameters of this notebook: {', '.join(declared)}.")
+    return {name: namespace[name] for name in declared}

@@ -138,8 +138,7 @@ def join_labels(
 def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predicted") -> Labelled:
     """Predictions of one model (arm), as `scans.Predictions.table` gives them, beside the labels of their scans.
 
-    Raises:
-        DataError: see `join_labels`; or no scan is left to score.
+    A DataError: see `join_labels`; or no scan is left to score.
     """
     class_names = classes_of(predictions)
     labels, unpredicted = join_labels(predictions["scan"].tolist(), class_names, table)
