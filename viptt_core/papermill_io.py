@@ -21,13 +21,14 @@ import warnings
 from typing import Any
 
 from viptt_core.errors import DataError, SettingError
+from viptt_core.presets import fits
 
 PREFIX = "jupytext://"
 INJECTED_FIRST_LINE = "# Parameters"  # papermill's default comment at the top of the cell it injects
 NOT_SHOWN = re.compile(r'\A# ---\n.*?^# ---$|^# %% tags=\["colab".*?(?=^# %%)', flags=re.MULTILINE | re.DOTALL)
 SOURCE_SUFFIXES = (".py", ".md")  # never written to: they are what notebooks are made from
 INTERRUPTED = "Interrupted. What was finished is kept: the same command goes on from there."
-TYPES = {"bool": bool, "int": int, "float": (float, int), "str": str}  # annotation: values that fit
+CHECKED = (bool, int, float, str)  # annotations of parameters whose values are compared with them
 
 
 # --- Reading and writing -------------------------------------------------------------------
@@ -175,19 +176,18 @@ def check_parameters(namespace: dict[str, Any]) -> dict[str, Any]:
         SettingError: names each wrong parameter, its near match, and all parameters there are.
     """
     annotated = namespace.get("__annotations__", {})
-    declared = {name: kind.__name__ for name, kind in annotated.items() if name in namespace}
+    declared = {name: kind for name, kind in annotated.items() if name in namespace}
     injected = [cell for cell in namespace.get("In", [])[-2:-1] if cell.strip().startswith(INJECTED_FIRST_LINE + "\n")]
     names = [s.targets[0].id for cell in injected for s in ast.parse(cell).body if isinstance(s, ast.Assign)]
     problems = []
     for name in dict.fromkeys((*names, *declared)):
         value, expected = namespace[name], declared.get(name)
-        as_number = isinstance(value, bool) and expected in ("int", "float")  # Python counts True as an int
         if expected is None:
             near = difflib.get_close_matches(name, declared, n=1, cutoff=0.5)
             problems.append(f"there is no parameter '{name}'" + (f"; did you mean '{near[0]}'?" if near else "."))
-        elif as_number or not isinstance(value, TYPES.get(expected, object)):
-            advice = f" (to pass it as text: -r {name} {value})" if expected == "str" else ""
-            problems.append(f"parameter '{name}' must be {expected}, not {value!r}{advice}.")
+        elif expected in CHECKED and not fits(value, expected):
+            advice = f" (to pass it as text: -r {name} {value})" if expected is str else ""
+            problems.append(f"parameter '{name}' must be {expected.__name__}, not {value!r}{advice}.")
     if problems:
         raise SettingError(" ".join(problems), remedy=f"Parameters of this notebook: {', '.join(declared)}.")
     return {name: namespace[name] for name in declared}
