@@ -17,15 +17,10 @@ def require(good, what: str, remedy: str) -> None:
 
 
 def confusion_matrix(y_true, y_pred, n_classes: int | None = None) -> np.ndarray:
-    """Counts of (true, predicted) pairs, int64 [K, K], rows true, columns predicted.
+    """Counts of (true, predicted) pairs, both int [N], classes 0..K-1: int64 [K, K], rows true, columns predicted.
 
-    Args:
-        y_true: int [N], classes 0..K-1.
-        y_pred: int [N], classes 0..K-1.
-        n_classes: K; None takes the largest class seen, plus one.
-
-    Raises:
-        SettingError: the two differ in length, are empty, or hold a class outside 0..K-1.
+    `n_classes` is K; None takes the largest class seen, plus one. A SettingError where the two differ in length, are
+    empty, or hold a class outside 0..K-1.
     """
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     found = f"labels have shape {y_true.shape}, predictions {y_pred.shape}."
@@ -88,15 +83,9 @@ def accuracy(y_true, y_pred) -> float:
 def roc_auc(y_true, probabilities) -> float:
     """Area under the ROC curve, averaged over the classes, each against the rest; ties count half.
 
-    0..1, 0.5 for chance; with two classes that of the second. nan where a class has no case, or all. Source: Hanley &
-    McNeil (1982), Radiology 143, 29-36: the Mann-Whitney statistic.
-
-    Args:
-        y_true: int [N], classes 0..K-1.
-        probabilities: float [N, K], or any scores that rank the cases of a class alike.
-
-    Raises:
-        SettingError: shapes that do not fit.
+    0..1, 0.5 for chance; with two classes that of the second. nan where a class has no case, or all. Labels are int
+    [N], 0..K-1; probabilities float [N, K], or any scores that rank the cases of a class alike; else a SettingError.
+    Source: Hanley & McNeil (1982), Radiology 143, 29-36: the Mann-Whitney statistic.
     """
     y_true, scores = np.asarray(y_true), np.asarray(probabilities)
     fits = scores.ndim == 2 and y_true.shape == scores.shape[:1] and len(y_true) and scores.shape[1] > 1
@@ -146,7 +135,7 @@ def bootstrap_ci(
     Source: Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
 
     Args:
-        statistic: (y_true, y_pred) -> float; resamples where it is nan are left out; if it is in all, both ends are.
+        statistic: (y_true, y_pred) -> float; resamples where it is nan are left out; both ends are nan if all are.
         y_true: Array whose first axis is the N cases.
         y_pred: Array whose first axis is the N cases.
         n_resamples: Number of resamples drawn with replacement.

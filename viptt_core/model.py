@@ -77,7 +77,7 @@ class ViPTTNet(nn.Module):
                 self.stem.weight.copy_((1 / deviations).view(3, 1, 1, 1))
                 self.stem.bias.copy_(-means / deviations)
         if backbone_weights:
-            self.backbone.load_state_dict(imagenet_features(backbone_weights, backbone))
+            self.backbone.load_state_dict(imagenet_features(backbone_weights, backbone)[0])
 
     @property
     def architecture(self) -> dict[str, str | int]:

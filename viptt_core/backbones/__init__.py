@@ -189,11 +189,13 @@ def find_backbone(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def imagenet_file(name: str, backbone: str = "vgg16") -> tuple[Path, str]:
-    """The file of one of a backbone's `weights`, downloaded once, and its SHA-256, compared at every use.
+def imagenet_features(name: str, backbone: str = "vgg16") -> tuple[dict[str, Tensor], str]:
+    """One of a backbone's `weights` under its own names, without a head; and the SHA-256 of the file.
+
+    The file is downloaded once; its SHA-256 is compared at every use.
 
     Raises:
-        DataError: it cannot be had or is damaged.
+        DataError: it cannot be had, is damaged, or holds something else.
         SettingError: there is none of this name, or its package is not installed.
     """
     facts = find_backbone(backbone)
@@ -203,15 +205,9 @@ def imagenet_file(name: str, backbone: str = "vgg16") -> tuple[Path, str]:
     if not digest.startswith(facts.weights[name]):
         what = f"is damaged: its SHA-256 is {digest}, not {facts.weights[name]}."
         raise DataError(what, path=path, remedy=facts.damaged)
-    return path, digest
-
-
-def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
-    """Pretrained weights of a backbone without its head under the backbone's own names, see `imagenet_file`."""
-    (path, _), facts = imagenet_file(name, backbone), find_backbone(backbone)
     try:
-        state = facts.read(path)
-        return {key.removeprefix(facts.prefix): value for key, value in state.items() if not key.startswith(facts.head)}
+        state = {key: value for key, value in facts.read(path).items() if not key.startswith(facts.head)}
+        return {key.removeprefix(facts.prefix): value for key, value in state.items()}, digest
     except Exception as error:  # of many types; PyTorch's words even advise to read what it refuses here
         what = f"holds something else than weights ({type(error).__name__})."
         raise DataError(what, path=path, remedy=f"Do not open it by other means. {facts.damaged}") from error

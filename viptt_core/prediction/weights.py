@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from viptt_core import files
-from viptt_core.backbones import imagenet_features, imagenet_file
+from viptt_core.backbones import imagenet_features
 from viptt_core.constants import HU_WINDOW, TB_CLASSES, UCF_CLASSES
 from viptt_core.errors import DataError, SettingError, check_choice
 from viptt_core.files import artifact_root, provenance
@@ -142,8 +142,7 @@ def _left_out(backbone: str, card: Card, path: Path) -> dict[str, Tensor]:
     """The backbone's tensors, which the file at `path` leaves out."""
     wanted = card.backbone["weights"]
     try:
-        _, digest = imagenet_file(wanted, backbone)
-        found = imagenet_features(wanted, backbone)
+        found, digest = imagenet_features(wanted, backbone)
     except SettingError as error:
         what = f"leaves out its backbone, and its weights '{wanted}' cannot be had: {error.what}"
         raise DataError(what, path=path, remedy=error.remedy) from error
@@ -163,11 +162,11 @@ def pack_weights(reference: str | Path, target: Path) -> Weights:
     weights = open_weights(reference)
     name, backbone = weights.card.training.get("preset", {}).get("backbone_weights"), weights.architecture["backbone"]
     own = {key.removeprefix(BACKBONE): value for key, value in weights.tensors.items() if key.startswith(BACKBONE)}
-    theirs = imagenet_features(name, backbone) if name else {}
+    theirs, digest = imagenet_features(name, backbone) if name else ({}, "")
     if own.keys() != theirs.keys() or not all(torch.equal(own[key], theirs[key]) for key in own):
         what = f"the backbone of {weights.name} is not the pretrained one: it cannot be left out."
         raise SettingError(what, remedy="Copy the file as it is.")
-    left_out = {"weights": name, "sha256": imagenet_file(name, backbone)[1]}
+    left_out = {"weights": name, "sha256": digest}
     save_weights(target, weights.model(), replace(weights.card, backbone=left_out))
     return open_weights(target)
 

@@ -37,7 +37,7 @@ class Task:
     seed: int = 0  #: of the batches and the augmentation
     #: Of all clips, where stem and backbone stay as they are; with None the trainer gathers them itself.
     features: Features | None = None
-    #: int [K], which head each class is of; None becomes zeros: all are of one. Classes of different heads never
+    #: int [K], which head each class is of; None becomes zeros, all of one. Classes of different heads never
     #: compete, as if each head had a last layer of its own. A batch is of one head, and each counts as much.
     heads: np.ndarray | None = None
 
