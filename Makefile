@@ -95,7 +95,8 @@ address:  ## set the address of the repository wherever it stands: URL=https://g
 	  { echo "usage: make address URL=https://github.com/NAME/viptt-net" >&2; exit 1; }
 	@old=$$(sed -n 's|^  url: https://github.com/||p' _config.yml); \
 	  grep -rlF "$$old" $(ADDRESSED) | while read -r file; do \
-	    sed -i.old "s|$$old|$(URL:https://github.com/%=%)|g" "$$file" && rm "$$file.old" && echo "set in $$file"; done
+	    sed -i.old "s|$$old|$(URL:https://github.com/%=%)|g" "$$file" && \
+	      touch -r "$$file.old" "$$file" && rm "$$file.old" && echo "set in $$file"; done
 
 clean:  ## remove the built book, caches and out.ipynb; keeps .venv, data, runs and results
 	rm -rf _build build viptt_core.egg-info .pytest_cache .ruff_cache out.ipynb
@@ -117,7 +118,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@set -o pipefail; \
 	  install() { .venv/bin/python -u -m pip install --disable-pip-version-check --no-input --progress-bar off \
 	    -c constraints.txt "$$@"; }; \
-	  ( while sleep 20 > /dev/null; do echo "  .venv has $$(du -sm .venv | cut -f 1) MB"; done ) & trap "kill $$!" EXIT; \
+	  ( while sleep 20 > /dev/null 2>&1; do echo "  .venv has $$(du -sm .venv | cut -f 1) MB"; done ) & trap "kill $$!" EXIT; \
 	  { $(if $(TORCH_INDEX),install --no-deps --index-url "$(TORCH_INDEX)" torch torchvision && )install -e '.[all]'; } | \
 	  while read -r line; do case "$$line" in \
 	    *.metadata*) ;; Downloading* | "Using cached"*) echo "  $$line";; Installing\ c*) echo "  Installing";; esac; done

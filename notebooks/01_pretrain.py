@@ -12,7 +12,7 @@ if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own
     get_ipython().system("pip install --quiet --editable /content/viptt-net")
     get_ipython().run_line_magic("cd", "/content/viptt-net")
 
-# %%
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Imports"}
 import numpy as np
 import pandas as pd
 
@@ -27,7 +27,7 @@ from viptt_core.shown import ResultTable, interval
 from viptt_core.splits import make_split
 from viptt_core.statistics import kappa_interval_by_simulation
 
-# %% tags=["parameters"]
+# %% tags=["hide-input", "parameters"] mystnb={"code_prompt_show": "Parameters"}
 dataset: str = "actions"  # videos: "actions" (synthetic), "ucf50" or "folder" (your own)
 data_root: str = ""  # folder with one folder of videos per class; empty for "actions"
 classes: str = ""  # class folders, "A,B", or "all"; empty: the paper's ten if present

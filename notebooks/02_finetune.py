@@ -13,7 +13,7 @@ if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own
     get_ipython().system("pip install --quiet --editable /content/viptt-net")
     get_ipython().run_line_magic("cd", "/content/viptt-net")
 
-# %%
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Imports"}
 from scipy.stats import binomtest
 
 from viptt_core.datasets import load_scans, load_videos
@@ -28,7 +28,7 @@ from viptt_core.splits import make_split
 from viptt_core.statistics import resample, two_level_comparison
 from viptt_core.training import Trainer
 
-# %% tags=["parameters"]
+# %% tags=["hide-input", "parameters"] mystnb={"code_prompt_show": "Parameters"}
 dataset: str = "phantom"  # scans: "phantom" (synthetic), "imageclef", "mosmed", "medmnist3d" or "folder" (your own)
 data_root: str = ""  # folder of the scans, or the .npz file of "medmnist3d"; empty for "phantom"
 labels: str = ""  # label CSV; empty: the one in data_root with these columns

@@ -13,7 +13,7 @@ if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own
     get_ipython().system("pip install --quiet --editable /content/viptt-net")
     get_ipython().run_line_magic("cd", "/content/viptt-net")
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Imports"}
 from viptt_core.figures.study import (
     attribution_chart,
     forest_chart,
@@ -34,13 +34,13 @@ from viptt_core.study.sentences import (
     sources_answer,
 )
 
-# %% tags=["parameters"]
+# %% tags=["hide-input", "parameters"] mystnb={"code_prompt_show": "Parameters"}
 study: str = "synthetic"  # "synthetic", "real", "paper", or the path of your own plan (.toml)
 beside: str = "real"  # a study on real scans that stands beside it
 other: str = "malignancy"  # another question on these scans
 folder: str = ""  # holds `results/`; empty: the results of this repository
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Results that are read"}
 check_parameters(globals())
 found = open_results(study, folder=folder)
 on_real_scans = open_results(beside, folder=folder)
@@ -146,8 +146,8 @@ show_table(other_question, "contrasts")
 
 # %% [markdown]
 # ## What does pretraining need?
-# The videos get the labels of others, their frames come in random order, or nothing moves in them; or the steps of
-# pretraining are spent on scans instead. A hollow mark is an interval that includes 0.
+# In the controls, each video gets the label of another one, its frames come in random order, or nothing moves in it; or
+# the steps of pretraining are spent on scans instead. A hollow mark is an interval that includes 0.
 
 # %% tags=["remove-input"]
 answers(found, "what pretraining needs")
@@ -175,8 +175,8 @@ show_table(on_real_scans, "baselines")
 
 # %% [markdown]
 # ## What does the network use?
-# The network starts without ImageNet's weights, averages over the slices instead of reading them with an LSTM, or gets
-# them in random order.
+# In the controls, the network starts without ImageNet's weights, averages over the slices instead of reading them with
+# an LSTM, or gets them in random order.
 
 # %% tags=["remove-input"]
 answers(found, "what the network uses")
@@ -214,7 +214,7 @@ show_table(found, "scores", experiment="no_finding")
 
 # %% [markdown]
 # ## Do more videos help?
-# Large draws of videos overlap from seed to seed: intervals, no verdict.
+# Large samples of videos overlap between seeds, so there are intervals, but no verdict.
 
 # %% tags=["remove-input"]
 answers(found, "number of videos")
@@ -224,7 +224,7 @@ trend_chart(found, "n_videos")
 
 # %% [markdown]
 # ## Do videos help where labelled scans are few?
-# Large cohorts overlap from seed to seed: intervals, no verdict.
+# Large cohorts overlap between seeds, so there are intervals, but no verdict.
 
 # %% tags=["remove-input"]
 answers(found, "number of labelled scans")
@@ -237,7 +237,8 @@ show_table(found, "trend")
 
 # %% [markdown]
 # ## Do videos help with rare types?
-# The paper says that they help especially there. Without and with class weights; [class by class](04_per_class).
+# According to the paper, they help these types most. Here without and with class weights; more in
+# [class by class](04_per_class).
 
 # %% tags=["remove-input"]
 answers(found, "rare types")
@@ -310,7 +311,7 @@ families_table(on_real_scans)
 
 # %% [markdown]
 # ## What did every planned contrast show?
-# None is left out, whatever it shows: two tables.
+# All of them, whatever they show, in two tables.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: differences"}
 show_table(found, "contrasts")

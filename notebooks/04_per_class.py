@@ -1,9 +1,9 @@
 # %% [markdown]
-# # Class by class, and what the network rests on
+# # Class by class, and what the network relies on
 #
-# **Aim.** See which types of tuberculosis are told apart and which are not, ask what pretraining changes for rare
-# types, and check whether a network rests on the slices where the finding is. Each section asks one question, answers
-# it in a sentence, and shows the figure and the table behind it.
+# **Aim.** See which types of tuberculosis the networks distinguish, ask what pretraining changes for rare types, and
+# check whether a network relies on the slices that show the finding. Each section asks one question, answers it in a
+# sentence, and shows the figure and the table behind it.
 #
 # **Runtime.** Seconds on one CPU core: everything is read from committed tables, a few phantoms are simulated again,
 # and nothing is trained.
@@ -14,7 +14,7 @@ if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own
     get_ipython().system("pip install --quiet --editable /content/viptt-net")
     get_ipython().run_line_magic("cd", "/content/viptt-net")
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Imports"}
 from viptt_core.figures.per_class import (
     auc_chart,
     browse_examples,
@@ -36,12 +36,12 @@ from viptt_core.study.sentences import (
     evidence_answer,
 )
 
-# %% tags=["parameters"]
+# %% tags=["hide-input", "parameters"] mystnb={"code_prompt_show": "Parameters"}
 study: str = "synthetic"  # "synthetic", "real", "paper", or the path of your own plan (.toml)
 arms: str = ""  # names of the arms to show, separated by ";"; empty: those of the plan's primary experiment
 folder: str = ""  # holds `results/`; empty: the results of this repository
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Results that are read"}
 check_parameters(globals())
 found = open_results(study, arms=arms, folder=folder)
 
@@ -84,7 +84,7 @@ confusion_chart(found)
 
 # %% [markdown]
 # ## Does pretraining help with rare types?
-# The paper says: especially there. What changes in the mean recall of the rare types, without and with class weights?
+# According to the paper, it helps these types most. What changes in their mean recall, without and with class weights?
 
 # %% tags=["remove-input"]
 answers(found, "rare types")
@@ -118,12 +118,12 @@ calibration_answer(found)
 calibration_chart(found)
 
 # %% [markdown]
-# ## Does a network rest on the slices with the finding?
-# *Occlusion* puts an empty slice in the place of one after another and records how far the probability of the predicted
-# class drops: the importance of a slice. In phantoms it is known which slices the finding meets. Importance where
-# findings usually are looks good without looking at the patient, so chance is the same importance on the findings of
-# *other* patients of the same class. A map *within* a slice cannot be had of this network: its frozen backbone hands on
-# each slice as numbers pooled over the plane. So there is no Grad-CAM here.
+# ## Does a network rely on the slices that show the finding?
+# *Occlusion* replaces one slice after another by an empty one and records how far the probability of the predicted
+# class drops: the importance of that slice. In phantoms we know which slices show the finding. A network that only
+# learned where findings usually are would do well without looking at the patient. So *chance* is its importance on the
+# findings of *other* patients of the same class. There is no map *within* a slice (Grad-CAM): the frozen backbone
+# reduces each slice to a few numbers, pooled over the plane.
 
 # %% tags=["remove-input"]
 evidence_answer(found)
@@ -136,7 +136,7 @@ show_table(found, "evidence")
 
 # %% [markdown]
 # ## What does that look like in single scans?
-# One phantom of each type, one that was taken for another type where there is such.
+# One phantom of each type, if possible one that was mistaken for another type.
 
 # %% tags=["remove-input"]
 importance_chart(found)
@@ -172,4 +172,4 @@ show_table(found, "evidence")
 # %% [markdown]
 # ## Recap
 # Read a class with its interval: the rarest has the fewest test cases. Importance explains one network on one scan;
-# only the comparison with chance over all of them says whether networks rest on the finding.
+# only the comparison with chance over all of them says whether networks rely on the finding.

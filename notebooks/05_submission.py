@@ -17,7 +17,7 @@ if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own
     get_ipython().system("pip install --quiet --editable /content/viptt-net")
     get_ipython().run_line_magic("cd", "/content/viptt-net")
 
-# %%
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Imports"}
 from viptt_core.experiment import plan_from
 from viptt_core.figures.entry import counts_chart, published_chart, rule_chart, scores_chart
 from viptt_core.papermill_io import check_parameters
@@ -37,7 +37,7 @@ from viptt_core.submission.entry import (
 )
 from viptt_core.training.device import Engine
 
-# %% tags=["parameters"]
+# %% tags=["hide-input", "parameters"] mystnb={"code_prompt_show": "Parameters"}
 weights: str = ""  # A,B,C: files, runs or names of `viptt weights list`; empty: models are trained here
 scans: str = ""  # folder of the scans; empty: synthetic scans that no run has seen
 labels: str = ""  # CSV of the scans' classes, if known; synthetic scans have one

@@ -85,14 +85,14 @@ def test_get_fetches_checks_and_says_what_to_type(private_root, check, no_networ
 
 
 def test_get_names_archives_that_can_go(tmp_path, check, no_network, stored_rars, monkeypatch, capsys):
-    files = (RemoteFile("https://example.org/Toy.rar", unpack=True, folder="UCF50"),)
+    files = (RemoteFile("https://example.org/Toy.rar", unpack=True),)
     toy = replace(data_source("ucf50"), files=files, size=10)
     monkeypatch.setattr("viptt_core.cli.data.data_source", lambda name: toy)
     assert main(["data", "get", "ucf50", "--root", str(tmp_path), "--no-check"]) == 0
     text = capsys.readouterr().out
     assert f"No longer needed: rm {tmp_path / 'Toy.rar'}" in text and not check.calls
-    assert f"-p dataset ucf50 -p data_root {tmp_path / 'UCF50'}" in text
-    assert (tmp_path / "UCF50" / "a" / "1.avi").read_bytes() == b"one"
+    assert f"-p dataset ucf50 -p data_root {tmp_path / 'Toy'}" in text
+    assert (tmp_path / "Toy" / "a" / "1.avi").read_bytes() == b"one"
 
 
 def test_get_of_a_restricted_set_says_how_until_files_are_there(private_root, check, capsys):
@@ -127,7 +127,7 @@ def test_one_command_from_a_server_to_a_checked_clip_set(tmp_path, stored_rars, 
     with serve() as server:
         monkeypatch.setattr("viptt_core.sources.fetch.PAUSE", 0.0)
         server.script(file(content, sent=len(content) // 2), file(content))
-        remote = RemoteFile(f"{server.url}/UCF50.rar", unpack=True, folder="UCF50")
+        remote = RemoteFile(f"{server.url}/UCF50.rar", unpack=True)
         toy = replace(data_source("ucf50"), files=(remote,), size=None)
         monkeypatch.setattr("viptt_core.cli.data.data_source", lambda name: toy)
         root = tmp_path / "there"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from files import write_labels, write_scan, write_video
 
+from viptt_core import files
 from viptt_core.constants import TB_CLASSES, UCF_CLASSES
 from viptt_core.datasets import load_dataset, load_for
 from viptt_core.errors import DataError, SettingError
@@ -122,6 +123,15 @@ def test_other_code_of_a_decoder_makes_another_set(monkeypatch, name):
     before = load_dataset(name, n=10, **GRID)
     monkeypatch.setattr("viptt_core.datasets.code_version", lambda *_, **__: "other")
     assert load_dataset(name, n=10, **GRID).key != before.key
+
+
+def test_the_version_of_code_is_the_same_on_every_python(monkeypatch, tmp_path):
+    """3.13 leaves out empty lists of a tree, 3.11 has no type parameters, 3.12.1 ends `{n:{width}}` otherwise."""
+    (tmp_path / "viptt_core").mkdir()
+    source = 'class Row:\n    def shown(self, n=[], width=3):\n        return f"{n:{width}} {n:{width}d}", ""\n'
+    (tmp_path / "viptt_core" / "row.py").write_text(source)
+    monkeypatch.setattr(files, "PACKAGE", tmp_path / "viptt_core")
+    assert files.code_version("row") == "c7b0be691c8c3311"
 
 
 # --- Synthetic sets -----------------------------------------------------------------------------

@@ -199,7 +199,7 @@ def test_the_window_of_a_plan_is_that_of_its_scans_and_is_recorded(videos):
     plan = plan_experiment("study", hu_window="-160,240", pretrain_epochs=1, device="cpu")
     scans = load_for(plan.preset, "phantom", n=60, progress=False)
     assert scans.source["hu_window"] == [-160, 240]
-    assert not np.array_equal(scans.clips, load_for(load_preset("study"), "phantom", n=60, progress=False).clips)
+    assert np.mean(np.asarray(scans.clips) == 0) > 0.5  # lung is black, too
     assert quiet(pretrain, plan, videos).config["preset"]["hu_window"] == [-160, 240]
     with pytest.raises(SettingError, match="hu_window is '240,-160'"):
         plan_experiment("study", hu_window="240,-160", device="cpu")

@@ -1,6 +1,7 @@
 """What a result was made with: the version of its code follows the imports, and nothing has to be listed."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,29 @@ def test_a_tilde_in_a_variable_is_the_home_folder(tmp_path, monkeypatch, variabl
     monkeypatch.setenv(variable, "~nobody of this name/x")
     with pytest.raises(SettingError, match=f"{variable} is '~nobody of this name/x'.*Write the whole path"):
         folder()
+
+
+def test_a_file_that_git_does_not_hold_as_it_is_has_no_commit_of_its_own(tmp_path):
+    def git(*words):
+        settings = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        subprocess.run(["git", *settings, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    def commit_now():
+        files.git_commit.cache_clear()
+        return files.git_commit(plan)
+
+    plan = tmp_path / "plan.toml"
+    plan.write_text("seeds = 3\n")
+    assert commit_now() == "unknown"  # no checkout
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    assert commit_now() == "unknown+"
+    git("add", plan.name)
+    git("commit", "-q", "-m", "plan")
+    assert len(commit_now()) == 40
+    plan.write_text("seeds = 30\n")
+    assert commit_now().endswith("+")
+    git("rm", "-q", "-f", plan.name)
+    git("commit", "-q", "-m", "no plan")
+    plan.write_text("seeds = 3\n")  # written again, not committed: the commit that took it away is not its own
+    assert commit_now().endswith("+")

@@ -86,8 +86,8 @@ def same_clips(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("VIPTT_CACHE", str(tmp_path_factory.getbasetemp().parent / "clips-of-notebooks"))
 
 
-# Of these, what they compute and draw is tested piece by piece.
-SLOW = ("03_ablations", "04_per_class")
+# Of these, what they compute and draw is tested piece by piece; that they run, their published pages show.
+SLOW = ("00_data", "03_ablations", "04_per_class")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in PUBLISHED])

@@ -70,7 +70,7 @@ def test_without_results_every_part_is_a_sentence_that_names_the_command(private
         shown = [answers(results), *(show_table(results, part) for part in PARTS)]
         for part in shown:
             assert part.table is None and f"study '{name}' is not run yet. Run {command}" in part.text
-        assert results.arms == () and results.primary.empty and results.scores("image").empty
+        assert results.arms == () and results.scores("image").empty
 
 
 # --- Answers and scores ---------------------------------------------------------------------------------------

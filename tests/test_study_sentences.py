@@ -35,7 +35,7 @@ def test_a_title_says_no_more_than_the_verdict(verdict):
 def test_verdicts_are_counted_where_there_are_several():
     rows = [contrast("a", PAIR, 0, verdict) for verdict in (HELPS, "", HARMS, "", UNDECIDED)]
     told = sentences.contrasts_title(pd.DataFrame(rows))
-    assert told == "Of 5 differences: 1 lower, 1 higher, 1 undecided, 2 no verdict"
+    assert told == "Lower in 1 of 5 differences, higher in 1, undecided in 1, no verdict in 2"
     rare = contrast("a", PAIR, 0, HARMS, measure="rare recall")
     assert sentences.contrast_title(rare).endswith("lower recall of rare types than ImageNet only")
     both = contrast("a", ("video", "image", "video", "random"), 0, HELPS)

@@ -43,6 +43,10 @@ def test_no_source_is_ignored():
     assert ignored(modules | {"tests/test_submission.py", "results/mine/arms.csv", "results/submission.csv"}) == set()
 
 
+def test_predictions_of_all_studies_together_stay_light():
+    assert sum(path.stat().st_size for path in tracked_files("results/**/*")) < 12e6
+
+
 def test_a_source_distribution_holds_every_file(tmp_path):
     tracked = [path.relative_to(ROOT) for path in tracked_files("**/*")]
     for path in tracked:

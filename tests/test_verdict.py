@@ -111,7 +111,8 @@ def test_the_file_holds_every_record_and_is_read_again(tmp_path):
         read_verdicts(tmp_path)
 
 
-def test_an_arm_whose_plan_is_not_run_to_its_end_has_no_verdict_yet():
+def test_an_arm_whose_plan_is_not_run_to_its_end_has_no_verdict_yet(monkeypatch):
+    monkeypatch.setattr("viptt_core.statistics.SIMULATIONS", 200)
     plan = PLAN | {"seeds": SEEDS + 2}
     study, runs = parse_study("mine", plan, "mine.toml"), {"primary": outcomes()}
     row = make_tables(study, runs)["contrasts"].iloc[0]

@@ -69,8 +69,7 @@ class Decoding:
 
     def __post_init__(self) -> None:
         check_choice("on_error", self.on_error, ("raise", "skip"))
-        if self.n_jobs is not None:
-            check_counts(n_jobs=self.n_jobs)
+        check_counts(n_jobs=1 if self.n_jobs is None else self.n_jobs)
 
 
 def build_clip_set(recipe: Recipe, decoding: Decoding) -> ClipSet:
@@ -125,7 +124,7 @@ def _clip_set(recipe: Recipe, outcomes: Sequence[_Outcome], *, skipping: bool) -
     if not used:
         raise_faults(list(refused.values()), remedy=f"None of {len(refused)} files is left.")
     items, source = [item for item, _ in used], recipe.settings | recipe.pixels
-    if any(_has_file(item.source) for item in items):
+    if any(item.file for item in items):
         rows = [[item.name, item.label, item.group, item.part, outcome.contents] for item, outcome in used]
         source = source | {"class_names": list(recipe.class_names), "items": rows}
     parts, covariates = [item.part for item in items], items[0].covariates
@@ -142,10 +141,6 @@ def _clip_set(recipe: Recipe, outcomes: Sequence[_Outcome], *, skipping: bool) -
         parts=np.array(parts) if any(parts) else None,
         covariates={name: np.array([item.covariates[name] for item in items], np.float64) for name in covariates},
     )
-
-
-def _has_file(source: object) -> bool:
-    return isinstance(source, Path) or (isinstance(source, tuple) and any(map(_has_file, source)))
 
 
 # --- One source, one file ---
@@ -166,8 +161,7 @@ class _Outcome:
 
     def at(self, item: Item) -> _Outcome:
         """The same, each fault with its file, or else with the name of the item."""
-        first = item.source[0] if isinstance(item.source, tuple) else item.source
-        where = str(first) if isinstance(first, Path) else item.name
+        where = str(item.file or item.name)
         return replace(self, faults=tuple(replace(fault, where=fault.where or where) for fault in self.faults))
 
 
@@ -203,24 +197,21 @@ class _Decoder:
         path = self._path(contents)
         if (said := read_kept(path)) is None:
             return None
-        outcome = _Outcome(
-            contents, path, tuple(said["shape"]), tuple(Fault(**each) for each in said.get("faults", ()))
-        )
+        outcome = _Outcome(contents, path, tuple(said["shape"]), tuple(Fault(**each) for each in said["faults"]))
         again = self.retry and outcome.refusal and outcome.refusal.level == "file"
         return None if again else outcome
 
     def _decoded(self, source: object, contents: object) -> _Outcome:
-        clip, refusals = np.empty((0, 0, 0), np.uint8), []
+        refusals = []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DataWarning)
             try:
-                decoded = self.decode(source)
-                if decoded.dtype != np.uint8 or decoded.ndim != 3:
-                    raise DataError(f"is {decoded.dtype} {decoded.shape} when decoded, not uint8 [T,H,W].")
-                clip = decoded
+                clip = self.decode(source)
+                if clip.dtype != np.uint8 or clip.ndim != 3:
+                    raise DataError(f"is {clip.dtype} {clip.shape} when decoded, not uint8 [T,H,W].")
             except DataError as error:
                 level = "left out" if isinstance(error, ClipTooShortError) else "file"
-                refusals = [Fault.of(error, str(error.path or ""), level)]
+                clip, refusals = np.empty((0, 0, 0), np.uint8), [Fault.of(error, str(error.path or ""), level)]
         faults = [each.message.args[0] for each in caught if issubclass(each.category, DataWarning)] + refusals
         if self._contents(source) != contents:
             what, remedy = "changed while it was read.", "Start again once it is complete."

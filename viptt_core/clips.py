@@ -53,6 +53,12 @@ class Item:
     #: What is known about it besides the picture, such as a diameter in mm; the same names for each item.
     covariates: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def file(self) -> Path | None:
+        """The file it is made of, the first of several; None for a synthetic scene."""
+        first = self.source[0] if isinstance(self.source, tuple) else self.source
+        return first if isinstance(first, Path) else None
+
 
 @dataclass(frozen=True)
 class ClipSet:

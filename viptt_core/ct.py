@@ -9,28 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from os import PathLike
-from typing import NamedTuple
 
 import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from viptt_core.constants import HU_AIR, HU_WINDOW, PAPER_FRAMES, PAPER_SIZE
-from viptt_core.errors import (
-    CONVERT_AGAIN,
-    DataError,
-    Fault,
-    check_choice,
-    check_grid,
-    parse_hu_window,
-    warn_of,
-)
+from viptt_core.errors import CONVERT_AGAIN, DataError, Fault, check_choice, check_grid, parse_hu_window, warn_of
 from viptt_core.nifti import open_scan
 from viptt_core.scan_facts import ScanFacts, scan_facts, scan_faults
 
 ORIENTATIONS = ("file", "canonical")
 # Stored this way, a scan comes out of the authors' steps as a radiologist sees it: from the feet upwards, the
 # front of the body on top, the patient's left on the right.
-CANONICAL_AXES = ("L", "A", "S")
+CANONICAL_AXES = "LAS"
 # Faults that change what the voxels mean.
 WARNED_OF = ("voxels not finite", "one grey level", "not in HU", "filled or cut off", "no lung")
 
@@ -65,7 +56,9 @@ def load_volume(
         DataWarning: see WARNED_OF.
     """
     volume, facts = read_volume(path, depth=depth, size=size, hu_window=hu_window, orientation=orientation)
-    warn_of_scan(facts, path)
+    for fault in scan_faults(str(path), facts, "file"):
+        if fault.kind in WARNED_OF:
+            warn_of(replace(fault, level="note"))
     return volume
 
 
@@ -84,17 +77,10 @@ def read_volume(
                 remedy = f"{CONVERT_AGAIN} Or take orientation 'file', if all scans are stored alike."
                 raise DataError(what, path=path, remedy=remedy, kind="no orientation")
             canonical, step = axis_directions(scan.affine, path).astype(int).T  # then as the authors
-            turn = _Turn(tuple((2 - canonical).tolist()), tuple(((step < 0) ^ (canonical == 1)).tolist()))
+            turn = np.stack([2 - canonical, (step < 0) ^ (canonical == 1)], axis=1).tolist()
         with np.errstate(over="ignore"):  # what float32 cannot hold, the window cuts off
             volume = _resample(scan.planes(), scan.shape, turn, (depth, size, size), hu_window)
     return volume, scan_facts(scan)
-
-
-def warn_of_scan(facts: ScanFacts, path: str | PathLike) -> None:
-    """Warn of what makes voxels mean something else, see WARNED_OF."""
-    for fault in scan_faults(str(path), facts, "file"):
-        if fault.kind in WARNED_OF:
-            warn_of(replace(fault, level="note"))
 
 
 def prepare_volume(
@@ -106,17 +92,14 @@ def prepare_volume(
         SettingError: `depth` or `size` below 1 or too large, or no window.
         DataError: not three axes, an axis of length 0, or no finite voxel.
     """
-    check_grid(size, depth=depth)
     hu_window = parse_hu_window(hu_window)
-    _check_volume(hu)
-    planes: Iterable[np.ndarray] = hu.T
-    if hu.dtype.kind == "f" and (n_holes := sum(plane.size - np.isfinite(plane).sum() for plane in hu.T)):
-        if n_holes == hu.size:
+    if hu.dtype.kind == "f" and not (finite := np.isfinite(hu)).all():
+        if not finite.any():
             raise DataError("the volume holds no finite voxel.", remedy="Give HU.", kind="no finite voxel")
-        what = f"{n_holes} voxels are NaN or infinite; read as air."
+        what = f"{np.count_nonzero(~finite)} voxels are NaN or infinite; read as air."
         warn_of(Fault("voxels not finite", "", what, level="note"))
-        planes = (np.where(np.isfinite(plane), plane, HU_AIR) for plane in hu.T)
-    return _resample(planes, hu.shape, _AS_STORED, (depth, size, size), hu_window)
+        hu = np.where(finite, hu, HU_AIR)
+    return resample_volume(hu, depth=depth, size=size, hu_window=hu_window)
 
 
 def window_hu(volume: np.ndarray, hu_window: tuple[float, float] = HU_WINDOW) -> np.ndarray:
@@ -128,7 +111,7 @@ def window_hu(volume: np.ndarray, hu_window: tuple[float, float] = HU_WINDOW) ->
     return scaled
 
 
-def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
+def resample_volume(volume: np.ndarray, *, depth: int, size: int, hu_window=None) -> np.ndarray:
     """Turn by 90 degrees in the axial plane and resample linearly; the corners stay where they are.
 
     Equals scipy's rotate and zoom (order 1) to 2e-7 on a scan in [0,1], except that zoom leaves the last row and column
@@ -136,15 +119,16 @@ def resample_volume(volume: np.ndarray, *, depth: int, size: int) -> np.ndarray:
 
     Args:
         volume: [X,Y,Z], any real dtype.
-        depth: See `load_volume`.
-        size: See `load_volume`.
+        depth: See `load_volume`, also for `size`.
+        hu_window: Clip to it before, and scale it to [0,1] after; None does neither.
 
     Returns:
-        float32 [depth,size,size], in the units of `volume`.
+        float32 [depth,size,size], without a window in the units of `volume`.
     """
     check_grid(size, depth=depth)
-    _check_volume(volume)
-    return _resample(volume.T, volume.shape, _AS_STORED, (depth, size, size))
+    if volume.ndim != 3 or not volume.size:
+        raise DataError(f"the volume has shape {list(volume.shape)}.", remedy="Give [X,Y,Z], none of them 0.")
+    return _resample(volume.T, volume.shape, _AS_STORED, (depth, size, size), hu_window)
 
 
 def slices_between(n: int, depth: int) -> list[int]:
@@ -166,28 +150,23 @@ def axis_directions(affine: np.ndarray, path: str | PathLike | None = None) -> n
     return ornt_transform(nearest, axcodes2ornt(CANONICAL_AXES))
 
 
-class _Turn(NamedTuple):
-    """Where a file's axes X, Y, Z go: each to an axis of the result (0 slices, 1 rows, 2 columns), or its reverse."""
-
-    axes: tuple[int, int, int]
-    backwards: tuple[bool, bool, bool]
+# Where a file's axes X, Y, Z go: the axis of the result (0 slices, 1 rows, 2 columns), and whether backwards.
+_AS_STORED = [(2, False), (1, True), (0, False)]  # the authors' turn: rows run from the last Y to the first
 
 
-_AS_STORED = _Turn((2, 1, 0), (False, True, False))  # the authors' turn: rows run from the last Y to the first
-
-
-def _resample(planes: Iterable[np.ndarray], shape, turn: _Turn, result_shape, window=None) -> np.ndarray:
+def _resample(planes: Iterable[np.ndarray], shape, turn, result_shape, window) -> np.ndarray:
     """Turn and interpolate slices [Y,X] as they come; with an HU window, clip before and scale after."""
-    n_columns, n_rows, n_slices = (result_shape[axis] for axis in turn.axes)
-    x_low, x_high, x_weight = _linear_steps(shape[0], n_columns, turn.backwards[0])
-    y_low, y_high, y_weight = _linear_steps(shape[1], n_rows, turn.backwards[1])
+    axes, backwards = zip(*turn, strict=True)
+    n_columns, n_rows, n_slices = (result_shape[axis] for axis in axes)
+    x_low, x_high, x_weight = _linear_steps(shape[0], n_columns, backwards[0])
+    y_low, y_high, y_weight = _linear_steps(shape[1], n_rows, backwards[1])
     z_low, z_high, z_weight = _linear_steps(shape[2], n_slices)
     y_both = np.concatenate([y_low, y_high])
     x_weight = np.tile(x_weight, (n_rows, 1))  # in full: faster than the same row for every row
     rows = np.empty((2 * n_rows, shape[0]), np.float32)  # used again for each slice: they stay in the cache
     left, right = np.empty((2, n_rows, n_columns), np.float32)
     result = np.empty((n_slices, n_rows, n_columns), np.float32)
-    ordered = result[::-1] if turn.backwards[2] else result
+    ordered = result[::-1] if backwards[2] else result
 
     def shrink(plane: np.ndarray) -> np.ndarray:
         rows[...] = plane[y_both]
@@ -214,7 +193,7 @@ def _resample(planes: Iterable[np.ndarray], shape, turn: _Turn, result_shape, wi
             if window is not None:
                 np.clip(ordered[t], 0, 1, out=ordered[t])  # rounding can lead just outside
             t += 1
-    return np.ascontiguousarray(result.transpose(np.argsort(turn.axes[::-1])))
+    return np.ascontiguousarray(result.transpose(np.argsort(axes[::-1])))
 
 
 def _linear_steps(n_in: int, n_out: int, backwards: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -230,8 +209,3 @@ def _between(low: np.ndarray, high: np.ndarray, weight, out: np.ndarray) -> np.n
     out *= weight
     out += low
     return out
-
-
-def _check_volume(volume: np.ndarray) -> None:
-    if volume.ndim != 3 or not volume.size:
-        raise DataError(f"the volume has shape {list(volume.shape)}.", remedy="Give [X,Y,Z], none of them 0.")

@@ -8,7 +8,6 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import inf, prod
 from os import PathLike
 from pathlib import Path
@@ -34,11 +33,6 @@ class ViPTTError(Exception):
         message = f"{path}: {what}" if path is not None else what
         super().__init__(f"{message} {remedy}".strip())
 
-    def __reduce__(self):
-        # Keyword-only arguments do not survive the default pickling between worker processes.
-        keywords = {"path": self.path, "remedy": self.remedy, "kind": self.kind}
-        return partial(type(self), self.what, **keywords), ()
-
 
 class DataError(ViPTTError, ValueError):
     """A file, label or data set that cannot be used as it is."""
@@ -62,6 +56,12 @@ class TrainingError(ViPTTError, RuntimeError):
 
 class DataWarning(UserWarning):
     """Something unusual in the input that was handled, and how."""
+
+
+def require(good, what: str, remedy: str) -> None:
+    """Raise a SettingError unless `good`."""
+    if not good:
+        raise SettingError(what, remedy=remedy)
 
 
 def check_choice(what: str, value: str, known) -> None:
@@ -105,9 +105,9 @@ def parse_hu_window(value: str | Sequence[float]) -> tuple[float, float]:
     return tuple(int(bound) if bound.is_integer() else bound for bound in (low, high))
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names in words: the first LISTED of them, then how many more there are."""
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+def listed(names: Sequence[str], *, most: int = LISTED) -> str:
+    """Names in words: so many of them at most, then how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def counted(n: int, noun: str) -> str:

@@ -12,6 +12,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -99,7 +100,8 @@ def git_commit(path: Path = PACKAGE) -> str:
     folder, names = (path, ()) if path.is_dir() else (path.parent, ("--", path.name))
     try:
         commit = _git(folder, "log", "-1", "--format=%H", *names)
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", *(names or ("--", ".")))
+        untracked = "--untracked-files=" + ("all" if names else "no")
+        changed = _git(folder, "status", "--porcelain", untracked, *(names or ("--", ".")))
         return (commit or "unknown") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
@@ -209,7 +211,15 @@ def _read_module(source: Path, changed: int) -> tuple[frozenset[str], str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
             node.body = node.body[1:]
-    return imported_modules(tree), hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+        elif isinstance(node, ast.JoinedStr):  # Python 3.12.1 has an empty text at its end, others have none
+            node.values = [part for part in node.values if not isinstance(part, ast.Constant) or part.value]
+    return imported_modules(tree), hashlib.sha256(_meaning(tree).encode()).hexdigest()
+
+
+def _meaning(tree: ast.Module) -> str:
+    """A syntax tree as text, the same on every Python: 3.13 leaves out empty lists, 3.11 has no type parameters."""
+    everything = {"show_empty": True} if sys.version_info >= (3, 13) else {}
+    return ast.dump(tree, **everything).replace(", type_params=[]", "")
 
 
 def imported_modules(source: str | ast.Module) -> frozenset[str]:

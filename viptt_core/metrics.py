@@ -7,13 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import rankdata
 
-from viptt_core.errors import SettingError
-
-
-def require(good, what: str, remedy: str) -> None:
-    """Raise a SettingError unless `good`."""
-    if not good:
-        raise SettingError(what, remedy=remedy)
+from viptt_core.errors import require
 
 
 def confusion_matrix(y_true, y_pred, n_classes: int | None = None) -> np.ndarray:

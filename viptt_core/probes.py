@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 from viptt_core.clips import ClipSet
 from viptt_core.datasets.listing import VIDEO_ENDINGS, has_ending
-from viptt_core.errors import Fault, SettingError, check_counts, warn_of
+from viptt_core.errors import Fault, check_counts, require, warn_of
 from viptt_core.nifti import open_scan
 from viptt_core.results import predictions_table
 from viptt_core.shown import ResultTable, ShownAsTable
@@ -90,11 +90,7 @@ class Leakage(ShownAsTable):
 def measure_leakage(clips: ClipSet, *, seeds: int = 5, frames: int = 4, side: int = 8) -> Leakage:
     """Compare a split by clip with a split by group, both with a fifth as test set and the rest as training set.
 
-    Args:
-        clips: Any set; only the frames looked at are read.
-        seeds: Number of splits of each kind.
-        frames: See `coarse_pixels`.
-        side: See `coarse_pixels`.
+    There are so many `seeds` of either, and clips are compared by `coarse_pixels`: only the frames looked at are read.
 
     Raises:
         SettingError: a count below 1.
@@ -178,13 +174,7 @@ def read_headers(paths: Sequence[Path]) -> pd.DataFrame:
 
 
 def header_faults(headers: pd.DataFrame, labels: Sequence[int], groups: Sequence[str]) -> list[Fault]:
-    """Say so if headers alone tell the class, in parts of the set by group.
-
-    Args:
-        headers: [N] rows, such as of `read_headers`.
-        labels: [N].
-        groups: [N].
-    """
+    """Say so if headers alone ([N] rows, such as of `read_headers`) tell the class, in parts of the set by group."""
     labels, groups = np.asarray(labels), np.asarray(groups)
     classes, counts = np.unique(labels, return_counts=True)
     members = np.array([len(np.unique(groups[labels == label])) for label in classes])
@@ -228,15 +218,11 @@ def size_predictions(clips: ClipSet, split: Split) -> np.ndarray:
     A tree on the smaller of width and height, in pixels; how fine it is, is chosen by group among all other videos.
 
     Returns:
-        float64 [M,K] of the M videos of `split.test`.
-
-    Raises:
-        SettingError: the clips are not of files.
+        float64 [M,K] of the M videos of `split.test`; a SettingError where the clips are not of files.
     """
     from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 
-    if not clips.files:
-        raise SettingError("these clips are of no files.", remedy="Ask for the size of real videos only.")
+    require(clips.files, "these clips are of no files.", "Ask for the size of real videos only.")
     headers = read_headers([clips.files[name] for name in clips.names])
     sides = headers[["width", "height"]].min(axis=1).to_numpy()[:, None]
     known = np.sort(np.r_[split.train, split.validation])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -71,8 +71,8 @@ def scan_facts(scan: Scan, content: str = "") -> ScanFacts:
     spikes, percentiles = _spread(np.concatenate(scan.sampled, axis=None))
     return ScanFacts(
         shape=scan.shape,
-        spacing=_floats(voxel_sizes(scan.affine)),
-        affine=_floats(scan.affine[:3].ravel()),
+        spacing=tuple(voxel_sizes(scan.affine).tolist()),
+        affine=tuple(scan.affine[:3].ravel().tolist()),
         axes="" if transforms == "none" or None in codes else "".join(codes),
         transforms=transforms,
         n_not_finite=scan.n_holes,
@@ -98,23 +98,16 @@ def _compare_transforms(scan: Scan) -> str:
     return ""
 
 
-def _spread(hu: np.ndarray) -> tuple[tuple[tuple[float, float], ...], tuple[float, ...]]:
+def _spread(sampled: np.ndarray) -> tuple[tuple[tuple[float, float], ...], tuple[float, ...]]:
     """Spikes and percentiles, see ScanFacts."""
-    values, counts = np.unique(hu[np.isfinite(hu)], return_counts=True)
-    while (
-        len(values) > 1
-        and values[0] < min(CUT, float(values[1]) - PADDING_GAP)
-        and counts[0] >= PADDING_SHARE * counts.sum()
-    ):
-        values, counts = values[1:], counts[1:]
+    hu, counts = np.unique(sampled[np.isfinite(sampled)].astype(float), return_counts=True)
+    while len(hu) > 1 and hu[0] < min(CUT, hu[1] - PADDING_GAP) and counts[0] >= PADDING_SHARE * counts.sum():
+        hu, counts = hu[1:], counts[1:]
     often = counts >= SPIKE * counts.sum()
-    spikes = tuple(zip(_floats(values[often]), _floats(counts[often] / counts.sum()), strict=True))
-    others = np.repeat(values[~often], counts[~often])
-    return spikes, _floats(others[((np.arange(100) + 0.5) / 100 * others.size).astype(int)]) if others.size else ()
-
-
-def _floats(values: Iterable) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
+    spikes = tuple(zip(hu[often].tolist(), (counts[often] / counts.sum()).tolist(), strict=True))
+    others = np.repeat(hu[~often], counts[~often])
+    places = ((np.arange(100) + 0.5) / 100 * others.size).astype(int)
+    return spikes, tuple(others[places].tolist()) if others.size else ()
 
 
 def scan_faults(where: str, facts: ScanFacts, orientation: str) -> Iterator[Fault]:
@@ -206,9 +199,7 @@ def _quantiles(hu: np.ndarray, shares: np.ndarray, of: np.ndarray, levels: tuple
     """HU below which these shares of some of the voxels lie; nan where there are none."""
     if not of.any():
         return np.full(len(levels), np.nan)
-    order = np.argsort(hu[of])
-    values, summed = hu[of][order], shares[of][order].cumsum()
-    return values[np.searchsorted(summed, np.array(levels) * summed[-1])]
+    return np.quantile(hu[of], levels, weights=shares[of], method="inverted_cdf")
 
 
 def _shares(hu: np.ndarray, shares: np.ndarray, *ranges: tuple[float, float]) -> list[float]:

@@ -16,7 +16,7 @@ import pandas as pd
 
 # How pages name what plans and tables name: parts of arms, then baselines ("arms"); measures, sources of videos and
 # factors ("labels"); fields of an arm ("fields"). What is not there, such as of a reader's plan, stays as it is.
-WORDS = tomllib.loads((resources.files("viptt_core") / "words.toml").read_text(encoding="utf-8"))
+WORDS = tomllib.loads((resources.files("viptt_core") / "study" / "words.toml").read_text(encoding="utf-8"))
 ARM_WORDS = WORDS["arms"]
 
 

@@ -11,8 +11,6 @@ import numpy as np
 from viptt_core.clips import ClipSet, Item
 from viptt_core.errors import DataError, Fault, SettingError, check_choice, counted
 
-KINDS = ("authors", "group", "own")
-STAGES = ("pretrain", "finetune")
 PARTS = ("train", "validation", "test")
 FOLDS = 5
 _REMEDY = "Add files (or simulate more), join classes, or leave one out."
@@ -47,11 +45,11 @@ def split_faults(kind: str, items: Sequence[Item], class_names: Sequence[str]) -
     if kind == "own" and any(item.part for item in items):  # as they were published
         return []
     counts = Counter(label for label, _ in {(i.label, i.name if kind == "authors" else i.group) for i in items})
-    few = {name: n for label, name in enumerate(class_names) if (n := counts[label]) < least}
     needed = f"{least} are needed for every part of a split to show it."
     return [
-        Fault("too few groups", name, f"this class has {counted(n, noun)}; {needed}", _REMEDY)
-        for name, n in few.items()
+        Fault("too few groups", name, f"this class has {counted(counts[label], noun)}; {needed}", _REMEDY)
+        for label, name in enumerate(class_names)
+        if counts[label] < least
     ]
 
 
@@ -70,13 +68,12 @@ def make_split(kind: str, clips: ClipSet, *, stage: str, seed: int = 0, fold: in
         SettingError: unknown kind or stage, or a fold of the published parts.
         DataError: too few groups, or a class that no training clip shows.
     """
-    check_choice("splits", kind, KINDS)
-    check_choice("stage", stage, STAGES)
-    published = kind == "own" and clips.parts is not None
-    if published and fold:
-        remedy = "Give fold 0, or split by 'group'."
-        raise SettingError(f"there is no fold {fold} of the published parts.", remedy=remedy)
-    if published:
+    check_choice("splits", kind, ("authors", "group", "own"))
+    check_choice("stage", stage, ("pretrain", "finetune"))
+    if kind == "own" and clips.parts is not None:
+        if fold:
+            remedy = "Give fold 0, or split by 'group'."
+            raise SettingError(f"there is no fold {fold} of the published parts.", remedy=remedy)
         split = Split(*(np.flatnonzero(clips.parts == part) for part in PARTS))
     elif kind == "authors":
         split = authors_split(clips.labels, stage)

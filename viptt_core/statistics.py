@@ -9,7 +9,8 @@ from math import factorial
 import numpy as np
 from scipy import stats
 
-from viptt_core.metrics import CLASS_SCORES, SCORES, check_level, kappa_of_tables, percentile_interval, require
+from viptt_core.errors import require
+from viptt_core.metrics import CLASS_SCORES, SCORES, check_level, kappa_of_tables, percentile_interval
 
 LEVEL = 0.95  # coverage of an interval unless another is asked for
 STATISTICS = (*SCORES, *CLASS_SCORES)  # those by class are averaged over the classes given
@@ -91,15 +92,11 @@ def two_level_comparison(
     Args:
         statistic: One of STATISTICS.
         arms: Of the same cases, each with the same S training seeds in the same order. With one seed the interval
-            is that of the test sample alone.
+            is that of the test sample alone; resamples where the statistic is nan do not count.
         weights: One number an arm, such as (1, -1, -1, 1) for a difference of differences; None takes
             one arm as it is, and of two the first minus the second.
         classes: For "recall", "precision" and "f1", the classes averaged over; None takes all.
         level: Coverage, between 0 and 1.
-
-    Returns:
-        Comparison; the estimate is the mean over seeds on the whole test set. Resamples where the statistic is nan
-        do not count.
 
     Raises:
         SettingError: arms, weights or level that do not fit, a statistic that does not exist.
@@ -138,18 +135,10 @@ def score_tables(statistic: str, tables: np.ndarray, classes=None) -> np.ndarray
 
 
 def mean_interval(differences, *, overlap: float = 0.0, level: float = LEVEL) -> Comparison:
-    """Mean of differences with Student's t interval; corrected where their training sets overlap.
+    """Mean of differences, float [J], one a run, with Student's t interval of J - 1 degrees of freedom.
 
-    The training sets of two folds overlap, so the plain interval is too narrow: the variance of the
-    mean is taken as (1/J + n_test/n_train) s**2 instead of s**2 / J.
-
-    Args:
-        differences: float [J], one a run, J >= 2.
-        overlap: n_test / n_train for folds or repeated splits of one data set; 0 is the plain interval.
-        level: Coverage, between 0 and 1.
-
-    Returns:
-        Comparison; the interval has J - 1 degrees of freedom.
+    The training sets of two folds overlap, so the plain interval is too narrow: the variance of the mean is taken as
+    (1/J + overlap) s**2 instead of s**2 / J. The overlap is n_test / n_train for folds or repeated splits of one set.
 
     Raises:
         SettingError: fewer than two differences, nan, an overlap below 0, a level out of range.
@@ -171,11 +160,11 @@ def mean_interval(differences, *, overlap: float = 0.0, level: float = LEVEL) ->
 
 
 def shapley_weights(n_factors: int) -> np.ndarray:
-    """What k factors contribute, as weights of the values of all their combinations.
+    """What turning each of k factors on adds, averaged over all orders of turning all of them on.
 
     Returns:
-        float64 [k, 2**k]; column m is the combination in which factor f is on where bit f of m is 1. Times the values
-        of the combinations: what turning a factor on adds, averaged over all orders of turning all of them on.
+        float64 [k, 2**k], weights of the values of all combinations; in that of column m factor f is on where bit f
+        of m is 1.
 
     Source:
         Shapley (1953), Contributions to the Theory of Games 2, 307-317.
@@ -199,9 +188,7 @@ PAPER_TEST_SCANS = 421  # hidden test of the benchmark [B]; their classes are no
 SIMULATIONS = 10_000  # test sets simulated; moves a 95 % bound by about 0.001 at 184 cases
 
 
-def kappa_interval_by_simulation(
-    class_counts, kappa: float, *, n: int | None = None, seed: int = 0
-) -> tuple[float, float]:
+def kappa_interval_by_simulation(class_counts, kappa: float, *, n: int | None = None) -> tuple[float, float]:
     """Between what bounds, low and high, kappa on n cases falls when the true one is `kappa`.
 
     Model of errors, here and below: a prediction is right with chance q, else a class drawn by the class shares,
@@ -211,38 +198,35 @@ def kappa_interval_by_simulation(
         class_counts: int [K], true cases a class.
         kappa: The true one, 0..1.
         n: Cases, 2 or more, to which the counts are scaled; None takes them as they are.
-        seed: Of the simulation.
 
     Raises:
         SettingError: kappa out of range, counts that make no classes.
     """
-    return percentile_interval(_simulate(*_scaled(class_counts, n), [kappa], seed), LEVEL)
+    return percentile_interval(_simulate(*_scaled(class_counts, n), [kappa]), LEVEL)
 
 
-def best_of_k(class_counts, kappa: float, k: int = 5, *, n: int | None = None, seed: int = 0) -> float:
+def best_of_k(class_counts, kappa: float, k: int = 5, *, n: int | None = None) -> float:
     """How much the best of k equally good runs exceeds their true kappa, on average, in kappa points.
 
     The runs err independently, which makes this the largest such gain. See `kappa_interval_by_simulation`.
     """
     require(k >= 1, f"k is {k}.", "Give at least 1 run.")
-    values = _simulate(*_scaled(class_counts, n), [kappa] * k, seed)
+    values = _simulate(*_scaled(class_counts, n), [kappa] * k)
     return float(np.nanmean(values.max(axis=1)) - kappa)
 
 
-def detectable_difference(class_counts, kappa: float, *, n: int | None = None, seed: int = 0) -> float:
-    """Smallest true gain over an arm at `kappa` that one run an arm shows in four of five studies.
+def detectable_difference(class_counts, kappa: float, *, n: int | None = None) -> float:
+    """Smallest true gain over an arm at `kappa`, in kappa points to 0.001, that four of five studies of one run show.
 
     Shown: the 95 % interval by the simulated standard deviation excludes 0. The arms err independently (are not
-    paired), and what seeds add is left out. See `kappa_interval_by_simulation`.
-
-    Returns:
-        Kappa points, to 0.001; nan where not even a perfect second arm would do.
+    paired), and what seeds add is left out. nan where not even a perfect second arm would do. See
+    `kappa_interval_by_simulation`.
     """
     counts, guesses = _scaled(class_counts, n)
 
     def is_shown(gain: float) -> bool:
-        # The same seed each time, so that power grows with the gain and bisection is safe.
-        gains = np.diff(_simulate(counts, guesses, [kappa, min(1, kappa + gain)], seed))
+        # The same draws each time, so that power grows with the gain and bisection is safe.
+        gains = np.diff(_simulate(counts, guesses, [kappa, min(1, kappa + gain)]))
         return np.mean(np.abs(gains) > stats.norm.ppf((1 + LEVEL) / 2) * np.nanstd(gains)) >= 0.8
 
     low, high = 0.0, 1.0 - kappa
@@ -267,10 +251,10 @@ def _scaled(class_counts, n: int | None) -> tuple[np.ndarray, np.ndarray]:
     return counts, given / given.sum()
 
 
-def _simulate(counts: np.ndarray, guesses: np.ndarray, kappas: list[float], seed: int) -> np.ndarray:
+def _simulate(counts: np.ndarray, guesses: np.ndarray, kappas: list[float]) -> np.ndarray:
     """Kappas float [SIMULATIONS, A] of A arms whose true ones are `kappas`; wrong predictions spread as `guesses`."""
     require(all(0 <= kappa <= 1 for kappa in kappas), f"kappa is {kappas[0]}.", "Give a number from 0 to 1.")
-    shares, rng, tables = counts / counts.sum(), np.random.default_rng(seed), []
+    shares, rng, tables = counts / counts.sum(), np.random.default_rng(0), []
     alike, by_guess = shares @ shares, shares @ guesses
     for kappa in kappas:
         # kappa = q (1 - alike) / (1 - q alike - (1 - q) by_guess), solved for q; rounding must not pass 1

@@ -222,8 +222,6 @@ def _fit_image(image: np.ndarray, size: int, fit: str, out: np.ndarray) -> None:
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
         image = image[top : top + side, left : left + side]
-    if image.ndim == 2:
-        cv2.resize(image, (size, size), dst=out, interpolation=cv2.INTER_LINEAR)
-    else:  # grey after the resize, in the authors' order
-        small = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    small = cv2.resize(image, (size, size), dst=out if image.ndim == 2 else None, interpolation=cv2.INTER_LINEAR)
+    if image.ndim == 3:  # grey after the resize, in the authors' order
         cv2.cvtColor(small, cv2.COLOR_BGR2GRAY, dst=out)

@@ -18,11 +18,7 @@ WIDE = ".wide.svg"  # how the name of the form for wide windows ends: the book s
 
 
 def draw_artwork(root: Path) -> dict[str, Picture]:
-    """The pictures by path from `root`, the artifact's.
-
-    Raises:
-        DataError: a committed table is missing or damaged.
-    """
+    """The pictures by path from `root`, the artifact's; a DataError where a table is missing or damaged."""
     return {
         "book/_static/claim.svg": claim_chart(root),
         "book/_static/intervals.svg": interval_chart(),
@@ -33,9 +29,7 @@ def draw_artwork(root: Path) -> dict[str, Picture]:
 def write_artwork(root: Path) -> None:
     """Draw and write all of them below `root`, and put their text alternatives into the pages that show them.
 
-    Raises:
-        DataError: a committed table is missing or damaged.
-        StorageError: a picture or page cannot be written.
+    A DataError as of `draw_artwork`; a StorageError where a picture or page cannot be written.
     """
     for name, picture in draw_artwork(root).items():
         files.write_file(root / name, picture.encode("svg"))

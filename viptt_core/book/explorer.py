@@ -20,14 +20,13 @@ from viptt_core.figures import ARM_COLOURS
 from viptt_core.files import artifact_root
 from viptt_core.shown import ARM_WORDS, arm_label, with_interval
 from viptt_core.statistics import score_tables
-from viptt_core.study.outcomes import RECORD, read_outcomes
-from viptt_core.study.report import NO_VERDICT, StudyResults, open_results
-from viptt_core.study.tables import Tested, gather
-from viptt_core.study.verdict import CONTRAST, contrast_name, read_verdicts, verdict_text
+from viptt_core.study.ledger import studies_below
+from viptt_core.study.report import NO_VERDICT, StudyResults
+from viptt_core.study.tables import WEIGHTS, Tested, run_differences, shared_runs
+from viptt_core.study.verdict import CONTRAST, contrast_name, read_verdicts
 
 PAGE, PARTS = "explorer", ("changes", "contrasts", "resampling")
 NOT_RUN = "not run yet"
-WEIGHTS = (1, -1, -1, 1)  # of the arms of a contrast, as in the tables
 
 
 def setup(app) -> dict[str, bool]:
@@ -62,26 +61,18 @@ def part_html(part: str, root: Path) -> str:
 
 
 @cache  # for the parts of the page; a build is a process
-def read_studies(root: Path) -> tuple[tuple[StudyResults, dict[str, Tested]], ...]:
-    """The studies that have results, the one of most seeds first, each with its arms that were run."""
-    names = [path.parent.name for path in (root / "results").glob(f"*/{RECORD}")]
-    studies = sorted(
-        (open_results(name, folder=root) for name in names), key=lambda one: (-one.plan.seeds, one.plan.name)
-    )
-    found = []
-    for one in studies:
-        files = {name: one.folder / f"{name}.npz" for name in one.plan.experiments()}
-        outcomes = {name: read_outcomes(path) for name, path in files.items() if path.is_file()}
-        found.append((one, gather(one.plan, outcomes)))
-    return tuple(found)
+def read_studies(root: Path) -> list[StudyResults]:
+    """The studies that have results, the one of most seeds first."""
+    studies = [one for one in studies_below(root).values() if one.record]
+    return sorted(studies, key=lambda one: (-one.plan.seeds, one.plan.name))
 
 
 @cache
 def list_contrasts(root: Path) -> list[dict]:
     """A record for every planned contrast, as it is shown; with an interval, what `resampling` gives, too."""
-    sentences = {_key(record["study"], record): verdict_text(record) for record in read_verdicts(root)}
+    sentences = {_key(record["study"], record): record["sentence"] for record in read_verdicts(root)}
     found = []
-    for results, tested in read_studies(root):
+    for results in read_studies(root):
         study = results.plan.name
         rows = {_key(study, row): row for row in results.rows("contrasts").to_dict("records")}
         planned = [(family, arms) for family in results.plan.families for arms in family.contrasts]
@@ -94,7 +85,7 @@ def list_contrasts(root: Path) -> list[dict]:
                 one |= {"difference": with_interval(row["difference"], row["low"], row["high"], signed=True)}
                 one |= {"verdict": row["verdict"] or NO_VERDICT, "sentence": sentences.get(_key(study, plain), "")}
                 if not pd.isna(row["low"]):
-                    one["resampling"] = {"study": study} | resampling(row, [tested[name] for name in arms])
+                    one["resampling"] = {"study": study} | resampling(row, [results.tested[name] for name in arms])
             found.append(one)
     return found
 
@@ -104,32 +95,22 @@ def _key(study: str, row: dict) -> tuple:
 
 
 def resampling(row: dict, arms: list[Tested]) -> dict:
-    """What `tables.compare` makes an interval of.
+    """What `tables.compare` makes an interval of, for a row of the table of contrasts and the arms that it compares.
 
-    Args:
-        row: Of the table of contrasts.
-        arms: That it compares.
-
-    Returns:
-        For runs that all test the same cases, "runs": numbers of those that the arms share, a list an arm. Else
-        "differences" of the runs, and "overlap", test over training cases. "widen": by how much the mean of runs that
-        are drawn with replacement must deviate more, for few runs and for the overlap; "t", Student's quantile in it.
+    For runs that all test the same cases, "runs": numbers of those that the arms share, a list an arm. Else
+    "differences" of the runs, and "overlap", test over training cases. "widen": by how much the mean of runs that
+    are drawn with replacement must deviate more, for few runs and for the overlap; "t", Student's quantile in it.
     """
-    weights, rare = WEIGHTS[: len(arms)], row["measure"] == "rare recall"
-    classes, statistic = (arms[0].rare, "recall") if rare else (None, "kappa")
-    shared = [key for key in arms[0].keys if all(key in one.keys for one in arms)]
-    runs = [[one.keys.index(key) for key in shared] for one in arms]
+    weights, runs = WEIGHTS[: len(arms)], shared_runs(arms)
+    statistic, classes = arms[0].measured(row["measure"])
     told = {name: row[name] for name in ("difference", "low", "high", "level")}
     told |= {"weights": weights, "classes": classes, "k": len(arms[0].class_names), "arms": [one.name for one in arms]}
-    n, overlap = len(shared), 0.0
+    n, overlap = len(runs[0]), 0.0
     if all(one.tested.all() for one in arms):
         told["runs"] = runs
     else:
-        pairs = list(zip(arms, runs, strict=True))
-        differences = weights @ np.array([score_tables(statistic, one.confusion[of], classes) for one, of in pairs])
-        differences = differences[np.isfinite(differences)]
-        n_train = np.mean([one.runs["n_train"].astype(float).iloc[of] for one, of in pairs])
-        n, overlap = len(differences), np.mean([one.tested[of].sum(axis=1) for one, of in pairs]) / n_train
+        differences, overlap = run_differences(arms, runs, statistic, weights, classes)
+        n = len(differences)
         told |= {"differences": differences.round(6).tolist(), "overlap": round(overlap, 6)}
     tail = (1 + row["level"]) / 2
     t = stats.t.ppf(tail, n - 1) if n > 1 else 0.0
@@ -145,8 +126,8 @@ def list_predictions(root: Path) -> dict[str, dict]:
         for name in one["arms"]
     }
     found = {}
-    for results, tested in read_studies(root):
-        for name, one in tested.items():
+    for results in read_studies(root):
+        for name, one in results.tested.items():
             if (results.plan.name, name) in drawn:
                 groups = np.unique(one.groups, return_inverse=True)[1]
                 record = {"labels": _digits(one.labels), "runs": [_digits(run) for run in one.predicted]}
@@ -161,7 +142,7 @@ def _digits(classes: np.ndarray) -> str:
 
 def list_changes(root: Path) -> dict:
     """The factorial: what can be toggled, and a record for every combination; no `cells` where no study has one."""
-    results, tested = next((one for one in read_studies(root) if one[0].plan.factors), (None, {}))
+    results = next((one for one in read_studies(root) if one.plan.factors), None)
     if results is None:
         return {"cells": []}
     plan, cells = results.plan, []
@@ -174,7 +155,7 @@ def list_changes(root: Path) -> dict:
         cell |= {"asked": mine, "planned": plan.seeds_of(arm), "command": f'viptt study run {plan.name} "{name}"'}
         for row in results.rows("arms", arm=name).to_dict("records"):
             cell |= {key: row[key] for key in ("seeds", "n", "kappa", "kappa_low", "kappa_high")}
-            cell |= {"scores": score_tables("kappa", tested[name].confusion).tolist()}
+            cell |= {"scores": score_tables("kappa", results.tested[name].confusion).tolist()}
             cell |= {"shown": with_interval(row["kappa"], row["kappa_low"], row["kappa_high"])}
             cell |= {"files": results.data(f"{arm.experiment}.npz", "arms.csv", "contrasts.csv")}
         cells.append(cell)

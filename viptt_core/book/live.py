@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from docutils import nodes
@@ -18,6 +17,7 @@ from viptt_core.book.sphinx_ext import fill_template
 from viptt_core.clips import Grid
 from viptt_core.constants import TB_CLASSES
 from viptt_core.datasets.simulated import list_phantoms, simulate_scan
+from viptt_core.figures.viewer import webp
 from viptt_core.files import artifact_root
 from viptt_core.prediction.weights import DEMO, open_weights, weights_here
 from viptt_core.shown import arm_label, with_interval
@@ -98,8 +98,7 @@ def _packed(values: np.ndarray) -> str:
 
 def _picture(scan: np.ndarray) -> str:
     """Slices [T,H,W] in rows of IN_A_ROW, WebP."""
-    rows = np.vstack([np.hstack(scan[at : at + IN_A_ROW]) for at in range(0, len(scan), IN_A_ROW)])
-    return base64.b64encode(cv2.imencode(".webp", rows, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1].tobytes()).decode()
+    return webp(np.vstack([np.hstack(scan[at : at + IN_A_ROW]) for at in range(0, len(scan), IN_A_ROW)]), QUALITY)
 
 
 if __name__ == "__main__":

@@ -15,24 +15,14 @@ from viptt_core.results import SCORE_COLUMNS, SUMMARY_MIME
 
 PUBLISHED = ("00_data", "01_pretrain", "02_finetune", "03_ablations", "04_per_class", "05_submission")
 # Result files a notebook reads, besides what it makes itself; a study's tables stand for the predictions they are from.
-READS = {
-    "03_ablations": ("results/*/*.csv", "results/*/study.json"),
-    "04_per_class": ("results/*/*.csv", "results/*/study.json"),
-}
+READS = dict.fromkeys(("03_ablations", "04_per_class"), ("results/*/*.csv", "results/*/study.json"))
 RESULT_NOTEBOOK = "02_finetune"  # the one whose table is kept in `results/`, for the picture of the README
 
 
 def publish(name: str) -> Path:
-    """Execute one notebook and write it, scrubbed and stamped, into the book.
+    """Execute one notebook, such as "02_finetune", and write it, scrubbed and stamped, into the book; returns its path.
 
-    Args:
-        name: Such as "02_finetune".
-
-    Returns:
-        The executed notebook. An older one stays until the new one is complete.
-
-    Raises:
-        papermill.PapermillExecutionError: a cell failed.
+    An older one stays until the new one is complete. A papermill.PapermillExecutionError where a cell failed.
     """
     import nbformat
     import pandas as pd
@@ -100,8 +90,7 @@ def read_version(name: str, root: Path) -> str:
 def recorded_summaries(path: Path) -> list[dict]:
     """Machine-readable copies of the result tables in an executed notebook, see `results.Summary`.
 
-    Raises:
-        DataError: no notebook, or none that got as far as its result.
+    A DataError where it is no notebook, or none that got as far as its result.
     """
     found = [
         output["data"][SUMMARY_MIME]
@@ -120,14 +109,9 @@ def published_file(name: str) -> Path:
 
 
 def read_notebook(path: Path) -> dict:
-    """Parsed .ipynb.
-
-    Raises:
-        DataError: it is missing or no notebook.
-    """
+    """Parsed .ipynb; a DataError where it is missing or no notebook."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"is no executed notebook ({error}).", path=path, remedy="Execute it with papermill or `viptt publish`."
-        ) from error
+        remedy = "Execute it with papermill or `viptt publish`."
+        raise DataError(f"is no executed notebook ({error}).", path=path, remedy=remedy) from error

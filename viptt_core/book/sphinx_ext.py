@@ -5,6 +5,7 @@ A Sphinx extension, named in `_config.yml`. It reads committed files only and ex
 
 from __future__ import annotations
 
+import functools
 import html
 import posixpath
 import re
@@ -103,16 +104,16 @@ def _add_wide_forms(app, doctree: nodes.document, docname: str) -> None:
 
 def _add_previews(app, doctree: nodes.document, docname: str) -> None:
     """What a link leads to is shown on hover and focus, by `book.js`: what a term means, a figure that has a name."""
-    meanings = {}
+    meanings, tree_of = {}, functools.cache(app.env.get_doctree)
     for link in doctree.findall(nodes.reference):
         page, _, place = link.get("refuri", "").partition("#")
         place = link.get("refid", place)
         if any("std-term" in node["classes"] for node in link.findall(nodes.inline)):
-            meanings = meanings or meanings_of(app.env.get_doctree("glossary"))
+            meanings = meanings or meanings_of(tree_of("glossary"))
             link["reftitle"] = meanings.get(place, "")
         elif place.startswith(NAMED):
             name = posixpath.normpath(posixpath.join(posixpath.dirname(docname), page)).removesuffix(".html")
-            figure = app.env.get_doctree(name if page else docname).ids[place]
+            figure = tree_of(name if page else docname).ids[place]
             image = f"{'../' * docname.count('/')}_images/{app.env.images[figure.next_node(nodes.image)['uri']][1]}"
             caption = html.escape(figure.next_node(nodes.caption).astext().replace("\n", " "))
             shown = f'<template><img src="{image}" alt="{caption}"></template>'

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from viptt_core.check.inspect import read_files
-from viptt_core.check.judge import Checked, count_classes, judge, source_of
+from viptt_core.check.judge import Checked, judge
 from viptt_core.datasets import list_dataset
 from viptt_core.datasets.arrays import PARTS
 from viptt_core.datasets.listing import VIDEO_ENDINGS, Listing, has_ending, printable
-from viptt_core.errors import LEVELS, LISTED, DataError, Fault, counted
+from viptt_core.errors import LISTED, DataError, Fault, counted, listed
 from viptt_core.presets import load_preset
 from viptt_core.scan_facts import slice_axis
 
@@ -27,7 +27,6 @@ _HEADINGS = {
     "left out": "Left out of every run",
     "note": "Good to know",
 }
-_VALUES_LISTED = 5  # of a tally, such as frame sizes
 
 
 def check_dataset(
@@ -47,8 +46,7 @@ def check_dataset(
         name: Of `datasets.LISTERS`.
         root: Its folder or file.
         preset: Whose number of frames, stride and orientation count.
-        n_jobs: See `cache.Decoding`.
-        progress: See `cache.Decoding`.
+        n_jobs: See `cache.Decoding`, also for `progress`.
         settings: Those of the lister. Those that are None or "" are dropped.
 
     Raises:
@@ -58,7 +56,9 @@ def check_dataset(
     start, wanted = time.perf_counter(), load_preset(preset)
     settings = {key: value for key, value in settings.items() if value not in (None, "")}
     listing = _list(name, root, settings)
-    readings = read_files(_jobs(listing), n_jobs=n_jobs, progress=progress)
+    jobs = [(listing.medium, item.file) for item in listing.items]  # those with labels first
+    jobs += [("video" if has_ending(path, VIDEO_ENDINGS) else "scan", path) for path in listing.unlabelled if jobs]
+    readings = read_files(jobs, n_jobs=n_jobs, progress=progress)
     checked = Checked(listing, readings, wanted)
     return CheckReport(checked, judge(checked), round(time.perf_counter() - start, 3))
 
@@ -74,14 +74,6 @@ def _list(name: str, root: str | Path, settings: dict) -> Listing:
         where = "." if error.path is None else os.path.relpath(error.path, folder)
         where = str(error.path) if where.startswith("..") else where
         return Listing(name, folder, "scan", (), (), (Fault.of(error, printable(where)),))
-
-
-def _jobs(listing: Listing) -> list[tuple[str, Path]]:
-    """What each file of a set is read as, those with labels first; none is read of a set without any."""
-    if not listing.items:
-        return []
-    unlabelled = [("video" if has_ending(path, VIDEO_ENDINGS) else "scan", path) for path in listing.unlabelled]
-    return [*((listing.medium, source_of(item)) for item in listing.items), *unlabelled]
 
 
 # --- What was found, as a table ---
@@ -108,37 +100,28 @@ class CheckReport:
         return {"listed": len(listing.items), "unlabelled": len(listing.unlabelled), "groups": len(groups)}
 
     @property
-    def classes(self) -> dict[str, dict[str, int]]:
-        """Class -> {"files", "groups"}, in label order."""
-        return count_classes(self.checked.listing)
-
-    @property
     def facts(self) -> dict[str, list[float] | dict[str, int]]:
         """[lowest, median, highest] or a count of each value, by name, in the words of the table."""
         rows = list(_rows(self.checked))
         return {name: _summary([row[name] for row in rows if name in row]) for name in (rows[0] if rows else ())}
 
-    def of_level(self, level: str) -> list[Fault]:
-        """Faults of one level, see `errors.LEVELS`."""
-        return [fault for fault in self.faults if fault.level == level]
-
     def __str__(self) -> str:
-        parts = [self._verdict(), "", *self._overview(), *self._listed_faults(), "", self._reading()]
-        return printable("\n".join(parts))
+        readings = self.checked.readings
+        n_bytes = sum(reading.n_bytes for reading in readings)
+        read = f"Read {counted(len(readings), 'file')} ({n_bytes / 1e6:.1f} MB) in {self.seconds:.1f} s."
+        return printable("\n".join([self._verdict(), "", *self._overview(), *self._listed_faults(), "", read]))
 
     def _verdict(self) -> str:
-        left_out, notes = counted(len(self.of_level("left out")), "file"), counted(len(self.of_level("note")), "note")
-        beside = f"{left_out} left out, {notes}"
+        levels = Counter(fault.level for fault in self.faults)
+        beside = f"{counted(levels['left out'], 'file')} left out, {counted(levels['note'], 'note')}"
         if not self.spoils:
             return f"SOUND: nothing was found that would spoil a run ({beside})."
-        return (
-            f"NOT SOUND: {counted(sum(f.spoils for f in self.faults), 'fault')} would stop or spoil a run ({beside})."
-        )
+        return f"NOT SOUND: {counted(levels['set'] + levels['file'], 'fault')} would stop or spoil a run ({beside})."
 
     def _overview(self) -> Iterator[str]:
-        listing, counts, facts, classes = self.checked.listing, self.counts, self.facts, self.classes
-        words = {"listed": "labelled", "unlabelled": "without label"}
-        files = ", ".join(f"{counts[key]} {said}" for key, said in words.items() if counts[key] or key == "listed")
+        listing, counts, facts, classes = self.checked.listing, self.counts, self.facts, self.checked.classes
+        unlabelled = f", {counts['unlabelled']} without label" if counts["unlabelled"] else ""
+        files = f"{counts['listed']} labelled{unlabelled}"
         yield f"{listing.name} in {listing.root}, judged for the preset '{self.checked.preset.name}'"
         yield f"  {files}; {counted(len(classes), 'class')}, {counted(counts['groups'], 'group')}"
         if classes:
@@ -153,10 +136,9 @@ class CheckReport:
             yield from (f"  {name.ljust(width)}  {_shown(value)}" for name, value in facts.items())
 
     def _listed_faults(self) -> Iterator[str]:
-        for level in LEVELS:
-            faults = sorted(self.of_level(level), key=lambda fault: fault.kind)  # stable: files keep their order
-            if faults:
-                yield f"\n{_HEADINGS[level]}"
+        for level, of_level in groupby(self.faults, key=lambda fault: fault.level):
+            yield f"\n{_HEADINGS[level]}"
+            faults = sorted(of_level, key=lambda fault: fault.kind)  # stable: files keep their order
             for kind, group in groupby(faults, key=lambda fault: fault.kind):
                 alike = list(group)
                 remedies = {fault.remedy for fault in alike}
@@ -169,11 +151,6 @@ class CheckReport:
                     yield f"    ... and {len(alike) - LISTED} more"
                 if len(remedies) == 1 and alike[0].remedy:
                     yield f"    -> {alike[0].remedy}"
-
-    def _reading(self) -> str:
-        readings = self.checked.readings
-        n_bytes = sum(reading.n_bytes for reading in readings)
-        return f"Read {counted(len(readings), 'file')} ({n_bytes / 1e6:.1f} MB) in {self.seconds:.1f} s."
 
 
 def _rows(checked: Checked) -> Iterator[dict[str, float | str]]:
@@ -208,8 +185,6 @@ def _summary(values: list[float] | list[str]) -> list[float] | dict[str, int]:
 
 def _shown(value: list[float] | dict[str, int]) -> str:
     if isinstance(value, dict):
-        common = sorted(value.items(), key=lambda pair: -pair[1])
-        text = ", ".join(f"{name} ({n})" for name, n in common[:_VALUES_LISTED])
-        return text + (f" and {len(common) - _VALUES_LISTED} others" if len(common) > _VALUES_LISTED else "")
+        return listed([f"{name} ({n})" for name, n in value.items()], most=5)
     low, middle, high = (f"{number:.4g}" for number in value)
     return low if low == high else f"{low} to {high} (median {middle})"

@@ -14,7 +14,7 @@ import numpy as np
 from xxhash import xxh3_128
 
 from viptt_core import files
-from viptt_core.datasets.arrays import image_arrays, read_images
+from viptt_core.datasets.arrays import PARTS, opened
 from viptt_core.errors import DataError, Fault
 from viptt_core.nifti import open_scan
 from viptt_core.scan_facts import ScanFacts, scan_facts
@@ -79,13 +79,13 @@ def inspect_video(path: str | PathLike) -> VideoFacts:
 
 
 def inspect_arrays(path: str | PathLike) -> ArrayFacts:
-    """Read all volumes of an .npz file, see `arrays.image_arrays`; raises a DataError if it is damaged."""
-    path, shapes, contents = Path(path), {}, {}
-    state = files.file_digest(path, "md5")
-    for array in image_arrays(path):
-        volumes = read_images(path, array, state)
-        shapes[array] = volumes.shape
-        contents[array] = [xxh3_128(v.tobytes()).hexdigest() if v.min() < v.max() else "" for v in volumes]
+    """Read all volumes of an .npz file, MedMNIST's or those of nodules; raises a DataError if it is damaged."""
+    shapes, contents = {}, {}
+    with opened(Path(path)) as arrays:
+        for name in ("volumes",) if "volumes" in arrays else [f"{part}_images" for part in PARTS]:
+            volumes = arrays[name]
+            shapes[name] = volumes.shape
+            contents[name] = [xxh3_128(v.tobytes()).hexdigest() if v.min() < v.max() else "" for v in volumes]
     return ArrayFacts(shapes, contents)
 
 

@@ -18,8 +18,6 @@ from viptt_core.presets import Preset
 from viptt_core.scan_facts import scan_faults
 from viptt_core.splits import split_faults
 
-_AXES = "".join(CANONICAL_AXES)
-
 
 @dataclass(frozen=True)
 class Checked:
@@ -32,7 +30,16 @@ class Checked:
     @cached_property
     def items(self) -> dict[Path, Item]:
         """Item by the scan or video it is made of."""
-        return {source_of(item): item for item in self.listing.items}
+        return {item.file: item for item in self.listing.items}
+
+    @property
+    def classes(self) -> dict[str, dict[str, int]]:
+        """Class -> {"files", "groups"}, in label order."""
+        counts = {}
+        for label, name in enumerate(self.listing.class_names):
+            groups = [item.group for item in self.listing.items if item.label == label]
+            counts[name] = {"files": len(groups), "groups": len(set(groups))}
+        return counts
 
     @property
     def needed(self) -> int:
@@ -49,15 +56,11 @@ class Checked:
         return path.as_posix() if name.startswith("../") else name
 
 
-def source_of(item: Item) -> Path:
-    """The file that an item is made of."""
-    return Path(item.source[0] if isinstance(item.source, tuple) else item.source)
-
-
 def judge(checked: Checked) -> tuple[Fault, ...]:
     """All that is wrong with a set, the worst first."""
     listing, orientation = checked.listing, checked.preset.orientation
-    faults = [*listing.faults, *_unreadable(checked)]
+    unreadable = [reading for reading in checked.readings if reading.fault]
+    faults = [*listing.faults, *(replace(each.fault, where=checked.where(each.path)) for each in unreadable)]
     for scan in checked.readable("scan"):
         faults += scan_faults(checked.where(scan.path), scan.facts, orientation)
     for judge_set in (_axes, _videos, _classes, _copies, _shortcuts):
@@ -66,22 +69,16 @@ def judge(checked: Checked) -> tuple[Fault, ...]:
     return tuple(sorted(unique.values(), key=lambda fault: LEVELS.index(fault.level)))
 
 
-def _unreadable(checked: Checked) -> Iterator[Fault]:
-    for reading in checked.readings:
-        if reading.fault is not None:
-            yield replace(reading.fault, where=checked.where(reading.path))
-
-
 def _axes(checked: Checked) -> Iterator[Fault]:
     """Scans stored in another orientation than most, and a set that is turned where the affine is ignored."""
     axes = {checked.where(scan.path): scan.facts.axes for scan in checked.readable("scan") if scan.facts.axes}
-    usual = Counter(axes.values()).most_common(1)[0][0] if axes else _AXES
+    usual = Counter(axes.values()).most_common(1)[0][0] if axes else CANONICAL_AXES
     level, remedy = "file", "Use a preset that follows the affine: 'corrected'."
     outcome = "the affine is ignored, so it comes out turned or mirrored"
     if checked.preset.orientation == "canonical":
         level, remedy, outcome = "note", "", "it is turned like the rest by its affine"
-    elif usual != _AXES:
-        what = f"most scans run {usual}, not {_AXES}: the affine is ignored, so all come out turned or mirrored."
+    elif usual != CANONICAL_AXES:
+        what = f"most scans run {usual}, not {CANONICAL_AXES}: the affine is ignored, so all are turned or mirrored."
         yield Fault("axes not canonical", ".", what, remedy, level="note")
     for where, own in axes.items():
         if own != usual:
@@ -152,15 +149,15 @@ def _contents(checked: Checked) -> Iterator[tuple[str, str, Item | None]]:
 
 def _classes(checked: Checked) -> Iterator[Fault]:
     """Classes that cannot be split."""
-    listing, counts = checked.listing, count_classes(checked.listing)
+    listing, classes = checked.listing, checked.classes
     told = any(fault.kind == "class without files" for fault in listing.faults)
     short = {video.path for video in checked.readable("video") if video.facts.frames < checked.needed}
-    left = [item for item in listing.items if source_of(item) not in short]
+    left = [item for item in listing.items if item.file not in short]
     if listing.items and not left:
         what = f"no video has the {checked.needed} frames that are needed."
         yield Fault("too few frames", ".", what, "Ask for fewer frames, or a smaller stride.")
     for fault in split_faults("own", left or listing.items, listing.class_names):
-        if not told or fault.where not in counts or counts[fault.where]["files"]:
+        if not told or fault.where not in classes or classes[fault.where]["files"]:
             yield fault
 
 
@@ -176,12 +173,3 @@ def _shortcuts(checked: Checked) -> Iterator[Fault]:
     items = [checked.items[reading.path] for reading in read]
     headers = pd.DataFrame([header_of(reading.facts) | {"bytes": reading.n_bytes} for reading in read])
     yield from header_faults(headers, [item.label for item in items], [item.group for item in items])
-
-
-def count_classes(listing: Listing) -> dict[str, dict[str, int]]:
-    """Class -> {"files", "groups"}, in label order."""
-    counts = {}
-    for label, name in enumerate(listing.class_names):
-        groups = [item.group for item in listing.items if item.label == label]
-        counts[name] = {"files": len(groups), "groups": len(set(groups))}
-    return counts

@@ -16,12 +16,9 @@ def add_study_commands(commands) -> None:
     """Add `study` and `recheck` to the commands of `viptt`."""
     text = "Run a study after its plan, and compute what it shows; `make paper` calls these in order."
     steps = add_group(commands, "study", text)
-    examples = {_run: "viptt study run my.toml"}
     for run in (_show, _estimate, _data, _run, _pack):
-        step, text = (
-            add_command(steps, run, examples.get(run, "")),
-            "a plan that `viptt study show` lists, or PLAN.toml",
-        )
+        step = add_command(steps, run, "viptt study run my.toml" if run is _run else "")
+        text = "a plan that `viptt study show` lists, or PLAN.toml"
         step.add_argument("study", metavar="STUDY", nargs="?" if run is _show else None, help=text)
         if run is _run:
             text = f"as `viptt study show` has it, or '{BASELINES}'; none: everything, packed and judged"
@@ -130,14 +127,14 @@ def _write(study) -> None:
     from viptt_core.files import artifact_root
     from viptt_core.study.cells import pack, study_folder
     from viptt_core.study.recheck import write_study
-    from viptt_core.study.verdict import read_verdicts, verdict_text
+    from viptt_core.study.verdict import read_verdicts
 
     packed = pack(study) if study_folder(study).is_dir() else []  # else those that were committed
     for path in [*packed, *write_study(study)]:
         print(path)
     for record in read_verdicts(artifact_root()):
         if record["study"] == study.name:
-            print(f"{record['question']} {verdict_text(record)}")
+            print(f"{record['question']} {record['sentence']}")
 
 
 def _ledger(options) -> None:

@@ -5,7 +5,6 @@ A set is a *lister*, which finds files, labels and groups, and a *medium*, which
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -27,7 +26,7 @@ from viptt_core.datasets.folders import (
 )
 from viptt_core.datasets.labels import one_spelling
 from viptt_core.datasets.lidc import list_lidc
-from viptt_core.datasets.listing import ENDINGS, Listing
+from viptt_core.datasets.listing import Listing
 from viptt_core.datasets.simulated import list_actions, list_phantoms, simulate_clip, simulate_scan
 from viptt_core.errors import Fault, SettingError, check_choice, raise_faults
 from viptt_core.files import code_version
@@ -92,13 +91,9 @@ def load_dataset(name: str, root: str | Path | None = None, **settings) -> ClipS
 
 
 def load_for(preset: Preset, name: str, root: str | Path | None = None, **settings) -> ClipSet:
-    """Load a data set on the grid a preset asks for.
+    """As `load_dataset`, on the grid of a preset, which also gives n of a synthetic set.
 
-    Args:
-        preset: Gives the grid, and n of a synthetic set.
-        name: See `load_dataset`.
-        root: See `load_dataset`.
-        settings: They win over the preset's. Those that are None or "" are dropped.
+    Settings win over the preset's; those that are None or "" are dropped.
     """
     given = {setting: value for setting, value in settings.items() if value not in (None, "")}
     if name in SYNTHETIC:
@@ -165,7 +160,7 @@ def split_settings(name: str, settings: dict) -> tuple[dict, dict, dict]:
 
 
 def _lister_settings(name: str) -> list[str]:
-    return [parameter for parameter in inspect.signature(LISTERS[name]).parameters if parameter != "root"]
+    return [parameter for parameter in get_type_hints(LISTERS[name]) if parameter not in ("root", "return")]
 
 
 def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Preset) -> ClipSet:
@@ -193,8 +188,6 @@ def _load(name: str, root: str | Path | None, settings: dict, usual: Grid | Pres
         decoded = set(clips.names.tolist())
         left = [item for item in listing.items if item.name in decoded]
         remedy = f"{len(listing.items) - len(left)} clips are too short or cannot be read and were left out."
-        faults = split_faults(usual.splits, left, listing.class_names)
-        raise_faults([fault for fault in faults if fault.spoils], listing.root, remedy=remedy)
-    of_files = listing.items if listing.medium in ENDINGS else ()
-    files = {item.name: item.source for item in of_files}
+        raise_faults(split_faults(usual.splits, left, listing.class_names), listing.root, remedy=remedy)
+    files = {item.name: item.file for item in listing.items if item.source == item.file}
     return replace(clips, synthetic=listing.synthetic, faults=(*listing.faults, *clips.faults), files=files)

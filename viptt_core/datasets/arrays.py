@@ -106,15 +106,9 @@ def decode_volume(source: Volume, grid: Grid) -> np.ndarray:
     return to_grey_levels(ct.resample_volume(turned_back, depth=grid.frames, size=grid.size) / 255)
 
 
-def image_arrays(path: Path) -> tuple[str, ...]:
-    """Names of a file's arrays of volumes: "volumes", or one for each of MedMNIST's parts."""
-    with opened(path) as arrays:
-        return ("volumes",) if "volumes" in arrays else tuple(f"{part}_images" for part in PARTS)
-
-
 @lru_cache(maxsize=len(PARTS))
 def read_images(path: Path, array: str, digest: str) -> np.ndarray:
-    """All volumes of one of the `image_arrays` of the file with this MD5, uint8 [N,A,B,C]; kept for the next call.
+    """All volumes of an array of the file with this MD5, uint8 [N,A,B,C]; kept for the next call.
 
     Raises:
         DataError: the file is damaged.

@@ -116,7 +116,7 @@ def list_table(
     Args:
         name: Of the set.
         folder: Its files.
-        table: Its labels, and its patients where it has that column.
+        table: Their labels, and their patients where it has that column.
         known: Class by label, for a published set; None: each label is a class.
         classes: Labels to take, see `labels.classes_of_labels`; None or "all" takes every label.
         group_pattern: For a table without patients: see `listing.group_items`.
@@ -135,9 +135,7 @@ def list_table(
     faults += ungrouped
     faults += [nothing_to_read(folder, ("scan",))] if not scans else []
     faults += files_besides(folder, set(folder.with_ending(SCAN_ENDINGS)))
-    what, lacking = f"no label in {table.path.name}.", [folder.name(scan) for scan in scans if scan not in rows]
-    if table.complete:
-        faults += [Fault("no label", name, what, "Add a row for it.", "left out") for name in lacking]
+    faults += table.lacking("label", (folder.name(scan) for scan in scans if scan not in rows), "left out")
     faults = (*table.faults, *faults, *unjoined, *folder.faults)
     return Listing(name, folder.root, "scan", items, class_names, faults)
 
@@ -230,16 +228,17 @@ def decode_video(source: Path, grid: Grid) -> np.ndarray:
 
 def decode_scan(path: Path, grid: Grid) -> np.ndarray:
     """A scan on the grid, uint8 [T,H,W]."""
-    levels, facts = read_scan(path, grid)
-    ct.warn_of_scan(facts, path)
-    return levels
+    return to_grey_levels(ct.load_volume(path, **_volume_settings(grid)))
 
 
 def read_scan(path: Path, grid) -> tuple[np.ndarray, ScanFacts]:
     """As `decode_scan`, with the facts of the file and without warnings; `grid` is a Grid, or has those fields."""
-    settings = {name: getattr(grid, name) for name in ("size", "hu_window", "orientation")}
-    volume, facts = ct.read_volume(path, depth=grid.frames, **settings)
+    volume, facts = ct.read_volume(path, **_volume_settings(grid))
     return to_grey_levels(volume), facts
+
+
+def _volume_settings(grid) -> dict:
+    return {"depth": grid.frames} | {name: getattr(grid, name) for name in ("size", "hu_window", "orientation")}
 
 
 def to_grey_levels(volume: np.ndarray) -> np.ndarray:

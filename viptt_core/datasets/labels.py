@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -74,10 +74,11 @@ class Table:
     rows: tuple[TableRow, ...] = ()  #: in the table's order
     faults: tuple[Fault, ...] = ()  #: what is wrong with it
 
-    @property
-    def complete(self) -> bool:
-        """Whether all of its rows could be read, so that a file without one has none."""
-        return not any(fault.spoils for fault in self.faults)
+    def lacking(self, noun: str, names: Iterable[str], level: str) -> list[Fault]:
+        """A fault for each of these files without a row; none where rows could not be read, which may be theirs."""
+        names = () if any(fault.spoils for fault in self.faults) else names
+        what = f"no {noun} in {self.path.name}."
+        return [Fault(f"no {noun}", name, what, "Add a row for it.", level) for name in names]
 
     def fault(self, kind: str, what: str, remedy: str) -> Fault:
         """Something that is wrong with the table."""
@@ -113,19 +114,18 @@ def label_table(folder: Folder, given: str | Path | None, columns: Columns) -> T
     if given:
         return read_table(_named_table(folder, given), columns, folder.root)
     firsts = {path: _first_rows(path, columns.needed) for path in csv_files(folder)}
-    headers = {path: (rows[0] if rows else [], code) for path, (rows, code) in firsts.items()}
-    tables = [path for path, (names, _) in headers.items() if set(columns.needed) <= set(names)]
+    tables = [path for path, (rows, _) in firsts.items() if set(columns.needed) <= set(rows[0])]
     if len(tables) == 1:
         return read_table(tables[0], columns, folder.root)
-    if not headers and not folder.with_ending(FILE_ENDINGS):
+    if not firsts and not folder.with_ending(FILE_ENDINGS):
         raise_faults([nothing_to_read(folder, ("scan",))], folder.root)
     wanted = f"the columns {', '.join(columns.needed)}"
     what, remedy = f"holds no CSV with {wanted}.", "Put the label file there, or name it with the setting labels=PATH."
     if tables:
         what = f"holds {len(tables)} CSV files with {wanted}: {listed([path.name for path in tables])}."
         remedy = "Name one of them with the setting labels=PATH."
-    elif headers:
-        what += "".join(f" {path.name} ({code}) has: {', '.join(names)}." for path, (names, code) in headers.items())
+    elif firsts:
+        what += "".join(f" {path.name} ({code}) has: {', '.join(rows[0])}." for path, (rows, code) in firsts.items())
         remedy = f"{columns.remedy}, or name another table with labels=PATH."
     what += "".join(f" {fault.where} {fault.what}" for fault in folder.faults if fault.where.lower().endswith(".csv"))
     if others := [path.name for path in folder.with_ending(OTHER_TABLES) if path.parent == folder.root]:
@@ -207,20 +207,20 @@ def _row_fault(table: Table, row: TableRow) -> Fault | None:
         return table.fault("long cell", what, f"Write a name, label or {noun} of at most {LONGEST}.")
     if not row.file:
         return table.fault("row without a file", f"line {row.line} names no file.", "Fill in the name.")
-    if group and is_missing(row.group, NO_GROUP):
+    if group and form(row.group) in NO_GROUP:
         what = f"'{row.file}' has no {noun} (line {row.line}: '{row.group}')."
         return table.fault(f"no {noun}", what, f"Fill in {group}, or leave it out.")
     return None
 
 
 def _first_rows(path: Path, needed: Collection[str] = ()) -> tuple[list[list[str]], str]:
-    """Cells of the first rows, and the encoding or why there are none; `needed` tells where a cell ends."""
+    """Cells of the first rows, one at least, and the encoding or why there are none; `needed`: see `_split_rows`."""
     try:
         with open(path, "rb") as file:
             text, encoding = _decoded(b"".join(file.readlines(HEADER_BYTES)))
     except OSError as error:
-        return [], f"cannot be read: {error.strerror}"
-    return [cells for _, cells in _split_rows(text, needed)[0]], encoding
+        return [[]], f"cannot be read: {error.strerror}"
+    return [cells for _, cells in _split_rows(text, needed)[0]] or [[]], encoding
 
 
 def names_a_file(path: Path, files: Iterable[Path]) -> bool:
@@ -286,9 +286,10 @@ def classes_of_labels(
     """
     if asked:
         known = class_by_part(asked, {row.label for row in table.rows}, "label")
-    there = [row.label for row in table.rows if row.label in (known or ()) or not is_missing(row.label)]
+    there = [row.label for row in table.rows if row.label in (known or ()) or form(row.label) not in MISSING]
     spelling, faults = one_spelling(there, known or (), table.where, "label")
-    used = sorted({spelling[label] for label in there}, key=_numbers_first)
+    used = sorted({spelling[label] for label in there})
+    used.sort(key=lambda label: float("inf") if number(label) is None else number(label))  # 2, 10, then words
     known = dict(zip(used, used, strict=True)) if known is None else known
     for row in table.rows:
         if row.label not in spelling:
@@ -303,12 +304,6 @@ def classes_of_labels(
         faults += parts_without_files(known, used, table.where, "label")
     classes = {label: known[spelling[label]] for label in there if spelling[label] in known}
     return classes, tuple(dict.fromkeys(known.values())), faults
-
-
-def _numbers_first(label: str) -> tuple[bool, Fraction, str]:
-    """Sorts "2" before "10", and numbers before words."""
-    value = number(label)
-    return value is None, value or Fraction(), label
 
 
 # --- Which file a row means ---
@@ -347,16 +342,13 @@ def join(table: Table, files: Sequence[Path], root: Path) -> tuple[dict[Path, Ta
             what = f"{len(found)} files are named so: {listed([below[path] for path in found])}."
             remedy = "Keep one of them, or write the folder into the table."
             faults.append(Fault("two files of one name", row.file, what, remedy))
-    return joined, [*faults, *_double_rows(table, rows_of.values())]
-
-
-def _double_rows(table: Table, rows_of_files: Iterable[Sequence[TableRow]]) -> Iterator[Fault]:
-    for first, *others in rows_of_files:
+    for first, *others in rows_of.values():
         if others:
             times = "twice" if len(others) == 1 else f"{len(others) + 1} times"
             rows = ", ".join(f"'{row.file}' in line {row.line}" for row in (first, *others))
             what = f"'{first.file}' is there {times}: {rows}."
-            yield table.fault("duplicate row", what, "Keep one row a file.")
+            faults.append(table.fault("duplicate row", what, "Keep one row a file."))
+    return joined, faults
 
 
 def _path_parts(text: str, start: str | Path = "") -> tuple[tuple[str, ...], str]:
@@ -372,7 +364,7 @@ def _path_parts(text: str, start: str | Path = "") -> tuple[tuple[str, ...], str
 def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing:
     """A listing of files in class folders, their groups taken from a table: file, perhaps class, group."""
     path = _named_table(folder, groups)
-    header = (_first_rows(path)[0] or [["file", "group"]])[0]
+    header = _first_rows(path)[0][0] or ["file", "group"]
     if not 2 <= len(header) <= 3:
         what = f"has the columns {listed(header)}."
         fault = Fault("missing column", path.name, what, "Give it two (file, group) or three (file, class, group).")
@@ -380,20 +372,12 @@ def with_groups(listing: Listing, folder: Folder, groups: str | Path) -> Listing
     table = read_table(path, Columns(header[0], "", header[-1], "group"), folder.root)
     files = [path for paths in folder.class_folders(FILE_ENDINGS).values() for path in paths]
     rows, faults = join(table, files, folder.root)
-    if table.complete:
-        what = f"no group in {path.name}."
-        lacking = [item.name for item in listing.items if item.source not in rows]
-        faults += [Fault("no group", name, what, "Add a row for it.", level="file") for name in lacking]
+    faults += table.lacking("group", (item.name for item in listing.items if item.source not in rows), "file")
     items = tuple(replace(item, group=rows[item.source].group) for item in listing.items if item.source in rows)
     return replace(listing, items=items, faults=(*listing.faults, *table.faults, *faults))
 
 
 # --- When two cells of a table say the same, and when one says nothing ---
-
-
-def is_missing(value: str, words: Collection[str] = MISSING) -> bool:
-    """Whether a cell stands for no value."""
-    return form(value) in words
 
 
 def one_spelling(

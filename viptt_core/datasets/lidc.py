@@ -16,7 +16,7 @@ import numpy as np
 from viptt_core import files
 from viptt_core.clips import Item
 from viptt_core.datasets.arrays import Volume, find_file, opened
-from viptt_core.datasets.labels import NO_GROUP, is_missing
+from viptt_core.datasets.labels import NO_GROUP, form
 from viptt_core.datasets.listing import Listing
 from viptt_core.errors import DataError, Fault, SettingError, check_choice, check_counts
 
@@ -24,7 +24,6 @@ TASKS = {
     "types": ("ground-glass", "part-solid", "calcified", "solid irregular", "solid"),
     "malignancy": ("benign", "malignant"),
 }
-SLICE_AXIS = 2
 RATINGS = ("Texture_value", "Calcification_value", "Spiculation_value", "Lobulation_value")
 _ARRAYS = ("volumes", "names", "patient", "malignancy_label", "diameter_mm", "attr_mean", "attr_names")
 
@@ -52,7 +51,7 @@ def list_lidc(root: str | Path, *, task: str = "types", centre: int = 24) -> Lis
         labels = nodule_types(*(ratings[name] for name in RATINGS))
     digest, items = files.file_digest(path, "md5"), []
     for n in np.flatnonzero(np.isin(labels, range(len(TASKS[task])))).tolist():
-        source = Volume(path, "volumes", n, digest, SLICE_AXIS, padded=True, centre=centre)
+        source = Volume(path, "volumes", n, digest, slice_axis=2, padded=True, centre=centre)
         name, patient, diameter = (columns[column][n].item() for column in ("names", "patient", "diameter_mm"))
         items.append(Item(str(name), int(labels[n]), str(patient), source, covariates={"diameter_mm": diameter}))
     settings, faults = {"file": digest, "task": task, "centre": centre}, tuple(_faults(items, TASKS[task]))
@@ -66,7 +65,7 @@ def _faults(items: Sequence[Item], names: Sequence[str]) -> Iterator[Fault]:
     for name, count in Counter(item.name for item in items).items():
         if count > 1:
             yield Fault("two volumes of one name", name, f"is the name of {count} volumes.", "Give each its own.")
-    if blank := [item.name for item in items if is_missing(item.group, NO_GROUP)]:
+    if blank := [item.name for item in items if form(item.group) in NO_GROUP]:
         yield Fault("no patient", blank[0], f"{len(blank)} volumes have no patient.", "Fill them in.")
 
 

@@ -32,9 +32,7 @@ DOCUMENTS += (".npy", ".npz", ".pt", ".pth", ".safetensors", ".h5")
 
 _RIGHTS = "See that you may read it."
 _NO_DATA = ("lost+found", "System Volume Information", "$RECYCLE.BIN", "__MACOSX")  # folders a system keeps for itself
-_FRAMES = (
-    "Make a video of each folder of frames: ffmpeg -framerate 25 -pattern_type glob -i 'CLIP/*{0}' -q:v 2 CLIP.avi"
-)
+_FRAMES = "Make a video of each folder: ffmpeg -framerate 25 -pattern_type glob -i 'CLIP/*{0}' -q:v 2 CLIP.avi"
 _REMEDIES = {
     (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"): _FRAMES,
     (".dcm", ".dicom", ".ima"): DICOM,
@@ -115,7 +113,8 @@ def walk_folder(root: Path) -> Folder:
     while folders or links:
         folder = (folders or links).pop()  # links last: a folder counts where it really lies
         try:
-            status, paths = folder.stat(), [path for path in folder.iterdir() if not _is_hidden(path)]
+            status = folder.stat()
+            paths = [path for path in folder.iterdir() if path.name[0] != "." and path.name not in _NO_DATA]
         except OSError as error:
             what = f"cannot be read ({error.strerror})."
             if folder == root:
@@ -147,10 +146,6 @@ def walk_folder(root: Path) -> Folder:
             else:
                 fault(path, "unreadable file", "cannot be read (Permission denied).", _RIGHTS)
     return Folder(root, tuple(sorted(files)), tuple(sorted(faults, key=lambda found: found.where)))
-
-
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name in _NO_DATA
 
 
 def existing_folder(root: str | Path | None, content: str) -> Path:
@@ -218,12 +213,11 @@ def group_items(items: Sequence[Item], group_pattern: str) -> tuple[tuple[Item, 
     if not pattern.groups:
         raise SettingError(f"group_pattern '{group_pattern}' has no capture group.", remedy=f"{remedy}.")
     found = [item.group or ((match := pattern.search(_stem(item.source))) and match[1]) or "" for item in items]
-    what, remedy = (
-        f"the group pattern '{group_pattern}' does not match its name.",
-        f"{remedy}; '(.*)' for each its own.",
-    )
-    faults = [Fault("no group", i.name, what, remedy) for i, group in zip(items, found, strict=True) if not group]
-    return tuple(replace(item, group=group) for item, group in zip(items, found, strict=True) if group), faults
+    remedy += "; '(.*)' for each its own."
+    what = f"the group pattern '{group_pattern}' does not match its name."
+    grouped = [replace(item, group=group) for item, group in zip(items, found, strict=True)]
+    faults = [Fault("no group", item.name, what, remedy) for item in grouped if not item.group]
+    return tuple(item for item in grouped if item.group), faults
 
 
 def list_classes(
@@ -237,8 +231,7 @@ def list_classes(
     """Videos or scans in one folder a class.
 
     Args:
-        name: See `Listing`.
-        medium: See `Listing`.
+        name: See `Listing`, also for `medium`.
         folder: Its files.
         classes: Names of the class folders, in label order, as a sequence or "A, B"; "A+B" is one class of two
             folders. None or "all" takes every folder.

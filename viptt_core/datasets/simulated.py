@@ -18,11 +18,8 @@ PHANTOM_OVERSAMPLING = 2
 def list_phantoms(root: None = None, *, n: int = 300, seed: int = 0, finding: bool = True) -> Listing:
     """Synthetic chest CT with the five TB types, in ImageCLEF's class frequencies; each goes the way of a real scan.
 
-    Args:
-        root: None: nothing is read.
-        n: Number of phantoms, each a patient (group) of its own.
-        seed: Of the whole cohort.
-        finding: False leaves the disease out of the same patients (a control: nothing to learn).
+    Each of the `n` is a patient (group) of its own. Without `finding` the disease is left out of the same patients (a
+    control: nothing to learn).
     """
     from viptt_core.synthetic import phantom as generator
 
@@ -57,7 +54,7 @@ def simulate_scan(source: tuple[int, int, int, bool], grid: Grid) -> np.ndarray:
     from viptt_core.synthetic.phantom import make_phantom
 
     seed, index, label, finding = source
-    size = round(PHANTOM_OVERSAMPLING * grid.size)
+    size = PHANTOM_OVERSAMPLING * grid.size
     scan = make_phantom((seed, index), label, size=size, finding=finding, depth=grid.frames)
     volume = ct.prepare_volume(scan.hu, depth=grid.frames, size=grid.size, hu_window=grid.hu_window)
     return to_grey_levels(volume)

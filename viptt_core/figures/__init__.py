@@ -91,31 +91,22 @@ def draw_estimates(panels: Mapping[str, Sequence[Estimate]], xlabel: str):
     Returns:
         The figure, its axes [panels], and all rows in words.
     """
-    wide = is_wide()
+    write, line, room = (_write_beside, NAME, 1.6) if is_wide() else (_write_above, LINE, 2.4)
     words = [
-        [textwrap.fill(row.name if wide else str(row), NAME if wide else LINE, break_on_hyphens=False) for row in rows]
+        [textwrap.fill(row.name if is_wide() else str(row), line, break_on_hyphens=False) for row in rows]
         for rows in panels.values()
     ]
-    lines = [np.array([text.count("\n") + (1.6 if wide else 2.4) for text in texts]) for texts in words]
+    lines = [np.array([text.count("\n") + room for text in texts]) for texts in words]
     heights, titles = [each.sum() for each in lines], sum(title.count("\n") + 2 for title in panels if title)
     size = (chart_width(), LINE_HEIGHT * (sum(heights) + titles + len(panels)) + 0.5)
     figure, axes = new_axes(len(panels), 1, size=size, sharex=True, height_ratios=heights)
     for axis, (title, rows), texts, height in zip(axes[:, 0], panels.items(), words, lines, strict=True):
         bottom = np.cumsum(height)
-        if wide:
-            axis.set_yticks(bottom - height / 2, texts, fontsize=SMALL + 0.5)
-            axis.tick_params(axis="y", length=0)
-        axis.set(ylim=(bottom[-1], 0)) if wide else axis.set(yticks=[], ylim=(bottom[-1], -0.2))
-        for text, row, top, y in zip(texts, rows, bottom - height, bottom, strict=True):
-            place = {"transform": axis.get_yaxis_transform()}
-            if wide:
-                axis.text(1.02, (top + y) / 2, row.numbers, va="center", fontsize=SMALL + 0.5, **place)
-                axis.axhline((top + y) / 2, color="#E4E4E4", lw=0.6, zorder=0)
-            else:
-                axis.text(0, top, text, va="top", fontsize=SMALL, bbox=ON_WHITE, **place)
-            _draw_estimate(axis, (top + y) / 2 if wide else y - 0.7, row)
+        axis.set(yticks=[], ylim=(bottom[-1], 0))
         axis.set_title(title, fontsize=10)
         axis.spines["left"].set_visible(False)
+        for text, row, top, end in zip(texts, rows, bottom - height, bottom, strict=True):
+            _draw_estimate(axis, write(axis, text, row, top, end), row)
         if any(row.signed for row in rows):
             axis.axvline(0, color="black", lw=0.8, ls=":", zorder=0)
     axis.locator_params(axis="x", nbins=6)
@@ -123,6 +114,21 @@ def draw_estimates(panels: Mapping[str, Sequence[Estimate]], xlabel: str):
     figure.tight_layout()
     told = ((f"{title}: " if title else "") + "; ".join(map(str, rows)) for title, rows in panels.items())
     return figure, axes[:, 0], ". ".join(told).replace("\n", ", ")
+
+
+def _write_beside(axis, text: str, row: Estimate, top: float, end: float) -> float:
+    """The name on the left, the numbers on the right; returns the height of the dot, between them."""
+    middle, style = (top + end) / 2, {"va": "center", "fontsize": SMALL + 0.5}
+    axis.text(-0.01, middle, text, ha="right", transform=axis.get_yaxis_transform(), **style)
+    axis.text(1.02, middle, row.numbers, transform=axis.get_yaxis_transform(), **style)
+    axis.axhline(middle, color="#E4E4E4", lw=0.6, zorder=0)
+    return middle
+
+
+def _write_above(axis, text: str, row: Estimate, top: float, end: float) -> float:
+    """Name and numbers over the width of the chart; returns the height of the dot, below them."""
+    axis.text(0, top, text, va="top", fontsize=SMALL, bbox=ON_WHITE, transform=axis.get_yaxis_transform())
+    return end - 0.7
 
 
 def _draw_estimate(axis, place: float, row: Estimate) -> None:

@@ -6,29 +6,24 @@ from pathlib import Path
 
 from viptt_core.constants import PAPER_KAPPA_PRETRAINED, PAPER_KAPPA_SCRATCH, TB_TRAIN_COUNTS
 from viptt_core.figures import ARM_COLOURS, MARKS, Estimate, Picture, draw_estimates, estimate, styled
-from viptt_core.files import artifact_root
 from viptt_core.shown import with_interval
 from viptt_core.statistics import PAPER_TEST_SCANS, PAPER_VALIDATION_COUNTS, kappa_interval_by_simulation
 from viptt_core.study.ledger import PLACES, headline
-from viptt_core.study.plan import study_names
 from viptt_core.study.report import NO_VERDICT, open_results
-from viptt_core.study.verdict import make_verdicts
+from viptt_core.study.verdict import PAPER_GAIN, read_verdicts
 
 PAPER_SCANS = sum(PAPER_VALIDATION_COUNTS)
 SIZES = (50, 100, PAPER_SCANS, PAPER_TEST_SCANS, 1000, 2000)  # scans in a test
 
 
 @styled
-def claim_chart(root: Path | None = None) -> Picture:
+def claim_chart(root: Path) -> Picture:
     """The two published kappas above what an equal comparison gives, on simulated and on real scans.
 
     Intervals of the published values are ours, since the abstract gives none: between what bounds kappa on so many
-    scans falls if the published value is the true one. A study that is not run yet has no part in it.
-
-    Args:
-        root: Holds `results/`; None takes the repository.
+    scans falls if the published value is the true one. A study that is not run yet has no part in it; `root` holds
+    `results/`.
     """
-    gain = PAPER_KAPPA_PRETRAINED - PAPER_KAPPA_SCRATCH
     published = []
     for name, kappa, start in (
         ("from scratch", PAPER_KAPPA_SCRATCH, "image"),
@@ -36,21 +31,19 @@ def claim_chart(root: Path | None = None) -> Picture:
     ):
         ends = kappa_interval_by_simulation(PAPER_VALIDATION_COUNTS, kappa)
         published.append(Estimate(name, kappa, *ends, ARM_COLOURS[start], MARKS[start]))
-    panels = {f"As published, validation scans\ngain {gain:+.2f}; intervals: ours, for n = {PAPER_SCANS}": published}
-    files, records = [], []
-    for name, (place, _) in PLACES.items():
-        results = open_results(name, folder=root or artifact_root()) if name in study_names() else None
-        made = make_verdicts(results.plan, results.tables, synthetic=results.synthetic) if results else []
-        for row in (record for record in made if record["primary"]):
-            arms = results.rows("arms").set_index("arm", drop=False).loc[[row["baseline"], row["arm"]]]
-            difference = with_interval(row["difference"], row["low"], row["high"], signed=True)
-            on = f"{place} (synthetic data)" if results.synthetic else place
-            panels[f"All else equal, {on}\n{difference}: {row['verdict'] or NO_VERDICT}"] = [
-                estimate(each, "kappa", ARM_COLOURS[each["start"]], MARKS[each["start"]])
-                for each in arms.to_dict("records")
-            ]
-            files += results.data("arms.csv", "contrasts.csv")
-            records.append(row)
+    title = f"As published, validation scans\ngain {PAPER_GAIN:+.2f}; intervals: ours, for n = {PAPER_SCANS}"
+    panels = {title: published}
+    files, records = [], [one for one in read_verdicts(root) if one["primary"] and one["study"] in PLACES]
+    for record in records:
+        results, (place, _) = open_results(record["study"], folder=root), PLACES[record["study"]]
+        arms = results.rows("arms").set_index("arm", drop=False).loc[[record["baseline"], record["arm"]]]
+        difference = with_interval(record["difference"], record["low"], record["high"], signed=True)
+        on = f"{place} (synthetic data)" if results.synthetic else place
+        panels[f"All else equal, {on}\n{difference}: {record['verdict'] or NO_VERDICT}"] = [
+            estimate(each, "kappa", ARM_COLOURS[each["start"]], MARKS[each["start"]])
+            for each in arms.to_dict("records")
+        ]
+        files += results.data("arms.csv", "contrasts.csv")
     figure, axes, told = draw_estimates(panels, "kappa with 95 % interval; shaded: the difference")
     for axis, (below, above) in zip(axes, panels.values(), strict=True):
         axis.axvspan(below.value, above.value, color=ARM_COLOURS["video"], alpha=0.22, lw=0, zorder=0)

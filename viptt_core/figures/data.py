@@ -11,7 +11,9 @@ import pandas as pd
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from nibabel.affines import voxel_sizes
 from nibabel.orientations import apply_orientation
+from scipy import ndimage
 
 from viptt_core import ct
 from viptt_core.clips import ClipSet
@@ -56,7 +58,9 @@ def hu_windows(path: str | Path = "") -> Picture:
     file = next((file for file in (Path(path), artifact_root() / path) if file.is_file()), None)
     if file is not None:
         credit = CREDITS.get(file.parent.name, f"CT: {file.name}")
-        hu, spacing = _towards_left_front_head(*read_nifti(file), file)
+        voxels, affine = read_nifti(file)
+        directions = ct.axis_directions(affine, file)  # axes are to run to the patient's left, front and head
+        hu, spacing = apply_orientation(voxels, directions), voxel_sizes(affine)[directions[:, 0].argsort()]
     else:
         phantom = typical_phantom("Tuberculoma")
         hu, spacing = phantom.hu, phantom.spacing
@@ -68,7 +72,8 @@ def hu_windows(path: str | Path = "") -> Picture:
     pictures, histogram = figure.subfigures(2, 1, height_ratios=(3, 1))
     for axis, (name, (low, high)) in zip(pictures.subplots(2, 2).flat, windows.items(), strict=True):
         grey = np.rint(255 * ct.window_hu(values, (low, high)))
-        draw_slice(axis, _axial(grey), aspect=spacing[1] / spacing[0], sides=True)
+        # As radiologists look at it: front up, the patient's right on the left.
+        draw_slice(axis, grey.T[::-1], aspect=spacing[1] / spacing[0], sides=True)
         axis.set_title(f"{name}, {low} to {high} HU", fontsize=9, loc="center")
     axis = histogram.subplots()
     axis.hist(values.ravel(), bins=np.arange(values.min(), values.max() + 21, 20), color="#888888", log=True)
@@ -94,9 +99,7 @@ def hu_windows(path: str | Path = "") -> Picture:
 def group_structure(clips: ClipSet, splits: dict[str, Split]) -> Picture:
     """Which part each clip of each group falls into, a panel a split: a group that shows two colours straddles.
 
-    Args:
-        clips: The set; of each class the first MOST_GROUPS groups are shown, all are counted.
-        splits: By the title of its panel.
+    Splits are given by the title of the panel. Of each class the first MOST_GROUPS groups are shown, all are counted.
     """
     most = max(np.unique(clips.groups, return_counts=True)[1].max(), 1)
     figure, axes = new_axes(len(splits), 1, size=(chart_width(), len(splits) * (0.27 * len(clips.class_names) + 0.75)))
@@ -134,20 +137,14 @@ def group_structure(clips: ClipSet, splits: dict[str, Split]) -> Picture:
 @styled
 def sampling_of_scan(*, depths: tuple[int, ...] = (PAPER_FRAMES, 16)) -> Picture:
     """A miliary phantom seen from the front, whole and resampled to fewer slices; how many nodules a slice meets."""
-    from scipy import ndimage
-
-    phantom = typical_phantom("Miliary")
+    phantom, told = typical_phantom("Miliary"), []
     n_slices, lung = phantom.hu.shape[2], phantom.hu.shape[1] // 2
     nodules, n_nodules = ndimage.label(phantom.finding)
-    rows = [(n_slices, phantom.hu[:, lung].T, 1.0)]
-    for depth in depths:
+    figure, axes = new_axes(1, 1 + len(depths), size=(7.4, 2.7))
+    for axis, depth in zip(axes[0], (n_slices, *depths), strict=True):
         # The same linear sampling as the volume's, of the front view alone.
         view = ct.resample_volume(phantom.hu[:, lung][:, None], depth=depth, size=len(phantom.hu))[:, 0]
-        met = np.unique(nodules[:, :, slices_read(n_slices, depth)])
-        rows.append((depth, view, np.count_nonzero(met) / n_nodules))
-    figure, axes = new_axes(1, len(rows), size=(7.4, 2.7))
-    told = []
-    for axis, (depth, view, met) in zip(axes[0], rows, strict=True):
+        met = np.count_nonzero(np.unique(nodules[:, :, slices_read(n_slices, depth)])) / n_nodules
         apart = phantom.spacing[2] * (n_slices - 1) / (depth - 1)
         aspect = phantom.spacing[2] * n_slices / depth / phantom.spacing[0]
         draw_slice(axis, np.rint(255 * ct.window_hu(view))[::-1], aspect=aspect)
@@ -160,16 +157,12 @@ def sampling_of_scan(*, depths: tuple[int, ...] = (PAPER_FRAMES, 16)) -> Picture
 
 
 @styled
-def sampling_of_video(samplings: dict[str, tuple[int, int]], *, length: int = 160) -> Picture:
-    """Which seconds of a video are seen, a row a sampling.
-
-    Args:
-        samplings: (frames, stride) by name; sampling starts at the first frame.
-        length: Frames of the simulated video, or more where a sampling asks for more.
-    """
+def sampling_of_video(samplings: dict[str, tuple[int, int]]) -> Picture:
+    """Which seconds of a simulated video are seen, a row a sampling: (frames, stride) by name, from the first frame."""
     from viptt_core.synthetic.actions import make_clip
 
-    length = max(length, *((count - 1) * stride + 1 for count, stride in samplings.values()))
+    # Frames, more where a sampling asks for more.
+    length = max(160, *((count - 1) * stride + 1 for count, stride in samplings.values()))
     thumbnails, seconds = 8, length / UCF_FRAME_RATE
     frames = make_clip(UCF_CLASSES.index("TennisSwing"), 1, 1, frames=length)
     figure, axes = new_axes(2, 1, size=(7.4, 1.3 + 0.34 * len(samplings)))
@@ -228,16 +221,3 @@ def typical_phantom(name: str, size: int = 0):
 
     width, slices = PHANTOM_GRID
     return make_phantom((0, PATIENTS[name]), TB_CLASSES.index(name), size=size or width, slices=slices)
-
-
-def _towards_left_front_head(voxels: np.ndarray, affine: np.ndarray, path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels with their axes turned and flipped to run to the patient's left, front and head, and their spacing."""
-    directions = ct.axis_directions(affine, path)
-    spacing = np.empty(3)
-    spacing[directions[:, 0].astype(int)] = np.linalg.norm(affine[:3, :3], axis=0)
-    return apply_orientation(voxels, directions), spacing
-
-
-def _axial(plane: np.ndarray) -> np.ndarray:
-    """Slice [X to the left, Y to the front] as radiologists look at it: front up, the patient's right on the left."""
-    return plane.T[::-1]

@@ -104,9 +104,8 @@ def _bars(rows: pd.DataFrame, colours: list[str], title: str):
     for bars in axis.containers:
         axis.bar_label(bars, fontsize=SMALL, padding=2)
     axis.invert_yaxis()
-    axis.set(
-        xlabel="scans", ylabel="", title=title, yticklabels=[f"{k}\n{name}" for k, name in enumerate(TB_CLASSES, 1)]
-    )
+    names = [f"{k}\n{name}" for k, name in enumerate(TB_CLASSES, 1)]
+    axis.set(xlabel="scans", ylabel="", title=title, yticklabels=names)
     axis.tick_params(axis="y", labelsize=SMALL)
     axis.margins(x=0.1)  # room for the numbers
     figure.tight_layout()

@@ -42,12 +42,7 @@ def confusion_chart(results: StudyResults) -> Picture | ResultTable:
     """Confusion matrix of each arm, summed over seeds: share of the true class in per cent."""
     tables = _of_arms(results, "Confusion matrices", "confusion")
     names = list(dict.fromkeys(next(iter(tables.values()))["true"]))
-    counts = {
-        arm_label(arm): rows.pivot_table(index="true", columns="predicted", values="count", aggfunc="sum", fill_value=0)
-        .reindex(index=names, columns=names, fill_value=0)
-        .to_numpy()
-        for arm, rows in tables.items()
-    }
+    counts = {arm_label(arm): rows["count"].to_numpy().reshape(len(names), -1) for arm, rows in tables.items()}
     figure, told = draw_matrices(counts, names, "shares")
     alt = f"Confusion matrices, mean over seeds. Rightly predicted of each true class, {told}."
     arm = results.plan.primary[0]
@@ -207,23 +202,15 @@ def browse_examples(results: StudyResults) -> Viewer | ResultTable:
         name, label = str(evidence.names[i]), int(evidence.labels[i])
         index = int(name.rpartition("_")[2]) - 1
         said = zip(evidence.arms, evidence.predicted[:, i], strict=True)
-        clips.append(
-            Shown(
-                simulate_scan((seed, index, label, True), grid),
-                name=name,
-                heading=TB_CLASSES[label],
-                note="; ".join(f"{arm_label(arm)} predicts {TB_CLASSES[predicted]}" for arm, predicted in said),
-                overlays={FINDING: finding_on_grid(seed, index, label, grid)},
-                synthetic=True,
-            )
-        )
+        note = "; ".join(f"{arm_label(arm)} predicts {TB_CLASSES[predicted]}" for arm, predicted in said)
+        frames, finding = simulate_scan((seed, index, label, True), grid), finding_on_grid(seed, index, label, grid)
+        clips.append(Shown(frames, name, TB_CLASSES[label], note, {FINDING: finding}, synthetic=True))
     return Viewer(clips, PHANTOM_LOOK, data=results.data(EVIDENCE))
 
 
 def _of_arms(results: StudyResults, what: str, table: str) -> dict[str, pd.DataFrame]:
     """The rows of a table by arm, for the arms to show that it has."""
-    rows = results.needed(what, table, arm=results.arms)
-    return dict(list(rows.groupby("arm", sort=False)))
+    return dict(list(results.needed(what, table, arm=results.arms).groupby("arm", sort=False)))
 
 
 def _examples(results: StudyResults, what: str) -> tuple[Evidence, int, list[int]]:

@@ -9,7 +9,8 @@ import html
 import io
 import re
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -57,50 +58,41 @@ def styled(draw: Callable) -> Callable:
     return styled_draw
 
 
+@dataclass(eq=False, repr=False)
 class Picture:
     """A finished figure with its text alternative, shown by notebooks and the book.
 
     The book adds a line with its source below: code, data, command (see `viptt_core.book.sphinx_ext`).
-
-    Args:
-        figure: The matplotlib figure.
-        alt: What the picture shows, for readers who do not see it.
-        title: Its message, a sentence above it.
-        synthetic: Write "synthetic data" on it.
-        data: Committed files it is drawn from, paths from the artifact's root.
-        table: The numbers it is drawn from, where they stand in no committed file: they go along, as CSV.
     """
+
+    figure: Figure
+    alt: str  #: what the picture shows, for readers who do not see it
+    _: KW_ONLY
+    title: str = ""  #: its message, a sentence above it
+    synthetic: bool = False  #: whether "synthetic data" is written on it
+    data: Sequence[str] = ()  #: committed files it is drawn from, paths from the artifact's root
+    table: pd.DataFrame | None = None  #: numbers that stand in no committed file; they go along, as CSV
+    code: str = ""  #: full name of the function that drew it
+    again: Callable[[], Picture] | None = None  #: draws it once more
 
     vector = True  # on a page as SVG, in two forms and two colour schemes
 
-    def __init__(
-        self,
-        figure: Figure,
-        alt: str,
-        *,
-        title: str = "",
-        synthetic: bool = False,
-        data: Sequence[str] = (),
-        table: pd.DataFrame | None = None,
-    ) -> None:
-        if not alt.strip():
+    def __post_init__(self) -> None:
+        if not self.alt.strip():
             raise ValueError("a picture needs a text alternative")
-        self.figure, self.title, self.data, self.table, self.code = figure, title, tuple(data), table, ""
-        self.alt = alt + (" Synthetic data." if synthetic else "")
-        self.again: Callable[[], Picture] | None = None
+        self.alt, self.data = self.alt + (" Synthetic data." if self.synthetic else ""), tuple(self.data)
         # Below everything else, where no label of an axis can be.
-        figure.text(0.995, -0.01, "synthetic data" * synthetic, ha="right", va="top", fontsize=8, color=RED)
+        mark = "synthetic data" * self.synthetic
+        self.figure.text(0.995, -0.01, mark, ha="right", va="top", fontsize=8, color=RED)
 
     @functools.cached_property
     def wide(self) -> Figure | None:
         """The form for wide windows; None where there is but one."""
         if not self.vector or self.again is None:
             return None
-        token = _wide.set(True)
-        try:
-            figure = self.again().figure
-        finally:
-            _wide.reset(token)
+        drawing = copy_context()
+        drawing.run(_wide.set, True)
+        figure = drawing.run(self.again).figure
         return None if figure.get_figwidth() == self.figure.get_figwidth() else figure
 
     def encode(self, kind: str, *, wide: bool = False, **settings) -> bytes:

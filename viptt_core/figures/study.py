@@ -26,7 +26,7 @@ from viptt_core.figures import (
     new_axes,
     styled,
 )
-from viptt_core.shown import ResultTable, arm_label, label, with_interval
+from viptt_core.shown import ResultTable, arm_label, label, with_ends, with_interval
 from viptt_core.study import sentences
 from viptt_core.study.report import StudyResults, interval_cells, or_absent
 from viptt_core.study.sentences import ALONG
@@ -47,10 +47,8 @@ def seed_chart(results: StudyResults) -> Picture | ResultTable:
 
     Where there are baselines, they stand above the arms with their intervals.
     """
-    (arm, baseline), row, measure = results.plan.primary, results.primary, results.plan.families[0].measure
-    if row.empty:
-        return results.absent("The primary contrast")
-    row = row.iloc[0]
+    (arm, baseline), family = results.plan.primary, results.plan.families[0]
+    row, measure = results.needed("The primary contrast", "contrasts", family=family.name).iloc[0], family.measure
     together = [one.name for one in results.plan.experiments()[results.plan.main] if one.name not in (arm, baseline)]
     scores = {name: results.scores(name, measure) for name in (*together, baseline, arm)}
     scores = {name: values for name, values in scores.items() if len(values)}
@@ -104,9 +102,7 @@ def forest_chart(results: StudyResults, *families: str, measure: str = "") -> Pi
     panels = {}
     for family, group in rows.groupby("family", sort=False):
         panels[f"{family} ({label(group['measure'].iloc[0])})\n{_at(group)} intervals"] = [
-            Estimate(
-                contrast_name(row), row["difference"], row["low"], row["high"], *look(results, row["arm"]), signed=True
-            )
+            Estimate(contrast_name(row), *with_ends(row, "difference"), *look(results, row["arm"]), signed=True)
             for row in group.to_dict("records")
         ]
     figure, _, told = draw_estimates(panels, "difference; hollow: the interval includes 0")

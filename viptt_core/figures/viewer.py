@@ -10,7 +10,7 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -28,44 +28,29 @@ WIDTHS = {"together": 720, "alone": 420}  # at most, CSS pixels
 MOST_BYTES = 700_000  # of the pictures of one viewer, above it they become smaller: 70 slices of 224 x 224 fit
 LARGEST, SMALLEST = 256, 48  # sides of a packed picture, in pixels
 QUALITY = 70  # of WebP
-SCRIPT, STYLE_SHEET = (
-    (resources.files("viptt_core.figures") / f"viewer.{kind}").read_text("utf-8") for kind in ("js", "css")
-)
+SCRIPT, STYLE_SHEET = (Path(__file__).with_name(f"viewer.{kind}").read_text("utf-8") for kind in ("js", "css"))
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One clip to page through.
+    """One clip to page through; a SettingError for frames or an overlay of another dtype or shape."""
 
-    Attributes:
-        frames: uint8 [T, H, W], grey levels 0..255.
-        name: In the list of clips, and over the picture.
-        heading: Its class, over the names of the list.
-        note: More to say in the caption.
-        overlays: Regions whose outline can be laid over it, by name: bool [T, h, w], on a grid of its own that covers
-            the same field of view.
-        synthetic: Whether it was simulated; the picture then says so.
-
-    Raises:
-        SettingError: frames or an overlay of another dtype or shape.
-    """
-
-    frames: np.ndarray
-    name: str = ""
-    heading: str = ""
-    note: str = ""
+    frames: np.ndarray  #: uint8 [T, H, W], grey levels 0..255
+    name: str = ""  #: in the list of clips, and over the picture
+    heading: str = ""  #: its class, over the names of the list
+    note: str = ""  #: more to say in the caption
+    #: Regions by name whose outline can be laid over it, bool [T, h, w], on a grid of its own that covers the same
+    #: field of view.
     overlays: Mapping[str, np.ndarray] = field(default_factory=dict)
-    synthetic: bool = False
+    synthetic: bool = False  #: whether it was simulated; the picture then says so
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 3 or self.frames.dtype != np.uint8 or not len(self.frames):
             raise SettingError(f"frames are {self.frames.dtype} {self.frames.shape}.", remedy="Give uint8 [T, H, W].")
         for name, values in self.overlays.items():
             if values.ndim != 3 or len(values) != len(self.frames) or values.dtype != bool:
-                raise SettingError(
-                    f"overlay '{name}' is {values.dtype} {values.shape}, the clip {self.frames.shape}.",
-                    remedy="Give bool [T, h, w], one for each frame.",
-                )
+                what = f"overlay '{name}' is {values.dtype} {values.shape}, the clip {self.frames.shape}."
+                raise SettingError(what, remedy="Give bool [T, h, w], one for each frame.")
 
     @property
     def caption(self) -> str:
@@ -75,19 +60,12 @@ class Shown:
 
 @dataclass(frozen=True)
 class Look:
-    """How clips are shown.
+    """How clips are shown."""
 
-    Attributes:
-        unit: "slice", "frame" or "step".
-        rate: Steps a second when played.
-        hu_window: What grey levels 0 and 255 stand for, in HU, where the clips are CT.
-        sides: The patient's right is on the left of the picture; it then says so.
-    """
-
-    unit: str = "slice"
-    rate: float = SLICES_A_SECOND
-    hu_window: tuple[float, float] | None = None
-    sides: bool = False
+    unit: str = "slice"  #: or "frame", or "step"
+    rate: float = SLICES_A_SECOND  #: steps a second when played
+    hu_window: tuple[float, float] | None = None  #: what grey levels 0 and 255 stand for, in HU, where the clips are CT
+    sides: bool = False  #: the patient's right is on the left of the picture, which then says so
 
 
 FINDING = "finding, outlined"  # name of an overlay
@@ -195,9 +173,8 @@ def _look(clips: ClipSet) -> Look:
     if "hu_window" not in made:
         return Look("step")
     # Phantoms lie as canonical scans do: columns run to the patient's left.
-    return Look(
-        hu_window=made["hu_window"], sides=made.get("set") == "phantom" or made.get("orientation") == "canonical"
-    )
+    sides = made.get("set") == "phantom" or made.get("orientation") == "canonical"
+    return Look(hu_window=made["hu_window"], sides=sides)
 
 
 def _still(view: Sequence[Shown], look: Look) -> tuple[Figure, str]:
@@ -240,12 +217,15 @@ def _pack(clip: Shown, side: int) -> dict:
         {"name": name, "size": [2 * n for n in region.shape[:0:-1]], "paths": [outline(plane) for plane in region]}
         for name, region in clip.overlays.items()
     ]
+    scale = side / max(clip.frames.shape[1:])
+    reduced = {"dsize": None, "fx": scale, "fy": scale, "interpolation": cv2.INTER_AREA}
+    frames = [cv2.resize(frame, **reduced) for frame in clip.frames] if scale < 1 else clip.frames
     return {
         "title": " \N{MIDDLE DOT} ".join(filter(None, (clip.heading, clip.name))),
         "synthetic": clip.synthetic,
         "steps": len(clip.frames),
         "size": clip.frames.shape[:0:-1],
-        "frames": [_webp(_reduced(frame, side)) for frame in clip.frames],
+        "frames": [webp(frame, QUALITY) for frame in frames],
         "overlays": overlays,
     }
 
@@ -264,11 +244,7 @@ def outline(region: np.ndarray) -> str:
     return path
 
 
-def _reduced(picture: np.ndarray, side: int) -> np.ndarray:
-    scale = side / max(picture.shape)
-    return picture if scale >= 1 else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-
-
-def _webp(picture: np.ndarray) -> str:
-    encoded = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1]
+def webp(picture: np.ndarray, quality: int) -> str:
+    """A grey picture, uint8 [h, w], as WebP in base64; quality is 1 to 100."""
+    encoded = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, quality])[1]
     return base64.b64encode(encoded.tobytes()).decode()

@@ -32,23 +32,19 @@ def fetch(
 ) -> Path:
     """Download and unpack what is missing of a data set; archives are kept, and can be deleted.
 
-    Args:
-        source: See `registry.data_source`.
-        root: Folder to put it into; None takes `data/NAME`.
-        subset: See `remote_files`.
-        pixels: See `remote_files`.
-        progress: Show progress bars.
+    It is put into `root`, by default `data/NAME`; for `subset` and `pixels` see `remote_files`.
 
     Returns:
         The file or folder to give as data_root.
 
     Raises:
         DataError: this set cannot be downloaded (the message tells how to get it), or a download failed.
-        StorageError: the disk is too full.
+        StorageError: the disk is too full; what has come is kept.
     """
     if source.access != "download":
+        steps = (f"\n  {number}. {step}" for number, step in enumerate(source.steps, 1))
         what = f"{source.title} cannot be fetched by a command."
-        raise DataError(what, remedy=f"This is how you get it:\n{source.numbered_steps()}")
+        raise DataError(what, remedy=f"This is how you get it:{''.join(steps)}")
     root = source.default_root if root is None else Path(root).expanduser()
     wanted = remote_files(source, subset=subset, pixels=pixels)
     if missing := [file for file in wanted if not (root / file.result).exists()]:
@@ -57,10 +53,11 @@ def fetch(
         needed = (source.size or 0) * (2.1 if any(file.unpack for file in missing) else 1)
         files.check_space(root, int(needed) - sum(path.stat().st_size for path in come))
     for file in wanted:
-        if file in missing or not file.unpack:  # the archive of a folder that is there may be gone
-            path = download(file, root, progress=progress)
-            if file.unpack:
-                unpack(path, root / file.result, progress=progress)
+        if file.unpack and (root / file.result).exists():
+            continue  # its archive may be gone
+        path = download(file, root, progress=progress)
+        if file.unpack:
+            unpack(path, root / file.result, progress=progress)
     return root / wanted[0].result if len(wanted) == 1 else root
 
 

@@ -13,14 +13,6 @@ from viptt_core.files import artifact_root
 from viptt_core.presets import build, read_toml
 
 FILE = "registry.toml"
-# How a reader gets a set, as the table says it.
-ACCESS = {
-    "download": "`viptt data get`",
-    "registration": "registration",
-    "request": "by hand",
-    "yours": "you have it",
-    "built in": "built in",
-}
 MEDMNIST_DEFAULT = "nodulemnist3d"
 
 
@@ -30,7 +22,6 @@ class RemoteFile:
 
     url: str
     unpack: bool = False
-    folder: str = ""  # name of the folder an archive becomes; "" takes the archive's own name
     checksum: str = ""  # "md5:HEX" or "sha256:HEX"; "" is recorded at the first download, compared afterwards
 
     @property
@@ -39,8 +30,8 @@ class RemoteFile:
 
     @property
     def result(self) -> str:
-        """What is there in the end, the file or the folder it was unpacked to."""
-        return (self.folder or Path(self.name).stem) if self.unpack else self.name
+        """What is there in the end, the file or the folder it was unpacked to, of the name of its archive."""
+        return Path(self.name).stem if self.unpack else self.name
 
 
 @dataclass(frozen=True)
@@ -53,7 +44,7 @@ class DataSource:
     kind: str  # "video", "scan", "volume", "any" or "example"
     role: str  # "pretraining", "fine-tuning", "pretraining or fine-tuning" or "example"
     licence: str
-    access: str  # a key of ACCESS
+    access: str  # "download", "registration", "request", "yours" or "built in"
     steps: tuple[str, ...]
     layout: str  # the folder, as a tree
     citation: str = ""
@@ -75,9 +66,6 @@ class DataSource:
         if self.name == "medmnist3d":
             return self.default_root / f"{MEDMNIST_DEFAULT}.npz"
         return self.default_root / self.files[0].result if len(self.files) == 1 else self.default_root
-
-    def numbered_steps(self) -> str:
-        return "\n".join(f"  {number}. {step}" for number, step in enumerate(self.steps, 1))
 
 
 @functools.cache

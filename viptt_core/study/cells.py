@@ -98,11 +98,11 @@ def pack(study: Study, folder: Path | None = None) -> list[Path]:
         files.write_file(written[-1], (here / EVIDENCE).read_bytes())
     runs = pd.concat([one.runs for one in packed.values()])
     plan_file = Path(study.file)
-    inside = plan_file.is_relative_to(artifact_root())
+    inside, planned = plan_file.is_relative_to(artifact_root()), git_commit(plan_file)
     record = {
         "plan": study.digest,
         "plan_file": plan_file.relative_to(artifact_root()).as_posix() if inside else study.file,
-        "plan_commit": git_commit(plan_file),
+        "plan_commit": "" if planned == "unknown" or planned.endswith("+") else planned,
         "commits": sorted(runs["commit"].dropna().unique()),
         "devices": sorted(runs["device"].dropna().unique()),
         "synthetic": any(packed[name].synthetic for name in study.experiments() if name in packed),

@@ -61,9 +61,8 @@ def _size(study: Study, settings: dict) -> int:
     named = dict(settings)
     name, root = named.pop("dataset"), named.pop("root", "")
     if name in SYNTHETIC:
-        return named.get("n") or getattr(
-            study.preset_of(study.arms[0]), f"n_{'scans' if name == 'phantom' else 'videos'}"
-        )
+        preset = study.preset_of(study.arms[0])
+        return named.get("n") or (preset.n_scans if name == "phantom" else preset.n_videos)
     listing = list_dataset(name, root, **split_settings(name, named)[2])
     listing.check_usable(named.get("on_error", "raise"))
     return len(listing.items)

@@ -14,7 +14,7 @@ import pandas as pd
 from viptt_core import ct
 from viptt_core.clips import Grid
 from viptt_core.datasets.simulated import PHANTOM_OVERSAMPLING
-from viptt_core.errors import SettingError
+from viptt_core.errors import require
 from viptt_core.study.outcomes import read_packed, write_packed
 
 FILE = "evidence.npz"  # in the folder of a study
@@ -23,23 +23,14 @@ RESAMPLES = 2000  # of the bootstrap over scans
 
 @dataclass(frozen=True)
 class Evidence:
-    """Importance of the slices of N phantoms to one network an arm, and which slices the finding truly meets.
+    """Importance of the slices of N phantoms to one network an arm, and which slices the finding truly meets."""
 
-    Attributes:
-        arms: A names.
-        names: str [N].
-        labels: int64 [N], indices into constants.TB_CLASSES.
-        findings: bool [N, T].
-        importance: float16 [A, N, T], how much the probability of the predicted class drops without a slice.
-        predicted: int64 [A, N].
-    """
-
-    arms: tuple[str, ...]
-    names: np.ndarray
-    labels: np.ndarray
-    findings: np.ndarray
-    importance: np.ndarray
-    predicted: np.ndarray
+    arms: tuple[str, ...]  #: A names
+    names: np.ndarray  #: str [N]
+    labels: np.ndarray  #: int64 [N], indices into constants.TB_CLASSES
+    findings: np.ndarray  #: bool [N, T]
+    importance: np.ndarray  #: float16 [A, N, T], how much the chance of the predicted class drops without a slice
+    predicted: np.ndarray  #: int64 [A, N]
 
 
 def gather_evidence(models: dict, features: np.ndarray, empty: np.ndarray, **phantoms: np.ndarray) -> Evidence:
@@ -71,13 +62,7 @@ def gather_evidence(models: dict, features: np.ndarray, empty: np.ndarray, **pha
 
 
 def finding_on_grid(seed: int, index: int, label: int, grid: Grid) -> np.ndarray:
-    """The true finding of a phantom on the grid of its clip.
-
-    Args:
-        seed: Of the set "phantom".
-        index: The phantom's place in the set, 0..n-1.
-        label: Its class.
-        grid: As given to the set.
+    """The true finding of the phantom at a place in the set "phantom" of a seed, 0..n-1, on the grid of its clip.
 
     Returns:
         bool [frames, size, size], True in all voxels that the finding reaches.
@@ -89,20 +74,19 @@ def finding_on_grid(seed: int, index: int, label: int, grid: Grid) -> np.ndarray
 
 
 def write_evidence(path: Path, evidence: Evidence) -> None:
-    """Write a file; an older one stays until the new one is complete. StorageError where that fails."""
+    """Write a file, see `outcomes.write_packed`."""
     arrays = {name: value for name, value in vars(evidence).items() if name != "arms"}
     write_packed(path, {"arms": list(evidence.arms)}, **arrays)
 
 
 def read_evidence(path: Path) -> Evidence:
     """Read a file of `write_evidence`; a DataError where it is missing, damaged or of another format."""
-    names = [field.name for field in fields(Evidence)[1:]]
-    return read_packed(
-        path,
-        lambda meta, file: Evidence(tuple(meta["arms"]), *(file[name] for name in names)),
-        what="importance of slices",
-        remedy="Take it from the repository again, or make it anew.",
-    )
+
+    def build(meta: dict, file) -> Evidence:
+        return Evidence(tuple(meta["arms"]), *(file[field.name] for field in fields(Evidence)[1:]))
+
+    remedy = "Take it from the repository again, or make it anew."
+    return read_packed(path, build, what="importance of slices", remedy=remedy)
 
 
 def evidence_table(evidence: Evidence) -> pd.DataFrame:
@@ -140,9 +124,8 @@ def on_finding(importance: np.ndarray, findings: np.ndarray, classes: np.ndarray
     usable = findings.any(axis=1) & weight.any(axis=1)
     other = (classes[:, None] == classes) & usable & ~np.eye(len(classes), dtype=bool)
     kept = np.flatnonzero(usable & other.any(axis=1))
-    if len(kept) < 2:
-        what = f"{usable.sum()} scans have finding and importance, {len(kept)} of them another to be compared with."
-        raise SettingError(what, remedy="Give at least two of one class.")
+    what = f"{usable.sum()} scans have finding and importance, {len(kept)} of them another to be compared with."
+    require(len(kept) > 1, what, "Give at least two of one class.")
     on = weight[kept] @ findings[kept].T / weight[kept].sum(axis=1, keepdims=True)  # [importance, finding]
     other = other[np.ix_(kept, kept)]
     draws = np.random.default_rng(seed).multinomial(len(kept), np.full(len(kept), 1 / len(kept)), RESAMPLES)

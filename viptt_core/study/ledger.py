@@ -7,10 +7,8 @@ in `results/`; no number is typed there.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from viptt_core import files
 from viptt_core.constants import PAPER_KAPPA_PRETRAINED, PAPER_KAPPA_SCRATCH
 from viptt_core.errors import DataError, check_choice
 from viptt_core.files import artifact_root
-from viptt_core.presets import build
+from viptt_core.presets import build, read_toml
 from viptt_core.results import SCORE_COLUMNS
 from viptt_core.shown import WORDS, arm_label, interval, with_ends, with_interval
 from viptt_core.study.outcomes import RECORD, read_table
@@ -56,45 +54,28 @@ NOT_YET = "The studies are not run yet."
 # --- What the paper says, and what became of it -----------------------------------------------------------------
 @dataclass(frozen=True)
 class Claim:
-    """A published statement.
+    """A published statement."""
 
-    Attributes:
-        name: Its key.
-        claim: The statement in words.
-        source: One of SOURCES.
-        value: The number; None where the statement has none.
-        unit: Of the number.
-        run: What the training log says beside the value: gpu, epochs, best_epoch (from 1), accuracy or micro_auc at
-            that epoch, seconds_per_epoch (median), hours.
-        difference_of: Two claims whose difference is the value, which is then not published but computed here.
-        needs: The data set it is about, a name of the registry.
-        command: What reproduces it, in the top folder of the repository; "" where there is none, then see `why`.
-        answer: Where our number stands, in the study on the data of the paper: `table` and `column`, and `row`, what
-            the other columns must hold. {} where no table holds it.
-        why: Why there is no command or no answer.
-    """
-
-    name: str
-    claim: str
-    source: str
-    value: float | None = None
-    unit: str = ""
+    name: str  #: its key
+    claim: str  #: the statement in words
+    source: str  #: one of SOURCES
+    value: float | None = None  #: the number; None where the statement has none
+    unit: str = ""  #: of the number
+    #: What the training log says beside the value (gpu, epochs, best_epoch from 1, accuracy or micro_auc at that epoch,
+    #: median seconds_per_epoch, hours).
     run: dict[str, str | float] = field(default_factory=dict)
-    difference_of: tuple = ()
-    needs: str = ""
-    command: str = ""
+    difference_of: tuple = ()  #: two claims whose difference is the value, which is then computed here, not published
+    needs: str = ""  #: the data set it is about, a name of the registry
+    command: str = ""  #: what reproduces it, in the top folder of the repository; "" where there is none, see `why`
+    #: Where our number stands in the study on the data of the paper (`table` and `column`, and `row`, what the other
+    #: columns must hold); {} where no table holds it.
     answer: dict = field(default_factory=dict)
-    why: str = ""
+    why: str = ""  #: why there is no command or no answer
 
 
 def load_claims() -> dict[str, Claim]:
-    """All published statements by name, in the order of CLAIMS.
-
-    Raises:
-        SettingError: an unknown or missing field, or a source that is none.
-    """
-    text = resources.files("viptt_core.study").joinpath(CLAIMS).read_text(encoding="utf-8")
-    claims = {name: parse_claim(name, table) for name, table in tomllib.loads(text).items()}
+    """All published statements by name, in the order of CLAIMS; a SettingError where `parse_claim` gives one."""
+    claims = {name: parse_claim(name, table) for name, table in read_toml(Path(__file__).with_name(CLAIMS)).items()}
     for name, claim in claims.items():
         if claim.difference_of:
             first, second = (claims[other].value for other in claim.difference_of)
@@ -103,7 +84,7 @@ def load_claims() -> dict[str, Claim]:
 
 
 def parse_claim(name: str, table: dict) -> Claim:
-    """Build one claim out of its parsed TOML table."""
+    """Build a claim out of its TOML table; a SettingError for an unknown or missing field, or a source that is none."""
     claim = build(Claim, {"name": name} | table, name, CLAIMS)
     check_choice(f"source of [{name}]", claim.source, SOURCES)
     return claim
@@ -115,9 +96,10 @@ def status(claim: Claim, results: StudyResults) -> str:
     Only results on the data set that the claim is about, after the plan as it is now, count. A claim without a number
     is judged by the sign.
     """
-    if why := _does_not_count(claim, results):
-        return f"not attempted: {why}"
-    _, low, high = with_ends(_row(results, claim.answer), claim.answer["column"])
+    ours = _ours(claim, results)
+    if isinstance(ours, str):
+        return f"not attempted: {ours}"
+    _, low, high = with_ends(ours, claim.answer["column"])
     if math.isnan(low):
         return "undecided: no interval"
     if claim.value is None:
@@ -125,8 +107,8 @@ def status(claim: Claim, results: StudyResults) -> str:
     return "reproduced" if low <= claim.value <= high else "differs"
 
 
-def _does_not_count(claim: Claim, results: StudyResults) -> str:
-    """Why a study says nothing about a claim; "" where it does."""
+def _ours(claim: Claim, results: StudyResults) -> pd.Series | str:
+    """The row with our number, of contrasts a plain one unless `arm2` is named; or why the study has none."""
     sets = {results.plan.scans["dataset"], *(source["dataset"] for source in results.plan.sources.values())}
     if claim.why or not results.record:
         return claim.why or WORDS["needs"][claim.needs]
@@ -136,17 +118,13 @@ def _does_not_count(claim: Claim, results: StudyResults) -> str:
         return "the study is on other data"
     if not results.follows_plan:
         return "the results follow another plan than the one that is here"
-    return "" if _row(results, claim.answer) is not None else "no run of its arms"
-
-
-def _row(results: StudyResults, answer: dict) -> pd.Series | None:
-    """The row that holds a number; of contrasts, a plain one unless `arm2` is named. SettingError: no such column."""
+    answer = claim.answer
     wanted = ({"arm2": ""} if answer["table"] == "contrasts" else {}) | answer["row"]
     table = results.rows(answer["table"])
     for column in (*wanted, answer["column"]) if len(table) else ():
         check_choice(f"column of {answer['table']}.csv", column, tuple(table))
     rows = results.rows(answer["table"], **wanted)
-    return None if rows.empty else rows.iloc[0]
+    return "no run of its arms" if rows.empty else rows.iloc[0]
 
 
 # --- What stands on pages: each takes the root of the repository -------------------------------------------------
@@ -210,10 +188,6 @@ def headline(records: Sequence[dict[str, Any]]) -> str:
     return f"The paper reports a gain of {PAPER_GAIN:.2f}. With all else equal, we find {_finding(records)[1]}"
 
 
-def _message(root: Path) -> str:
-    return f"**{headline(_primary(root))}.**"
-
-
 def _further(root: Path) -> str:
     """What else a first reader should know: what each of the changes adds, and what needs no network."""
     found, on_real_scans = (open_results(name, folder=root) for name in ("synthetic", "real"))
@@ -263,9 +237,9 @@ def published_table(root: Path) -> str:
     results, rows = open_results("paper", folder=root), []
     for claim in load_claims().values():
         value = "no number" if claim.value is None else f"{claim.value:.2f}" if claim.unit == "kappa" else claim.value
-        ours = ""
-        if not _does_not_count(claim, results):
-            row, column = _row(results, claim.answer), claim.answer["column"]
+        row, ours = _ours(claim, results), ""
+        if not isinstance(row, str):
+            column = claim.answer["column"]
             number = with_interval(*with_ends(row, column), signed=column == "difference")
             ours = f"{number}, {row['seeds']:.0f} seeds"
         told = [f"{key.replace('_', '-')} {claim.run[key]}" for key in ("accuracy", "micro_auc") if key in claim.run]
@@ -334,7 +308,7 @@ def markdown_table(head: Iterable[str], align: str, rows: Iterable[Iterable[str]
 
 
 # What stands on each page between `<!-- NAME -->` and `<!-- end of NAME -->`.
-FIRST = {"verdict": first_answer, "message": _message, "further": _further}
+FIRST = {"verdict": first_answer, "message": lambda root: f"**{headline(_primary(root))}.**", "further": _further}
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": FIRST,
     "book/intro.md": FIRST,
@@ -369,10 +343,7 @@ def page_text(page: str, root: Path) -> str:
 
 
 def write_pages(root: Path | None = None) -> list[Path]:
-    """Write VERDICTS and those of PAGES that are there; returns their paths.
-
-    Args:
-        root: Of the repository; None finds it.
+    """Write VERDICTS and those of PAGES that are there, below the root of the repository; returns their paths.
 
     Raises:
         DataError: see `page_text`.

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from viptt_core import files
-from viptt_core.errors import DataError, SettingError
+from viptt_core.errors import DataError, require
 
 # Of each run: which arm, seed and fold it is; the learning rates it chose and how it was trained; what it cost.
 RUN_COLUMNS = (
@@ -45,33 +45,21 @@ SIZE = "size of the picture"  # baseline there: what metadata tell that reach th
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What the runs of an experiment predicted.
+    """What the runs of an experiment predicted."""
 
-    Attributes:
-        names: str [N], the cases.
-        groups: str [N], what they are resampled by.
-        labels: int64 [N].
-        class_names: K names.
-        runs: One row a run, columns RUN_COLUMNS.
-        probabilities: float16 [R, N, K]; nan for cases that a run did not test.
-        synthetic: Whether the cases were simulated.
-    """
-
-    names: np.ndarray
-    groups: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    runs: pd.DataFrame
-    probabilities: np.ndarray
-    synthetic: bool
+    names: np.ndarray  #: str [N], the cases
+    groups: np.ndarray  #: str [N], what they are resampled by
+    labels: np.ndarray  #: int64 [N]
+    class_names: tuple[str, ...]  #: K names
+    runs: pd.DataFrame  #: one row a run, columns RUN_COLUMNS
+    probabilities: np.ndarray  #: float16 [R, N, K]; nan for cases that a run did not test
+    synthetic: bool  #: whether the cases were simulated
 
     def __post_init__(self) -> None:
         shape = (len(self.runs), len(self.names), len(self.class_names))
-        if self.probabilities.shape != shape or not len(self.names) == len(self.groups) == len(self.labels):
-            raise SettingError(
-                f"probabilities have shape {self.probabilities.shape}, expected {shape}.",
-                remedy="One row a run, one column a case.",
-            )
+        fits = self.probabilities.shape == shape and len(self.names) == len(self.groups) == len(self.labels)
+        what = f"probabilities have shape {self.probabilities.shape}, expected {shape}."
+        require(fits, what, "One row a run, one column a case.")
 
     @property
     def tested(self) -> np.ndarray:
@@ -85,11 +73,7 @@ class Outcomes:
         return np.where(self.tested, filled.argmax(axis=-1), -1)
 
     def of_arm(self, arm: str) -> Outcomes:
-        """The runs of one arm, by seed and fold.
-
-        Raises:
-            DataError: there is none.
-        """
+        """The runs of one arm, by seed and fold; a DataError where there is none."""
         rows = self.runs.reset_index(drop=True)
         rows = rows[rows["arm"] == arm].sort_values(["seed", "fold"])
         if rows.empty:
@@ -110,19 +94,15 @@ class Outcomes:
             int64 [S, N] classes, -1 where not tested; float64 [S, N, K] probabilities, nan there.
         """
         one = self.of_arm(arm)
-        place = {seed: number for number, seed in enumerate(one.runs["seed"].unique())}
-        probabilities = np.full((len(place), len(self.names), len(self.class_names)), np.nan)
-        for row, (seed, tested) in enumerate(zip(one.runs["seed"], one.tested, strict=True)):
-            probabilities[place[seed], tested] = one.probabilities[row, tested]
-        classes = np.where(np.isnan(probabilities[..., 0]), -1, np.nan_to_num(probabilities, nan=-1).argmax(axis=-1))
-        return classes, probabilities
+        folds = [one.probabilities[one.runs["seed"] == seed].astype(float) for seed in one.runs["seed"].unique()]
+        whole = np.stack([np.fmax.reduce(runs) for runs in folds])  # all but one of the runs say nan of a case
+        return replace(one, runs=one.runs.drop_duplicates("seed"), probabilities=whole).predicted, whole
 
 
 def collect(parts: list[Outcomes]) -> Outcomes:
     """One table out of several on the same cases; a case that one of them lacks counts as not tested by it.
 
-    Raises:
-        DataError: they differ in classes, or in label or group of a case.
+    A DataError where they differ in classes, or in label or group of a case.
     """
     first = parts[0]
     cases = pd.concat([pd.DataFrame({"name": p.names, "group": p.groups, "label": p.labels}) for p in parts])
@@ -150,11 +130,7 @@ def collect(parts: list[Outcomes]) -> Outcomes:
 
 
 def write_outcomes(path: Path, outcomes: Outcomes) -> None:
-    """Write a file, the same bytes for the same content; an older one stays until the new one is complete.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
+    """Write a file, see `write_packed`."""
     meta = {
         "class_names": list(outcomes.class_names),
         "synthetic": outcomes.synthetic,
@@ -164,17 +140,9 @@ def write_outcomes(path: Path, outcomes: Outcomes) -> None:
 
 
 def read_outcomes(path: Path) -> Outcomes:
-    """Read a file of `write_outcomes`.
-
-    Raises:
-        DataError: it is missing, damaged or of another format.
-    """
-    return read_packed(
-        path,
-        _unpack,
-        what="predictions",
-        remedy="Take it from the repository again, or make it: viptt study pack STUDY",
-    )
+    """Read a file of `write_outcomes`; a DataError where it is missing, damaged or of another format."""
+    remedy = "Take it from the repository again, or make it: viptt study pack STUDY"
+    return read_packed(path, _unpack, what="predictions", remedy=remedy)
 
 
 def _unpack(meta: dict, file) -> Outcomes:
@@ -192,13 +160,7 @@ FORMAT = 1
 def write_packed(path: Path, meta: dict, **arrays: np.ndarray) -> None:
     """Write a file, the same bytes for the same content; an older one stays until the new one is complete.
 
-    Args:
-        path: Of the file; its folder is made.
-        meta: JSON-ready.
-        arrays: By name, without objects.
-
-    Raises:
-        StorageError: it cannot be written.
+    Its folder is made, `meta` is JSON-ready, no array holds objects; a StorageError where it cannot be written.
     """
     packed = io.BytesIO()
     np.savez_compressed(packed, meta=np.array(json.dumps({"format": FORMAT} | meta)), **arrays)
@@ -211,11 +173,8 @@ def read_packed(path: Path, build, *, what: str, remedy: str):
     Args:
         path: Of the file.
         build: (meta, file) -> what is returned; a name it does not find, or a value that does not fit, is damage.
-        what: What the file should hold, for the message.
+        what: What the file should hold, for the message of a DataError where it is missing or damaged.
         remedy: For the message.
-
-    Raises:
-        DataError: it is missing, damaged or of another format.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -237,8 +196,7 @@ TEXT_COLUMNS = ("arm", "baseline", "arm2", "baseline2", "verdict", "class", "tru
 def read_table(path: Path) -> pd.DataFrame:
     """A table as committed, to the last bit; an empty cell is "" among names and nan among numbers.
 
-    Raises:
-        DataError: it cannot be read.
+    A DataError where it cannot be read.
     """
     try:
         # Names as text, or a column without any would come as numbers; and one may be "NA".

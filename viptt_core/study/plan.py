@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from viptt_core.backbones import find_backbone
-from viptt_core.errors import SettingError, check_choice, check_counts
+from viptt_core.errors import check_choice, check_counts, require
 from viptt_core.presets import STARTS, Preset, Stage, build, load_preset, read_toml
 
 PLANS = Path(__file__).parent / "plans"
@@ -23,127 +23,80 @@ MEASURES = ("kappa", "rare recall")  # what a contrast compares
 VIDEO_VARIANTS = ("sound", "shuffled labels", "shuffled frames", "still frames")
 SCAN_VARIANTS = ("sound", "no finding", "shuffled slices")
 STAGES = ("pretrain", "finetune")
+STATED = ("class_weights", "rotate", "freeze_backbone")  # settings of fine-tuning that an arm may state
 SEEDS_OF_A_VERDICT = 8  # with fewer, a contrast has an interval and no verdict
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One condition of a study: what differs from the preset.
+    """One condition of a study: what differs from the preset."""
 
-    Attributes:
-        name: Unique in the study.
-        experiment: The group of arms whose predictions lie in one file.
-        start: "random", "image" (ImageNet weights) or "video" (the same, pretrained on videos). Unlike in an
-            experiment of one's own, a frozen backbone may start at random: as a control.
-        sources: Names of the sets of videos it is pretrained on, a head each; () takes all of the study's.
-        freeze_backbone: Of fine-tuning; None leaves the preset's.
-        class_weights: Of fine-tuning; None leaves the preset's.
-        rotate: Of fine-tuning; None leaves the preset's.
-        temporal: "" leaves the preset's.
-        backbone: "" leaves the preset's.
-        videos: One of VIDEO_VARIANTS.
-        scans: One of SCAN_VARIANTS.
-        n_train: Scans of a cohort; 0 takes the study's.
-        n_videos: Videos of a draw; 0 takes the study's.
-        extra_steps: Whether fine-tuning gets the steps of pretraining in addition, without stopping early.
-        seeds: 0 takes the study's.
-        rates: Learning rates to choose from; () takes the study's.
-        preset: Another preset than the study's.
-    """
-
-    name: str
-    experiment: str
+    name: str  #: unique in the study
+    experiment: str  #: the group of arms whose predictions lie in one file
+    #: "random", "image" (ImageNet weights) or "video" (the same, pretrained on videos). Unlike in an experiment of
+    #: one's own, a frozen backbone may start at random, as a control.
     start: str
-    sources: tuple[str, ...] = ()
-    freeze_backbone: bool | None = None
-    class_weights: bool | None = None
-    rotate: bool | None = None
-    temporal: str = ""
-    backbone: str = ""
-    videos: str = "sound"
-    scans: str = "sound"
-    n_train: int = 0
-    n_videos: int = 0
-    extra_steps: bool = False
-    seeds: int = 0
-    rates: tuple[float, ...] = ()
-    preset: str = ""
+    sources: tuple[str, ...] = ()  #: sets of videos it is pretrained on, a head each; () takes all of the study's
+    freeze_backbone: bool | None = None  #: of fine-tuning; None leaves the preset's
+    class_weights: bool | None = None  #: of fine-tuning; None leaves the preset's
+    rotate: bool | None = None  #: of fine-tuning; None leaves the preset's
+    temporal: str = ""  #: "" leaves the preset's
+    backbone: str = ""  #: "" leaves the preset's
+    videos: str = "sound"  #: one of VIDEO_VARIANTS
+    scans: str = "sound"  #: one of SCAN_VARIANTS
+    n_train: int = 0  #: scans of a cohort; 0 takes the study's
+    n_videos: int = 0  #: videos of a draw; 0 takes the study's
+    extra_steps: bool = False  #: whether fine-tuning gets the steps of pretraining in addition, and never stops early
+    seeds: int = 0  #: 0 takes the study's
+    rates: tuple[float, ...] = ()  #: learning rates to choose from; () takes the study's
+    preset: str = ""  #: another preset than the study's
 
 
 @dataclass(frozen=True)
 class Family:
-    """A question, and the contrasts that answer it: their intervals are at 1 - 0.05 / number of contrasts.
+    """A question, and the contrasts that answer it: their intervals are at 1 - 0.05 / number of contrasts."""
 
-    Attributes:
-        name: For the reader.
-        question: For the reader.
-        contrasts: (arm, baseline) pairs, or for a difference of differences (arm, baseline, arm, baseline).
-        measure: One of MEASURES.
-        verdict: False where cohorts overlap, or for a look only: the intervals then stand alone.
-    """
-
-    name: str
-    question: str
-    contrasts: tuple
-    measure: str = "kappa"
-    verdict: bool = True
+    name: str  #: for the reader
+    question: str  #: for the reader
+    contrasts: tuple  #: (arm, baseline) pairs, or for a difference of differences (arm, baseline, arm, baseline)
+    measure: str = "kappa"  #: one of MEASURES
+    verdict: bool = True  #: False where cohorts overlap, or for a look only; the intervals then stand alone
 
 
 @dataclass(frozen=True)
 class Study:
-    """A whole plan.
+    """A whole plan."""
 
-    Attributes:
-        name: For the reader.
-        about: For the reader.
-        preset: Every setting that no arm changes.
-        settings: Fields of the preset that the study changes; `pretrain` and `finetune` are tables of their own.
-        scans: Arguments of `datasets.load_dataset`: `dataset`, and its settings. `root` names the folder. With
-            `n_no_finding`, n of the variant "no finding": what its seeds do not train on tests.
-        sources: Such arguments for each set of videos, by its name.
-        n_test: The first so many scans test every run, the others are the pool; 0 where there are folds, or where the
-            preset splits.
-        n_train: Scans of the pool that one seed trains and validates on; 0 takes all. Seeds have disjoint cohorts as
-            far as the pool allows.
-        n_videos: The same of each set of videos.
-        folds: 0 for one split, else folds by group, of another partition each seed; each case is tested once a seed.
-        seeds: Runs an arm, from seed 0.
-        rates: Learning rates of which each seed and fold takes the one of lowest validation loss, of pretraining, too;
-            () takes the preset's.
-        pretrain_steps: Of every pretraining, whatever the sizes of its sets; 0 leaves their number to the preset.
-        arms: In the order of the tables.
-        families: In the order of the tables. The one contrast of the first family is the primary one.
-        factors: Of the factorial: arms "START" and "START-FACTOR-FACTOR..." for all combinations; () for none.
-        factorial_seeds: Runs of the arms of the factorial that are not listed; 0 takes the study's.
-        gate: Whether there is a verdict only on sources that were learned, see `tables.learned`.
-        baselines: Whether what needs no network stands beside the arms, see `probes.baseline_predictions`.
-        precision: Of the backbone, see `device.pick_precision`.
-        digest: Of the file, so that results name the plan they follow.
-        file: Where it was read.
-    """
-
-    name: str
-    about: str
-    preset: str
+    name: str  #: for the reader
+    about: str  #: for the reader
+    preset: str  #: every setting that no arm changes
+    #: Arguments of `datasets.load_dataset`, with `dataset`, and `root` for the folder. With `n_no_finding`, n of the
+    #: variant "no finding"; what its seeds do not train on tests.
     scans: dict[str, Any]
-    sources: dict[str, Any]
-    seeds: int
-    arms: tuple[Arm, ...]
-    families: tuple[Family, ...]
+    sources: dict[str, Any]  #: such arguments for each set of videos, by its name
+    seeds: int  #: runs an arm, from seed 0
+    arms: tuple[Arm, ...]  #: in the order of the tables
+    families: tuple[Family, ...]  #: in the order of the tables; the one contrast of the first is the primary one
+    #: Fields of the preset that the study changes; `pretrain` and `finetune` are tables of their own.
     settings: dict[str, Any] = field(default_factory=dict)
+    #: The first so many scans test every run, the others are the pool; 0 with folds, or where the preset splits.
     n_test: int = 0
+    #: Scans of the pool that one seed trains and validates on; 0 takes all. Seeds have disjoint cohorts as far as the
+    #: pool allows.
     n_train: int = 0
-    n_videos: int = 0
+    n_videos: int = 0  #: the same of each set of videos
+    #: 0 for one split, else folds by group, of another partition each seed; each case is tested once a seed.
     folds: int = 0
+    #: Learning rates, of pretraining, too; each seed and fold takes that of lowest validation loss; () the preset's.
     rates: tuple[float, ...] = ()
-    pretrain_steps: int = 0
-    factors: tuple[str, ...] = ()
-    factorial_seeds: int = 0
-    gate: bool = False
-    baselines: bool = False
-    precision: str = "auto"
-    digest: str = ""
-    file: str = ""
+    pretrain_steps: int = 0  #: of every pretraining, whatever the sizes of its sets; 0 leaves them to the preset
+    factors: tuple[str, ...] = ()  #: of the factorial, arms "START-FACTOR-FACTOR..." for all combinations; () for none
+    factorial_seeds: int = 0  #: runs of the arms of the factorial that are not listed; 0 takes the study's
+    gate: bool = False  #: whether there is a verdict only on sources that were learned, see `verdict.unlearned`
+    baselines: bool = False  #: whether what needs no network stands beside the arms, see `probes.baseline_predictions`
+    precision: str = "auto"  #: of the backbone, see `device.pick_precision`
+    digest: str = ""  #: of the file, so that results name the plan they follow
+    file: str = ""  #: where it was read
 
     @property
     def primary(self) -> tuple[str, str]:
@@ -156,11 +109,7 @@ class Study:
         return self.arm(self.primary[0]).experiment
 
     def arm(self, name: str) -> Arm:
-        """One arm.
-
-        Raises:
-            SettingError: there is none of this name; says the near match.
-        """
+        """One arm; a SettingError with the near match where there is none of this name."""
         arms = {arm.name: arm for arm in self.arms}
         check_choice(f"arm of study '{self.name}'", name, tuple(arms))
         return arms[name]
@@ -194,8 +143,8 @@ class Study:
     def stage_of(self, arm: Arm) -> Stage:
         """Fine-tuning of an arm; its learning rate is still that of the preset."""
         stage = self.preset_of(arm).stage(arm.start)
-        frozen = bool(arm.freeze_backbone)  # `Preset.stage` thaws one that starts at random; here it may be a control
-        return replace(stage, freeze_backbone=True, freeze_stem=True) if frozen else stage
+        # `Preset.stage` thaws one that starts at random; here it may be a control.
+        return replace(stage, freeze_backbone=True, freeze_stem=True) if arm.freeze_backbone else stage
 
     def preset_of(self, arm: Arm) -> Preset:
         """The preset with the study's and the arm's changes."""
@@ -205,11 +154,9 @@ class Study:
         named = {name: getattr(arm, name) for name in ("temporal", "backbone") if getattr(arm, name)}
         if arm.backbone and preset.backbone_weights:  # those are another backbone's
             named["backbone_weights"] = list(find_backbone(arm.backbone).weights)[-1]
-        changed = {name: getattr(arm, name) for name in ("class_weights", "rotate") if getattr(arm, name) is not None}
-        if arm.freeze_backbone is not None:
-            # With a frozen stem, too, features are computed once, see `inference.gather_features`.
-            changed |= {"freeze_backbone": arm.freeze_backbone}
-            changed |= {"freeze_stem": True} if arm.freeze_backbone else {}
+        changed = {name: getattr(arm, name) for name in STATED if getattr(arm, name) is not None}
+        if arm.freeze_backbone:  # with a frozen stem, too, features are computed once, see `inference.gather_features`
+            changed["freeze_stem"] = True
         stages["finetune"] = replace(stages["finetune"], **changed)
         # What an arm states holds whatever its start; the preset's own difference between arms is for those that
         # state nothing.
@@ -236,9 +183,8 @@ def load_study(name: str, **changes) -> Study:
     if path.suffix != ".toml":
         check_choice("study", name, study_names())
         path = PLANS / f"{name}.toml"
-    table = read_toml(path)
+    study = parse_study(path.stem, read_toml(path), path.name)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    study = parse_study(path.stem, table, path.name)
     for key in changes:
         check_choice("field of a study", key, [f.name for f in fields(Study)])
     # Where a reader's files lie is no part of the plan.
@@ -246,9 +192,9 @@ def load_study(name: str, **changes) -> Study:
     told = {key: value for key, value in told.items() if value != _without_roots(getattr(study, key))}
     if told:
         digest = hashlib.sha256(f"{digest}{sorted(told.items())}".encode()).hexdigest()[:16]
-    study = replace(study, **changes)
+    study = replace(study, **changes, digest=digest, file=str(path))
     _check(study)
-    return replace(study, digest=digest, file=str(path))
+    return study
 
 
 def _without_roots(value):
@@ -293,32 +239,26 @@ def _check(study: Study) -> None:
     check_counts(seeds=study.seeds)
     check_counts(least=0, **{name: getattr(study, name) for name in ("n_test", "n_train", "n_videos", "folds")})
     names = [arm.name for arm in study.arms]
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise SettingError(f"study '{study.name}' names an arm twice: {', '.join(twice)}.", remedy="Rename one.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    require(not twice, f"study '{study.name}' names an arm twice: {', '.join(twice)}.", "Rename one.")
     for arm in study.arms:
         check_choice(f"start of arm '{arm.name}'", arm.start, STARTS)
         check_choice(f"videos of arm '{arm.name}'", arm.videos, VIDEO_VARIANTS)
         check_choice(f"scans of arm '{arm.name}'", arm.scans, SCAN_VARIANTS)
         for source in arm.sources:
             check_choice(f"source of arm '{arm.name}'", source, tuple(study.sources))
-        if arm.start == "video" and not study.sources:
-            raise SettingError(f"arm '{arm.name}' starts from videos.", remedy="Add them: [sources.videos].")
+        has_sources = arm.start != "video" or study.sources
+        require(has_sources, f"arm '{arm.name}' starts from videos.", "Add them: [sources.videos].")
         if arm.backbone:
             find_backbone(arm.backbone)
-    if not study.families or len(study.families[0].contrasts) != 1 or len(study.families[0].contrasts[0]) != 2:
-        raise SettingError(
-            f"study '{study.name}' has no primary contrast.",
-            remedy='Let its first family have one contrast: contrasts = [["ARM", "BASELINE"]].',
-        )
+    primary = [contrast for family in study.families[:1] for contrast in family.contrasts]
+    remedy = 'Let its first family have one contrast: contrasts = [["ARM", "BASELINE"]].'
+    require([len(arms) for arms in primary] == [2], f"study '{study.name}' has no primary contrast.", remedy)
     for family in study.families:
         check_choice(f"measure of family '{family.name}'", family.measure, MEASURES)
         for contrast in family.contrasts:
-            if len(contrast) not in (2, 4):
-                raise SettingError(
-                    f"a contrast of family '{family.name}' has {len(contrast)} arms.",
-                    remedy="Give 2, or 4 for a difference of differences.",
-                )
+            what = f"a contrast of family '{family.name}' has {len(contrast)} arms."
+            require(len(contrast) in (2, 4), what, "Give 2, or 4 for a difference of differences.")
             for name in contrast:
                 study.arm(name)
     for name in study.settings:

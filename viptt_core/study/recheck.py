@@ -17,27 +17,22 @@ from viptt_core.study.report import StudyResults, open_results
 from viptt_core.study.tables import compare_table, make_tables, write_tables
 from viptt_core.study.verdict import VERDICTS
 
-MOST_BYTES = 12_000_000  # of all predictions together: they are in the repository
-
 
 def recheck(studies: list[str] | None = None, root: Path | None = None) -> list[str]:
     """Compute tables, verdicts and pages again and compare with what is committed; prints what it looks at.
 
     Args:
-        studies: Names below `results/`; None takes all that have a record.
+        studies: Names below `results/`, a SettingError where one has no results; None takes all that have a record.
         root: Of the repository.
 
     Returns:
         The differences in words; none if all is identical.
-
-    Raises:
-        SettingError: a study has no results.
     """
     root = root or artifact_root()
     known = sorted(path.parent.name for path in (root / "results").glob(f"*/{RECORD}"))
     for name in studies or ():
         check_choice("study with results", name, known)
-    differences = _sizes(root)
+    differences = []
     for name in studies or known:
         try:
             differences += _study(open_results(name, folder=root))
@@ -51,9 +46,7 @@ def recheck(studies: list[str] | None = None, root: Path | None = None) -> list[
 def write_study(study: Study, root: Path | None = None) -> list[Path]:
     """Write the tables of a study beside its predictions in `results/`, then the verdicts; returns the paths.
 
-    Raises:
-        DataError: there are no predictions, or they are damaged.
-        StorageError: a file cannot be written.
+    A DataError where there are no predictions, or damaged ones; a StorageError where a file cannot be written.
     """
     root = root or artifact_root()
     folder = root / "results" / study.name
@@ -74,12 +67,6 @@ def _tables(study: Study, folder: Path, outcomes: dict[str, Outcomes]) -> dict[s
     path = folder / evidence.FILE
     found = evidence.evidence_table(evidence.read_evidence(path)) if path.is_file() else pd.DataFrame()
     return make_tables(study, outcomes) | {"evidence": found}
-
-
-def _sizes(root: Path) -> list[str]:
-    size = sum(path.stat().st_size for path in (root / "results").rglob("*.npz"))
-    print(f"predictions: {size / 1e6:.1f} MB of at most {MOST_BYTES / 1e6:.0f} MB", flush=True)
-    return [f"results/: the .npz files are larger than {MOST_BYTES / 1e6:.0f} MB"] if size > MOST_BYTES else []
 
 
 def _study(results: StudyResults) -> list[str]:

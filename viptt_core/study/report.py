@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from viptt_core.constants import TB_RARE_CLASSES
 from viptt_core.errors import DataError
 from viptt_core.files import artifact_root
 from viptt_core.metrics import confusion_matrix
@@ -54,20 +53,13 @@ def or_absent(show: Callable) -> Callable:
 
 @dataclass(frozen=True)
 class StudyResults:
-    """A plan and what came of it.
+    """A plan and what came of it."""
 
-    Attributes:
-        plan: As its file is now.
-        folder: `results/STUDY`.
-        record: What `study.json` says; empty before the runs.
-        tables: See `tables.make_tables`, by name; those that are there.
-        shown: Arms that the pictures of single classes show; (): those of the primary experiment.
-    """
-
-    plan: Study
-    folder: Path
-    record: dict = field(default_factory=dict)
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    plan: Study  #: as its file is now
+    folder: Path  #: `results/STUDY`
+    record: dict = field(default_factory=dict)  #: what `study.json` says; empty before the runs
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)  #: those of `tables.make_tables` that are there
+    #: Arms that the pictures of single classes show; where none, those of the primary experiment.
     shown: tuple[str, ...] = ()
 
     @property
@@ -83,9 +75,8 @@ class StudyResults:
     @property
     def arms(self) -> tuple[str, ...]:
         """The arms to show by class."""
-        return self.shown or tuple(
-            arm.name for arm in self.plan.experiments()[self.plan.main] if arm.name in self.seeds
-        )
+        main = self.plan.experiments()[self.plan.main]
+        return self.shown or tuple(arm.name for arm in main if arm.name in self.seeds)
 
     @property
     def seeds(self) -> dict[str, int]:
@@ -113,35 +104,26 @@ class StudyResults:
             raise AbsentError(what)
         return rows
 
-    @property
-    def primary(self) -> pd.DataFrame:
-        """The one row of the primary contrast; empty where it was not run."""
-        return self.rows("contrasts", family=self.plan.families[0].name)
+    @cached_property
+    def tested(self) -> dict[str, Tested]:
+        """By arm its predictions, where they are here."""
+        files = {name: self.folder / f"{name}.npz" for name in self.plan.experiments()}
+        return gather(self.plan, {name: read_outcomes(path) for name, path in files.items() if path.is_file()})
 
     def scores(self, arm: str, measure: str = "kappa") -> pd.Series:
         """Score of an arm on the test cases by seed, folds put together; empty where it was not run."""
-        one = self._tested(arm)
-        if one is None:
+        if (one := self.tested.get(arm)) is None:
             return pd.Series(dtype=float)
         classes, k = one.by_seed(arm)[0], len(one.class_names)
         tables = [confusion_matrix(one.labels[named >= 0], named[named >= 0], k) for named in classes]
-        rare = [k for k, name in enumerate(one.class_names) if name in TB_RARE_CLASSES]
-        statistic, of_classes = ("kappa", None) if measure == "kappa" else ("recall", rare)
+        statistic, of_classes = one.measured(measure)
         return pd.Series(score_tables(statistic, np.stack(tables), of_classes), one.runs["seed"].unique())
 
     def areas(self, arm: str) -> pd.DataFrame:
         """Area under the ROC curve of each class against the rest, a row a seed; empty where the arm was not run."""
-        one = self._tested(arm)
-        if one is None:
+        if (one := self.tested.get(arm)) is None:
             return pd.DataFrame()
         return pd.DataFrame(one.areas, columns=one.class_names).groupby(one.runs["seed"]).mean()
-
-    def _tested(self, arm: str) -> Tested | None:
-        experiment = self.plan.arm(arm).experiment
-        path = self.folder / f"{experiment}.npz"
-        return (
-            gather(self.plan, {experiment: read_outcomes(path)})[arm] if arm in self.seeds and path.is_file() else None
-        )
 
     def data(self, *files: str) -> tuple[str, ...]:
         """Paths of committed files of the study, from the artifact's root."""
@@ -230,10 +212,9 @@ def show_table(results: StudyResults, name: str, **wanted: str | Sequence[str]) 
     """One of PARTS, with the rows whose columns hold what is wanted, such as `family="controls"`; "scores" without it
     shows the primary experiment, and what needs no network below. A sentence where the study has none.
     """
-    part = PARTS[name]
-    beside = results.rows("baselines") if name == "scores" and not wanted else pd.DataFrame()
+    part, beside = PARTS[name], pd.DataFrame()
     if name == "scores" and not wanted:
-        wanted = {"experiment": results.plan.main}
+        wanted, beside = {"experiment": results.plan.main}, results.rows("baselines")
     if name == "classes":
         wanted = {"arm": results.arms} | wanted
     rows = results.rows(part["table"], **wanted)

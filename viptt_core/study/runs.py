@@ -7,10 +7,9 @@ is frozen, its features are computed once for all cells, and a fit takes seconds
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -29,7 +28,7 @@ from viptt_core.errors import TrainingError
 from viptt_core.experiment import build_model
 from viptt_core.files import one_at_a_time
 from viptt_core.model import ViPTTNet
-from viptt_core.presets import Preset, Stage
+from viptt_core.presets import Stage
 from viptt_core.probes import baseline_predictions, size_predictions
 from viptt_core.results import probabilities_of
 from viptt_core.splits import Split, make_split, split_by_group
@@ -46,14 +45,12 @@ from viptt_core.study.cells import (
 )
 from viptt_core.study.evidence import FILE as EVIDENCE
 from viptt_core.study.evidence import finding_on_grid, gather_evidence, write_evidence
-from viptt_core.study.outcomes import RUN_COLUMNS, SIZE, SOURCE, Outcomes, collect, write_outcomes
+from viptt_core.study.outcomes import RUN_COLUMNS, SIZE, SOURCE, Outcomes, collect, read_outcomes, write_outcomes
 from viptt_core.study.plan import Arm, Study, slug
 from viptt_core.study.variants import draw, join, join_splits, validated, vary
 from viptt_core.training import History, Task, Trainer
 from viptt_core.training.device import Engine, is_cacheable, pick_device, pick_precision
 from viptt_core.training.inference import Features, frame_features, gather_features
-
-GRID = ("frames", "size", "stride", "fit", "hu_window", "orientation")
 
 
 @dataclass(frozen=True)
@@ -67,23 +64,17 @@ class Fit:
     seconds: float  #: of all rates together
 
 
-def best_fit(model: ViPTTNet, task: Task, rates: Sequence[float], *, engine: Engine, folder: Path | None = None) -> Fit:
+def best_fit(model: ViPTTNet, task: Task, rates: Sequence[float], *, engine: Engine, folder: Path) -> Fit:
     """Fit a copy of a model with each learning rate; keep the one of lowest validation loss.
 
-    Args:
-        model: As every fit begins; left as it is.
-        task: What is to be learnt; `task.stage` but for its learning rate.
-        rates: At least one. A rate that diverges is passed over.
-        engine: How to run.
-        folder: Where checkpoints go, a folder a rate; None keeps none.
-
-    Raises:
-        TrainingError: all of them diverge.
+    A rate that diverges is passed over, and a TrainingError where all do. Below `folder`, fits without kept features,
+    which take more than seconds, keep checkpoints.
     """
     best, lowest, begun, failed = None, math.inf, time.perf_counter(), None
     for rate in rates:
         copied, tried = copy.deepcopy(model), replace(task, stage=replace(task.stage, learning_rate=rate))
-        trainer = Trainer(copied, tried, engine=engine, folder=folder and folder / f"{rate:g}")
+        place = folder / f"{rate:g}" if task.features is None else None
+        trainer = Trainer(copied, tried, engine=engine, folder=place)
         try:
             history = trainer.run()
         except TrainingError as error:
@@ -99,39 +90,25 @@ def best_fit(model: ViPTTNet, task: Task, rates: Sequence[float], *, engine: Eng
 
 @dataclass
 class Runner:
-    """Trains what a study asks for.
+    """Trains what a study asks for."""
 
-    Attributes:
-        study: The plan.
-        engine: How to run.
-        progress: Show progress bars of what is computed once for all cells.
-    """
-
-    study: Study
-    engine: Engine = field(default_factory=Engine)
-    progress: bool = True
+    study: Study  #: the plan
+    engine: Engine = field(default_factory=Engine)  #: how to run
+    progress: bool = True  #: show progress bars of what is computed once for all cells
     _kept: dict = field(default_factory=dict, repr=False)
 
     # --- Data: each set and its features once -----------------------------------------------------------
 
-    def scans(self, arm: Arm) -> ClipSet:
-        """All scans of an arm, those of all seeds."""
-        settings = dict(self.study.scans)
-        n = settings.pop("n_no_finding", 0)
-        if arm.scans == "no finding":
-            settings |= {"finding": False} | ({"n": n} if n else {})
-        return self._set(self.study.preset_of(arm), settings)
-
-    def source(self, arm: Arm, name: str) -> ClipSet:
-        """A set of videos, those of all seeds."""
-        return self._set(self.study.preset_of(arm), self.study.sources[name])
-
-    def _set(self, preset: Preset, settings: dict) -> ClipSet:
-        grid = {name: getattr(preset, name) for name in GRID}
-        named = dict(settings)
-        name, root = named.pop("dataset"), named.pop("root", None)
-        load = partial(load_for, preset, name, root, progress=self.progress, **named)
-        return self._once(("set", grid, settings), load)
+    def clips(self, arm: Arm, source: str = "") -> ClipSet:
+        """The scans of an arm, or one of its sets of videos; those of all seeds."""
+        settings = self.study.sources[source] if source else self.study.scans
+        settings = settings | {"progress": self.progress}
+        n = settings.pop("n_no_finding", None)
+        if arm.scans == "no finding" and not source:
+            settings |= {"finding": False, "n": n or settings.get("n")}
+        key = "set", arm.preset, dict(settings)  # nothing else of an arm changes the grid
+        name, root = settings.pop("dataset"), settings.pop("root", None)
+        return self._once(key, partial(load_for, self.study.preset_of(arm), name, root, **settings))
 
     def _features(self, arm: Arm, clips: ClipSet, stage: Stage, turned: np.ndarray | None = None) -> Features | None:
         """Features of a whole set; None where the backbone learns. A random backbone is that of seed 0 in all runs."""
@@ -159,21 +136,20 @@ class Runner:
 
     def pretraining(self, arm: Arm, seed: int) -> tuple[dict[str, torch.Tensor], float]:
         """What an arm's seed takes over from videos, trained unless it is there; and the learning rate of that."""
-        weights, told = (pretraining_file(self.study, arm, seed, ending) for ending in (".safetensors", ".json"))
+        weights = pretraining_file(self.study, arm, seed, ".safetensors")
         with one_at_a_time(weights, "Another process pretrains the same; waiting for it."):
-            if not told.is_file():
-                fit, outcomes = self._pretrain(pretraining_of(self.study, arm), seed, weights.with_suffix(""))
-                for name, one in outcomes.items():
-                    write_outcomes(pretraining_file(self.study, arm, seed, f"-{slug(name)}.npz"), one)
+            if not weights.is_file():
+                fit = self._pretrain(pretraining_of(self.study, arm), seed, weights.with_suffix(""))
                 files.write_file(weights, save(_learned(fit.model)))
-                files.write_file(told, json.dumps({"rate": fit.rate}))
-        return load_file(weights), json.loads(told.read_text(encoding="utf-8"))["rate"]
+        of_source = pretraining_file(self.study, arm, seed, f"-{slug(self.study.sources_of(arm)[0])}.npz")
+        return load_file(weights), read_outcomes(of_source).runs["learning_rate"].item()
 
-    def _pretrain(self, arm: Arm, seed: int, folder: Path) -> tuple[Fit, dict[str, Outcomes]]:
+    def _pretrain(self, arm: Arm, seed: int, folder: Path) -> Fit:
+        """Train on all sources of an arm, and write what came of the test videos of each."""
         study, preset = self.study, self.study.preset_of(arm)
         stage, sets, splits, kept = preset.pretrain, {}, [], []
         for name in study.sources_of(arm):
-            whole = self.source(arm, name)
+            whole = self.clips(arm, name)
             one, features = vary(whole, self._features(arm, whole, stage), arm.videos, seed)
             sets[name] = one
             kept.append(features)
@@ -193,21 +169,21 @@ class Runner:
             stage = replace(stage, epochs=epochs, stop_patience=epochs)
         model = build_model(preset, len(joined.class_names), seed=seed)
         task = Task(joined, split, stage, seed, _joined_features(kept), heads)
-        fit = best_fit(model, task, study.rates_of(arm, stage), engine=self.engine, folder=_for_long(folder, task))
-        outcomes = {}
+        fit = best_fit(model, task, study.rates_of(arm, stage), engine=self.engine, folder=folder)
+        run = self._run_row(Cell(arm, seed, 0), fit, task)
         for head, name in enumerate(sets):
             mine = heads[joined.labels[split.test]] == head
-            run = self._run_row(Cell(arm, seed, 0), fit, task)
             # By the true labels, of controls with shuffled ones, too: the runs of a source agree about its videos.
-            videos, logits = self.source(arm, name), fit.logits[mine][:, heads == head]
-            outcomes[name] = _outcomes(run, videos, splits[head].test, _softmax(logits))
-        return fit, outcomes
+            videos, logits = self.clips(arm, name), fit.logits[mine][:, heads == head]
+            one = _outcomes(run, videos, splits[head].test, _softmax(logits))
+            write_outcomes(pretraining_file(study, arm, seed, f"-{slug(name)}.npz"), one)
+        return fit
 
     # --- Cells --------------------------------------------------------------------------------------------
 
     def split(self, arm: Arm, seed: int, fold: int) -> Split:
         """Which scans train, validate and test a run."""
-        study, scans = self.study, self.scans(arm)
+        study, scans = self.study, self.clips(arm)
         if study.folds_of(arm) > 1:
             return split_by_group(scans.labels, scans.groups, seed=seed, fold=fold, folds=study.folds)
         if arm.preset or not study.n_test:
@@ -221,7 +197,7 @@ class Runner:
 
     def task(self, arm: Arm, seed: int, fold: int) -> Task:
         """What a run has to learn."""
-        study, whole, split = self.study, self.scans(arm), self.split(arm, seed, fold)
+        study, whole, split = self.study, self.clips(arm), self.split(arm, seed, fold)
         stage = study.stage_of(arm)
         turned = self._once(("turned", arm.name), lambda: self._trained_on(arm)) if stage.rotate else None
         scans, features = vary(whole, self._features(arm, whole, stage, turned), arm.scans, seed)
@@ -232,9 +208,8 @@ class Runner:
 
     def _trained_on(self, arm: Arm) -> np.ndarray:
         """The scans that any run of an arm trains on."""
-        return np.unique(
-            np.concatenate([self.split(arm, one.seed, one.fold).train for one in cells_of(self.study, [arm])])
-        )
+        trained = [self.split(arm, one.seed, one.fold).train for one in cells_of(self.study, [arm])]
+        return np.unique(np.concatenate(trained))
 
     def fit(self, arm: Arm, seed: int, fold: int) -> tuple[Fit, Task, float]:
         """Pretrain where the arm asks for it, and fine-tune; with the learning rate of pretraining, nan without."""
@@ -245,7 +220,7 @@ class Runner:
             model.load_pretrained(model.state_dict() | taken)
         folder = study_folder(self.study) / "fits" / slug(arm.name) / f"{seed:02d}-{fold}"
         rates = self.study.rates_of(arm, task.stage)
-        return best_fit(model, task, rates, engine=self.engine, folder=_for_long(folder, task)), task, rate
+        return best_fit(model, task, rates, engine=self.engine, folder=folder), task, rate
 
     def run(self, cell: Cell) -> Cell:
         """Run a cell into its file, unless it is there; returns it."""
@@ -269,25 +244,19 @@ class Runner:
         if not todo:
             return
         self.prepare(arms)
-        with tqdm(desc=self.study.name, total=len(todo), unit="run") as cells:
-            for cell in self._done(todo, jobs):
+        quiet = replace(self, progress=False, _kept={})
+        pool = ProcessPoolExecutor(jobs, get_context("spawn"), _become, (quiet,))  # no process before it has work
+        with pool, tqdm(desc=self.study.name, total=len(todo), unit="run") as cells:
+            for cell in map(self.run, todo) if jobs == 1 else pool.map(_run_here, todo):
                 cells.set_postfix_str(f"{cell.arm.name}, seed {cell.seed}", refresh=False)
                 cells.update()
-
-    def _done(self, todo: Sequence[Cell], jobs: int) -> Iterator[Cell]:
-        if jobs == 1:
-            yield from map(self.run, todo)
-            return
-        quiet = replace(self, progress=False, _kept={})
-        with ProcessPoolExecutor(jobs, get_context("spawn"), _become, (quiet,)) as pool:
-            yield from pool.map(_run_here, todo)
 
     def prepare(self, arms: Sequence[Arm]) -> None:
         """Decode or simulate what some arms need, and compute the features that are kept."""
         for arm in arms:
             self.task(arm, 0, 0)
             for name in self.study.sources_of(arm):
-                self._features(arm, self.source(arm, name), self.study.preset_of(arm).pretrain)
+                self._features(arm, self.clips(arm, name), self.study.preset_of(arm).pretrain)
 
     def run_baselines(self) -> None:
         """Predict without a network: scans of the first arm's runs, and videos of files by the size of the picture."""
@@ -301,7 +270,7 @@ class Runner:
                 parts[BASELINES].append(_outcomes(run, task.clips, task.split.test, probabilities_of(rows)))
         for name in study.sources:
             arm = next(arm for arm in study.arms if arm.start == "video")
-            videos = self.source(arm, name)
+            videos = self.clips(arm, name)
             for seed in range(study.seeds_of(arm) if videos.files else 0):
                 split = make_split(study.preset_of(arm).splits, videos, stage="pretrain", seed=seed)
                 one = _outcomes(self._row(SIZE, seed, 0, split), videos, split.test, size_predictions(videos, split))
@@ -324,10 +293,8 @@ class Runner:
             models[arm.name].load_state_dict(load_file(weights_file(study, arm)), strict=False)
         grid = Grid(*clips.clips.shape[1:3])
         empty = frame_features(models[arms[0].name], torch.zeros(1, 1, grid.size, grid.size), "fp32")[0, 0].numpy()
-        findings = [
-            finding_on_grid(study.scans.get("seed", 0), row, int(clips.labels[row]), grid).any(axis=(1, 2))
-            for row in rows
-        ]
+        phantoms, seed = zip(rows, clips.labels[rows].tolist(), strict=True), study.scans.get("seed", 0)
+        findings = [finding_on_grid(seed, row, label, grid).any(axis=(1, 2)) for row, label in phantoms]
         given = {"names": clips.names[rows], "labels": clips.labels[rows], "findings": np.stack(findings)}
         kept = task.features.array[task.features.of(rows)]
         write_evidence(study_folder(study) / EVIDENCE, gather_evidence(models, kept, empty, **given))
@@ -356,7 +323,7 @@ class Runner:
 def _machine() -> dict[str, str]:
     """Device and commit of this process."""
     record = files.provenance()
-    return {"device": record.get("gpu") or record.get("processor") or record["device"], "commit": record["commit"]}
+    return {"device": record["gpu"] or record["processor"], "commit": record["commit"]}
 
 
 # --- In other processes ---------------------------------------------------------------------------------------------
@@ -382,17 +349,12 @@ def _learned(model: ViPTTNet) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in state.items() if not (frozen and name.startswith("backbone."))}
 
 
-def _for_long(folder: Path, task: Task) -> Path | None:
-    """Where a training that takes more than seconds keeps its checkpoints."""
-    return folder if task.features is None else None
-
-
 def _joined_features(kept: Sequence[Features | None]) -> Features | None:
     """Features of sets that `join` puts one after another; none is turned."""
-    if kept[0] is None:
-        return None
-    array = np.concatenate([one.array[one.rows[0]] for one in kept]) if len(kept) > 1 else kept[0].array
-    return Features(array, np.arange(len(array))[None] if len(kept) > 1 else kept[0].rows[:1])
+    if kept[0] is None or len(kept) == 1:
+        return kept[0]
+    array = np.concatenate([one.array[one.rows[0]] for one in kept])
+    return Features(array, np.arange(len(array))[None])
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

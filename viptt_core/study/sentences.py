@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from viptt_core.shown import ResultTable, arm_label, label, with_interval
+from viptt_core.shown import ResultTable, arm_label, label, with_ends, with_interval
 from viptt_core.study.report import NO_VERDICT, StudyResults, interval_cells, or_absent
 from viptt_core.study.tables import GAP, START
 from viptt_core.study.verdict import HARMS, HELPS, NO_GAIN, UNDECIDED, contrast_name
@@ -60,8 +60,9 @@ def contrasts_title(rows: pd.DataFrame) -> str:
     if len(rows) == 1:
         return contrast_title(rows.iloc[0])
     counts = Counter(rows["verdict"])
-    told = [f"{counts[verdict]} {words}" for verdict, words in VERDICT_WORDS.items() if counts[verdict]]
-    return f"Of {len(rows)} differences: {', '.join(told)}"
+    told = [f"{words} in {counts[verdict]}" for verdict, words in VERDICT_WORDS.items() if counts[verdict]]
+    told[0] += f" of {len(rows)} differences"
+    return _capital(", ".join(told))
 
 
 # --- Attribution ------------------------------------------------------------------------------------------------
@@ -116,22 +117,18 @@ def trend_missing(rows: pd.DataFrame, along: str) -> str:
 
 def trend_title(results: StudyResults, along: str) -> str:
     """Whether the intervals at both ends of the axis overlap."""
-    ends = {}
-    for start, group in _by_line(trend_rows(results, along), along).items():
+    rows, ends = trend_rows(results, along), {}
+    # Over videos, none of them is the first point of the one line there is.
+    for start, group in [("video", rows)] if along == "n_videos" else rows.groupby("start", sort=False):
+        group = group.sort_values(along)
         first, last = group.iloc[0], group.iloc[-1]
-        ends[start] = last["low"] - first["high"], last["high"] - first["low"]
+        ends[arm_label(start)] = last["low"] - first["high"], last["high"] - first["low"]
     told = _by_side(("rises", "falls", NO_DIFFERENCE), ends)
     if len(told) > 1:
         return f"Kappa by number of {ALONG[along]}: " + "; ".join(f"{who} {way}" for way, who in told.items())
     if NO_DIFFERENCE in told:
         return f"Kappa at few and at many {ALONG[along]}: {NO_DIFFERENCE}"
     return f"Kappa {''.join(told)} with the number of {ALONG[along]}"
-
-
-def _by_line(rows: pd.DataFrame, along: str) -> dict[str, pd.DataFrame]:
-    """Rows by what they start from; over videos, none of them is the first point of the one line there is."""
-    groups = {"video": rows} if along == "n_videos" else dict(list(rows.groupby("start", sort=False)))
-    return {arm_label(start): group.sort_values(along) for start, group in groups.items()}
 
 
 # --- Videos and baselines -----------------------------------------------------------------------------------------
@@ -167,15 +164,13 @@ def sources_answer(results: StudyResults) -> ResultTable:
 def baselines_answer(results: StudyResults) -> ResultTable:
     """The best of what needs no trained network beside the best network of the primary experiment."""
     what = "What needs no network"
-    rows = [results.needed(what, "baselines"), results.needed(what, "arms", experiment=results.plan.main)]
-    best = [one.loc[[one["kappa"].idxmax()]] for one in rows]
-    (base, base_kappa), (network, network_kappa) = (
-        (arm_label(one["arm"].iloc[0]), interval_cells(one, "kappa")[0]) for one in best
-    )
-    above = "above" if np.subtract(*(round(one["kappa"].iloc[0], 2) for one in best)) > 0 else "not above"
+    rows = results.needed(what, "baselines"), results.needed(what, "arms", experiment=results.plan.main)
+    base, network = (one.loc[one["kappa"].idxmax()] for one in rows)
+    above = "above" if round(base["kappa"], 2) > round(network["kappa"], 2) else "not above"
+    base_kappa, network_kappa = (with_interval(*with_ends(one, "kappa")) for one in (base, network))
     return ResultTable(
-        f"{_capital(base)}, with no network trained, reaches kappa {base_kappa}: {above} the best network of the "
-        f"primary comparison, {network}, {network_kappa}."
+        f"{_capital(arm_label(base['arm']))}, with no network trained, reaches kappa {base_kappa}: {above} the best "
+        f"network of the primary comparison, {arm_label(network['arm'])}, {network_kappa}."
     )
 
 
@@ -226,11 +221,9 @@ def leak_answer(results: StudyResults) -> ResultTable:
     """Whether kappa is above chance where there is nothing to learn."""
     arms = [arm.name for arm in results.plan.arms if arm.scans == "no finding"]
     rows = results.needed("Scans without a finding", "arms", arm=arms)
-    leaks = rows.loc[rows["kappa_low"] > 0, "arm"]
-    found = f"A kappa above 0, so a leak: {listed(map(arm_label, leaks))}"
-    return ResultTable(
-        f"{found if len(leaks) else 'No kappa above 0 is shown'}. Kappa: {listed(_each_arm(rows, 'kappa'))}."
-    )
+    leaks = listed(map(arm_label, rows.loc[rows["kappa_low"] > 0, "arm"]))
+    found = f"A kappa above 0, so a leak: {leaks}" if leaks else "No kappa above 0 is shown"
+    return ResultTable(f"{found}. Kappa: {listed(_each_arm(rows, 'kappa'))}.")
 
 
 # --- Single classes -----------------------------------------------------------------------------------------------
@@ -252,10 +245,8 @@ def confusion_answer(results: StudyResults) -> ResultTable:
 def classes_title(results: StudyResults, column: str, word: str) -> str:
     """The class with the lowest and the one with the highest score, mean over the arms to show."""
     means = results.rows("per_class", arm=results.arms).groupby("class", sort=False)[column].mean()
-    return (
-        f"Lowest {word}: {means.idxmin()}, {means.min():.2f}; highest: {means.idxmax()}, {means.max():.2f} "
-        "(mean over arms)"
-    )
+    ends = f"Lowest {word}: {means.idxmin()}, {means.min():.2f}; highest: {means.idxmax()}, {means.max():.2f}"
+    return f"{ends} (mean over arms)"
 
 
 @or_absent

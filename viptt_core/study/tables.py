@@ -26,6 +26,7 @@ from viptt_core.study.verdict import CONTRAST, PAPER_GAIN, decide, unlearned
 
 BEST_OF = 5  # runs an arm of the authors' notebooks could have chosen from
 TOLERANCE = 1e-9  # relative and absolute; the files hold twelve digits
+WEIGHTS = (1, -1, -1, 1)  # of the arms of a contrast, two or four
 START, GAP = "start", "naive gap"  # rows of the attribution beside the factors
 
 
@@ -63,6 +64,10 @@ class Tested(Outcomes):
         known = set(TB_RARE_CLASSES) <= set(self.class_names)
         return [self.class_names.index(name) for name in TB_RARE_CLASSES] if known else None
 
+    def measured(self, measure: str) -> tuple[str, list[int] | None]:
+        """The statistic, and of which classes, that one of `plan.MEASURES` stands for."""
+        return ("recall", self.rare) if measure == "rare recall" else ("kappa", None)
+
     def over_runs(self, score: Callable[[np.ndarray, np.ndarray], float]) -> float:
         """Mean over runs of a score of labels [M] and probabilities [M, K], where it is defined."""
         return float(_mean([score(*run) for run in self.by_run]))
@@ -87,23 +92,16 @@ def compare(
 
     Where all runs test the same cases, a two-level bootstrap over seeds and test cases (groups whole). Where each run
     tests others (folds, repeated splits), the corrected interval over single runs, which knows that their training
-    sets overlap; runs in which the statistic is undefined do not count.
-
-    Args:
-        arms: One or more.
-        statistic: See `statistics.two_level_comparison`.
-        weights: See `statistics.two_level_comparison`.
-        classes: See `statistics.two_level_comparison`.
-        level: See `statistics.two_level_comparison`.
+    sets overlap; runs in which the statistic is undefined do not count. Statistic, weights (WEIGHTS where none are
+    given), classes and level are those of `statistics.two_level_comparison`.
 
     Raises:
         SettingError: the arms share no run, or tested other cases in one.
     """
-    names = ", ".join(f"'{one.name}'" for one in arms)
-    shared = [key for key in arms[0].keys if all(key in one.keys for one in arms)]
-    if not shared:
+    names, runs = ", ".join(f"'{one.name}'" for one in arms), shared_runs(arms)
+    if not runs[0]:
         raise SettingError(f"arms {names} share no seed.", remedy="Run them with the same seeds.")
-    runs = [[one.keys.index(key) for key in shared] for one in arms]
+    weights = WEIGHTS[: len(arms)] if weights is None else weights
     tests = [one.tested[rows] for one, rows in zip(arms, runs, strict=True)]
     for one, tested in zip(arms[1:], tests[1:], strict=True):
         pairs = [(arms[0].names[a], one.names[b]) for a, b in zip(tests[0], tested, strict=True)]
@@ -112,28 +110,34 @@ def compare(
     if all(one.tested.all() for one in arms):
         tables = [one.resamples[rows] for one, rows in zip(arms, runs, strict=True)]
         return two_level_comparison(statistic, *tables, weights=weights, classes=classes, level=level)
-    weights = np.array([1.0, -1.0][: len(arms)] if weights is None else weights, dtype=float)
-    scores = [score_tables(statistic, one.confusion[rows], classes) for one, rows in zip(arms, runs, strict=True)]
-    differences = weights @ scores
-    differences = differences[np.isfinite(differences)]
+    differences, overlap = run_differences(arms, runs, statistic, weights, classes)
     if len(differences) < 2:
         return Comparison(float(_mean(differences)), np.nan, np.nan, len(differences))
-    n_test = np.mean([tested.sum(axis=1) for tested in tests])
-    n_train = np.mean([_numbers(one.runs, "n_train").iloc[rows] for one, rows in zip(arms, runs, strict=True)])
-    return statistics.mean_interval(differences, overlap=n_test / n_train, level=level)
+    return statistics.mean_interval(differences, overlap=overlap, level=level)
+
+
+def shared_runs(arms: Sequence[Tested]) -> list[list[int]]:
+    """Of each arm, the numbers of its runs of the seeds and folds that all arms have."""
+    shared = [key for key in arms[0].keys if all(key in one.keys for one in arms)]
+    return [[one.keys.index(key) for key in shared] for one in arms]
+
+
+def run_differences(arms: Sequence[Tested], runs, statistic: str, weights, classes) -> tuple[np.ndarray, float]:
+    """The weighted sum of arms in each run in which it is defined, float [J]; and test over training cases."""
+    pairs = list(zip(arms, runs, strict=True))
+    differences = weights @ np.array([score_tables(statistic, one.confusion[rows], classes) for one, rows in pairs])
+    n_test = np.mean([one.tested[rows].sum(axis=1) for one, rows in pairs])
+    n_train = np.mean([_numbers(one.runs, "n_train").iloc[rows] for one, rows in pairs])
+    return differences[np.isfinite(differences)], n_test / n_train
 
 
 def make_tables(study: Study, outcomes: dict[str, Outcomes]) -> dict[str, pd.DataFrame]:
     """All tables of a study by name, of what was run; empty where there is nothing to say.
 
-    Args:
-        study: The plan.
-        outcomes: By experiment, and those of sources after SOURCE; arms that the plan does not name are baselines.
-
-    Returns:
-        Intervals are those of `compare`, at 95 % but for contrasts (1 - 0.05 / number of contrasts that the family
-        plans) and the attribution (by its number of rows). "missing" names planned arms that were not run; contrasts
-        with them are left out.
+    Outcomes are given by experiment, and those of sources after SOURCE; arms that the plan does not name are baselines.
+    Intervals are those of `compare`, at 95 % but for contrasts (1 - 0.05 / number of contrasts that the family plans)
+    and the attribution (by its number of rows). "missing" names planned arms that were not run; contrasts with them
+    are left out.
 
     Raises:
         SettingError: arms to be compared were not tested on the same cases, or share no seed.
@@ -141,8 +145,6 @@ def make_tables(study: Study, outcomes: dict[str, Outcomes]) -> dict[str, pd.Dat
     tested = gather(study, {name: one for name, one in outcomes.items() if not name.startswith(SOURCE)})
     arms = {name: one for name, one in tested.items() if one.arm}
     baselines = [one for one in tested.values() if not one.arm]
-    # Curves of all arms would be larger than all other tables together.
-    main = study.main
     scores, sources = pd.DataFrame([_arm_row(one) for one in arms.values()]), _sources(study, outcomes)
     return {
         "arms": scores,
@@ -152,7 +154,8 @@ def make_tables(study: Study, outcomes: dict[str, Outcomes]) -> dict[str, pd.Dat
         "sources": sources,
         "per_class": _by_arm(arms, _per_class),
         "confusion": _by_arm(arms, _confusion),
-        "curves": _by_arm({name: one for name, one in arms.items() if one.arm.experiment == main}, _curves),
+        # Curves of all arms would be larger than all other tables together.
+        "curves": _by_arm({name: one for name, one in arms.items() if one.arm.experiment == study.main}, _curves),
         "calibration": _by_arm(arms, _calibration),
         "power": _power() if any(one.rare for one in arms.values()) else pd.DataFrame(),
         "cost": _cost(study, outcomes),
@@ -216,8 +219,9 @@ def _per_class(one: Tested) -> pd.DataFrame:
     rows = []
     for k, name in enumerate(one.class_names):
         row = {"class": name, "support": support[k], "auc": _mean(one.areas[:, k])}
-        rows.append(row | one.interval("precision", "precision", [k]) | one.interval("recall", "recall", [k]))
-        rows[-1] |= one.interval("f1", "f1", [k])
+        for score in ("precision", "recall", "f1"):
+            row |= one.interval(score, score, [k])
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -252,9 +256,9 @@ def _contrasts(study: Study, arms: dict[str, Tested], sources: pd.DataFrame) -> 
             there = [arms[name] for name in names if name in arms]
             if len(there) < len(names) or (rare and not there[0].rare):
                 continue
-            statistic, classes = ("recall", there[0].rare) if rare else ("kappa", None)
-            found = compare(there, statistic, weights=(1, -1, -1, 1)[: len(names)], classes=classes, level=level)
-            runs = pd.Series([seed for seed, _ in set.intersection(*(set(one.keys) for one in there))]).value_counts()
+            statistic, classes = there[0].measured(family.measure)
+            found = compare(there, statistic, classes=classes, level=level)
+            runs = there[0].runs["seed"].iloc[shared_runs(there)[0]].value_counts()
             seeds = int((runs == study.folds_of(there[0].arm)).sum())  # those of which all folds were run
             k = len(there[0].class_names)
             verdict = decide(found.low, found.high, measure=family.measure, classes=k, seeds=seeds)
@@ -374,11 +378,7 @@ def _mean(values) -> np.ndarray:
 
 # --- Files ------------------------------------------------------------------------------------------------------------
 def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:
-    """Write NAME.csv for each table, whole or not at all; the files of empty tables are deleted.
-
-    Raises:
-        StorageError: a file cannot be written.
-    """
+    """Write NAME.csv for each table, delete the files of empty ones; a StorageError where that fails."""
     written = []
     for name, table in tables.items():
         path = folder / f"{name}.csv"
@@ -392,11 +392,7 @@ def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:
 
 
 def compare_table(path: Path, table: pd.DataFrame) -> str:
-    """How a file differs from a table, where numbers may by TOLERANCE; "" if it does not.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
+    """How a file differs from a table, where numbers may by TOLERANCE, else ""; a DataError where it cannot be read."""
     if table.empty or not path.is_file():
         wrong = "follows from no predictions" if table.empty else "there is no such file"
         return f"{path.name}: {wrong}" if path.is_file() or not table.empty else ""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from viptt_core.clips import ClipSet
-from viptt_core.errors import SettingError, check_choice
+from viptt_core.errors import require
 from viptt_core.splits import FOLDS, PARTS, Split, group_parts
 from viptt_core.study.plan import SCAN_VARIANTS, VIDEO_VARIANTS
 from viptt_core.training.inference import Features
@@ -20,14 +20,11 @@ def draw(n_total: int, n: int, *, seed: int, apart: int, first: int = 0) -> np.n
     """The rows of one seed: int64 [n] of the `n_total - first` from row `first` on.
 
     Rows are taken in an order that is the same for all seeds, `apart` further on with each: draws of no more than
-    `apart` rows are disjoint until the rows are used up, and a smaller draw of a seed lies in its larger one.
-
-    Raises:
-        SettingError: there are fewer than n.
+    `apart` rows are disjoint until the rows are used up, and a smaller draw of a seed lies in its larger one. A
+    SettingError where there are fewer than n.
     """
     pool = n_total - first
-    if not 0 < n <= pool:
-        raise SettingError(f"{n} cannot be drawn of {pool}.", remedy="Make the set larger, or the draw smaller.")
+    require(0 < n <= pool, f"{n} cannot be drawn of {pool}.", "Make the set larger, or the draw smaller.")
     order = np.random.default_rng(0).permutation(pool)
     return first + order[(seed * apart + np.arange(n)) % pool]
 
@@ -68,11 +65,7 @@ def vary(clips: ClipSet, features: Features | None, variant: str, seed: int) -> 
     - "still frames": the middle frame of each clip, as often as it had frames; nothing moves.
 
     "no finding" is another set, see `datasets.simulated.list_phantoms`.
-
-    Raises:
-        SettingError: unknown variant.
     """
-    check_choice("variant", variant, VARIANTS)
     rng, source = np.random.default_rng([seed, VARIANTS.index(variant)]), clips.source | {"variant": [variant, seed]}
     if variant in ("sound", "no finding"):
         return clips, features

@@ -27,17 +27,10 @@ COLUMNS = ("family", "question", *CONTRAST, "measure", *NUMBERS, "seeds", "n", "
 
 
 def decide(low: float, high: float, *, measure: str, classes: int, seeds: int) -> str:
-    """The verdict on a difference by its interval.
-
-    Args:
-        low: Lower end of the interval; nan where there is none.
-        high: Upper end of the interval; nan where there is none.
-        measure: One of `plan.MEASURES`.
-        classes: How many are told apart.
-        seeds: Of an arm; folds do not count.
+    """The verdict on a difference in one of `plan.MEASURES` by its interval, whose ends are nan where there is none.
 
     Returns:
-        HARMS, HELPS, NO_GAIN or UNDECIDED, the first that holds; "" for too few seeds or no interval.
+        HARMS, HELPS, NO_GAIN or UNDECIDED, the first that holds; "" for too few seeds (not folds) or no interval.
     """
     if seeds < SEEDS_OF_A_VERDICT or np.isnan(low) or np.isnan(high):
         return ""
@@ -59,15 +52,10 @@ def unlearned(study: Study, sources: pd.DataFrame, arms: Sequence[Arm]) -> list[
 
 
 def make_verdicts(study: Study, tables: dict[str, pd.DataFrame], *, synthetic: bool) -> list[dict[str, Any]]:
-    """A record for each contrast that has an interval.
+    """A record for each contrast that has an interval in the tables of `tables.make_tables`, computed or committed.
 
     It has COLUMNS of the row, `study` (the plan's name), `data` ("synthetic" or "real"), `sentence`, and `primary`:
     whether the study was made for it.
-
-    Args:
-        study: The plan.
-        tables: Of `tables.make_tables`, or as committed.
-        synthetic: Whether the test cases were simulated.
     """
     rows, sources = tables.get("contrasts", pd.DataFrame()), tables.get("sources", pd.DataFrame())
     rows = rows.dropna(subset="low").to_dict("records") if len(rows) else []
@@ -126,13 +114,8 @@ def by_question(records: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
     """What some records say, below the question that it answers."""
     said: dict[str, list[str]] = {}
     for record in records:
-        said.setdefault(record["question"], []).append(verdict_text(record))
+        said.setdefault(record["question"], []).append(record["sentence"])
     return said
-
-
-def verdict_text(record: dict[str, Any]) -> str:
-    """A record for a reader who sees nothing else."""
-    return record["sentence"]
 
 
 def verdicts_json(records: Sequence[dict[str, Any]]) -> str:
@@ -141,11 +124,7 @@ def verdicts_json(records: Sequence[dict[str, Any]]) -> str:
 
 
 def read_verdicts(root: Path) -> list[dict[str, Any]]:
-    """The records of `results/verdict.json` below a root; none where there is no such file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """The records of `results/verdict.json` below a root, none without that file; a DataError where it is damaged."""
     path = root / VERDICTS
     try:
         return json.loads(path.read_text(encoding="utf-8"))["questions"] if path.is_file() else []

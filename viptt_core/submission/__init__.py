@@ -24,13 +24,11 @@ AUTHORS_WEIGHTS = (0.6, 0.2, 0.2)  # of their three runs, in the order of the ru
 
 def check_names(names: Sequence[str]) -> None:
     """Raise a DataError unless each file name is there once and can stand in a submission."""
-    for wrong, what in (
-        ([name for name, count in Counter(names).items() if count > 1], "more than one scan is named so"),
-        ([name for name in names if not SCAN_NAME.fullmatch(name)], "is not the bare name of a .nii.gz file"),
-    ):
-        if wrong:
-            remedy = "A submission knows each scan by its file name, such as TST_0001.nii.gz: name one folder of scans."
-            raise DataError(f"{listed([repr(name) for name in wrong])}: {what}.", remedy=remedy)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if wrong := twice or [name for name in names if not SCAN_NAME.fullmatch(name)]:
+        what = "more than one scan is named so" if twice else "is not the bare name of a .nii.gz file"
+        remedy = "A submission knows each scan by its file name, such as TST_0001.nii.gz: name one folder of scans."
+        raise DataError(f"{listed([repr(name) for name in wrong])}: {what}.", remedy=remedy)
 
 
 def write_submission(path: str | PathLike, names: Sequence[str], classes) -> Path:

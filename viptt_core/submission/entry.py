@@ -28,10 +28,7 @@ from viptt_core.presets import STARTS, load_preset
 from viptt_core.results import Summary, probability_column, runs_root
 from viptt_core.shown import ResultTable
 
-OUTPUT = "submission.txt"
-KEPT = ".predictions.csv"  # beside the submission: the probabilities of each model
 COHORT = 2021  # seed of the synthetic test patients; those of training and of the studies have other seeds
-N_SCANS = 100  # synthetic ones, by default
 ENSEMBLE = "ensemble: "  # how their names begin among the arms
 
 
@@ -78,8 +75,8 @@ class Entry:
 
     @property
     def kept(self) -> Path:
-        """Where the probabilities go."""
-        return self.plan.output.with_suffix(KEPT)
+        """Where the probabilities of each model go, beside the submission."""
+        return self.plan.output.with_suffix(".predictions.csv")
 
     def votes(self) -> np.ndarray:
         """Class number 1..5 that each model gives each scan, 0 for one that could not be read: int64 [M, N]."""
@@ -95,17 +92,12 @@ class Entry:
 
     def ensembles(self) -> dict[str, np.ndarray]:
         """The classes by each ensemble that so many models allow."""
-        n_authors, n_models = len(submission.AUTHORS_WEIGHTS), len(self.predictions.weights)
-        allowed = [method for method in submission.ENSEMBLES if method != "authors" or n_models == n_authors]
-        return {method: self.classes(method) for method in allowed}
+        of_three = len(self.predictions.weights) == len(submission.AUTHORS_WEIGHTS)
+        return {name: self.classes(name) for name in submission.ENSEMBLES if of_three or name != "authors"}
 
 
 def plan_entry(
-    weights: str | Sequence[str | PathLike] = "",
-    *,
-    ensemble: str = "mean",
-    output: str | PathLike = "",
-    fill: int = 0,
+    weights: str | Sequence[str | PathLike] = "", *, ensemble: str = "mean", output: str | PathLike = "", fill: int = 0
 ) -> EntryPlan:
     """Check the settings of an entry, before models are trained or scans are read.
 
@@ -126,7 +118,7 @@ def plan_entry(
     check_counts(least=0, most=len(TB_CLASSES), fill=fill)
     if not output:
         runs_root().mkdir(parents=True, exist_ok=True)
-    path = Path(output or runs_root() / OUTPUT).expanduser()
+    path = Path(output or runs_root() / "submission.txt").expanduser()
     check_output(path)
     return EntryPlan(references, ensemble, path, fill)
 
@@ -182,7 +174,7 @@ def entry_scans(
         scans: Files and folders, see `scans.find_scans`.
         labels: Their classes, where these are known, see `score.read_labels`; returned beside the files.
         preset: Whose grid the synthetic scans have.
-        n: Number of synthetic scans; 0 takes N_SCANS.
+        n: Number of synthetic scans; 0 takes 100.
 
     Raises:
         DataError: no scans, names that `submission.check_names` refuses, or labels that cannot be joined.
@@ -193,7 +185,7 @@ def entry_scans(
             raise SettingError("labels are named, but no scans.", remedy="Name their folder with scans.")
         from viptt_core.synthetic.folders import imageclef, write_folder
 
-        n, size = n or N_SCANS, PHANTOM_OVERSAMPLING * load_preset(preset).size
+        n, size = n or 100, PHANTOM_OVERSAMPLING * load_preset(preset).size
         folder = files.artifact_root() / "data" / f"phantoms-{COHORT}-{n}-{size}"
         scans = write_folder(folder, imageclef(n, seed=COHORT, size=size), n_jobs=None)
         labels = read_labels(scans / "TRN_labels.csv")

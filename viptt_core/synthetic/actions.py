@@ -26,8 +26,6 @@ BACKGROUND_CONTRAST = 1.0  # 1 as painted, 0 flat
 PROP_VISIBILITY = (0.35, 1.0)  # range over groups; at 0 a prop has the colour of the ground
 AMPLITUDE = (0.75, 1.15)  # range over groups, size of the movements
 TEMPO = (0.8, 1.25)  # range over groups, times the action's own rate
-CAMERA_SHAKE = 1.0  # 0: tripod
-DRIFT = 1.0  # how far the figure may stand or wander from the middle of the picture
 
 # --- The painter's box: RGB, 0..255 ---------------------------------------------------------------------
 SKIN = ((236, 194, 164), (213, 164, 128), (172, 120, 84), (122, 80, 56), (92, 60, 44))
@@ -173,8 +171,8 @@ def _noise(height: int, width: int) -> np.ndarray:
 
 
 # --- The camera -------------------------------------------------------------------------------------------
-def _project(scene: moves.Scene, zoom: float, centre: np.ndarray, height: int, width: int) -> SimpleNamespace:
-    """Outlines of all pieces in fixed-point pixels, and for each frame their order from back to front."""
+def _project(scene: moves.Scene, zoom: float, centre: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Give all pieces colours and outlines in fixed-point pixels; their order from back to front, int [F, pieces]."""
     look, pieces = scene.look, scene.pieces
     x, y, z = np.moveaxis(np.concatenate([p.points for p in pieces], 1) * (1, look.side, 1), -1, 0)
     x, z = x - scene.pitch[:, None] * z, z + scene.pitch[:, None] * x + scene.bob[:, None]
@@ -192,40 +190,35 @@ def _project(scene: moves.Scene, zoom: float, centre: np.ndarray, height: int, w
     shade = screen(right + 0.35 * z, away * np.sin(look.tilt) + 0.10 * z)  # where the sun throws them
     depth = away * np.cos(look.tilt) - z * np.sin(look.tilt)
     rings = (near * np.concatenate([p.radii for p in pieces]))[..., None, None] * CIRCLE * scale
-    edges, parts, depths = np.cumsum([0] + [len(p.radii) for p in pieces]), [], []
+    edges, depths = np.cumsum([0] + [len(p.radii) for p in pieces]), []
     for p, a, b in zip(pieces, edges, edges[1:], strict=False):
         spot, rounding = spots[:, a:b], rings[:, a:b] if p.radii.any() else 0
-        lit = 0.55 * rounding - (0.3, 0.35) * np.max(rounding, -2, keepdims=True) if not p.flat else 0
         colour = np.clip(p.colour * look.cast, 0, 255)
         depths.append(depth[:, a:b].mean(1) - p.nudge)
-        parts.append(
-            SimpleNamespace(
-                line=max(round(p.line * zoom * height), 1) if p.line else 0,
-                outline=fixed(spot + rounding),
-                lit=None if p.flat else fixed(spot + lit),
-                shadow=None if p.flat else fixed(shade[:, a:b] + rounding * np.array((1, 0.5))),
-                dark=tuple(colour * (1 if p.flat else 0.8)),
-                bright=tuple(np.minimum(colour * 1.1, 255)),
-            )
-        )
-    order, dim = np.argsort(-np.stack(depths, 1), 1), 0.8 if look.surface == "water" else 0.68
-    return SimpleNamespace(parts=parts, order=order, dim=dim)
+        p.outline, p.dark = fixed(spot + rounding), tuple(colour * (1 if p.flat else 0.8))
+        p.thickness = max(round(p.line * zoom * height), 1)
+        if not p.flat:
+            p.shadow = fixed(shade[:, a:b] + rounding * np.array((1, 0.5)))
+            p.lit = fixed(spot + (0.55 * rounding - (0.3, 0.35) * np.max(rounding, -2, keepdims=True)))
+            p.bright = tuple(np.minimum(colour * 1.1, 255))
+    return np.argsort(-np.stack(depths, 1), 1)
 
 
-def _draw(frame: np.ndarray, drawing: SimpleNamespace, k: int) -> None:
-    """Paint shadows and pieces of frame `k` into `frame`, in place."""
+def _draw(frame: np.ndarray, scene: moves.Scene, order: np.ndarray, k: int) -> None:
+    """Paint shadows and pieces of frame `k`, in their order, into `frame`, in place."""
     mask = np.zeros(frame.shape[:2], np.uint8)
-    for part in drawing.parts:
-        if part.shadow is not None:
-            cv2.fillConvexPoly(mask, cv2.convexHull(part.shadow[k]), 255, cv2.LINE_8, FIXED_POINT)
-    cv2.copyTo(cv2.convertScaleAbs(frame, alpha=drawing.dim), mask, frame)
-    for part in (drawing.parts[j] for j in drawing.order[k]):
-        if part.line:
-            cv2.polylines(frame, [part.outline[k]], False, part.dark, part.line, cv2.LINE_AA, FIXED_POINT)
+    for p in scene.pieces:
+        if not p.flat:
+            cv2.fillConvexPoly(mask, cv2.convexHull(p.shadow[k]), 255, cv2.LINE_8, FIXED_POINT)
+    dim = 0.8 if scene.look.surface == "water" else 0.68
+    cv2.copyTo(cv2.convertScaleAbs(frame, alpha=dim), mask, frame)
+    for p in (scene.pieces[j] for j in order):
+        if p.line:
+            cv2.polylines(frame, [p.outline[k]], False, p.dark, p.thickness, cv2.LINE_AA, FIXED_POINT)
             continue
-        cv2.fillConvexPoly(frame, cv2.convexHull(part.outline[k]), part.dark, cv2.LINE_AA, FIXED_POINT)
-        if part.lit is not None:
-            cv2.fillConvexPoly(frame, cv2.convexHull(part.lit[k]), part.bright, cv2.LINE_AA, FIXED_POINT)
+        cv2.fillConvexPoly(frame, cv2.convexHull(p.outline[k]), p.dark, cv2.LINE_AA, FIXED_POINT)
+        if not p.flat:
+            cv2.fillConvexPoly(frame, cv2.convexHull(p.lit[k]), p.bright, cv2.LINE_AA, FIXED_POINT)
 
 
 def clip_name(label: int, group: int, clip: int) -> str:
@@ -275,15 +268,15 @@ def make_clip(
     speeds, starts = rng.uniform((0.5, 1.6, 7), (1.2, 3.2, 11), (4, 3)), rng.uniform(0, 2 * np.pi, (4, 3))
     waves = np.sin(time[:, None, None] * speeds + starts) * (1, 0.5, 0.25)  # [F, 4, 3]
     pan, nod, wander, flicker = waves.sum(-1).T
-    pan, nod = CAMERA_SHAKE * 0.05 * pan, CAMERA_SHAKE * 0.012 * nod
+    pan, nod = 0.05 * pan, 0.012 * nod
     scene = moves.Scene(look, time * look.hertz * rng.uniform(0.94, 1.06) + rng.uniform())
     forward, left = look.move(scene, look) or (0.0, 0.0)
     zoom = look.size * rng.uniform(0.93, 1.07)
     speed = zoom * (forward * np.cos(look.heading) - look.side * left * np.sin(look.heading))
     enlarge = -(-SMALL // min(shape))
     height, width = shape[0] * enlarge, shape[1] * enlarge
-    middle = ASPECT / 2 + DRIFT * (0.07 * wander + rng.uniform(-0.1, 0.1))
-    drawing = _project(scene, zoom, np.stack([middle + pan, look.row + nod], -1), height, width)
+    middle = ASPECT / 2 + (0.07 * wander + rng.uniform(-0.1, 0.1))
+    order = _project(scene, zoom, np.stack([middle + pan, look.row + nod], -1), height, width)
     period, rows = round(PERIOD * width), round((1 + 2 * MARGIN) * height)
     canvas = cv2.resize(look.canvas, (period, rows), interpolation=cv2.INTER_AREA)
     canvas = np.concatenate([canvas, canvas[:, :width]], 1)
@@ -304,7 +297,7 @@ def make_clip(
         if look.surface == "water":
             sheet = canvas[first[k] + cut : last, (glint[k] + 311) % period :][:, :width]
             cv2.addWeighted(frame[cut:], 0.6, sheet, 0.4, 0, dst=frame[cut:])
-        _draw(frame, drawing, k)
+        _draw(frame, scene, order[k], k)
         small = frame if enlarge == 1 else cv2.resize(frame, shape[::-1], interpolation=cv2.INTER_AREA)
         noise = tile[corner[k, 0] :, corner[k, 1] :][: shape[0], : shape[1]]
         cv2.addWeighted(small, 1 + 0.03 * flicker[k], noise, NOISE_LEVEL / 32, -4 * NOISE_LEVEL, dst=out[k])

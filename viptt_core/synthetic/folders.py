@@ -10,7 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
+import nibabel
 import numpy as np
+from tqdm import tqdm
 
 from viptt_core import files
 from viptt_core.constants import TB_CLASSES, UCF_CLASSES, UCF_FRAME_RATE, UCF_GROUPS
@@ -25,23 +28,14 @@ LEAST_SIZE = 24  # voxels, so that each scan of a patient can have a grid of its
 
 @dataclass(frozen=True)
 class Folder:
-    """What a folder of synthetic files holds.
+    """What a folder of synthetic files holds."""
 
-    Attributes:
-        record: Name of the JSON file with the settings, the first that is written.
-        settings: What decides the files.
-        make: Gives the content of a file.
-        files: Names of files, relative to the folder, and the arguments of `make` for each.
-        table: Name of the CSV with the labels, the last that is written; "" for none.
-        rows: Its lines.
-    """
-
-    record: str
-    settings: dict
-    make: Callable[..., bytes]
-    files: Sequence[tuple[str, tuple]]
-    table: str = ""
-    rows: Sequence[str] = ()
+    record: str  #: name of the JSON file with the settings, the first that is written
+    settings: dict  #: what decides the files
+    make: Callable[..., bytes]  #: gives the content of a file
+    files: Sequence[tuple[str, tuple]]  #: names of files, relative to the folder, and the arguments of `make` for each
+    table: str = ""  #: name of the CSV with the labels, the last that is written; "" for none
+    rows: Sequence[str] = ()  #: its lines
 
 
 def write_folder(root: str | Path, folder: Folder, *, n_jobs: int | None = 1, progress: bool = True) -> Path:
@@ -50,16 +44,13 @@ def write_folder(root: str | Path, folder: Folder, *, n_jobs: int | None = 1, pr
     Args:
         root: The folder, made if it is not there; returned.
         folder: What it shall hold.
-        n_jobs: Worker processes; None takes the available cores.
-        progress: Show a progress bar.
+        n_jobs: See `files.in_workers`.
 
     Raises:
         DataError: it holds anything that was not written with these settings.
         SettingError: n_jobs is less than 1.
         StorageError: a file cannot be written.
     """
-    from tqdm import tqdm
-
     check_counts(n_jobs=1 if n_jobs is None else n_jobs)
     root = Path(root)
     _claim(root, folder)
@@ -67,16 +58,12 @@ def write_folder(root: str | Path, folder: Folder, *, n_jobs: int | None = 1, pr
     for _ in tqdm(files.in_workers(_write, jobs, n_jobs), "writing", len(jobs), disable=not progress):
         pass
     if folder.table:
-        _put(root / folder.table, "\n".join([*folder.rows, ""]).encode())
+        _write(root / folder.table, str.encode, ("\n".join([*folder.rows, ""]),))
     return root
 
 
 def _claim(root: Path, folder: Folder) -> None:
-    """Make the folder these files', or see that it is already.
-
-    Raises:
-        DataError: something else is in it.
-    """
+    """Make the folder these files', or see that it is already; a DataError where something else is in it."""
     record, settings = root / folder.record, json.dumps(folder.settings, default=int)
     if record.is_file():
         if (found := record.read_text(encoding="utf-8", errors="replace").strip()) != settings:
@@ -89,17 +76,14 @@ def _claim(root: Path, folder: Folder) -> None:
     if strange := [name for name in names if not name.startswith(".")]:
         what = f"is not empty ({', '.join(strange[:3])}{' ...' if len(strange) > 3 else ''})."
         raise DataError(what, path=root, remedy="Give another folder: synthetic files are not mixed with others.")
-    _put(record, f"{settings}\n".encode())
+    _write(record, str.encode, (f"{settings}\n",))
 
 
 def _write(path: Path, make: Callable[..., bytes], arguments: tuple) -> None:
-    """Write a file; one that is there is complete and is kept."""
-    if not path.exists():
-        _put(path, make(*arguments))
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; a kill leaves at most a hidden one."""
+    """Write a file whole or not at all (a kill leaves at most a hidden one); one that is there is complete and kept."""
+    if path.exists():
+        return
+    content = make(*arguments)
     with files.storing(path, hint="what is written is kept"):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.put_in_place(path, [content])
@@ -112,18 +96,15 @@ def imageclef(n: int, *, seed: int = 0, size: int = 512, slices: int | None = No
     """n phantoms as ImageCLEF's TB task has them, each of another patient.
 
     `TRN_0001.nii.gz ...` (int16 HU) and `TRN_labels.csv` (FileName, TypeOfTB: 1..5). Phantom i has seed (seed, i) and
-    the i-th of `cohort_labels(n, seed)`; for `size` and `slices` see `make_phantom`.
-
-    Raises:
-        SettingError: an argument is outside what is allowed.
+    the i-th of `cohort_labels(n, seed)`; for `size`, `slices` and what is refused see `make_phantom`.
     """
     phantom.check_grid(size, slices)
     labels = phantom.cohort_labels(n, seed).tolist()
     settings = {"version": phantom.VERSION, "n": n, "seed": seed, "size": size, "slices": slices}
+    settings["difficulty"] = phantom.difficulty()
     names = [f"TRN_{i + 1:04d}.nii.gz" for i in range(n)]
     scans = [(name, ((seed, i), labels[i], size, slices)) for i, name in enumerate(names)]
     rows = ["FileName,TypeOfTB", *(f"{name},{label + 1}" for name, label in zip(names, labels, strict=True))]
-    settings["difficulty"] = phantom.difficulty()
     return Folder("phantom.json", settings, _scan, scans, "TRN_labels.csv", rows)
 
 
@@ -136,8 +117,6 @@ def own_scans(n: int, patients: int, *, seed: int = 0, size: int = 512, slices: 
 
     Args:
         n: Scans, at least one a patient and at most MOST_SCANS.
-        patients: People.
-        seed: Of the whole set.
         size: Voxels along X and Y of a patient's first scan, at least LEAST_SIZE; each later one has a 16th fewer.
         slices: Of every scan, at least 4; None: by a slice thickness of its own.
 
@@ -147,43 +126,29 @@ def own_scans(n: int, patients: int, *, seed: int = 0, size: int = 512, slices: 
     check_counts(n=n, patients=patients)
     check_counts(least=LEAST_SIZE, size=size)
     phantom.check_grid(size, slices)
-    labels, scans, rows = phantom.cohort_labels(patients, seed).tolist(), [], ["FileName,diagnosis,patient"]
-    settings = {"n": n, "patients": patients, "seed": seed, "size": size, "slices": slices}
-    for i, (patient, *grid) in enumerate(_grids(**settings)):
-        name = f"scan_{i + 1:0{max(3, len(str(n)))}}.nii.gz"
-        scans.append((name, ((seed, patient), labels[patient], *grid)))
-        rows.append(f"{name},{TB_CLASSES[labels[patient]]},P{patient + 1:0{max(3, len(str(patients)))}}")
-    return Folder("example.json", {"version": phantom.VERSION, **settings}, _scan, scans, "labels.csv", rows)
-
-
-def _grids(n: int, patients: int, seed: int, size: int, slices: int | None) -> list[tuple[int, int, int]]:
-    """(patient, voxels in-plane, slices) of each scan, patient by patient."""
     if not patients <= n <= MOST_SCANS * patients:
         what = f"{n} scans of {patients} patients are not possible."
         raise SettingError(what, remedy=f"Each patient has 1 to {MOST_SCANS} scans.")
-    rng = np.random.default_rng(seed)
+    settings = {"version": phantom.VERSION, "n": n, "patients": patients, "seed": seed, "size": size, "slices": slices}
+    labels, rng = phantom.cohort_labels(patients, seed).tolist(), np.random.default_rng(seed)
     further = rng.choice(np.repeat(np.arange(patients), MOST_SCANS - 1), n - patients, replace=False)
-    length = sum(PATIENT["length"]) / 2  # mm
-    grids = []
+    scans, rows = [], ["FileName,diagnosis,patient"]
     for patient, count in enumerate(1 + np.bincount(further, minlength=patients)):
         thickness = rng.permutation(THICKNESSES)
-        grids += [(patient, size - k * (size // 16), slices or round(length / thickness[k])) for k in range(count)]
-    return grids
+        for k in range(count):
+            name = f"scan_{len(scans) + 1:0{max(3, len(str(n)))}}.nii.gz"
+            depth = slices or round(sum(PATIENT["length"]) / 2 / thickness[k])  # a usual length in mm
+            scans.append((name, ((seed, patient), labels[patient], size - k * (size // 16), depth)))
+            rows.append(f"{name},{TB_CLASSES[labels[patient]]},P{patient + 1:0{max(3, len(str(patients)))}}")
+    return Folder("example.json", settings, _scan, scans, "labels.csv", rows)
 
 
 def _scan(seed: tuple[int, int], label: int, size: int, slices: int | None) -> bytes:
-    """One phantom as a file."""
+    """One phantom as a .nii.gz file; it holds no time: the same phantom gives the same bytes."""
     scan = phantom.make_phantom(seed, label, size=size, slices=slices)
-    return _nifti(scan.hu, scan.affine)
-
-
-def _nifti(volume: np.ndarray, affine: np.ndarray) -> bytes:
-    """A volume [X, Y, Z] as a .nii.gz file; it holds no time: the same volume gives the same bytes."""
-    import nibabel
-
-    image = nibabel.Nifti1Image(volume, affine)
+    image = nibabel.Nifti1Image(scan.hu, scan.affine)
     for set_affine in (image.set_sform, image.set_qform):
-        set_affine(affine, "scanner")
+        set_affine(scan.affine, "scanner")
     image.header.set_xyzt_units("mm")
     return gzip.compress(image.to_bytes(), 4, mtime=0)
 
@@ -196,11 +161,7 @@ def ucf50(
 ) -> Folder:
     """Synthetic videos laid out as UCF50: `CLASS/v_CLASS_gNN_cNN.avi`, 320x240, 26 frames a second.
 
-    Args:
-        seed: Of the whole set, 0 or more.
-        groups: Of each class, 1 to 25.
-        clips_per_group: 1 to 99.
-        frames: Fewest and most frames of a clip; each clip's number is drawn between them.
+    Of each class 1 to 25 groups of 1 to 99 clips. `frames`: fewest and most of a clip; each has a number of its own.
 
     Raises:
         SettingError: an argument is outside what is allowed.
@@ -226,8 +187,6 @@ def _video(seed: int, scene: tuple[int, int, int], frames: tuple[int, int]) -> b
 
 def encode_avi(clip: np.ndarray) -> bytes:
     """RGB uint8 [T, H, W, 3] as MPEG-4 Part 2 in AVI."""
-    import av
-
     encoded = io.BytesIO()
     with av.open(encoded, "w", format="avi") as container:
         stream = container.add_stream("mpeg4", rate=UCF_FRAME_RATE, bit_rate=1_500_000, pix_fmt="yuv420p")

@@ -134,9 +134,8 @@ def pull_at(p: SimpleNamespace, z):
     return p.pull * (0.35 + 0.65 * np.clip((z - p.base) / p.height, 0, 1))
 
 
-def chest(p: SimpleNamespace, x, y, z, spacing=(1.0, 1.0, 1.0)):
-    """Depth in mm inside the cavity; in voxel widths inside lung and heart, and above the diaphragm."""
-    sx, _, sz = spacing
+def chest(p: SimpleNamespace, x, y, z, sx: float = 1.0, sz: float = 1.0):
+    """Depth in mm inside the cavity; in voxel widths (mm) inside lung and heart, and above the diaphragm."""
     c, yc, a, b = hull(p, z)
     ax, yr = np.abs(x), y - yc
     cavity = oval(ax - c + LUNG_SPLAY * yr, yr, a, b, LUNG_SQUARE)
@@ -180,12 +179,13 @@ def sites(rng, p, n: int, *, side: int = 0, height=(0.0, 1.0), margin: float = 4
     return found[:n]
 
 
-def _grow_tree(rng, root, targets, radius: float):
-    """A tree from root that reaches 2**k targets, halving them at each fork; radii follow Murray's law.
+def join_capsules(parts, first: int | None = None) -> tuple[np.ndarray, ...]:
+    """Several lots of capsules as one: start [m, 3], end [m, 3], radius [m] and more; of each lot only the `first`."""
+    return tuple(np.concatenate([values[:first] for values in each]) for each in zip(*parts, strict=True))
 
-    Returns:
-        start [m, 3], end [m, 3], radius [m] in mm, first the trunk, last the twigs.
-    """
+
+def _grow_tree(rng, root, targets, radius: float):
+    """A tree of capsules from root, trunk first, to 2**k targets, halving them at each fork by Murray's law."""
     parts, nodes, groups = [], np.asarray(root)[None], targets[None]
     while groups.shape[1] > 1:
         axis = np.ptp(groups, axis=1).argmax(axis=1)
@@ -196,10 +196,10 @@ def _grow_tree(rng, root, targets, radius: float):
         ends = nodes + (0.5 if groups.shape[1] > 1 else 1.0) * reach
         bend = rng.normal(0, 0.07, reach.shape) * np.linalg.norm(reach, axis=1, keepdims=True)
         middle = (nodes + ends) / 2 + bend
-        parts += [(nodes, middle, radius), (middle, ends, 0.9 * radius)]
+        thick = np.full(len(nodes), radius)
+        parts += [(nodes, middle, thick), (middle, ends, 0.9 * thick)]
         nodes = ends
-    start, end = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
-    return start, end, np.concatenate([np.full(len(part[0]), part[2]) for part in parts])
+    return join_capsules(parts)
 
 
 def _draw_trees(rng, p):
@@ -211,8 +211,7 @@ def _draw_trees(rng, p):
         vessels += [_grow_tree(rng, artery, targets, 5.6)]
         vessels += [_grow_tree(rng, vein, sites(rng, p, 256, side=side, margin=5), 5.0)]
         bronchi += [_grow_tree(rng, bronchus, targets[:32] + (0, -4, 0), 4.6)]
-    join = lambda trees, m: tuple(np.concatenate([tree[i][:m] for tree in trees]) for i in range(3))  # noqa: E731
-    return join(vessels, None), join(bronchi, 60)
+    return join_capsules(vessels), join_capsules(bronchi, 60)
 
 
 def draw_bones(p):
@@ -253,7 +252,7 @@ def draw_bones(p):
     for x, y, dz in ((0, -24, -14), (34, -14, 4), (-34, -14, 4)):  # spinous and transverse processes
         start = np.stack([0 * level + np.sign(x) * 13, 0 * level + p.spine_y - 22, level], -1)
         add(np.stack([start, start + (x - np.sign(x) * 13, y, dz)], -2), 4.2)
-    return tuple(np.concatenate([part[i] for part in parts]) for i in range(4))
+    return join_capsules(parts)
 
 
 def _draw_incidental(rng, p, probability: float) -> list[Mark]:

@@ -1,8 +1,7 @@
 """Synthetic chest CT in Hounsfield units, with the five TB types as radiology describes them.
 
-A patient is drawn once, in millimetres (x to the left, y to the front, z to the head, y = 0 in the middle of
-the chest cavity), and can then be sampled on any voxel grid. Extended organs are signed depths, turned into
-soft coverage about one voxel wide; everything small (vessels, ribs, nodules) is a capsule that keeps its
+A patient is drawn once, in millimetres, and can then be sampled on any voxel grid. Extended organs are signed depths,
+turned into soft coverage about one voxel wide; everything small (vessels, ribs, nodules) is a capsule that keeps its
 volume on every grid, so that a 2 mm nodule in a 5 mm voxel counts with its volume fraction.
 
 What is learnt from phantoms says nothing about patients: they show that the code runs and reacts.
@@ -40,21 +39,12 @@ def difficulty() -> list[float]:
 
 @dataclass(frozen=True)
 class Phantom:
-    """One synthetic scan. All arrays are [X, Y, Z]: X to the patient's left, Y to the front, Z to the head.
+    """One synthetic scan. All arrays are [X, Y, Z]: X to the patient's left, Y to the front, Z to the head."""
 
-    Attributes:
-        hu: int16, Hounsfield units.
-        spacing: Voxel size in mm along X, Y, Z.
-        label: Index into TB_CLASSES, 0..4.
-        lungs: uint8, 1 right lung, 2 left lung, 0 elsewhere; disease in a lung belongs to it.
-        finding: bool, where the finding is (half maximum of each of its parts); all False when left out.
-    """
-
-    hu: np.ndarray
-    spacing: tuple[float, float, float]
-    label: int
-    lungs: np.ndarray
-    finding: np.ndarray
+    hu: np.ndarray  #: int16, Hounsfield units
+    spacing: tuple[float, float, float]  #: voxel size in mm along X, Y, Z
+    lungs: np.ndarray  #: uint8, 1 right lung, 2 left lung, 0 elsewhere; disease in a lung belongs to it
+    finding: np.ndarray  #: bool, where the finding is (half maximum of each of its parts); all False when left out
 
     @property
     def affine(self) -> np.ndarray:
@@ -206,7 +196,7 @@ def make_phantom(
         drawn.append(np.full(grid.whole, empty, part.dtype))
         drawn[-1][kept] = part
     hu, lungs, found = (volume.transpose(2, 1, 0) for volume in drawn)
-    return Phantom(hu, tuple(float(step) for step in grid.spacing), int(label), lungs, found)
+    return Phantom(hu, tuple(grid.spacing.tolist()), lungs, found)
 
 
 def cohort_labels(n: int, seed: int) -> np.ndarray:

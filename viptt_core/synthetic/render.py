@@ -7,7 +7,8 @@ import numpy as np
 from scipy import ndimage
 
 from viptt_core.constants import HU_AIR
-from viptt_core.synthetic.patient import AIRWAYS, GREAT_VESSELS, Mark, chest, draw_bones, from_carina, oval, pull_at
+from viptt_core.synthetic import patient
+from viptt_core.synthetic.patient import Mark, chest, from_carina, join_capsules, oval, pull_at
 
 # --- Hounsfield units of tissues, unenhanced CT (textbook ranges) ------------------------------------------
 HU_FAT, HU_MUSCLE, HU_SKIN, HU_BLOOD, HU_HEART, HU_LIVER, HU_SPLEEN = -100, 52, 10, 42, 40, 58, 48
@@ -127,7 +128,7 @@ def _paint_slab(p, grid: Grid, k: slice, texture):
     """Everything that is not a capsule: table, wall, spine, organs, lungs -> hu, lung share, left half [Z, Y, X]."""
     sx, _, sz = (float(s) for s in grid.spacing)
     x, y, z = _to_patient(p, grid, k)
-    cavity, lung, heart, above = chest(p, x, y, z, (sx, sx, sz))
+    cavity, lung, heart, above = chest(p, x, y, z, sx, sz)
     ax = np.abs(x)
     soft = lambda depth: np.clip(depth / sx + 0.5, 0, 1)  # noqa: E731  depth in mm -> share of the voxel
 
@@ -230,12 +231,10 @@ def _paint_mark(p, grid: Grid, hu, lung, mark: Mark, found=None) -> None:
     hu[box] += share * (np.maximum(mark.hu - hu[box], 0) if mark.hu > -800 else mark.hu - hu[box])
 
 
-def _capsules(p, paths) -> list[np.ndarray]:
+def _capsules(p, paths) -> tuple[np.ndarray, ...]:
     """Start [n, 3], end [n, 3] and radius [n], in this patient's mm, along paths of the reference patient."""
-    starts, ends = (
-        np.concatenate([from_carina(p, path[part]) for _, path in paths]) for part in (slice(-1), slice(1, None))
-    )
-    return [starts, ends, np.concatenate([np.full(len(path) - 1, radius) for radius, path in paths])]
+    points = [(from_carina(p, path), radius) for radius, path in paths]
+    return join_capsules([(path[:-1], path[1:], np.full(len(path) - 1, radius)) for path, radius in points])
 
 
 def render(p, grid: Grid, marks: list[Mark], noise: np.random.Generator):
@@ -250,27 +249,25 @@ def render(p, grid: Grid, marks: list[Mark], noise: np.random.Generator):
         texture = np.stack([cv2.resize(plane, grid.shape[:0:-1], interpolation=cv2.INTER_CUBIC) for plane in planes])
         hu[k], lung[k], side[k] = _paint_slab(p, grid, k, texture)
 
-    def tubes(parts, value, erase=False):
-        splat(grid, (_to_scanner(p, parts[0]), _to_scanner(p, parts[1]), parts[2]))
+    def tubes(start, end, radius, value, erase=False):
+        splat(grid, (_to_scanner(p, start), _to_scanner(p, end), radius))
         _flush(grid, hu, value, lung, erase=erase)
 
-    *bones, bony = draw_bones(p)
-    tubes([v[~bony] for v in bones], HU_CARTILAGE)
-    tubes([v[bony] for v in bones], HU_CORTEX * p.bone)
-    tubes([bones[0][bony], bones[1][bony], bones[2][bony] - 1.6], HU_MARROW * p.bone)
-    great, air = _capsules(p, GREAT_VESSELS), _capsules(p, AIRWAYS)
-    great[2] *= p.aorta
-    tubes(great, HU_BLOOD, erase=True)
-    tubes(p.vessels, HU_BLOOD)
+    start, end, radius, bony = patient.draw_bones(p)
+    tubes(start[~bony], end[~bony], radius[~bony], HU_CARTILAGE)
+    tubes(start[bony], end[bony], radius[bony], HU_CORTEX * p.bone)
+    tubes(start[bony], end[bony], radius[bony] - 1.6, HU_MARROW * p.bone)
+    start, end, radius = _capsules(p, patient.GREAT_VESSELS)
+    tubes(start, end, radius * p.aorta, HU_BLOOD, erase=True)
+    tubes(*p.vessels, HU_BLOOD)
     mask = np.where(lung > 0.5, 1 + side, 0).astype(np.uint8)
     for mark in p.incidental:
         _paint_mark(p, grid, hu, lung, mark)
     for mark in marks:
         _paint_mark(p, grid, hu, lung, mark, found)
-    air = [np.concatenate(v) for v in zip(air, p.bronchi, strict=True)]
-    wall = np.minimum(0.35 + 0.12 * air[2], 1.5)
-    tubes([air[0], air[1], air[2] + wall], 10)
-    tubes(air, HU_AIR + 5)
+    start, end, radius = join_capsules([_capsules(p, patient.AIRWAYS), p.bronchi])
+    tubes(start, end, radius + np.minimum(0.35 + 0.12 * radius, 1.5), 10)  # the wall
+    tubes(start, end, radius, HU_AIR + 5)
     found &= lung > 0
     _add_noise(p, grid, hu, noise)
     return np.clip(np.rint(hu), -1024, 3071).astype(np.int16), mask, found
