@@ -39,7 +39,7 @@ from viptt_core.ct import load_volume
 from viptt_core.datasets import load_dataset
 from viptt_core.files import peak_memory_mb
 from viptt_core.prediction.scans import predict_scans
-from viptt_core.training import fit
+from viptt_core.training import Trainer
 from viptt_core.training.device import Engine, cpu_has_bf16, pick_precision
 from viptt_core.video import load_clip
 
@@ -165,7 +165,7 @@ def frozen_seconds(profile: Profile) -> dict[str, list[float]]:
     """Seconds of the frozen run and of its epochs, in turn, so that three rows share the reference's time.
 
     Returns:
-        "run": 28 epochs by `fit`, features included; "cached": an epoch of it after the first; "uncached":
+        "run": 28 epochs by a `Trainer`, features included; "cached": an epoch of it after the first; "uncached":
         one without the cache; "theirs": an epoch of the plain loop. All epochs include validation.
     """
     model, plain = models()
@@ -173,7 +173,7 @@ def frozen_seconds(profile: Profile) -> dict[str, list[float]]:
 
     def run(epochs: int, *, cache: bool = True) -> float:
         task = plain_task(clips, TRAIN_CLIPS, frozen=True, batch_size=1, epochs=epochs)
-        return seconds_of(lambda: fit(model, task, engine=Engine(device=DEVICE, feature_cache=cache)))
+        return seconds_of(lambda: Trainer(model, task, engine=Engine(device=DEVICE, feature_cache=cache)).run())
 
     def their_epoch() -> None:
         reference.plain_frozen_epoch(plain, clips.clips[:TRAIN_CLIPS], clips.labels[:TRAIN_CLIPS])

@@ -20,7 +20,7 @@ from viptt_core.clips import ClipSet
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
-from viptt_core.training import Task, Trainer, fit
+from viptt_core.training import Task, Trainer
 from viptt_core.training.checkpoint import write_tensors
 from viptt_core.training.device import Engine
 
@@ -54,12 +54,12 @@ def train_into(folder: Path, weights: Path) -> None:
         plateau_factor=0.5,
     )
     split = Split(np.arange(12), np.arange(12, 16), np.arange(16, 20))
-    history = fit(
+    history = Trainer(
         model,
         Task(clip_set(), split, stage),
         folder=folder,
         engine=Engine(device="cpu", checkpoint_seconds=0, check_every=1),
-    )
+    ).run()
     write_tensors(weights, model.state_dict())
     records = [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in history.epochs]
     weights.with_suffix(".json").write_text(json.dumps([records, history.engine["resumed"]]))

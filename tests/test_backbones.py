@@ -16,7 +16,7 @@ from viptt_core.errors import DataError, SettingError
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
-from viptt_core.training import Task, fit
+from viptt_core.training import Task, Trainer
 from viptt_core.training.device import Engine
 
 STAGE = replace(load_preset("corrected").finetune, epochs=1, batch_size=2, optimiser="sgd", learning_rate=0.01)
@@ -95,7 +95,7 @@ def test_training_draws_nothing_from_the_global_generator_and_statistics_are_tho
 def test_a_training_epoch_moves_the_weights_and_statistics_of_a_backbone_that_learns(make_clip_set):
     model, clips = build("lite0_3", stem="imagenet"), make_clip_set(n=8, frames=4, size=32, classes=3)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    history = fit(model, Task(clips, SPLIT, STAGE), engine=Engine(device="cpu", precision="fp32"))
+    history = Trainer(model, Task(clips, SPLIT, STAGE), engine=Engine(device="cpu", precision="fp32")).run()
     assert np.isfinite(history.epochs[0]["loss"])
     moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert {"stem.weight", "classifier.weight"} <= moved

@@ -27,7 +27,7 @@ from benchmarks import commands as costs  # noqa: E402
 from viptt_core.ct import load_volume  # noqa: E402
 from viptt_core.synthetic.actions import make_clip  # noqa: E402
 from viptt_core.synthetic.folders import encode_avi  # noqa: E402
-from viptt_core.training import fit  # noqa: E402
+from viptt_core.training import Trainer  # noqa: E402
 from viptt_core.training.device import Engine  # noqa: E402
 from viptt_core.video import load_clip  # noqa: E402
 
@@ -85,7 +85,7 @@ def test_ours_and_the_plain_loop_have_the_same_losses(networks, cache):
     (model, plain), clips = networks, inputs.noise_clips(2, 2, 32)
     task = inputs.plain_task(clips, 1, frozen=True, batch_size=1, epochs=3)
     with inputs.fresh_cache():
-        ours = fit(model, task, engine=Engine("cpu", "fp32", feature_cache=cache))
+        ours = Trainer(model, task, engine=Engine("cpu", "fp32", feature_cache=cache)).run()
     assert ours.engine["feature_cache"] is cache
     for epoch in ours.epochs:
         theirs = reference.plain_frozen_epoch(plain, clips.clips[:1], clips.labels[:1])

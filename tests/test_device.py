@@ -12,7 +12,7 @@ from viptt_core.errors import DataWarning, SettingError, TrainingError
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
-from viptt_core.training import Task, Trainer, fit
+from viptt_core.training import Task, Trainer
 from viptt_core.training import device as engine_module
 from viptt_core.training.device import Engine, autocast, fits_fp16, pick_chunk, pick_precision, settle
 
@@ -117,9 +117,9 @@ def test_fp16_that_overflows_falls_back_to_fp32_and_says_so(make_clip_set):
     assert not fits_fp16(model, bright // 255, "0..255")
     stage = dataclasses.replace(STAGE, pixel_range="0..255", learning_rate=1e-9)
     with pytest.warns(DataWarning, match="fp16 overflows.*fp32"):
-        history = fit(
+        history = Trainer(
             model, Task(make_clip_set(n=8, size=32), SPLIT, stage), engine=Engine(device="cpu", precision="fp16")
-        )
+        ).run()
     assert history.engine["precision"] == "fp32"
 
 
@@ -140,7 +140,7 @@ def test_training_in_reduced_precision_gives_nearly_the_losses_of_fp32(make_clip
     clips, stage = make_clip_set(n=8, size=32, frames=1), dataclasses.replace(STAGE, learning_rate=0.01)
     losses = []
     for name in ("fp32", reduced):
-        history = fit(vgg(), Task(clips, SPLIT, stage), engine=Engine(device="cpu", precision=name))
+        history = Trainer(vgg(), Task(clips, SPLIT, stage), engine=Engine(device="cpu", precision=name)).run()
         assert history.engine["precision"] == name
         losses.append([epoch["loss"] for epoch in history.epochs])
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
@@ -162,7 +162,7 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 def test_an_explicit_chunk_that_has_no_effect_is_said(make_clip_set):
     small = ViPTTNet(2, backbone="small", hidden_size=8, feature_size=8)
     with pytest.warns(DataWarning, match="frames_per_chunk has no effect"):
-        fit(small, Task(make_clip_set(n=8), SPLIT, STAGE), engine=Engine(device="cpu", frames_per_chunk=2))
+        Trainer(small, Task(make_clip_set(n=8), SPLIT, STAGE), engine=Engine(device="cpu", frames_per_chunk=2)).run()
 
 
 def test_everything_about_the_machine_is_settled_at_once(monkeypatch):

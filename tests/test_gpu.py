@@ -11,7 +11,7 @@ from viptt_core.model import ViPTTNet
 from viptt_core.prediction.scans import predict_scans
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
-from viptt_core.training import Task, Trainer, fit
+from viptt_core.training import Task, Trainer
 from viptt_core.training.device import Engine, pick_precision
 from viptt_core.training.feed import Feed
 
@@ -25,7 +25,7 @@ def model():
 
 
 def losses(make_clip_set, **engine):
-    history = fit(model(), Task(make_clip_set(size=32), SPLIT, STAGE), engine=Engine(**engine))
+    history = Trainer(model(), Task(make_clip_set(size=32), SPLIT, STAGE), engine=Engine(**engine)).run()
     return [epoch["loss"] for epoch in history.epochs]
 
 

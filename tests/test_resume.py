@@ -15,7 +15,7 @@ from viptt_core.errors import DataError, TrainingError
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
-from viptt_core.training import Task, Trainer, fit
+from viptt_core.training import Task, Trainer
 from viptt_core.training.checkpoint import read_checkpoint
 from viptt_core.training.device import Engine
 
@@ -85,11 +85,11 @@ def test_a_checkpoint_of_another_training_is_refused_with_the_difference(make_cl
     stopped(clips, tmp_path)
     other = dataclasses.replace(STAGE, learning_rate=0.5)
     with pytest.raises(DataError, match="checkpoint-000000003.*other learning_rate.*Delete it"):
-        fit(model(), Task(clips, SPLIT, other), engine=EVERY_STEP, folder=tmp_path)
+        Trainer(model(), Task(clips, SPLIT, other), engine=EVERY_STEP, folder=tmp_path).run()
     with pytest.raises(DataError, match="other seed"):
-        fit(model(), Task(clips, SPLIT, STAGE, 1), engine=EVERY_STEP, folder=tmp_path)
+        Trainer(model(), Task(clips, SPLIT, STAGE, 1), engine=EVERY_STEP, folder=tmp_path).run()
     with pytest.raises(DataError, match="num_classes 2 instead of 5"):
-        fit(model(5), Task(clips, SPLIT, STAGE), engine=EVERY_STEP, folder=tmp_path)
+        Trainer(model(5), Task(clips, SPLIT, STAGE), engine=EVERY_STEP, folder=tmp_path).run()
 
 
 def test_a_tampered_checkpoint_is_refused(make_clip_set, tmp_path):
@@ -97,7 +97,7 @@ def test_a_tampered_checkpoint_is_refused(make_clip_set, tmp_path):
     weights = next(tmp_path.glob("checkpoint-*"))
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
     with pytest.raises(DataError, match="checkpoint-000000003.*changed after it was written"):
-        fit(model(), Task(make_clip_set(), SPLIT, STAGE), engine=EVERY_STEP, folder=tmp_path)
+        Trainer(model(), Task(make_clip_set(), SPLIT, STAGE), engine=EVERY_STEP, folder=tmp_path).run()
 
 
 def test_a_loss_that_is_not_finite_names_the_clips_and_keeps_the_last_good_checkpoint(make_clip_set, tmp_path):

@@ -12,7 +12,7 @@ from viptt_core.errors import SettingError, TrainingError
 from viptt_core.model import ViPTTNet
 from viptt_core.presets import load_preset
 from viptt_core.splits import Split
-from viptt_core.training import Task, Trainer, fit
+from viptt_core.training import Task, Trainer
 from viptt_core.training.device import Engine
 from viptt_core.training.feed import rotate_clips
 from viptt_core.training.inference import gather_features, predict_logits
@@ -202,7 +202,7 @@ def test_features_that_would_change_and_heads_of_other_classes_are_refused(make_
 
 def test_fit_learns_a_difference_in_brightness(make_clip_set):
     clips, model = make_clip_set(), small_model()
-    history = fit(model, Task(clips, SPLIT, dataclasses.replace(STAGE, epochs=15)), engine=CPU)
+    history = Trainer(model, Task(clips, SPLIT, dataclasses.replace(STAGE, epochs=15)), engine=CPU).run()
     predicted = predict_logits(model, clips.clips, SPLIT.test, pixel_range="0..1").argmax(axis=1)
     assert (predicted == clips.labels[SPLIT.test]).all()
     assert history.epochs[-1]["loss"] < history.epochs[0]["loss"]
@@ -213,7 +213,7 @@ def test_the_same_seed_gives_the_same_numbers_bit_for_bit(make_clip_set):
     runs = []
     for seed in (0, 0, 1):
         model = small_model()
-        history = fit(model, Task(make_clip_set(), SPLIT, stage, seed), engine=CPU)
+        history = Trainer(model, Task(make_clip_set(), SPLIT, stage, seed), engine=CPU).run()
         losses = [(e["loss"], e["val_loss"], e["val_kappa"]) for e in history.epochs]
         runs.append((losses, {k: v.clone() for k, v in model.state_dict().items()}))
     assert runs[0][0] == runs[1][0]
@@ -224,7 +224,7 @@ def test_the_same_seed_gives_the_same_numbers_bit_for_bit(make_clip_set):
 def test_the_weights_of_the_lowest_validation_loss_are_kept(make_clip_set):
     clips, model = make_clip_set(), small_model()
     stage = dataclasses.replace(STAGE, epochs=8, learning_rate=0.3, plateau_patience=99)
-    history = fit(model, Task(clips, SPLIT, stage), engine=CPU)
+    history = Trainer(model, Task(clips, SPLIT, stage), engine=CPU).run()
     losses = [e["val_loss"] for e in history.epochs]
     assert history.best_epoch == 1 + int(np.argmin(losses))
     logits = torch.from_numpy(predict_logits(model, clips.clips, SPLIT.validation, pixel_range="0..1"))
@@ -234,7 +234,7 @@ def test_the_weights_of_the_lowest_validation_loss_are_kept(make_clip_set):
 
 def test_training_ends_early_on_a_plateau(make_clip_set):
     stage = dataclasses.replace(STAGE, epochs=50, learning_rate=1e-12, stop_patience=2, plateau_patience=1)
-    history = fit(small_model(), Task(make_clip_set(), SPLIT, stage), engine=CPU)
+    history = Trainer(small_model(), Task(make_clip_set(), SPLIT, stage), engine=CPU).run()
     assert history.stopped_early and len(history.epochs) < 50
     assert history.epochs[-1]["learning_rate"] < 1e-12
 
@@ -242,7 +242,7 @@ def test_training_ends_early_on_a_plateau(make_clip_set):
 def test_a_frozen_backbone_stays_and_the_stem_before_it_learns(make_clip_set):
     model = small_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    fit(model, Task(make_clip_set(), SPLIT, dataclasses.replace(STAGE, freeze_backbone=True)), engine=CPU)
+    Trainer(model, Task(make_clip_set(), SPLIT, dataclasses.replace(STAGE, freeze_backbone=True)), engine=CPU).run()
     after = model.state_dict()
     assert all(torch.equal(before[n], after[n]) for n in after if n.startswith("backbone"))
     assert not torch.equal(before["stem.weight"], after["stem.weight"])
@@ -253,7 +253,7 @@ def test_the_test_part_is_not_touched(make_clip_set):
     spoiled = clips.clips.copy()
     spoiled[SPLIT.test] = 0
     logs = [
-        fit(small_model(), Task(dataclasses.replace(clips, clips=array), SPLIT, STAGE), engine=CPU).epochs
+        Trainer(small_model(), Task(dataclasses.replace(clips, clips=array), SPLIT, STAGE), engine=CPU).run().epochs
         for array in (clips.clips, spoiled)
     ]
     assert [e["val_loss"] for e in logs[0]] == [e["val_loss"] for e in logs[1]]
@@ -265,7 +265,7 @@ def test_class_weights_change_training_and_leave_the_validation_loss_unweighted(
     logs = {}
     for weighted in (False, True):
         stage = dataclasses.replace(STAGE, class_weights=weighted, epochs=1, learning_rate=1e-12, batch_size=6)
-        logs[weighted] = fit(small_model(), Task(clips, split, stage), engine=CPU).epochs[0]
+        logs[weighted] = Trainer(small_model(), Task(clips, split, stage), engine=CPU).run().epochs[0]
     assert logs[True]["val_loss"] == pytest.approx(logs[False]["val_loss"], abs=1e-6)
     assert abs(logs[True]["loss"] - logs[False]["loss"]) > 1e-4
 
@@ -273,13 +273,15 @@ def test_class_weights_change_training_and_leave_the_validation_loss_unweighted(
 def test_a_loss_that_is_not_finite_stops_with_a_remedy(make_clip_set):
     stage = dataclasses.replace(STAGE, optimiser="sgd", learning_rate=1e30)
     with pytest.raises(TrainingError, match="not finite.*learning rate"):
-        fit(small_model(), Task(make_clip_set(), SPLIT, stage), engine=CPU)
+        Trainer(small_model(), Task(make_clip_set(), SPLIT, stage), engine=CPU).run()
 
 
 @pytest.mark.parametrize("field", ["optimiser", "pixel_range", "shuffle"])
 def test_unknown_settings_are_refused(make_clip_set, field):
     with pytest.raises(SettingError, match=field):
-        fit(small_model(), Task(make_clip_set(), SPLIT, dataclasses.replace(STAGE, **{field: "x"})), engine=CPU)
+        Trainer(
+            small_model(), Task(make_clip_set(), SPLIT, dataclasses.replace(STAGE, **{field: "x"})), engine=CPU
+        ).run()
 
 
 # --- The paper's own size ------------------------------------------------------------------------
@@ -294,7 +296,7 @@ def test_one_full_size_step_of_the_paper_preset(make_clip_set, stage_name, batch
     model = ViPTTNet(2, generator=torch.Generator().manual_seed(0))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     split = Split(np.arange(batch), np.array([batch]), np.array([batch]))
-    history = fit(model, Task(clips, split, stage), engine=CPU)
+    history = Trainer(model, Task(clips, split, stage), engine=CPU).run()
     assert np.isfinite(history.epochs[0]["loss"])
     moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert ("backbone.0.weight" in moved) == (stage_name == "finetune")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tracked import tracked_files
 
 from viptt_core import files
-from viptt_core.backbones import by_timm
+from viptt_core.backbones import lite0_file
 from viptt_core.cli import main
 from viptt_core.constants import TB_CLASSES, UCF_CLASSES
 from viptt_core.errors import DataError, SettingError, StorageError
@@ -266,7 +266,7 @@ def test_weights_without_their_backbone_are_small_and_give_the_same_logits(froze
     assert not any(name.startswith("backbone") for name in load_file(target)) and target.stat().st_size < 50_000
     whole, packed = open_weights(frozen), open_weights(target)
     assert packed.card == replace(whole.card, backbone=packed.card.backbone)
-    assert packed.card.backbone["sha256"] == hashlib.sha256(by_timm.weights_file().read_bytes()).hexdigest()
+    assert packed.card.backbone["sha256"] == hashlib.sha256(lite0_file().read_bytes()).hexdigest()
     clips = np.random.default_rng(0).integers(0, 256, (2, 6, 32, 32)).astype(np.uint8)
     logits = [predict_logits(each.model(), clips, np.arange(2), pixel_range="0..255") for each in (whole, packed)]
     assert np.array_equal(*logits)

@@ -109,23 +109,14 @@ def build_model(preset: Preset, num_classes: int, *, seed: int, imagenet: bool =
 
 
 def pretrain(plan: Plan, videos: ClipSet, *, progress: bool = True) -> Run:
-    """Pretrain on videos, or find the finished run.
-
-    A finished run is reused only when data, settings, seed and the code's meaning are the same: all
-    of them are in the hash that names its folder.
-    """
+    """Pretrain on videos, or find the finished run of the same data, settings, seed and meaning of the code."""
     return _finished_run(_Job(plan, videos, "pretrain", "video", plan.preset.pretrain, progress=progress))
 
 
 def finetune(plan: Plan, scans: ClipSet, start: str, *, pretrained: Run | None = None, progress: bool = True) -> Run:
     """Fine-tune on scans from one start and predict the validation and test sets, or find the finished run.
 
-    Args:
-        plan: The experiment.
-        scans: The set.
-        progress: Whether to show a progress bar.
-        start: "random", "image" or "video".
-        pretrained: The pretraining run whose weights to take over; None for ImageNet or random weights.
+    `pretrained` is the pretraining run whose weights to take over; None for ImageNet or random weights.
     """
     return _finished_run(_Job(plan, scans, "finetune", start, plan.preset.stage(start), pretrained, progress))
 
@@ -179,25 +170,21 @@ class _Job:
     pretrained: Run | None = None
     progress: bool = True
 
-    def config(self) -> dict:
-        """Everything that decides the outcome; its hash names the run's folder."""
-        preset = asdict(self.plan.preset)
-        shared = {name: value for name, value in preset.items() if name not in ("pretrain", "finetune", "scratch")}
-        return {
-            "stage": self.kind,
-            "start": self.start,
-            "seed": self.plan.seed,
-            "data": self.clips.source,
-            "pretrained": self.pretrained.folder.name if self.pretrained else None,
-            "precision": self.plan.engine.precision,
-            "code": code_version("experiment", apart_from=APART),
-            "preset": shared | {self.kind: asdict(self.stage)},
-        }
-
 
 def _finished_run(job: _Job) -> Run:
-    """Find the run, or train it."""
-    config = job.config()
+    """Find the run, or train it; everything that decides the outcome is in the hash that names its folder."""
+    preset = asdict(job.plan.preset)
+    shared = {name: value for name, value in preset.items() if name not in ("pretrain", "finetune", "scratch")}
+    config = {
+        "stage": job.kind,
+        "start": job.start,
+        "seed": job.plan.seed,
+        "data": job.clips.source,
+        "pretrained": job.pretrained.folder.name if job.pretrained else None,
+        "precision": job.plan.engine.precision,
+        "code": code_version("experiment", apart_from=APART),
+        "preset": shared | {job.kind: asdict(job.stage)},
+    }
     folder = runs_root() / f"{job.kind}-{job.start}-{digest(config)}"
     if not is_finished(folder):
         with one_at_a_time(folder, f"Another program trains {folder.name}; waiting for it."):
@@ -211,11 +198,18 @@ def _train(job: _Job, folder: Path, config: dict) -> None:
     plan, clips = job.plan, job.clips
     torch.manual_seed(plan.seed)  # our own code draws from generators passed in; this is for libraries that do not
     began = time.perf_counter()
-    model = _start_model(job)
+    imagenet = job.kind == "pretrain" or job.start != "random"
+    model = build_model(plan.preset, len(clips.class_names), seed=plan.seed, imagenet=imagenet)
+    if job.pretrained is not None:
+        model.load_pretrained(open_weights(job.pretrained.folder).tensors)
     split = make_split(plan.preset.splits, clips, stage=job.kind, seed=plan.seed)
     trainer = Trainer(model, Task(clips, split, job.stage, plan.seed), engine=plan.engine, folder=folder)
-    history = trainer.run(f"{job.kind} ({job.start})" if job.progress else None)
-    predictions = _predict(trainer, job.start)
+    history, tables = trainer.run(f"{job.kind} ({job.start})" if job.progress else None), []
+    for part in ("validation", "test"):
+        indices = getattr(split, part)
+        probabilities = torch.from_numpy(trainer.predict(indices)).double().softmax(dim=1).numpy()
+        tables.append(predictions_table(clips, indices, probabilities, arm=job.start, part=part))
+    predictions = pd.concat(tables, ignore_index=True)
     config |= {
         "split": split.sizes(),
         "selection_biased": split.selection_biased,
@@ -235,22 +229,3 @@ def _train(job: _Job, folder: Path, config: dict) -> None:
     save_weights(folder / WEIGHTS, model, run_card(config, clips, split, predictions, record))
     write_run(Run(folder, config, pd.DataFrame(history.epochs), predictions, record))
     remove_checkpoints(folder)
-
-
-def _start_model(job: _Job) -> ViPTTNet:
-    """The model as training begins: its random parts drawn, what is taken over put in."""
-    imagenet = job.kind == "pretrain" or job.start != "random"
-    model = build_model(job.plan.preset, len(job.clips.class_names), seed=job.plan.seed, imagenet=imagenet)
-    if job.pretrained is not None:
-        model.load_pretrained(open_weights(job.pretrained.folder).tensors)
-    return model
-
-
-def _predict(trainer: Trainer, arm: str) -> pd.DataFrame:
-    """Predictions of the validation and test sets."""
-    tables = []
-    for part in ("validation", "test"):
-        indices = getattr(trainer.task.split, part)
-        probabilities = torch.from_numpy(trainer.predict(indices)).double().softmax(dim=1).numpy()
-        tables.append(predictions_table(trainer.task.clips, indices, probabilities, arm=arm, part=part))
-    return pd.concat(tables, ignore_index=True)

@@ -55,11 +55,8 @@ def read_keras_architecture(path: str | PathLike) -> dict[str, str | int]:
 # --- ViPTT-Net's weights among those of the file ----------------------------------------------------------------------
 
 
-_Weight = tuple[str, h5py.Dataset]  # name in the file, and the array, which lies in the file as Keras stores it
-
-
-def _matched(file: h5py.File, path) -> tuple[dict[str, _Weight], dict[str, str | int]]:
-    """The file's weights by their names in our model, and the architecture they make up."""
+def _matched(file: h5py.File, path) -> tuple[dict[str, tuple[str, h5py.Dataset]], dict[str, str | int]]:
+    """The file's weights (name there, array) by their names in our model, and the architecture they make up."""
     weights = list(_weights(file, path))
     # A size is the last axis of the first weight that has it; the shapes of all weights are compared below.
     gates, features, classes = (weights[i][1].shape[-1] if i < len(weights) else 0 for i in (28, 31, 33))
@@ -134,8 +131,8 @@ def _opened(path: str | PathLike) -> Iterator[h5py.File]:
         raise DataError(what, path=path, remedy=f"Check the path. {COPY_AGAIN}") from error
 
 
-def _weights(file: h5py.File, path) -> Iterator[_Weight]:
-    """The weights of all layers in Keras's order, each checked but not read."""
+def _weights(file: h5py.File, path) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Name and array of the weights of all layers in Keras's order, each checked but not read."""
     held = {}
     file.visititems(held.__setitem__)  # no links: they can lead to other files
     if "layers" in held or "_layer_checkpoint_dependencies" in held:
@@ -143,7 +140,8 @@ def _weights(file: h5py.File, path) -> Iterator[_Weight]:
     root = held.get("model_weights", file)  # else weights only
     for layer, group in _listed(root, "layer_names", held, path):
         for name, data in _listed(group, "weight_names", held, path):
-            if not _is_plain(data):
+            is_float = isinstance(data, h5py.Dataset) and data.dtype.kind == "f"
+            if not is_float or data.external or not data.id.get_offset():  # zeros would be made up without a place
                 what = f"holds at {_shown(f'{layer}/{name}')} no float array in one piece within the file."
                 raise DataError(what, path=path, remedy=_OTHER_LAYOUT)
             yield f"{layer}/{name}", data
@@ -163,12 +161,6 @@ def _listed(group: h5py.Group, attribute: str, held: dict, path) -> Iterator[tup
             what = f"lists {_shown(name)}, which it does not hold in {_shown(group.name)}."
             raise DataError(what, path=path, remedy=COPY_AGAIN)
         yield name, held[place]
-
-
-def _is_plain(data) -> bool:
-    """Whether this is a float array in one piece within the file, not outside, packed or without values."""
-    # HDF5 would make up zeros for an array that has no place.
-    return isinstance(data, h5py.Dataset) and data.dtype.kind == "f" and data.id.get_offset() and not data.external
 
 
 def _shown(name) -> str:

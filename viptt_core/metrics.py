@@ -11,18 +11,10 @@ from viptt_core.errors import require
 
 
 def confusion_matrix(y_true, y_pred, n_classes: int | None = None) -> np.ndarray:
-    """Counts of (true, predicted) pairs.
+    """Counts of (true, predicted) pairs, both int [N], classes 0..K-1: int64 [K, K], rows true, columns predicted.
 
-    Args:
-        y_true: int [N], classes 0..K-1.
-        y_pred: int [N], classes 0..K-1.
-        n_classes: K; None takes the largest class seen, plus one.
-
-    Returns:
-        int64 [K, K], rows true, columns predicted.
-
-    Raises:
-        SettingError: the two differ in length, are empty, or hold a class outside 0..K-1.
+    `n_classes` is K; None takes the largest class seen, plus one. A SettingError where the two differ in length, are
+    empty, or hold a class outside 0..K-1.
     """
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     found = f"labels have shape {y_true.shape}, predictions {y_pred.shape}."
@@ -69,17 +61,10 @@ CLASS_SCORES = {
 
 
 def cohen_kappa(y_true, y_pred) -> float:
-    """Unweighted Cohen's kappa: agreement beyond what the two marginals give by chance.
+    """Unweighted Cohen's kappa of true and predicted classes, both int [N]: agreement beyond chance.
 
-    Args:
-        y_true: int [N].
-        y_pred: int [N].
-
-    Returns:
-        1 for agreement throughout, 0 for chance; nan where both hold one and the same class only, as in scikit-learn.
-
-    Source:
-        Cohen (1960), Educational and Psychological Measurement 20, 37-46.
+    1 for agreement throughout, 0 for what the two marginals give by chance; nan where both hold one and the same class
+    only, as in scikit-learn. Source: Cohen (1960), Educational and Psychological Measurement 20, 37-46.
     """
     return float(kappa_of_tables(confusion_matrix(y_true, y_pred)))
 
@@ -92,18 +77,9 @@ def accuracy(y_true, y_pred) -> float:
 def roc_auc(y_true, probabilities) -> float:
     """Area under the ROC curve, averaged over the classes, each against the rest; ties count half.
 
-    Args:
-        y_true: int [N], classes 0..K-1.
-        probabilities: float [N, K], or any scores that rank the cases of a class alike.
-
-    Returns:
-        0..1, 0.5 for chance; with two classes that of the second. nan where a class has no case, or all.
-
-    Raises:
-        SettingError: shapes that do not fit.
-
-    Source:
-        Hanley & McNeil (1982), Radiology 143, 29-36: the Mann-Whitney statistic.
+    0..1, 0.5 for chance; with two classes that of the second. nan where a class has no case, or all. Labels are int
+    [N], 0..K-1; probabilities float [N, K], or any scores that rank the cases of a class alike; else a SettingError.
+    Source: Hanley & McNeil (1982), Radiology 143, 29-36: the Mann-Whitney statistic.
     """
     y_true, scores = np.asarray(y_true), np.asarray(probabilities)
     fits = scores.ndim == 2 and y_true.shape == scores.shape[:1] and len(y_true) and scores.shape[1] > 1
@@ -128,14 +104,9 @@ def check_level(level: float) -> None:
 
 
 def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Bounds that leave out the same share of values at both ends.
+    """Bounds (low, high) with a share `level` of the values, float [R], between them, and as many below as above.
 
-    Args:
-        values: float [R]; nan values do not count.
-        level: Share between the bounds, between 0 and 1.
-
-    Returns:
-        (low, high); (nan, nan) where all values are nan.
+    nan values do not count; (nan, nan) where all are.
     """
     check_level(level)
     values = values[~np.isnan(values)]
@@ -153,10 +124,12 @@ def bootstrap_ci(
     seed: int = 0,
     groups=None,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic of true and predicted classes.
+    """Percentile bootstrap interval (low, high) of a statistic of true and predicted classes.
+
+    Source: Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
 
     Args:
-        statistic: (y_true, y_pred) -> float; resamples where it is nan are left out.
+        statistic: (y_true, y_pred) -> float; resamples where it is nan are left out; both ends are nan if all are.
         y_true: Array whose first axis is the N cases.
         y_pred: Array whose first axis is the N cases.
         n_resamples: Number of resamples drawn with replacement.
@@ -164,14 +137,8 @@ def bootstrap_ci(
         seed: Of the resampling.
         groups: [N] or None; when given, whole groups (patients) are drawn instead of cases.
 
-    Returns:
-        (low, high); (nan, nan) when the statistic is nan in every resample.
-
     Raises:
         SettingError: level or n_resamples out of range, or lengths that differ.
-
-    Source:
-        Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
     """
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     n = len(y_true)
@@ -196,15 +163,10 @@ GRID = np.arange(101) / 100  # x of the curves; quotients, so that they meet equ
 
 
 def calibration_bins(y_true, probabilities) -> dict[str, np.ndarray]:
-    """Mean top probability and accuracy by bin of the top probability.
+    """Mean top probability and accuracy by bin of the top probability, float [..., N, K]; of labels int [..., N].
 
-    Args:
-        y_true: int [N], or [S, N] of several runs, which are put together.
-        probabilities: float [..., N, K].
-
-    Returns:
-        By name, a value a bin: bin (0..BINS-1; bin b holds probabilities above b/BINS up to (b+1)/BINS), confidence,
-        accuracy (both nan where the bin is empty), n.
+    By name, a value a bin: bin (0..BINS-1; bin b holds probabilities above b/BINS up to (b+1)/BINS), confidence,
+    accuracy (both nan where the bin is empty), n. Several runs [S, N] are put together.
     """
     top = probabilities.max(axis=-1).ravel()
     right = (probabilities.argmax(axis=-1) == y_true).ravel()
@@ -229,10 +191,9 @@ def brier_score(y_true, probabilities) -> float:
 def curves(positive, scores) -> dict[str, tuple[np.ndarray, float]]:
     """ROC and precision-recall curve of one class (bool [N]) against the rest by its scores (float [N]), on GRID.
 
-    Returns:
-        "roc": sensitivity by 1 - specificity, straight between thresholds; "pr": precision by recall, at the first
-        threshold that finds as much, and anything at all; each with its area, that of "pr" being the average
-        precision. nan where nothing is positive, or everything.
+    "roc": sensitivity by 1 - specificity, straight between thresholds; "pr": precision by recall, at the first
+    threshold that finds as much, and anything at all; each with its area, that of "pr" being the average precision.
+    nan where nothing is positive, or everything.
     """
     if positive.all() or not positive.any():
         return dict.fromkeys(("roc", "pr"), (np.full(len(GRID), np.nan), np.nan))

@@ -77,7 +77,7 @@ class ViPTTNet(nn.Module):
                 self.stem.weight.copy_((1 / deviations).view(3, 1, 1, 1))
                 self.stem.bias.copy_(-means / deviations)
         if backbone_weights:
-            self.backbone.load_state_dict(imagenet_features(backbone_weights, backbone))
+            self.backbone.load_state_dict(imagenet_features(backbone_weights, backbone)[0])
 
     @property
     def architecture(self) -> dict[str, str | int]:
@@ -146,8 +146,7 @@ class ViPTTNet(nn.Module):
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
         """Take over everything but the last layer, as the authors did between the stages.
 
-        Args:
-            state: `state_dict()` of a ViPTTNet of the same shape, with any number of classes; else a DataError.
+        `state` is that of a ViPTTNet of the same shape, with any number of classes; else a DataError is raised.
         """
         own = self.state_dict()
         kept = {name for name in own if not name.startswith("classifier.")}
@@ -160,11 +159,7 @@ class ViPTTNet(nn.Module):
 
 
 def initialise_as_keras(model: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Give every layer Keras's start values.
-
-    Kernels Glorot-uniform, recurrent kernels orthogonal, biases zero except an LSTM's forget gate, which
-    starts at one.
-    """
+    """Keras's start: kernels Glorot-uniform, recurrent ones orthogonal, biases 0 but 1 of an LSTM's forget gate."""
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight, generator=generator)

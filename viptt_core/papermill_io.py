@@ -21,13 +21,14 @@ import warnings
 from typing import Any
 
 from viptt_core.errors import DataError, SettingError
+from viptt_core.presets import fits
 
 PREFIX = "jupytext://"
 INJECTED_FIRST_LINE = "# Parameters"  # papermill's default comment at the top of the cell it injects
 NOT_SHOWN = re.compile(r'\A# ---\n.*?^# ---$|^# %% tags=\["colab".*?(?=^# %%)', flags=re.MULTILINE | re.DOTALL)
 SOURCE_SUFFIXES = (".py", ".md")  # never written to: they are what notebooks are made from
 INTERRUPTED = "Interrupted. What was finished is kept: the same command goes on from there."
-TYPES = {"bool": bool, "int": int, "float": (float, int), "str": str}  # annotation: values that fit
+CHECKED = (bool, int, float, str)  # annotations of parameters whose values are compared with them
 
 
 # --- Reading and writing -------------------------------------------------------------------
@@ -37,9 +38,7 @@ def to_notebook_json(text: str, path: str) -> str:
     """Convert the text of a percent notebook to `.ipynb` JSON that is the same on every call.
 
     Cell ids come from position and content; `metadata.viptt.source` has the hash of the text, see `notebook_sha256`.
-
-    Raises:
-        DataError: the text is no percent notebook or has no cell tagged `parameters`.
+    A DataError if the text is no percent notebook or has no cell tagged `parameters`.
     """
     if not re.search(r"^# ?%%", text, flags=re.MULTILINE):
         what = "is a Python file, but no jupytext percent notebook."
@@ -177,25 +176,18 @@ def check_parameters(namespace: dict[str, Any]) -> dict[str, Any]:
         SettingError: names each wrong parameter, its near match, and all parameters there are.
     """
     annotated = namespace.get("__annotations__", {})
-    declared = {name: kind.__name__ for name, kind in annotated.items() if name in namespace}
+    declared = {name: kind for name, kind in annotated.items() if name in namespace}
     injected = [cell for cell in namespace.get("In", [])[-2:-1] if cell.strip().startswith(INJECTED_FIRST_LINE + "\n")]
     names = [s.targets[0].id for cell in injected for s in ast.parse(cell).body if isinstance(s, ast.Assign)]
-    _check_values(declared, {name: namespace[name] for name in (*names, *declared)})
-    return {name: namespace[name] for name in declared}
-
-
-def _check_values(declared: dict[str, str], values: dict[str, Any]) -> None:
-    """Raise a SettingError that names each value without a parameter, or of another type than is declared."""
     problems = []
-    for name, value in values.items():
-        if name not in declared:
+    for name in dict.fromkeys((*names, *declared)):
+        value, expected = namespace[name], declared.get(name)
+        if expected is None:
             near = difflib.get_close_matches(name, declared, n=1, cutoff=0.5)
             problems.append(f"there is no parameter '{name}'" + (f"; did you mean '{near[0]}'?" if near else "."))
-            continue
-        expected = declared[name]
-        as_number = isinstance(value, bool) and expected in ("int", "float")  # Python counts True as an int
-        if as_number or not isinstance(value, TYPES.get(expected, object)):
-            advice = f" (to pass it as text: -r {name} {value})" if expected == "str" else ""
-            problems.append(f"parameter '{name}' must be {expected}, not {value!r}{advice}.")
+        elif expected in CHECKED and not fits(value, expected):
+            advice = f" (to pass it as text: -r {name} {value})" if expected is str else ""
+            problems.append(f"parameter '{name}' must be {expected.__name__}, not {value!r}{advice}.")
     if problems:
         raise SettingError(" ".join(problems), remedy=f"Parameters of this notebook: {', '.join(declared)}.")
+    return {name: namespace[name] for name in declared}

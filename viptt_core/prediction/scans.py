@@ -92,10 +92,8 @@ class Predictions(ShownAsTable):
 def find_scans(paths: Sequence[str | PathLike]) -> list[Path]:
     """Scans among files and folders, in this order; folders are searched to their end, mask folders left out.
 
-    A file that is named twice counts once. Folders that cannot be read are among them, and fail as a scan does.
-
-    Raises:
-        DataError: a path does not exist, or a folder holds no scan.
+    A file that is named twice counts once. Folders that cannot be read are among them, and fail as a scan does. A
+    DataError if a path does not exist, or a folder holds no scan.
     """
     given = [Path(path).expanduser() for path in paths]
     if missing := [str(path) for path in given if not path.exists()]:

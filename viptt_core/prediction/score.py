@@ -49,13 +49,10 @@ class Labelled:
 def read_labels(
     path: str | PathLike, *, file_column: str = "", label_column: str = "", patient_column: str = ""
 ) -> Table:
-    """Read a label table, see `labels.read_table`; what is wrong with it is told when it is joined.
+    """Read a CSV with a row a scan, see `labels.read_table`; what is wrong with it is told when it is joined.
 
-    Args:
-        path: The CSV.
-        file_column: Names the scan by its file name or path; "" for FileName.
-        label_column: "" for the one of LABEL_COLUMNS that is there.
-        patient_column: Intervals are then over patients; "" for each scan its own.
+    Columns are of file names or paths ("" for FileName), of labels ("" for the one of LABEL_COLUMNS that is there), and
+    of patients, over whom intervals then are ("" for each scan its own).
     """
     tables = [
         read_table(Path(path).expanduser(), Columns(file_column or IMAGECLEF_COLUMNS.file, label, patient_column))
@@ -138,8 +135,7 @@ def join_labels(
 def match_labels(predictions: pd.DataFrame, table: Table, *, arm: str = "predicted") -> Labelled:
     """Predictions of one model (arm), as `scans.Predictions.table` gives them, beside the labels of their scans.
 
-    Raises:
-        DataError: see `join_labels`; or no scan is left to score.
+    A DataError: see `join_labels`; or no scan is left to score.
     """
     class_names = classes_of(predictions)
     labels, unpredicted = join_labels(predictions["scan"].tolist(), class_names, table)

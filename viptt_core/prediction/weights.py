@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from viptt_core import files
-from viptt_core.backbones import imagenet_features, imagenet_file
+from viptt_core.backbones import imagenet_features
 from viptt_core.constants import HU_WINDOW, TB_CLASSES, UCF_CLASSES
 from viptt_core.errors import DataError, SettingError, check_choice
 from viptt_core.files import artifact_root, provenance
@@ -99,7 +99,8 @@ def save_weights(path: Path, model: nn.Module, card: Card) -> None:
         StorageError: the file cannot be written; an older one of this name is still whole, and its JSON.
     """
     content = {"architecture": model.architecture, "card": asdict(card)}
-    state = {name: tensor for name, tensor in model.state_dict().items() if not (card.backbone and _in_backbone(name))}
+    left_out = BACKBONE if card.backbone else ()
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(left_out)}
     with files.storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(f".{path.name}.new")
@@ -137,16 +138,11 @@ def open_weights(reference: str | Path) -> Weights:
     return Weights(path, digest, architecture, card, tensors)
 
 
-def _in_backbone(name: str) -> bool:
-    return name.startswith(BACKBONE)
-
-
 def _left_out(backbone: str, card: Card, path: Path) -> dict[str, Tensor]:
     """The backbone's tensors, which the file at `path` leaves out."""
     wanted = card.backbone["weights"]
     try:
-        _, digest = imagenet_file(wanted, backbone)
-        found = imagenet_features(wanted, backbone)
+        found, digest = imagenet_features(wanted, backbone)
     except SettingError as error:
         what = f"leaves out its backbone, and its weights '{wanted}' cannot be had: {error.what}"
         raise DataError(what, path=path, remedy=error.remedy) from error
@@ -157,11 +153,7 @@ def _left_out(backbone: str, card: Card, path: Path) -> dict[str, Tensor]:
 
 
 def pack_weights(reference: str | Path, target: Path) -> Weights:
-    """Write weights without their backbone, which is filled in again when they are opened.
-
-    Args:
-        reference: See `open_weights`.
-        target: The .safetensors to write.
+    """Write weights (see `open_weights`) without their backbone, which is filled in again when they are opened.
 
     Raises:
         SettingError: the backbone is not as its pretrained weights are, or `target` has another ending.
@@ -169,12 +161,12 @@ def pack_weights(reference: str | Path, target: Path) -> Weights:
     _check_ending(target)
     weights = open_weights(reference)
     name, backbone = weights.card.training.get("preset", {}).get("backbone_weights"), weights.architecture["backbone"]
-    own = {key.removeprefix(BACKBONE): value for key, value in weights.tensors.items() if _in_backbone(key)}
-    theirs = imagenet_features(name, backbone) if name else {}
+    own = {key.removeprefix(BACKBONE): value for key, value in weights.tensors.items() if key.startswith(BACKBONE)}
+    theirs, digest = imagenet_features(name, backbone) if name else ({}, "")
     if own.keys() != theirs.keys() or not all(torch.equal(own[key], theirs[key]) for key in own):
         what = f"the backbone of {weights.name} is not the pretrained one: it cannot be left out."
         raise SettingError(what, remedy="Copy the file as it is.")
-    left_out = {"weights": name, "sha256": imagenet_file(name, backbone)[1]}
+    left_out = {"weights": name, "sha256": digest}
     save_weights(target, weights.model(), replace(weights.card, backbone=left_out))
     return open_weights(target)
 
@@ -256,11 +248,7 @@ def get_released(name: str, *, progress: bool = True) -> Weights:
 
 
 def import_keras(path: Path, target: Path) -> Weights:
-    """Convert a Keras file of the authors' network: of ten outputs one for videos, of five one for scans.
-
-    Args:
-        path: The .h5 file, see `keras_weights.load_keras_weights`.
-        target: The .safetensors to write.
+    """Convert a Keras file (.h5) of the authors' network: of ten outputs one for videos, of five one for scans.
 
     Raises:
         DataError: the file is damaged, or of another network.
@@ -272,9 +260,8 @@ def import_keras(path: Path, target: Path) -> Weights:
     architecture = read_keras_architecture(path)
     names = {len(known): known for known in (UCF_CLASSES, TB_CLASSES)}.get(n := architecture["num_classes"])
     if names is None:
-        raise DataError(
-            f"has {n} outputs.", path=path, remedy="The paper's networks tell ten activities or five types."
-        )
+        remedy = "The paper's networks tell ten activities or five types."
+        raise DataError(f"has {n} outputs.", path=path, remedy=remedy)
     preset, stage = load_preset("paper"), "pretrain" if names == UCF_CLASSES else "finetune"
     shape = (preset.frames, preset.size, getattr(preset, stage).pixel_range)
     if stage == "pretrain":

@@ -69,12 +69,9 @@ class Preset:
         object.__setattr__(self, "hu_window", parse_hu_window(self.hu_window))
 
     def stage(self, start: str) -> Stage:
-        """Fine-tuning stage of the arm with this start.
+        """Fine-tuning stage of the arm with this start, one of STARTS; else a SettingError.
 
         A frozen backbone never starts from random weights: that would only measure noise.
-
-        Raises:
-            SettingError: `start` is none of "random", "image", "video".
         """
         check_choice("start", start, STARTS)
         stage = self.finetune if start == "video" else replace(self.finetune, **self.scratch)
@@ -82,11 +79,7 @@ class Preset:
         return replace(stage, freeze_backbone=False, freeze_stem=False) if random else stage
 
     def with_epochs(self, *, epochs: int = 0, pretrain_epochs: int = 0) -> Preset:
-        """Copy of the preset with other epoch limits; 0 keeps the preset's own.
-
-        Raises:
-            SettingError: a limit is below 0.
-        """
+        """Copy of the preset with other epoch limits; 0 keeps the preset's own, a SettingError below."""
         check_counts(least=0, epochs=epochs, pretrain_epochs=pretrain_epochs)
         finetune = replace(self.finetune, epochs=epochs or self.finetune.epochs)
         pretrain = replace(self.pretrain, epochs=pretrain_epochs or self.pretrain.epochs)
@@ -154,17 +147,10 @@ def _resolve(name: str, known: dict[str, dict], above: tuple[str, ...] = ()) -> 
 
 
 def build(kind: type, values: dict[str, Any], where: str, file: str = "the table"):
-    """Make the dataclass `kind` out of the values of a table.
+    """Make the dataclass `kind` out of the values of a table; messages name the table (where) and the file.
 
-    Args:
-        kind: A dataclass; fields without a default must be there.
-        values: As parsed. Lists become tuples, and tables the dataclasses that are wanted; text loses the line ends
-            that a multi-line string of TOML brings along.
-        where: Name of the table, for messages.
-        file: Name of the file, for messages.
-
-    Raises:
-        SettingError: a field is unknown, missing or of another type.
+    Lists become tuples, and tables the dataclasses that are wanted; text loses the line ends that a multi-line string
+    of TOML brings along. A SettingError if a field is unknown, of another type, or missing and without a default.
     """
     if not isinstance(values, dict):
         raise SettingError(f"{where} is {values!r}.", remedy=f"Make it a table: [{where}].")
@@ -187,11 +173,7 @@ def build(kind: type, values: dict[str, Any], where: str, file: str = "the table
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a file.
-
-    Raises:
-        SettingError: it cannot be read, or is no TOML.
-    """
+    """Parse a file; a SettingError if it cannot be read, or is no TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -29,11 +29,7 @@ from viptt_core.training.inference import Features, gather_features, predict_log
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be learnt, and from what.
-
-    Raises:
-        SettingError: unknown optimiser, shuffle or pixel range; features that would change; heads of other classes.
-    """
+    """What is to be learnt, and from what; a SettingError if a setting is unknown, or features or heads do not fit."""
 
     clips: ClipSet  #: the set
     split: Split  #: training learns from `train` and watches `validation`; `test` is not touched
@@ -41,7 +37,7 @@ class Task:
     seed: int = 0  #: of the batches and the augmentation
     #: Of all clips, where stem and backbone stay as they are; with None the trainer gathers them itself.
     features: Features | None = None
-    #: int [K], which head each class belongs to; with None all belong to one. Classes of different heads never
+    #: int [K], which head each class is of; None becomes zeros, all of one. Classes of different heads never
     #: compete, as if each head had a last layer of its own. A batch is of one head, and each counts as much.
     heads: np.ndarray | None = None
 
@@ -52,14 +48,12 @@ class Task:
         if self.features is not None and not is_cacheable(self.stage):
             remedy = "Leave the features out, or freeze stem and backbone."
             raise SettingError("the features of this stage change while it is trained.", remedy=remedy)
-        if self.heads is not None and len(self.heads) != len(self.clips.class_names):
-            what = f"{len(self.heads)} classes have a head, {len(self.clips.class_names)} have a name."
+        n_classes = len(self.clips.class_names)
+        if self.heads is None:
+            object.__setattr__(self, "heads", np.zeros(n_classes, np.int64))
+        if len(self.heads) != n_classes:
+            what = f"{len(self.heads)} classes have a head, {n_classes} have a name."
             raise SettingError(what, remedy="Name the head of each class.")
-
-    @property
-    def head_of_class(self) -> np.ndarray:
-        """Int64 [K], zeros where all classes are of one head."""
-        return np.zeros(len(self.clips.class_names), np.int64) if self.heads is None else np.asarray(self.heads)
 
 
 @dataclass
@@ -74,18 +68,6 @@ class History:
     engine: dict = field(default_factory=dict)
 
 
-def fit(
-    model: ViPTTNet,
-    task: Task,
-    *,
-    engine: Engine | None = None,
-    folder: Path | None = None,
-    progress: str | None = None,
-) -> History:
-    """Train a model in place and leave it with the weights of the lowest validation loss, see `Trainer`."""
-    return Trainer(model, task, engine=engine, folder=folder).run(progress)
-
-
 class Trainer:
     """One training: `run` is the whole loop, `step` one update of the weights.
 
@@ -96,11 +78,6 @@ class Trainer:
         task: What it is to learn.
         engine: How to run; None takes what the machine does best.
         folder: Where checkpoints and `history.csv` go; None keeps neither.
-
-    Attributes:
-        settled: The device, precision and chunk it runs with.
-        feed: The set on its way to the device; `feed.batches` gives what `step` takes.
-        history: Epochs so far.
 
     Raises:
         SettingError: the device is not there.
@@ -113,34 +90,32 @@ class Trainer:
         clips, stage = task.clips, task.stage
         self.model, self.task, self.folder, self.engine = model, task, folder, engine or Engine()
         array, labels, self.features = clips.clips, clips.labels, task.features
-        self.settled = settled = settle(
-            self.engine, model, stage, array if task.features is None else task.features.array
-        )
+        given = array if self.features is None else self.features.array
+        self.settled = settled = settle(self.engine, model, stage, given)
         device = settled.device
         if settled.feature_cache and self.features is None:
-            given = {"precision": settled.precision, "progress": folder is not None}
-            self.features = gather_features(model, clips, stage, task.split.train, **given)
+            settings = {"precision": settled.precision, "progress": folder is not None}
+            self.features = gather_features(model, clips, stage, task.split.train, **settings)
         if self.features is not None:
             array, labels = self.features.array, np.zeros(len(self.features.array), np.int64)
             for rows in self.features.rows:
                 labels[rows[rows >= 0]] = clips.labels[rows >= 0]
-        self.feed = Feed(array, device, labels)
+        self.feed = Feed(array, device, labels)  # its `batches` are what `step` takes
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         fused = device.type in ("cpu", "cuda")  # into one pass over the weights where the device can
         self.optimiser = keras_rules.OPTIMISERS[stage.optimiser](weights, lr=stage.learning_rate, fused=fused)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settled.precision == "fp16")
         self.class_weights = None
         if stage.class_weights:
-            balanced = keras_rules.balanced_class_weights(clips.labels[task.split.train], task.head_of_class)
+            balanced = keras_rules.balanced_class_weights(clips.labels[task.split.train], task.heads)
             self.class_weights = torch.tensor(balanced, dtype=torch.float32, device=device)
         self.rng, self.angle_rng = np.random.default_rng(task.seed), torch.Generator().manual_seed(task.seed)
         self.stopping = keras_rules.EarlyStopping(stage.stop_patience)
         patience, factor = stage.plateau_patience, stage.plateau_factor
         self.plateau = keras_rules.ReduceOnPlateau(stage.learning_rate, patience=patience, factor=factor)
         self.history, self.best = History(engine=settled.record() | {"resumed": 0}), {}
-        heads = task.head_of_class
-        self.train_heads = heads[clips.labels[task.split.train]]  # of each clip
-        self.strangers = torch.from_numpy(heads[:, None] != heads).to(device)  # bool [K, K], by class of the clip
+        self.train_heads = task.heads[clips.labels[task.split.train]]  # of each clip
+        self.strangers = torch.from_numpy(task.heads[:, None] != task.heads).to(device)  # bool [K, K], by class
         sizes = np.unique(self.train_heads, return_counts=True)[1]
         self.steps_in_epoch = len(sizes) * math.ceil(sizes.max() / stage.batch_size)
         self.epoch, self.position, self.steps, self.seconds = 0, 0, 0, 0.0
@@ -223,7 +198,7 @@ class Trainer:
         indices = self.task.split.validation
         logits, labels = torch.from_numpy(self.predict(indices)), self.task.clips.labels[indices]
         logits = self._of_own_head(logits.to(self.settled.device), torch.from_numpy(labels)).cpu()  # [M, K]
-        heads, scores = self.task.head_of_class[labels], []
+        heads, scores = self.task.heads[labels], []
         for head in np.unique(heads):
             true, of_head = labels[heads == head], logits[heads == head]
             predicted = of_head.argmax(dim=1).numpy()
@@ -273,7 +248,7 @@ class Trainer:
         raise TrainingError(what, remedy=self._remedy())
 
     def _remedy(self) -> str:
-        kept = f" The last good checkpoint is kept in {self.folder}." if checkpoint.has_checkpoint(self.folder) else ""
+        kept = f" The last good checkpoint is kept in {self.folder}." if checkpoint.checkpoints(self.folder) else ""
         return f"Check these clips, lower the learning rate, or use precision fp32.{kept}"
 
     # --- Saving and resuming -----------------------------------------------------------------------------
@@ -287,7 +262,7 @@ class Trainer:
         task, precision = self.task, self.settled.precision
         return {
             "identity": {"data": task.clips.key, "seed": task.seed, "precision": precision, **asdict(task.stage)}
-            | {"heads": task.head_of_class.tolist()},
+            | {"heads": task.heads.tolist()},
             "architecture": self.model.architecture,
             "at": {name: getattr(self, name) for name in ("epoch", "position", "steps", "seconds")},
             "history": asdict(self.history),
@@ -316,34 +291,31 @@ class Trainer:
 
     def _resume(self) -> None:
         """Go on from the checkpoint in the folder, if there is one."""
-        found = checkpoint.read_checkpoint(self.folder) if self.folder is not None else None
-        if found is not None:
-            with checkpoint.refusing(found.path):
-                self._take_over(found)
-
-    def _take_over(self, found: checkpoint.Checkpoint) -> None:
-        state, tensors = found.state, found.tensors
-        own = self._state()
-        check_architecture(state["architecture"], own["architecture"], found.path)
-        differing = sorted(name for name, value in own["identity"].items() if state["identity"][name] != value)
-        if differing:
-            what = f"belongs to another training (other {', '.join(differing)})."
-            remedy = "Delete it to start anew, or take the settings it was written with."
-            raise DataError(what, path=found.path, remedy=remedy)
-        if state["at"]["epoch"]:
-            self.model.load_state_dict(tensors["best"])  # complains if they are of something else
-        self.best = {name: tensor.to(self.settled.device) for name, tensor in tensors["best"].items()}
-        self.model.load_state_dict(tensors["model"])
-        checkpoint.restore_optimiser(self.optimiser, self.model, tensors["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.rng.bit_generator.state = state["rng"]
-        self.angle_rng.set_state(tensors["progress"]["angles"])
-        self.total.copy_(tensors["progress"]["total"])
-        for part in ("stopping", "plateau"):
-            vars(getattr(self, part)).update(state[part])
-        vars(self).update(state["at"])
-        # Another chunk would round differently.
-        self.model.frames_per_chunk = state["history"]["engine"]["frames_per_chunk"]
-        self.settled = replace(self.settled, frames_per_chunk=self.model.frames_per_chunk)
-        self.history = History(**state["history"])
-        self.history.engine = self.settled.record() | {"resumed": self.history.engine["resumed"] + 1}
+        found, own = checkpoint.read_checkpoint(self.folder), self._state()
+        if found is None:
+            return
+        with checkpoint.refusing(found.path):
+            state, tensors = found.state, found.tensors
+            check_architecture(state["architecture"], own["architecture"], found.path)
+            differing = sorted(name for name, value in own["identity"].items() if state["identity"][name] != value)
+            if differing:
+                what = f"belongs to another training (other {', '.join(differing)})."
+                remedy = "Delete it to start anew, or take the settings it was written with."
+                raise DataError(what, path=found.path, remedy=remedy)
+            if state["at"]["epoch"]:
+                self.model.load_state_dict(tensors["best"])  # complains if they are of something else
+            self.best = {name: tensor.to(self.settled.device) for name, tensor in tensors["best"].items()}
+            self.model.load_state_dict(tensors["model"])
+            checkpoint.restore_optimiser(self.optimiser, self.model, tensors["optimiser"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.rng.bit_generator.state = state["rng"]
+            self.angle_rng.set_state(tensors["progress"]["angles"])
+            self.total.copy_(tensors["progress"]["total"])
+            vars(self.stopping).update(state["stopping"])
+            vars(self.plateau).update(state["plateau"])
+            vars(self).update(state["at"])
+            # Another chunk would round differently.
+            self.model.frames_per_chunk = state["history"]["engine"]["frames_per_chunk"]
+            self.settled = replace(self.settled, frames_per_chunk=self.model.frames_per_chunk)
+            self.history = History(**state["history"])
+            self.history.engine = self.settled.record() | {"resumed": self.history.engine["resumed"] + 1}

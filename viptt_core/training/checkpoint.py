@@ -39,18 +39,18 @@ def save_checkpoint(run: Path, step: int, state: dict, tensors: dict[str, dict[s
     named = {f"{part}/{name}": tensor for part, of_part in tensors.items() for name, tensor in of_part.items()}
     content = _in_bytes(named, {STATE: json.dumps(state)})
     path = run / f"checkpoint-{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
-    with files.storing(run, hint="training goes on from the last checkpoint" if has_checkpoint(run) else ""):
+    with files.storing(run, hint="training goes on from the last checkpoint" if checkpoints(run) else ""):
         run.mkdir(parents=True, exist_ok=True)
         files.put_in_place(path, [content], durable=True)
     remove_checkpoints(run, but=path)
     return path
 
 
-def read_checkpoint(run: Path) -> Checkpoint | None:
+def read_checkpoint(run: Path | None) -> Checkpoint | None:
     """Read the newest training state of a run; None when there is none, a DataError when it is truncated or changed."""
-    if not has_checkpoint(run):
+    if not (there := checkpoints(run)):
         return None
-    path, parts = _checkpoints(run)[-1], defaultdict(dict)
+    path, parts = there[-1], defaultdict(dict)
     with refusing(path):
         if not path.stem.endswith(files.file_digest(path, "sha256")[:16]):
             raise ValueError("it was truncated or changed after it was written")
@@ -74,9 +74,9 @@ def refusing(path: Path) -> Iterator[None]:
         raise DataError(what, path=path, remedy=remedy) from error
 
 
-def has_checkpoint(run: Path | None) -> bool:
-    """Whether there is a training state to go on from; never without a folder."""
-    return run is not None and bool(_checkpoints(run))
+def checkpoints(run: Path | None) -> list[Path]:
+    """Training states of a run, the newest last; none without a folder."""
+    return [] if run is None else sorted(run.glob("*checkpoint-*.safetensors"))
 
 
 def remove_checkpoints(run: Path, *, but: Path | None = None) -> None:
@@ -102,15 +102,9 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module, tensor
     for key, value in tensors.items():
         name, _, quantity = key.rpartition("/")
         weight = weights[name]
-        value = value.to(weight.device)
         # Fused optimisers walk through memory, so what belongs to a channels-last weight must lie as it does.
-        optimiser.state[weight][quantity] = (
-            torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value
-        )
-
-
-def _checkpoints(run: Path) -> list[Path]:
-    return sorted(run.glob("*checkpoint-*.safetensors"))
+        same = value.shape == weight.shape
+        optimiser.state[weight][quantity] = torch.empty_like(weight).copy_(value) if same else value.to(weight.device)
 
 
 # --- Tensors in a safetensors file: written whole or not at all, read without running anything that is in it ---
@@ -129,11 +123,7 @@ def _in_bytes(tensors: dict[str, Tensor], metadata: dict[str, str] | None) -> by
 
 
 def read_tensors(path: Path, *, header_only: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by name (none of them with `header_only`), and the text of the header.
-
-    Raises:
-        DataError: missing, truncated, damaged, or of another kind.
-    """
+    """Tensors by name (none with `header_only`), and the header's text; a DataError: no whole file of this kind."""
     try:
         with safe_open(path, framework="pt") as file:
             names = () if header_only else file.keys()

@@ -91,12 +91,12 @@ def settle(engine: Engine, model: ViPTTNet, stage: Stage, array: np.ndarray) -> 
     given = array.ndim == 3
     precision = "fp32" if given else pick_precision(engine.precision, device, model.backbone_name)
     if precision == "fp16" and not fits_fp16(model, torch.from_numpy(array[:1]).to(device), stage.pixel_range):
-        warnings.warn("fp16 overflows in the backbone; training in fp32.", DataWarning, stacklevel=4)
+        warnings.warn("fp16 overflows in the backbone; training in fp32.", DataWarning, stacklevel=3)
         precision = "fp32"
     cached, chunk = given or (engine.feature_cache and is_cacheable(stage)), engine.frames_per_chunk
     if chunk and model.updates_statistics:
         what = "frames_per_chunk has no effect: the statistics of this backbone are those of the whole batch."
-        warnings.warn(what, DataWarning, stacklevel=4)
+        warnings.warn(what, DataWarning, stacklevel=3)
     if not cached and not chunk:
         chunk = pick_chunk(model, (stage.batch_size, *array.shape[1:]), precision, free_memory(device))
     model.frames_per_chunk = chunk
@@ -118,9 +118,6 @@ def to_pixels(batch: Tensor, pixel_range: str) -> Tensor:
     return batch if batch.ndim == 3 else batch.float() * PIXEL_SCALES[pixel_range]
 
 
-# --- Device ---
-
-
 def pick_device(name: str = "auto") -> torch.device:
     """Turn a device name into a device that is on this machine; "auto" takes CUDA, then MPS, then the CPU."""
     if name == "auto":
@@ -135,9 +132,6 @@ def pick_device(name: str = "auto") -> torch.device:
     if (device.index or 0) >= there.get(device.type, 0):
         raise SettingError(f"device '{name}' is not on this machine.", remedy=remedy)
     return device
-
-
-# --- Precision ---
 
 
 def cpu_has_bf16() -> bool:
@@ -174,9 +168,6 @@ def fits_fp16(model: ViPTTNet, clips: Tensor, pixel_range: str) -> bool:
     with autocast(clips.device, "fp16"):
         tried = [model.features(to_pixels(part, pixel_range)) for part in (clips, torch.full_like(clips[:1, :1], 255))]
     return all(bool(torch.isfinite(features).all()) for features in tried)
-
-
-# --- Memory ---
 
 
 def free_memory(device: torch.device) -> int:

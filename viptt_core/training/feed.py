@@ -27,14 +27,9 @@ class Batch:
 
 
 class Feed:
-    """A set on its way to a device, batch by batch.
+    """A set, uint8 clips [N, T, H, W] or float32 features [N, T, F], on its way to a device, batch by batch.
 
-    To an accelerator the next batch is sent while it still works on the last one.
-
-    Args:
-        array: uint8 clips [N, T, H, W], or float32 features [N, T, F].
-        device: Where the batches are wanted.
-        labels: int64 [N]; only `batches` needs them.
+    To an accelerator the next batch is sent while it still works on the last one. `batches` needs labels, int64 [N].
     """
 
     def __init__(self, array: np.ndarray, device: torch.device, labels: np.ndarray | None = None) -> None:
@@ -42,12 +37,7 @@ class Feed:
         self.labels = None if labels is None else torch.from_numpy(labels).to(device)
 
     def batches(self, indices: Sequence[np.ndarray], angles: Tensor | None = None) -> Iterator[Batch]:
-        """Yield batches.
-
-        Args:
-            indices: int64, those of a batch each.
-            angles: float32 degrees, one a clip in the order of the batches; None where nothing is rotated.
-        """
+        """Yield the batches of these indices, int64 each, turned by `angles`: float32 degrees, one a clip in order."""
         # What belongs to the clips is sent over once an epoch, so that no step waits for it.
         lengths = [len(part) for part in indices]
         rows = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *indices])).to(self.device)

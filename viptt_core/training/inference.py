@@ -45,7 +45,7 @@ def _in_parts(indices: np.ndarray, array: np.ndarray) -> list[np.ndarray]:
 def predict_logits(
     model: ViPTTNet, array: np.ndarray | Feed, indices: np.ndarray, *, pixel_range: str, precision: str = "fp32"
 ) -> np.ndarray:
-    """Class scores of the clips at `indices`, in that order.
+    """Class scores of the clips at `indices`, in that order, float32 [M, K].
 
     Args:
         model: On its device; left in the mode (training or not) it came in.
@@ -53,9 +53,6 @@ def predict_logits(
         indices: int [M].
         pixel_range: See `device.PIXEL_SCALES`.
         precision: See `device.pick_precision`.
-
-    Returns:
-        float32 [M, K].
     """
     device = next(model.parameters()).device
     feed = array if isinstance(array, Feed) else Feed(array, device)
@@ -77,11 +74,7 @@ class Features:
     rows: np.ndarray
 
     def of(self, clips: np.ndarray, angles: np.ndarray | int = 0) -> np.ndarray:
-        """Rows of clips turned by the angles of these numbers, int64 [n].
-
-        Raises:
-            SettingError: one was not computed.
-        """
+        """Rows of clips turned by the angles of these numbers, int64 [n]; a SettingError if one was not computed."""
         found = self.rows[angles, clips]
         if (found < 0).any():
             remedy = "Gather them of all clips that are trained on, turned where the stage rotates."

@@ -9,10 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-OPTIMISERS = {
-    "sgd": lambda weights, **settings: torch.optim.SGD(weights, **settings),  # no momentum, as the authors
-    "adamw": lambda weights, **settings: torch.optim.AdamW(weights, weight_decay=0.01, **settings),
-}
+OPTIMISERS = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}  # no momentum, as the authors; weight decay 0.01
 
 
 class EarlyStopping:
@@ -56,14 +53,9 @@ class ReduceOnPlateau:
 
 
 def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
-    """Keras's class-weighted cross-entropy: sum of w_i l_i over the batch size.
+    """Keras's class-weighted (float [K]) cross-entropy of logits [B, K] and int64 labels [B]: sum of w_i l_i over B.
 
     PyTorch's own `weight=` divides by the sum of the weights instead, so that at batch size 1 the weight would vanish.
-
-    Args:
-        logits: float [B, K].
-        labels: int64 [B].
-        class_weights: float [K] or None.
     """
     losses = F.cross_entropy(logits, labels, reduction="none")  # [B]
     if class_weights is not None:
@@ -72,12 +64,7 @@ def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None) 
 
 
 def balanced_class_weights(labels: np.ndarray, heads: np.ndarray) -> np.ndarray:
-    """n / (K n_c) for each class, n and K those of its head, float64 [K]; 0 for a class without cases.
-
-    Args:
-        labels: int [n].
-        heads: int [K], which head each class belongs to; zeros where there is one.
-    """
+    """n / (K n_c) for each class, n and K those of its head (int [K]), float64 [K]; 0 for a class without cases."""
     counts = np.bincount(labels, minlength=len(heads))
     cases, classes = np.bincount(heads, counts)[heads], np.bincount(heads)[heads]
     return np.divide(cases, classes * counts, out=np.zeros(len(heads)), where=counts > 0)
