@@ -23,7 +23,7 @@ from viptt_core.figures.picture import WIDTH
 from viptt_core.results import Summary
 from viptt_core.shown import ResultTable, arm_label
 from viptt_core.submission import AUTHORS_WEIGHTS, combine, counts_text
-from viptt_core.submission.entry import Entry, counts_table
+from viptt_core.submission.entry import ENSEMBLE, Entry, count_answers
 
 # Predicted classes of the 421 hidden test scans, in the authors' notebooks; of the third run they are not known. [C]
 PUBLISHED_COUNTS = {
@@ -33,26 +33,26 @@ PUBLISHED_COUNTS = {
 }
 WRONG = "#D55E00"
 GREYS = ("#BBBBBB", "#8A8A8A", "#555555")  # of models that are no arms, in turn
-COLOURS = {"mean": OTHER_COLOUR, "vote": "#56B4E9", "authors": WRONG, "true": "black"}
+COLOURS = {f"{ENSEMBLE}mean": OTHER_COLOUR, f"{ENSEMBLE}vote": "#56B4E9", f"{ENSEMBLE}authors": WRONG, "true": "black"}
 MARKS = ListedColormap(["white", "#FBE3D5"])  # of answers that a run gave, and of those that none gave
 
 
 @styled
 def counts_chart(entry: Entry) -> Picture:
     """Number of scans in each class, a bar a model and an ensemble, and the truth where it is known."""
-    rows = counts_table(entry)
-    who = (rows["kind"] + ": " + rows["who"].map(arm_label)).replace("true: true", "true")
+    rows = count_answers(entry)
     colours = dict(zip(rows["who"], GREYS * len(rows), strict=False)) | ARM_COLOURS | COLOURS
-    figure = _bars(rows.assign(who=who), [colours[name] for name in rows["who"]], "How many scans in each class")
-    alt = f"Number of scans in each class, by model and by ensemble. {_told(rows)}."
-    return Picture(figure, alt, synthetic=entry.synthetic, table=rows)
+    named = rows.assign(who=rows["who"].map(arm_label))
+    figure = _bars(named, [colours[name] for name in rows["who"]], "How many scans in each class")
+    alt = f"Number of scans in each class, by model and by ensemble. {_told(named)}."
+    return Picture(figure, alt, synthetic=entry.synthetic, table=named)
 
 
 @styled
 def published_chart() -> Picture:
     """The same counts as the authors published them: two of their three runs, and what they handed in."""
     rows = pd.DataFrame.from_dict(PUBLISHED_COUNTS, orient="index", columns=TB_CLASSES).reset_index(names="who")
-    figure = _bars(rows, [*GREYS[:2], COLOURS["authors"]], "The authors' answers, 421 test scans")
+    figure = _bars(rows, [*GREYS[:2], WRONG], "The authors' answers, 421 test scans")
     words = "Predicted classes of the 421 hidden test scans, as the authors published them."
     return Picture(figure, f"{words} {_told(rows)}.", table=rows)
 

@@ -26,7 +26,7 @@ from viptt_core.prediction.score import MODEL_COLUMN, join_labels, match_labels,
 from viptt_core.prediction.weights import Weights, open_weights
 from viptt_core.presets import STARTS, load_preset
 from viptt_core.results import Summary, probability_column, runs_root
-from viptt_core.shown import ResultTable
+from viptt_core.shown import ResultTable, arm_label
 
 COHORT = 2021  # seed of the synthetic test patients; those of training and of the studies have other seeds
 ENSEMBLE = "ensemble: "  # how their names begin among the arms
@@ -243,24 +243,31 @@ def scans_table(entry: Entry) -> ResultTable:
     return ResultTable("\n".join([text, *predictions.notes]), pd.DataFrame(rows) if told else None)
 
 
-def counts_table(entry: Entry) -> pd.DataFrame:
+def count_answers(entry: Entry) -> pd.DataFrame:
     """How many scans each model and each ensemble puts into each class, and how many truly are in it, if known.
 
-    A row each; columns who, kind ("model", "ensemble", "true"), the classes, then the scans of which no model said so.
+    A row each; columns who (ensembles after ENSEMBLE, then "true"), the classes, then the scans of which no model said
+    so.
     """
     votes = entry.votes()
-    rows = [(name, "model", numbers) for name, numbers in zip(entry.models, votes, strict=True)]
-    rows += [(method, "ensemble", numbers) for method, numbers in entry.ensembles().items()]
+    rows = list(zip(entry.models, votes, strict=True))
+    rows += [(f"{ENSEMBLE}{method}", numbers) for method, numbers in entry.ensembles().items()]
     counted = [
-        {"who": who, "kind": kind}
+        {"who": who}
         | submission.count_classes(numbers.tolist())
         | {"said by no model": (numbers != votes).all(0).sum()}
-        for who, kind, numbers in rows
+        for who, numbers in rows
     ]
     if entry.labels is not None:
         true = match_labels(entry.predictions.table(), entry.labels).rows["label"] + 1
-        counted.append({"who": "true", "kind": "true"} | submission.count_classes(true) | {"said by no model": ""})
+        counted.append({"who": "true"} | submission.count_classes(true) | {"said by no model": ""})
     return pd.DataFrame(counted)
+
+
+def counts_table(entry: Entry) -> ResultTable:
+    """What `count_answers` gives, with the names of pages."""
+    counts = count_answers(entry)
+    return ResultTable(table=counts.assign(who=counts["who"].map(arm_label)))
 
 
 def scores(entry: Entry) -> Summary | ResultTable:
