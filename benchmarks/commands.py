@@ -110,6 +110,7 @@ def run(words: list[str], root: Path = ROOT) -> None:
         if words and not any(word in typed for word in words for typed, _ in group):
             continue
         with tempfile.TemporaryDirectory(prefix="viptt-benchmark-") as place:
+            Path(place).chmod(0o755)  # tests that give up root's rights read the checkout, too
             folder = Path(place) / "checkout"
             subprocess.run(["git", "clone", "-q", ROOT, folder], check=True)
             (folder / ".venv").symlink_to(sys.prefix)

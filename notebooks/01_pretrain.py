@@ -3,7 +3,7 @@
 #
 # **Aim.** Train the network to recognise human activities in videos, before it sees a scan.
 #
-# **Runtime.** A few minutes at most on two CPU cores with the preset `demo`. UCF50 and the preset `paper` need a GPU:
+# **Runtime.** A few minutes at most on two CPU cores with the preset `demo`. The preset `paper` needs a GPU:
 # the authors' runs took 1.7 to 5.4 hours on 16 GB GPUs.
 
 # %% tags=["colab", "remove-cell"]

@@ -4,8 +4,8 @@
 # **Aim.** Fine-tune the same network on CT scans from different initialisations. Compare kappa on scans that were used
 # neither for training nor for model selection.
 #
-# **Runtime.** A few minutes at most on two CPU cores with the preset `demo`, pretraining included. Real scans and the
-# preset `paper` need a GPU: the authors' final run took 5.5 hours on a P100.
+# **Runtime.** A few minutes at most on two CPU cores with the preset `demo`, pretraining included. The preset `paper`
+# needs a GPU: the authors' final run took 5.5 hours on a P100.
 
 # %% tags=["colab", "remove-cell"]
 if "google.colab" in str(get_ipython()):  # without constraints.txt: Colab's own PyTorch is built for its GPU

@@ -78,7 +78,7 @@ show_table(found, "scores", arm=found.plan.factorial_arms)
 # ## Does pretraining on videos change kappa?
 # The network, its frozen CNN, the scans and the search for a learning rate are the same in both arms. They differ in
 # whether the layers above the CNN have seen videos before. One dot per seed; lines join runs of the same seed. The
-# interval covers what another seed, with its scans and videos, and another sample of test cases would change.
+# interval covers the variation between seeds, each with its own scans and videos, and between samples of test cases.
 
 # %% tags=["remove-input"]
 answers(found, "primary")
@@ -95,8 +95,8 @@ show_table(found, "scores")
 # %% [markdown]
 # ## And on real CT?
 # A second study, with a plan of its own: lung nodules of five types, and real videos. Every result stands beside
-# baselines that train no network. Of these, the grey percentiles are of the whole cube, of its middle half and of its
-# middle third: a choice made on these nodules, so their kappa is somewhat optimistic.
+# baselines that train no network. One of them uses grey percentiles of the whole cube, its middle half and its
+# middle third. These regions were chosen on the same nodules, so its kappa is somewhat optimistic.
 
 # %% tags=["remove-input"]
 answers(on_real_scans, "primary")
@@ -159,7 +159,7 @@ forest_chart(found, "what pretraining needs")
 show_table(found, "contrasts", family="what pretraining needs")
 
 # %% [markdown]
-# The same on real CT:
+# On real CT, two of these controls:
 
 # %% tags=["remove-input"]
 answers(on_real_scans, "what pretraining needs")
@@ -188,7 +188,7 @@ forest_chart(found, "what the network uses")
 show_table(found, "contrasts", family="what the network uses")
 
 # %% [markdown]
-# The same on real CT:
+# On real CT, without shuffled slices, and with class weights:
 
 # %% tags=["remove-input"]
 answers(on_real_scans, "what the network uses")
@@ -204,7 +204,8 @@ show_table(on_real_scans, "baselines")
 
 # %% [markdown]
 # ## Is a class found where there is nothing to find?
-# On scans whose disease was left out of the simulation there is nothing to learn. A kappa above 0 would be a leak.
+# On scans whose disease was left out of the simulation there is nothing to learn. An interval of kappa above 0
+# would indicate a leak.
 
 # %% tags=["remove-input"]
 leak_answer(found)
@@ -311,7 +312,7 @@ families_table(on_real_scans)
 
 # %% [markdown]
 # ## What did every planned contrast show?
-# All of them, whatever they show, in two tables.
+# All contrasts of the first two studies, whatever they show. [Claims](../claims.md) has those of every study.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Table: differences"}
 show_table(found, "contrasts")
@@ -364,8 +365,9 @@ show_table(on_real_scans, "contrasts", family="primary")
 # what the videos change where the classes are weighted in both? What would a comparison across the diagonal mix up?
 
 # %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show the solution"}
-# Compare two arms that both have class weights and differ in the start alone. Across the diagonal, ImageNet alone
-# without weights against videos with weights, the difference holds both changes and whatever they do together.
+# Compare two arms that both have class weights and differ in the start alone. Across the diagonal, ImageNet only
+# without class weights against ImageNet + videos with class weights, the difference mixes both changes and their
+# interaction.
 show_table(found, "scores", arm=["image", "image-weights", "video", "video-weights"])
 
 # %% [markdown]

@@ -155,8 +155,8 @@ browse_examples(found)
 # although the network and the patients of each type are the same?
 
 # %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show the solution"}
-# Recall and AUC treat the patients of a class and all others separately, so they stay. Precision and F1 mix both and
-# fall with a rarer class. Accuracy and kappa change, too, and the probabilities are no longer calibrated.
+# Recall and AUC treat the patients of a class and all others separately, so they stay the same. Precision and F1 mix
+# both and fall with a rarer class. Accuracy and kappa change, too, and the probabilities are no longer calibrated.
 show_table(found, "classes")
 
 # %% [markdown]
@@ -165,8 +165,8 @@ show_table(found, "classes")
 
 # %% tags=["hide-cell", "solution"] mystnb={"code_prompt_show": "Show the solution"}
 # A network that always looks at the slices where a class usually has its finding beats an even spread without looking
-# at the patient. The findings of other patients of the class have the same usual place, so only what is above them
-# speaks for this patient's finding.
+# at the patient. The findings of other patients of the class have the same usual place, so only importance above
+# that level is evidence that the network uses this patient's finding.
 show_table(found, "evidence")
 
 # %% [markdown]

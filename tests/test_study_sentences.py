@@ -147,11 +147,11 @@ def test_runs_plans_and_leaks_are_counted():
     assert "none named a single class" in sentences.runs_answer(clean).text
     without = {**PLAN["arms"][1], "name": "image, no finding", "experiment": "no_finding", "scans": "no finding"}
     plan = PLAN | {"arms": [*PLAN["arms"], without]}
-    assert sentences.leak_answer(study_results(plan)).text.startswith("A kappa above 0, so a leak: ImageNet only, no")
+    assert sentences.leak_answer(study_results(plan)).text.startswith("An interval of kappa above 0, so a leak: Im")
     table = study_results(plan).tables["arms"].assign(kappa=0.01, kappa_low=-0.1, kappa_high=0.1)
     told = sentences.leak_answer(with_table("arms", table, plan)).text
     assert (
-        told.startswith("No kappa above 0 is shown. Kappa: ImageNet only, no finding")
+        told.startswith("No interval of kappa is above 0. Kappa: ImageNet only, no finding")
         and "0.01 (-0.10 to 0.10)" in told
     )
 
@@ -187,7 +187,7 @@ def test_importance_is_told_against_chance():
         for arm, low, high in (("video", 0.01, 0.1), ("image", -0.1, 0.1), ("random", -0.2, -0.1))
     ]
     told = sentences.evidence_title(with_table("evidence", rows))
-    assert "above chance (ImageNet + videos); below chance (random weights); not told from chance (ImageNet" in told
+    assert "above chance (ImageNet + videos); below chance (random weights); not distinguishable from chance" in told
     only = sentences.evidence_answer(with_table("evidence", rows[1:2])).text
     assert "above" not in only and "0.50 (0.40 to 0.60), chance 0.45" in only
 

@@ -131,7 +131,7 @@ def attribution_chart(results: StudyResults) -> Picture | ResultTable:
 def sources_chart(results: StudyResults) -> Picture | ResultTable:
     """Accuracy on held-out videos, a panel a source, a row a pretraining; tick: the better of what needs no video."""
     panels = {}
-    for row in results.needed("What was learned of the videos", "sources").to_dict("records"):
+    for row in results.needed("What was learned from the videos", "sources").to_dict("records"):
         chance = np.nanmax([row["chance"], row["size_accuracy"]])
         one = estimate(row, "accuracy", *look(results, row["arm"]), chance=chance)
         panels.setdefault(f"{label(row['source'])}, {row['classes']} classes", []).append(one)

@@ -70,7 +70,7 @@ def unpack(archive: Path, folder: Path, *, progress: bool = True) -> None:
                     root = _unrar(file, part, entries, bar)
                 inner = list(root.iterdir())
                 os.replace(inner[0] if len(inner) == 1 and inner[0].is_dir() else root, folder)
-        except ViPTTError:
+        except (ViPTTError, MemoryError):
             raise
         except Exception as error:  # rarfile, zlib and struct raise a dozen types where bytes are damaged or hostile
             what = f"is damaged or cut short ({error or type(error).__name__})."

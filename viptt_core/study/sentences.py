@@ -97,7 +97,7 @@ def attribution_answer(results: StudyResults) -> ResultTable:
     gap = parts.pop(GAP)
     each = listed(f"{label(name)} {part}" for name, part in parts.items())
     level = f"{100 * rows['level'].iloc[0]:.3g} % intervals."
-    return ResultTable(f"All changes together: kappa {gap}. Of it: {each}. {level} {_missing(results)}".rstrip())
+    return ResultTable(f"All changes together: kappa {gap}. Of this: {each}. {level} {_missing(results)}".rstrip())
 
 
 # --- Numbers of scans and videos ----------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def trend_title(results: StudyResults, along: str) -> str:
 def _sound_sources(results: StudyResults) -> pd.DataFrame:
     """The rows of the table "sources" but those of controls, whose videos were changed."""
     sound = [arm.name for arm in results.plan.arms if arm.videos == "sound"]
-    return results.needed("What was learned of the videos", "sources", arm=sound)
+    return results.needed("What was learned from the videos", "sources", arm=sound)
 
 
 def sources_title(results: StudyResults) -> str:
@@ -210,7 +210,7 @@ def power_answer(results: StudyResults) -> ResultTable:
     for n, group in results.needed("What so many test scans can show", "power").groupby("n", sort=False):
         gain, best = (group.loc[group["question"].str.startswith(words), "value"] for words in ("smallest", "best of"))
         told.append(
-            f"On {n:,} scans 4 of 5 studies show a gain of {gain.max():.2f} or more; "
+            f"On {n:,} scans, a gain must be at least {gain.max():.2f} for 4 of 5 studies to show it; "
             f"the best of several equal runs is up to {best.max():.2f} too high."
         )
     return ResultTable("\n".join(told))
@@ -222,7 +222,7 @@ def leak_answer(results: StudyResults) -> ResultTable:
     arms = [arm.name for arm in results.plan.arms if arm.scans == "no finding"]
     rows = results.needed("Scans without a finding", "arms", arm=arms)
     leaks = listed(map(arm_label, rows.loc[rows["kappa_low"] > 0, "arm"]))
-    found = f"A kappa above 0, so a leak: {leaks}" if leaks else "No kappa above 0 is shown"
+    found = f"An interval of kappa above 0, so a leak: {leaks}" if leaks else "No interval of kappa is above 0"
     return ResultTable(f"{found}. Kappa: {listed(_each_arm(rows, 'kappa'))}.")
 
 
@@ -301,7 +301,7 @@ def evidence_title(results: StudyResults) -> str:
     """For which arms the share of importance on the finding is above chance."""
     rows = results.rows("evidence", measure="share")
     ends = {arm_label(row.arm): (row.gain_low, row.gain_high) for row in rows.itertuples()}
-    told = _by_side(("above chance", "below chance", "not told from chance"), ends)
+    told = _by_side(("above chance", "below chance", "not distinguishable from chance"), ends)
     return f"Importance on slices with the finding: {'; '.join(f'{words} ({arms})' for words, arms in told.items())}"
 
 

@@ -58,7 +58,7 @@ def write_folder(root: str | Path, folder: Folder, *, n_jobs: int | None = 1, pr
     for _ in tqdm(files.in_workers(_write, jobs, n_jobs), "writing", len(jobs), disable=not progress):
         pass
     if folder.table:
-        _write(root / folder.table, str.encode, ("\n".join([*folder.rows, ""]),))
+        files.write_file(root / folder.table, "\n".join([*folder.rows, ""]))
     return root
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-OPTIMISERS = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}  # no momentum, as the authors; weight decay 0.01
+# SGD without momentum, as the authors.
+OPTIMISERS = {"sgd": torch.optim.SGD, "adamw": partial(torch.optim.AdamW, weight_decay=0.01)}
 
 
 class EarlyStopping:
